@@ -1,0 +1,35 @@
+"""The clock as a port, and the one written form of an instant."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+YEAR_2200_US = 7_258_118_400_000_000
+
+
+class Clock(Protocol):
+    """Where a component gets the time from; tests give their own."""
+
+    def now_us(self) -> int:
+        """Return microseconds since the epoch. May go back."""
+
+
+class SystemClock:
+    """The machine's wall clock."""
+
+    def now_us(self) -> int:
+        return time.time_ns() // 1000
+
+
+def to_iso(us: int) -> str:
+    """Return `us` (microseconds since the epoch) as `2026-11-23T09:00:00.000000Z`."""
+    return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def from_iso(text: str) -> int:
+    """Return microseconds since the epoch of an ISO 8601 instant with offset or Z. Raises ValueError."""
+    parsed = datetime.fromisoformat(text)
+    if parsed.tzinfo is None:
+        raise ValueError(f"{text!r} has no offset")
+    return (parsed - _EPOCH) // timedelta(microseconds=1)

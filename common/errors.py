@@ -1,0 +1,63 @@
+"""The error tree, named by the decision an error calls for, and the closed list of reasons."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a tx was set aside. Headers, tables, the API and the docs share this list."""
+
+    FORMAT = "format"
+    CHECKSUM = "checksum"
+    LIMIT = "limit"
+    REQUIRES = "requires"
+    SOURCE = "source"
+    VERSION = "version"
+    CONTENT = "content"
+    UNKNOWN_TABLE = "unknown-table"
+    UNKNOWN_COLUMN = "unknown-column"
+    TYPE = "type"
+    CONSTRAINT = "constraint"
+    FOREIGN_KEY = "foreign-key"
+    POLICY = "policy"
+    DDL = "ddl"
+    NULL_KEY = "null-key"
+    CRASH = "crash"
+    FORKED = "forked"
+    OLDER_THAN_TOMBSTONES = "older-than-tombstones"
+
+
+class RowferryError(Exception):
+    """Base of all errors that Rowferry raises on purpose. The message names the place and the remedy."""
+
+
+class ConfigError(RowferryError):
+    """A setting is missing or wrong: nothing was started."""
+
+
+class UsageError(RowferryError):
+    """The command line asks for something that can't be."""
+
+
+class OutageError(RowferryError):
+    """A database, broker or folder is out of reach: wait and try again, dead-letter nothing."""
+
+
+class ContentionError(RowferryError):
+    """Somebody else held the rows (lock timeout, deadlock, serialization): roll back and try again at once."""
+
+
+class EarlyError(RowferryError):
+    """A row points to one that has not come yet: try again later, up to a limit."""
+
+
+class PoisonError(RowferryError):
+    """A tx that can't be applied, however often it is tried: a dead letter with its reason."""
+
+    def __init__(self, reason: Reason, message: str, *, table: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.table = table
+
+
+class PreflightError(RowferryError):
+    """Input was refused before its first row was written (exit code 3)."""

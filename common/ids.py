@@ -1,0 +1,63 @@
+"""Ids: UUIDv7 for transactions, random incarnations, checked node ids."""
+
+import os
+import re
+import uuid
+
+from common.errors import ConfigError
+
+NODE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+INCARNATION = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+_RAND_BITS = 74
+_RAND_MAX = (1 << _RAND_BITS) - 1
+
+
+def check_node_id(node_id: str, where: str) -> str:
+    """Return `node_id`, or raise ConfigError that names `where` it was found."""
+    if not NODE_ID.match(node_id):
+        raise ConfigError(f"{where}: {node_id!r} is no node id; use 1 to 64 letters, digits, '-' or '_'")
+    return node_id
+
+
+def new_incarnation() -> str:
+    """Return a random incarnation id (32 hex digits)."""
+    return uuid.uuid4().hex
+
+
+def is_tx_id(text: str) -> bool:
+    """Tell whether `text` is a UUID of version 7 in its canonical lower-case form."""
+    try:
+        parsed = uuid.UUID(text)
+    except (ValueError, AttributeError):
+        return False
+    return parsed.version == 7 and parsed.variant == uuid.RFC_4122 and str(parsed) == text
+
+
+class TxIds:
+    """Gives tx ids (UUIDv7, RFC 9562) that rise strictly, also past a restart or a clock that went back.
+
+    `after` is the last tx id of this incarnation, or None. One object belongs to one sealer; not thread-safe.
+    """
+
+    def __init__(self, after: str | None = None) -> None:
+        self._last = uuid.UUID(after).int if after else 0
+
+    def next(self, now_us: int) -> str:
+        """Return the next tx id. `now_us`: microseconds since the epoch."""
+        fresh = _compose(now_us // 1000, int.from_bytes(os.urandom(10), "big") & _RAND_MAX)
+        if fresh <= self._last:
+            fresh = _successor(self._last)
+        self._last = fresh
+        return str(uuid.UUID(int=fresh))
+
+
+def _compose(ms: int, rand: int) -> int:
+    rand_a, rand_b = rand >> 62, rand & ((1 << 62) - 1)
+    return (ms & ((1 << 48) - 1)) << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b
+
+
+def _successor(value: int) -> int:
+    ms = value >> 80
+    rand = ((value >> 64) & 0xFFF) << 62 | value & ((1 << 62) - 1)
+    return _compose(ms, rand + 1) if rand < _RAND_MAX else _compose(ms + 1, 0)

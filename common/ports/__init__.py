@@ -1,0 +1,1 @@
+"""What the parts expect from each other: Protocols and the records they pass. No code that acts."""

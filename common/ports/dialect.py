@@ -1,0 +1,271 @@
+"""What Rowferry needs from a database. A dialect is one package of differences behind these Protocols."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import sqlalchemy as sa
+
+from common.versions import Version
+from common.wire.records import SealedTx, TableMeta
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnShape:
+    """One column of a captured table."""
+
+    name: str
+    logical: str
+    """Logical type of SPEC 3: `int decimal … json`, or `pg:int4range`."""
+    declared: str
+    """The type as the database writes it."""
+    nullable: bool = True
+    generated: bool = False
+    """Computed by the database from other columns: never written, never sent."""
+    identity_always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A declared reference."""
+
+    columns: tuple[str, ...]
+    parent: str
+    parent_columns: tuple[str, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """A table that can be captured: it has a primary key."""
+
+    name: str
+    """The name on the wire and in the configuration: bare in the default schema, else `schema.name`."""
+    schema: str | None
+    bare: str
+    columns: tuple[ColumnShape, ...]
+    pk: tuple[str, ...]
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    unique_keys: tuple[tuple[str, ...], ...] = ()
+    numbers_itself: bool = False
+    """Keys come from the database (serial, identity, rowid): two nodes would give the same one."""
+
+    @property
+    def written(self) -> tuple[ColumnShape, ...]:
+        """The columns that travel: all but generated ones."""
+        return tuple(column for column in self.columns if not column.generated)
+
+    @property
+    def meta(self) -> TableMeta:
+        """The table as a batch header describes it."""
+        return TableMeta(pk=self.pk, columns={column.name: column.logical for column in self.written})
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What a database holds."""
+
+    tables: Mapping[str, TableShape]
+    keyless: tuple[str, ...] = ()
+    """Ordinary tables without a primary key: refused by name when they are asked for, also through `*`."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Views, temporary, unlogged, virtual and shadow tables and the like: name → why `*` leaves it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealReport:
+    """What one step of the sealer did."""
+
+    txs: int
+    changes: int
+    last_lsn: int
+    more: bool = False
+    """There was more than one step takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogHead:
+    """The end of the sealed log."""
+
+    lsn: int
+    tx_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """Who this database is, as its own `rf_node` row says."""
+
+    node_id: str
+    role: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialectFeatures:
+    """What a database can do here; tests and `doctor` read it."""
+
+    name: str
+    triggers_off: bool
+    """The application's triggers stay quiet while batches are applied."""
+    locks_rows: bool
+    """Writers are concurrent, so the applier locks rows; else one writer holds the file."""
+    splits_transactions: bool
+    """A tx is the database's own transaction; else it is what was committed between two looks (`grouped`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowState:
+    """What this node knows of one row, read under lock."""
+
+    key: str
+    """The dialect's canonical text of the primary key: equal keys have equal texts, wherever the change came from."""
+    version: Version
+    """NEVER where there is no record."""
+    base: Version
+    """The version that `version` was written on top of."""
+    deleted: bool
+    """A tombstone: the row was deleted at `version`."""
+    known: bool
+    """Whether there is a version record at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowWrite:
+    """One row as it must stand after the commit."""
+
+    key: str
+    pk: bytes
+    """JSON object of the primary key, as on the wire."""
+    image: bytes | None
+    """JSON object of the row; None deletes it."""
+    version: Version
+    base: Version
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenReference:
+    """A declared foreign key that would not hold."""
+
+    table: str
+    parent: str
+    child_pk: str
+    detail: str
+
+
+class ApplySession(Protocol):
+    """One transaction that applies batches: nothing of it is captured, the application's triggers stay quiet.
+
+    Order of calls: `lock`, then `write`, then `unsealed`, `broken_references`, and the bookkeeping on `connection`;
+    the context commits when it ends without an exception, else rolls back. Errors of the driver come out as
+    OutageError, ContentionError or PoisonError (constraint, type).
+    """
+
+    @property
+    def connection(self) -> sa.Connection:
+        """The same transaction, for the `rf_*` bookkeeping (dedup, watermark, audit, conflicts, dead letters)."""
+        ...
+
+    def lock(self, table: TableShape, meta: TableMeta, pks: Sequence[bytes]) -> list[RowState]:
+        """Lock rows and their version records, in key order, and return their states in the order of `pks`.
+
+        `meta` is the sender's description: it says how the JSON values are to be read."""
+        ...
+
+    def images(self, table: TableShape, pks: Sequence[bytes], meta: TableMeta) -> list[bytes | None]:
+        """Return the rows as they stand now as JSON objects in wire form, None where there is none."""
+        ...
+
+    def write(self, table: TableShape, meta: TableMeta, writes: Sequence[RowWrite], *, replace: bool = False) -> None:
+        """Make the rows so, set-based, and record their versions. At most one write a key.
+
+        `replace`: delete all the rows first, then insert: for a tx whose unique values change places."""
+        ...
+
+    def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
+        """Tell whether a local write of one of these rows is committed but not sealed: then roll back, seal, retry."""
+        ...
+
+    def broken_references(
+        self, table: TableShape, meta: TableMeta, written: Sequence[RowWrite], deleted: Sequence[RowWrite]
+    ) -> list[BrokenReference]:
+        """Check the declared foreign keys of written rows, and of rows that point to deleted ones.
+
+        Locks the parents, so that no local writer deletes one before the commit. Returns at most a few."""
+        ...
+
+
+class Capture(Protocol):
+    """Triggers and what belongs to them. Each call is one transaction."""
+
+    def plan(self, tables: Sequence[TableShape]) -> list[str]:
+        """Return the SQL that `install` would run now; empty when all stands already."""
+        ...
+
+    def install(self, tables: Sequence[TableShape]) -> list[str]:
+        """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran."""
+        ...
+
+    def uninstall(self) -> list[str]:
+        """Take off every trigger and function that `install` made. The log stays."""
+        ...
+
+    def drifted(self, tables: Sequence[TableShape]) -> list[str]:
+        """Name the tables whose shape is not the one that capture was installed for, or whose triggers are gone."""
+        ...
+
+
+class Sealer(Protocol):
+    """Gives committed changes their tx_id, LSN, version and base, once, under a lock of its session."""
+
+    def seal(self, max_changes: int = 50_000) -> SealReport:
+        """Seal what is committed now; one short transaction. Raises ContentionError, OutageError."""
+        ...
+
+
+class SealedLog(Protocol):
+    """The sealed log, read as a stream."""
+
+    def head(self) -> LogHead:
+        """Return the last sealed LSN of this incarnation (0 when there is none) and its tx_id."""
+        ...
+
+    def read(self, after_lsn: int, limit_bytes: int) -> Iterator[SealedTx]:
+        """Yield whole txs with `to_lsn > after_lsn` in LSN order, about `limit_bytes` of them, at least one if any.
+
+        Large txs don't come into memory: their `lines()` read the database again, in pieces."""
+        ...
+
+
+class Database(Protocol):
+    """One configured database. `open_database` makes it; it may be used by several threads, each with its sessions."""
+
+    @property
+    def engine(self) -> sa.Engine: ...
+
+    @property
+    def features(self) -> DialectFeatures: ...
+
+    def catalog(self) -> Catalog:
+        """Look at the tables. The `rf_*` tables and the database's own are never in it."""
+        ...
+
+    def capture(self) -> Capture: ...
+
+    def sealer(self, node: NodeFacts) -> Sealer: ...
+
+    def log(self, node: NodeFacts) -> SealedLog: ...
+
+    def apply_session(self) -> AbstractContextManager[ApplySession]:
+        """Begin one applying transaction, under the lock that sealer and appliers share."""
+        ...
+
+    def server_identity(self) -> str:
+        """What sealing remembers of the server: where it changes, the LSNs of before can't be continued."""
+        ...
+
+    def translate(self, error: sa.exc.SQLAlchemyError) -> Exception:
+        """Return the RowferryError that a driver's error calls for, by SQLSTATE or result code."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,42 @@
+"""Versions order two writes of one row: `(main_epoch, hlc, node_id)`, compared left to right."""
+
+from typing import NamedTuple
+
+from common.clock import YEAR_2200_US
+from common.errors import PoisonError, Reason
+
+
+class Version(NamedTuple):
+    """One write's place in the order of all writes of its row.
+
+    Tuples compare left to right; node ids are ASCII, so comparing them as text is comparing their bytes.
+    """
+
+    main_epoch: int
+    hlc: int
+    node_id: str
+
+
+NEVER = Version(0, 0, "")
+"""The version of a row older than `migrate`, and of a key that never was."""
+
+
+def next_hlc(now_us: int, seen_us: int) -> int:
+    """Return the clock value for a write made after seeing `seen_us`.
+
+    Microseconds since the epoch; always above `seen_us`, also when the wall clock went back. Pure.
+    Source: Kulkarni et al., Logical Physical Clocks (2014), the counter folded into the microseconds."""
+    return max(now_us, seen_us + 1)
+
+
+def check_version(version: Version, base: Version, source_node: str, *, from_main: bool) -> None:
+    """Raise PoisonError unless `source_node` may have given `version` to a write on top of `base`."""
+    if version.node_id != source_node:
+        raise PoisonError(Reason.VERSION, f"version of {version.node_id!r} in a batch of {source_node!r}")
+    if not 0 <= version.hlc < YEAR_2200_US:
+        raise PoisonError(Reason.VERSION, f"hlc {version.hlc} is outside 1970..2200")
+    if version.hlc <= base.hlc and version.main_epoch <= base.main_epoch:
+        raise PoisonError(Reason.VERSION, f"version {version} does not follow its base {base}")
+    steps = version.main_epoch - base.main_epoch
+    if steps < 0 or steps > (1 if from_main else 0):
+        raise PoisonError(Reason.VERSION, f"main_epoch {version.main_epoch} after {base.main_epoch}")

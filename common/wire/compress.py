@@ -1,0 +1,74 @@
+"""gzip and zstd round the wire bytes, with limits that hold while the bytes stream in."""
+
+import gzip
+import io
+import zlib
+from typing import BinaryIO, Literal, cast
+
+import zstandard
+
+from common.errors import PoisonError, Reason
+from common.wire.limits import DEFAULT_LIMITS, Limits
+
+Encoding = Literal["gzip", "zstd"]
+_RATIO_FLOOR = 16 * 1024 * 1024
+_BROKEN = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+
+
+def encoding_of(name: str) -> Encoding | None:
+    """Return the encoding that a file's ending stands for (`.gz`, `.zst`)."""
+    if name.endswith(".gz"):
+        return "gzip"
+    return "zstd" if name.endswith(".zst") else None
+
+
+def compress(data: bytes, encoding: Encoding | None) -> bytes:
+    """Return `data` wrapped; the same bytes for the same input."""
+    if encoding == "gzip":
+        return gzip.compress(data, compresslevel=6, mtime=0)
+    return zstandard.ZstdCompressor(level=3).compress(data) if encoding == "zstd" else data
+
+
+def decompress(data: bytes, encoding: str | None, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Return what `data` wraps. Raises PoisonError: unknown encoding, torn, over `max_stream_bytes` or the ratio."""
+    if encoding in (None, "", "identity"):
+        return data
+    return open_decompressed(io.BytesIO(data), encoding, len(data), limits).read()
+
+
+def open_decompressed(raw: BinaryIO, encoding: str | None, size: int, limits: Limits = DEFAULT_LIMITS) -> BinaryIO:
+    """Return a reader of what `raw` wraps. `size`: compressed bytes, for the ratio."""
+    if encoding in (None, "", "identity"):
+        return raw
+    if encoding == "gzip":
+        inner: io.RawIOBase | BinaryIO = cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="rb"))
+    elif encoding == "zstd":
+        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        inner = cast(BinaryIO, reader)
+    else:
+        raise PoisonError(Reason.FORMAT, f"content encoding {encoding!r}; known are gzip and zstd")
+    return cast(BinaryIO, io.BufferedReader(_Limited(inner, size, limits), 256 * 1024))
+
+
+class _Limited(io.RawIOBase):
+    """Counts what comes out of a decompressor and stops a bomb while it streams."""
+
+    def __init__(self, inner: "io.RawIOBase | BinaryIO", compressed: int, limits: Limits) -> None:
+        self._inner = inner
+        self._bound = min(limits.max_stream_bytes, max(_RATIO_FLOOR, compressed * limits.max_ratio))
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast(bytearray, buffer))
+        try:
+            data = self._inner.read(len(view)) or b""
+        except _BROKEN as error:
+            raise PoisonError(Reason.CHECKSUM, f"compressed data is torn or altered: {error}") from error
+        self._count += len(data)
+        if self._count > self._bound:
+            raise PoisonError(Reason.LIMIT, f"decompresses to more than {self._bound} bytes")
+        view[: len(data)] = data
+        return len(data)

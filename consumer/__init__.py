@@ -1,0 +1,1 @@
+"""Other nodes' changes, in: intake, inbox, applying, dead letters."""

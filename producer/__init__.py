@@ -1,0 +1,1 @@
+"""This node's changes, out: sealing, the relay, files."""

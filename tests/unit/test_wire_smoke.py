@@ -1,0 +1,57 @@
+"""A first way there and back; the property tests go further."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+import pytest
+
+from common.versions import NEVER, Version
+from common.wire.decode import Broken, TxReader, read_body, read_parts
+from common.wire.encode import encode_change, encode_tx
+from common.wire.records import Part, TableMeta, TxHeader
+
+TX = "0192f000-0000-7000-8000-000000000001"
+
+
+@dataclass
+class Sealed:
+    header: TxHeader
+    sizes: list[int]
+
+    def lines(self) -> Iterator[bytes]:
+        for lsn, size in enumerate(self.sizes, start=self.header.from_lsn):
+            pk = b'{"id":%d}' % lsn
+            after = b'{"id":%d,"v":"%s"}' % (lsn, b"x" * size)
+            yield encode_change(
+                lsn=lsn, tx_id=TX, table="t", op="I", pk=pk, before=None, after=after,
+                version=Version(0, 5, "a"), base=NEVER, captured_at="2026-01-01T00:00:00.000000Z",
+            )  # fmt: skip
+
+
+def sealed(sizes: list[int]) -> Sealed:
+    tables = {"t": TableMeta(pk=("id",), columns={"id": "int", "v": "text"})}
+    header = TxHeader(TX, "a", "i", "2026-01-01T00:00:00.000000Z", 5, 4 + len(sizes), 4, tables)
+    return Sealed(header, sizes)
+
+
+@pytest.mark.parametrize("sizes", [[3], [10] * 500, [20_000, 1, 9000], [1, 100_000]])
+def test_every_part_is_small_and_the_changes_come_back(sizes: list[int]) -> None:
+    tx = sealed(sizes)
+    encoded = list(encode_tx(tx, 8192))
+    assert all(len(part.body) <= 8192 for part in encoded)
+    parts = read_body(b"".join(part.body for part in encoded))
+    whole = [part for part in parts if isinstance(part, Part)]
+    assert len(whole) == len(parts) == len(encoded)
+    changes = list(TxReader(whole[0].header, [part.payload for part in whole]))
+    assert [len(msgspec.json.decode(c.after)["v"]) for c in changes if c.after] == sizes
+
+
+def test_an_altered_byte_breaks_one_batch_and_not_its_neighbours() -> None:
+    body = next(encode_tx(sealed([3, 4]))).body
+    bad = body.replace(b"xxx", b"xyx")
+    found = list(read_parts(io.BytesIO(body + bad + body)))
+    assert [type(one) for one in found] == [Part, Broken, Part]
+    assert isinstance(found[1], Broken)
+    assert found[1].raw == bad
