@@ -329,11 +329,10 @@ class TxReader:
 
 
 _IMAGES = {"I": (False, True), "U": (True, True), "D": (True, False)}
-_NO_IMAGE = b"null"
 
 
-def _is_object(image: msgspec.Raw | None) -> bool:
-    return image is not None and bytes(image) != _NO_IMAGE
+def _is_object(image: msgspec.Raw) -> bool:
+    return bytes(image).startswith(b"{")
 
 
 def parse_object(raw: msgspec.Raw, what: str) -> dict[str, object]:

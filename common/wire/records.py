@@ -100,6 +100,9 @@ class SealedTx(Protocol):
         ...
 
 
+NO_IMAGE = msgspec.Raw(b"null")
+
+
 class Change(msgspec.Struct, frozen=True):
     """One change line. Images stay raw JSON text: only who needs their values parses them."""
 
@@ -109,11 +112,16 @@ class Change(msgspec.Struct, frozen=True):
     op: str
     pk: msgspec.Raw
     version: Version
-    before: msgspec.Raw | None = None
-    after: msgspec.Raw | None = None
+    before: msgspec.Raw = NO_IMAGE
+    after: msgspec.Raw = NO_IMAGE
     base: Version | None = None
     captured_at: str | None = None
     sql: str | None = None
+
+    @property
+    def image(self) -> bytes | None:
+        """The row after the change as a JSON object; None when the change deleted it."""
+        return None if self.op == "D" else bytes(self.after)
 
 
 @dataclass(frozen=True, slots=True)

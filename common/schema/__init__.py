@@ -1,0 +1,1 @@
+"""The `rf_*` tables that all dialects share, as SQLAlchemy Core tables."""

@@ -1,0 +1,174 @@
+"""The `rf_*` tables that all dialects share. What is a dialect's own (log, versions, locks) is made by its migration.
+
+Alembic makes them (`common/schema/migrations`); a test holds that its result equals this module.
+"""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+_text = sa.Text()
+_lsn = sa.BigInteger()
+_us = sa.BigInteger()
+"""Instants are microseconds since the epoch: the same integer on every database."""
+
+node = sa.Table(
+    "rf_node",
+    metadata,
+    sa.Column("node_id", _text, primary_key=True),
+    sa.Column("role", _text, nullable=False, server_default="branch"),
+    sa.Column("incarnation", _text, nullable=False),
+    sa.Column("is_self", sa.Boolean, nullable=False),
+    sa.Column("server_identity", _text),
+    sa.Column("first_seen_us", _us, nullable=False),
+    sa.Column("last_seen_us", _us, nullable=False),
+    comment="This node and the peers it has heard of.",
+)
+
+tx = sa.Table(
+    "rf_tx",
+    metadata,
+    sa.Column("incarnation", _text, primary_key=True),
+    sa.Column("to_lsn", _lsn, primary_key=True, autoincrement=False),
+    sa.Column("from_lsn", _lsn, nullable=False),
+    sa.Column("prev_lsn", _lsn, nullable=False),
+    sa.Column("tx_id", _text, nullable=False, unique=True),
+    sa.Column("exported_at", _text, nullable=False),
+    sa.Column("grouped", sa.Boolean, nullable=False),
+    sa.Column("tables", _text, nullable=False, comment="JSON object: table name -> pk and columns, as in the header"),
+    sa.Column("bytes", _lsn, nullable=False, comment="about what the change lines weigh"),
+    sa.Column("captured_us", _us, nullable=False, comment="its oldest change: lag is counted from here"),
+    comment="The sealed txs of this node, in LSN order.",
+)
+
+cursor = sa.Table(
+    "rf_cursor",
+    metadata,
+    sa.Column("sink", _text, primary_key=True),
+    sa.Column("incarnation", _text, primary_key=True),
+    sa.Column("lsn", _lsn, nullable=False),
+    sa.Column("updated_us", _us, nullable=False),
+    comment="How far each sink has durably taken the sealed log.",
+)
+
+applied_tx = sa.Table(
+    "rf_applied_tx",
+    metadata,
+    sa.Column("source_node", _text, primary_key=True),
+    sa.Column("tx_id", _text, primary_key=True),
+    sa.Column("incarnation", _text, nullable=False),
+    sa.Column("prev_lsn", _lsn, nullable=False),
+    sa.Column("to_lsn", _lsn, nullable=False),
+    sa.Column("sha256", _text, nullable=False, comment="over the tx's change lines"),
+    sa.Column("applied_us", _us, nullable=False),
+    sa.Index("rf_applied_tx_order", "source_node", "incarnation", "prev_lsn"),
+    comment="Dedup: the txs of other nodes that were applied.",
+)
+
+sync_state = sa.Table(
+    "rf_sync_state",
+    metadata,
+    sa.Column("peer", _text, primary_key=True),
+    sa.Column("direction", _text, primary_key=True, comment="in: watermark of a source; out: what a client has taken"),
+    sa.Column("incarnation", _text, primary_key=True),
+    sa.Column("last_lsn", _lsn, nullable=False),
+    sa.Column("last_tx_id", _text),
+    sa.Column("highest_lsn", _lsn, nullable=False, server_default="0", comment="the highest LSN seen, above gaps too"),
+    sa.Column("updated_us", _us, nullable=False),
+    sa.CheckConstraint("direction IN ('in', 'out')", name="rf_sync_state_direction"),
+    comment="Where this node stands with each peer.",
+)
+
+tx_part = sa.Table(
+    "rf_tx_part",
+    metadata,
+    sa.Column("source_node", _text, primary_key=True),
+    sa.Column("tx_id", _text, primary_key=True),
+    sa.Column("part", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("parts", sa.Integer, nullable=False),
+    sa.Column("tx_sha256", _text, nullable=False),
+    sa.Column("header", _text, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False, comment="change and chunk lines, zstd"),
+    sa.Column("bytes", _lsn, nullable=False, comment="of the payload, uncompressed"),
+    sa.Column("received_us", _us, nullable=False),
+    comment="Parts of large txs until all are there; of dead letters in parts, until they are replayed or discarded.",
+)
+
+dead_letter = sa.Table(
+    "rf_dead_letter",
+    metadata,
+    sa.Column("source_node", _text, primary_key=True),
+    sa.Column("tx_id", _text, primary_key=True),
+    sa.Column("incarnation", _text),
+    sa.Column("prev_lsn", _lsn),
+    sa.Column("from_lsn", _lsn),
+    sa.Column("to_lsn", _lsn),
+    sa.Column("exported_at", _text),
+    sa.Column("changes", sa.Integer),
+    sa.Column("parts", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("reason", _text, nullable=False),
+    sa.Column("state", _text, nullable=False, comment="dead, early, forked; replayed, discarded"),
+    sa.Column("table_name", _text),
+    sa.Column("error", _text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("first_failed_us", _us, nullable=False),
+    sa.Column("last_failed_us", _us, nullable=False),
+    sa.Column("origin", _text, nullable=False, comment="queue or file it came by"),
+    sa.Column("sha256", _text, nullable=False, comment="over the tx's change lines, or over the bytes if unreadable"),
+    sa.Column("body", sa.LargeBinary, comment="the batch as it came, zstd; null when its parts stand in rf_tx_part"),
+    sa.Column("broker_copy", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("settled_us", _us),
+    sa.Column("settled_by", _text),
+    sa.Column("settled_note", _text),
+    sa.Index("rf_dead_letter_order", "source_node", "incarnation", "prev_lsn"),
+    sa.Index("rf_dead_letter_state", "state", "last_failed_us"),
+    comment="Txs that could not be applied, each whole, with its reason.",
+)
+
+attempt = sa.Table(
+    "rf_attempt",
+    metadata,
+    sa.Column("source_node", _text, primary_key=True),
+    sa.Column("tx_id", _text, primary_key=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("began_us", _us, nullable=False),
+    comment="Txs begun one by one after a redelivery and not ended: one that kills the process is found by this.",
+)
+
+conflict = sa.Table(
+    "rf_conflict",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("table_name", _text, nullable=False),
+    sa.Column("pk", _text, nullable=False),
+    sa.Column("kind", _text, nullable=False, comment="update, insert, delete, identity"),
+    sa.Column("state", _text, nullable=False, comment="settled or waiting"),
+    sa.Column("winner", _text, nullable=False, comment="ours or theirs"),
+    sa.Column("rule", _text, nullable=False),
+    sa.Column("source_node", _text, nullable=False),
+    sa.Column("tx_id", _text, nullable=False),
+    sa.Column("lsn", _lsn, nullable=False),
+    sa.Column("our_version", _text, nullable=False),
+    sa.Column("their_version", _text, nullable=False),
+    sa.Column("their_base", _text),
+    sa.Column("our_image", _text),
+    sa.Column("their_image", _text),
+    sa.Column("recorded_us", _us, nullable=False),
+    sa.Index("rf_conflict_row", "table_name", "pk"),
+    sa.Index("rf_conflict_state", "state", "recorded_us"),
+    comment="Changes whose base was not the version the row had here: both images, the winner and the rule.",
+)
+
+audit = sa.Table(
+    "rf_audit",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("at_us", _us, nullable=False),
+    sa.Column("actor", _text, nullable=False),
+    sa.Column("action", _text, nullable=False),
+    sa.Column("source_node", _text),
+    sa.Column("tx_id", _text),
+    sa.Column("detail", _text, comment="JSON object"),
+    sa.Index("rf_audit_at", "at_us"),
+    comment="Who applied, rejected, replayed, discarded what, and when.",
+)
