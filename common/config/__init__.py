@@ -1,0 +1,1 @@
+"""The configuration: one frozen tree, loaded once, unknown keys refused."""

@@ -1,0 +1,139 @@
+"""The configuration tree. Each class is a section of `rowferry.toml`; `docs/reference/configuration.md` explains it."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+NodeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Channel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+PositiveSeconds = Annotated[float, Field(gt=0, le=31_536_000)]
+_MIB = 1024 * 1024
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Policy(StrEnum):
+    """Who wins a conflict in a table."""
+
+    LWW = "lww"
+
+
+class NodeSection(Section):
+    """Who this node is, and its database."""
+
+    id: NodeId
+    role: Literal["main", "branch"] = "branch"
+    database: Annotated[str, Field(min_length=1)]
+    main: NodeId | None = None
+    auto_migrate: bool = True
+
+    @field_validator("database")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if "://" not in value:
+            raise ValueError('must be an SQLAlchemy URL, like "sqlite:///store.db" or "postgresql://user@host/name"')
+        return value
+
+
+def _policies(value: dict[str, Policy]) -> dict[str, Policy]:
+    return dict(value)
+
+
+class TablesSection(Section):
+    """Which tables travel, and by which rules."""
+
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    policy: Annotated[dict[str, Policy], AfterValidator(_policies)] = Field(default_factory=dict)
+    foreign_keys: Literal["check", "ignore"] = "check"
+
+    def wants(self, table: str) -> bool:
+        """Tell whether `table` (its wire name) is among the configured ones."""
+        return table not in self.exclude and ("*" in self.include or table in self.include)
+
+    def policy_for(self, table: str) -> Policy:
+        """Return the policy of `table`; `lww` unless it is named."""
+        return self.policy.get(table, Policy.LWW)
+
+
+class BrokerSection(Section):
+    """The message broker. `amqp://` and `amqps://` go to RabbitMQ through pika, any other scheme to kombu."""
+
+    url: Annotated[str, Field(min_length=1)]
+    channel: Channel = "default"
+    listen: tuple[NodeId, ...] = ()
+    prefetch: Annotated[int, Field(ge=1, le=10_000)] = 200
+    max_message_bytes: Annotated[int, Field(ge=64 * 1024, le=512 * _MIB)] = 16 * _MIB
+    queue_max_bytes: Annotated[int, Field(ge=_MIB)] = 8 * 1024 * _MIB
+    queue_expires_seconds: PositiveSeconds = 14 * 86_400
+    verify_user: bool = False
+    compression: Literal["none", "gzip", "zstd"] = "none"
+    blocked_timeout_seconds: PositiveSeconds = 30
+    heartbeat_seconds: Annotated[int, Field(ge=2, le=600)] = 30
+
+    @field_validator("url")
+    @classmethod
+    def _has_scheme(cls, value: str) -> str:
+        if not urlsplit(value).scheme:
+            raise ValueError('must be a URL, like "amqp://user:password@host:5672/vhost"')
+        return value
+
+    @property
+    def is_rabbitmq(self) -> bool:
+        """Whether pika drives this broker."""
+        return urlsplit(self.url).scheme in ("amqp", "amqps")
+
+
+class DirectorySection(Section):
+    """A folder that nodes share."""
+
+    path: Path
+    settle: PositiveSeconds = 600
+    keep_days: PositiveSeconds = 30
+    compression: Literal["none", "gzip", "zstd"] = "none"
+    poll_seconds: PositiveSeconds = 1.0
+
+
+class FallbackSection(Section):
+    """When files are written beside a broker that is away."""
+
+    after: PositiveSeconds = 60
+
+
+class LimitsSection(Section):
+    """Sizes and patience."""
+
+    max_batch_bytes: Annotated[int, Field(ge=4096, le=64 * _MIB)] = 4 * _MIB
+    message_bytes: Annotated[int, Field(ge=4096, le=16 * _MIB)] = 256 * 1024
+    """Under a backlog, small txs share one message up to about this size."""
+    group_changes: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    """Changes applied in one commit at most, unless one tx is larger."""
+    early_seconds: PositiveSeconds = 86_400
+    """How long a tx waits for the parent rows it points to."""
+    seal_interval_seconds: PositiveSeconds = 0.2
+    """How long the sealer waits when it found nothing."""
+    tombstone_days: Annotated[int, Field(ge=1)] = 90
+
+
+class Config(Section):
+    """The whole of `rowferry.toml`."""
+
+    node: NodeSection
+    tables: TablesSection = TablesSection()
+    broker: BrokerSection | None = None
+    directory: DirectorySection | None = None
+    fallback: FallbackSection = FallbackSection()
+    limits: LimitsSection = LimitsSection()
+
+    @model_validator(mode="after")
+    def _batch_fits_message(self) -> "Config":
+        if self.broker and self.limits.max_batch_bytes > self.broker.max_message_bytes:
+            raise ValueError("limits.max_batch_bytes must not be larger than broker.max_message_bytes")
+        return self

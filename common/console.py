@@ -1,0 +1,78 @@
+"""How commands talk: tables and sentences for people, one JSON document for programs, progress bars on a terminal."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TextIO
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+
+class Progress(Protocol):
+    """A progress bar, or nothing."""
+
+    def advance(self, amount: int = 1) -> None: ...
+
+
+class _Silent:
+    def advance(self, amount: int = 1) -> None:
+        """Nobody watches."""
+
+
+class _Bar:
+    def __init__(self, bar: RichProgress, label: str, total: int | None) -> None:
+        self._bar = bar
+        self._task = bar.add_task(escape(label), total=total)
+
+    def advance(self, amount: int = 1) -> None:
+        self._bar.advance(self._task, amount)
+
+
+class Console:
+    """Stdout for results, stderr for progress and errors."""
+
+    def __init__(self, *, json: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self.json = json
+        self._out = RichConsole(file=out, highlight=False, soft_wrap=True)
+        self._err = RichConsole(file=err, stderr=err is None, highlight=False, soft_wrap=True)
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        """Print one line for a person; with `--json` nothing, so that stdout holds the document alone."""
+        if not self.json:
+            self._out.print(escape(text), style=style)
+
+    def warn(self, text: str) -> None:
+        """Print one line on stderr."""
+        self._err.print(escape(text), style="yellow")
+
+    def error(self, text: str) -> None:
+        """Print an error on stderr."""
+        self._err.print(escape(text), style="bold red")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Print a table for a person."""
+        table = Table(title=escape(title) if title else None, title_justify="left", header_style="bold")
+        for column in columns:
+            table.add_column(escape(column), overflow="fold")
+        for row in rows:
+            table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
+        self._out.print(table)
+
+    def print_json(self, document: Any) -> None:
+        """Print one JSON document."""
+        self._out.file.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+        self._out.file.flush()
+
+    @contextmanager
+    def progress(self, total: int | None, label: str) -> Iterator[Progress]:
+        """Show a bar on stderr when it is a terminal and `--json` is not asked for."""
+        if self.json or not self._err.is_terminal:
+            yield _Silent()
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with RichProgress(*columns, console=self._err, transient=True) as bar:
+            yield _Bar(bar, label, total)

@@ -1,0 +1,1 @@
+"""What runs a node: the opened node, the supervisor, signals, transports built from the configuration."""

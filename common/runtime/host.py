@@ -1,0 +1,67 @@
+"""What a command gets from the program that hosts it: the configuration, the opened node, the way to report."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common.config.load import load_config
+from common.config.model import Config
+from common.console import Console, Progress
+from common.runtime.node import Node, open_node
+
+
+class ExitCode(IntEnum):
+    """What the exit status of every command means (SPEC 6)."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    SET_ASIDE = 4
+    UNREACHABLE = 5
+
+
+@dataclass
+class Host:
+    """One run of the command line. Commands find it with `click.get_current_context().find_object(Host)`."""
+
+    config_file: Path
+    console: Console
+    exit_code: ExitCode = field(default=ExitCode.DONE)
+    """What the process ends with when the command returns; commands set SET_ASIDE."""
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration, read at first use. Raises ConfigError."""
+        return load_config(self.config_file)
+
+    @contextmanager
+    def node(self) -> Iterator[Node]:
+        """Open the configured node. Raises ConfigError, OutageError."""
+        with open_node(self.config) as node:
+            yield node
+
+    def emit(self, document: Any, human: Callable[[Console], None]) -> None:
+        """Report: the JSON document alone with `--json`, else what `human` prints."""
+        if self.console.json:
+            self.console.print_json(document)
+        else:
+            human(self.console)
+
+    def progress(self, total: int | None, label: str) -> AbstractContextManager[Progress]:
+        """Show a progress bar while a person watches; nothing in a pipe or with `--json`."""
+        return self.console.progress(total, label)
+
+
+def current_host() -> Host:
+    """Return the host of the running command."""
+    host = click.get_current_context().find_object(Host)
+    if host is None:
+        raise RuntimeError("a command runs outside the rowferry program")
+    return host

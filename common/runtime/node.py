@@ -1,0 +1,59 @@
+"""An opened node: configuration, database, and who it is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from common.clock import Clock, SystemClock
+from common.config.model import Config
+from common.dialects import open_database
+from common.errors import ConfigError, OutageError
+from common.ports.dialect import Database, NodeFacts, TableShape
+from common.schema import tables as rf
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What every part of a running node is given."""
+
+    config: Config
+    database: Database
+    facts: NodeFacts
+    clock: Clock
+
+    def captured_tables(self) -> dict[str, TableShape]:
+        """Return the configured tables as they are now, by wire name."""
+        shapes = self.database.catalog().tables
+        return {name: shape for name, shape in shapes.items() if self.config.tables.wants(name)}
+
+
+@contextmanager
+def open_node(config: Config, clock: Clock | None = None) -> Iterator[Node]:
+    """Open the node's database and read who it is. Raises ConfigError before the first `migrate`."""
+    database = open_database(config.node.database)
+    try:
+        yield Node(config, database, read_facts(database, config), clock or SystemClock())
+    finally:
+        database.close()
+
+
+def read_facts(database: Database, config: Config) -> NodeFacts:
+    """Return the database's own `rf_node` row; it must be that of the configured node."""
+    query = sa.select(rf.node.c.node_id, rf.node.c.role, rf.node.c.incarnation).where(rf.node.c.is_self)
+    try:
+        with database.engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+    except sa.exc.SQLAlchemyError as error:
+        if isinstance(known := database.translate(error), OutageError):
+            raise known from error
+        raise ConfigError("this database has no rf_ tables yet; run `rowferry migrate` first") from error
+    if row is None:
+        raise ConfigError("this database was never migrated to the end; run `rowferry migrate`")
+    if row.node_id != config.node.id:
+        raise ConfigError(
+            f"node.id: the configuration says {config.node.id!r}, the database belongs to {row.node_id!r}; "
+            "correct the id, or run `rowferry unmigrate` there first"
+        )
+    return NodeFacts(row.node_id, row.role, row.incarnation)
