@@ -5,14 +5,14 @@ import io
 import zlib
 from typing import BinaryIO, Literal, cast
 
-import zstandard
+from backports import zstd
 
 from common.errors import PoisonError, Reason
 from common.wire.limits import DEFAULT_LIMITS, Limits
 
 Encoding = Literal["gzip", "zstd"]
 _RATIO_FLOOR = 16 * 1024 * 1024
-_BROKEN = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+_BROKEN = (OSError, EOFError, zlib.error, zstd.ZstdError)
 
 
 def encoding_of(name: str) -> Encoding | None:
@@ -26,7 +26,7 @@ def compress(data: bytes, encoding: Encoding | None) -> bytes:
     """Return `data` wrapped; the same bytes for the same input."""
     if encoding == "gzip":
         return gzip.compress(data, compresslevel=6, mtime=0)
-    return zstandard.ZstdCompressor(level=3).compress(data) if encoding == "zstd" else data
+    return zstd.compress(data, level=3) if encoding == "zstd" else data
 
 
 def decompress(data: bytes, encoding: str | None, limits: Limits = DEFAULT_LIMITS) -> bytes:
@@ -43,8 +43,7 @@ def open_decompressed(raw: BinaryIO, encoding: str | None, size: int, limits: Li
     if encoding == "gzip":
         inner: io.RawIOBase | BinaryIO = cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="rb"))
     elif encoding == "zstd":
-        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        inner = cast(BinaryIO, reader)
+        inner = cast(BinaryIO, zstd.ZstdFile(raw))
     else:
         raise PoisonError(Reason.FORMAT, f"content encoding {encoding!r}; known are gzip and zstd")
     return cast(BinaryIO, io.BufferedReader(_Limited(inner, size, limits), 256 * 1024))
