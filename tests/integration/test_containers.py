@@ -85,17 +85,24 @@ def test_shared_servers_refuse_to_be_killed(rabbitmq: RabbitServer) -> None:
 
 
 @pytest.mark.heavy
-def test_killed_broker_comes_back_at_the_same_address_with_its_messages(private_rabbitmq: RabbitServer) -> None:
-    url = private_rabbitmq.url(private_rabbitmq.create_vhost())
+@pytest.mark.parametrize("fixture", ["private_rabbitmq", "private_rabbitmq310"])
+@pytest.mark.containers
+def test_killed_broker_comes_back_at_the_same_address_with_its_messages(
+    request: pytest.FixtureRequest, fixture: str
+) -> None:
+    server: RabbitServer = request.getfixturevalue(fixture)
+    vhost = server.create_vhost()
+    url = server.url(vhost)
     _declare_and_publish(url, "kept", b"survives")
+    server.wait_quorum_queue_on_disk(vhost, "kept")
 
-    private_rabbitmq.kill()
+    server.kill()
     with pytest.raises(pika.exceptions.AMQPConnectionError):
         _take(url, "kept")
 
-    private_rabbitmq.start()
+    server.start()
     assert _take(url, "kept") == b"survives"
-    assert "rabbit@rowferry-test" in private_rabbitmq.ctl("status")
+    assert "rabbit@rowferry-test" in server.ctl("status")
 
 
 def test_killed_cluster_comes_back_at_the_same_address_with_its_rows(private_postgres: PostgresServer) -> None:

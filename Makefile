@@ -1,0 +1,56 @@
+# Every target sets up what it needs by itself; `make` alone lists them.
+
+BIN := .venv/bin
+STAMP := .venv/.rowferry-setup
+FAST_TESTS := $(wildcard tests/unit tests/property tests/contract)
+# What the whole suite may take on two cores, and how many workers share it.
+TEST_SECONDS ?= 1800
+TEST_WORKERS ?= 2
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check format test test-nightly services demo clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## build .venv with Rowferry and its development tools
+
+$(STAMP): pyproject.toml infra/scripts/setup_venv.sh
+	@infra/scripts/setup_venv.sh
+	@touch $@
+
+check: $(STAMP) ## the quick half: format, lint, types, layers, fast tests
+	@echo "== format"
+	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
+	@echo "== lint"
+	@$(BIN)/ruff check --quiet .
+	@echo "== types"
+	@$(BIN)/mypy --no-error-summary
+	@echo "== layers"
+	@$(BIN)/lint-imports --no-timings > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
+	@echo "== fast tests"
+	@$(BIN)/pytest -q -n 2 -m "not containers and not heavy" $(FAST_TESTS) $(PYTEST_ARGS)
+
+format: $(STAMP) ## format the code and repair what ruff can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+services: $(STAMP) ## make this machine able to run the container tests
+	@infra/scripts/test_services.sh up
+
+# One file's tests stay in one worker, so that a server of the module's own is started once.
+test: $(STAMP) services ## all tests, with real PostgreSQL and RabbitMQ servers
+	@ROWFERRY_REQUIRE_SERVICES=1 HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-ci} \
+		$(BIN)/pytest -q -n $(TEST_WORKERS) --dist loadfile --session-timeout=$(TEST_SECONDS) $(PYTEST_ARGS)
+
+test-nightly: ## all tests with many random examples; for the nightly run
+	@HYPOTHESIS_PROFILE=nightly $(MAKE) --no-print-directory test TEST_SECONDS=7200
+
+demo: $(STAMP) ## the demonstration
+	@$(BIN)/rowferry demo
+
+clean: ## remove this checkout's containers, the engine that was started for it, and all caches
+	@infra/scripts/test_services.sh down
+	@rm -rf .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
