@@ -28,7 +28,7 @@ check: $(STAMP) ## the quick half: format, lint, types, layers, fast tests
 	@echo "== types"
 	@$(BIN)/mypy --no-error-summary
 	@echo "== layers"
-	@$(BIN)/lint-imports --no-timings > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
+	@$(BIN)/lint-imports --no-logo > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@echo "== fast tests"
 	@$(BIN)/pytest -q -n 2 -m "not containers and not heavy" $(FAST_TESTS) $(PYTEST_ARGS)
 
@@ -36,7 +36,7 @@ format: $(STAMP) ## format the code and repair what ruff can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-services: $(STAMP) ## make this machine able to run the container tests
+services: ## make this machine able to run the container tests
 	@infra/scripts/test_services.sh up
 
 # One file's tests stay in one worker, so that a server of the module's own is started once.
