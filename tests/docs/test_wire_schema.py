@@ -1,0 +1,51 @@
+"""The written schema and the code say the same about every line."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from common.versions import NEVER, Version
+from common.wire.encode import encode_change, header_fields, seal_part
+from common.wire.records import TableMeta, TxHeader
+
+DOCS = Path(__file__).parents[2] / "docs"
+SCHEMA = jsonschema.Draft202012Validator(json.loads((DOCS / "reference" / "wire.schema.json").read_text()))
+TX = "0192f000-0000-7000-8000-000000000001"
+
+
+def test_what_the_encoder_writes_is_valid() -> None:
+    meta = TableMeta(pk=("id",), columns={"id": "int", "v": "text"})
+    header = TxHeader(TX, "a", "i1", "2026-01-01T00:00:00.000000Z", 1, 2, 0, {"t": meta}, grouped=True, requires=("x",))
+    line = encode_change(
+        lsn=1, tx_id=TX, table="t", op="U", pk=b'{"id":1}', before=b'{"id":1,"v":null}', after=b'{"id":1,"v":{"$int":5}}',
+        version=Version(0, 5, "a"), base=NEVER, captured_at="2026-01-01T00:00:00.000000Z",
+    )  # fmt: skip
+    body = seal_part(header_fields(header, 1, 1, 2, "0" * 64), [line])
+    for written in body.splitlines():
+        SCHEMA.validate(json.loads(written))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"type": "batch"},
+        {"type": "end", "tx_id": TX, "changes": 1, "sha256": "short"},
+        {"type": "change", "lsn": 1, "tx_id": TX, "op": "U"},
+        {"type": "other"},
+    ],
+)
+def test_what_is_no_line_is_invalid(line: dict[str, object]) -> None:
+    assert not SCHEMA.is_valid(line)
+
+
+def test_the_policy_page_names_every_header_key() -> None:
+    page = (DOCS / "DB_SYNC_POLICY.md").read_text()
+    keys = json.loads((DOCS / "reference" / "wire.schema.json").read_text())["$defs"]["batch"]["properties"]
+    assert [key for key in keys if f"`{key}`" not in page and f'"{key}"' not in page] == []
+
+
+def test_the_package_is_typed() -> None:
+    assert resources.files("common").joinpath("py.typed").is_file()
