@@ -317,6 +317,8 @@ class TxReader:
             raise PoisonError(Reason.FORMAT, f"lsn {change.lsn} is out of order or outside the header's range")
         self._last_lsn = change.lsn
         if change.op == "DDL":
+            if not change.sql:
+                raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: op DDL without sql")
             return change
         if change.op not in _IMAGES:
             raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: op {change.op!r} is not I, U, D or DDL")
@@ -325,6 +327,8 @@ class TxReader:
         has = (_is_object(change.before), _is_object(change.after))
         if has != _IMAGES[change.op]:
             raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: op {change.op} with the wrong images")
+        if not _is_object(change.pk):
+            raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: pk is no JSON object")
         return change
 
 

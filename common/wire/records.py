@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from common.versions import Version
+from common.versions import NEVER, Version
 
 FORMAT = "rowferry/1"
 UNDERSTOOD_FEATURES: frozenset[str] = frozenset()
@@ -104,14 +104,17 @@ NO_IMAGE = msgspec.Raw(b"null")
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One change line. Images stay raw JSON text: only who needs their values parses them."""
+    """One change line. Images stay raw JSON text: only who needs their values parses them.
+
+    A `DDL` line has `sql` and neither table, key, images nor version.
+    """
 
     lsn: int
     tx_id: str
-    table: str
     op: str
-    pk: msgspec.Raw
-    version: Version
+    table: str = ""
+    pk: msgspec.Raw = NO_IMAGE
+    version: Version = NEVER
     before: msgspec.Raw = NO_IMAGE
     after: msgspec.Raw = NO_IMAGE
     base: Version | None = None
