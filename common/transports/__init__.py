@@ -1,0 +1,1 @@
+"""Sinks and sources: the ways that batches travel."""

@@ -1,0 +1,32 @@
+"""RabbitMQ through pika: the sink, the source, dead letters, delayed retries and the topology."""
+
+from collections.abc import Callable
+
+from common.transports.rabbitmq.dead_letters import DeadLetter, RabbitDeadLetters
+from common.transports.rabbitmq.declare import queue_depths
+from common.transports.rabbitmq.publisher import RabbitSink
+from common.transports.rabbitmq.settings import RabbitSettings
+from common.transports.rabbitmq.subscriber import RabbitSource
+
+__all__ = [
+    "DeadLetter",
+    "RabbitDeadLetters",
+    "RabbitSettings",
+    "RabbitSink",
+    "RabbitSource",
+    "open_sink",
+    "open_source",
+    "queue_depths",
+]
+
+
+def open_sink(
+    settings: RabbitSettings, on_confirmed: Callable[[], None] | None = None, to_node: str | None = None
+) -> RabbitSink:
+    """Return a connected sink; `to_node` sends to one node alone. Raises OutageError and ConfigError."""
+    return RabbitSink(settings, on_confirmed, to_node)
+
+
+def open_source(settings: RabbitSettings) -> RabbitSource:
+    """Return a consuming source. Raises OutageError and ConfigError."""
+    return RabbitSource(settings)

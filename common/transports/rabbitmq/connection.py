@@ -1,0 +1,185 @@
+"""Connection parameters, short-lived connections, and the one place that translates pika's exceptions."""
+
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pika
+import pika.exceptions
+from pika.adapters.utils import connection_workflow as workflow
+
+from common.errors import ConfigError, OutageError, RowferryError
+from common.transports.rabbitmq.settings import RabbitSettings
+
+LIBRARY_ERRORS = (pika.exceptions.AMQPError, workflow.AMQPConnectorException, OSError)
+"""What pika lets through when the broker or the way to it fails."""
+
+_ACCESS_REFUSED = 403
+_NOT_FOUND = 404
+_PRECONDITION_FAILED = 406
+_NOT_ALLOWED = 530
+_INEQUIVALENT = re.compile(r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>[^']+)'")
+_VALUES = re.compile(r": (?P<values>received .*)", re.DOTALL)
+_REMEDIES = {
+    "x-max-length-bytes": "set [broker] queue_max_bytes to what stands",
+    "x-expires": "set [broker] queue_expires to what stands",
+}
+
+
+def parameters(settings: RabbitSettings, role: str) -> pika.URLParameters:
+    """Return pika's parameters for one connection. Raises ConfigError for a URL or a certificate it can't use."""
+    try:
+        made = pika.URLParameters(settings.url)
+        if made.ssl_options is not None and _own_tls(settings):
+            made.ssl_options = pika.SSLOptions(_tls_context(settings))
+    except (ValueError, TypeError, SyntaxError, OSError) as error:
+        # The URL may hold a password, so the message names the key alone.
+        raise ConfigError(f"[broker] url or its TLS files can't be used: {type(error).__name__}: {error}") from error
+    if made.heartbeat is None:
+        made.heartbeat = settings.heartbeat_seconds
+    made.client_properties = {"connection_name": f"rowferry {settings.node_id} {role}"}
+    made.blocked_connection_timeout = settings.blocked_timeout_seconds
+    # One attempt: who calls retries with backoff, and needs to see the failure to fall back on files.
+    made.connection_attempts = 1
+    made.socket_timeout = settings.connect_timeout_seconds
+    made.stack_timeout = settings.connect_timeout_seconds + 5
+    return made
+
+
+def user_of(settings: RabbitSettings) -> str:
+    """Return the broker's user that the URL names."""
+    return str(parameters(settings, "").credentials.username)
+
+
+def place(settings: RabbitSettings) -> str:
+    """Return where the broker is, for messages: never with the password."""
+    made = parameters(settings, "")
+    return f"broker {made.host}:{made.port}, vhost {made.virtual_host!r}"
+
+
+@contextmanager
+def short_connection(settings: RabbitSettings, role: str) -> Iterator[pika.BlockingConnection]:
+    """Open a connection for a few calls and close it; pika's exceptions come out translated."""
+    try:
+        connection = pika.BlockingConnection(parameters(settings, role))
+    except LIBRARY_ERRORS as error:
+        raise translate(error, settings) from error
+    try:
+        yield connection
+    except LIBRARY_ERRORS as error:
+        raise translate(error, settings) from error
+    finally:
+        _close(connection)
+
+
+def translate(error: BaseException, settings: RabbitSettings) -> RowferryError:
+    """Return what pika's `error` means here.
+
+    Only what a setting must mend is a ConfigError. Refused credentials and rights are an outage: an operator may give
+    them while the node runs, and until then the batches go by files.
+    """
+    where = place(settings)
+    cause = _root(error)
+    match cause:
+        case pika.exceptions.ChannelClosedByBroker():
+            return _from_channel(cause.reply_code, cause.reply_text, where)
+        case pika.exceptions.AuthenticationError() | pika.exceptions.ProbableAuthenticationError():
+            return OutageError(f"{where} refuses user {user_of(settings)!r} or its password: check [broker] url")
+        case pika.exceptions.ProbableAccessDeniedError():
+            return OutageError(f"{where}: the vhost is missing or user {user_of(settings)!r} may not enter it: {cause}")
+        case pika.exceptions.ConnectionBlockedTimeout():
+            seconds = f"{settings.blocked_timeout_seconds:g} s"
+            return OutageError(f"{where} blocks publishers (memory or disk alarm) for more than {seconds}")
+        case pika.exceptions.AMQPHeartbeatTimeout():
+            return OutageError(f"{where} sent no heartbeat: the connection is given up")
+        case pika.exceptions.ConnectionClosedByBroker() if cause.reply_code == _NOT_ALLOWED:
+            return OutageError(f"{where} does not let user {user_of(settings)!r} in: {cause.reply_text}")
+        case ssl.SSLCertVerificationError():
+            return OutageError(f"{where}: its certificate is not trusted ({cause.verify_message}): see tls_ca_file")
+        case _:
+            return OutageError(f"{where} is out of reach: {type(cause).__name__}: {cause}")
+
+
+def reply_code(error: pika.exceptions.AMQPError) -> int | None:
+    """Return the broker's reply code when it closed the channel."""
+    return int(error.reply_code) if isinstance(error, pika.exceptions.ChannelClosedByBroker) else None
+
+
+def is_refused(error: pika.exceptions.AMQPError) -> bool:
+    """Whether the account lacks a right (403)."""
+    return reply_code(error) == _ACCESS_REFUSED
+
+
+def is_missing(error: pika.exceptions.AMQPError) -> bool:
+    """Whether the exchange or queue does not exist (404)."""
+    return reply_code(error) == _NOT_FOUND
+
+
+def _from_channel(code: int, text: str, where: str) -> RowferryError:
+    if code == _PRECONDITION_FAILED:
+        return _from_precondition(text, where)
+    if code == _ACCESS_REFUSED:
+        return OutageError(f"{where} refuses a right: {text}: `rowferry topology export` shows what a node needs")
+    if code == _NOT_FOUND:
+        return OutageError(f"{where}: {text}: start a node whose user may declare it, or import `topology export`")
+    return OutageError(f"{where} closed the channel: {code} {text}")
+
+
+def _from_precondition(text: str, where: str) -> RowferryError:
+    different = _INEQUIVALENT.search(text)
+    if different:
+        return _different(different, text, where)
+    if "user_id" in text:
+        return ConfigError(f"{where}: {text}: the user in [broker] url must be the one that signs in")
+    if "larger than" in text:
+        return ConfigError(f"{where}: {text}: lower [broker] max_message_bytes, or raise the broker's max_message_size")
+    # For one: an acknowledgement that took longer than the broker's consumer_timeout. The messages come again.
+    return OutageError(f"{where} closed the channel: {text}")
+
+
+def _different(found: re.Match[str], text: str, where: str) -> ConfigError:
+    kind, name, argument = found["kind"], found["name"], found["argument"]
+    values = _VALUES.search(text, found.end())
+    said = values["values"] if values else text
+    mend = f"delete the {kind} on the broker (`rabbitmqctl delete_{kind} {name}`) so that it is made anew"
+    setting = _REMEDIES.get(argument)
+    remedy = f"{setting}, or {mend}" if setting else mend
+    return ConfigError(
+        f"{where}: {kind} {name!r} exists with another {argument!r} ({said}): {remedy}; "
+        "what was in a deleted node queue is asked for again"
+    )
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the innermost cause that pika wrapped while it connected."""
+    inner: Any = None
+    if isinstance(error, workflow.AMQPConnectionWorkflowFailed) and error.exceptions:
+        inner = error.exceptions[-1]
+    elif isinstance(error, workflow.AMQPConnectorPhaseErrorBase):
+        inner = error.exception
+    elif isinstance(error, pika.exceptions.AMQPConnectionError) and error.args:
+        inner = error.args[0]
+    return _root(inner) if isinstance(inner, BaseException) else error
+
+
+def _own_tls(settings: RabbitSettings) -> bool:
+    return bool(settings.tls_ca_file or settings.tls_cert_file)
+
+
+def _tls_context(settings: RabbitSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.tls_ca_file)
+    if settings.tls_cert_file:
+        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+    return context
+
+
+def _close(connection: pika.BlockingConnection) -> None:
+    if not connection.is_open:
+        return
+    try:
+        connection.close()
+    except LIBRARY_ERRORS:
+        # It was lost while it closed: what the caller wanted has been done, or its own error is on its way up.
+        return

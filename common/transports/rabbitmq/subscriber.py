@@ -1,0 +1,151 @@
+"""The source: this node's queue, received on a thread of its own and acknowledged by hand."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from common.errors import OutageError, RowferryError
+from common.ports.sink import TransportFeatures
+from common.ports.source import Delivery
+from common.transports.rabbitmq.channel_thread import ChannelThread
+from common.transports.rabbitmq.connection import place, user_of
+from common.transports.rabbitmq.declare import declare_for_consumer
+from common.transports.rabbitmq.messages import delivery, features, source_of
+from common.transports.rabbitmq.settings import RabbitSettings
+from common.transports.rabbitmq.topology import node_queue
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A delivery tag, which means something on its own channel alone."""
+
+    source: "RabbitSource"
+    tag: int
+
+
+class RabbitSource:
+    """Consumes the node's queue. Implements `Source`.
+
+    Heartbeats are kept and messages come in on the I/O thread while the owner is busy. Where another process of this
+    node consumes already, the broker keeps this one waiting (single active consumer) until that one is gone."""
+
+    def __init__(self, settings: RabbitSettings) -> None:
+        """Make the topology stand and start to consume. Raises OutageError and ConfigError."""
+        declare_for_consumer(settings)
+        self._settings = settings
+        self._user = user_of(settings)
+        self._changed = threading.Condition()
+        self._buffer: deque[Delivery] = deque()
+        self._failure: RowferryError | None = None
+        self._channel: Any = None
+        # In the order of their tags; only the I/O thread touches it.
+        self._unacknowledged: dict[int, None] = {}
+        self._thread = ChannelThread(settings, "consumer", prepare=self._prepare, on_lost=self._fail)
+        self._thread.start()
+
+    @property
+    def features(self) -> TransportFeatures:
+        return features(self._settings)
+
+    def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._buffer or self._failure, timeout_seconds)
+            self._raise_failure()
+            return [self._buffer.popleft() for _ in range(min(max_deliveries, len(self._buffer)))]
+
+    def ack(self, deliveries: list[Delivery]) -> None:
+        tags = self._tags(deliveries)
+        self._thread.post(partial(self._ack, tags))
+
+    def give_back(self, deliveries: list[Delivery], *, failed: bool) -> None:
+        """Failed ones are rejected, the others nacked: from RabbitMQ 4.3 on only a reject counts as an attempt."""
+        tags = self._tags(deliveries)
+        self._thread.post(partial(self._give_back, tags, failed=failed))
+
+    def close(self) -> None:
+        """Acknowledge what was handed to `ack`, let the rest go back, and disconnect. From any thread."""
+        self._fail(OutageError("the consumer was closed"))
+        self._thread.close()
+
+    def _tags(self, deliveries: Iterable[Delivery]) -> list[int]:
+        with self._changed:
+            self._raise_failure()
+        return sorted(self._tag(one) for one in deliveries)
+
+    def _tag(self, one: Delivery) -> int:
+        if not isinstance(one.token, _Token) or one.token.source is not self:
+            raise OutageError(f"a delivery of {one.origin} belongs to a connection that is gone: it comes again")
+        return one.token.tag
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise type(self._failure)(*self._failure.args)
+
+    # On the I/O thread ------------------------------------------------------------------------------------------------
+
+    def _prepare(self, channel: Any, ready: Callable[[], None]) -> None:
+        self._channel = channel
+        channel.add_on_cancel_callback(self._on_cancel)
+
+        def consume(_frame: Any) -> None:
+            channel.basic_consume(node_queue(self._settings.node_id), self._on_message, callback=lambda _: ready())
+
+        channel.basic_qos(prefetch_count=self._settings.prefetch, callback=consume)
+
+    def _on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        if source_of(properties) == self._settings.node_id:
+            # Our own, come back through `<channel>.*`: nobody needs to read it.
+            channel.basic_ack(method.delivery_tag)
+            return
+        token = _Token(self, method.delivery_tag)
+        one = delivery(method, properties, body, token=token, settings=self._settings, user=self._user)
+        self._unacknowledged[method.delivery_tag] = None
+        with self._changed:
+            self._buffer.append(one)
+            self._changed.notify_all()
+
+    def _on_cancel(self, _frame: Any) -> None:
+        self._fail(OutageError(f"{place(self._settings)} cancelled the consumer: queue {self._queue_was()}"))
+
+    def _queue_was(self) -> str:
+        return f"{node_queue(self._settings.node_id)!r} was deleted or expired, or its leader moved"
+
+    def _ack(self, tags: list[int]) -> None:
+        """One frame for all from the oldest on, one for each that leaves a gap before it."""
+        if not self._channel.is_open:
+            return
+        wanted = {tag for tag in tags if tag in self._unacknowledged}
+        oldest: list[int] = []
+        for tag in self._unacknowledged:
+            if tag not in wanted:
+                break
+            oldest.append(tag)
+        if oldest:
+            self._channel.basic_ack(oldest[-1], multiple=True)
+        for tag in sorted(wanted.difference(oldest)):
+            self._channel.basic_ack(tag)
+        self._forget(wanted)
+
+    def _give_back(self, tags: list[int], *, failed: bool) -> None:
+        if not self._channel.is_open:
+            return
+        wanted = {tag for tag in tags if tag in self._unacknowledged}
+        give = self._channel.basic_reject if failed else self._channel.basic_nack
+        for tag in sorted(wanted):
+            give(tag, requeue=True)
+        self._forget(wanted)
+
+    def _forget(self, tags: Iterable[int]) -> None:
+        for tag in tags:
+            del self._unacknowledged[tag]
+
+    def _fail(self, error: RowferryError) -> None:
+        with self._changed:
+            if self._failure is None:
+                self._failure = error
+            # Their tags died with the channel: the broker sends them again.
+            self._buffer.clear()
+            self._changed.notify_all()
