@@ -131,6 +131,7 @@ built_image_stands() {
 debian_mirror() {
     # apt knows which of its sources is Debian's own archive, however they are written down.
     local uri
+    # shellcheck disable=SC2016  # these are apt's own placeholders
     uri="$(apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 2>/dev/null |
         awk -F'|' '$1 == "Debian" && $2 == "Debian" && $3 ~ /^https?:/ { print $3; exit }')"
     uri="${uri:-$debian_default_mirror}"

@@ -10,12 +10,12 @@ import sqlalchemy
 from tests.fixtures.containers import DatabaseFactory, PostgresServer, RabbitServer
 
 
-def _declare_and_publish(url: str, queue: str, body: bytes) -> None:
+def _declare_and_publish(url: str, queue: str, body: bytes, queue_type: str = "quorum") -> None:
     connection = pika.BlockingConnection(pika.URLParameters(url))
     try:
         channel = connection.channel()
         channel.confirm_delivery()
-        channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+        channel.queue_declare(queue, durable=True, arguments={"x-queue-type": queue_type})
         channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2), mandatory=True)
     finally:
         connection.close()
@@ -85,16 +85,16 @@ def test_shared_servers_refuse_to_be_killed(rabbitmq: RabbitServer) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
 @pytest.mark.parametrize("fixture", ["private_rabbitmq", "private_rabbitmq310"])
 @pytest.mark.containers
 def test_killed_broker_comes_back_at_the_same_address_with_its_messages(
-    request: pytest.FixtureRequest, fixture: str
+    request: pytest.FixtureRequest, fixture: str, queue_type: str
 ) -> None:
     server: RabbitServer = request.getfixturevalue(fixture)
-    vhost = server.create_vhost()
-    url = server.url(vhost)
-    _declare_and_publish(url, "kept", b"survives")
-    server.wait_quorum_queue_on_disk(vhost, "kept")
+    url = server.url(server.create_vhost())
+    _declare_and_publish(url, "kept", b"survives", queue_type)
+    server.flush_declarations()
 
     server.kill()
     with pytest.raises(pika.exceptions.AMQPConnectionError):
