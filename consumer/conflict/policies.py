@@ -1,0 +1,20 @@
+"""Which of two writes of one row stands. Pure."""
+
+from typing import assert_never
+
+from common.config.model import Policy
+from common.versions import Version
+
+
+def incoming_stands(policy: Policy, version: Version, current: Version) -> bool:
+    """Tell whether the incoming write `version` takes the place of `current`. The versions differ."""
+    match policy:
+        case Policy.LWW:
+            return version > current
+        case _:
+            assert_never(policy)
+
+
+def greater_image(ours: bytes | None, theirs: bytes | None) -> bool:
+    """Tell whether `theirs` stands, where two images have one version. A deleted row is the least."""
+    return (theirs or b"") > (ours or b"")

@@ -1,0 +1,103 @@
+"""What the consumer hands from step to step: a whole tx as it came in, and what became of it."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from common.errors import PoisonError, Reason
+from common.wire.records import BatchHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One whole tx, or bytes that are none. The bytes are here (`raw`) or, for a tx in parts, in `rf_tx_part`."""
+
+    source_node: str
+    """Who answers for it: the header's source, or the sender where the header can't be believed."""
+    tx_id: str
+    """The header's, or made up from the bytes (`bytes-…`)."""
+    origin: str
+    """Queue or file."""
+    header: BatchHeader | None
+    raw: bytes | None
+    """The batch as it came; None for stored parts."""
+    payload: bytes | None = None
+    """Its change lines; None for stored parts and for what is broken."""
+    error: PoisonError | None = None
+    """Why it can't be applied, known before its changes were looked at."""
+    replayed_by: str | None = None
+    """The account that asked for a dead letter to be tried again."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What dedup and dead letters know it by."""
+        return self.source_node, self.tx_id
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether its parts stand in `rf_tx_part`."""
+        return self.raw is None
+
+    @property
+    def changes(self) -> int:
+        """About how many rows it has, for the size of a group."""
+        return self.header.changes if self.header else 1
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it has in memory."""
+        return len(self.raw) if self.raw is not None else 0
+
+
+class Outcome(StrEnum):
+    """What became of a tx."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    DEAD = "dead"
+    EARLY = "early"
+    FORKED = "forked"
+
+    @property
+    def set_aside(self) -> bool:
+        """Whether it stands in `rf_dead_letter` now."""
+        return self in (Outcome.DEAD, Outcome.EARLY, Outcome.FORKED)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the changes of one tx came to."""
+
+    changes: int = 0
+    won: int = 0
+    lost: int = 0
+    same: int = 0
+    late: int = 0
+    conflicts: int = 0
+    missing: list[dict[str, str]] = field(default_factory=list)
+    """The first updates and deletes that found no row: table, pk, op, cause."""
+    missing_total: int = 0
+
+    def as_dict(self) -> dict[str, object]:
+        """Return what is not zero, as the audit line keeps it."""
+        found: dict[str, object] = {"changes": self.changes, "won": self.won}
+        for name in ("lost", "same", "late", "conflicts"):
+            if value := getattr(self, name):
+                found[name] = value
+        if self.missing_total:
+            found["missing"] = self.missing_total
+            found["missing_rows"] = self.missing
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The end of one tx's way through the consumer."""
+
+    incoming: Incoming
+    outcome: Outcome
+    counts: Counts = field(default_factory=Counts)
+    reason: Reason | None = None
+    error: str | None = None
+    table: str | None = None
+    sha256: str = ""
+    """Over its change lines, or over the bytes where they can't be read."""

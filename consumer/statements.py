@@ -1,0 +1,53 @@
+"""Statements that each database spells in its own way, and the way of its errors out of here."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from common.ports.dialect import Database
+
+
+@contextmanager
+def transaction(database: Database) -> Iterator[sa.Connection]:
+    """One bookkeeping transaction of its own; the driver's errors come out as Rowferry's."""
+    try:
+        with database.engine.begin() as connection:
+            yield connection
+    except sa.exc.SQLAlchemyError as error:
+        raise database.translate(error) from error
+
+
+def insert_missing(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the rows whose primary key is not there yet. Waits for another transaction that is inserting one."""
+    if not rows:
+        return
+    match connection.dialect.name:
+        case "sqlite":
+            connection.execute(sqlite.insert(table).on_conflict_do_nothing(), rows)
+        case "postgresql":
+            connection.execute(postgresql.insert(table).on_conflict_do_nothing(), rows)
+        case _:
+            connection.execute(mysql.insert(table).prefix_with("IGNORE"), rows)
+
+
+def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the rows, or set the given columns where the primary key is there. All rows name the same columns."""
+    if not rows:
+        return
+    keys = [column.name for column in table.primary_key]
+    given = [name for name in rows[0] if name not in keys]
+    statement: sa.Insert
+    match connection.dialect.name:
+        case "sqlite":
+            lite = sqlite.insert(table)
+            statement = lite.on_conflict_do_update(index_elements=keys, set_={n: lite.excluded[n] for n in given})
+        case "postgresql":
+            post = postgresql.insert(table)
+            statement = post.on_conflict_do_update(index_elements=keys, set_={n: post.excluded[n] for n in given})
+        case _:
+            maria = mysql.insert(table)
+            statement = maria.on_duplicate_key_update({n: maria.inserted[n] for n in given})
+    connection.execute(statement, rows)
