@@ -1,0 +1,103 @@
+"""Deleting the files that this node wrote, once nobody needs them."""
+
+import logging
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.transports.directory.acks import Acks, BrokenAcksError, read_acks
+from common.transports.directory.names import BatchFile, parse_name, same_node
+
+log = logging.getLogger(__name__)
+_DAY_US = 86_400 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class CleanReport:
+    """What one look did."""
+
+    passed: int
+    """Files deleted because every known peer has passed them."""
+    expired: int
+    """Files deleted because they were older than `keep_days`, though some peer had not passed them."""
+    kept: int
+
+
+class Cleaner:
+    """Deletes own files that every known peer has passed, or past `keep_days`.
+
+    A peer without a readable acks.json has passed nothing. A fault is logged, once until it is mended, and never
+    raised: cleaning must not stop the writing.
+    """
+
+    def __init__(self, root: Path, node_id: str) -> None:
+        self._root = root
+        self._node_id = node_id
+        self._warned: set[str] = set()
+
+    def clean(self, known_peers: Collection[str], keep_days: float, now_us: int) -> CleanReport:
+        """Look through the own folder once. Without known peers only age counts: readers may still come."""
+        peers = {peer: self._acks(peer) for peer in known_peers if not same_node(peer, self._node_id)}
+        counts = {"passed": 0, "expired": 0, "kept": 0}
+        expired_before_us = now_us - int(keep_days * _DAY_US)
+        for file, path in self._own_files():
+            if _passed_by_all(file, peers):
+                verdict = "passed"
+            else:
+                verdict = "expired" if self._modified_us(path, now_us) < expired_before_us else "kept"
+            if verdict != "kept" and not self._delete(path, verdict):
+                verdict = "kept"
+            counts[verdict] += 1
+        return CleanReport(**counts)
+
+    def _own_files(self) -> list[tuple[BatchFile, Path]]:
+        folder = self._root / self._node_id
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError as error:
+            self._warn("directory.clean-failed", str(folder), error)
+            return []
+        self._warned.discard(str(folder))
+        parsed = ((parse_name(self._node_id, name), folder / name) for name in names)
+        return [(file, path) for file, path in parsed if file is not None]
+
+    def _acks(self, peer: str) -> Acks | None:
+        try:
+            acks = read_acks(self._root, peer)
+        except (BrokenAcksError, OSError) as error:
+            self._warn("directory.acks-broken", peer, error)
+            return None
+        self._warned.discard(peer)
+        return acks
+
+    def _modified_us(self, path: Path, otherwise_us: int) -> int:
+        try:
+            return path.lstat().st_mtime_ns // 1000
+        except OSError as error:
+            self._warn("directory.clean-failed", str(path), error)
+            return otherwise_us
+
+    def _delete(self, path: Path, why: str) -> bool:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._warn("directory.clean-failed", str(path), error)
+            return False
+        # Deleting what a peer has not passed may cost it a snapshot: that is to be seen.
+        level = logging.WARNING if why == "expired" else logging.DEBUG
+        log.log(level, "directory.file-deleted", extra={"path": str(path), "why": why})
+        return True
+
+    def _warn(self, event: str, subject: str, error: Exception) -> None:
+        if subject not in self._warned:
+            self._warned.add(subject)
+            log.warning(event, extra={"subject": subject, "error": str(error)})
+
+
+def _passed_by_all(file: BatchFile, peers: dict[str, Acks | None]) -> bool:
+    """A node never reads its own batches back, so an origin needs not pass its own."""
+    readers = [acks for peer, acks in peers.items() if not same_node(peer, file.origin)]
+    return bool(readers) and all(
+        acks is not None and acks.has_passed(file.origin, file.incarnation, file.to_lsn) for acks in readers
+    )

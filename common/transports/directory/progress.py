@@ -1,0 +1,109 @@
+"""What a reader has behind it: in memory, in the consumer's watermarks, and for the writers in acks.json."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from common.clock import Clock
+from common.errors import OutageError
+from common.transports.directory.acks import Acks, BrokenAcksError, read_acks, write_acks
+from common.transports.directory.names import BatchFile
+from common.transports.directory.settling import Stamp
+
+log = logging.getLogger(__name__)
+Passed = Callable[[str, str], int]
+"""Origin and incarnation to the durable watermark: the highest LSN up to which everything is seen; 0 at first."""
+_WRITE_EVERY_SECONDS = 1.0
+
+
+class Progress:
+    """Knows which files need not be read.
+
+    A file that was finished in this process is not read again, unless it was broken then and has changed. Of an
+    earlier process the watermark tells, but only for files that were there when that process had read everything:
+    what was put there later, at or below the watermark, may come from a node that was rewound, and must be read.
+    """
+
+    def __init__(self, root: Path, node_id: str, passed: Passed | None, clock: Clock) -> None:
+        self._root = root
+        self._passed = passed
+        self._clock = clock
+        self._acks = self._own_acks(node_id)
+        self._earlier_ns = self._acks.read_until_ns
+        self._newest_ns = self._earlier_ns
+        self._finished: dict[BatchFile, Stamp | None] = {}
+        self._origins: set[tuple[str, str]] = set(self._acks.passed)
+        self._watermarks: dict[tuple[str, str], int] = {}
+        self._written_at = 0.0
+        self._write_failed = False
+
+    def begin_scan(self, files: Iterable[BatchFile]) -> None:
+        """Take in what a scan found. Raises OutageError when the watermarks can't be had."""
+        listed = set(files)
+        self._finished = {file: stamp for file, stamp in self._finished.items() if file in listed}
+        self._origins.update((file.origin, file.incarnation) for file in listed)
+        self._read_watermarks()
+
+    def needs_reading(self, file: BatchFile) -> bool:
+        """Tell whether the file has to be read."""
+        if file in self._finished:
+            stamp = self._finished[file]
+            return stamp is not None and self._stamp(file) not in (stamp, None)
+        if file.to_lsn > self._watermarks.get((file.origin, file.incarnation), 0):
+            return True
+        if self._changed_ns(file) > self._earlier_ns:
+            return True
+        self._finished[file] = None
+        return False
+
+    def finish(self, file: BatchFile, changed_ns: int, broken: Stamp | None) -> None:
+        """Note that all of a file was acknowledged. `broken`: its stamp, when it was delivered broken."""
+        self._finished[file] = broken
+        self._newest_ns = max(self._newest_ns, changed_ns)
+
+    def tell_writers(self, *, complete: bool, closing: bool = False) -> None:
+        """Write acks.json when there is news, at most every second. `complete`: every file found is finished.
+
+        A folder that can't be written stops no reading: that is logged, once until it can."""
+        if not closing and time.monotonic() - self._written_at < _WRITE_EVERY_SECONDS:
+            return
+        read_until_ns = self._newest_ns if complete else self._acks.read_until_ns
+        try:
+            self._read_watermarks()
+            passed = {key: lsn for key, lsn in self._watermarks.items() if lsn > 0}
+            if (passed, read_until_ns) == (self._acks.passed, self._acks.read_until_ns):
+                return
+            acks = Acks(self._acks.node, passed, read_until_ns)
+            write_acks(self._root, acks, self._clock.now_us())
+        except (OSError, OutageError) as error:
+            if not self._write_failed:
+                log.warning("directory.acks-not-written", extra={"root": str(self._root), "error": str(error)})
+            self._write_failed = True
+            return
+        self._acks, self._written_at, self._write_failed = acks, time.monotonic(), False
+
+    def _own_acks(self, node_id: str) -> Acks:
+        try:
+            return read_acks(self._root, node_id) or Acks(node_id)
+        except (BrokenAcksError, OSError) as error:
+            # Then every file is read once more, and dedup makes that harmless.
+            log.warning("directory.own-acks-broken", extra={"root": str(self._root), "error": str(error)})
+            return Acks(node_id)
+
+    def _read_watermarks(self) -> None:
+        self._watermarks = {key: self._passed(*key) if self._passed else 0 for key in self._origins}
+
+    def _changed_ns(self, file: BatchFile) -> int:
+        try:
+            found = (self._root / file.writer / file.name).lstat()
+        except FileNotFoundError:
+            return 0
+        return max(found.st_mtime_ns, found.st_ctime_ns)
+
+    def _stamp(self, file: BatchFile) -> Stamp | None:
+        try:
+            found = (self._root / file.writer / file.name).lstat()
+        except FileNotFoundError:
+            return None
+        return found.st_size, found.st_mtime_ns
