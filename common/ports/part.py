@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import click
 
@@ -42,4 +42,13 @@ class Part(Protocol[NodeT]):
 
     def status(self, node: NodeT) -> Mapping[str, Any]:
         """Return this side's share of `status --json`; opens no transport that could block for long."""
+        ...
+
+
+@runtime_checkable
+class AfterMigrate(Protocol[NodeT]):
+    """A part that has work to do once `migrate` has seen new tables or columns."""
+
+    def after_migrate(self, node: NodeT) -> int:
+        """Try again what waited for an unknown table or column. Returns how many txs were applied."""
         ...
