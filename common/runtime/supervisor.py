@@ -1,0 +1,217 @@
+"""Runs services: a thread each, restarted for years, stopped within ten seconds; or step by step until all is drained.
+
+Each service is stepped and closed by one thread. A service that failed is stepped again after a wait: it gives up
+what it had open when a step raises, and opens it anew in the next.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from common.errors import ContentionError, OutageError, RowferryError
+from common.ports.part import Service
+from common.retry import CRASH, OUTAGE, Backoff, Growth
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 1.0
+STOP_SECONDS = 9.0
+"""How long services may take to stop, all together; SPEC gives the whole process ten seconds."""
+ONCE_PATIENCE_SECONDS = 10.0
+_LOOK_SECONDS = 0.2
+_SHORT_IDLE_SECONDS = 0.02
+_LAST_IDLE_SECONDS = 0.5
+
+
+class ReopenNodeError(RowferryError):
+    """What the services were built from is no longer true: stop them all, open the node anew, build them again."""
+
+
+@runtime_checkable
+class CountsSetAside(Protocol):
+    """A service that tells how much it set aside itself: `run --once` ends with exit code 4 then."""
+
+    @property
+    def set_aside(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the supervisor waits and for what."""
+
+    outage: Growth = OUTAGE
+    crash: Growth = CRASH
+    idle_seconds: float = IDLE_SECONDS
+    stop_seconds: float = STOP_SECONDS
+    once_seconds: float = ONCE_PATIENCE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    reopen: bool = False
+    """The node has to be opened anew, and the run goes on."""
+    set_aside: int = 0
+    crashes: int = 0
+    late: tuple[str, ...] = ()
+    """Services that didn't stop in time; their threads end with the process."""
+
+
+class Supervisor:
+    """Runs the services of one opened node. `stop` is the host's event: whoever sets it ends the run."""
+
+    def __init__(self, services: Sequence[Service], stop: threading.Event, patience: Patience | None = None) -> None:
+        self._services = tuple(services)
+        self._stop = stop
+        self._patience = patience or Patience()
+        self._reopen = threading.Event()
+
+    def run(self) -> Outcome:
+        """Run until `stop` is set. Outages and crashes of a service are logged and waited out, one by one."""
+        runners = [_Runner(service, self._stop, self._reopen, self._patience) for service in self._services]
+        for runner in runners:
+            runner.start()
+        # Two events end this, and a thread can wait for one; the shorter wait is for the rare one.
+        while not self._stop.wait(_LOOK_SECONDS) and not self._reopen.is_set():
+            pass
+        late = self._end(runners)
+        crashes = sum(runner.crashes for runner in runners)
+        return Outcome(self._reopen.is_set() and not self._stop.is_set(), self._set_aside(), crashes, late)
+
+    def run_once(self) -> Outcome:
+        """Step all services in turn until a whole round finds no work, then close them.
+
+        Raises OutageError when one doesn't end in time, and every other error at once."""
+        reopen = False
+        with ExitStack() as closing:
+            for service in reversed(self._services):
+                closing.callback(service.close)
+            try:
+                self._drain()
+            except ReopenNodeError as error:
+                log.warning("run.reopens", extra={"error": str(error)})
+                reopen = True
+        return Outcome(reopen=reopen, set_aside=self._set_aside())
+
+    def _drain(self) -> None:
+        idle = _SHORT_IDLE_SECONDS
+        while not self._stop.is_set():
+            worked = sum(self._step_patiently(service, idle) for service in self._services)
+            if not worked and idle == _LAST_IDLE_SECONDS:
+                return
+            # What is on its way to us needs a moment: the round that decides waits longer.
+            idle = _SHORT_IDLE_SECONDS if worked else _LAST_IDLE_SECONDS
+
+    def _step_patiently(self, service: Service, idle_seconds: float) -> bool:
+        backoff = Backoff(self._patience.outage)
+        give_up = time.monotonic() + self._patience.once_seconds
+        while True:
+            try:
+                return service.step(idle_seconds)
+            except (OutageError, ContentionError) as error:
+                seconds = backoff.next_seconds()
+                if self._stop.is_set() or time.monotonic() + seconds > give_up:
+                    raise OutageError(str(error)) from error
+                _log_outage(service, error, seconds)
+                self._stop.wait(seconds)
+
+    def _end(self, runners: "Sequence[_Runner]") -> tuple[str, ...]:
+        log.info("run.stopping", extra={"services": [service.name for service in self._services]})
+        deadline = time.monotonic() + self._patience.stop_seconds
+        for service in self._services:
+            service.wake()
+        late = tuple(runner.service.name for runner in runners if not runner.ended(deadline))
+        if late:
+            log.error("run.stopped_late", extra={"services": late, "after_seconds": self._patience.stop_seconds})
+        return late
+
+    def _set_aside(self) -> int:
+        return sum(service.set_aside for service in self._services if isinstance(service, CountsSetAside))
+
+
+class _Runner:
+    """One service in its thread."""
+
+    def __init__(self, service: Service, stop: threading.Event, reopen: threading.Event, patience: Patience) -> None:
+        self.service = service
+        self.crashes = 0
+        self._stop = stop
+        self._reopen = reopen
+        self._patience = patience
+        self._outage = Backoff(patience.outage)
+        self._crash = Backoff(patience.crash)
+        # A daemon: one that hangs in a driver must not keep the process from ending.
+        self._thread = threading.Thread(target=self._main, name=f"rowferry-{service.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ended(self, deadline: float) -> bool:
+        """Wait for the end of the thread until `deadline` (monotonic)."""
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        return not self._thread.is_alive()
+
+    def _main(self) -> None:
+        try:
+            while not (self._stop.is_set() or self._reopen.is_set()):
+                self._wait(self._attempt())
+        finally:
+            self._close()
+
+    def _attempt(self) -> float:
+        """Step once; return how long to wait before the next step."""
+        try:
+            self.service.step(self._patience.idle_seconds)
+        except ReopenNodeError as error:
+            log.warning("service.asks_to_reopen", extra={"service": self.service.name, "error": str(error)})
+            self._reopen.set()
+            return 0.0
+        except (OutageError, ContentionError) as error:
+            seconds = self._outage.next_seconds()
+            _log_outage(self.service, error, seconds)
+            return seconds
+        except RowferryError as error:
+            seconds = self._failed()
+            # Raised on purpose: the message says what to do, a traceback would not.
+            log.error("service.failed", extra=self._fields(seconds) | {"error": str(error)})
+            return seconds
+        except Exception:
+            # The top of the loop: whatever it was, it is seen, and the service is tried again.
+            seconds = self._failed()
+            log.exception("service.crashed", extra=self._fields(seconds))
+            return seconds
+        self._outage.reset()
+        self._crash.reset()
+        return 0.0
+
+    def _failed(self) -> float:
+        self.crashes += 1
+        return self._crash.next_seconds()
+
+    def _fields(self, seconds: float) -> dict[str, object]:
+        return {
+            "service": self.service.name,
+            "failures": self._crash.failures,
+            "again_in_seconds": round(seconds, 1),
+        }
+
+    def _wait(self, seconds: float) -> None:
+        if seconds:
+            self._stop.wait(seconds)
+
+    def _close(self) -> None:
+        try:
+            self.service.close()
+        except Exception:
+            # The end of the thread: what a close leaves open ends with the process.
+            log.exception("service.close_failed", extra={"service": self.service.name})
+
+
+def _log_outage(service: Service, error: Exception, seconds: float) -> None:
+    fields = {"service": service.name, "error": str(error), "again_in_seconds": round(seconds, 1)}
+    log.warning("service.outage", extra=fields)
