@@ -55,5 +55,6 @@ if ! .venv/bin/python -c '' 2>/dev/null; then
     say "making .venv with $("$python" --version)"
     "$python" -m venv --clear .venv
 fi
+# -qq: only errors; some machines' pip settings make it warn once for each package.
 say "installing Rowferry and its development tools into .venv"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,redis]'
+.venv/bin/python -m pip install -qq --disable-pip-version-check --editable '.[dev,redis]'
