@@ -1,0 +1,90 @@
+"""`rowferry run`: the node at work, until it is told to stop; or, with `--once`, until everything is drained."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+import click
+
+from common.errors import UsageError
+from common.ops.incarnation import settle_incarnation
+from common.ports.part import Part, Service
+from common.runtime.host import ExitCode, Host, current_host
+from common.runtime.node import Node
+from common.runtime.parts import load_parts
+from common.runtime.signals import stop_on_signals
+from common.runtime.supervisor import Outcome, Supervisor
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option("--only", type=click.Choice(["producer", "consumer"]), help="Run one side alone.")
+@click.option("--once", is_flag=True, help="Seal, send and apply what is there now, then end.")
+def run(only: str | None, once: bool) -> None:
+    """Run the node: seal, publish and apply, until SIGTERM or Ctrl-C.
+
+    The first signal stops cleanly within ten seconds, a second one leaves at once; neither loses anything. Databases
+    and brokers that are away are waited for. With --once: exit code 4 when batches were set aside, 5 when a database
+    or broker could not be reached.
+    """
+    host = current_host()
+    parts = _chosen(load_parts(), only)
+    stop = threading.Event()
+    set_aside = 0
+    with stop_on_signals(stop):
+        while True:
+            outcome = _run_opened(host, parts, stop, once=once)
+            set_aside += outcome.set_aside
+            if not outcome.reopen:
+                break
+    if once and set_aside:
+        host.exit_code = ExitCode.SET_ASIDE
+    host.emit(
+        {"set_aside": set_aside, "stopped_late": list(outcome.late)},
+        lambda console: console.say(_sentence(set_aside, once=once)),
+    )
+
+
+def _run_opened(host: Host, parts: Sequence[Part[Node]], stop: threading.Event, *, once: bool) -> Outcome:
+    """Open the node, run its services, close it again."""
+    with host.node() as opened:
+        facts = settle_incarnation(opened.database, opened.facts, opened.clock)
+        node = replace(opened, facts=facts)
+        _say_facts(node, parts, once=once)
+        services: list[Service] = [service for part in parts for service in part.services(node, stop)]
+        supervisor = Supervisor(services, stop)
+        outcome = supervisor.run_once() if once else supervisor.run()
+        log.info("run.ended", extra={"reopen": outcome.reopen, "crashes": outcome.crashes, "late": outcome.late})
+        return outcome
+
+
+def _chosen(parts: Sequence[Part[Node]], only: str | None) -> list[Part[Node]]:
+    chosen = [part for part in parts if only in (None, part.name)]
+    if not chosen:
+        there = ", ".join(part.name for part in parts) or "none"
+        raise UsageError(f"run: nothing to run; the installed parts are: {there}")
+    return chosen
+
+
+def _say_facts(node: Node, parts: Sequence[Part[Node]], *, once: bool) -> None:
+    broker, directory = node.config.broker, node.config.directory
+    facts = {
+        "node": node.facts.node_id,
+        "role": node.facts.role,
+        "incarnation": node.facts.incarnation,
+        "database": node.database.features.name,
+        "broker": broker.url.partition("://")[0] if broker else None,
+        "directory": str(directory.path) if directory else None,
+        "parts": [part.name for part in parts],
+        "once": once,
+    }
+    log.info("run.started", extra=facts)
+
+
+def _sentence(set_aside: int, *, once: bool) -> str:
+    if not once:
+        return "Stopped."
+    aside = f" {set_aside} batches were set aside; look with `rowferry dlq list`." if set_aside else ""
+    return f"Everything is drained.{aside}"

@@ -1,0 +1,123 @@
+"""From the configuration to transports: which sinks and sources a node has, and how each is opened.
+
+With a broker configured it carries the node's batches, and a directory beside it is only read. Without one the
+directory does both. The transports' modules are imported where they are opened: pika and kombu take a large part of a
+second, which `status` and the other short commands need not pay.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from common.config.model import BrokerSection, DirectorySection
+from common.errors import ConfigError
+from common.ports.sink import Sink
+from common.ports.source import Source
+from common.runtime.node import Node
+from common.wire.compress import Encoding
+
+if TYPE_CHECKING:
+    from common.transports.rabbitmq import RabbitDeadLetters, RabbitSettings
+
+BROKER = "broker"
+DIRECTORY = "directory"
+"""What sinks and sources are called in `rf_cursor`, in `status` and in logs."""
+
+OpenSink = Callable[[Callable[[], None]], Sink]
+"""Opens a sink. It is given what to call, on any thread and quickly, when confirms have come."""
+OpenSource = Callable[[], Source]
+Passed = Callable[[str, str], int]
+"""Origin and incarnation to the highest LSN up to which this node has seen everything."""
+
+
+def sink_factories(node: Node) -> Mapping[str, OpenSink]:
+    """Return how to open each sink, by name: the broker, or without one the directory. Opens nothing.
+
+    Raises ConfigError when there is neither: the node's changes would go nowhere."""
+    broker, directory = node.config.broker, node.config.directory
+    if broker is not None:
+        return {BROKER: partial(_open_broker_sink, node, broker)}
+    if directory is not None:
+        return {DIRECTORY: partial(_open_directory_sink, node, directory)}
+    raise ConfigError("neither [broker] nor [directory] is configured: set broker.url or directory.path")
+
+
+def source_factories(node: Node, passed: Passed) -> Mapping[str, OpenSource]:
+    """Return how to open each source, by name: the broker and the directory, as far as they are configured."""
+    factories: dict[str, OpenSource] = {}
+    if node.config.broker is not None:
+        factories[BROKER] = partial(_open_broker_source, node, node.config.broker)
+    if node.config.directory is not None:
+        factories[DIRECTORY] = partial(_open_directory_source, node, node.config.directory, passed)
+    return factories
+
+
+def open_dead_letter_mirror(node: Node) -> "RabbitDeadLetters | None":
+    """Return the broker's own copies of dead letters, which it alone keeps on RabbitMQ; connects at its first call."""
+    broker = node.config.broker
+    if broker is None or not broker.is_rabbitmq:
+        return None
+    from common.transports.rabbitmq import RabbitDeadLetters
+
+    return RabbitDeadLetters(rabbit_settings(node, broker))
+
+
+def rabbit_settings(node: Node, broker: BrokerSection) -> "RabbitSettings":
+    """Return what the RabbitMQ transport needs to know of this node."""
+    from common.transports.rabbitmq import RabbitSettings
+
+    return RabbitSettings(
+        url=broker.url,
+        node_id=node.facts.node_id,
+        channel=broker.channel,
+        listen=broker.listen,
+        prefetch=broker.prefetch,
+        max_message_bytes=broker.max_message_bytes,
+        queue_max_bytes=broker.queue_max_bytes,
+        queue_expires_ms=int(broker.queue_expires_seconds * 1000),
+        verify_user=broker.verify_user,
+        compression=_encoding(broker.compression),
+        blocked_timeout_seconds=broker.blocked_timeout_seconds,
+        heartbeat_seconds=broker.heartbeat_seconds,
+    )
+
+
+def _open_broker_sink(node: Node, broker: BrokerSection, on_confirmed: Callable[[], None]) -> Sink:
+    if not broker.is_rabbitmq:
+        raise ConfigError("broker.url: use amqp:// or amqps://")
+    from common.transports.rabbitmq import open_sink
+
+    return open_sink(rabbit_settings(node, broker), on_confirmed)
+
+
+def _open_broker_source(node: Node, broker: BrokerSection) -> Source:
+    if not broker.is_rabbitmq:
+        raise ConfigError("broker.url: use amqp:// or amqps://")
+    from common.transports.rabbitmq import open_source
+
+    return open_source(rabbit_settings(node, broker))
+
+
+def _open_directory_sink(node: Node, directory: DirectorySection, _on_confirmed: Callable[[], None]) -> Sink:
+    """Open the sink; what its `send` returns from is durable, so nothing is confirmed later."""
+    from common.transports.directory import DirectorySink
+
+    return DirectorySink(directory.path, node.facts.node_id, compression=_encoding(directory.compression))
+
+
+def _open_directory_source(node: Node, directory: DirectorySection, passed: Passed) -> Source:
+    from common.transports.directory import DirectorySource
+
+    return DirectorySource(
+        directory.path, node.facts.node_id, passed=passed, settle_seconds=directory.settle, clock=node.clock
+    )
+
+
+def _encoding(chosen: str) -> Encoding | None:
+    match chosen:
+        case "gzip":
+            return "gzip"
+        case "zstd":
+            return "zstd"
+        case _:
+            return None

@@ -1,0 +1,90 @@
+"""The sealing loop: committed changes get their tx_id and LSNs, capture is kept whole, the relays are woken."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from common.ops.incarnation import has_moved
+from common.retry import while_contended
+from common.runtime.node import Node
+from common.runtime.supervisor import ReopenNodeError
+from producer.watch import CaptureWatch
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.005
+"""Between two looks while there is work: what commits meanwhile is sealed together."""
+_WATCH_SECONDS = 5.0
+
+
+class SealerService:
+    """Seals what is committed, as soon as possible. A `Service`; only one process seals at a time, the port sees to it.
+
+    Idle, it looks again after pauses that grow from milliseconds to `limits.seal_interval_seconds`.
+    """
+
+    name = "sealer"
+
+    def __init__(self, node: Node, on_sealed: Sequence[Callable[[], None]], stop: threading.Event) -> None:
+        self._node = node
+        self._on_sealed = on_sealed
+        self._stop = stop
+        self._sealer = node.database.sealer(node.facts)
+        self._watch = CaptureWatch(node)
+        self._watch_at = 0.0
+        self._same_server = False
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._wake = threading.Event()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def step(self, idle_seconds: float) -> bool:
+        """Seal all that is committed now. Raises ReopenNodeError when the server behind the URL is another one."""
+        self._wake.clear()
+        try:
+            self._check_server()
+            sealed = self._seal_all()
+            self._look_after_capture()
+        except BaseException:
+            # Also a failover looks like this: the next step must not go on before it knows who answers.
+            self._same_server = False
+            raise
+        self._pause(sealed, idle_seconds)
+        return sealed
+
+    def close(self) -> None:
+        """Nothing is held between two steps: each seal is a transaction of its own."""
+
+    def _check_server(self) -> None:
+        if self._same_server:
+            return
+        if has_moved(self._node.database, self._node.facts):
+            raise ReopenNodeError("the database's server, or the node's incarnation, is not the one of the start")
+        self._same_server = True
+
+    def _look_after_capture(self) -> None:
+        if time.monotonic() >= self._watch_at:
+            self._watch.look()
+            self._watch_at = time.monotonic() + _WATCH_SECONDS
+
+    def _seal_all(self) -> bool:
+        sealed = False
+        while not self._stop.is_set():
+            report = while_contended(self._sealer.seal, self._stop)
+            if report.txs:
+                sealed = True
+                log.debug("sealer.sealed", extra={"txs": report.txs, "changes": report.changes, "lsn": report.last_lsn})
+                for wake in self._on_sealed:
+                    wake()
+            if not report.more:
+                break
+        return sealed
+
+    def _pause(self, sealed: bool, idle_seconds: float) -> None:
+        if sealed:
+            self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._wake.wait(min(self._pause_seconds, idle_seconds))
+        if not sealed:
+            self._pause_seconds = min(self._pause_seconds * 1.5, self._node.config.limits.seal_interval_seconds)

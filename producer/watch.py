@@ -1,0 +1,79 @@
+"""Looks whether capture still fits the tables, and installs it anew where a table changed its shape."""
+
+import json
+import logging
+
+import sqlalchemy as sa
+
+from common.errors import ContentionError, OutageError, RowferryError
+from common.ports.dialect import TableShape
+from common.retry import in_transaction, while_contended
+from common.runtime.node import Node
+from common.schema import tables as rf
+
+log = logging.getLogger(__name__)
+
+
+class CaptureWatch:
+    """Notices drifted tables and, with `[node] auto_migrate`, mends them. What it can't mend it says once."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._said: frozenset[str] = frozenset()
+
+    def look(self) -> list[str]:
+        """Look once; return the tables whose capture didn't fit. Raises OutageError and ContentionError.
+
+        Whatever else goes wrong is said and no more: the other tables are sealed on."""
+        try:
+            return self._look()
+        except (OutageError, ContentionError):
+            raise
+        except RowferryError as error:
+            self._say(f"capture could not be looked after: {error}")
+        except sa.exc.SQLAlchemyError as error:
+            known = self._node.database.translate(error)
+            if isinstance(known, OutageError | ContentionError):
+                raise known from error
+            self._say(f"capture could not be looked after: {known}")
+        return []
+
+    def _look(self) -> list[str]:
+        tables = self._captured()
+        capture = self._node.database.capture()
+        drifted = capture.drifted(tables)
+        if drifted and self._node.config.node.auto_migrate:
+            statements = while_contended(lambda: capture.install(tables))
+            self._audit(drifted, len(statements))
+            log.warning("capture.installed_anew", extra={"tables": drifted, "statements": len(statements)})
+        elif drifted:
+            self._say(
+                f"capture no longer fits {', '.join(drifted)}: their changes may be missed; run `rowferry migrate`, "
+                "or set node.auto_migrate"
+            )
+        return drifted
+
+    def _captured(self) -> list[TableShape]:
+        """Return the configured tables that can be captured; name those that can't."""
+        catalog, chosen = self._node.database.catalog(), self._node.config.tables
+        keyless = [name for name in catalog.keyless if chosen.wants(name)]
+        if keyless:
+            self._say(f"not captured, for want of a primary key: {', '.join(keyless)}; add one, or exclude them")
+        missing = [name for name in chosen.include if name not in ("*", *catalog.tables, *catalog.keyless)]
+        if missing:
+            self._say(f"tables.include names what is not in the database: {', '.join(missing)}")
+        return [shape for name, shape in catalog.tables.items() if chosen.wants(name)]
+
+    def _say(self, problem: str) -> None:
+        if problem not in self._said:
+            self._said |= {problem}
+            log.error("capture.incomplete", extra={"problem": problem})
+
+    def _audit(self, drifted: list[str], statements: int) -> None:
+        line = {
+            "at_us": self._node.clock.now_us(),
+            "actor": "rowferry",
+            "action": "capture",
+            "detail": json.dumps({"installed_anew_for": drifted, "statements": statements}),
+        }
+        in_transaction(self._node.database, lambda connection: connection.execute(sa.insert(rf.audit).values(line)))
