@@ -13,7 +13,6 @@ from common.transports.rabbitmq.topology import DELIVERY_LIMIT, queues
 from tests.fixtures.containers import RabbitServer
 from tests.support.rabbitmq import (
     bindings,
-    drain,
     envelope,
     node_user,
     publish,
@@ -194,9 +193,3 @@ def test_least_rights_refuse_another_nodes_key(rabbitmq: RabbitServer, rabbitmq_
         publisher.send(envelope(1, node))
         with pytest.raises(OutageError, match="right"):
             publisher.flush(10)
-
-
-def test_bodies_arrive_in_order_across_two_nodes(rabbitmq_url: str) -> None:
-    with source(settings(rabbitmq_url, "store-2")) as consumer:
-        publish(settings(rabbitmq_url), *range(1, 501))
-        assert drain(consumer, 500) == [f"body {number}" for number in range(1, 501)]

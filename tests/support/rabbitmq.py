@@ -14,7 +14,6 @@ from common.ports.source import Delivery
 from common.transports.rabbitmq import RabbitSettings, RabbitSink, RabbitSource, open_sink, open_source
 from common.transports.rabbitmq.topology import permissions
 from tests.fixtures.containers import RabbitServer
-from tests.support.waiting import wait_for
 
 WAIT_SECONDS = 30.0
 
@@ -64,23 +63,26 @@ def publish(configured: RabbitSettings, *numbers: int) -> None:
         made.flush(WAIT_SECONDS)
 
 
-def receive(made: RabbitSource, count: int, timeout_seconds: float = WAIT_SECONDS) -> list[Delivery]:
+def receive(made: RabbitSource, count: int) -> list[Delivery]:
     """Receive exactly `count` deliveries, without acknowledging them."""
-    got: list[Delivery] = []
-
-    def enough() -> bool:
-        got.extend(made.receive(count - len(got), 0.2))
-        return len(got) == count
-
-    wait_for(enough, timeout_seconds, f"{count} deliveries")
-    return got
+    return [one for some in _receiving(made, count) for one in some]
 
 
 def drain(made: RabbitSource, count: int) -> list[str]:
-    """Receive `count` deliveries, acknowledge them, and return their bodies."""
-    got = receive(made, count)
-    made.ack(got)
-    return [one.body.decode().strip() for one in got]
+    """Receive `count` deliveries, acknowledging as they come, and return their bodies."""
+    got: list[str] = []
+    for some in _receiving(made, count):
+        made.ack(some)
+        got.extend(one.body.decode().strip() for one in some)
+    return got
+
+
+def _receiving(made: RabbitSource, count: int) -> Iterator[list[Delivery]]:
+    while count > 0:
+        some = made.receive(count, WAIT_SECONDS)
+        assert some, f"{count} more deliveries never came"
+        count -= len(some)
+        yield some
 
 
 def bodies(first: int, last: int) -> list[str]:

@@ -10,7 +10,14 @@ from common.errors import OutageError
 from common.ports.source import Delivery
 from common.transports.rabbitmq.confirming import ConfirmingChannel
 from common.transports.rabbitmq.connection import short_connection, user_of
-from common.transports.rabbitmq.messages import CONTENT_TYPE, PERSISTENT, Outgoing, retry_properties, text_or_none
+from common.transports.rabbitmq.messages import (
+    CONTENT_TYPE,
+    PERSISTENT,
+    Outgoing,
+    plain_headers,
+    retry_properties,
+    text_or_none,
+)
 from common.transports.rabbitmq.settings import RabbitSettings
 from common.transports.rabbitmq.topology import DEAD, RETRY, dead_queue
 
@@ -145,7 +152,7 @@ def _dead_properties(dead_letter: DeadLetter, user_id: str) -> Any:
 
 
 def _dead_letter(properties: Any, body: bytes) -> DeadLetter:
-    headers = dict(properties.headers or {})
+    headers = plain_headers(properties)
     attempts = headers.get("attempts")
     return DeadLetter(
         tx_id=properties.message_id or "",
@@ -158,7 +165,7 @@ def _dead_letter(properties: Any, body: bytes) -> DeadLetter:
         last_failure=text_or_none(headers.get("last_failure")),
         origin=text_or_none(headers.get("origin_queue")),
         content_encoding=properties.content_encoding,
-        extra={key: value for key, value in headers.items() if key not in _NAMED and _is_plain(value)},
+        extra={key: value for key, value in headers.items() if _is_extra(key) and isinstance(value, str | int | bool)},
     )
 
 
@@ -167,5 +174,6 @@ _NAMED = frozenset(
 )
 
 
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str | int | bool)
+def _is_extra(name: str) -> bool:
+    """Whether a header is neither one of ours nor the broker's own (`x-delivery-count`, …)."""
+    return name not in _NAMED and not name.startswith("x-")

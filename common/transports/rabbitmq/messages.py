@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import pika
 
@@ -102,7 +102,7 @@ def delivery(
     method: Any, properties: Any, body: bytes, *, token: object, settings: RabbitSettings, user: str
 ) -> Delivery:
     """Return one message as the port knows it. `user`: this node's own user on the broker."""
-    sent: dict[str, object] = dict(properties.headers or {})
+    sent = plain_headers(properties)
     retried = _is_own_retry(method, properties, sent, user)
     headers = sent if retried else {key: value for key, value in sent.items() if not key.startswith(OWN_PREFIX)}
     problem = None
@@ -145,6 +145,12 @@ def identity_problem(routing_key: str, properties: Any, settings: RabbitSettings
     return None
 
 
+def plain_headers(properties: Any) -> dict[str, object]:
+    """Return a message's headers, whole numbers as plain `int`: pika's own kind of int prints and encodes otherwise."""
+    headers: dict[str, object] = dict(properties.headers or {})
+    return {key: int(value) if _is_whole(value) else value for key, value in headers.items()}
+
+
 def text_or_none(value: object) -> str | None:
     """Return `value` where it is text; a sender may put anything into a header."""
     return value if isinstance(value, str) else None
@@ -167,3 +173,7 @@ def _attempts(headers: Mapping[str, object], *, redelivered: bool, retried: bool
 
 def _count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

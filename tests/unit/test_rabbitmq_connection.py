@@ -1,0 +1,78 @@
+"""What connection settings become, and what pika's exceptions mean."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pika.exceptions
+import pytest
+from pika.adapters.utils import connection_workflow as workflow
+
+from common.errors import ConfigError, OutageError
+from common.transports.rabbitmq.connection import parameters, place, translate
+from common.transports.rabbitmq.settings import RabbitSettings
+
+SETTINGS = RabbitSettings(url="amqp://store-1:p%40ss@broker.example:5673/shop", node_id="store-1")
+
+
+def test_parameters_name_the_connection_and_keep_heartbeats() -> None:
+    made = parameters(SETTINGS, "publisher")
+    assert (made.host, made.port, made.virtual_host) == ("broker.example", 5673, "shop")
+    assert (made.credentials.username, made.credentials.password) == ("store-1", "p@ss")
+    assert made.client_properties["connection_name"] == "rowferry store-1 publisher"
+    assert (made.heartbeat, made.blocked_connection_timeout, made.connection_attempts) == (30, 30.0, 1)
+    assert made.ssl_options is None
+
+
+def test_the_url_may_set_the_heartbeat() -> None:
+    assert parameters(RabbitSettings(url="amqp://host/?heartbeat=7", node_id="a"), "publisher").heartbeat == 7
+
+
+def test_tls_checks_certificate_and_name() -> None:
+    made = parameters(RabbitSettings(url="amqps://u:p@broker.example/", node_id="a"), "publisher")
+    assert made.port == 5671
+    assert made.ssl_options.context.verify_mode is ssl.CERT_REQUIRED
+    assert made.ssl_options.context.check_hostname
+
+
+def test_a_certificate_file_that_is_missing_is_a_config_error(tmp_path: Path) -> None:
+    broken = RabbitSettings(url="amqps://u:p@host/", node_id="a", tls_ca_file=str(tmp_path / "none.pem"))
+    with pytest.raises(ConfigError, match="TLS files"):
+        parameters(broken, "publisher")
+
+
+def test_no_password_where_settings_are_shown() -> None:
+    assert "p@ss" not in place(SETTINGS)
+    assert "p%40ss" not in repr(SETTINGS)
+
+
+def test_a_late_acknowledgement_is_no_config_error() -> None:
+    text = "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 1800000 ms"
+    assert type(translate(pika.exceptions.ChannelClosedByBroker(406, text), SETTINGS)) is OutageError
+
+
+def test_the_cause_inside_pikas_wrappers_is_named() -> None:
+    inner = workflow.AMQPConnectorSocketConnectError(ConnectionRefusedError(111, "Connection refused"))
+    wrapped = pika.exceptions.AMQPConnectionError(workflow.AMQPConnectionWorkflowFailed([inner]))
+    assert "ConnectionRefusedError" in str(translate(wrapped, SETTINGS))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (pika.exceptions.AMQPHeartbeatTimeout("x"), "heartbeat"),
+        (pika.exceptions.ConnectionBlockedTimeout("x"), "blocks publishers"),
+        (pika.exceptions.ProbableAccessDeniedError("x"), "may not enter"),
+        (pika.exceptions.ConnectionClosedByBroker(530, "NOT_ALLOWED - vhost shop not found"), "does not let"),
+        (pika.exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED"), "out of reach"),
+        (pika.exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no queue"), "topology export"),
+        (pika.exceptions.ChannelClosedByBroker(500, "INTERNAL"), "500"),
+        (TimeoutError("slow"), "out of reach"),
+    ],
+)
+def test_everything_else_is_an_outage_that_says_why(error: Exception, said: str) -> None:
+    found = translate(error, SETTINGS)
+    assert type(found) is OutageError
+    assert said in str(found)
+    assert "broker.example:5673" in str(found)
