@@ -1,0 +1,179 @@
+"""The `rowferry` program: loads the parts, gives each command its host, turns errors into sentences and exit codes."""
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import sqlalchemy as sa
+
+from common.cli.demo import demo
+from common.cli.init import init
+from common.cli.migrate import migrate, unmigrate
+from common.cli.options import LEVELS, CommandLine, command_line, with_shared_options
+from common.cli.run import run
+from common.cli.seed import seed
+from common.cli.status import status
+from common.config.load import config_path
+from common.console import Console
+from common.errors import ConfigError, OutageError, PreflightError, RowferryError, UsageError
+from common.logs import LogFormat, masked
+from common.ports.part import Part
+from common.runtime.host import ExitCode
+from common.runtime.node import Node
+from common.runtime.parts import load_parts
+
+log = logging.getLogger(__name__)
+
+INTERRUPTED = 130
+"""What a shell reports for a program that Ctrl-C ended. Not one of SPEC's codes: nothing was judged."""
+_SERVICES = ("run", "serve")
+
+
+class NodeCommandLine(CommandLine):
+    """The host of real runs: a driver's error leaves the opened node as the error that it calls for."""
+
+    @contextmanager
+    def node(self) -> Iterator[Node]:
+        with super().node() as node:
+            try:
+                yield node
+            except sa.exc.SQLAlchemyError as error:
+                raise node.database.translate(error) from error
+
+
+class Program(click.Group):
+    """The command group: lists commands in the order of a node's life, ends with SPEC's exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        order = list(self.commands)
+        return sorted(super().list_commands(ctx), key=order.index)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command and exit with its code. Usage errors and broken pipes are click's: 2, and a silent 1."""
+        try:
+            super().invoke(ctx)
+            code = int(command_line(ctx).exit_code)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise
+            log.log(command_line(ctx).failure_level, "command.failed", exc_info=True)
+            command_line(ctx).console.error(f"Error: {sentence_for(error)}")
+            code = int(exit_code_for(error))
+        ctx.exit(code)
+
+
+def exit_code_for(error: Exception) -> ExitCode:
+    """Return what the process ends with after `error`."""
+    match error:
+        case ConfigError() | UsageError():
+            return ExitCode.USAGE
+        case PreflightError():
+            return ExitCode.REFUSED
+        case OutageError():
+            return ExitCode.UNREACHABLE
+        case _:
+            return ExitCode.FAILED
+
+
+def sentence_for(error: Exception) -> str:
+    """Return what to tell a person, without passwords."""
+    match error:
+        case RowferryError():
+            text = str(error)
+        case sa.exc.SQLAlchemyError():
+            text = f"the database refused: {getattr(error, 'orig', None) or error}"
+        case OSError() if error.filename is not None:
+            text = f"{error.filename}: {error.strerror}"
+        case _:
+            text = f"{type(error).__name__}: {error}; this is a fault in Rowferry: run again with --debug and report it"
+    return masked(text)
+
+
+def build(parts: Sequence[Part[Node]] | None = None) -> Program:
+    """Return the program with its own commands and those of `parts` (default: all that are installed)."""
+    program = Program("rowferry", help=_HELP, params=_global_options(), callback=_begin)
+    click.version_option(package_name="rowferry", prog_name="rowferry")(program)
+    for command in (init, migrate, unmigrate, seed, run):
+        _add(program, command)
+    for part in load_parts() if parts is None else parts:
+        for command in part.commands():
+            _add(program, command)
+    for command in (status, demo):
+        _add(program, command)
+    return program
+
+
+def main() -> None:
+    """Run the command line of this process; the console script."""
+    build().main(prog_name="rowferry")
+
+
+def _add(program: Program, command: click.Command) -> None:
+    if command.name in program.commands:
+        raise RuntimeError(f"two commands are called {command.name!r}")
+    program.add_command(with_shared_options(command))
+
+
+_HELP = """Keeps databases on many nodes in sync through a message queue, files or HTTP.
+
+\b
+First steps:
+  rowferry init --node ID --database URL
+  rowferry migrate
+  rowferry run
+
+Exit codes: 0 done; 1 failed; 2 usage or configuration; 3 input refused by preflight; 4 done, but this command set
+something aside or left it waiting; 5 database or broker unreachable."""
+
+
+def _global_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--config"],
+            metavar="FILE",
+            type=click.Path(dir_okay=False),
+            help="The configuration. Default: $ROWFERRY_CONFIG, else rowferry.toml in this folder.",
+        ),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document on stdout and nothing else."),
+        click.Option(["--verbose", "-v"], is_flag=True, help="The same as --log-level info."),
+        click.Option(["--log-level"], type=click.Choice(LEVELS), help="Log from this level on, on stderr."),
+        click.Option(
+            ["--log-format"],
+            type=click.Choice([style.value for style in LogFormat]),
+            help="How log lines look. Default: text; json for `run` when stderr is no terminal.",
+        ),
+        click.Option(["--debug"], is_flag=True, help="Log everything, with the traceback of an error."),
+    ]
+
+
+def _begin(
+    config: str | None,
+    as_json: bool,
+    verbose: bool,
+    log_level: str | None,
+    log_format: str | None,
+    debug: bool,
+) -> None:
+    """Build the host from the global options, before the command reads its own."""
+    ctx = click.get_current_context()
+    is_service = ctx.invoked_subcommand in _SERVICES
+    chosen = "debug" if debug else log_level or ("info" if verbose or is_service else "warning")
+    default_style = LogFormat.JSON if is_service and not sys.stderr.isatty() else LogFormat.TEXT
+    ctx.obj = host = NodeCommandLine(
+        config_file=config_path(config, os.environ),
+        console=Console(json=as_json),
+        level=chosen,
+        log_format=LogFormat(log_format) if log_format else default_style,
+        failure_level=logging.ERROR if is_service else logging.DEBUG,
+    )
+    host.start_logging()
+    ctx.call_on_close(host.stop_logging)

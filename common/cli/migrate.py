@@ -1,0 +1,116 @@
+"""`rowferry migrate` and `rowferry unmigrate`."""
+
+import sys
+from typing import Any
+
+import click
+
+from common.clock import SystemClock
+from common.console import Console
+from common.errors import UsageError
+from common.ops import migration
+from common.ops.opened import opened_database
+from common.ports.part import AfterMigrate
+from common.runtime.host import Host, current_host
+from common.runtime.parts import load_parts
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Print the SQL that would run, and change nothing.")
+def migrate(dry_run: bool) -> None:
+    """Make the database a node: rf_ tables, its own row, capture on the chosen tables.
+
+    Safe to repeat; run it again after tables came or changed, and after an upgrade of Rowferry."""
+    host = current_host()
+    with opened_database(host.config) as database:
+        work = migration.plan if dry_run else migration.migrate
+        report = work(database, host.config, SystemClock())
+    retried = 0 if dry_run else _after_migrate(host)
+    host.emit(_document(host, report, retried), lambda console: _tell(console, host, report, retried))
+    warn_about_own_keys(host.console, report)
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--force", is_flag=True, help="Also when changes were not sent yet or dead letters are open.")
+def unmigrate(yes: bool, force: bool) -> None:
+    """Take Rowferry off the database: triggers, functions and all rf_ tables. The rows stay."""
+    host = current_host()
+    if not yes:
+        _ask(host.config.node.id)
+    with opened_database(host.config) as database:
+        removed = migration.unmigrate(database, host.config, force=force)
+    document = {"node": host.config.node.id, "changed": bool(removed), "sql": removed}
+    host.emit(document, lambda console: _tell_removed(console, removed))
+
+
+def warn_about_own_keys(console: Console, report: migration.MigrationReport) -> None:
+    """Warn about tables whose keys two nodes would give out twice."""
+    for table in report.choice.own_keys:
+        console.warn(
+            f"{table} numbers its own keys: two nodes would give the same number to different rows. Let only one node "
+            "insert there, or use keys that differ by node (a UUID, or a prefix)"
+        )
+
+
+def _after_migrate(host: Host) -> int:
+    """Let each part try again what waited for a table or column; returns how many txs that were."""
+    parts = [part for part in load_parts() if isinstance(part, AfterMigrate)]
+    if not parts:
+        return 0
+    with host.node() as node:
+        return sum(part.after_migrate(node) for part in parts)
+
+
+def _ask(node_id: str) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError("unmigrate removes Rowferry from the database; say --yes where nobody can be asked")
+    click.confirm(f"Remove Rowferry from the database of {node_id}?", abort=True, err=True)
+
+
+def _document(host: Host, report: migration.MigrationReport, retried: int) -> dict[str, Any]:
+    return {
+        "node": host.config.node.id,
+        "role": host.config.node.role,
+        "incarnation": report.incarnation,
+        "dialect": report.dialect,
+        "revision": report.revision,
+        "dry_run": report.dry_run,
+        "changed": report.changed,
+        "tables": [shape.name for shape in report.choice.captured],
+        "left_out": dict(report.choice.left_out),
+        "own_keys": list(report.choice.own_keys),
+        "sql": list(report.sql),
+        "retried": retried,
+    }
+
+
+def _tell(console: Console, host: Host, report: migration.MigrationReport, retried: int) -> None:
+    names = ", ".join(shape.name for shape in report.choice.captured)
+    if report.dry_run:
+        _tell_plan(console, report)
+    elif report.changed:
+        console.say(f"Node {host.config.node.id} ({host.config.node.role}) is ready on {report.dialect}.")
+        console.say(f"Capturing {len(report.choice.captured)} tables: {names}" if names else _NO_TABLES)
+    else:
+        console.say(f"Nothing to do: all stands already ({names or 'no tables'}).")
+    for name, why in report.choice.left_out:
+        console.say(f"Left out: {name} ({why})")
+    if retried:
+        console.say(f"Applied {retried} dead letters that had waited for these tables.")
+
+
+_NO_TABLES = "No tables to capture yet: create them, then run rowferry migrate again."
+
+
+def _tell_plan(console: Console, report: migration.MigrationReport) -> None:
+    if not report.changed:
+        console.say("-- Nothing to do: all stands already.")
+    for statement in report.sql:
+        console.say(statement if statement.rstrip().endswith(";") else f"{statement};")
+
+
+def _tell_removed(console: Console, removed: list[str]) -> None:
+    for statement in removed:
+        console.say(statement)
+    console.say("Rowferry is off this database; its rows are as they were." if removed else "Nothing to do.")

@@ -1,0 +1,202 @@
+"""What `status` knows: where the node stands with each sink and source, what waits, and what needs a person."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+from common.config.model import Config
+from common.errors import ConfigError, OutageError
+from common.ports.dialect import Database, NodeFacts
+from common.schema import tables as rf
+from common.transports.rabbitmq import RabbitSettings, queue_depths
+
+BROKER_PATIENCE_SECONDS = 3.0
+OPEN_DEAD_LETTERS = ("dead", "early", "forked")
+
+
+class State(StrEnum):
+    """The one word that an operator reads first."""
+
+    IN_SYNC = "in sync"
+    BEHIND = "behind"
+    NEEDS_ATTENTION = "needs attention"
+
+
+@dataclass(frozen=True, slots=True)
+class SinkStanding:
+    """How far one way out has taken the sealed log."""
+
+    sink: str
+    lsn: int
+    behind: int
+    oldest_waiting_seconds: float | None
+    updated_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStanding:
+    """How far this node has applied another one's changes."""
+
+    peer: str
+    incarnation: str
+    watermark: int
+    highest_lsn: int
+    behind: int
+    last_tx_id: str | None
+    updated_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """Messages ready in the broker's queues of this node; None for a queue that doesn't stand."""
+
+    depths: Mapping[str, int | None] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Everything that `status` tells, but for what the parts add."""
+
+    facts: NodeFacts
+    dialect: str
+    at_us: int
+    head_lsn: int
+    head_tx_id: str | None
+    sinks: tuple[SinkStanding, ...]
+    sources: tuple[SourceStanding, ...]
+    queues: Queues
+    dead_letters: Mapping[str, int]
+    conflicts: Mapping[str, int]
+    oldest_early_seconds: float | None
+    drifted: tuple[str, ...]
+    """Captured tables whose shape or triggers are not those that `migrate` left."""
+
+    @property
+    def attention(self) -> list[str]:
+        """What a person has to look at."""
+        found = [
+            _counted(self.dead_letters.get("dead", 0), "dead letter", "rowferry dlq list"),
+            _counted(self.dead_letters.get("forked", 0), "batch of a rewound node", "rowferry dlq list"),
+            _counted(self.conflicts.get("waiting", 0), "conflict waits for a choice", "rowferry conflicts list"),
+            f"the broker can't be reached: {self.queues.error}" if self.queues.error else "",
+            f"capture is out of date on {', '.join(self.drifted)}: run rowferry migrate" if self.drifted else "",
+        ]
+        return [reason for reason in found if reason]
+
+    @property
+    def waiting(self) -> list[str]:
+        """What is on its way and needs nobody."""
+        found = [f"{one.behind} changes not yet sent to {one.sink}" for one in self.sinks if one.behind]
+        found += [f"{one.behind} changes of {one.peer} not yet applied" for one in self.sources if one.behind]
+        found += [f"{depth} messages in {name}" for name, depth in self.queues.depths.items() if depth]
+        early = self.dead_letters.get("early", 0)
+        return found + ([f"{early} transactions wait for rows that have not come yet"] if early else [])
+
+    @property
+    def state(self) -> State:
+        if self.attention:
+            return State.NEEDS_ATTENTION
+        return State.BEHIND if self.waiting else State.IN_SYNC
+
+
+def read_standing(database: Database, config: Config, facts: NodeFacts, now_us: int) -> Standing:
+    """Look at the node as it stands now. The broker is given three seconds. Raises OutageError for the database."""
+    head = database.log(facts).head()
+    wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
+    with database.engine.connect() as connection:
+        return Standing(
+            facts=facts,
+            dialect=database.features.name,
+            at_us=now_us,
+            head_lsn=head.lsn,
+            head_tx_id=head.tx_id,
+            sinks=_sinks(connection, facts, head.lsn, now_us),
+            sources=_sources(connection),
+            queues=_queues(config),
+            dead_letters=_counts(connection, rf.dead_letter.c.state, OPEN_DEAD_LETTERS),
+            conflicts=_counts(connection, rf.conflict.c.state, ("settled", "waiting")),
+            oldest_early_seconds=_oldest_early(connection, now_us),
+            drifted=tuple(database.capture().drifted(wanted)),
+        )
+
+
+def _counted(count: int, what: str, remedy: str) -> str:
+    if not count:
+        return ""
+    return f"{count} × {what} ({remedy})"
+
+
+def _sinks(connection: sa.Connection, facts: NodeFacts, head: int, now_us: int) -> tuple[SinkStanding, ...]:
+    query = sa.select(rf.cursor).where(rf.cursor.c.incarnation == facts.incarnation).order_by(rf.cursor.c.sink)
+    return tuple(
+        SinkStanding(
+            sink=row.sink,
+            lsn=row.lsn,
+            behind=max(0, head - row.lsn),
+            oldest_waiting_seconds=_oldest_unsent(connection, facts, row.lsn, now_us),
+            updated_us=row.updated_us,
+        )
+        for row in connection.execute(query).all()
+    )
+
+
+def _oldest_unsent(connection: sa.Connection, facts: NodeFacts, after_lsn: int, now_us: int) -> float | None:
+    # Asked of the first tx behind the cursor alone: log order is nearly the order of time, and a backlog may be long.
+    query = (
+        sa.select(rf.tx.c.captured_us)
+        .where(rf.tx.c.incarnation == facts.incarnation, rf.tx.c.to_lsn > after_lsn)
+        .order_by(rf.tx.c.to_lsn)
+        .limit(1)
+    )
+    return _age(connection.scalar(query), now_us)
+
+
+def _sources(connection: sa.Connection) -> tuple[SourceStanding, ...]:
+    """Return each source's newest incarnation: older ones are history."""
+    query = (
+        sa.select(rf.sync_state)
+        .where(rf.sync_state.c.direction == "in")
+        .order_by(rf.sync_state.c.peer, rf.sync_state.c.updated_us)
+    )
+    newest = {row.peer: row for row in connection.execute(query)}
+    return tuple(
+        SourceStanding(
+            peer=row.peer,
+            incarnation=row.incarnation,
+            watermark=row.last_lsn,
+            highest_lsn=max(row.highest_lsn, row.last_lsn),
+            behind=max(0, row.highest_lsn - row.last_lsn),
+            last_tx_id=row.last_tx_id,
+            updated_us=row.updated_us,
+        )
+        for row in newest.values()
+    )
+
+
+def _counts(connection: sa.Connection, column: sa.Column[str], states: tuple[str, ...]) -> dict[str, int]:
+    found = sa.select(column, sa.func.count()).where(column.in_(states)).group_by(column)
+    return dict.fromkeys(states, 0) | dict(connection.execute(found).tuples().all())
+
+
+def _oldest_early(connection: sa.Connection, now_us: int) -> float | None:
+    early = rf.dead_letter.c.state == "early"
+    return _age(connection.scalar(sa.select(sa.func.min(rf.dead_letter.c.first_failed_us)).where(early)), now_us)
+
+
+def _age(since_us: int | None, now_us: int) -> float | None:
+    return None if since_us is None else max(0.0, (now_us - since_us) / 1_000_000)
+
+
+def _queues(config: Config) -> Queues:
+    if config.broker is None or not config.broker.is_rabbitmq:
+        return Queues()
+    settings = RabbitSettings(
+        config.broker.url, config.node.id, config.broker.channel, connect_timeout_seconds=BROKER_PATIENCE_SECONDS
+    )
+    try:
+        return Queues(queue_depths(settings))
+    except (OutageError, ConfigError) as error:
+        return Queues(error=str(error))

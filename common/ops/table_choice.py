@@ -1,0 +1,56 @@
+"""Which tables the configuration asks for, checked against what the database holds."""
+
+from dataclasses import dataclass
+
+from common.config.model import TablesSection
+from common.errors import ConfigError
+from common.ports.dialect import Catalog, TableShape
+
+EVERYTHING = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class TableChoice:
+    """The tables that travel, and what a person should know about them and the others."""
+
+    captured: tuple[TableShape, ...]
+    left_out: tuple[tuple[str, str], ...]
+    """(name, why) of what `*` does not take in."""
+    own_keys: tuple[str, ...]
+    """Captured tables that number their own keys: two nodes would give the same one."""
+
+
+def choose_tables(catalog: Catalog, tables: TablesSection) -> TableChoice:
+    """Return the choice. Raises ConfigError that names every table that can't be kept in sync, and the remedy."""
+    _refuse_unknown(catalog, tables)
+    _refuse_keyless(catalog, tables)
+    captured = tuple(shape for name, shape in sorted(catalog.tables.items()) if tables.wants(name))
+    everything = EVERYTHING in tables.include
+    left_out = sorted(catalog.left_out.items()) if everything else []
+    return TableChoice(captured, tuple(left_out), tuple(shape.name for shape in captured if shape.numbers_itself))
+
+
+def _refuse_unknown(catalog: Catalog, tables: TablesSection) -> None:
+    """Refuse names that no table has, and those of views and the like, asked for by name."""
+    known = {*catalog.tables, *catalog.keyless}
+    faults = []
+    for name in tables.include:
+        if name == EVERYTHING or name in known:
+            continue
+        why = catalog.left_out.get(name)
+        faults.append(f"{name!r} can't be kept in sync: {why}" if why else f"{name!r} is no table of this database")
+    if faults:
+        raise ConfigError(
+            f"tables.include: {'; '.join(faults)}. Correct the names (a table outside the default schema is written "
+            "schema.name) or take them out"
+        )
+
+
+def _refuse_keyless(catalog: Catalog, tables: TablesSection) -> None:
+    keyless = [name for name in catalog.keyless if tables.wants(name)]
+    if keyless:
+        names = ", ".join(keyless)
+        raise ConfigError(
+            f"tables.include: no primary key: {names}. A row without a key can't be named on another node: add a "
+            "primary key, or list the table in tables.exclude"
+        )
