@@ -20,9 +20,17 @@ def test_what_the_encoder_writes_is_valid() -> None:
     meta = TableMeta(pk=("id",), columns={"id": "int", "v": "text"})
     header = TxHeader(TX, "a", "i1", "2026-01-01T00:00:00.000000Z", 1, 2, 0, {"t": meta}, grouped=True, requires=("x",))
     line = encode_change(
-        lsn=1, tx_id=TX, table="t", op="U", pk=b'{"id":1}', before=b'{"id":1,"v":null}', after=b'{"id":1,"v":{"$int":5}}',
-        version=Version(0, 5, "a"), base=NEVER, captured_at="2026-01-01T00:00:00.000000Z",
-    )  # fmt: skip
+        lsn=1,
+        tx_id=TX,
+        table="t",
+        op="U",
+        pk=b'{"id":1}',
+        before=b'{"id":1,"v":null}',
+        after=b'{"id":1,"v":{"$int":5}}',
+        version=Version(0, 5, "a"),
+        base=NEVER,
+        captured_at="2026-01-01T00:00:00.000000Z",
+    )
     body = seal_part(header_fields(header, 1, 1, 2, "0" * 64), [line])
     for written in body.splitlines():
         SCHEMA.validate(json.loads(written))

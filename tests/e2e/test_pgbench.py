@@ -34,9 +34,16 @@ def pair(
 ) -> Iterator[tuple[CliNode, CliNode]]:
     broker = private_rabbitmq.url("/")
     shop = CliNode.init(
-        "shop", tmp_path / "shop", prepared(postgres_server), "--role", "main", "--broker", broker,
-        "--tables", ",".join(TABLES),
-    )  # fmt: skip
+        "shop",
+        tmp_path / "shop",
+        prepared(postgres_server),
+        "--role",
+        "main",
+        "--broker",
+        broker,
+        "--tables",
+        ",".join(TABLES),
+    )
     office = CliNode.init(
         "office", tmp_path / "office", prepared(postgres_server_b), "--broker", broker, "--tables", ",".join(TABLES)
     )
@@ -86,9 +93,20 @@ def test_two_databases_stay_equal_while_everything_is_killed_once(
 
 def run_pgbench(server: PostgresServer, url: str) -> None:
     server.exec(
-        "pgbench", "-U", server.user, "-n", "-c", str(CLIENTS), "-j", "2", "-t", str(TRANSACTIONS), "-R", "200",
+        "pgbench",
+        "-U",
+        server.user,
+        "-n",
+        "-c",
+        str(CLIENTS),
+        "-j",
+        "2",
+        "-t",
+        str(TRANSACTIONS),
+        "-R",
+        "200",
         url.rpartition("/")[2],
-    )  # fmt: skip
+    )
 
 
 def wait_for_history(node: CliNode, rows: int) -> None:

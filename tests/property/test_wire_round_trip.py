@@ -46,12 +46,18 @@ def sealed(specs: list[tuple[str, dict[str, Any], int]], number: int = 1, table:
         body = msgspec.json.encode({**image, "id": lsn, "padding": "y" * weight})
         content.append(
             encode_change(
-                lsn=lsn, tx_id=tx_id, table=table, op=op, pk=b'{"id":%d}' % lsn,
-                before=None if op == "I" else body, after=None if op == "D" else body,
-                version=Version(0, lsn, "a"), base=NEVER if op != "I" else None,
+                lsn=lsn,
+                tx_id=tx_id,
+                table=table,
+                op=op,
+                pk=b'{"id":%d}' % lsn,
+                before=None if op == "I" else body,
+                after=None if op == "D" else body,
+                version=Version(0, lsn, "a"),
+                base=NEVER if op != "I" else None,
                 captured_at="2026-01-01T00:00:00.000000Z",
             )
-        )  # fmt: skip
+        )
     meta = TableMeta(pk=("id",), columns={"id": "int"})
     header = TxHeader(
         tx_id, "a", "i1", "2026-01-01T00:00:00.000000Z", 1, max(len(specs), 1), 0, {table: meta}, grouped=True

@@ -25,9 +25,17 @@ class Sealed:
             pk = b'{"id":%d}' % lsn
             after = b'{"id":%d,"v":"%s"}' % (lsn, b"x" * size)
             yield encode_change(
-                lsn=lsn, tx_id=TX, table="t", op="I", pk=pk, before=None, after=after,
-                version=Version(0, 5, "a"), base=NEVER, captured_at="2026-01-01T00:00:00.000000Z",
-            )  # fmt: skip
+                lsn=lsn,
+                tx_id=TX,
+                table="t",
+                op="I",
+                pk=pk,
+                before=None,
+                after=after,
+                version=Version(0, 5, "a"),
+                base=NEVER,
+                captured_at="2026-01-01T00:00:00.000000Z",
+            )
 
 
 def sealed(sizes: list[int]) -> Sealed:
