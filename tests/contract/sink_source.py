@@ -207,7 +207,7 @@ class SinkSourceContract:
         assert own.receive(10, IDLE_SECONDS) == []
 
     def test_what_was_not_acknowledged_comes_again(self, case: TransportCase) -> None:
-        case.needs("redelivers")
+        """Also where a kill would lose it: `close` is part of every adapter's promise."""
         source = case.source("b")
         sent = [single("a", 1), single("a", 2)]
         send_all(case.sink("a"), *sent)

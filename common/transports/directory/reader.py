@@ -22,7 +22,6 @@ from common.wire.limits import DEFAULT_LIMITS, Limits
 
 log = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS = 0.2
-_LONGEST_PAUSE_SECONDS = 1.0
 _RECEIVE_BYTES = 32 * 1024 * 1024
 
 
@@ -51,6 +50,7 @@ class DirectorySource:
         *,
         passed: Passed | None = None,
         settle_seconds: float = 600.0,
+        poll_seconds: float = 1.0,
         clock: Clock | None = None,
         create_root: bool = False,
         sizes: Sizes | None = None,
@@ -61,6 +61,7 @@ class DirectorySource:
         self._scanner = Scanner(path, node_id)
         self._progress = Progress(path, node_id, passed, clock)
         self._settling = Settling(settle_seconds)
+        self._poll_seconds = poll_seconds
         self._opener = Opener(path, self._settling, clock, sizes or Sizes(), limits)
         self._pending: deque[BatchFile] = deque()
         self._current: Reading | None = None
@@ -74,11 +75,11 @@ class DirectorySource:
         return FEATURES
 
     def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
-        """Return what the files hold, about 32 MiB at a time. Looks at once, then every 0.2 to 1 seconds."""
+        """Return what the files hold, about 32 MiB at a time. Looks at once, then at growing intervals."""
         if self._closed:
             raise OutageError("the source of the shared folder is closed: open a new one")
         deadline = time.monotonic() + timeout_seconds
-        pause = _FIRST_PAUSE_SECONDS
+        pause = min(_FIRST_PAUSE_SECONDS, self._poll_seconds)
         while True:
             found = self._collect(max_deliveries)
             remaining = deadline - time.monotonic()
@@ -86,7 +87,7 @@ class DirectorySource:
                 self._woken.clear()
                 return found
             self._woken.wait(min(pause, remaining))
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            pause = min(pause * 2, self._poll_seconds)
 
     def wake(self) -> None:
         """End the wait of a running `receive` early. Any thread."""

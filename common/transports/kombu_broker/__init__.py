@@ -1,0 +1,8 @@
+"""Every broker but RabbitMQ, through kombu: the sink, the source, and what each transport can't promise."""
+
+from common.transports.kombu_broker.connecting import KombuSettings
+from common.transports.kombu_broker.receiving import KombuSource
+from common.transports.kombu_broker.sending import KombuSink
+from common.transports.kombu_broker.traits import KNOWN, Traits, features_for, schemes_of
+
+__all__ = ["KNOWN", "KombuSettings", "KombuSink", "KombuSource", "Traits", "features_for", "schemes_of"]

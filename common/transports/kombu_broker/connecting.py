@@ -1,0 +1,102 @@
+"""From settings to a kombu connection, and from what kombu raises to our errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from common.errors import ConfigError, OutageError
+from common.transports.files import storage_outage
+from common.transports.kombu_broker import filesystem, sql
+from common.transports.kombu_broker.traits import Unacked, traits_for
+from common.transports.kombu_broker.untyped import KOMBU_ERRORS, Connection
+from common.wire.compress import Encoding
+
+EXCHANGE = "rowferry.changes"
+QUEUE_PREFIX = "rowferry.node."
+_ERRORS = (*KOMBU_ERRORS, OSError, SQLAlchemyError)
+
+
+@dataclass(frozen=True, slots=True)
+class KombuSettings:
+    """One node's way to a broker that kombu drives. The URL may hold a password, so `repr` leaves it out."""
+
+    url: str = field(repr=False)
+    """Any URL that kombu knows. `filesystem:///srv/exchange` is that folder, `filesystem://exchange` a relative one."""
+    node_id: str
+    channel: str = "default"
+    listen: tuple[str, ...] = ()
+    """Peers whose batches are wanted; empty: everybody's."""
+    peers: tuple[str, ...] = ()
+    """Nodes to send to, where a transport can't find their queues by itself."""
+    max_message_bytes: int | None = None
+    compression: Encoding | None = None
+    poll_seconds: float = 1.0
+    """How often an idle source looks, at the least."""
+
+
+def node_queue(node_id: str) -> str:
+    """Return the queue that a node reads."""
+    return QUEUE_PREFIX + node_id
+
+
+def shown(url: str) -> str:
+    """Return the URL without user and password, for messages and logs."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+@contextmanager
+def outages(url: str, doing: str, connection: Any = None) -> Iterator[None]:
+    """Turn what kombu and its transports raise into OutageError."""
+    # Each transport names its own library's errors too, those of redis for example.
+    own = () if connection is None else connection.connection_errors + connection.channel_errors
+    try:
+        yield
+    except (*_ERRORS, *own) as error:
+        raise OutageError(f"{doing} {shown(url)}: {error}; check that the broker runs and the URL is right") from error
+
+
+def open_connection(settings: KombuSettings) -> Any:
+    """Return a connected kombu connection. Raises OutageError, and ConfigError for a URL that can't be right."""
+    connection = _connection(settings.url)
+    try:
+        with outages(settings.url, "connecting to", connection):
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=10)
+    except BaseException:
+        connection.release()
+        raise
+    return connection
+
+
+def _connection(url: str) -> Any:
+    scheme, _, rest = url.partition("://")
+    try:
+        if scheme == "filesystem":
+            return _filesystem(rest)
+        if scheme.partition("+")[0] in ("sqla", "sqlalchemy"):
+            return Connection(url.partition("+")[2], transport=sql.Transport)
+        options = {"confirm_publish": True} if traits_for(url).unacked is Unacked.BROKER else {}
+        connection = Connection(url, transport_options=options)
+        # Loads the library of the transport now, where its absence can be named.
+        connection.get_transport_cls()
+    except (ImportError, KeyError, ValueError) as error:
+        raise ConfigError(
+            f"broker.url: kombu can't use {shown(url)}: {error}; check the scheme, and install the library it needs"
+        ) from error
+    return connection
+
+
+def _filesystem(path: str) -> Any:
+    root = Path(unquote(path.partition("?")[0]))
+    if not root.name:
+        raise ConfigError("broker.url: filesystem:// needs a folder, like filesystem:///srv/exchange")
+    try:
+        filesystem.make_folders(root)
+    except OSError as error:
+        raise storage_outage(error, root, "opening the message folder") from error
+    return Connection(transport=filesystem.Transport, transport_options=filesystem.transport_options(root))
