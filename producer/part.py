@@ -9,6 +9,7 @@ import click
 from common.ports.part import Service
 from common.runtime.node import Node
 from common.runtime.transports import sink_factories
+from producer.commands import export_change_log, push
 from producer.cursors import Cursors
 from producer.log import NodeLogs
 from producer.packing import Sizes
@@ -23,7 +24,7 @@ class ProducerPart:
     name = "producer"
 
     def commands(self) -> Sequence[click.Command]:
-        return []
+        return [export_change_log, push]
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
         """Build the sealer, and a relay for each sink. Raises ConfigError when the changes would go nowhere."""

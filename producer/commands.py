@@ -1,0 +1,74 @@
+"""The producer's commands: `export-change-log` and `push`."""
+
+from typing import Any
+
+import click
+
+from common.console import Console
+from common.errors import UsageError
+from common.runtime.host import Host, current_host
+from producer.clients import Clients
+from producer.export import STDOUT, Export, Request, export
+
+DEFAULT_CLIENT = "file"
+"""Who is given what `push --file` writes when nobody is named."""
+
+
+@click.command("export-change-log")
+@click.option("--out", required=True, metavar="FILE|DIR", help="Where to write; - for stdout.")
+@click.option("--since", type=click.IntRange(min=0), metavar="LSN", help="Whole txs that end after this LSN.")
+@click.option("--client", metavar="NAME", help="Start from this client's last_lsn instead.")
+def export_change_log(out: str, since: int | None, client: str | None) -> None:
+    """Write this node's changes to a file: whole transactions, in order.
+
+    Moves no cursor, so it can be repeated, and gives the same bytes. FILE is replaced only once the new one is whole
+    and on disk; one that ends with .gz or .zst is compressed. In a DIR (it exists, or ends with /) the file is called
+    NODE.INCARNATION.FROM-TO.jsonl; when there is nothing to export, none is written there.
+    LSNs count within the node's present incarnation. Without --since, what earlier incarnations left in the log is
+    exported too.
+    """
+    host = current_host()
+    if since is not None and client is not None:
+        raise UsageError("--since and --client both say where to start: give one of them")
+    if out == STDOUT and host.console.json:
+        raise UsageError("--out - and --json both write to stdout: give one of them")
+    with host.node() as node:
+        done = export(node, Request(out, since or 0, client), host)
+    if out != STDOUT:
+        _report(host, done, {})
+
+
+@click.command()
+@click.option("--file", "out", required=True, metavar="FILE|DIR", help="Where to write what the client lacks.")
+@click.option("--client", default=DEFAULT_CLIENT, show_default=True, metavar="NAME", help="Who is given the file.")
+def push(out: str, client: str) -> None:
+    """Write what a client has not been given yet, and note that it was given (`rf_sync_state`).
+
+    Warns when a pull is due first: when nothing has come in since the last push to this client, or nothing ever has.
+    Conflicts are fewer when you have seen the others' changes before they get yours.
+    """
+    host = current_host()
+    if out == STDOUT:
+        raise UsageError("push notes what was given, so it needs a file: use export-change-log for stdout")
+    with host.node() as node:
+        clients = Clients(node.database, node.clock)
+        due = clients.pull_is_due(client)
+        if due:
+            host.console.warn("A pull is due first: nothing has come in since the last push. Pushing all the same.")
+        done = export(node, Request(out, client=client), host)
+        # After the file is durable: a crash between the two gives the same changes once more, which is harmless.
+        clients.give(client, done.given)
+    _report(host, done, {"client": client, "pull_due": due})
+
+
+def _report(host: Host, done: Export, more: dict[str, Any]) -> None:
+    document = done.document() | more
+    host.emit(document, lambda console: _tell(console, done))
+
+
+def _tell(console: Console, done: Export) -> None:
+    for one in done.written:
+        stretch = one.stretch
+        if stretch.txs:
+            console.say(f"LSN {stretch.from_lsn} to {stretch.to_lsn} of incarnation {stretch.incarnation}: {one.file}")
+    console.say(f"{done.txs} transactions, {done.changes} changes." if done.txs else "Nothing to export.")
