@@ -2,8 +2,12 @@
 
 from typing import assert_never
 
+import msgspec
+
 from common.config.model import Policy
 from common.versions import Version
+
+_sorted = msgspec.json.Encoder(order="sorted")
 
 
 def incoming_stands(policy: Policy, version: Version, current: Version) -> bool:
@@ -13,6 +17,11 @@ def incoming_stands(policy: Policy, version: Version, current: Version) -> bool:
             return version > current
         case _:
             assert_never(policy)
+
+
+def comparable(image: bytes | None) -> bytes | None:
+    """Return an image so that two nodes that hold the same row get the same bytes: keys sorted, no blanks."""
+    return None if image is None else _sorted.encode(msgspec.json.decode(image))
 
 
 def greater_image(ours: bytes | None, theirs: bytes | None) -> bool:

@@ -1,0 +1,142 @@
+"""What is written beside the rows, in the same commit: dedup, dead letters, watermarks, peers, audit, attempts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
+
+from common.config.model import Config
+from common.schema import tables as rf
+from consumer import audit, watermark
+from consumer.attempts import end_attempts
+from consumer.dead_letters.states import LetterState
+from consumer.dead_letters.table_store import Failure, settle, write_failures
+from consumer.dedup import Known, TxKey
+from consumer.inbox import delete_parts
+from consumer.incoming import Incoming, Outcome, Result
+from consumer.statements import insert_missing
+from consumer.watermark import Mark, SourceKey, Step
+
+_STATES = {
+    Outcome.DEAD: LetterState.DEAD,
+    Outcome.EARLY: LetterState.EARLY,
+    Outcome.FORKED: LetterState.FORKED,
+}
+
+
+class Ledger:
+    """Keeps the books of one transaction."""
+
+    def __init__(self, connection: sa.Connection, config: Config, now_us: int) -> None:
+        self._connection = connection
+        self._config = config
+        self._now_us = now_us
+
+    def write(
+        self, results: Sequence[Result], known: Mapping[TxKey, Known], marks: Mapping[SourceKey, Mark], *, guarded: bool
+    ) -> None:
+        """Write everything that follows from `results`."""
+        applied = [result for result in results if result.outcome is Outcome.APPLIED]
+        aside = [result for result in results if result.outcome.set_aside]
+        self._write_applied(applied)
+        write_failures(self._connection, [_failure(result) for result in aside], self._now_us)
+        self._close_letters(results, known)
+        self._drop_parts(results, known)
+        self._move_marks(applied, aside, marks)
+        self._note_peers(results)
+        audit.write(self._connection, [line for result in results for line in _audit_lines(result)], self._now_us)
+        if guarded:
+            end_attempts(self._connection, [result.incoming.key for result in results])
+
+    def _write_applied(self, applied: Sequence[Result]) -> None:
+        rows = []
+        for result in applied:
+            header = result.incoming.header
+            if header is None:
+                raise TypeError("a tx without a header can't have been applied")
+            row = {"source_node": header.source_node, "tx_id": header.tx_id, "incarnation": header.incarnation}
+            row |= {"prev_lsn": header.prev_lsn, "to_lsn": header.to_lsn}
+            rows.append(row | {"sha256": result.sha256, "applied_us": self._now_us})
+        if rows:
+            self._connection.execute(sa.insert(rf.applied_tx), rows)
+
+    def _close_letters(self, results: Sequence[Result], known: Mapping[TxKey, Known]) -> None:
+        for result in results:
+            incoming = result.incoming
+            letter = known[incoming.key].letter if incoming.key in known else None
+            if letter is None or not letter.state.is_open:
+                continue
+            if result.outcome is Outcome.APPLIED or (result.outcome is Outcome.DUPLICATE and incoming.replayed_by):
+                by = incoming.replayed_by or audit.APPLIER
+                note = "replayed" if incoming.replayed_by else "tried again"
+                settle(self._connection, [incoming.key], LetterState.REPLAYED, by=by, note=note, now_us=self._now_us)
+
+    def _drop_parts(self, results: Sequence[Result], known: Mapping[TxKey, Known]) -> None:
+        done = []
+        for result in results:
+            key = result.incoming.key
+            found = known.get(key)
+            applied_before = found is not None and found.applied_sha256 is not None
+            held = found is not None and found.letter is not None and not applied_before
+            if result.outcome is Outcome.APPLIED or (result.outcome is Outcome.DUPLICATE and not held):
+                header = result.incoming.header
+                if header is not None and header.parts > 1:
+                    done.append(key)
+        delete_parts(self._connection, done)
+
+    def _move_marks(self, applied: Iterable[Result], aside: Iterable[Result], marks: Mapping[SourceKey, Mark]) -> None:
+        steps: dict[SourceKey, list[Step]] = {}
+        for result in (*applied, *aside):
+            header = result.incoming.header
+            if header is None or result.outcome is Outcome.FORKED:
+                continue
+            sure = result.outcome is Outcome.APPLIED or result.reason not in watermark.UNSURE
+            step = Step(header.prev_lsn, header.to_lsn, header.tx_id, sure)
+            steps.setdefault((header.source_node, header.incarnation), []).append(step)
+        moved = [marks[key] for key in steps]
+        for mark in moved:
+            watermark.advance(self._connection, mark, steps[mark.source_node, mark.incarnation])
+        watermark.store(self._connection, moved, self._now_us)
+
+    def _note_peers(self, results: Sequence[Result]) -> None:
+        """Know every node that was heard of, and when last."""
+        seen = {r.incoming.header.source_node: r.incoming.header.incarnation for r in results if r.incoming.header}
+        rows = [self._peer(node_id, incarnation) for node_id, incarnation in sorted(seen.items())]
+        insert_missing(self._connection, rf.node, rows)
+        for row in rows:
+            mine = sa.and_(rf.node.c.node_id == row["node_id"], rf.node.c.is_self.is_(False))
+            self._connection.execute(
+                sa.update(rf.node).where(mine).values(last_seen_us=self._now_us, incarnation=row["incarnation"])
+            )
+
+    def _peer(self, node_id: str, incarnation: str) -> dict[str, object]:
+        return {
+            "node_id": node_id,
+            "role": "main" if node_id == self._config.node.main else "branch",
+            "incarnation": incarnation,
+            "is_self": False,
+            "first_seen_us": self._now_us,
+            "last_seen_us": self._now_us,
+        }
+
+
+def _failure(result: Result) -> Failure:
+    if result.reason is None or result.error is None:
+        raise TypeError("a tx that is set aside has a reason and an error")
+    state = _STATES[result.outcome]
+    return Failure(result.incoming, state, result.reason, result.error, result.table, result.sha256)
+
+
+def _audit_lines(result: Result) -> Iterable[audit.Line]:
+    incoming = result.incoming
+    actor = incoming.replayed_by or audit.APPLIER
+    match result.outcome:
+        case Outcome.APPLIED:
+            action = "replayed" if incoming.replayed_by else "applied"
+            yield audit.Line(action, *incoming.key, actor, result.counts.as_dict())
+        case Outcome.DUPLICATE:
+            if result.error is not None:
+                yield audit.Line("ignored-damaged-copy", *incoming.key, actor, {"error": result.error})
+        case Outcome.DEAD | Outcome.EARLY | Outcome.FORKED:
+            reason = result.reason.value if result.reason else None
+            detail = {"state": result.outcome.value, "reason": reason, "error": result.error}
+            yield audit.Line("set-aside", *incoming.key, actor, detail)

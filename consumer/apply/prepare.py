@@ -1,0 +1,83 @@
+"""Decoding and checking before the transaction begins, so that its locks are held for the database's work alone."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.config.model import Config
+from common.errors import EarlyError, PoisonError
+from common.wire.decode import TxReader
+from common.wire.records import BatchHeader, Change
+from consumer.incoming import Incoming
+from consumer.preflighted import AllowedDdl
+from consumer.tables import Tables
+from consumer.verify import ChangeChecker, Checked, header_error
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A tx ready for the transaction, or the reason why it can't be."""
+
+    incoming: Incoming
+    sha256: str
+    """Over its change lines; over the bytes where these can't be read."""
+    checked: tuple[Checked, ...] = ()
+    """Its changes; empty while they stand in `rf_tx_part`."""
+    statements: tuple[str, ...] = ()
+    """DDL to run, of a tx that holds nothing else."""
+    error: PoisonError | EarlyError | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether it needs a transaction of its own."""
+        return self.incoming.in_parts or bool(self.statements)
+
+
+class Preparer:
+    """Prepares txs for one database."""
+
+    def __init__(self, tables: Tables, config: Config, ddl: AllowedDdl | None = None) -> None:
+        self._tables = tables
+        self._config = config
+        self._ddl = ddl
+
+    def prepare(self, incoming: Incoming) -> Prepared:
+        """Decode and check one tx. A fault becomes its `error`."""
+        header = incoming.header
+        if incoming.error is not None or header is None:
+            return Prepared(incoming, _sum(incoming.raw or b""), error=incoming.error)
+        error = header_error(header)
+        if incoming.in_parts:
+            return Prepared(incoming, header.tx_sha256 or "", error=error)
+        payload = incoming.payload or b""
+        if error is not None:
+            return Prepared(incoming, _sum(payload), error=error)
+        try:
+            return self._decoded(incoming, header, payload)
+        except PoisonError as fault:
+            return Prepared(incoming, _sum(payload), error=fault)
+
+    def checker(self, header: BatchHeader) -> ChangeChecker:
+        """Return what checks the changes of a tx that is read in slices."""
+        return ChangeChecker(header, self._tables, self._config)
+
+    def _decoded(self, incoming: Incoming, header: BatchHeader, payload: bytes) -> Prepared:
+        reader = TxReader(header, [payload])
+        changes = list(reader)
+        sha256 = reader.content_sha256 or ""
+        statements = self._statements(changes)
+        if statements:
+            return Prepared(incoming, sha256, statements=statements)
+        try:
+            return Prepared(incoming, sha256, tuple(self.checker(header).check(changes)))
+        except PoisonError as fault:
+            return Prepared(incoming, sha256, error=fault)
+
+    def _statements(self, changes: Sequence[Change]) -> tuple[str, ...]:
+        if self._ddl is None or not changes or any(change.op != "DDL" for change in changes):
+            return ()
+        return tuple(self._ddl.rendered(change.sql or "") for change in changes)
+
+
+def _sum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

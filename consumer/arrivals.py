@@ -1,0 +1,77 @@
+"""From what a transport or a file gives to whole txs: own batches dropped, senders checked, broken bytes named."""
+
+import io
+from collections.abc import Iterator
+
+from common.errors import PoisonError
+from common.ports.source import Delivery
+from common.runtime.node import Node
+from common.wire.compress import open_decompressed
+from common.wire.decode import Broken, read_parts
+from common.wire.limits import DEFAULT_LIMITS, Limits
+from common.wire.records import BatchHeader, Part
+from consumer.dead_letters.table_store import bytes_id
+from consumer.inbox import Inbox
+from consumer.incoming import Incoming
+from consumer.verify import sender_error
+
+UNKNOWN_SENDER = "unknown"
+
+
+class Arrivals:
+    """Reads deliveries. Parts of large txs are stored on the way."""
+
+    def __init__(self, node: Node, inbox: Inbox, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._node = node
+        self._inbox = inbox
+        self._limits = limits
+
+    def read(self, delivery: Delivery) -> Iterator[Incoming]:
+        """Yield the whole txs of a delivery, and what is broken in it, in order."""
+        try:
+            raw = io.BytesIO(delivery.body)
+            body = open_decompressed(raw, delivery.content_encoding, len(delivery.body), self._limits)
+            for item in read_parts(body, self._limits):
+                found = self.take(item, delivery)
+                if found is not None:
+                    yield found
+        except PoisonError as error:
+            yield _unreadable(delivery, delivery.body, error)
+
+    def take(self, item: Part | Broken, delivery: Delivery) -> Incoming | None:
+        """Return a whole tx; None for this node's own, and while parts are missing."""
+        header = item.header
+        if header is None:
+            return _unreadable(delivery, item.raw, _error_of(item))
+        if header.source_node == self._node.facts.node_id:
+            return None
+        error = sender_error(delivery, header, self._node.config)
+        if error is not None:
+            sender = delivery.source_node or UNKNOWN_SENDER
+            return Incoming(sender, header.tx_id, delivery.origin, None, item.raw, error=error)
+        if isinstance(item, Broken):
+            return Incoming(header.source_node, header.tx_id, delivery.origin, header, item.raw, error=item.error)
+        return self._whole(item, delivery.origin)
+
+    def _whole(self, part: Part, origin: str) -> Incoming | None:
+        if part.header.parts > 1:
+            return self._inbox.take(part, origin)
+        return whole(part, origin)
+
+
+def whole(part: Part, origin: str, replayed_by: str | None = None) -> Incoming:
+    """Return the tx of a batch that is not in parts."""
+    header: BatchHeader = part.header
+    return Incoming(
+        header.source_node, header.tx_id, origin, header, part.raw, part.payload, replayed_by=replayed_by
+    )
+
+
+def _error_of(item: Part | Broken) -> PoisonError:
+    if isinstance(item, Broken):
+        return item.error
+    raise TypeError("a verified part always has a header")
+
+
+def _unreadable(delivery: Delivery, raw: bytes, error: PoisonError) -> Incoming:
+    return Incoming(delivery.source_node or UNKNOWN_SENDER, bytes_id(raw), delivery.origin, None, raw, error=error)

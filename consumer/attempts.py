@@ -1,0 +1,95 @@
+"""`rf_attempt`: txs begun after something went wrong, so that one which kills the process is found and set aside.
+
+A tx is noted as begun, and that is committed, before it is decoded; the note goes away in the commit that ends it. A note
+that is found again counts one more attempt, but not within one process: whoever lives to begin again was not killed.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+
+from common.runtime.crash_points import CrashPoint, reach
+from common.runtime.node import Node
+from common.schema import tables as rf
+from consumer.dedup import TxKey
+from consumer.statements import transaction, upsert
+
+MOST_ATTEMPTS = 3
+_PAGE = 5_000
+
+
+class Attempts:
+    """Notes of one process."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._begun: dict[TxKey, int] = {}
+
+    def begin(self, keys: Sequence[TxKey]) -> Mapping[TxKey, int]:
+        """Note txs as begun, committed; return which attempt of each this is."""
+        with transaction(self._node.database) as connection:
+            stored = _stored(connection, keys)
+            counts = {key: self._begun.get(key) or stored.get(key, 0) + 1 for key in keys}
+            now_us = self._node.clock.now_us()
+            upsert(connection, rf.attempt, [_row(key, count, now_us) for key, count in counts.items()])
+        self._begun.update(counts)
+        reach(CrashPoint.ATTEMPT_BEGUN)
+        return counts
+
+    def ended(self, keys: Sequence[TxKey]) -> None:
+        """Forget txs that came to an end; their notes went away in the commit."""
+        for key in keys:
+            self._begun.pop(key, None)
+
+    def crashed(self) -> None:
+        """Count the next try as a new attempt: an error that nobody foresaw is as bad as a kill."""
+        self._begun.clear()
+
+    def mark_busy(self, name: str) -> bool:
+        """Note that the loop `name` is at work; True when the one before it never took its note away."""
+        key = _loop_key(name)
+        with transaction(self._node.database) as connection:
+            found = key in _stored(connection, [key])
+            upsert(connection, rf.attempt, [_row(key, 0, self._node.clock.now_us())])
+        return found
+
+    def mark_idle(self, name: str) -> None:
+        """Take away the note of `mark_busy`: the loop ends as it should."""
+        with transaction(self._node.database) as connection:
+            end_attempts(connection, [_loop_key(name)])
+
+
+def end_attempts(connection: sa.Connection, keys: Sequence[TxKey]) -> None:
+    """Take away notes, in the commit that ends the txs."""
+    for source_node, tx_ids in _by_source(keys).items():
+        for start in range(0, len(tx_ids), _PAGE):
+            page = tx_ids[start : start + _PAGE]
+            where = sa.and_(rf.attempt.c.source_node == source_node, rf.attempt.c.tx_id.in_(page))
+            connection.execute(sa.delete(rf.attempt).where(where))
+
+
+def _stored(connection: sa.Connection, keys: Sequence[TxKey]) -> dict[TxKey, int]:
+    found: dict[TxKey, int] = {}
+    table = rf.attempt
+    for source_node, tx_ids in _by_source(keys).items():
+        for start in range(0, len(tx_ids), _PAGE):
+            query = sa.select(table.c.tx_id, table.c.attempts)
+            page = tx_ids[start : start + _PAGE]
+            query = query.where(table.c.source_node == source_node, table.c.tx_id.in_(page))
+            found |= {(source_node, row.tx_id): row.attempts for row in connection.execute(query)}
+    return found
+
+
+def _by_source(keys: Sequence[TxKey]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for source_node, tx_id in keys:
+        found.setdefault(source_node, []).append(tx_id)
+    return found
+
+
+def _loop_key(name: str) -> TxKey:
+    return "", f"intake:{name}"
+
+
+def _row(key: TxKey, attempts: int, now_us: int) -> dict[str, object]:
+    return {"source_node": key[0], "tx_id": key[1], "attempts": attempts, "began_us": now_us}

@@ -1,0 +1,40 @@
+"""Lines of `rf_audit`: who did what, and when; written in the transaction they tell of."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from common.schema import tables as rf
+
+APPLIER = "rowferry"
+"""The actor where nobody asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that was done."""
+
+    action: str
+    source_node: str
+    tx_id: str
+    actor: str = APPLIER
+    detail: Mapping[str, object] = field(default_factory=dict)
+
+
+def write(connection: sa.Connection, lines: Sequence[Line], now_us: int) -> None:
+    """Add lines."""
+    if lines:
+        connection.execute(sa.insert(rf.audit), [_row(line, now_us) for line in lines])
+
+
+def _row(line: Line, now_us: int) -> dict[str, object]:
+    return {
+        "at_us": now_us,
+        "actor": line.actor,
+        "action": line.action,
+        "source_node": line.source_node,
+        "tx_id": line.tx_id,
+        "detail": json.dumps(line.detail, ensure_ascii=False) if line.detail else None,
+    }

@@ -1,0 +1,1 @@
+"""Txs set aside: their table, what an operator does with them, and the broker's copies."""

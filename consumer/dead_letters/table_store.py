@@ -1,0 +1,236 @@
+"""`rf_dead_letter`: written in the commit that moves the watermark, read by lists, shows, replays and the page."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from common.errors import Reason
+from common.schema import tables as rf
+from common.wire.compress import compress, decompress
+from common.wire.limits import Limits
+from consumer.dead_letters.states import OPEN_STATES, LetterState
+from consumer.incoming import Incoming
+from consumer.statements import upsert
+
+_UNBOUNDED = Limits(max_ratio=10**9)
+"""What is read here was compressed here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One row of `rf_dead_letter` without its body."""
+
+    source_node: str
+    tx_id: str
+    incarnation: str | None
+    prev_lsn: int | None
+    from_lsn: int | None
+    to_lsn: int | None
+    exported_at: str | None
+    changes: int | None
+    parts: int
+    reason: str
+    state: LetterState
+    table_name: str | None
+    error: str
+    attempts: int
+    first_failed_us: int
+    last_failed_us: int
+    origin: str
+    sha256: str
+    broker_copy: bool
+    settled_us: int | None = None
+    settled_by: str | None = None
+    settled_note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed try of a tx."""
+
+    incoming: Incoming
+    state: LetterState
+    reason: Reason
+    error: str
+    table: str | None
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which dead letters are meant. Everything given must hold; nothing given means all open ones."""
+
+    tx_ids: tuple[str, ...] = ()
+    source_node: str | None = None
+    reason: str | None = None
+    state: LetterState | None = None
+    failed_before_us: int | None = None
+
+    def clause(self) -> sa.ColumnElement[bool]:
+        """Return the WHERE clause."""
+        table = rf.dead_letter
+        parts: list[sa.ColumnElement[bool]] = []
+        if self.tx_ids:
+            parts.append(table.c.tx_id.in_(self.tx_ids))
+        if self.source_node is not None:
+            parts.append(table.c.source_node == self.source_node)
+        if self.reason is not None:
+            parts.append(table.c.reason == self.reason)
+        if self.failed_before_us is not None:
+            parts.append(table.c.last_failed_us <= self.failed_before_us)
+        if self.state is not None:
+            parts.append(table.c.state == self.state.value)
+        elif not self.tx_ids:
+            parts.append(table.c.state.in_([state.value for state in OPEN_STATES]))
+        return sa.and_(sa.true(), *parts)
+
+
+_COLUMNS = [column for column in rf.dead_letter.c if column.name != "body"]
+
+
+def write_failures(connection: sa.Connection, failures: Sequence[Failure], now_us: int) -> None:
+    """Insert the failed txs, or count one more attempt where they stand already."""
+    if not failures:
+        return
+    known = _standing(connection, failures)
+    rows = {failure.incoming.key: _row(failure, known.get(failure.incoming.key), now_us) for failure in failures}
+    upsert(connection, rf.dead_letter, list(rows.values()))
+
+
+def find(connection: sa.Connection, selection: Selection, limit: int | None = None) -> list[Letter]:
+    """Return the selected letters, oldest LSNs of a source first."""
+    table = rf.dead_letter
+    query = sa.select(*_COLUMNS).where(selection.clause())
+    query = query.order_by(table.c.source_node, table.c.incarnation, table.c.prev_lsn, table.c.tx_id).limit(limit)
+    return [_letter(row) for row in connection.execute(query)]
+
+
+def early_ones(connection: sa.Connection, now_us: int, limit: int, *, due_only: bool) -> list[Letter]:
+    """Return letters in state `early`, the longest untouched first.
+
+    Due is one whose last try is as long ago as a quarter of the time it has been waiting, at least a second, at most a
+    minute: the waits grow by themselves and nothing has to be stored for it.
+    """
+    table = rf.dead_letter
+    query = sa.select(*_COLUMNS).where(table.c.state == LetterState.EARLY.value)
+    if due_only:
+        waited = now_us - table.c.last_failed_us
+        grown = waited * 4 >= table.c.last_failed_us - table.c.first_failed_us
+        query = query.where(waited >= 1_000_000, sa.or_(grown, waited >= 60_000_000))
+    query = query.order_by(table.c.last_failed_us, table.c.tx_id).limit(limit)
+    return [_letter(row) for row in connection.execute(query)]
+
+
+def body_of(connection: sa.Connection, source_node: str, tx_id: str) -> bytes | None:
+    """Return the bytes of a letter as they came; None where they stand as parts, or are gone after settling."""
+    table = rf.dead_letter
+    query = sa.select(table.c.body).where(table.c.source_node == source_node, table.c.tx_id == tx_id)
+    body = connection.execute(query).scalar_one_or_none()
+    return None if body is None else decompress(bytes(body), "zstd", _UNBOUNDED)
+
+
+def settle(
+    connection: sa.Connection,
+    keys: Sequence[tuple[str, str]],
+    state: LetterState,
+    *,
+    by: str,
+    note: str | None,
+    now_us: int,
+) -> None:
+    """Close letters: replayed or discarded. The body stays until it is purged, as evidence."""
+    table = rf.dead_letter
+    for source_node, tx_id in keys:
+        connection.execute(
+            sa.update(table)
+            .where(table.c.source_node == source_node, table.c.tx_id == tx_id)
+            .values(state=state.value, settled_us=now_us, settled_by=by, settled_note=note)
+        )
+
+
+def mark_copied(connection: sa.Connection, keys: Sequence[tuple[str, str]], *, copied: bool) -> None:
+    """Note whether the broker holds a copy."""
+    table = rf.dead_letter
+    for source_node, tx_id in keys:
+        where = sa.and_(table.c.source_node == source_node, table.c.tx_id == tx_id)
+        connection.execute(sa.update(table).where(where).values(broker_copy=copied))
+
+
+def uncopied(connection: sa.Connection, limit: int) -> list[Letter]:
+    """Return dead letters that the broker has no copy of yet."""
+    table = rf.dead_letter
+    open_states = [LetterState.DEAD.value, LetterState.FORKED.value]
+    query = sa.select(*_COLUMNS).where(table.c.state.in_(open_states), table.c.broker_copy.is_(False)).limit(limit)
+    return [_letter(row) for row in connection.execute(query)]
+
+
+def settled_with_copy(connection: sa.Connection, limit: int) -> list[Letter]:
+    """Return closed letters of which a copy still lies on the broker."""
+    table = rf.dead_letter
+    closed = [LetterState.REPLAYED.value, LetterState.DISCARDED.value]
+    query = sa.select(*_COLUMNS).where(table.c.state.in_(closed), table.c.broker_copy.is_(True)).limit(limit)
+    return [_letter(row) for row in connection.execute(query)]
+
+
+def counts_by_state(connection: sa.Connection) -> dict[str, int]:
+    """Return how many letters stand in each open state."""
+    table = rf.dead_letter
+    query = sa.select(table.c.state, sa.func.count()).where(table.c.state.in_([s.value for s in OPEN_STATES]))
+    found = {row[0]: row[1] for row in connection.execute(query.group_by(table.c.state))}
+    return {state.value: found.get(state.value, 0) for state in OPEN_STATES}
+
+
+def bytes_id(raw: bytes) -> str:
+    """Return the name of bytes that have no tx_id of their own."""
+    return f"bytes-{hashlib.sha256(raw).hexdigest()[:32]}"
+
+
+def _standing(connection: sa.Connection, failures: Sequence[Failure]) -> dict[tuple[str, str], Letter]:
+    by_source: dict[str, list[str]] = {}
+    for failure in failures:
+        by_source.setdefault(failure.incoming.source_node, []).append(failure.incoming.tx_id)
+    found: dict[tuple[str, str], Letter] = {}
+    table = rf.dead_letter
+    for source_node, tx_ids in by_source.items():
+        query = sa.select(*_COLUMNS).where(table.c.source_node == source_node, table.c.tx_id.in_(tx_ids))
+        found |= {(row.source_node, row.tx_id): _letter(row) for row in connection.execute(query)}
+    return found
+
+
+def _row(failure: Failure, standing: Letter | None, now_us: int) -> dict[str, Any]:
+    incoming = failure.incoming
+    header = incoming.header
+    fresh = standing is None or not standing.state.is_open
+    return {
+        "source_node": incoming.source_node,
+        "tx_id": incoming.tx_id,
+        "incarnation": header.incarnation if header else None,
+        "prev_lsn": header.prev_lsn if header else None,
+        "from_lsn": header.from_lsn if header else None,
+        "to_lsn": header.to_lsn if header else None,
+        "exported_at": header.exported_at if header else None,
+        "changes": header.changes if header and not incoming.in_parts else None,
+        "parts": header.parts if header else 1,
+        "reason": failure.reason.value,
+        "state": failure.state.value,
+        "table_name": failure.table,
+        "error": failure.error,
+        "attempts": 1 if standing is None or fresh else standing.attempts + 1,
+        "first_failed_us": now_us if standing is None or fresh else standing.first_failed_us,
+        "last_failed_us": now_us,
+        "origin": incoming.origin,
+        "sha256": failure.sha256,
+        "body": compress(incoming.raw, "zstd") if incoming.raw is not None else None,
+        "broker_copy": standing.broker_copy if standing is not None else False,
+        "settled_us": None,
+        "settled_by": None,
+        "settled_note": None,
+    }
+
+
+def _letter(row: Any) -> Letter:
+    fields = {name: getattr(row, name) for name in Letter.__slots__}
+    return Letter(**(fields | {"state": LetterState(row.state), "broker_copy": bool(row.broker_copy)}))

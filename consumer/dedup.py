@@ -1,0 +1,120 @@
+"""Tells what was seen before: everything at or below the watermark, and what was applied or set aside above it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+from common.errors import Reason
+from common.schema import tables as rf
+from consumer.dead_letters.states import LetterState
+from consumer.watermark import Mark
+
+TxKey = tuple[str, str]
+"""Source node and tx_id."""
+
+_PAGE = 5_000
+BROKEN_REASONS = frozenset({Reason.CHECKSUM, Reason.FORMAT, Reason.LIMIT})
+"""Such a dead letter says nothing about what the tx holds: another copy may be whole."""
+
+
+class Standing(StrEnum):
+    """What this node knows of a tx that comes in."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    ALTERED = "altered"
+    """Known under this tx_id with another content."""
+    FORKED = "forked"
+    """Below the watermark, and younger than what was taken there: a rewound node made it."""
+    HELD = "held"
+    """Set aside before, in a way that another copy can't mend by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLetter:
+    """What dedup needs of a dead letter."""
+
+    state: LetterState
+    reason: str
+    sha256: str
+    first_failed_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is in the database about one tx."""
+
+    applied_sha256: str | None = None
+    letter: KnownLetter | None = None
+
+
+NOTHING = Known()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a tx says of itself."""
+
+    tx_id: str
+    to_lsn: int
+    sha256: str
+
+
+def stand(facts: Facts, known: Known, mark: Mark | None) -> Standing:
+    """Decide how a tx that can be read stands. Pure."""
+    if known.applied_sha256 is not None:
+        return Standing.DUPLICATE if known.applied_sha256 == facts.sha256 else Standing.ALTERED
+    if known.letter is not None:
+        return _stand_by_letter(facts, known.letter)
+    if mark is None or facts.to_lsn > mark.last_lsn:
+        return Standing.NEW
+    if mark.last_tx_id is not None and facts.tx_id > mark.last_tx_id:
+        return Standing.FORKED
+    return Standing.DUPLICATE
+
+
+def _stand_by_letter(facts: Facts, letter: KnownLetter) -> Standing:
+    if not letter.state.is_open:
+        return Standing.DUPLICATE
+    if letter.reason in BROKEN_REASONS and letter.sha256 != facts.sha256:
+        return Standing.NEW
+    if letter.sha256 != facts.sha256:
+        return Standing.ALTERED
+    if letter.state is LetterState.FORKED or letter.reason == Reason.CRASH:
+        return Standing.HELD
+    return Standing.NEW
+
+
+def look_up(connection: sa.Connection, keys: Iterable[TxKey]) -> Mapping[TxKey, Known]:
+    """Return what is known of each tx; two queries for a group. Keys of which nothing is known are left out."""
+    by_source: dict[str, list[str]] = {}
+    for source_node, tx_id in dict.fromkeys(keys):
+        by_source.setdefault(source_node, []).append(tx_id)
+    applied: dict[TxKey, str] = {}
+    letters: dict[TxKey, KnownLetter] = {}
+    for source_node, tx_ids in by_source.items():
+        for start in range(0, len(tx_ids), _PAGE):
+            page = tx_ids[start : start + _PAGE]
+            applied |= _applied(connection, source_node, page)
+            letters |= _letters(connection, source_node, page)
+    return {key: Known(applied.get(key), letters.get(key)) for key in applied.keys() | letters.keys()}
+
+
+def _applied(connection: sa.Connection, source_node: str, tx_ids: Sequence[str]) -> dict[TxKey, str]:
+    table = rf.applied_tx
+    query = sa.select(table.c.tx_id, table.c.sha256)
+    query = query.where(table.c.source_node == source_node, table.c.tx_id.in_(tx_ids))
+    return {(source_node, row.tx_id): row.sha256 for row in connection.execute(query)}
+
+
+def _letters(connection: sa.Connection, source_node: str, tx_ids: Sequence[str]) -> dict[TxKey, KnownLetter]:
+    table = rf.dead_letter
+    query = sa.select(table.c.tx_id, table.c.state, table.c.reason, table.c.sha256, table.c.first_failed_us)
+    query = query.where(table.c.source_node == source_node, table.c.tx_id.in_(tx_ids))
+    rows = connection.execute(query)
+    return {
+        (source_node, row.tx_id): KnownLetter(LetterState(row.state), row.reason, row.sha256, row.first_failed_us)
+        for row in rows
+    }

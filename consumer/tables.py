@@ -1,0 +1,92 @@
+"""The tables that batches may write here, and how a sender's description of one fits."""
+
+from dataclasses import dataclass
+
+from common.errors import PoisonError, Reason
+from common.ports.dialect import TableShape
+from common.runtime.node import Node
+from common.wire.records import TableMeta
+
+_UseKey = tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TableUse:
+    """One table as one kind of sender describes it. Compared by identity: `Tables` makes one for each description."""
+
+    shape: TableShape
+    meta: TableMeta
+    key_names: frozenset[str]
+    column_names: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """The table's name on the wire."""
+        return self.shape.name
+
+
+class Tables:
+    """The configured tables as they were at the last look, kept, since looking costs queries."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._shapes: dict[str, TableShape] | None = None
+        self._uses: dict[_UseKey, TableUse] = {}
+        self._may_look = True
+
+    def begin(self) -> None:
+        """Allow one new look at the database until the next `begin`, should something not fit."""
+        self._may_look = True
+
+    def shapes(self) -> dict[str, TableShape]:
+        """Return the configured tables by name."""
+        if self._shapes is None:
+            self._shapes = self._node.captured_tables()
+        return self._shapes
+
+    def look_again(self) -> bool:
+        """Look at the database, once a round; True when something has changed."""
+        if not self._may_look:
+            return False
+        self._may_look = False
+        before = self._shapes
+        self._shapes = self._node.captured_tables()
+        if before == self._shapes:
+            return False
+        self._uses.clear()
+        return True
+
+    def use(self, name: str, meta: TableMeta) -> TableUse:
+        """Return the table `name` as `meta` describes it. Raises PoisonError when it doesn't fit."""
+        key = (name, meta.pk, tuple(meta.columns.items()))
+        found = self._uses.get(key)
+        if found is None:
+            found = self._uses[key] = self._fit(name, meta)
+        return found
+
+    def _fit(self, name: str, meta: TableMeta) -> TableUse:
+        error = self._misfit(name, meta)
+        if error is not None and self.look_again():
+            error = self._misfit(name, meta)
+        if error is not None:
+            raise error
+        return TableUse(self.shapes()[name], meta, frozenset(meta.pk), frozenset(meta.columns))
+
+    def _misfit(self, name: str, meta: TableMeta) -> PoisonError | None:
+        shape = self.shapes().get(name)
+        if shape is None:
+            text = f"table {name!r} is not among the configured tables of this database"
+            return PoisonError(Reason.UNKNOWN_TABLE, text, table=name)
+        known = {column.name for column in shape.written}
+        unknown = [column for column in meta.columns if column not in known]
+        if unknown:
+            text = f"table {name!r} has no column {unknown[0]!r} that can be written here"
+            return PoisonError(Reason.UNKNOWN_COLUMN, text, table=name)
+        if set(meta.pk) != set(shape.pk):
+            text = f"table {name!r} has the key {_names(shape.pk)} here, and {_names(meta.pk)} where the batch comes from"
+            return PoisonError(Reason.TYPE, text, table=name)
+        return None
+
+
+def _names(columns: tuple[str, ...]) -> str:
+    return f"({', '.join(columns)})"

@@ -1,0 +1,103 @@
+"""Refuses what can't be checked or may not be: senders, features, versions, tables, keys and images."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from common.config.model import Config
+from common.errors import PoisonError, Reason
+from common.ports.source import Delivery
+from common.versions import NEVER, check_version
+from common.wire.decode import missing_features
+from common.wire.records import BatchHeader, Change
+from consumer.tables import Tables, TableUse
+
+IDENTITY_ERROR = "rowferry_identity_error"
+"""The header under which a source that proves senders says that this message's proof does not hold."""
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NULL = b"null"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A change that may be applied, with the table it goes to."""
+
+    change: Change
+    use: TableUse
+
+
+def sender_error(delivery: Delivery, header: BatchHeader, config: Config) -> PoisonError | None:
+    """Return why `delivery` may not speak for the header's source; None when it may, or nothing is proven."""
+    problem = delivery.headers.get(IDENTITY_ERROR)
+    if problem is not None:
+        return PoisonError(Reason.SOURCE, str(problem))
+    own = config.node.id
+    if header.source_node.lower() == own.lower():
+        return PoisonError(Reason.SOURCE, f"{header.source_node!r} differs from this node's id in nothing but case")
+    if not delivery.verified or delivery.source_node == header.source_node:
+        return None
+    if config.node.role == "branch" and delivery.source_node == config.node.main:
+        return None
+    return PoisonError(Reason.SOURCE, f"{delivery.source_node!r} sent a batch of {header.source_node!r}")
+
+
+def header_error(header: BatchHeader) -> PoisonError | None:
+    """Return why a batch with this header can't be applied, whatever is in it."""
+    missing = missing_features(header)
+    if missing:
+        return PoisonError(Reason.REQUIRES, f"needs {', '.join(missing)}, which this release does not know")
+    return None
+
+
+class ChangeChecker:
+    """Checks the changes of one tx, in their order."""
+
+    def __init__(self, header: BatchHeader, tables: Tables, config: Config) -> None:
+        self._header = header
+        self._tables = tables
+        self._from_main = header.source_node == config.node.main
+        self._uses: dict[str, TableUse] = {}
+
+    def check(self, changes: Iterable[Change]) -> Iterator[Checked]:
+        """Yield each change with its table. Raises PoisonError at the first that may not be applied."""
+        source = self._header.source_node
+        for change in changes:
+            if change.op == "DDL":
+                text = f"lsn {change.lsn}: DDL is applied by import-change-log alone, where it is allowed by a flag"
+                raise PoisonError(Reason.DDL, text)
+            use = self._uses.get(change.table) or self._use(change.table)
+            self._check_key(change, use)
+            if change.op != "D":
+                self._check_image(change, use)
+            check_version(change.version, change.base or NEVER, source, from_main=self._from_main)
+            yield Checked(change, use)
+
+    def _use(self, table: str) -> TableUse:
+        use = self._uses[table] = self._tables.use(table, self._header.tables[table])
+        return use
+
+    def _check_key(self, change: Change, use: TableUse) -> None:
+        key = _parsed(change.pk, change, "pk")
+        if key.keys() != use.key_names:
+            text = f"lsn {change.lsn}: the key names {sorted(key)}, not {sorted(use.key_names)}"
+            raise PoisonError(Reason.FORMAT, text, table=use.name)
+        if any(bytes(value) == _NULL for value in key.values()):
+            text = f"lsn {change.lsn}: a row of {use.name!r} with NULL in its key can't be named"
+            raise PoisonError(Reason.NULL_KEY, text, table=use.name)
+
+    def _check_image(self, change: Change, use: TableUse) -> None:
+        columns = _parsed(change.after, change, "after").keys()
+        if columns == use.column_names:
+            return
+        odd = sorted(columns ^ use.column_names)
+        text = f"lsn {change.lsn}: column {odd[0]!r} is not in both the row and the header"
+        raise PoisonError(Reason.FORMAT, text, table=use.name)
+
+
+def _parsed(raw: msgspec.Raw, change: Change, what: str) -> dict[str, msgspec.Raw]:
+    try:
+        return _object.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: {what}: {error}", table=change.table) from error

@@ -1,0 +1,146 @@
+"""How far each source has come (`rf_sync_state`, direction `in`): the contiguous prefix, and the highest LSN seen.
+
+The watermark passes over what was applied and over what was set aside alike: it never waits for a person.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from common.schema import tables as rf
+from consumer.statements import insert_missing, upsert
+
+SourceKey = tuple[str, str]
+"""Source node and incarnation."""
+
+_PAGE = 1_000
+UNSURE = ("checksum", "format", "limit")
+"""Dead letters with these reasons may lie about their LSNs: they count once the next tx confirms them."""
+
+
+@dataclass(slots=True)
+class Mark:
+    """Where this node stands with one incarnation of a source."""
+
+    source_node: str
+    incarnation: str
+    last_lsn: int = 0
+    last_tx_id: str | None = None
+    highest_lsn: int = 0
+
+    @property
+    def gap(self) -> bool:
+        """Whether LSNs are missing below the highest one seen."""
+        return self.highest_lsn > self.last_lsn
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One tx that was applied or set aside: a link of the chain of LSNs."""
+
+    prev_lsn: int
+    to_lsn: int
+    tx_id: str
+    sure: bool = True
+
+
+def lock(connection: sa.Connection, keys: Iterable[SourceKey], now_us: int) -> dict[SourceKey, Mark]:
+    """Lock the marks until the end of the transaction, in one order for everybody: one applier a source at a time."""
+    wanted = sorted(set(keys))
+    if not wanted:
+        return {}
+    state = rf.sync_state
+    query = (
+        sa.select(state)
+        .where(state.c.direction == "in", sa.tuple_(state.c.peer, state.c.incarnation).in_(wanted))
+        .order_by(state.c.peer, state.c.incarnation)
+        .with_for_update()
+    )
+    found = _marks(connection, query)
+    if len(found) < len(wanted):
+        fresh = [_row(Mark(*key), now_us) for key in wanted if key not in found]
+        insert_missing(connection, state, fresh)
+        found = _marks(connection, query)
+    return found
+
+
+def advance(connection: sa.Connection, mark: Mark, steps: Sequence[Step]) -> None:
+    """Move `mark` over `steps`, which are in the database already, and over what they connect to."""
+    by_prev = {step.prev_lsn: step for step in steps if step.sure}
+    while (step := by_prev.get(mark.last_lsn)) is not None:
+        mark.last_lsn, mark.last_tx_id = step.to_lsn, step.tx_id
+    mark.highest_lsn = max([mark.highest_lsn, mark.last_lsn, *(step.to_lsn for step in steps if step.sure)])
+    if mark.gap or len(by_prev) < len(steps):
+        _advance_stored(connection, mark)
+
+
+def store(connection: sa.Connection, marks: Iterable[Mark], now_us: int) -> None:
+    """Write the marks back. The caller holds their locks."""
+    upsert(connection, rf.sync_state, [_row(mark, now_us) for mark in marks])
+
+
+def chain(connection: sa.Connection, mark: Mark) -> Mark:
+    """Return where `mark` would stand with all that is in the database; changes nothing."""
+    copy = Mark(mark.source_node, mark.incarnation, mark.last_lsn, mark.last_tx_id, mark.highest_lsn)
+    _advance_stored(connection, copy)
+    return copy
+
+
+def read_all(connection: sa.Connection) -> Mapping[SourceKey, tuple[Mark, int]]:
+    """Return every mark with the instant of its last change, for reports."""
+    rows = connection.execute(sa.select(rf.sync_state).where(rf.sync_state.c.direction == "in"))
+    return {(row.peer, row.incarnation): (_mark(row), row.updated_us) for row in rows}
+
+
+def _advance_stored(connection: sa.Connection, mark: Mark) -> None:
+    while True:
+        links = _links(connection, mark)
+        by_prev = {step.prev_lsn: step for step in reversed(links)}
+        start = mark.last_lsn
+        while (step := by_prev.get(mark.last_lsn)) is not None and (step.sure or step.to_lsn in by_prev):
+            mark.last_lsn, mark.last_tx_id = step.to_lsn, step.tx_id
+        mark.highest_lsn = max(mark.highest_lsn, mark.last_lsn)
+        if mark.last_lsn == start or len(links) < _PAGE:
+            return
+
+
+def _links(connection: sa.Connection, mark: Mark) -> list[Step]:
+    """The next links at or above the mark, applied ones before dead letters of the same place."""
+    applied, letter = rf.applied_tx, rf.dead_letter
+    columns = ("prev_lsn", "to_lsn", "tx_id")
+    first = sa.select(*(applied.c[name] for name in columns), sa.literal(0).label("kind"), sa.literal("").label("why"))
+    first = first.where(_of(applied, mark), applied.c.prev_lsn >= mark.last_lsn).order_by(applied.c.prev_lsn)
+    second = sa.select(*(letter.c[name] for name in columns), sa.literal(1).label("kind"), letter.c.reason.label("why"))
+    second = second.where(_of(letter, mark), letter.c.prev_lsn >= mark.last_lsn, letter.c.state != "forked")
+    second = second.order_by(letter.c.prev_lsn)
+    both = sa.union_all(
+        sa.select(first.limit(_PAGE).subquery()),
+        sa.select(second.limit(_PAGE).subquery()),
+    ).subquery()
+    query = sa.select(both).order_by(both.c.prev_lsn, both.c.kind).limit(_PAGE)
+    return [Step(r.prev_lsn, r.to_lsn, r.tx_id, r.why not in UNSURE) for r in connection.execute(query)]
+
+
+def _of(table: sa.Table, mark: Mark) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.source_node == mark.source_node, table.c.incarnation == mark.incarnation)
+
+
+def _marks(connection: sa.Connection, query: sa.Select[tuple[object, ...]]) -> dict[SourceKey, Mark]:
+    return {(row.peer, row.incarnation): _mark(row) for row in connection.execute(query)}
+
+
+def _mark(row: sa.Row[tuple[object, ...]]) -> Mark:
+    return Mark(row.peer, row.incarnation, row.last_lsn, row.last_tx_id, row.highest_lsn)
+
+
+def _row(mark: Mark, now_us: int) -> dict[str, object]:
+    return {
+        "peer": mark.source_node,
+        "direction": "in",
+        "incarnation": mark.incarnation,
+        "last_lsn": mark.last_lsn,
+        "last_tx_id": mark.last_tx_id,
+        "highest_lsn": mark.highest_lsn,
+        "updated_us": now_us,
+    }
