@@ -7,7 +7,8 @@ import time
 import pytest
 
 from common.errors import OutageError
-from common.transports.rabbitmq import DeadLetter, RabbitDeadLetters, RabbitSettings, queue_depths
+from common.ports.dead_letters import DeadLetter
+from common.transports.rabbitmq import RabbitDeadLetters, RabbitSettings, queue_depths
 from common.transports.rabbitmq.topology import node_queue
 from tests.fixtures.containers import RabbitServer
 from tests.support.rabbitmq import WAIT_SECONDS, node_user, publish, raw_channel, receive, settings, source

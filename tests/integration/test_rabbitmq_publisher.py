@@ -162,6 +162,21 @@ def test_another_nodes_user_id_is_refused_by_the_broker(rabbitmq_url: str, monke
             publisher.flush(WAIT_SECONDS)
 
 
+def test_a_nack_is_an_outage(rabbitmq_url: str) -> None:
+    declare(rabbitmq_url)
+    with raw_channel(rabbitmq_url) as channel:
+        # Somebody bound a queue of their own, which refuses what it has no room for.
+        full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        channel.queue_declare("full", arguments=full, exclusive=True)
+        channel.queue_bind("full", "rowferry.changes", "#")
+        with sink(settings(rabbitmq_url)) as publisher:
+            publisher.send(envelope(1))
+            assert publisher.flush(WAIT_SECONDS) == 1
+            publisher.send(envelope(2))
+            with pytest.raises(OutageError, match="nack"):
+                publisher.flush(WAIT_SECONDS)
+
+
 def test_wrong_password_is_an_outage_that_says_so(rabbitmq_url: str) -> None:
     wrong = rabbitmq_url.replace("rowferry_test_password", "guess")
     with pytest.raises(OutageError, match="refuses user 'rowferry_test' or its password") as caught:
@@ -243,26 +258,60 @@ def _publish_until_it_fails(publisher: RabbitSink, halfway: threading.Event) -> 
 
 
 @pytest.mark.heavy
-def test_what_was_confirmed_survives_a_killed_broker(private_rabbitmq: RabbitServer) -> None:
-    url = private_rabbitmq.url(private_rabbitmq.create_vhost())
+@pytest.mark.containers
+@pytest.mark.parametrize("fixture", ["private_rabbitmq", "private_rabbitmq310"])
+def test_what_was_confirmed_survives_a_killed_broker(request: pytest.FixtureRequest, fixture: str) -> None:
+    server: RabbitServer = request.getfixturevalue(fixture)
+    url = server.url(server.create_vhost())
     configured = declare(url)
-    private_rabbitmq.flush_declarations()
+    server.flush_declarations()
     halfway = threading.Event()
 
     def kill() -> None:
         assert halfway.wait(WAIT_SECONDS)
-        private_rabbitmq.kill()
+        server.kill()
 
     killer = threading.Thread(target=kill)
     with sink(settings(url)) as publisher:
         killer.start()
         confirmed = _publish_until_it_fails(publisher, halfway)
         killer.join()
-    private_rabbitmq.start()
+    server.start()
 
     assert confirmed > 500
     with source(configured) as consumer:
         assert drain(consumer, confirmed) == bodies(1, confirmed)
+
+
+@pytest.mark.heavy
+def test_a_frozen_broker_is_an_outage_and_close_does_not_wait_for_it(private_rabbitmq: RabbitServer) -> None:
+    url = private_rabbitmq.url(private_rabbitmq.create_vhost())
+    declare(url)
+    with sink(settings(url, blocked_timeout_seconds=2.0)) as publisher:
+        private_rabbitmq.pause()
+        try:
+            publisher.send(envelope(1))
+            with pytest.raises(OutageError, match="confirms nothing for more than 2 s"):
+                publisher.flush(WAIT_SECONDS)
+            started = time.monotonic()
+            publisher.close()
+            assert time.monotonic() - started < 5
+        finally:
+            private_rabbitmq.unpause()
+
+
+@pytest.mark.heavy
+def test_a_frozen_broker_is_noticed_by_its_missing_heartbeats(private_rabbitmq: RabbitServer) -> None:
+    url = private_rabbitmq.url(private_rabbitmq.create_vhost())
+    declare(url)
+    with sink(settings(url, heartbeat_seconds=1)) as publisher:
+        private_rabbitmq.pause()
+        try:
+            with pytest.raises(OutageError, match="heartbeat"):
+                # Nothing is under way, so nothing but the heartbeat can tell.
+                wait_for(lambda: publisher.confirmed() > 0, WAIT_SECONDS, "the outage")
+        finally:
+            private_rabbitmq.unpause()
 
 
 @pytest.mark.heavy

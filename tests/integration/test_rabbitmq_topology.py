@@ -43,7 +43,7 @@ def test_queues_and_bindings_stand_as_specified(broker: tuple[RabbitServer, str]
             "x-queue-type": "quorum",
             "x-single-active-consumer": True,
             "x-expires": 14 * 24 * 3600 * 1000,
-            "x-max-length-bytes": 2 * 1024**3,
+            "x-max-length-bytes": 8 * 1024**3,
             "x-overflow": "drop-head",
             "x-delivery-limit": DELIVERY_LIMIT,
         }

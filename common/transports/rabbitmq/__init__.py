@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 
-from common.transports.rabbitmq.dead_letters import DeadLetter, RabbitDeadLetters
+from common.transports.rabbitmq.dead_letters import RabbitDeadLetters
 from common.transports.rabbitmq.declare import queue_depths
 from common.transports.rabbitmq.publisher import RabbitSink
 from common.transports.rabbitmq.settings import RabbitSettings
 from common.transports.rabbitmq.subscriber import RabbitSource
 
 __all__ = [
-    "DeadLetter",
     "RabbitDeadLetters",
     "RabbitSettings",
     "RabbitSink",

@@ -24,7 +24,7 @@ _INEQUIVALENT = re.compile(r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind
 _VALUES = re.compile(r": (?P<values>received .*)", re.DOTALL)
 _REMEDIES = {
     "x-max-length-bytes": "set [broker] queue_max_bytes to what stands",
-    "x-expires": "set [broker] queue_expires to what stands",
+    "x-expires": "set [broker] queue_expires_seconds to what stands (given here in milliseconds)",
 }
 
 
@@ -97,7 +97,7 @@ def translate(error: BaseException, settings: RabbitSettings) -> RowferryError:
         case pika.exceptions.ConnectionClosedByBroker() if cause.reply_code == _NOT_ALLOWED:
             return OutageError(f"{where} does not let user {user_of(settings)!r} in: {cause.reply_text}")
         case ssl.SSLCertVerificationError():
-            return OutageError(f"{where}: its certificate is not trusted ({cause.verify_message}): see tls_ca_file")
+            return OutageError(f"{where}: its certificate is not trusted ({cause.verify_message})")
         case _:
             return OutageError(f"{where} is out of reach: {type(cause).__name__}: {cause}")
 

@@ -1,12 +1,12 @@
 """The broker's copies of dead letters, and delayed retries. The consumer's own table stays the index of both."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pika
 
 from common.errors import OutageError
+from common.ports.dead_letters import DeadLetter
 from common.ports.source import Delivery
 from common.transports.rabbitmq.confirming import ConfirmingChannel
 from common.transports.rabbitmq.connection import short_connection, user_of
@@ -25,28 +25,8 @@ _MOST_ERROR_CHARACTERS = 2_000
 """All headers of a message must fit one AMQP frame (128 KiB)."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """One batch set aside, as it lies in `rowferry.dead.<id>`."""
-
-    tx_id: str
-    """What `remove` finds it by: the tx's id, or one made up where the bytes give none."""
-    body: bytes
-    reason: str
-    error: str = ""
-    source_node: str | None = None
-    attempts: int = 0
-    first_failure: str | None = None
-    last_failure: str | None = None
-    """Both as ISO 8601."""
-    origin: str | None = None
-    """The queue or file it came from."""
-    content_encoding: str | None = None
-    extra: dict[str, str | int | bool] = field(default_factory=dict)
-
-
 class RabbitDeadLetters:
-    """Publishes, lists and removes a node's dead letters on the broker. Belongs to one thread.
+    """Publishes, lists and removes a node's dead letters on the broker. Implements `DeadLetterMirror`.
 
     Connects at the first call; after an OutageError the next call connects anew. Needs the topology that a
     `RabbitSource` of the node declares."""

@@ -22,7 +22,7 @@ class RabbitSettings:
     """Messages held unacknowledged. AMQP counts messages, not bytes: memory is at most `prefetch` times the largest."""
     max_message_bytes: int = 16 * _MIB
     """As `max_message_size` on the broker; 16 MiB is RabbitMQ 4's default (3.10: 128 MiB)."""
-    queue_max_bytes: int = 2 * 1024 * _MIB
+    queue_max_bytes: int = 8 * 1024 * _MIB
     """Where the node's queue starts to drop its oldest messages instead of filling the broker's disk."""
     queue_expires_ms: int = FOURTEEN_DAYS_MS
     """How long the node's queue stays without a consumer."""
