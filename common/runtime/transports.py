@@ -17,6 +17,7 @@ from common.runtime.node import Node
 from common.wire.compress import Encoding
 
 if TYPE_CHECKING:
+    from common.transports.kombu_broker import KombuSettings
     from common.transports.rabbitmq import RabbitDeadLetters, RabbitSettings
 
 BROKER = "broker"
@@ -82,20 +83,38 @@ def rabbit_settings(node: Node, broker: BrokerSection) -> "RabbitSettings":
     )
 
 
-def _open_broker_sink(node: Node, broker: BrokerSection, on_confirmed: Callable[[], None]) -> Sink:
-    if not broker.is_rabbitmq:
-        raise ConfigError("broker.url: use amqp:// or amqps://")
-    from common.transports.rabbitmq import open_sink
+def _kombu_settings(node: Node, broker: BrokerSection) -> "KombuSettings":
+    from common.transports.kombu_broker import KombuSettings
 
-    return open_sink(rabbit_settings(node, broker), on_confirmed)
+    return KombuSettings(
+        url=broker.url,
+        node_id=node.facts.node_id,
+        channel=broker.channel,
+        listen=broker.listen,
+        max_message_bytes=broker.max_message_bytes,
+        compression=_encoding(broker.compression),
+    )
+
+
+def _open_broker_sink(node: Node, broker: BrokerSection, on_confirmed: Callable[[], None]) -> Sink:
+    if broker.is_rabbitmq:
+        from common.transports.rabbitmq import open_sink
+
+        return open_sink(rabbit_settings(node, broker), on_confirmed)
+    from common.transports.kombu_broker import KombuSink
+
+    # What its `send` returns from is as confirmed as such a broker gets, so nothing is confirmed later.
+    return KombuSink(_kombu_settings(node, broker))
 
 
 def _open_broker_source(node: Node, broker: BrokerSection) -> Source:
-    if not broker.is_rabbitmq:
-        raise ConfigError("broker.url: use amqp:// or amqps://")
-    from common.transports.rabbitmq import open_source
+    if broker.is_rabbitmq:
+        from common.transports.rabbitmq import open_source
 
-    return open_source(rabbit_settings(node, broker))
+        return open_source(rabbit_settings(node, broker))
+    from common.transports.kombu_broker import KombuSource
+
+    return KombuSource(_kombu_settings(node, broker))
 
 
 def _open_directory_sink(node: Node, directory: DirectorySection, _on_confirmed: Callable[[], None]) -> Sink:
