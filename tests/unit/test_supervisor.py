@@ -1,0 +1,220 @@
+"""The supervisor: restarts after outages and crashes, stops in time under stress, drains in `run_once`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from common.errors import ConfigError, ContentionError, OutageError
+from common.retry import CRASH, OUTAGE, Backoff, Growth
+from common.runtime.signals import stop_on_signals
+from common.runtime.supervisor import Patience, ReopenNodeError, Supervisor
+from tests.support.waiting import wait_for
+
+QUICK = Patience(
+    outage=Growth(0.001, 0.01), crash=Growth(0.001, 0.01), idle_seconds=0.01, stop_seconds=5.0, once_seconds=0.5
+)
+
+
+@dataclass
+class Scripted:
+    """A service that does in each step what its script says, then nothing."""
+
+    name: str = "scripted"
+    script: list[BaseException | bool] = field(default_factory=list)
+    steps: int = 0
+    closed: int = 0
+    set_aside: int = 0
+    threads: set[str] = field(default_factory=set)
+    woken: threading.Event = field(default_factory=threading.Event)
+
+    def step(self, idle_seconds: float) -> bool:
+        self.threads.add(threading.current_thread().name)
+        self.steps += 1
+        if self.script:
+            now = self.script.pop(0)
+            if isinstance(now, BaseException):
+                raise now
+            return now
+        self.woken.wait(idle_seconds)
+        self.woken.clear()
+        return False
+
+    def wake(self) -> None:
+        self.woken.set()
+
+    def close(self) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.closed += 1
+
+
+class Running:
+    """A supervisor in a thread of its own."""
+
+    def __init__(self, *services: Scripted, patience: Patience = QUICK) -> None:
+        self.stop = threading.Event()
+        self.supervisor = Supervisor(services, self.stop, patience)
+        self.outcomes: list[object] = []
+        self.thread = threading.Thread(target=lambda: self.outcomes.append(self.supervisor.run()))
+        self.thread.start()
+
+    def end(self) -> object:
+        self.stop.set()
+        self.thread.join(10)
+        return self.outcomes[0]
+
+
+def test_a_service_goes_on_after_outages_and_crashes() -> None:
+    service = Scripted(script=[OutageError("away"), True, ValueError("bug"), ContentionError("busy"), True])
+    running = Running(service)
+    wait_for(lambda: service.steps > 8, 10, "steps after the script")
+    outcome = running.end()
+    assert not service.script
+    assert service.closed == 1
+    assert len(service.threads) == 1, "a service belongs to one thread"
+    assert getattr(outcome, "crashes", None) == 1
+
+
+def test_one_failing_service_disturbs_no_other() -> None:
+    bad = Scripted("bad", script=[ConfigError("not so") for _ in range(1000)])
+    good = Scripted("good")
+    running = Running(bad, good)
+    wait_for(lambda: good.steps > 20 and bad.steps > 5, 10, "both to go on")
+    running.end()
+    assert bad.closed == good.closed == 1
+
+
+def test_what_was_raised_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    service = Scripted(script=[OutageError("the broker is away"), ConfigError("queue: mend it"), KeyError("bug")])
+    running = Running(service)
+    wait_for(lambda: not service.script, 10, "the script's end")
+    running.end()
+    events = [(record.levelname, record.getMessage(), bool(record.exc_info)) for record in caplog.records]
+    assert ("WARNING", "service.outage", False) in events
+    assert ("ERROR", "service.failed", False) in events
+    assert ("ERROR", "service.crashed", True) in events
+
+
+def test_stops_in_time_under_stress() -> None:
+    services = [Scripted(f"busy-{number}", script=[True] * 10_000_000) for number in range(4)]
+    running = Running(*services)
+    wait_for(lambda: all(service.steps > 100 for service in services), 20, "work under way")
+    began = time.monotonic()
+    running.end()
+    assert time.monotonic() - began < 5
+    assert all(service.closed == 1 for service in services)
+
+
+def test_a_stop_ends_a_long_backoff() -> None:
+    service = Scripted(script=[OutageError("away")] * 50)
+    running = Running(service, patience=Patience(outage=Growth(600, 600), stop_seconds=5))
+    wait_for(lambda: service.steps == 1, 10, "the outage")
+    began = time.monotonic()
+    running.end()
+    assert time.monotonic() - began < 5
+    assert service.closed == 1
+
+
+def test_a_hanging_service_is_named_and_left() -> None:
+    release = threading.Event()
+
+    class Hanging(Scripted):
+        def step(self, idle_seconds: float) -> bool:
+            self.steps += 1
+            release.wait()
+            return False
+
+    hanging, good = Hanging("hanging"), Scripted("good")
+    running = Running(hanging, good, patience=Patience(stop_seconds=0.3))
+    wait_for(lambda: hanging.steps == 1, 10, "the hanging step")
+    outcome = running.end()
+    release.set()
+    wait_for(lambda: hanging.closed == 1, 10, "the late end")
+    assert getattr(outcome, "late", None) == ("hanging",)
+    assert good.closed == 1
+
+
+def test_reopening_stops_all_and_says_so() -> None:
+    asking, other = Scripted("asking", script=[True, ReopenNodeError("another server")]), Scripted("other")
+    stop = threading.Event()
+    outcome = Supervisor([asking, other], stop, QUICK).run()
+    assert outcome.reopen
+    assert not stop.is_set()
+    assert asking.closed == other.closed == 1
+
+
+def test_once_drains_everything_and_counts() -> None:
+    first = Scripted("first", script=[True, False, OutageError("a moment"), True])
+    second = Scripted("second", script=[False, True, True, ContentionError("busy"), True], set_aside=2)
+    outcome = Supervisor([first, second], threading.Event(), QUICK).run_once()
+    assert not first.script
+    assert not second.script
+    assert outcome.set_aside == 2
+    assert first.closed == second.closed == 1
+
+
+def test_once_gives_up_on_a_lasting_outage() -> None:
+    service, other = Scripted(script=[OutageError("away")] * 100_000), Scripted("other")
+    with pytest.raises(OutageError, match="away"):
+        Supervisor([service, other], threading.Event(), QUICK).run_once()
+    assert service.closed == other.closed == 1
+
+
+def test_once_lets_other_errors_through() -> None:
+    service = Scripted(script=[ConfigError("mend it")])
+    with pytest.raises(ConfigError, match="mend it"):
+        Supervisor([service], threading.Event(), QUICK).run_once()
+    assert service.closed == 1
+
+
+def test_waits_grow_to_their_cap_and_begin_anew() -> None:
+    backoff = Backoff(Growth(first_seconds=1.0, cap_seconds=16.0))
+    waits = [backoff.next_seconds() for _ in range(200)]
+    assert 0.5 <= waits[0] <= 1.0
+    assert 2.0 <= waits[2] <= 4.0
+    assert all(8.0 <= wait <= 16.0 for wait in waits[10:])
+    assert len(set(waits[10:])) > 50, "jitter"
+    backoff.reset()
+    assert backoff.failures == 0
+    assert backoff.next_seconds() <= 1.0
+    assert OUTAGE.cap_seconds <= CRASH.cap_seconds <= 60
+
+
+def test_the_first_signal_stops_and_the_handlers_come_back() -> None:
+    stop = threading.Event()
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_on_signals(stop):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(5)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+_CHILD = """
+import threading
+from common.runtime.signals import stop_on_signals
+stop = threading.Event()
+with stop_on_signals(stop):
+    print("ready", flush=True)
+    stop.wait()
+    print("stopping", flush=True)
+    threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_signal_leaves_at_once(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", _CHILD], stdout=subprocess.PIPE, text=True) as child:
+        read: Callable[[], str] = child.stdout.readline if child.stdout else lambda: ""
+        assert read() == "ready\n"
+        child.send_signal(number)
+        assert read() == "stopping\n"
+        child.send_signal(number)
+        assert child.wait(10) == 128 + number
