@@ -7,12 +7,14 @@ import click
 
 from common.clock import SystemClock
 from common.console import Console
-from common.errors import UsageError
+from common.errors import OutageError, UsageError
 from common.ops import migration
 from common.ops.opened import opened_database
 from common.ports.part import AfterMigrate
 from common.runtime.host import Host, current_host
+from common.runtime.node import Node
 from common.runtime.parts import load_parts
+from common.runtime.transports import rabbit_settings
 
 
 @click.command()
@@ -25,7 +27,7 @@ def migrate(dry_run: bool) -> None:
     with opened_database(host.config) as database:
         work = migration.plan if dry_run else migration.migrate
         report = work(database, host.config, SystemClock())
-    retried = 0 if dry_run else _after_migrate(host)
+    retried = 0 if dry_run else _follow_up(host)
     host.emit(_document(host, report, retried), lambda console: _tell(console, host, report, retried))
     warn_about_own_keys(host.console, report)
 
@@ -53,13 +55,30 @@ def warn_about_own_keys(console: Console, report: migration.MigrationReport) -> 
         )
 
 
-def _after_migrate(host: Host) -> int:
-    """Let each part try again what waited for a table or column; returns how many txs that were."""
+def _follow_up(host: Host) -> int:
+    """Make the node's queue, so that nothing sent from now on is missed; let the parts try again what waited.
+
+    Returns how many txs were applied. Raises OutageError when the broker is away: the database is ready by then."""
     parts = [part for part in load_parts() if isinstance(part, AfterMigrate)]
-    if not parts:
-        return 0
     with host.node() as node:
+        _make_queue(node)
         return sum(part.after_migrate(node) for part in parts)
+
+
+def _make_queue(node: Node) -> None:
+    broker = node.config.broker
+    if broker is None or not broker.is_rabbitmq:
+        return
+    # Not at the top: a node without a broker need not wait for pika's import.
+    from common.transports.rabbitmq.declare import declare_for_consumer
+
+    try:
+        declare_for_consumer(rabbit_settings(node, broker))
+    except OutageError as error:
+        raise OutageError(
+            f"the database is ready, but the node's queue could not be made: {error}. Run rowferry migrate again "
+            "before other nodes send, else their changes until then are not kept for this node"
+        ) from error
 
 
 def _ask(node_id: str) -> None:

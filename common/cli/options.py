@@ -53,7 +53,6 @@ def with_shared_options(command: click.Command) -> click.Command:
     own = copy.copy(command)
     if isinstance(own, click.Group):
         own.commands = {name: with_shared_options(below) for name, below in own.commands.items()}
-        return own
     taken = {name for param in own.params for name in param.opts}
     own.params = [*own.params, *(option for option in _shared() if not taken.intersection(option.opts))]
     return own

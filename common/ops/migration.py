@@ -10,6 +10,7 @@ from common.errors import ConfigError, UsageError
 from common.ids import new_incarnation
 from common.ops.table_choice import TableChoice, choose_tables
 from common.ports.dialect import Database, NodeFacts
+from common.retry import in_transaction
 from common.schema import migrate as schema
 from common.schema import tables as rf
 
@@ -56,8 +57,7 @@ def migrate(database: Database, config: Config, clock: Clock) -> MigrationReport
     before = _read_self(database, config.node)
     statement = _row_statement(config.node, before, database.server_identity(), clock.now_us())
     if statement is not None:
-        with database.engine.begin() as connection:
-            connection.execute(statement)
+        in_transaction(database, lambda connection: connection.execute(statement))
         ran += _rendered(database, statement)
     after = _read_self(database, config.node)
     ran += database.capture().install(choice.captured)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -10,7 +11,6 @@ from common.config.model import Config
 from common.errors import ConfigError, OutageError
 from common.ports.dialect import Database, NodeFacts
 from common.schema import tables as rf
-from common.transports.rabbitmq import RabbitSettings, queue_depths
 
 BROKER_PATIENCE_SECONDS = 3.0
 OPEN_DEAD_LETTERS = ("dead", "early", "forked")
@@ -22,17 +22,6 @@ class State(StrEnum):
     IN_SYNC = "in sync"
     BEHIND = "behind"
     NEEDS_ATTENTION = "needs attention"
-
-
-@dataclass(frozen=True, slots=True)
-class SinkStanding:
-    """How far one way out has taken the sealed log."""
-
-    sink: str
-    lsn: int
-    behind: int
-    oldest_waiting_seconds: float | None
-    updated_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +52,8 @@ class Standing:
     facts: NodeFacts
     dialect: str
     at_us: int
-    head_lsn: int
-    head_tx_id: str | None
-    sinks: tuple[SinkStanding, ...]
+    shares: Mapping[str, Any]
+    """What the parts tell of themselves: from the producer `head_lsn` and the `sinks`."""
     sources: tuple[SourceStanding, ...]
     queues: Queues
     dead_letters: Mapping[str, int]
@@ -73,6 +61,11 @@ class Standing:
     oldest_early_seconds: float | None
     drifted: tuple[str, ...]
     """Captured tables whose shape or triggers are not those that `migrate` left."""
+
+    @property
+    def lagging_sinks(self) -> list[Mapping[str, Any]]:
+        """The ways out that have not taken the whole log."""
+        return [sink for sink in self.shares.get("sinks", ()) if sink["lag_changes"]]
 
     @property
     def attention(self) -> list[str]:
@@ -89,7 +82,7 @@ class Standing:
     @property
     def waiting(self) -> list[str]:
         """What is on its way and needs nobody."""
-        found = [f"{one.behind} changes not yet sent to {one.sink}" for one in self.sinks if one.behind]
+        found = [f"{one['lag_changes']} changes not yet sent to the {one['sink']}" for one in self.lagging_sinks]
         found += [f"{one.behind} changes of {one.peer} not yet applied" for one in self.sources if one.behind]
         found += [f"{depth} messages in {name}" for name, depth in self.queues.depths.items() if depth]
         early = self.dead_letters.get("early", 0)
@@ -102,18 +95,17 @@ class Standing:
         return State.BEHIND if self.waiting else State.IN_SYNC
 
 
-def read_standing(database: Database, config: Config, facts: NodeFacts, now_us: int) -> Standing:
+def read_standing(
+    database: Database, config: Config, facts: NodeFacts, now_us: int, shares: Mapping[str, Any]
+) -> Standing:
     """Look at the node as it stands now. The broker is given three seconds. Raises OutageError for the database."""
-    head = database.log(facts).head()
     wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
     with database.engine.connect() as connection:
         return Standing(
             facts=facts,
             dialect=database.features.name,
             at_us=now_us,
-            head_lsn=head.lsn,
-            head_tx_id=head.tx_id,
-            sinks=_sinks(connection, facts, head.lsn, now_us),
+            shares=shares,
             sources=_sources(connection),
             queues=_queues(config),
             dead_letters=_counts(connection, rf.dead_letter.c.state, OPEN_DEAD_LETTERS),
@@ -127,31 +119,6 @@ def _counted(count: int, what: str, remedy: str) -> str:
     if not count:
         return ""
     return f"{count} × {what} ({remedy})"
-
-
-def _sinks(connection: sa.Connection, facts: NodeFacts, head: int, now_us: int) -> tuple[SinkStanding, ...]:
-    query = sa.select(rf.cursor).where(rf.cursor.c.incarnation == facts.incarnation).order_by(rf.cursor.c.sink)
-    return tuple(
-        SinkStanding(
-            sink=row.sink,
-            lsn=row.lsn,
-            behind=max(0, head - row.lsn),
-            oldest_waiting_seconds=_oldest_unsent(connection, facts, row.lsn, now_us),
-            updated_us=row.updated_us,
-        )
-        for row in connection.execute(query).all()
-    )
-
-
-def _oldest_unsent(connection: sa.Connection, facts: NodeFacts, after_lsn: int, now_us: int) -> float | None:
-    # Asked of the first tx behind the cursor alone: log order is nearly the order of time, and a backlog may be long.
-    query = (
-        sa.select(rf.tx.c.captured_us)
-        .where(rf.tx.c.incarnation == facts.incarnation, rf.tx.c.to_lsn > after_lsn)
-        .order_by(rf.tx.c.to_lsn)
-        .limit(1)
-    )
-    return _age(connection.scalar(query), now_us)
 
 
 def _sources(connection: sa.Connection) -> tuple[SourceStanding, ...]:
@@ -193,6 +160,9 @@ def _age(since_us: int | None, now_us: int) -> float | None:
 def _queues(config: Config) -> Queues:
     if config.broker is None or not config.broker.is_rabbitmq:
         return Queues()
+    # Not at the top: pika takes a part of a second to import, and most nodes ask often.
+    from common.transports.rabbitmq import RabbitSettings, queue_depths
+
     settings = RabbitSettings(
         config.broker.url, config.node.id, config.broker.channel, connect_timeout_seconds=BROKER_PATIENCE_SECONDS
     )

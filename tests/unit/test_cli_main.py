@@ -1,0 +1,200 @@
+"""The program round the commands: exit codes, sentences, where output goes, options before and after the name."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner, Result
+
+from common.cli.main import build, sentence_for
+from common.errors import (
+    ConfigError,
+    ContentionError,
+    EarlyError,
+    OutageError,
+    PoisonError,
+    PreflightError,
+    Reason,
+    RowferryError,
+    UsageError,
+)
+from common.ports.part import Service
+from common.runtime.host import ExitCode, current_host
+from common.runtime.node import Node
+
+
+class OneCommand:
+    """A part that brings one command, `try`."""
+
+    name = "consumer"
+
+    def __init__(self, callback: Callable[[], None], *, group: bool = False) -> None:
+        command = click.Command("try", callback=callback, help="Tries something.")
+        self._command = click.Group("more", commands=[command], help="More.") if group else command
+
+    def commands(self) -> Sequence[click.Command]:
+        return [self._command]
+
+    def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
+        return []
+
+    def status(self, node: Node) -> Mapping[str, Any]:
+        return {}
+
+
+def call(callback: Callable[[], None], *arguments: str) -> Result:
+    line = arguments or ("try",)
+    return CliRunner().invoke(build([OneCommand(callback, group="more" in line)]), line)
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def callback() -> None:
+        raise error
+
+    return callback
+
+
+def emit() -> None:
+    current_host().emit({"answer": 42}, lambda console: console.say("The answer is 42."))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("wrong"), 2),
+        (UsageError("wrong"), 2),
+        (click.UsageError("wrong"), 2),
+        (PreflightError("wrong"), 3),
+        (OutageError("wrong"), 5),
+        (RowferryError("wrong"), 1),
+        (ContentionError("wrong"), 1),
+        (EarlyError("wrong"), 1),
+        (PoisonError(Reason.FORMAT, "wrong"), 1),
+        (sa.exc.InvalidRequestError("wrong"), 1),
+        (ValueError("wrong"), 1),
+        (PermissionError(errno.EACCES, "wrong", "a.jsonl"), 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_an_error_is_one_sentence_on_stderr_and_its_exit_code(error: Exception, code: int) -> None:
+    result = call(raising(error))
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert "wrong" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_error_leaves_stdout_empty_with_json_too() -> None:
+    result = call(raising(OutageError("the database is away")), "--json", "try")
+    assert (result.exit_code, result.stdout) == (5, "")
+    assert "the database is away" in result.stderr
+
+
+def test_debug_adds_the_traceback() -> None:
+    result = call(raising(OutageError("away")), "--debug", "try")
+    assert result.exit_code == 5
+    assert "Traceback" in result.stderr
+
+
+def test_ctrl_c_ends_quietly() -> None:
+    result = call(raising(KeyboardInterrupt()))
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_reader_that_went_away_is_no_error_message() -> None:
+    result = call(raising(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+    assert (result.exit_code, result.output) == (1, "")
+
+
+def test_a_command_may_end_with_set_aside() -> None:
+    def callback() -> None:
+        current_host().exit_code = ExitCode.SET_ASIDE
+
+    assert call(callback).exit_code == 4
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("--json", "try"),
+        ("try", "--json"),
+        ("more", "try", "--json"),
+        ("--json", "more", "try"),
+        ("more", "--json", "try"),
+    ],
+    ids=" ".join,
+)
+def test_json_stands_before_or_after_the_name(line: tuple[str, ...]) -> None:
+    result = call(emit, *line)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout) == {"answer": 42}
+
+
+def test_people_get_sentences() -> None:
+    assert call(emit).stdout == "The answer is 42.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [((), False), (("--verbose",), True), (("-v",), True), (("--log-level", "info"), True)],
+)
+@pytest.mark.parametrize("after", [False, True])
+def test_verbosity_stands_before_or_after_the_name(options: tuple[str, ...], seen: bool, after: bool) -> None:
+    def callback() -> None:
+        logging.getLogger("common.somewhere").info("step.done", extra={"rows": 7})
+
+    result = call(callback, *(("try", *options) if after else (*options, "try")))
+    assert ("step.done rows=7" in result.stderr) == seen
+    assert result.stdout == ""
+
+
+def test_the_log_ends_with_the_program() -> None:
+    before = list(logging.getLogger().handlers)
+    call(emit, "--debug", "try")
+    assert logging.getLogger().handlers == before
+
+
+def test_no_command_and_an_unknown_one_are_usage_errors() -> None:
+    runner = CliRunner()
+    assert runner.invoke(build([]), []).exit_code == 2
+    unknown = runner.invoke(build([]), ["stauts"])
+    assert unknown.exit_code == 2
+    assert "stauts" in unknown.stderr
+
+
+def test_commands_are_listed_in_the_order_of_a_nodes_life() -> None:
+    names = list(build([OneCommand(emit)]).commands)
+    assert names == ["init", "migrate", "unmigrate", "seed", "run", "try", "status", "demo"]
+
+
+def test_two_commands_of_one_name_are_refused() -> None:
+    with pytest.raises(RuntimeError, match="two commands are called 'try'"):
+        build([OneCommand(emit), OneCommand(emit)])
+
+
+def test_a_missing_configuration_names_the_remedy() -> None:
+    result = CliRunner().invoke(build([]), ["--config", "nowhere/rowferry.toml", "status"])
+    assert result.exit_code == 2
+    assert "nowhere/rowferry.toml: no such file" in result.stderr
+    assert "rowferry init" in result.stderr
+
+
+def test_passwords_are_masked_in_every_sentence() -> None:
+    sentence = sentence_for(OutageError("amqp://shop:s3cret@host/ can't be reached"))
+    assert "s3cret" not in sentence
+    assert "amqp://shop:***@host/" in sentence
+
+
+def test_the_version_is_told() -> None:
+    result = CliRunner().invoke(build([]), ["--version"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("rowferry, version ")

@@ -1,0 +1,227 @@
+"""Reading the configuration: every wrong value names its key, secrets stay secret, variables win over the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.config.load import config_path, load_config
+from common.config.model import Config, Policy
+from common.errors import ConfigError
+
+GOOD: dict[str, dict[str, Any]] = {
+    "node": {"id": "store-1", "database": "sqlite:///store.db"},
+    "broker": {"url": "amqp://user:password@host/"},
+    "directory": {"path": "exchange"},
+}
+
+WRONG: list[tuple[str, Any]] = [
+    ("node.id", "a b"),
+    ("node.id", ""),
+    ("node.id", "x" * 65),
+    ("node.id", 7),
+    ("node.role", "boss"),
+    ("node.database", ""),
+    ("node.database", "store.db"),
+    ("node.main", "a b"),
+    ("node.auto_migrate", "perhaps"),
+    ("tables.include", "sale"),
+    ("tables.exclude", 1),
+    ("tables.policy", "lww"),
+    ("tables.foreign_keys", "maybe"),
+    ("broker.url", ""),
+    ("broker.url", "host"),
+    ("broker.channel", "a.b"),
+    ("broker.listen", "main"),
+    ("broker.prefetch", 0),
+    ("broker.max_message_bytes", 1),
+    ("broker.queue_max_bytes", 0),
+    ("broker.queue_expires_seconds", 0),
+    ("broker.verify_user", "sure"),
+    ("broker.compression", "lzma"),
+    ("broker.blocked_timeout_seconds", -1),
+    ("broker.heartbeat_seconds", 0),
+    ("directory.path", 1),
+    ("directory.settle", 0),
+    ("directory.keep_days", -1),
+    ("directory.compression", 3),
+    ("directory.poll_seconds", 0),
+    ("fallback.after", 0),
+    ("limits.max_batch_bytes", 1),
+    ("limits.message_bytes", 0),
+    ("limits.group_changes", 0),
+    ("limits.early_seconds", 0),
+    ("limits.seal_interval_seconds", "soon"),
+    ("limits.tombstone_days", 0),
+]
+
+
+def toml(value: Any) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        case dict():
+            return "{" + ", ".join(f"{toml(key)} = {toml(one)}" for key, one in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(toml(one) for one in value) + "]"
+        case _:
+            return str(value)
+
+
+def write(folder: Path, tree: dict[str, dict[str, Any]]) -> Path:
+    file = folder / "rowferry.toml"
+    sections = [
+        f"[{name}]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in section.items())
+        for name, section in tree.items()
+    ]
+    file.write_text("\n".join(sections), encoding="utf-8")
+    return file
+
+
+def changed(key: str, value: Any) -> dict[str, dict[str, Any]]:
+    section, _, name = key.partition(".")
+    tree = {one: dict(settings) for one, settings in GOOD.items()}
+    tree.setdefault(section, {})[name] = value
+    return tree
+
+
+def test_the_smallest_configuration(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, {"node": GOOD["node"]}), {})
+    assert (config.node.role, config.broker, config.directory) == ("branch", None, None)
+    assert config.tables.wants("anything")
+    assert config.tables.policy_for("anything") is Policy.LWW
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG, ids=[f"{key}={value!r:.12}" for key, value in WRONG])
+def test_a_wrong_value_names_file_and_key(tmp_path: Path, key: str, value: Any) -> None:
+    file = write(tmp_path, changed(key, value))
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, {})
+    assert str(file) in str(caught.value)
+    assert key in str(caught.value)
+
+
+def test_every_setting_has_a_wrong_value_here() -> None:
+    tried = {key for key, _ in WRONG}
+    there = set()
+    for name, field in Config.model_fields.items():
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next(kind for kind in kinds if hasattr(kind, "model_fields"))
+        there |= {f"{name}.{setting}" for setting in model.model_fields}
+    assert there == tried
+
+
+@given(section=st.sampled_from(sorted(Config.model_fields)), name=st.from_regex(r"zz[a-z_]{1,20}", fullmatch=True))
+def test_an_unknown_key_is_refused_by_name(tmp_path_factory: pytest.TempPathFactory, section: str, name: str) -> None:
+    file = write(tmp_path_factory.mktemp("config"), changed(f"{section}.{name}", 1))
+    with pytest.raises(ConfigError, match=f"{section}.{name}: there is no such setting"):
+        load_config(file, {})
+
+
+def test_several_faults_are_told_at_once(tmp_path: Path) -> None:
+    file = write(tmp_path, {"node": {"id": "a b", "database": "x"}, "fallback": {"after": 0}})
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, {})
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("key", ["node.database", "broker.url"])
+def test_a_wrong_secret_is_not_repeated(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, changed(key, "hunter2")), {})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_batches_must_fit_into_messages(tmp_path: Path) -> None:
+    tree = changed("broker.max_message_bytes", 1024 * 1024)
+    with pytest.raises(ConfigError, match=r"limits\.max_batch_bytes"):
+        load_config(write(tmp_path, tree), {})
+
+
+@pytest.mark.parametrize("content", [b"[node", b"\xff\xfe", b"[node]\nid = 1\nid = 2\n"])
+def test_what_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "rowferry.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match="can't be read as TOML"):
+        load_config(file, {})
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=str(tmp_path)):
+        load_config(tmp_path, {})
+
+
+def test_variables_win_over_the_file(tmp_path: Path) -> None:
+    environ = {
+        "ROWFERRY_NODE_ID": "store-9",
+        "ROWFERRY_TABLES_INCLUDE": "sale,store",
+        "ROWFERRY_LIMITS_TOMBSTONE_DAYS": "7",
+        "ROWFERRY_CONFIG": "elsewhere",
+        "UNRELATED": "x",
+    }
+    config = load_config(write(tmp_path, GOOD), environ)
+    assert (config.node.id, config.tables.include, config.limits.tombstone_days) == ("store-9", ("sale", "store"), 7)
+
+
+@pytest.mark.parametrize("name", ["ROWFERRY_NOWHERE_ID", "ROWFERRY_NODE", "ROWFERRY_NODE_COLOUR"])
+def test_a_variable_that_means_nothing_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"(?i)nowhere|node"):
+        load_config(write(tmp_path, GOOD), {name: "x"})
+
+
+def test_a_secret_may_stand_in_a_private_file(tmp_path: Path) -> None:
+    secret = tmp_path / "broker.url"
+    secret.write_text("amqp://user:s3cret@host/\n")
+    secret.chmod(0o600)
+    file = write(tmp_path, {"node": GOOD["node"], "broker": {"url_file": "broker.url"}})
+    config = load_config(file, {})
+    assert config.broker is not None
+    assert config.broker.url == "amqp://user:s3cret@host/"
+
+
+def test_a_secret_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    secret = tmp_path / "database.url"
+    secret.write_text("sqlite:///store.db")
+    secret.chmod(0o640)
+    file = write(tmp_path, {"node": {"id": "store-1", "database_file": "database.url"}})
+    with pytest.raises(ConfigError, match=r"node\.database_file.*chmod 600"):
+        load_config(file, {})
+
+
+def test_a_missing_secret_file_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path, {"node": {"id": "store-1", "database_file": "gone"}})
+    with pytest.raises(ConfigError, match=r"node\.database_file: .*gone"):
+        load_config(file, {})
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:///store.db", "sqlite:///{folder}/store.db"),
+        ("sqlite:////var/store.db", "sqlite:////var/store.db"),
+        ("postgresql://host/db", "postgresql://host/db"),
+    ],
+)
+def test_relative_paths_count_from_the_files_folder(tmp_path: Path, url: str, expected: str) -> None:
+    config = load_config(write(tmp_path, changed("node.database", url)), {})
+    assert config.node.database == expected.format(folder=tmp_path)
+    assert config.directory is not None
+    assert config.directory.path == tmp_path / "exchange"
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "expected"),
+    [
+        ("a.toml", {"ROWFERRY_CONFIG": "b.toml"}, "a.toml"),
+        (None, {"ROWFERRY_CONFIG": "b.toml"}, "b.toml"),
+        (None, {}, "rowferry.toml"),
+    ],
+)
+def test_which_file_is_read(given: str | None, environ: dict[str, str], expected: str) -> None:
+    assert config_path(given, environ) == Path(expected)
