@@ -62,9 +62,7 @@ class Arrivals:
 def whole(part: Part, origin: str, replayed_by: str | None = None) -> Incoming:
     """Return the tx of a batch that is not in parts."""
     header: BatchHeader = part.header
-    return Incoming(
-        header.source_node, header.tx_id, origin, header, part.raw, part.payload, replayed_by=replayed_by
-    )
+    return Incoming(header.source_node, header.tx_id, origin, header, part.raw, part.payload, replayed_by=replayed_by)
 
 
 def _error_of(item: Part | Broken) -> PoisonError:

@@ -1,7 +1,7 @@
 """`rf_attempt`: txs begun after something went wrong, so that one which kills the process is found and set aside.
 
-A tx is noted as begun, and that is committed, before it is decoded; the note goes away in the commit that ends it. A note
-that is found again counts one more attempt, but not within one process: whoever lives to begin again was not killed.
+A tx is noted as begun, and that is committed, before it is decoded; the note goes away in the commit that ends it. A
+note that is found again counts one more attempt, but not within one process: whoever lives to begin again was not killed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,6 +40,12 @@ class Attempts:
         """Forget txs that came to an end; their notes went away in the commit."""
         for key in keys:
             self._begun.pop(key, None)
+
+    def end_now(self, keys: Sequence[TxKey]) -> None:
+        """Take away the notes in a commit of its own."""
+        with transaction(self._node.database) as connection:
+            end_attempts(connection, keys)
+        self.ended(keys)
 
     def crashed(self) -> None:
         """Count the next try as a new attempt: an error that nobody foresaw is as bad as a kill."""

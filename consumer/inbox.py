@@ -108,7 +108,12 @@ def stored_batches(connection: sa.Connection, key: TxKey) -> Iterator[bytes]:
     for header, payload in _parts(connection, key):
         body = header.encode("utf-8") + payload
         known = BatchHeader.model_validate_json(header)
-        end = {"type": "end", "tx_id": known.tx_id, "changes": known.changes, "sha256": hashlib.sha256(body).hexdigest()}
+        end = {
+            "type": "end",
+            "tx_id": known.tx_id,
+            "changes": known.changes,
+            "sha256": hashlib.sha256(body).hexdigest(),
+        }
         yield body + _json.encode(end) + b"\n"
 
 

@@ -83,7 +83,9 @@ class Tables:
             text = f"table {name!r} has no column {unknown[0]!r} that can be written here"
             return PoisonError(Reason.UNKNOWN_COLUMN, text, table=name)
         if set(meta.pk) != set(shape.pk):
-            text = f"table {name!r} has the key {_names(shape.pk)} here, and {_names(meta.pk)} where the batch comes from"
+            text = (
+                f"table {name!r} has the key {_names(shape.pk)} here, and {_names(meta.pk)} where the batch comes from"
+            )
             return PoisonError(Reason.TYPE, text, table=name)
         return None
 

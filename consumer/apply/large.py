@@ -1,4 +1,4 @@
-"""A tx in parts: one transaction, read in slices from `rf_tx_part`, so that memory stays bounded however large it is."""
+"""A tx in parts: one transaction, read in slices from `rf_tx_part`, so that memory stays bounded."""
 
 from collections.abc import Callable, Iterable, Iterator
 

@@ -12,7 +12,7 @@ from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Failure, settle, write_failures
 from consumer.dedup import Known, TxKey
 from consumer.inbox import delete_parts
-from consumer.incoming import Incoming, Outcome, Result
+from consumer.incoming import Outcome, Result
 from consumer.statements import insert_missing
 from consumer.watermark import Mark, SourceKey, Step
 
@@ -53,9 +53,17 @@ class Ledger:
             header = result.incoming.header
             if header is None:
                 raise TypeError("a tx without a header can't have been applied")
-            row = {"source_node": header.source_node, "tx_id": header.tx_id, "incarnation": header.incarnation}
-            row |= {"prev_lsn": header.prev_lsn, "to_lsn": header.to_lsn}
-            rows.append(row | {"sha256": result.sha256, "applied_us": self._now_us})
+            rows.append(
+                {
+                    "source_node": header.source_node,
+                    "tx_id": header.tx_id,
+                    "incarnation": header.incarnation,
+                    "prev_lsn": header.prev_lsn,
+                    "to_lsn": header.to_lsn,
+                    "sha256": result.sha256,
+                    "applied_us": self._now_us,
+                }
+            )
         if rows:
             self._connection.execute(sa.insert(rf.applied_tx), rows)
 

@@ -8,8 +8,8 @@ from common.config.model import Config
 from common.errors import EarlyError, PoisonError
 from common.wire.decode import TxReader
 from common.wire.records import BatchHeader, Change
+from consumer.apply.allowed_ddl import AllowedDdl
 from consumer.incoming import Incoming
-from consumer.preflighted import AllowedDdl
 from consumer.tables import Tables
 from consumer.verify import ChangeChecker, Checked, header_error
 

@@ -108,8 +108,15 @@ def find(connection: sa.Connection, selection: Selection, limit: int | None = No
     return [_letter(row) for row in connection.execute(query)]
 
 
-def early_ones(connection: sa.Connection, now_us: int, limit: int, *, due_only: bool) -> list[Letter]:
-    """Return letters in state `early`, the longest untouched first.
+def early_ones(
+    connection: sa.Connection,
+    now_us: int,
+    limit: int,
+    *,
+    due_only: bool = False,
+    parents: Sequence[str] | None = None,
+) -> list[Letter]:
+    """Return letters in state `early`, the longest untouched first; of `parents` those that wait for their rows.
 
     Due is one whose last try is as long ago as a quarter of the time it has been waiting, at least a second, at most a
     minute: the waits grow by themselves and nothing has to be stored for it.
@@ -120,6 +127,8 @@ def early_ones(connection: sa.Connection, now_us: int, limit: int, *, due_only: 
         waited = now_us - table.c.last_failed_us
         grown = waited * 4 >= table.c.last_failed_us - table.c.first_failed_us
         query = query.where(waited >= 1_000_000, sa.or_(grown, waited >= 60_000_000))
+    if parents is not None:
+        query = query.where(table.c.table_name.in_(parents))
     query = query.order_by(table.c.last_failed_us, table.c.tx_id).limit(limit)
     return [_letter(row) for row in connection.execute(query)]
 

@@ -1,0 +1,194 @@
+"""Many whole txs in one commit; halves, down to the guilty one, where something is wrong."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay
+from tenacity.nap import sleep_using_event
+from tenacity.wait import wait_random_exponential
+
+from common.errors import ContentionError, EarlyError, OutageError, PoisonError, Reason
+from common.runtime.crash_points import CrashPoint, reach
+from common.runtime.node import Node
+from consumer.apply.allowed_ddl import AllowedDdl
+from consumer.apply.prepare import Prepared, Preparer
+from consumer.apply.rows import UnsealedError
+from consumer.apply.tx import GroupTransaction, Mode
+from consumer.incoming import Incoming, Outcome, Result
+from consumer.tables import Tables
+
+log = logging.getLogger(__name__)
+
+_MOST_BYTES = 32 * 1024 * 1024
+_TRIES_OF_A_GROUP = 4
+_PATIENCE_SECONDS = 30.0
+"""How long one tx is tried while others hold its rows; then everything waits as in an outage."""
+
+
+@dataclass(slots=True)
+class _Pace:
+    """The size of groups: smaller after rows were held by others, growing again with each that went through."""
+
+    most_changes: int
+    now: int
+
+    def shrink(self) -> None:
+        self.now = max(1, self.now // 4)
+
+    def grow(self) -> None:
+        self.now = min(self.most_changes, self.now * 2)
+
+
+class Applier:
+    """Applies whole txs to the node's database. Belongs to one thread."""
+
+    def __init__(self, node: Node, *, stop: threading.Event | None = None, ddl: AllowedDdl | None = None) -> None:
+        self._node = node
+        self._stop = stop or threading.Event()
+        self._tables = Tables(node)
+        self._preparer = Preparer(self._tables, node.config, ddl)
+        self._pace = _Pace(node.config.limits.group_changes, node.config.limits.group_changes)
+
+    def apply(self, txs: Sequence[Incoming], *, guarded: bool = False) -> list[Result]:
+        """Apply or set aside all of `txs`, in order; everything is committed when this returns.
+
+        Raises OutageError: what was committed before stays, trying all of it again does no harm. `guarded`: the txs
+        were noted in `rf_attempt`, take the notes away."""
+        self._tables.begin()
+        results = [result for group in self._groups(txs) for result in self._apply_group(group, guarded)]
+        _log(results)
+        return results
+
+    def try_out(self, tx: Incoming, look: Callable[[Result], None]) -> Result:
+        """Apply one tx, let `look` see the outcome before it is taken back again; nothing stays."""
+        self._tables.begin()
+        one = self._preparer.prepare(tx)
+        if one.error is not None:
+            return _failed_dry(one, one.error)
+        try:
+            self._committed([one], Mode(), rollback=look)
+        except _RolledBackError as done:
+            return done.result
+        except (PoisonError, EarlyError) as error:
+            return _failed_dry(one, error)
+        raise RuntimeError("a dry run was committed")
+
+    def _groups(self, txs: Iterable[Incoming]) -> Iterator[list[Prepared]]:
+        group: list[Prepared] = []
+        changes = size = 0
+        for tx in txs:
+            one = self._preparer.prepare(tx)
+            full = changes + tx.changes > self._pace.now or size + tx.size > _MOST_BYTES
+            if group and (full or one.alone or group[-1].alone):
+                yield group
+                group, changes, size = [], 0, 0
+            group.append(one)
+            changes, size = changes + tx.changes, size + tx.size
+        if group:
+            yield group
+
+    def _apply_group(self, group: list[Prepared], guarded: bool) -> list[Result]:
+        try:
+            results = self._any_way(group, guarded)
+        except (PoisonError, EarlyError) as error:
+            if self._tables.look_again():
+                log.info("tables_changed", extra={"error": str(error)})
+                return self._apply_group([self._preparer.prepare(one.incoming) for one in group], guarded)
+            if len(group) == 1:
+                return self._any_way([replace(group[0], error=error)], guarded)
+        except ContentionError as error:
+            self._pace.shrink()
+            if len(group) == 1:
+                raise OutageError(f"rows are held by others for {_PATIENCE_SECONDS:g} s: {error}") from error
+        else:
+            self._pace.grow()
+            self._after_ddl(group)
+            return results
+        half = len(group) // 2
+        return self._apply_group(group[:half], guarded) + self._apply_group(group[half:], guarded)
+
+    def _any_way(self, group: list[Prepared], guarded: bool) -> list[Result]:
+        """Commit a group; where unique values clash halfway, once more with all rows taken away first."""
+        try:
+            return self._committed(group, Mode(guarded=guarded))
+        except PoisonError as error:
+            if error.reason is not Reason.CONSTRAINT:
+                raise
+        return self._committed(group, Mode(replace=True, guarded=guarded))
+
+    def _committed(
+        self, group: list[Prepared], mode: Mode, rollback: Callable[[Result], None] | None = None
+    ) -> list[Result]:
+        patience = stop_after_delay(_PATIENCE_SECONDS) if len(group) == 1 else stop_after_attempt(_TRIES_OF_A_GROUP)
+        retrying = Retrying(
+            retry=retry_if_exception_type(ContentionError),
+            wait=wait_random_exponential(multiplier=0.005, max=0.5),
+            stop=patience,
+            before_sleep=self._seal_if_asked,
+            sleep=sleep_using_event(self._stop),
+            reraise=True,
+        )
+        results: list[Result] = retrying(self._transaction, group, mode, rollback)
+        reach(CrashPoint.AFTER_COMMIT)
+        return results
+
+    def _transaction(
+        self, group: list[Prepared], mode: Mode, rollback: Callable[[Result], None] | None
+    ) -> list[Result]:
+        with self._node.database.apply_session() as session:
+            results = GroupTransaction(self._node, self._preparer, session, mode).run(group)
+            if rollback is not None:
+                rollback(results[0])
+                raise _RolledBackError(results[0])
+        return results
+
+    def _seal_if_asked(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.debug("rows_held", extra={"attempt": state.attempt_number, "error": str(error)})
+        if isinstance(error, UnsealedError):
+            self._seal()
+
+    def _seal(self) -> None:
+        sealer = self._node.database.sealer(self._node.facts)
+        try:
+            while sealer.seal().more:
+                pass
+        except ContentionError as error:
+            log.debug("seal_held", extra={"error": str(error)})
+
+    def _after_ddl(self, group: Sequence[Prepared]) -> None:
+        """Capture tables that an import has made or changed, before anybody writes to them."""
+        if any(one.statements for one in group):
+            self._tables.begin()
+            self._tables.look_again()
+            self._node.database.capture().install(list(self._tables.shapes().values()))
+
+
+class _RolledBackError(Exception):
+    """Ends a dry run: everything is taken back."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__("dry run")
+        self.result = result
+
+
+def _failed_dry(one: Prepared, error: PoisonError | EarlyError) -> Result:
+    outcome = Outcome.EARLY if isinstance(error, EarlyError) else Outcome.DEAD
+    return Result(one.incoming, outcome, error=str(error), sha256=one.sha256)
+
+
+def _log(results: Sequence[Result]) -> None:
+    for result in results:
+        incoming = result.incoming
+        fields = {"tx_id": incoming.tx_id, "source_node": incoming.source_node, "origin": incoming.origin}
+        if incoming.header is not None:
+            fields["lsn"] = str(incoming.header.to_lsn)
+        if result.outcome.set_aside:
+            reason = result.reason.value if result.reason else None
+            log.warning("tx_set_aside", extra=fields | {"reason": reason, "error": result.error})
+        elif result.counts.missing_total:
+            log.warning("rows_missing", extra=fields | {"rows": result.counts.missing})
+        else:
+            log.debug("tx_" + result.outcome.value, extra=fields)

@@ -1,0 +1,177 @@
+"""One database transaction: the rows of one or many whole txs, and everything that is kept beside them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from common.errors import EarlyError, PoisonError, Reason
+from common.ports.dialect import ApplySession
+from common.runtime.crash_points import CrashPoint, reach
+from common.runtime.node import Node
+from consumer import watermark
+from consumer.apply.large import LargeTx
+from consumer.apply.ledger import Ledger
+from consumer.apply.prepare import Prepared, Preparer
+from consumer.apply.rows import Entry, apply_rows, check
+from consumer.conflict.record import record
+from consumer.dead_letters.states import LetterState
+from consumer.dead_letters.table_store import bytes_id
+from consumer.dedup import BROKEN_REASONS, NOTHING, Facts, Known, Standing, TxKey, look_up, stand
+from consumer.failures import reason_of
+from consumer.incoming import Counts, Outcome, Result
+from consumer.watermark import Mark, SourceKey
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How a transaction goes about its txs."""
+
+    replace: bool = False
+    """Delete all rows first, then insert: for unique values that change places."""
+    guarded: bool = False
+    """The txs were noted in `rf_attempt`."""
+
+
+class GroupTransaction:
+    """Applies prepared txs within one session. One object a transaction."""
+
+    def __init__(self, node: Node, preparer: Preparer, session: ApplySession, mode: Mode) -> None:
+        self._node = node
+        self._preparer = preparer
+        self._session = session
+        self._mode = mode
+        self._now_us = node.clock.now_us()
+
+    def run(self, group: Sequence[Prepared]) -> list[Result]:
+        """Write everything; the caller commits. Raises PoisonError, EarlyError, ContentionError: then roll back."""
+        connection = self._session.connection
+        marks = watermark.lock(connection, [key for one in group if (key := _source_key(one))], self._now_us)
+        known = look_up(connection, [one.incoming.key for one in group])
+        results = self._decide(group, known, marks)
+        self._apply(group, results)
+        reach(CrashPoint.ROWS_WRITTEN)
+        ledger = Ledger(connection, self._node.config, self._now_us)
+        ledger.write(results, known, marks, guarded=self._mode.guarded)
+        reach(CrashPoint.BEFORE_COMMIT)
+        return results
+
+    def _decide(
+        self, group: Sequence[Prepared], known: Mapping[TxKey, Known], marks: Mapping[SourceKey, Mark]
+    ) -> list[Result]:
+        taken: dict[TxKey, Known] = {}
+        results = []
+        for one in group:
+            key = one.incoming.key
+            source_key = _source_key(one)
+            mark = marks[source_key] if source_key else None
+            result = self._judge(one, taken.get(key) or known.get(key, NOTHING), mark)
+            if result.outcome is Outcome.APPLIED:
+                taken[key] = Known(applied_sha256=one.sha256)
+            results.append(result)
+        return results
+
+    def _judge(self, one: Prepared, known: Known, mark: Mark | None) -> Result:
+        if one.error is not None:
+            return self._judge_failed(one, one.error, known, mark)
+        standing = _standing(one, known, mark)
+        match standing:
+            case Standing.NEW:
+                return Result(one.incoming, Outcome.APPLIED, Counts(), sha256=one.sha256)
+            case Standing.DUPLICATE | Standing.HELD:
+                return Result(one.incoming, Outcome.DUPLICATE, sha256=one.sha256)
+            case Standing.FORKED:
+                text = "below the watermark and younger than what was taken there: its node was rewound"
+                return Result(one.incoming, Outcome.FORKED, reason=Reason.FORKED, error=text, sha256=one.sha256)
+            case Standing.ALTERED:
+                return _altered(one, known)
+
+    def _judge_failed(self, one: Prepared, error: PoisonError | EarlyError, known: Known, mark: Mark | None) -> Result:
+        reason = reason_of(error)
+        if reason in BROKEN_REASONS and _is_better_known(one, known, mark):
+            return Result(one.incoming, Outcome.DUPLICATE, error=str(error), sha256=one.sha256)
+        if reason not in BROKEN_REASONS and not one.incoming.replayed_by and one.incoming.header is not None:
+            standing = _standing(one, known, mark)
+            if standing in (Standing.DUPLICATE, Standing.HELD):
+                return Result(one.incoming, Outcome.DUPLICATE, sha256=one.sha256)
+            if standing is Standing.ALTERED:
+                return _altered(one, known)
+        one = _own_name_if_taken(one, known)
+        outcome = Outcome.EARLY if isinstance(error, EarlyError) and not self._is_overdue(known) else Outcome.DEAD
+        if known.letter is not None and known.letter.state is LetterState.FORKED:
+            outcome = Outcome.FORKED
+        table = error.table if isinstance(error, PoisonError) else None
+        return Result(one.incoming, outcome, Counts(), reason, str(error), table, one.sha256)
+
+    def _is_overdue(self, known: Known) -> bool:
+        if known.letter is None or known.letter.state is not LetterState.EARLY:
+            return False
+        waited_us = self._now_us - known.letter.first_failed_us
+        return waited_us > self._node.config.limits.early_seconds * 1_000_000
+
+    def _apply(self, group: Sequence[Prepared], results: list[Result]) -> None:
+        entries: list[Entry] = []
+        for place, (one, result) in enumerate(zip(group, results, strict=True)):
+            if result.outcome is not Outcome.APPLIED:
+                continue
+            if one.incoming.in_parts:
+                results[place] = replace(result, counts=self._apply_large(one))
+            elif one.statements:
+                self._run_ddl(one)
+            else:
+                source = one.incoming.source_node
+                entries += [Entry(item.change, item.use, source, result.counts) for item in one.checked]
+        if entries:
+            policy_for = self._node.config.tables.policy_for
+            written = apply_rows(self._session, entries, policy_for, replace=self._mode.replace)
+            check(self._session, written.writes, references=self._node.config.tables.foreign_keys == "check")
+            record(self._session.connection, written.conflicts, self._now_us)
+
+    def _apply_large(self, one: Prepared) -> Counts:
+        header = one.incoming.header
+        if header is None:
+            raise TypeError("stored parts have a header")
+        large = LargeTx(self._session, one.incoming, header, self._node.config)
+        return large.apply(self._preparer.checker, self._now_us, replace=self._mode.replace)
+
+    def _run_ddl(self, one: Prepared) -> None:
+        for statement in one.statements:
+            self._session.connection.exec_driver_sql(statement)
+
+
+def _source_key(one: Prepared) -> SourceKey | None:
+    header = one.incoming.header
+    return (header.source_node, header.incarnation) if header is not None else None
+
+
+def _standing(one: Prepared, known: Known, mark: Mark | None) -> Standing:
+    header = one.incoming.header
+    if header is None:
+        return Standing.NEW
+    if one.incoming.replayed_by:
+        return Standing.NEW if known.applied_sha256 != one.sha256 else Standing.DUPLICATE
+    return stand(Facts(header.tx_id, header.to_lsn, one.sha256), known, mark)
+
+
+def _is_better_known(one: Prepared, known: Known, mark: Mark | None) -> bool:
+    """Tell whether the tx was applied, decided on, or kept whole before this damaged copy came."""
+    if known.applied_sha256 is not None:
+        return True
+    if known.letter is not None:
+        return not known.letter.state.is_open or known.letter.reason not in BROKEN_REASONS
+    header = one.incoming.header
+    return header is not None and mark is not None and header.to_lsn <= mark.last_lsn
+
+
+def _altered(one: Prepared, known: Known) -> Result:
+    text = f"{one.incoming.tx_id} is known here with another content"
+    one = _own_name_if_taken(one, known)
+    return Result(one.incoming, Outcome.DEAD, reason=Reason.CONTENT, error=text, sha256=one.sha256)
+
+
+def _own_name_if_taken(one: Prepared, known: Known) -> Prepared:
+    """Return `one` under a name made from its bytes, where a letter with another content has its own."""
+    raw = one.incoming.raw
+    if known.letter is None or raw is None or known.letter.sha256 == one.sha256 or one.incoming.replayed_by:
+        return one
+    if known.letter.reason in BROKEN_REASONS:
+        return one
+    return replace(one, incoming=replace(one.incoming, tx_id=bytes_id(raw), header=None))

@@ -1,0 +1,82 @@
+"""Keeps the broker's copies of dead letters in step with the table: after the commit, before the acknowledgement."""
+
+from collections.abc import Callable, Iterator
+
+import sqlalchemy as sa
+
+from common.clock import to_iso
+from common.ports.dead_letters import DeadLetter, DeadLetterMirror
+from common.runtime.crash_points import CrashPoint, reach
+from common.runtime.node import Node
+from consumer.dead_letters.table_store import Letter, body_of, mark_copied, settled_with_copy, uncopied
+from consumer.inbox import stored_batches
+from consumer.statements import transaction
+
+_PAGE = 100
+PageQuery = Callable[[sa.Connection, int], list[Letter]]
+
+
+class BrokerCopies:
+    """Publishes and removes copies. Every step may be repeated: a copy too many does no harm."""
+
+    def __init__(self, node: Node, mirror: DeadLetterMirror) -> None:
+        self._node = node
+        self._mirror = mirror
+
+    def publish_missing(self) -> int:
+        """Publish every dead letter that has no copy yet; return how many. Raises OutageError."""
+        count = 0
+        while letters := self._page(uncopied):
+            for letter in letters:
+                with transaction(self._node.database) as connection:
+                    for copy in _copies(connection, letter):
+                        self._mirror.publish(copy)
+                reach(CrashPoint.LETTER_COPIED)
+                self._note(letter, copied=True)
+                count += 1
+        return count
+
+    def remove_settled(self) -> int:
+        """Take off the copies of letters that were replayed or discarded; return how many letters. Raises OutageError."""
+        count = 0
+        while letters := self._page(settled_with_copy):
+            self._mirror.remove([letter.tx_id for letter in letters])
+            for letter in letters:
+                self._note(letter, copied=False)
+            count += len(letters)
+        return count
+
+    def read_all(self) -> list[DeadLetter]:
+        """Return what the broker has. Raises OutageError."""
+        return list(self._mirror.read_all())
+
+    def close(self) -> None:
+        """Give back the mirror's connection."""
+        self._mirror.close()
+
+    def _page(self, query: PageQuery) -> list[Letter]:
+        with transaction(self._node.database) as connection:
+            return query(connection, _PAGE)
+
+    def _note(self, letter: Letter, *, copied: bool) -> None:
+        with transaction(self._node.database) as connection:
+            mark_copied(connection, [(letter.source_node, letter.tx_id)], copied=copied)
+
+
+def _copies(connection: sa.Connection, letter: Letter) -> Iterator[DeadLetter]:
+    key = letter.source_node, letter.tx_id
+    body = body_of(connection, *key)
+    bodies = iter([body]) if body is not None else stored_batches(connection, key)
+    for part, one in enumerate(bodies, start=1):
+        yield DeadLetter(
+            tx_id=letter.tx_id,
+            body=one,
+            reason=letter.reason,
+            error=letter.error,
+            source_node=letter.source_node,
+            attempts=letter.attempts,
+            first_failure=to_iso(letter.first_failed_us),
+            last_failure=to_iso(letter.last_failed_us),
+            origin=letter.origin,
+            extra={"part": part, "parts": letter.parts},
+        )

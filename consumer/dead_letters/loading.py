@@ -1,0 +1,41 @@
+"""From a dead letter back to a tx that can be applied."""
+
+import sqlalchemy as sa
+
+from common.errors import PoisonError, Reason
+from common.wire.decode import Broken, read_body
+from common.wire.records import Part
+from consumer.arrivals import whole
+from consumer.dead_letters.table_store import Letter, body_of
+from consumer.inbox import has_parts, stored_tx
+from consumer.incoming import Incoming
+
+
+def load(connection: sa.Connection, letter: Letter, replayed_by: str | None = None) -> Incoming:
+    """Return the tx of a letter. What can't be read comes back with its `error`."""
+    key = letter.source_node, letter.tx_id
+    body = body_of(connection, *key)
+    if body is None:
+        if has_parts(connection, key):
+            return stored_tx(connection, key, letter.origin, replayed_by)
+        gone = PoisonError(Reason.FORMAT, "the letter's bytes are gone")
+        return Incoming(*key, letter.origin, None, b"", error=gone, replayed_by=replayed_by)
+    return from_bytes(body, key, letter.origin, replayed_by)
+
+
+def from_bytes(body: bytes, key: tuple[str, str], origin: str, replayed_by: str | None = None) -> Incoming:
+    """Return the one batch in `body`, under the letter's own name where the batch can't be believed."""
+    items = read_body(body)
+    match items:
+        case [Part() as part] if part.header.parts == 1:
+            return whole(part, origin, replayed_by)
+        case [Part() as part]:
+            error = PoisonError(Reason.CONTENT, f"part {part.header.part} of {part.header.parts} alone is no tx")
+        case [Broken() as broken, *_]:
+            error = broken.error
+        case _:
+            error = PoisonError(Reason.FORMAT, "holds no batch, or several")
+    header = items[0].header if items else None
+    if header is not None and (header.source_node, header.tx_id) != key:
+        header = None
+    return Incoming(*key, origin, header, body, error=error, replayed_by=replayed_by)

@@ -1,0 +1,77 @@
+"""Tries again what was set aside for a reason that time or `migrate` may mend."""
+
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+
+from common.errors import PoisonError, Reason
+from common.runtime.node import Node
+from consumer.apply.group import Applier
+from consumer.apply.prepare import Preparer
+from consumer.dead_letters.loading import load
+from consumer.dead_letters.states import LetterState
+from consumer.dead_letters.table_store import Letter, Selection, early_ones, find
+from consumer.incoming import Incoming, Outcome, Result
+from consumer.statements import transaction
+from consumer.tables import Tables
+
+_A_ROUND = 50
+_SHAPES = (Reason.UNKNOWN_TABLE, Reason.UNKNOWN_COLUMN)
+
+
+class EarlyRetries:
+    """Applies early dead letters again, one by one, a bounded number a round."""
+
+    def __init__(self, node: Node, applier: Applier) -> None:
+        self._node = node
+        self._applier = applier
+
+    def after(self, results: Sequence[Result]) -> list[Result]:
+        """Try those that wait for rows of a table which `results` wrote to."""
+        tables = {name for r in results if r.outcome is Outcome.APPLIED and r.incoming.header
+                  for name in r.incoming.header.tables}  # fmt: skip
+        if not tables:
+            return []
+        return self._try(lambda connection: early_ones(connection, self._now_us, _A_ROUND, parents=sorted(tables)))
+
+    def due(self) -> list[Result]:
+        """Try those whose wait is over."""
+        return self._try(lambda connection: early_ones(connection, self._now_us, _A_ROUND, due_only=True))
+
+    def all_of_them(self) -> list[Result]:
+        """Try every one, and again while one that got through may have brought another's parent."""
+        last: dict[tuple[str, str], Result] = {}
+        progress = True
+        while progress:
+            results = self._try(lambda connection: find(connection, Selection(state=LetterState.EARLY)))
+            last |= {result.incoming.key: result for result in results}
+            progress = any(result.outcome is Outcome.APPLIED for result in results)
+        return list(last.values())
+
+    @property
+    def _now_us(self) -> int:
+        return self._node.clock.now_us()
+
+    def _try(self, choose: Callable[[sa.Connection], list[Letter]]) -> list[Result]:
+        with transaction(self._node.database) as connection:
+            letters = choose(connection)
+        return [result for letter in letters for result in self._applier.apply([self._load(letter)])]
+
+    def _load(self, letter: Letter) -> Incoming:
+        with transaction(self._node.database) as connection:
+            return load(connection, letter)
+
+
+def retry_unknown(node: Node) -> list[Result]:
+    """Try again what was set aside for an unknown table or column, where it fits now; after `migrate`."""
+    applier, preparer = Applier(node), Preparer(Tables(node), node.config)
+    with transaction(node.database) as connection:
+        found = [letter for reason in _SHAPES for letter in find(connection, Selection(reason=reason.value))]
+    results: list[Result] = []
+    for letter in found:
+        with transaction(node.database) as connection:
+            tx = load(connection, letter)
+        error = preparer.prepare(tx).error
+        if not (isinstance(error, PoisonError) and error.reason in _SHAPES):
+            results += applier.apply([tx])
+    return results

@@ -1,0 +1,220 @@
+"""The loop: a source gives deliveries, their txs are committed as rows or as dead letters, only then acknowledged."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from common.errors import ContentionError, OutageError, PoisonError, Reason
+from common.ports.source import Delivery, Source
+from common.runtime.node import Node
+from consumer.apply.group import Applier
+from consumer.arrivals import UNKNOWN_SENDER, Arrivals
+from consumer.attempts import MOST_ATTEMPTS, Attempts
+from consumer.dead_letters.copies import BrokerCopies
+from consumer.dead_letters.table_store import bytes_id
+from consumer.early import EarlyRetries
+from consumer.inbox import Inbox
+from consumer.incoming import Incoming, Result
+
+log = logging.getLogger(__name__)
+
+_MOST_DELIVERIES = 500
+_MOST_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Round:
+    """Deliveries whose txs are not committed yet, and these txs."""
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    txs: list[Incoming] = field(default_factory=list)
+    bytes: int = 0
+    changes: int = 0
+
+    def add(self, delivery: Delivery, txs: Sequence[Incoming]) -> None:
+        self.deliveries.append(delivery)
+        self.txs += txs
+        self.bytes += sum(tx.size for tx in txs)
+        self.changes += sum(tx.changes for tx in txs)
+
+
+class Intake:
+    """Applies what one source gives. A service of `run`; one thread steps and closes it."""
+
+    def __init__(
+        self,
+        node: Node,
+        name: str,
+        open_source: Callable[[], Source],
+        copies: BrokerCopies | None,
+        stop: threading.Event,
+    ) -> None:
+        self._node = node
+        self._source_name = name
+        self._open_source = open_source
+        self._copies = copies
+        self._source: Source | None = None
+        self._applier = Applier(node, stop=stop)
+        self._inbox = Inbox(node)
+        self._arrivals = Arrivals(node, self._inbox)
+        self._attempts = Attempts(node)
+        self._early = EarlyRetries(node, self._applier)
+        self._unacknowledged: list[Delivery] = []
+        self._begun = False
+        self._wary = False
+        self._copies_due = copies is not None
+        self._set_aside = 0
+
+    @property
+    def name(self) -> str:
+        """What logs and the supervisor call it."""
+        return f"intake-{self._source_name}"
+
+    @property
+    def set_aside(self) -> int:
+        """How many txs this service set aside or left waiting."""
+        return self._set_aside
+
+    def step(self, idle_seconds: float) -> bool:
+        """Take what has come, commit it, acknowledge it; True when there was something."""
+        try:
+            return self._step(idle_seconds)
+        except (OutageError, ContentionError):
+            self._let_go(failed=False)
+            raise
+        except Exception:
+            # Nobody foresaw it: what was in hand is tried again with care, and counted.
+            self._attempts.crashed()
+            self._wary = True
+            self._let_go(failed=True)
+            raise
+
+    def wake(self) -> None:
+        """A step waits for its source at most its idle seconds; nothing to end earlier."""
+
+    def close(self) -> None:
+        """Close the source. What is not acknowledged comes again."""
+        self._let_go(failed=False)
+        if self._begun:
+            self._begun = False
+            with suppress(OutageError, ContentionError):
+                # A note that stays costs the next start one careful round.
+                self._attempts.mark_idle(self._source_name)
+        if self._copies is not None:
+            self._copies.close()
+
+    def _step(self, idle_seconds: float) -> bool:
+        worked = self._begin()
+        source = self._source = self._source or self._open_source()
+        deliveries = source.receive(_MOST_DELIVERIES, idle_seconds)
+        self._unacknowledged = list(deliveries)
+        for one in self._rounds(deliveries):
+            self._finish(source, one)
+            worked = True
+        if deliveries:
+            self._wary = False
+        return self._settle(self._early.due()) or worked
+
+    def _begin(self) -> bool:
+        """Before the first round of a process: see how the last one ended, and take up what it left."""
+        if self._begun:
+            return False
+        self._wary = self._attempts.mark_busy(self._source_name) or self._wary
+        self._begun = True
+        if self._wary:
+            log.warning("intake_was_killed", extra={"source": self._source_name})
+        return self._settle(self._apply(self._inbox.complete_ones(), guarded=self._wary))
+
+    def _rounds(self, deliveries: Sequence[Delivery]) -> Iterator[_Round]:
+        """Cut deliveries into what is applied and acknowledged together."""
+        current = _Round()
+        for delivery in deliveries:
+            current.add(delivery, self._read(delivery))
+            if current.bytes >= _MOST_BYTES or current.changes >= self._node.config.limits.group_changes:
+                yield current
+                current = _Round()
+        if current.deliveries:
+            yield current
+
+    def _read(self, delivery: Delivery) -> list[Incoming]:
+        if not self._is_suspect(delivery):
+            return list(self._arrivals.read(delivery))
+        key = delivery.source_node or UNKNOWN_SENDER, bytes_id(delivery.body)
+        attempt = self._attempts.begin([key])[key]
+        if attempt > MOST_ATTEMPTS:
+            return [_crashing(Incoming(*key, delivery.origin, None, delivery.body))]
+        found = list(self._arrivals.read(delivery))
+        self._attempts.end_now([key])
+        return found
+
+    def _is_suspect(self, delivery: Delivery) -> bool:
+        return self._wary or delivery.redelivered or delivery.attempts > 0
+
+    def _finish(self, source: Source, one: _Round) -> None:
+        guarded = any(self._is_suspect(delivery) for delivery in one.deliveries)
+        results = self._apply(one.txs, guarded=guarded)
+        self._settle(results)
+        self._settle(self._early.after(results))
+        source.ack(one.deliveries)
+        done = {id(delivery) for delivery in one.deliveries}
+        self._unacknowledged = [delivery for delivery in self._unacknowledged if id(delivery) not in done]
+
+    def _apply(self, txs: Sequence[Incoming], *, guarded: bool) -> list[Result]:
+        if not txs:
+            return []
+        if not guarded:
+            return self._applier.apply(txs)
+        results: list[Result] = []
+        counts = self._attempts.begin([tx.key for tx in txs])
+        for run in _runs(txs, lambda tx: counts[tx.key] == 1):
+            careful = [_crashing(tx) if counts[tx.key] > MOST_ATTEMPTS else tx for tx in run]
+            results += self._applier.apply(careful, guarded=True)
+            self._attempts.ended([tx.key for tx in run])
+        return results
+
+    def _settle(self, results: Sequence[Result]) -> bool:
+        """Count what was set aside and see to the broker's copies; True when something was applied."""
+        aside = sum(result.outcome.set_aside for result in results)
+        self._set_aside += aside
+        if self._copies is not None and (aside or self._copies_due):
+            self._copies_due = True
+            self._copies.publish_missing()
+            self._copies.remove_settled()
+            self._copies_due = False
+        return any(not result.outcome.set_aside for result in results)
+
+    def _let_go(self, *, failed: bool) -> None:
+        """Give back what is not acknowledged and close the source; the next step opens it anew."""
+        source, self._source = self._source, None
+        deliveries, self._unacknowledged = self._unacknowledged, []
+        if source is None:
+            return
+        try:
+            if deliveries:
+                source.give_back(deliveries, failed=failed)
+        except OutageError as error:
+            log.debug("give_back_failed", extra={"source": self._source_name, "error": str(error)})
+        finally:
+            source.close()
+
+
+def _runs(txs: Sequence[Incoming], together: Callable[[Incoming], bool]) -> Iterator[list[Incoming]]:
+    """Cut `txs` so that neighbours for which `together` holds stay together, and every other one is alone."""
+    run: list[Incoming] = []
+    for tx in txs:
+        if together(tx):
+            run.append(tx)
+            continue
+        if run:
+            yield run
+        yield [tx]
+        run = []
+    if run:
+        yield run
+
+
+def _crashing(tx: Incoming) -> Incoming:
+    text = f"began {MOST_ATTEMPTS} times and ended the process each time"
+    return replace(tx, error=PoisonError(Reason.CRASH, text))
