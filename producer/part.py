@@ -9,6 +9,7 @@ import click
 from common.ports.part import Service
 from common.runtime.node import Node
 from common.runtime.transports import sink_factories
+from producer.cleaning import DirectoryCleaning
 from producer.commands import export_change_log, push
 from producer.cursors import Cursors
 from producer.log import NodeLogs
@@ -27,12 +28,17 @@ class ProducerPart:
         return [export_change_log, push]
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
-        """Build the sealer, and a relay for each sink. Raises ConfigError when the changes would go nowhere."""
+        """Build the sealer, a relay for each sink, and the housekeeping.
+
+        Raises ConfigError when the changes would go nowhere."""
         logs, cursors = NodeLogs(node.database, node.facts), Cursors(node.database, node.clock)
         sizes = Sizes(node.config.limits.max_batch_bytes, node.config.limits.message_bytes)
         sinks = sink_factories(node)
         relays = [Relay(name, open_sink, logs, cursors, sizes, stop) for name, open_sink in sinks.items()]
-        return [SealerService(node, [relay.wake for relay in relays], stop), *relays]
+        services: list[Service] = [SealerService(node, [relay.wake for relay in relays], stop), *relays]
+        if node.config.directory is not None:
+            services.append(DirectoryCleaning(node, node.config.directory))
+        return services
 
     def status(self, node: Node) -> Mapping[str, Any]:
         return producer_status(node)
