@@ -73,7 +73,7 @@ def export(node: Node, request: Request, host: Host) -> Export:
         if request.out == STDOUT:
             return _to_stream(node, found, sys.stdout.buffer, progress)
         if request.out.endswith("/") or Path(request.out).is_dir():
-            return _to_folder(node, found, Path(request.out), progress)
+            return _to_folder(node, found, Path(request.out).resolve(), progress)
         return _to_file(node, found, checked_file(Path(request.out)), progress)
 
 
