@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pika
 import pytest
 
 from common.errors import OutageError
@@ -95,10 +96,27 @@ def test_a_long_error_still_fits_into_the_headers(rabbitmq_url: str) -> None:
     with source(configured):
         pass
     dead_letters = RabbitDeadLetters(configured)
-    dead_letters.publish(DeadLetter("tx-1", b"x", "format", error="ä" * 500_000))
+    long = "ä" * 500_000
+    dead_letters.publish(DeadLetter("tx-1", b"x", "format", error=long, source_node=long))
     dead_letters.close()
     [found] = dead_letters.read_all()
-    assert found.error == "ä" * 2_000
+    assert found.error == found.source_node == "ä" * 2_000
+
+
+def test_a_strangers_headers_cannot_break_a_retry(rabbitmq_url: str) -> None:
+    configured = settings(rabbitmq_url, "store-2")
+    dead_letters = RabbitDeadLetters(configured)
+    with source(configured) as consumer:
+        with raw_channel(rabbitmq_url) as channel:
+            headers = {"source_node": "x" * 60_000, "more": "y" * 60_000, "deep": {"a": [1, None, {"b": 2}]}}
+            properties = pika.BasicProperties(headers=headers)
+            channel.basic_publish("rowferry.changes", "default.x", b"body", properties)
+        [one] = receive(consumer, 1)
+        dead_letters.retry_later(one.body, one, 0.1)
+        consumer.ack([one])
+        [again] = receive(consumer, 1)
+        assert (again.body, again.source_node) == (b"body", "x" * 2_000)
+    dead_letters.close()
 
 
 def test_without_the_queue_it_is_an_outage_and_the_next_call_connects_anew(rabbitmq_url: str) -> None:

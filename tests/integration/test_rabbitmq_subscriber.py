@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pika
@@ -215,6 +218,58 @@ def test_messages_of_strangers_are_handed_on_with_what_is_wrong(any_url: str) ->
         assert ["source_node" in str(one.headers["rowferry_identity_error"]) for one in got] == [True, True, False]
         assert [one.attempts for one in got] == [0] * 3
         assert "rowferry_retry_of_verified" not in got[2].headers
+
+
+def _nested_tables(depth: int) -> bytes:
+    table = b""
+    for _ in range(depth):
+        table = b"\x01aF" + struct.pack(">I", len(table)) + table
+    return table
+
+
+@contextmanager
+def _raw_headers(monkeypatch: pytest.MonkeyPatch, table: bytes) -> Iterator[None]:
+    """Have pika send `table` as the headers of messages, whatever it holds."""
+
+    def encode(pieces: list[bytes], _table: object) -> int:
+        pieces.append(struct.pack(">I", len(table)) + table)
+        return 4 + len(table)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pika.data.encode_table", encode)
+        yield
+
+
+@pytest.mark.containers
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param(b"\x01tT" + b"\xff" * 8, id="a date after all dates"),
+        pytest.param(_nested_tables(2_000), id="tables in tables"),
+        pytest.param(b"\x01\xfft\x01", id="a name that is not UTF-8"),
+    ],
+)
+def test_headers_that_cannot_be_read_stop_nothing(
+    any_url: str, table: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with source(settings(any_url, "store-2", verify_user=True)) as consumer:
+        with raw_channel(any_url) as channel, _raw_headers(monkeypatch, table):
+            properties = pika.BasicProperties(headers={"x": 1})
+            channel.basic_publish("rowferry.changes", "default.store-1", b"bad", properties)
+        publish(settings(any_url), 1)
+        bad, good = receive(consumer, 2)
+        assert (bad.body, good.body) == (b"bad", b"body 1\n")
+        assert "source_node" in str(bad.headers["rowferry_identity_error"])
+        consumer.ack([bad, good])
+
+
+def test_names_that_are_not_text_stop_nothing(rabbitmq_url: str) -> None:
+    with source(settings(rabbitmq_url, "store-2")) as consumer:
+        with raw_channel(rabbitmq_url) as channel:
+            properties = pika.BasicProperties(content_encoding=b"\xff", message_id=b"\xfe")
+            channel.basic_publish("rowferry.changes", "default.ctl.store-2", b"x", properties)
+        [got] = receive(consumer, 1)
+        assert (got.content_encoding, got.headers["rowferry_message_id"]) == (r"b'\xff'", r"b'\xfe'")
 
 
 def test_connections_are_named_after_node_and_role(rabbitmq: RabbitServer, rabbitmq_url: str) -> None:

@@ -103,5 +103,5 @@ def test_a_certificate_for_another_name_is_refused(behind_tls: RabbitSettings, c
     other_name = replace(
         behind_tls, url=behind_tls.url.replace("@127.0.0.1", "@localhost"), tls_ca_file=str(certificate[0])
     )
-    with pytest.raises(OutageError, match="certificate is not trusted.*localhost"):
+    with pytest.raises(OutageError, match=r"certificate is not trusted.*localhost"):
         open_sink(other_name)

@@ -12,6 +12,7 @@ from pika.adapters.select_connection import IOLoop
 from common.errors import OutageError, RowferryError
 from common.transports.rabbitmq.connection import parameters, place, translate
 from common.transports.rabbitmq.settings import RabbitSettings
+from common.transports.rabbitmq.unreadable import tolerate_unreadable_headers
 
 _logger = logging.getLogger(__name__)
 _GRACE_SECONDS = 2.0
@@ -75,6 +76,7 @@ class ChannelThread:
             on_close_callback=self._gone,
             custom_ioloop=self._loop,
         )
+        tolerate_unreadable_headers(self._connection)
         try:
             self._loop.start()
         except Exception:

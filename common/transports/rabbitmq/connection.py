@@ -44,7 +44,8 @@ def parameters(settings: RabbitSettings, role: str) -> pika.URLParameters:
     # One attempt: who calls retries with backoff, and needs to see the failure to fall back on files.
     made.connection_attempts = 1
     made.socket_timeout = settings.connect_timeout_seconds
-    made.stack_timeout = settings.connect_timeout_seconds + 5
+    # TCP, TLS and the handshake together: a node that is told to stop meanwhile has ten seconds.
+    made.stack_timeout = settings.connect_timeout_seconds + 3
     return made
 
 

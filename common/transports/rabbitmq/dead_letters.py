@@ -14,15 +14,13 @@ from common.transports.rabbitmq.messages import (
     CONTENT_TYPE,
     PERSISTENT,
     Outgoing,
+    clipped,
     plain_headers,
     retry_properties,
     text_or_none,
 )
 from common.transports.rabbitmq.settings import RabbitSettings
 from common.transports.rabbitmq.topology import DEAD, RETRY, dead_queue
-
-_MOST_ERROR_CHARACTERS = 2_000
-"""All headers of a message must fit one AMQP frame (128 KiB)."""
 
 
 class RabbitDeadLetters:
@@ -113,7 +111,7 @@ def _dead_properties(dead_letter: DeadLetter, user_id: str) -> Any:
     headers = {
         **dead_letter.extra,
         "reason": dead_letter.reason,
-        "error": dead_letter.error[:_MOST_ERROR_CHARACTERS],
+        "error": dead_letter.error,
         "attempts": dead_letter.attempts,
         "first_failure": dead_letter.first_failure,
         "last_failure": dead_letter.last_failure,
@@ -127,7 +125,7 @@ def _dead_properties(dead_letter: DeadLetter, user_id: str) -> Any:
         delivery_mode=PERSISTENT,
         message_id=dead_letter.tx_id,
         user_id=user_id,
-        headers={key: value for key, value in headers.items() if value is not None},
+        headers={key: clipped(value) for key, value in headers.items() if value is not None},
     )
 
 

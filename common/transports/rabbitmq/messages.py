@@ -25,6 +25,9 @@ RETRIES = "rowferry_retries"
 RETRY_OF_VERIFIED = "rowferry_retry_of_verified"
 RETRY_ORIGIN = "rowferry_retry_origin"
 
+_WIRE_HEADERS = ("source_node", "from_lsn", "to_lsn", "incarnation", "txs")
+_MOST_CHARACTERS = 2_000
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -78,7 +81,9 @@ def retry_properties(origin: Delivery, *, user_id: str, encoding: str | None, de
 
     The user is now this node's own, so what was known about the sender goes along in headers that only this node's
     user can have sent."""
-    kept = {key: value for key, value in origin.headers.items() if not key.startswith(("x-", OWN_PREFIX))}
+    # Nothing else: a stranger's headers may fill a frame already, and ours would break it.
+    known = {name: origin.headers.get(name) for name in _WIRE_HEADERS}
+    kept = {name: clipped(value) for name, value in known.items() if isinstance(value, str | int)}
     kept[RETRIES] = _count(origin.headers.get(RETRIES)) + 1
     kept[RETRY_OF_VERIFIED] = origin.verified
     kept[RETRY_ORIGIN] = origin.origin
@@ -107,16 +112,16 @@ def delivery(
     headers = sent if retried else {key: value for key, value in sent.items() if not key.startswith(OWN_PREFIX)}
     problem = None
     if settings.verify_user:
-        problem = _retry_problem(sent) if retried else identity_problem(method.routing_key, properties, settings)
+        problem = _retry_problem(sent) if retried else identity_problem(_text(method.routing_key), properties, settings)
     if problem:
         headers[IDENTITY_ERROR] = problem
-    headers[ROUTING_KEY] = method.routing_key
-    headers[MESSAGE_ID] = properties.message_id
+    headers[ROUTING_KEY] = _text(method.routing_key)
+    headers[MESSAGE_ID] = _text(properties.message_id)
     return Delivery(
         body=body,
         origin=node_queue(settings.node_id),
         token=token,
-        content_encoding=properties.content_encoding,
+        content_encoding=_text(properties.content_encoding) or None,
         source_node=source_of(properties),
         verified=settings.verify_user and problem is None,
         redelivered=bool(method.redelivered),
@@ -146,14 +151,26 @@ def identity_problem(routing_key: str, properties: Any, settings: RabbitSettings
 
 
 def plain_headers(properties: Any) -> dict[str, object]:
-    """Return a message's headers, whole numbers as plain `int`: pika's own kind of int prints and encodes otherwise."""
-    headers: dict[str, object] = dict(properties.headers or {})
-    return {key: int(value) if _is_whole(value) else value for key, value in headers.items()}
+    """Return a message's headers, whole numbers as plain `int`: pika's own kind of int prints and encodes otherwise.
+
+    A name that is not UTF-8 is left out: pika gives it as bytes, and nobody here asks for it."""
+    headers: dict[object, object] = dict(properties.headers or {})
+    return {key: int(value) if _is_whole(value) else value for key, value in headers.items() if isinstance(key, str)}
+
+
+def clipped(value: object) -> object:
+    """Return a header's value, text cut to 2,000 characters: all headers of a message must fit one frame (128 KiB)."""
+    return value[:_MOST_CHARACTERS] if isinstance(value, str) else value
 
 
 def text_or_none(value: object) -> str | None:
     """Return `value` where it is text; a sender may put anything into a header."""
     return value if isinstance(value, str) else None
+
+
+def _text(value: object) -> str:
+    """pika gives what is not UTF-8 as bytes; nothing is, for what was not sent."""
+    return value if isinstance(value, str) else repr(value) if value else ""
 
 
 def _is_own_retry(method: Any, properties: Any, headers: Mapping[str, object], user: str) -> bool:
@@ -166,9 +183,11 @@ def _retry_problem(headers: Mapping[str, object]) -> str | None:
 
 
 def _attempts(headers: Mapping[str, object], *, redelivered: bool, retried: bool) -> int:
-    """RabbitMQ up to 4.2 counts every return in one header; from 4.3 on not-now is counted in the other alone."""
-    counted = max(_count(headers.get("x-delivery-count")), _count(headers.get("x-acquired-count")), int(redelivered))
-    return counted + (_count(headers.get(RETRIES)) if retried else 0)
+    """RabbitMQ up to 4.2 counts every return in one header; from 4.3 on not-now is counted in the other alone.
+
+    On a first delivery both can only be what the sender wrote there."""
+    counted = max(1, _count(headers.get("x-delivery-count")), _count(headers.get("x-acquired-count")))
+    return (counted if redelivered else 0) + (_count(headers.get(RETRIES)) if retried else 0)
 
 
 def _count(value: object) -> int:

@@ -32,7 +32,7 @@ class RabbitSettings:
     blocked_timeout_seconds: float = 30.0
     """How long a publisher waits while the broker blocks it, or confirms nothing, before that is an outage."""
     heartbeat_seconds: int = 30
-    connect_timeout_seconds: float = 10.0
+    connect_timeout_seconds: float = 5.0
     window_messages: int = 1_000
     """Messages sent and not yet confirmed, at most."""
     window_bytes: int = 32 * _MIB
