@@ -1,0 +1,66 @@
+"""Which tables travel: refusals name every table and the remedy."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.config.model import TablesSection
+from common.errors import ConfigError
+from common.ops.table_choice import choose_tables
+from common.ports.dialect import Catalog, ColumnShape, TableShape
+
+
+def shape(name: str, *, numbers_itself: bool = False) -> TableShape:
+    return TableShape(name, None, name, (ColumnShape("id", "int", "INTEGER"),), ("id",), numbers_itself=numbers_itself)
+
+
+CATALOG = Catalog(
+    tables={name: shape(name, numbers_itself=name == "sale") for name in ("store", "sale")},
+    keyless=("log", "scratch"),
+    left_out={"totals": "a view", "draft": "a temporary table"},
+)
+
+
+def choose(include: tuple[str, ...], exclude: tuple[str, ...] = ()) -> list[str]:
+    return [one.name for one in choose_tables(CATALOG, TablesSection(include=include, exclude=exclude)).captured]
+
+
+def test_everything_but_what_is_excluded() -> None:
+    assert choose(("*",), ("log", "scratch")) == ["sale", "store"]
+    assert choose(("*",), ("log", "scratch", "sale")) == ["store"]
+
+
+def test_names_alone() -> None:
+    assert choose(("store",)) == ["store"]
+
+
+@pytest.mark.parametrize("include", [("*",), ("log", "scratch", "store")])
+def test_keyless_tables_are_refused_by_name(include: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"tables\.include: no primary key: log, scratch\..*tables\.exclude"):
+        choose(include)
+
+
+def test_a_keyless_table_may_be_excluded() -> None:
+    assert choose(("*",), ("log", "scratch")) == ["sale", "store"]
+
+
+def test_unknown_names_are_all_told() -> None:
+    with pytest.raises(ConfigError) as caught:
+        choose(("stor", "store", "sales"))
+    assert "'stor' is no table" in str(caught.value)
+    assert "'sales' is no table" in str(caught.value)
+
+
+def test_a_view_asked_for_by_name_is_refused_with_the_reason() -> None:
+    with pytest.raises(ConfigError, match="'totals' can't be kept in sync: a view"):
+        choose(("totals",))
+
+
+def test_what_everything_leaves_out_is_told() -> None:
+    choice = choose_tables(CATALOG, TablesSection(exclude=("log", "scratch")))
+    assert choice.left_out == (("draft", "a temporary table"), ("totals", "a view"))
+    assert choice.own_keys == ("sale",)
+
+
+def test_names_leave_out_nothing_worth_telling() -> None:
+    assert choose_tables(CATALOG, TablesSection(include=("store",))).left_out == ()
