@@ -67,6 +67,8 @@ class SealerService:
     def _look_after_capture(self) -> None:
         if time.monotonic() >= self._watch_at:
             self._watch.look()
+            # Another process may have given the node a new incarnation meanwhile.
+            self._same_server = False
             self._watch_at = time.monotonic() + _WATCH_SECONDS
 
     def _seal_all(self) -> bool:
