@@ -1,7 +1,7 @@
 """`rf_attempt`: txs begun after something went wrong, so that one which kills the process is found and set aside.
 
 A tx is noted as begun, and that is committed, before it is decoded; the note goes away in the commit that ends it. A
-note that is found again counts one more attempt, but not within one process: whoever lives to begin again was not killed.
+note that is found again counts one more attempt, but not within one process: who lives to begin again was not killed.
 """
 
 from collections.abc import Mapping, Sequence

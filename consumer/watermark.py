@@ -93,6 +93,15 @@ def read_all(connection: sa.Connection) -> Mapping[SourceKey, tuple[Mark, int]]:
     return {(row.peer, row.incarnation): (_mark(row), row.updated_us) for row in rows}
 
 
+def read_mark(connection: sa.Connection, source_node: str, incarnation: str) -> Mark:
+    """Return one mark without locking it; at the beginning where nothing has come yet."""
+    state = rf.sync_state
+    query = sa.select(state).where(
+        state.c.direction == "in", state.c.peer == source_node, state.c.incarnation == incarnation
+    )
+    return _marks(connection, query).get((source_node, incarnation), Mark(source_node, incarnation))
+
+
 def _advance_stored(connection: sa.Connection, mark: Mark) -> None:
     while True:
         links = _links(connection, mark)

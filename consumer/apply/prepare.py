@@ -44,18 +44,19 @@ class Preparer:
     def prepare(self, incoming: Incoming) -> Prepared:
         """Decode and check one tx. A fault becomes its `error`."""
         header = incoming.header
-        if incoming.error is not None or header is None:
+        if header is None:
             return Prepared(incoming, _sum(incoming.raw or b""), error=incoming.error)
-        error = header_error(header)
+        error = incoming.error or header_error(header)
         if incoming.in_parts:
             return Prepared(incoming, header.tx_sha256 or "", error=error)
-        payload = incoming.payload or b""
+        if incoming.payload is None:
+            return Prepared(incoming, _sum(incoming.raw or b""), error=error)
         if error is not None:
-            return Prepared(incoming, _sum(payload), error=error)
+            return Prepared(incoming, _sum(incoming.payload), error=error)
         try:
-            return self._decoded(incoming, header, payload)
+            return self._decoded(incoming, header, incoming.payload)
         except PoisonError as fault:
-            return Prepared(incoming, _sum(payload), error=fault)
+            return Prepared(incoming, _sum(incoming.payload), error=fault)
 
     def checker(self, header: BatchHeader) -> ChangeChecker:
         """Return what checks the changes of a tx that is read in slices."""

@@ -11,7 +11,7 @@ from consumer import watermark
 from consumer.apply.large import LargeTx
 from consumer.apply.ledger import Ledger
 from consumer.apply.prepare import Prepared, Preparer
-from consumer.apply.rows import Entry, apply_rows, check
+from consumer.apply.rows import Entry, MissingParentError, apply_rows, check
 from consumer.conflict.record import record
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import bytes_id
@@ -98,7 +98,7 @@ class GroupTransaction:
         outcome = Outcome.EARLY if isinstance(error, EarlyError) and not self._is_overdue(known) else Outcome.DEAD
         if known.letter is not None and known.letter.state is LetterState.FORKED:
             outcome = Outcome.FORKED
-        table = error.table if isinstance(error, PoisonError) else None
+        table = _table_of(error)
         return Result(one.incoming, outcome, Counts(), reason, str(error), table, one.sha256)
 
     def _is_overdue(self, known: Known) -> bool:
@@ -135,6 +135,13 @@ class GroupTransaction:
     def _run_ddl(self, one: Prepared) -> None:
         for statement in one.statements:
             self._session.connection.exec_driver_sql(statement)
+
+
+def _table_of(error: PoisonError | EarlyError) -> str | None:
+    """Return the table that stands in the way: for a missing parent the parent's, whose arrival ends the wait."""
+    if isinstance(error, MissingParentError):
+        return error.broken.parent
+    return error.table if isinstance(error, PoisonError) else None
 
 
 def _source_key(one: Prepared) -> SourceKey | None:

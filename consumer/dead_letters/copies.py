@@ -37,7 +37,7 @@ class BrokerCopies:
         return count
 
     def remove_settled(self) -> int:
-        """Take off the copies of letters that were replayed or discarded; return how many letters. Raises OutageError."""
+        """Take off the copies of letters that are settled; return how many letters. Raises OutageError."""
         count = 0
         while letters := self._page(settled_with_copy):
             self._mirror.remove([letter.tx_id for letter in letters])

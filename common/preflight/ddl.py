@@ -1,0 +1,153 @@
+"""Which DDL of a file may run: parsed with sqlglot, compared with a short list of what is allowed, rendered anew.
+
+Nothing is searched for by words, and the text of the file never reaches the database.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+_SQLGLOT_NAMES = {"postgresql": "postgres", "sqlite": "sqlite", "mysql": "mysql", "mariadb": "mysql"}
+_HARMLESS: tuple[type[exp.Expression], ...] = (
+    exp.Schema,
+    exp.Table,
+    exp.Identifier,
+    exp.Column,
+    exp.ColumnDef,
+    exp.DataType,
+    exp.DataTypeParam,
+    exp.ColumnConstraint,
+    exp.NotNullColumnConstraint,
+    exp.PrimaryKeyColumnConstraint,
+    exp.UniqueColumnConstraint,
+    exp.DefaultColumnConstraint,
+    exp.Constraint,
+    exp.PrimaryKey,
+    exp.ForeignKey,
+    exp.Reference,
+    exp.Ordered,
+    exp.Literal,
+    exp.Null,
+    exp.Boolean,
+    exp.Neg,
+)
+"""What a table's description may be made of: names, types, keys and literals; no function, query or option."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What is done with one statement."""
+
+    allowed: bool
+    why: str
+    """The rule that lets it through or keeps it out."""
+    table: str | None = None
+    rendered: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DdlRules:
+    """The rules of one import."""
+
+    database: str
+    """SQLAlchemy's name of the database that would run it."""
+    wants: Callable[[str], bool]
+    """Whether a table is a configured one."""
+    allow: bool = False
+    allow_destructive: bool = False
+
+    def judge(self, sql: str) -> Ruling:
+        """Decide about one statement of a file."""
+        dialect = _SQLGLOT_NAMES[self.database]
+        try:
+            parsed = sqlglot.parse(sql, read=dialect)
+        except (SqlglotError, RecursionError) as error:
+            return Ruling(False, f"it can't be parsed: {str(error).splitlines()[0]}")
+        statements = [statement for statement in parsed if statement is not None]
+        if len(statements) != 1:
+            return Ruling(False, f"it holds {len(statements)} statements, not one")
+        ruling = self._judge_one(statements[0])
+        if not ruling.allowed:
+            return ruling
+        return Ruling(True, ruling.why, ruling.table, statements[0].sql(dialect=dialect, identify=True, comments=False))
+
+    def _judge_one(self, statement: exp.Expression) -> Ruling:
+        target = _target(statement)
+        if target is None:
+            return Ruling(False, f"{statement.key.upper()} is never applied from a file")
+        table = _wire_name(target)
+        if table is None or table.lower().startswith(("rf_", "sqlite_", "pg_")) or not self.wants(table):
+            return Ruling(False, f"{table or target.sql()} is not among the configured tables", table)
+        kind = _kind(statement)
+        if kind is None:
+            return Ruling(
+                False, "only CREATE TABLE without AS and ADD COLUMN with a literal default are applied", table
+            )
+        what, destructive = kind
+        if destructive and not self.allow_destructive:
+            return Ruling(False, f"{what} needs --allow-destructive-ddl", table)
+        if not destructive and not (self.allow or self.allow_destructive):
+            return Ruling(False, f"{what} needs --allow-ddl", table)
+        return Ruling(True, what, table)
+
+
+def _target(statement: exp.Expression) -> exp.Table | None:
+    if not isinstance(statement, exp.Create | exp.Alter | exp.Drop):
+        return None
+    if str(statement.args.get("kind") or "").upper() != "TABLE":
+        return None
+    this = statement.this.this if isinstance(statement.this, exp.Schema) else statement.this
+    return this if isinstance(this, exp.Table) else None
+
+
+def _wire_name(table: exp.Table) -> str | None:
+    if table.args.get("catalog") or not isinstance(table.this, exp.Identifier):
+        return None
+    parts = [part.replace(".", "..") for part in (table.db, table.name) if part]
+    return ".".join(parts) if len(parts) > 1 else table.name
+
+
+def _kind(statement: exp.Expression) -> tuple[str, bool] | None:
+    """Return what the statement is, and whether it can destroy data; None for what is never applied."""
+    match statement:
+        case exp.Create():
+            plain = isinstance(statement.this, exp.Schema) and _only(statement, {"this", "kind", "exists"})
+            return ("CREATE TABLE", False) if plain and _is_harmless(statement.this) else None
+        case exp.Drop():
+            plain = _only(statement, {"this", "kind", "exists"}) and _is_harmless(statement.this)
+            return ("DROP TABLE", True) if plain else None
+        case exp.Alter():
+            actions = statement.args.get("actions") or []
+            if len(actions) != 1 or not _only(statement, {"this", "kind", "actions"}):
+                return None
+            return _action(actions[0])
+        case _:
+            return None
+
+
+def _action(action: exp.Expression) -> tuple[str, bool] | None:
+    match action:
+        case exp.ColumnDef():
+            return ("ADD COLUMN", False) if _is_harmless(action) else None
+        case exp.Drop():
+            column = str(action.args.get("kind") or "").upper() == "COLUMN"
+            plain = _only(action, {"this", "kind", "exists"}) and _is_harmless(action.this)
+            return ("DROP COLUMN", True) if column and plain else None
+        case exp.AlterColumn():
+            plain = _only(action, {"this", "dtype"}) and action.args.get("dtype") is not None
+            parts = [part for part in (action.this, action.args.get("dtype")) if isinstance(part, exp.Expression)]
+            return ("ALTER COLUMN TYPE", True) if plain and all(map(_is_harmless, parts)) else None
+        case _:
+            return None
+
+
+def _only(node: exp.Expression, allowed: set[str]) -> bool:
+    """Tell whether nothing but the allowed clauses is given."""
+    return all(name in allowed for name, value in node.args.items() if value)
+
+
+def _is_harmless(tree: exp.Expression) -> bool:
+    return all(isinstance(node, _HARMLESS) for node in tree.walk())

@@ -1,0 +1,56 @@
+"""What the consumer offers to the hosts: its commands, the intake of each source, its share of the status."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from common.ports.part import Service
+from common.runtime.node import Node
+from common.runtime.transports import BROKER, open_dead_letter_mirror, source_factories
+from consumer.dead_letters.copies import BrokerCopies
+from consumer.statements import transaction
+from consumer.watermark import read_mark
+
+
+class ConsumerPart:
+    """Applies other nodes' batches."""
+
+    name = "consumer"
+
+    def commands(self) -> Sequence[click.Command]:
+        """Return `import-change-log`, `pull` and `dlq`."""
+        from consumer.commands import COMMANDS
+
+        return COMMANDS
+
+    def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
+        """Build one intake for each configured source."""
+        from consumer.intake import Intake
+
+        factories = source_factories(node, lambda origin, incarnation: passed(node, origin, incarnation))
+        return [
+            Intake(node, name, factory, _copies(node) if name == BROKER else None, stop)
+            for name, factory in factories.items()
+        ]
+
+    def status(self, node: Node) -> Mapping[str, Any]:
+        """Return what waits on this side."""
+        from consumer.status import read_status
+
+        return read_status(node)
+
+
+def passed(node: Node, origin: str, incarnation: str) -> int:
+    """Return the watermark of one incarnation of a source."""
+    with transaction(node.database) as connection:
+        return read_mark(connection, origin, incarnation).last_lsn
+
+
+def _copies(node: Node) -> BrokerCopies | None:
+    mirror = open_dead_letter_mirror(node)
+    return BrokerCopies(node, mirror) if mirror is not None else None
+
+
+part = ConsumerPart()

@@ -1,0 +1,43 @@
+"""The consumer's share of `status`: what hangs between having come and being applied."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from common.runtime.node import Node
+from common.schema import tables as rf
+from consumer.statements import transaction
+from consumer.watermark import Mark, read_all
+
+
+def read_status(node: Node) -> dict[str, Any]:
+    """Return unfinished large txs and the sources in whose log something is missing here."""
+    now_us = node.clock.now_us()
+    with transaction(node.database) as connection:
+        unfinished, oldest_us = _unfinished(connection)
+        marks = [mark for mark, _ in read_all(connection).values()]
+    return {
+        "unfinished_txs": unfinished,
+        "oldest_unfinished_seconds": None if oldest_us is None else max(0.0, (now_us - oldest_us) / 1_000_000),
+        "gaps": [_gap(mark) for mark in marks if mark.gap],
+    }
+
+
+def _unfinished(connection: sa.Connection) -> tuple[int, int | None]:
+    """Count txs of which parts are missing; dead letters in parts have theirs, or are counted as such."""
+    part, letter = rf.tx_part, rf.dead_letter
+    apart = sa.exists().where(letter.c.source_node == part.c.source_node, letter.c.tx_id == part.c.tx_id)
+    inner = sa.select(sa.func.min(part.c.received_us).label("since_us")).where(~apart)
+    inner = inner.group_by(part.c.source_node, part.c.tx_id)
+    txs = inner.subquery()
+    count, oldest = connection.execute(sa.select(sa.func.count(), sa.func.min(txs.c.since_us)).select_from(txs)).one()
+    return int(count), oldest
+
+
+def _gap(mark: Mark) -> dict[str, Any]:
+    return {
+        "peer": mark.source_node,
+        "incarnation": mark.incarnation,
+        "after_lsn": mark.last_lsn,
+        "highest_lsn": mark.highest_lsn,
+    }
