@@ -1,0 +1,165 @@
+"""One applying transaction. docs/reference/capture-postgresql.md tells the order of its locks, and why."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from common.dialects.postgresql.connection import driver, pin_settings
+from common.dialects.postgresql.errors import translated
+from common.dialects.postgresql.naming import ident
+from common.dialects.postgresql.references import References
+from common.dialects.postgresql.registry import Registry
+from common.dialects.postgresql.row_versions import read_versions, write_versions
+from common.dialects.postgresql.rows import Rows, recordset, same_key
+from common.dialects.postgresql.shapes import image_expression, key_expression, relation
+from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
+from common.dialects.postgresql.writing import delete_rows, insert_rows
+from common.errors import ConfigError, ContentionError
+from common.ports.dialect import BrokenReference, RowState, RowWrite, TableShape
+from common.wire.records import TableMeta
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_ROW_LOCK_TIMEOUT = "100ms"
+"""Well below the server's deadlock_timeout: of an applier and the application, the applier gives way."""
+_TURN_TIMEOUT = "10s"
+"""The sealer and other appliers hold the lock of rf_seal for one short transaction each."""
+
+_TAKE_TURN = "SELECT snapshot FROM rf_seal FOR UPDATE"
+
+_UNSEALED = """
+SELECT EXISTS (
+    SELECT FROM (
+        SELECT l.shape_id FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
+        JOIN rf_change_log l ON l.xid >= ended.low AND l.xid < ended.high AND l.pk = ANY(%(keys)s)
+        UNION ALL
+        SELECT l.shape_id FROM rf_seal_pending p JOIN rf_change_log l ON l.xid = p.xid AND l.pk = ANY(%(keys)s)
+    ) l JOIN rf_shape s ON s.shape_id = l.shape_id WHERE s.table_id = %(table_id)s)
+"""
+
+
+class PostgresApplySession:
+    """Writes rows that nobody captures and no trigger of the application sees. For one thread, within its context."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._raw: Raw = driver(connection)
+        self._references = References(self._raw)
+        self._table_ids: dict[str, int] = {}
+        self._snapshot: Snapshot | None = None
+        try:
+            pin_settings(self._raw, session_replication_role="replica", lock_timeout=_ROW_LOCK_TIMEOUT)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise ConfigError(
+                "the database account may not switch triggers off while batches are applied; as a superuser run:"
+                f" GRANT SET ON PARAMETER session_replication_role TO {self._raw.info.user}"
+            ) from error
+
+    @property
+    def connection(self) -> sa.Connection:
+        """The same transaction, for the `rf_*` bookkeeping."""
+        return self._connection
+
+    def lock(self, table: TableShape, meta: TableMeta, pks: Sequence[bytes]) -> list[RowState]:
+        """Lock rows and their version records, in key order, and return their states in the order of `pks`."""
+        if not pks:
+            return []
+        rows = Rows(table, meta)
+        given = {"pks": rows.keys(pks)}
+        source = recordset(rows.key_readings(), "pks", numbered=True)
+        with translated():
+            keys = self._keys(table, source, given)
+            self._raw.execute(_lock_sql(table, source), given)
+            self._take_turn()
+            return read_versions(self._raw, self._table_id(table.name), keys)
+
+    def images(self, table: TableShape, pks: Sequence[bytes], meta: TableMeta) -> list[bytes | None]:
+        """Return the rows as they stand now as JSON objects in wire form, None where there is none."""
+        if not pks:
+            return []
+        rows = Rows(table, meta)
+        source = recordset(rows.key_readings(), "pks", numbered=True)
+        image = image_expression(table, "t").replace("%", "%%")
+        query = (
+            f"SELECT r.rf_place, convert_to({image}, 'UTF8')"
+            f" FROM {source} JOIN {_quoted(table)} t ON {same_key(table, 't', 'r')}"
+        )
+        with translated():
+            found: dict[int, bytes] = dict(self._raw.execute(query.encode(), {"pks": rows.keys(pks)}).fetchall())
+        return [found.get(place) for place in range(1, len(pks) + 1)]
+
+    def write(self, table: TableShape, meta: TableMeta, writes: Sequence[RowWrite], *, replace: bool = False) -> None:
+        """Make the rows so, set-based, and record their versions. At most one write a key."""
+        if not writes:
+            return
+        rows = Rows(table, meta)
+        with translated():
+            self._references.before_write(rows, [write.pk for write in writes])
+            gone = [write.pk for write in writes if replace or write.image is None]
+            if gone:
+                delete_rows(self._raw, rows, gone)
+            insert_rows(self._raw, rows, [write.image for write in writes if write.image is not None])
+            write_versions(self._raw, self._table_id(table.name), writes)
+
+    def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
+        """Tell whether a local write of one of these rows is committed but not sealed: then roll back, seal, retry."""
+        if not keys:
+            return False
+        with translated():
+            seen = self._raw.execute("SELECT pg_current_snapshot()::text").fetchone()
+            if self._snapshot is None or seen is None:
+                raise ContentionError("rows are checked that were not locked")
+            lows, highs = bounds(ended_between(self._snapshot, Snapshot.parse(seen[0])))
+            given = {"lows": lows, "highs": highs, "keys": list(keys), "table_id": self._table_id(table.name)}
+            found = self._raw.execute(_UNSEALED, given).fetchone()
+        return found is not None and bool(found[0])
+
+    def broken_references(
+        self, table: TableShape, meta: TableMeta, written: Sequence[RowWrite], deleted: Sequence[RowWrite]
+    ) -> list[BrokenReference]:
+        """Check the declared foreign keys of written rows, and of rows that point to deleted ones.
+
+        Locks the parents, so that no local writer deletes one before the commit. Returns at most a few."""
+        rows = Rows(table, meta)
+        with translated():
+            return [
+                *self._references.without_parent(rows, [write.pk for write in written]),
+                *self._references.left_behind(rows, [write.pk for write in deleted]),
+            ]
+
+    def _keys(self, table: TableShape, source: str, given: dict[str, Any]) -> list[str]:
+        key = key_expression(table, "r").replace("%", "%%")
+        query = f"SELECT {key} FROM {source} ORDER BY r.rf_place"
+        return [row[0] for row in self._raw.execute(query.encode(), given)]
+
+    def _take_turn(self) -> None:
+        """Wait for the sealer and other appliers; from here to the commit nobody else gives out or reads versions."""
+        if self._snapshot is not None:
+            return
+        self._raw.execute("SELECT set_config('lock_timeout', %s, true)", (_TURN_TIMEOUT,))
+        row = self._raw.execute(_TAKE_TURN).fetchone()
+        self._raw.execute("SELECT set_config('lock_timeout', %s, true)", (_ROW_LOCK_TIMEOUT,))
+        if row is None:
+            raise ConfigError("rf_seal has no row: run `rowferry migrate`")
+        self._snapshot = Snapshot.parse(row[0])
+
+    def _table_id(self, name: str) -> int:
+        known = self._table_ids.get(name)
+        if known is None:
+            known = self._table_ids[name] = Registry(self._raw).add_table(name)
+        return known
+
+
+def _quoted(table: TableShape) -> str:
+    return relation(table).replace("%", "%%")
+
+
+def _lock_sql(table: TableShape, source: str) -> bytes:
+    # NO KEY: a transaction that only points to the row with a foreign key is no reason to wait.
+    columns = ", ".join(f"t.{ident(name)}" for name in table.pk).replace("%", "%%")
+    return (
+        f"SELECT 1 FROM {source} JOIN {_quoted(table)} t ON {same_key(table, 't', 'r')}"
+        f" ORDER BY {columns} FOR NO KEY UPDATE OF t"
+    ).encode()

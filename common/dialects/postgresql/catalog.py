@@ -1,0 +1,154 @@
+"""What the database holds: tables that can be captured, those that can't, and why."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from common.dialects.postgresql.naming import wire_name
+from common.dialects.postgresql.types import PgColumn, logical_type
+from common.ports.dialect import Catalog, ForeignKey, TableShape
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_RELATIONS = """
+SELECT c.oid, n.nspname AS schema, c.relname AS bare, c.relkind::text AS kind, c.relpersistence::text AS persistence,
+       current_schema() AS default_schema,
+       EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+               AND d.deptype = 'e') AS of_extension
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
+  AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+  AND NOT (n.nspname = current_schema() AND c.relname LIKE 'rf\\_%')
+ORDER BY n.nspname, c.relname
+"""
+
+_COLUMNS = """
+SELECT a.attrelid AS oid, a.attname AS name, NOT a.attnotnull AS nullable, a.attgenerated <> '' AS generated,
+       a.attidentity = 'a' AS identity_always, format_type(a.atttypid, a.atttypmod) AS declared,
+       format_type(b.type_oid, NULL) AS spoken, format_type(b.type_oid, -1) AS base,
+       format_type(b.type_oid, b.modifier) AS limited,
+       CASE WHEN b.type_oid < 16384 THEN t.typname ELSE '' END AS kind,
+       a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid), '') LIKE 'nextval(%%' AS numbers_itself
+FROM pg_attribute a
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+CROSS JOIN LATERAL (
+    WITH RECURSIVE below(type_oid, modifier) AS (
+        VALUES (a.atttypid, a.atttypmod)
+        UNION ALL
+        SELECT t.typbasetype, t.typtypmod FROM below JOIN pg_type t ON t.oid = below.type_oid WHERE t.typtype = 'd')
+    SELECT below.type_oid, below.modifier FROM below JOIN pg_type t ON t.oid = below.type_oid AND t.typtype <> 'd'
+) b
+JOIN pg_type t ON t.oid = b.type_oid
+WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum
+"""
+
+_KEYS = """
+SELECT i.indrelid AS oid, i.indisprimary AS is_primary,
+       array(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+             WHERE k.n <= i.indnkeyatts ORDER BY k.n) AS columns
+FROM pg_index i
+WHERE i.indrelid = ANY(%s::oid[]) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+  AND (i.indexprs IS NULL OR i.indisprimary)
+ORDER BY i.indrelid, i.indexrelid
+"""
+
+_REFERENCES = """
+SELECT f.conrelid AS oid, f.confrelid AS parent, f.conname AS name,
+       array(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY k(attnum, n)
+             JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.n) AS columns,
+       array(SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY k(attnum, n)
+             JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum ORDER BY k.n) AS parent_columns
+FROM pg_constraint f
+WHERE f.contype = 'f' AND f.conparentid = 0 AND f.conrelid = ANY(%s::oid[])
+ORDER BY f.conrelid, f.conname
+"""
+
+_WHY_LEFT_OUT = {
+    "v": "a view",
+    "m": "a materialized view",
+    "f": "a foreign table",
+    "t": "a temporary table",
+    "u": "an unlogged table: a crash of the server empties it",
+}
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the queries said about one table."""
+
+    columns: list[PgColumn] = field(default_factory=list)
+    pk: tuple[str, ...] = ()
+    unique_keys: list[tuple[str, ...]] = field(default_factory=list)
+    foreign_keys: list[ForeignKey] = field(default_factory=list)
+
+
+def read_catalog(raw: Raw) -> Catalog:
+    """Look at every table that this account can see in the system catalogs."""
+    names: dict[int, str] = {}
+    places: dict[int, tuple[str, str]] = {}
+    left_out: dict[str, str] = {}
+    for row in _rows(raw, _RELATIONS):
+        name = wire_name(row["schema"], row["bare"], row["default_schema"] or "")
+        reason = _left_out(row)
+        if reason:
+            left_out[name] = reason
+        else:
+            names[row["oid"]] = name
+            places[row["oid"]] = (row["schema"], row["bare"])
+    found = _details(raw, names)
+    tables = {names[oid]: _shape(names[oid], places[oid], found[oid]) for oid in names if found[oid].pk}
+    keyless = tuple(sorted(names[oid] for oid in names if not found[oid].pk))
+    return Catalog(tables=tables, keyless=keyless, left_out=left_out)
+
+
+def _left_out(row: Mapping[str, Any]) -> str | None:
+    if row["kind"] in "vmf":
+        return _WHY_LEFT_OUT[row["kind"]]
+    if row["persistence"] != "p":
+        return _WHY_LEFT_OUT[row["persistence"]]
+    return "it belongs to an extension" if row["of_extension"] else None
+
+
+def _details(raw: Raw, names: Mapping[int, str]) -> dict[int, _Found]:
+    found = {oid: _Found() for oid in names}
+    wanted = list(names)
+    for row in _rows(raw, _COLUMNS, wanted):
+        logical = logical_type(row["kind"], row.pop("spoken"))
+        found[row.pop("oid")].columns.append(PgColumn(logical=logical, **row))
+    for row in _rows(raw, _KEYS, wanted):
+        columns = tuple(row["columns"])
+        if row["is_primary"]:
+            found[row["oid"]].pk = columns
+        else:
+            found[row["oid"]].unique_keys.append(columns)
+    for row in _rows(raw, _REFERENCES, wanted):
+        parent = names.get(row["parent"])
+        if parent is not None:
+            key = ForeignKey(tuple(row["columns"]), parent, tuple(row["parent_columns"]), row["name"])
+            found[row["oid"]].foreign_keys.append(key)
+    return found
+
+
+def _shape(name: str, place: tuple[str, str], found: _Found) -> TableShape:
+    schema, bare = place
+    return TableShape(
+        name=name,
+        schema=schema,
+        bare=bare,
+        columns=tuple(found.columns),
+        pk=found.pk,
+        foreign_keys=tuple(found.foreign_keys),
+        unique_keys=tuple(found.unique_keys),
+        numbers_itself=any(column.numbers_itself for column in found.columns if column.name in found.pk),
+    )
+
+
+def _rows(raw: Raw, query: str, oids: Iterable[int] | None = None) -> list[dict[str, Any]]:
+    with raw.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(query.encode(), None if oids is None else (list(oids),))
+        return cursor.fetchall()

@@ -1,0 +1,75 @@
+"""Engines for psycopg 3, and the settings under which Rowferry's own sessions read and write values."""
+
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from common.errors import ConfigError
+
+IMAGE_SETTINGS = {
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "iso_8601",
+    "timezone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+}
+"""What decides how a value looks as text: pinned in the trigger functions and in Rowferry's own sessions."""
+
+_SESSION_SETTINGS = {
+    **IMAGE_SETTINGS,
+    "xmloption": "content",
+    "array_nulls": "on",
+    # A policy that hides rows from this account must be an error, not a hole in what is captured or checked.
+    "row_security": "off",
+    # These statements run for milliseconds; compiling them would take longer.
+    "jit": "off",
+}
+
+
+def normalised(url: str) -> sa.URL:
+    """Return `url` for psycopg 3, whatever driver it names. Raises ConfigError."""
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise ConfigError(f"node.database: {error}") from error
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise ConfigError(f"node.database: {parsed.drivername!r} is not PostgreSQL")
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def make_engine(url: str) -> sa.Engine:
+    """Return an engine whose transactions are READ COMMITTED, whatever the server's default says."""
+    parsed = normalised(url)
+    defaults = {"application_name": "rowferry", "connect_timeout": 10, "client_encoding": "utf8"}
+    given = {name: value for name, value in defaults.items() if name not in parsed.query}
+    return sa.create_engine(parsed, isolation_level="READ COMMITTED", connect_args=given, pool_size=10)
+
+
+def driver(connection: sa.Connection) -> "psycopg.Connection[tuple[Any, ...]]":
+    """Return psycopg's connection: the same transaction, with pipelines, binary results and server-side cursors."""
+    raw = connection.connection.driver_connection
+    if not isinstance(raw, psycopg.Connection):
+        raise ConfigError(f"{connection.engine.url!r} is not driven by psycopg 3")
+    return raw
+
+
+def pin_settings(raw: "psycopg.Connection[tuple[Any, ...]]", **more: str) -> None:
+    """Set the session's settings until the end of the transaction, in one round trip."""
+    wanted = {**_SESSION_SETTINGS, **more}
+    calls = ", ".join("set_config(%s, %s, true)" for _ in wanted)
+    values = [part for pair in wanted.items() for part in pair]
+    raw.execute(f"SELECT {calls}".encode(), values)
+
+
+SERVER_IDENTITY = """
+SELECT concat_ws('/',
+    CASE WHEN has_function_privilege('pg_catalog.pg_control_system()', 'execute')
+         THEN (SELECT system_identifier::text FROM pg_control_system()) ELSE '?' END,
+    (SELECT oid::text FROM pg_database WHERE datname = current_database()),
+    current_database(),
+    CASE WHEN pg_is_in_recovery() THEN '?'
+         ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int::text END)
+"""
+"""System identifier, database oid, name and timeline."""

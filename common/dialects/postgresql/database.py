@@ -1,0 +1,71 @@
+"""One PostgreSQL database behind the ports."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from common.dialects.postgresql.applying import PostgresApplySession
+from common.dialects.postgresql.capture import PostgresCapture
+from common.dialects.postgresql.catalog import read_catalog
+from common.dialects.postgresql.connection import SERVER_IDENTITY, driver, make_engine
+from common.dialects.postgresql.errors import translate, translated
+from common.dialects.postgresql.log import PostgresLog
+from common.dialects.postgresql.sealing import PostgresSealer
+from common.ports.dialect import Catalog, DialectFeatures, NodeFacts
+
+FEATURES = DialectFeatures(name="postgresql", triggers_off=True, locks_rows=True, splits_transactions=True)
+
+
+class PostgresDatabase:
+    """Makes sealers, logs and applying sessions, each with connections of its own from one pool."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = make_engine(url)
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The pool."""
+        return self._engine
+
+    @property
+    def features(self) -> DialectFeatures:
+        """What PostgreSQL can do here."""
+        return FEATURES
+
+    def catalog(self) -> Catalog:
+        """Look at the tables. The `rf_*` tables and the database's own are never in it."""
+        with translated(), self._engine.connect() as connection:
+            return read_catalog(driver(connection))
+
+    def capture(self) -> PostgresCapture:
+        """Return what installs and checks the triggers."""
+        return PostgresCapture(self._engine)
+
+    def sealer(self, node: NodeFacts) -> PostgresSealer:
+        """Return a sealer for one thread."""
+        return PostgresSealer(self._engine, node)
+
+    def log(self, node: NodeFacts) -> PostgresLog:
+        """Return the sealed log of one incarnation."""
+        return PostgresLog(self._engine, node)
+
+    @contextmanager
+    def apply_session(self) -> Iterator[PostgresApplySession]:
+        """Begin one applying transaction; sealer and other appliers wait from its first `lock` on."""
+        with translated(), self._engine.begin() as connection:
+            session = PostgresApplySession(connection)
+            yield session
+
+    def server_identity(self) -> str:
+        """What sealing remembers of the server: where it changes, the LSNs of before can't be continued."""
+        with translated(), self._engine.connect() as connection:
+            return str(connection.scalar(sa.text(SERVER_IDENTITY.replace(":", "\\:"))))
+
+    def translate(self, error: sa.exc.SQLAlchemyError) -> Exception:
+        """Return the RowferryError that a driver's error calls for, by SQLSTATE."""
+        return translate(error)
+
+    def close(self) -> None:
+        """Close the pool's connections; may be called twice."""
+        self._engine.dispose()

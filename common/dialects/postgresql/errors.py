@@ -1,0 +1,67 @@
+"""A driver's error to the error that says what to do, by SQLSTATE."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import sqlalchemy as sa
+
+from common.errors import ConfigError, ContentionError, OutageError, PoisonError, Reason, RowferryError
+
+_OUTAGE_CLASSES = ("08", "53", "57P", "58")
+_OUTAGE_STATES = frozenset({"25006", "55006"})
+"""A server that is read-only (a standby took the place), a database that is in use by DROP or CREATE."""
+_CONTENTION_STATES = frozenset({"40001", "40P01", "55P03", "57014", "0A000"})
+"""Serialization, deadlock, lock timeout, statement timeout, and a plan whose table changed meanwhile."""
+_CONFIG_STATES = frozenset({"42501", "42P01", "42703", "42883", "3D000", "3F000", "28000", "28P01"})
+"""Missing rights, relations, columns: a change of the schema or of the accounts under a running node."""
+
+
+def translate(error: BaseException) -> Exception:
+    """Return the RowferryError that `error` of psycopg or SQLAlchemy calls for."""
+    if isinstance(error, RowferryError):
+        return error
+    driver_error = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    if isinstance(driver_error, psycopg.Error):
+        return _by_state(driver_error)
+    if isinstance(error, sa.exc.TimeoutError):
+        return OutageError(f"no connection of the pool came free: {error}")
+    return OutageError(str(error))
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise errors of the driver as Rowferry's own."""
+    try:
+        yield
+    except (psycopg.Error, sa.exc.SQLAlchemyError) as error:
+        raise translate(error) from error
+
+
+def _by_state(error: psycopg.Error) -> Exception:
+    state = error.sqlstate or ""
+    message = _message(error)
+    if state in _CONTENTION_STATES:
+        return ContentionError(message)
+    if not state or state.startswith(_OUTAGE_CLASSES) or state in _OUTAGE_STATES:
+        return OutageError(message)
+    if state in _CONFIG_STATES:
+        return ConfigError(f"{message}; `rowferry doctor` names rights and tables that are missing")
+    return _poison(error, state, message)
+
+
+def _poison(error: psycopg.Error, state: str, message: str) -> PoisonError:
+    table = error.diag.table_name
+    if state.startswith("22"):
+        return PoisonError(Reason.TYPE, message, table=table)
+    if state == "23503":
+        return PoisonError(Reason.FOREIGN_KEY, message, table=table)
+    return PoisonError(Reason.CONSTRAINT, message, table=table)
+
+
+def _message(error: psycopg.Error) -> str:
+    diag = error.diag
+    primary = diag.message_primary or " ".join(str(error).split())
+    detail = f" ({diag.message_detail})" if diag.message_detail else ""
+    named = f" [constraint {diag.constraint_name}]" if diag.constraint_name else ""
+    return f"{primary}{detail}{named} [SQLSTATE {error.sqlstate}]" if error.sqlstate else primary

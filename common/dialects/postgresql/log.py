@@ -1,0 +1,187 @@
+"""The sealed log as a stream. PostgreSQL writes the change lines, byte for byte as `common.wire.encode` would."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from common.dialects.postgresql.connection import driver
+from common.dialects.postgresql.errors import translated
+from common.dialects.postgresql.sealing_sql import PLAN_SETTINGS
+from common.ports.dialect import LogHead, NodeFacts
+from common.wire.records import SealedTx, TableMeta, TxHeader
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_LARGE_TX_BYTES = 1024 * 1024
+"""A tx above it is not held in memory: its lines are read from the database each time."""
+_LINES_AT_A_TIME = 1000
+
+_LAST = "SELECT to_lsn, tx_id FROM rf_tx WHERE incarnation = %(incarnation)s ORDER BY to_lsn DESC LIMIT 1"
+_REMEMBERED = "SELECT last_lsn, last_tx_id FROM rf_seal WHERE incarnation = %(incarnation)s"
+
+_TXS = """
+SELECT t.to_lsn, t.from_lsn, t.prev_lsn, t.tx_id, t.exported_at, t.tables, t.bytes, e.era
+FROM rf_tx t JOIN rf_era e USING (incarnation)
+WHERE t.incarnation = %(incarnation)s AND t.to_lsn > %(after)s ORDER BY t.to_lsn LIMIT %(most)s
+"""
+_TXS_AT_A_TIME = 20_000
+
+_LINE = """
+concat('{{"type":"change","lsn":', s.lsn, ',"tx_id":"', {tx_id}, '","table":', n.json_name, ',"op":"', l.op,
+       '","pk":', l.pk, ',"before":', coalesce(l.before, 'null'), ',"after":', coalesce(l.after, 'null'),
+       ',"version":[', s.main_epoch, ',', s.hlc, ',"', %(node)s::text, '"],"base":',
+       CASE WHEN s.base_hlc IS NULL THEN 'null'
+            ELSE concat('[', s.base_epoch, ',', s.base_hlc, ',"', s.base_node, '"]') END,
+       ',"captured_at":"', to_char(l.captured_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), E'"}}\\n')
+"""
+_NAMES = "JOIN rf_shape h ON h.shape_id = l.shape_id JOIN rf_table n ON n.table_id = h.table_id"
+_MANY = f"""
+SELECT t.to_lsn, convert_to(string_agg({_LINE.format(tx_id="t.tx_id")}, '' ORDER BY s.lsn), 'UTF8')
+FROM unnest(%(to_lsns)s::bigint[], %(from_lsns)s::bigint[], %(tx_ids)s::text[]) AS t(to_lsn, from_lsn, tx_id)
+JOIN rf_sealed_tx x ON x.era = %(era)s AND x.to_lsn = t.to_lsn
+JOIN rf_sealed s ON s.era = %(era)s AND s.lsn BETWEEN t.from_lsn AND t.to_lsn
+JOIN rf_change_log l ON l.xid = x.xid AND l.seq = s.seq
+{_NAMES} GROUP BY t.to_lsn
+"""
+_ONE = f"""
+SELECT convert_to({_LINE.format(tx_id="%(tx_id)s::text")}, 'UTF8')
+FROM rf_sealed s
+JOIN rf_change_log l ON l.seq = s.seq
+     AND l.xid = (SELECT xid FROM rf_sealed_tx WHERE era = %(era)s AND to_lsn = %(to_lsn)s)
+{_NAMES} WHERE s.era = %(era)s AND s.lsn BETWEEN %(from_lsn)s AND %(to_lsn)s ORDER BY s.lsn
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row of `rf_tx`."""
+
+    header: TxHeader
+    era: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _SmallTx:
+    """A tx whose lines came along with it."""
+
+    header: TxHeader
+    payload: bytes
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the change lines."""
+        start = 0
+        while start < len(self.payload):
+            stop = self.payload.index(b"\n", start) + 1
+            yield self.payload[start:stop]
+            start = stop
+
+
+@dataclass(frozen=True, slots=True)
+class _LargeTx:
+    """A tx that is read from the database each time."""
+
+    header: TxHeader
+    era: int
+    engine: sa.Engine
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the change lines, a thousand at a time through a cursor of the server."""
+        header = self.header
+        given = {
+            "era": self.era,
+            "node": header.source_node,
+            "tx_id": header.tx_id,
+            "from_lsn": header.from_lsn,
+            "to_lsn": header.to_lsn,
+        }
+        with translated(), self.engine.connect() as connection:
+            raw = driver(connection)
+            raw.execute(PLAN_SETTINGS)
+            with raw.cursor(name="rowferry_tx") as cursor:
+                cursor.itersize = _LINES_AT_A_TIME
+                cursor.execute(_ONE.encode(), given, binary=True)
+                for (line,) in cursor:
+                    yield line
+
+
+class PostgresLog:
+    """Reads with connections of its own; any number of readers at a time."""
+
+    def __init__(self, engine: sa.Engine, node: NodeFacts) -> None:
+        self._engine = engine
+        self._node = node
+        self._tables: dict[str, dict[str, TableMeta]] = {}
+
+    def head(self) -> LogHead:
+        """Return the last sealed LSN of this incarnation (0 when there is none) and its tx_id."""
+        given = {"incarnation": self._node.incarnation}
+        with translated(), self._engine.connect() as connection:
+            raw = driver(connection)
+            # rf_seal knows it also after the txs were purged; a former incarnation's stand in rf_tx alone.
+            row = raw.execute(_REMEMBERED, given).fetchone() or raw.execute(_LAST, given).fetchone() or (0, None)
+        return LogHead(row[0], row[1])
+
+    def read(self, after_lsn: int, limit_bytes: int) -> Iterator[SealedTx]:
+        """Yield whole txs with `to_lsn > after_lsn` in LSN order, about `limit_bytes` of them, at least one if any."""
+        with translated(), self._engine.connect() as connection:
+            raw = driver(connection)
+            raw.execute(PLAN_SETTINGS)
+            rows = _within(self._headers(raw, after_lsn), limit_bytes)
+            payloads = self._payloads(raw, [row for row in rows if row.bytes <= _LARGE_TX_BYTES])
+        for row in rows:
+            if row.bytes > _LARGE_TX_BYTES:
+                yield _LargeTx(row.header, row.era, self._engine)
+            else:
+                yield _SmallTx(row.header, payloads[row.header.to_lsn])
+
+    def _headers(self, raw: Raw, after_lsn: int) -> Iterator[_Row]:
+        given = {"incarnation": self._node.incarnation, "after": after_lsn, "most": _TXS_AT_A_TIME}
+        for to_lsn, from_lsn, prev_lsn, tx_id, exported_at, tables, size, era in raw.execute(_TXS, given):
+            header = TxHeader(
+                tx_id=tx_id,
+                source_node=self._node.node_id,
+                incarnation=self._node.incarnation,
+                exported_at=exported_at,
+                from_lsn=from_lsn,
+                to_lsn=to_lsn,
+                prev_lsn=prev_lsn,
+                tables=self._decoded(tables),
+            )
+            yield _Row(header, era, size)
+
+    def _payloads(self, raw: Raw, rows: Sequence[_Row]) -> dict[int, bytes]:
+        if not rows:
+            return {}
+        given = {
+            "era": rows[0].era,
+            "node": self._node.node_id,
+            "to_lsns": [row.header.to_lsn for row in rows],
+            "from_lsns": [row.header.from_lsn for row in rows],
+            "tx_ids": [row.header.tx_id for row in rows],
+        }
+        with raw.cursor(binary=True) as cursor:
+            return dict(cursor.execute(_MANY.encode(), given).fetchall())
+
+    def _decoded(self, tables: str) -> dict[str, TableMeta]:
+        """The `tables` of a header; nearly all txs share a few texts."""
+        known = self._tables.get(tables)
+        if known is None:
+            decoded = json.loads(tables)
+            known = self._tables[tables] = {name: TableMeta.model_validate(meta) for name, meta in decoded.items()}
+        return known
+
+
+def _within(rows: Iterator[_Row], limit_bytes: int) -> list[_Row]:
+    taken: list[_Row] = []
+    total = 0
+    for row in rows:
+        if taken and total + row.bytes > limit_bytes:
+            break
+        taken.append(row)
+        total += row.bytes
+    return taken

@@ -1,0 +1,65 @@
+"""Sealing goes on after the database came out of a dump or a failover: its transaction ids may have begun again."""
+
+from typing import Any
+
+import psycopg
+
+from common.dialects.postgresql.snapshots import Snapshot
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_FOREIGN_XIDS = "9223372036854775808"
+"""2^63: no server gives out ids up there, so the log rows of another server's transactions are moved to it."""
+
+_MOVE_SEALED = f"""
+WITH moved AS (
+    SELECT x.era, x.to_lsn, x.xid, ({_FOREIGN_XIDS} + min(s.seq))::text::xid8 AS new_xid
+    FROM rf_sealed_tx x
+    JOIN rf_tx t ON t.to_lsn = x.to_lsn AND t.incarnation = (SELECT incarnation FROM rf_era e WHERE e.era = x.era)
+    JOIN rf_sealed s ON s.era = x.era AND s.lsn BETWEEN t.from_lsn AND t.to_lsn
+    WHERE x.xid < '{_FOREIGN_XIDS}'
+    GROUP BY x.era, x.to_lsn, x.xid, t.from_lsn),
+logged AS (
+    UPDATE rf_change_log l SET xid = m.new_xid FROM moved m JOIN rf_sealed s ON s.era = m.era AND s.lsn <= m.to_lsn
+    WHERE l.xid = m.xid AND l.seq = s.seq
+      AND s.lsn > coalesce((SELECT max(p.to_lsn) FROM rf_sealed_tx p WHERE p.era = m.era AND p.to_lsn < m.to_lsn), 0))
+UPDATE rf_sealed_tx x SET xid = m.new_xid FROM moved m WHERE x.era = m.era AND x.to_lsn = m.to_lsn
+"""
+
+_MOVE_UNSEALED = f"""
+UPDATE rf_change_log l SET xid = ({_FOREIGN_XIDS} + m.first_seq)::text::xid8
+FROM (SELECT xid, min(seq) AS first_seq FROM rf_change_log l
+      WHERE xid < '{_FOREIGN_XIDS}' AND NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)
+      GROUP BY xid) m
+WHERE l.xid = m.xid AND NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)
+"""
+
+_FILL_PENDING = """
+INSERT INTO rf_seal_pending (last_seq, xid, changes, captured_us, bytes, shapes)
+SELECT max(l.seq), l.xid, count(*), (extract(epoch FROM min(l.captured_at)) * 1000000)::bigint,
+       sum(octet_length(l.pk) + coalesce(octet_length(l.before), 4) + coalesce(octet_length(l.after), 4) + 240)::bigint,
+       array_agg(DISTINCT l.shape_id)
+FROM rf_change_log l WHERE NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)
+GROUP BY l.xid
+"""
+
+
+def is_continued(known: str, found: str, before: Snapshot, now: Snapshot) -> bool:
+    """Tell whether the remembered snapshot still means anything on the server that is found now.
+
+    A promoted standby goes on with the same ids on another timeline; another cluster or database does not."""
+    if not known:
+        return now.xmax >= before.xmax
+    return known.split("/")[:2] == found.split("/")[:2] and now.xmax >= before.xmax
+
+
+def begin_again(raw: Raw) -> None:
+    """Queue every committed change that is not sealed yet, by looking at each; the caller then remembers the snapshot.
+
+    Reads the log once, and rewrites it: its ids belong to transactions of another server and would be given out again.
+    """
+    raw.execute("SELECT set_config('enable_hashjoin', 'on', true), set_config('enable_seqscan', 'on', true)")
+    raw.execute("DELETE FROM rf_seal_pending")
+    raw.execute(_MOVE_SEALED.encode())
+    raw.execute(_MOVE_UNSEALED.encode())
+    raw.execute(_FILL_PENDING)

@@ -1,0 +1,143 @@
+"""Declared foreign keys: the database does not check them while batches are applied, so Rowferry does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from common.dialects.postgresql.naming import ident, qualified, relation_of, wire_name
+from common.dialects.postgresql.rows import Rows, recordset, same_key
+from common.dialects.postgresql.shapes import key_expression, relation
+from common.dialects.postgresql.types import pg_column
+from common.ports.dialect import BrokenReference, ForeignKey, TableShape
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_MOST = 5
+
+_CHILDREN = """
+SELECT f.conname, n.nspname, c.relname, current_schema(),
+       array(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY k(attnum, n)
+             JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.n),
+       array(SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY k(attnum, n)
+             JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum ORDER BY k.n)
+FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid = %s::regclass
+ORDER BY f.conname
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """A foreign key of another table that points here."""
+
+    name: str
+    relation: str
+    wire: str
+    columns: tuple[str, ...]
+    parent_columns: tuple[str, ...]
+
+
+class References:
+    """The checks of one applying transaction."""
+
+    def __init__(self, raw: Raw) -> None:
+        self._raw = raw
+        self._children: dict[str, list[_Child]] = {}
+        self._former: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+
+    def before_write(self, rows: Rows, pks: Sequence[bytes]) -> None:
+        """Keep the values that others may point to and that are not the key: after the write they are gone."""
+        table = rows.table
+        for columns in dict.fromkeys(child.parent_columns for child in self._children_of(table)):
+            if set(columns) == set(table.pk):
+                continue
+            values = ", ".join(f"{_text(name)}, t.{_column(name)}::text" for name in columns)
+            query = (
+                f"SELECT DISTINCT json_build_object({values})::text"
+                f" FROM {recordset(rows.key_readings(), 'pks')} JOIN {_quoted(table)} t ON {same_key(table, 't', 'r')}"
+            )
+            found = self._raw.execute(query.encode(), {"pks": rows.keys(pks)})
+            self._former.setdefault((table.name, columns), []).extend(row[0] for row in found)
+
+    def without_parent(self, rows: Rows, pks: Sequence[bytes]) -> list[BrokenReference]:
+        """Return those of these rows that point to nothing; lock what the others point to."""
+        broken: list[BrokenReference] = []
+        if pks:
+            keys = rows.keys(pks)
+            for reference in rows.table.foreign_keys:
+                found = self._raw.execute(_orphans(rows, reference).encode(), {"pks": keys}).fetchall()
+                detail = f"foreign key {reference.name}: no row in {reference.parent}"
+                broken += [BrokenReference(rows.table.name, reference.parent, key, detail) for (key,) in found]
+        return broken[:_MOST]
+
+    def left_behind(self, rows: Rows, deleted: Sequence[bytes]) -> list[BrokenReference]:
+        """Return rows of other tables that point to what is no longer there. Runs after the delete, on purpose:
+        a child that committed while the delete waited for its lock is seen by this later statement alone."""
+        broken: list[BrokenReference] = []
+        for child in self._children_of(rows.table):
+            if set(child.parent_columns) == set(rows.table.pk):
+                source, given = recordset(rows.key_readings(), "given"), rows.keys(deleted)
+            else:
+                former = self._former.get((rows.table.name, child.parent_columns), [])
+                source, given = _former_source(rows.table, child.parent_columns), "[" + ",".join(former) + "]"
+            found = self._raw.execute(_children_left(rows.table, child, source).encode(), {"given": given}).fetchall()
+            detail = f"foreign key {child.name} of {child.wire}: its parent was deleted or took another value"
+            broken += [BrokenReference(child.wire, rows.table.name, key, detail) for (key,) in found]
+        return broken[:_MOST]
+
+    def _children_of(self, table: TableShape) -> list[_Child]:
+        known = self._children.get(table.name)
+        if known is None:
+            found = self._raw.execute(_CHILDREN, (relation(table),)).fetchall()
+            known = self._children[table.name] = [
+                _Child(name, qualified(schema, bare), wire_name(schema, bare, home or ""), tuple(own), tuple(parents))
+                for name, schema, bare, home, own, parents in found
+            ]
+        return known
+
+
+def _orphans(rows: Rows, reference: ForeignKey) -> str:
+    table = rows.table
+    pairs = list(zip(reference.columns, reference.parent_columns, strict=True))
+    matches = " AND ".join(f"p.{_column(parent)} = c.{_column(own)}" for own, parent in pairs)
+    filled = " AND ".join(f"c.{_column(own)} IS NOT NULL" for own, _ in pairs)
+    key = key_expression(table, "c").replace("%", "%%")
+    return (
+        f"SELECT {key} FROM {recordset(rows.key_readings(), 'pks')}"
+        f" JOIN {_quoted(table)} c ON {same_key(table, 'c', 'r')}"
+        f" LEFT JOIN LATERAL (SELECT true AS stands FROM {relation_of(reference.parent).replace('%', '%%')} p"
+        f" WHERE {matches} FOR KEY SHARE) p ON true"
+        f" WHERE {filled} AND p.stands IS NULL LIMIT {_MOST}"
+    )
+
+
+def _children_left(table: TableShape, child: _Child, source: str) -> str:
+    pairs = list(zip(child.columns, child.parent_columns, strict=True))
+    points = " AND ".join(f"c.{_column(own)} = r.{_column(parent)}" for own, parent in pairs)
+    stands = " AND ".join(f"p.{_column(parent)} = c.{_column(own)}" for own, parent in pairs)
+    shown = ", ".join(f"{_text(own)}, c.{_column(own)}" for own in child.columns)
+    return (
+        f"SELECT json_build_object({shown})::text FROM {source} JOIN {child.relation.replace('%', '%%')} c ON {points}"
+        f" WHERE NOT EXISTS (SELECT FROM {_quoted(table)} p WHERE {stands}) LIMIT {_MOST}"
+    )
+
+
+def _former_source(table: TableShape, columns: Sequence[str]) -> str:
+    by_name = {column.name: pg_column(column) for column in table.columns}
+    texts = ", ".join(f"{_column(name)} text" for name in columns)
+    values = ", ".join(f"f.{_column(name)}::{by_name[name].base} AS {_column(name)}" for name in columns)
+    return f"(SELECT {values} FROM json_to_recordset(%(given)s::json) AS f({texts})) AS r"
+
+
+def _column(name: str) -> str:
+    return ident(name).replace("%", "%%")
+
+
+def _text(name: str) -> str:
+    return "'" + name.replace("'", "''").replace("%", "%%") + "'"
+
+
+def _quoted(table: TableShape) -> str:
+    return relation(table).replace("%", "%%")

@@ -1,0 +1,90 @@
+"""The numbers of tables and shapes, and what capture stands: `rf_table`, `rf_shape`, `rf_capture`."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import psycopg
+
+from common.wire.records import TableMeta
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_CAPTURES = """
+SELECT t.name, c.relation, c.fingerprint FROM rf_capture c JOIN rf_table t USING (table_id)
+"""
+_ADD_TABLE = """
+INSERT INTO rf_table (name, json_name) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING RETURNING table_id
+"""
+_ADD_SHAPE = """
+INSERT INTO rf_shape (table_id, meta) VALUES (%s, %s) ON CONFLICT (table_id, meta) DO NOTHING RETURNING shape_id
+"""
+_ADD_CAPTURE = """
+INSERT INTO rf_capture (table_id, shape_id, relation, fingerprint) VALUES (%s, %s, %s, %s)
+ON CONFLICT (table_id) DO UPDATE
+SET shape_id = excluded.shape_id, relation = excluded.relation, fingerprint = excluded.fingerprint
+"""
+
+
+class Registry:
+    """Reads and writes the registry within the caller's transaction.
+
+    Before the first `migrate` the tables are not there: then it knows of nothing, and numbers are made up (a plan)."""
+
+    def __init__(self, raw: Raw) -> None:
+        self._raw = raw
+        self._missing = self._number("SELECT 1 WHERE to_regclass('rf_capture') IS NULL") is not None
+        self._invented = 0
+
+    def captures(self) -> dict[str, tuple[int, str]]:
+        """Return what capture was installed for: name → (relation oid, fingerprint)."""
+        if self._missing:
+            return {}
+        return {name: (relation, fingerprint) for name, relation, fingerprint in self._raw.execute(_CAPTURES)}
+
+    def add_table(self, name: str) -> int:
+        """Return the table's number, given now if it has none."""
+        json_name = msgspec.json.encode(name).decode()
+        return self._upsert(_ADD_TABLE, (name, json_name), "SELECT table_id FROM rf_table WHERE name = %s", (name,))
+
+    def add_shape(self, table_id: int, meta: TableMeta) -> int:
+        """Return the number of this shape, given now if it has none."""
+        values = (table_id, encode_meta(meta))
+        known = "SELECT shape_id FROM rf_shape WHERE table_id = %s AND meta = %s"
+        return self._upsert(_ADD_SHAPE, values, known, values)
+
+    def add_capture(self, table_id: int, shape_id: int, relation: int, fingerprint: str) -> None:
+        """Note that capture stands as `fingerprint` says."""
+        if not self._missing:
+            self._raw.execute(_ADD_CAPTURE, (table_id, shape_id, relation, fingerprint))
+
+    def forget_captures(self, names: Iterable[str] | None = None) -> None:
+        """Note that capture was taken off these tables, or off all."""
+        if self._missing:
+            return
+        if names is None:
+            self._raw.execute("DELETE FROM rf_capture")
+            return
+        self._raw.execute(
+            "DELETE FROM rf_capture USING rf_table t WHERE t.table_id = rf_capture.table_id AND t.name = ANY(%s)",
+            (list(names),),
+        )
+
+    def _upsert(self, insert: str, values: tuple[Any, ...], select: str, key: tuple[Any, ...]) -> int:
+        if self._missing:
+            self._invented += 1
+            return self._invented
+        number = self._number(select, key) or self._number(insert, values) or self._number(select, key)
+        if number is None:
+            raise LookupError(f"{key!r} was deleted while it was looked for")
+        return number
+
+    def _number(self, query: str, values: tuple[Any, ...] = ()) -> int | None:
+        row = self._raw.execute(query.encode(), values).fetchone()
+        return None if row is None else int(row[0])
+
+
+def encode_meta(meta: TableMeta) -> str:
+    """Return the shape as `rf_shape` and `rf_tx.tables` hold it; the order of keys and columns is kept."""
+    return json.dumps({"pk": list(meta.pk), "columns": dict(meta.columns)}, ensure_ascii=False, separators=(",", ":"))

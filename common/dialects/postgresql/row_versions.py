@@ -1,0 +1,58 @@
+"""`rf_row_version`: the version of each row, read and written under the lock of `rf_seal`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from common.ports.dialect import RowState, RowWrite
+from common.versions import NEVER, Version
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_READ = """
+SELECT v.key, v.main_epoch, v.hlc, v.node_id, v.base_epoch, v.base_hlc, v.base_node, v.deleted
+FROM unnest(%(keys)s::text[]) AS k(key)
+CROSS JOIN LATERAL (
+    SELECT * FROM rf_row_version v WHERE v.table_id = %(table_id)s AND v.key = k.key COLLATE "C" LIMIT 1) v
+"""
+_WRITE = """
+INSERT INTO rf_row_version AS v
+    (table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node, deleted)
+SELECT %(table_id)s, * FROM unnest(
+    %(keys)s::text[], %(epochs)s::int[], %(hlcs)s::bigint[], %(nodes)s::text[],
+    %(base_epochs)s::int[], %(base_hlcs)s::bigint[], %(base_nodes)s::text[], %(deleted)s::bool[])
+ON CONFLICT (table_id, key) DO UPDATE
+SET main_epoch = excluded.main_epoch, hlc = excluded.hlc, node_id = excluded.node_id,
+    base_epoch = excluded.base_epoch, base_hlc = excluded.base_hlc, base_node = excluded.base_node,
+    deleted = excluded.deleted
+"""
+
+
+def read_versions(raw: Raw, table_id: int, keys: Sequence[str]) -> list[RowState]:
+    """Return the states of the rows with these keys, in their order."""
+    found: dict[str, RowState] = {}
+    for key, epoch, hlc, node, base_epoch, base_hlc, base_node, deleted in raw.execute(
+        _READ, {"keys": list(dict.fromkeys(keys)), "table_id": table_id}
+    ):
+        version, base = Version(epoch, hlc, node), Version(base_epoch, base_hlc, base_node)
+        found[key] = RowState(key, version, base, deleted, known=True)
+    return [found.get(key) or RowState(key, NEVER, NEVER, deleted=False, known=False) for key in keys]
+
+
+def write_versions(raw: Raw, table_id: int, writes: Sequence[RowWrite]) -> None:
+    """Record the versions of rows that were written; at most one write a key."""
+    raw.execute(
+        _WRITE,
+        {
+            "table_id": table_id,
+            "keys": [write.key for write in writes],
+            "epochs": [write.version.main_epoch for write in writes],
+            "hlcs": [write.version.hlc for write in writes],
+            "nodes": [write.version.node_id for write in writes],
+            "base_epochs": [write.base.main_epoch for write in writes],
+            "base_hlcs": [write.base.hlc for write in writes],
+            "base_nodes": [write.base.node_id for write in writes],
+            "deleted": [write.image is None for write in writes],
+        },
+    )

@@ -1,0 +1,146 @@
+"""Raw images and keys of the wire as recordsets: values stay JSON text until PostgreSQL reads them."""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from common.dialects.postgresql.naming import ident
+from common.dialects.postgresql.reading import Reading, reading
+from common.dialects.postgresql.shapes import key_columns
+from common.errors import PoisonError, Reason
+from common.ports.dialect import TableShape
+from common.wire.records import TableMeta
+
+_NESTED = re.compile(rb":\s*[\[{]")
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_wrapped = msgspec.json.Decoder(dict[str, str | int | float])
+
+
+class Rows:
+    """Reads what one sender says about one table."""
+
+    def __init__(self, table: TableShape, meta: TableMeta) -> None:
+        self.table = table
+        self._logical = meta.columns
+        self._columns = {column.name: column for column in table.columns}
+        self._known_keys: dict[tuple[str, ...], tuple[str, ...]] = {}
+        if set(meta.pk) != set(table.pk):
+            raise PoisonError(
+                Reason.UNKNOWN_COLUMN,
+                f"table {table.name!r} has the key {list(table.pk)} here, {list(meta.pk)} at the sender",
+                table=table.name,
+            )
+
+    def key_readings(self) -> list[Reading]:
+        """How the columns of the primary key are read."""
+        return [self._reading(column.name) for column in key_columns(self.table)]
+
+    def readings(self, names: Iterable[str]) -> list[Reading]:
+        """How these columns are read."""
+        return [self._reading(name) for name in names]
+
+    def keys(self, pks: Sequence[bytes]) -> str:
+        """Return the keys as one JSON array."""
+        wanted = frozenset(self.table.pk)
+        plain = [self._plain(pk) for pk in pks]
+        for fields, _ in plain:
+            if frozenset(fields) != wanted:
+                raise PoisonError(Reason.FORMAT, f"pk of {self.table.name!r} names {fields}", table=self.table.name)
+        return _array(json for _, json in plain)
+
+    def by_columns(self, images: Sequence[bytes]) -> dict[tuple[str, ...], str]:
+        """Return the images as JSON arrays, one for each set of columns that they name; generated ones are left out.
+
+        Raises PoisonError for a column that this table does not have."""
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for image in images:
+            names, json = self._plain(image)
+            groups.setdefault(self._written(names), []).append(json)
+        return {names: _array(jsons) for names, jsons in groups.items()}
+
+    def _reading(self, name: str) -> Reading:
+        return reading(self._columns[name], self._logical.get(name, self._columns[name].logical))
+
+    def _written(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = self._known_keys.get(names)
+        if known is not None:
+            return known
+        for name in names:
+            if name not in self._columns:
+                raise PoisonError(
+                    Reason.UNKNOWN_COLUMN, f"table {self.table.name!r} has no column {name!r}", table=self.table.name
+                )
+        missing = [name for name in self.table.pk if name not in names]
+        if missing:
+            raise PoisonError(Reason.FORMAT, f"image of {self.table.name!r} lacks {missing}", table=self.table.name)
+        # In the table's order, so that senders with another order share the statement.
+        written = tuple(column.name for column in self.table.written if column.name in names)
+        self._known_keys[names] = written
+        return written
+
+    def _plain(self, json: bytes) -> tuple[tuple[str, ...], str]:
+        """Return the names in an object, and the object with its wrapped values as plain strings."""
+        try:
+            fields = _fields.decode(json)
+            if _NESTED.search(json):
+                return tuple(fields), self._unwrapped(fields)
+            return tuple(fields), json.decode()
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise PoisonError(Reason.FORMAT, f"image of {self.table.name!r}: {error}", table=self.table.name) from error
+
+    def _unwrapped(self, fields: Mapping[str, msgspec.Raw]) -> str:
+        plain: dict[str, msgspec.Raw | str] = {
+            name: self._unwrap(name, bytes(value)) if bytes(value)[:1] in (b"{", b"[") else value
+            for name, value in fields.items()
+        }
+        return msgspec.json.encode(plain).decode()
+
+    def _unwrap(self, name: str, value: bytes) -> str:
+        column = self._columns.get(name)
+        is_bytes = column is not None and column.logical == "bytes" and self._logical.get(name) == "bytes"
+        try:
+            ((kind, inner),) = _wrapped.decode(value).items()
+            if kind == "$bytes" and is_bytes:
+                return str(inner)
+            if kind == "$text" and not is_bytes:
+                return base64.b64decode(str(inner), validate=True).decode()
+            if kind in ("$int", "$float") and not is_bytes:
+                return str(inner)
+        except (ValueError, msgspec.DecodeError, binascii.Error) as error:
+            raise self._unfit(name, value) from error
+        raise self._unfit(name, value)
+
+    def _unfit(self, name: str, value: bytes) -> PoisonError:
+        shown = value[:80].decode(errors="replace")
+        where = f"column {name!r} of table {self.table.name!r}"
+        return PoisonError(Reason.TYPE, f"{where} can't hold {shown}", table=self.table.name)
+
+
+def recordset(readings: Sequence[Reading], parameter: str, *, numbered: bool = False) -> str:
+    """Return a FROM item `r` with the columns as they are to be written; `numbered` adds their place in `rf_place`."""
+    raw = [ident(one.name) for one in readings]
+    typed = ", ".join(f"{ident(one.name)} {one.declared}" for one in readings)
+    values = ", ".join(f"{one.value} AS {name}" for one, name in zip(readings, raw, strict=True))
+    given = f"json_to_recordset(%({parameter})s::json)"
+    if not numbered:
+        return _escaped(f"(SELECT {values} FROM ", given, f" AS r({typed})) AS r")
+    names = ", ".join([*raw, "rf_place"])
+    before = f"(SELECT {values}, rf_place FROM ROWS FROM ("
+    return _escaped(before, given, f" AS ({typed})) WITH ORDINALITY AS r({names})) AS r")
+
+
+def same_key(table: TableShape, left: str, right: str) -> str:
+    """Return the condition that two rows have the same primary key."""
+    return " AND ".join(f"{left}.{ident(name)} = {right}.{ident(name)}" for name in table.pk).replace("%", "%%")
+
+
+def _escaped(before: str, parameter: str, after: str) -> str:
+    """A percent sign in a name would be taken for a parameter."""
+    return before.replace("%", "%%") + parameter + after.replace("%", "%%")
+
+
+def _array(jsons: Iterable[str]) -> str:
+    return "[" + ",".join(jsons) + "]"

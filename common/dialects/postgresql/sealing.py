@@ -1,0 +1,189 @@
+"""The sealer: committed transactions get their LSNs, tx_id and versions, once.
+
+What is new is the difference of two snapshots, so no row of the log is written again, and a transaction that stays open
+keeps nobody else's waiting. docs/reference/capture-postgresql.md tells the order of locks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import psycopg
+import sqlalchemy as sa
+
+from common.clock import Clock, SystemClock, to_iso
+from common.dialects.postgresql import sealing_sql as sql
+from common.dialects.postgresql.chains import mend_chains
+from common.dialects.postgresql.connection import SERVER_IDENTITY, driver
+from common.dialects.postgresql.errors import translated
+from common.dialects.postgresql.rebase import begin_again, is_continued
+from common.dialects.postgresql.shape_cache import ShapeCache
+from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
+from common.ids import TxIds
+from common.ports.dialect import NodeFacts, SealReport
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What the last step remembered, brought up to the server and the incarnation of now."""
+
+    snapshot: str
+    """Of what it shows as ended, all is sealed or pending."""
+    now: str
+    identity: str
+    incarnation: str
+    era: int
+    last_lsn: int
+    last_tx_id: str | None
+
+
+class _EndedTx(NamedTuple):
+    """One transaction to be sealed."""
+
+    last_seq: int
+    xid: int
+    changes: int
+    captured_us: int
+    bytes: int
+    shapes: list[int]
+
+
+class PostgresSealer:
+    """One step a call, in one transaction under the lock of `rf_seal`. For one thread."""
+
+    def __init__(self, engine: sa.Engine, node: NodeFacts, clock: Clock | None = None) -> None:
+        self._engine = engine
+        self._node = node
+        self._clock = clock or SystemClock()
+        self._shapes = ShapeCache()
+
+    def seal(self, max_changes: int = 50_000) -> SealReport:
+        """Seal what is committed now; one short transaction. Raises ContentionError, OutageError."""
+        with translated(), self._engine.begin() as connection:
+            return self._step(driver(connection), max_changes)
+
+    def _step(self, raw: Raw, max_changes: int) -> SealReport:
+        state = self._begin(raw)
+        waiting = _pending(raw, max_changes)
+        txs = _whole_txs(waiting, max_changes)
+        if txs:
+            raw.execute(sql.TAKE_PENDING, {"last_seq": txs[-1].last_seq})
+            return self._seal_txs(raw, state, txs, more=True)
+        ranges = ended_between(Snapshot.parse(state.snapshot), Snapshot.parse(state.now))
+        if not ranges:
+            return SealReport(0, 0, state.last_lsn)
+        lows, highs = bounds(ranges)
+        found = _fetch(raw, sql.ENDED, {"lows": lows, "highs": highs, "most": max_changes + 1})
+        txs = _whole_txs(found, max_changes)
+        if not txs:
+            return SealReport(0, 0, state.last_lsn)
+        more = len(txs) < len(found)
+        if more:
+            raw.execute(sql.SET_ASIDE, {"lows": lows, "highs": highs, "after_seq": txs[-1].last_seq})
+        return self._seal_txs(raw, replace(state, snapshot=state.now), txs, more=more)
+
+    def _begin(self, raw: Raw) -> _State:
+        raw.execute(sql.PLAN_SETTINGS)
+        # A statement of its own: one that had to wait for the lock would read the log as it was before.
+        locked = raw.execute(sql.LOCK).fetchone()
+        seen = raw.execute(f"SELECT pg_current_snapshot()::text, ({SERVER_IDENTITY})".encode()).fetchone()
+        if locked is None or seen is None:
+            raise LookupError("rf_seal has no row: run `rowferry migrate`")
+        known = _State(
+            snapshot=locked[0],
+            now=seen[0],
+            identity=seen[1],
+            incarnation=locked[2],
+            era=locked[3] or 0,
+            last_lsn=locked[4],
+            last_tx_id=locked[5],
+        )
+        state = self._brought_up(raw, known, locked[1])
+        if (state, locked[1]) != (known, known.identity):
+            _remember(raw, state)
+        return state
+
+    def _brought_up(self, raw: Raw, known: _State, identity: str) -> _State:
+        state = known
+        if not is_continued(identity, known.identity, Snapshot.parse(known.snapshot), Snapshot.parse(known.now)):
+            begin_again(raw)
+            state = replace(state, snapshot=known.now)
+        if known.incarnation != self._node.incarnation:
+            incarnation = {"incarnation": self._node.incarnation}
+            era = raw.execute(sql.NEW_ERA, incarnation).fetchone()
+            last = raw.execute(sql.LAST_OF_ERA, incarnation).fetchone() or (0, None)
+            state = replace(state, **incarnation, era=era[0] if era else 0, last_lsn=last[0], last_tx_id=last[1])
+        return state
+
+    def _seal_txs(self, raw: Raw, state: _State, txs: Sequence[_EndedTx], *, more: bool) -> SealReport:
+        given = {
+            "xids": _array(tx.xid for tx in txs),
+            "last_lsn": state.last_lsn,
+            "era": state.era,
+            "node": self._node.node_id,
+        }
+        row = raw.execute(sql.SEAL, given).fetchone()
+        changes, tangled = row if row else (0, None)
+        if changes != sum(tx.changes for tx in txs):
+            raise LookupError(f"{changes} log rows stand where {sum(tx.changes for tx in txs)} were counted")
+        if tangled:
+            mend_chains(raw, state.era, tangled)
+        last_tx_id = self._add_txs(raw, state, txs)
+        _remember(raw, replace(state, last_lsn=state.last_lsn + changes, last_tx_id=last_tx_id))
+        return SealReport(len(txs), changes, state.last_lsn + changes, more)
+
+    def _add_txs(self, raw: Raw, state: _State, txs: Sequence[_EndedTx]) -> str:
+        self._shapes.load(raw, (number for tx in txs for number in tx.shapes))
+        now_us = self._clock.now_us()
+        ids = TxIds(state.last_tx_id)
+        ends = list(accumulate((tx.changes for tx in txs), initial=state.last_lsn))
+        tx_ids = [ids.next(now_us) for _ in txs]
+        raw.execute(
+            sql.ADD_TXS,
+            {
+                "incarnation": self._node.incarnation,
+                "exported_at": to_iso(now_us),
+                "to_lsns": ends[1:],
+                "from_lsns": [end + 1 for end in ends[:-1]],
+                "tx_ids": tx_ids,
+                "tables": [self._shapes.header_tables(tx.shapes) for tx in txs],
+                "bytes": [tx.bytes for tx in txs],
+                "captured": [tx.captured_us for tx in txs],
+            },
+        )
+        raw.execute(sql.ADD_SOURCES, {"era": state.era, "to_lsns": ends[1:], "xids": _array(tx.xid for tx in txs)})
+        return tx_ids[-1]
+
+
+def _remember(raw: Raw, state: _State) -> None:
+    raw.execute(
+        sql.REMEMBER,
+        {
+            "snapshot": state.snapshot,
+            "identity": state.identity,
+            "incarnation": state.incarnation,
+            "era": state.era,
+            "last_lsn": state.last_lsn,
+            "last_tx_id": state.last_tx_id,
+        },
+    )
+
+
+def _pending(raw: Raw, max_changes: int) -> list[_EndedTx]:
+    return _fetch(raw, sql.PENDING, {"most": max_changes})
+
+
+def _whole_txs(found: Sequence[_EndedTx], max_changes: int) -> list[_EndedTx]:
+    """The first of `found` that together stay within the bound; one that is larger goes alone."""
+    totals = list(accumulate(tx.changes for tx in found))
+    return [tx for tx, total in zip(found, totals, strict=True) if total <= max_changes or total == tx.changes]
+
+
+def _fetch(raw: Raw, query: str, given: dict[str, Any]) -> list[_EndedTx]:
+    return [_EndedTx(*row) for row in raw.execute(query.encode(), given)]
+
+
+def _array(numbers: Any) -> str:
+    return "{" + ",".join(str(number) for number in numbers) + "}"

@@ -1,0 +1,116 @@
+"""The statements of sealing. Each runs within the sealer's one transaction, under the lock of `rf_seal`."""
+
+LOCK = """
+SELECT snapshot, server_identity, incarnation, era, last_lsn, last_tx_id FROM rf_seal FOR UPDATE
+"""
+
+# Hash and merge joins read whole tables where statistics are stale; every join here goes by an index.
+PLAN_SETTINGS = """
+SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+       set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)
+"""
+
+_SUMMED = """
+SELECT max(l.seq), l.xid, count(*), (extract(epoch FROM min(l.captured_at)) * 1000000)::bigint,
+       sum(octet_length(l.pk) + coalesce(octet_length(l.before), 4) + coalesce(octet_length(l.after), 4) + 240)::bigint,
+       array_agg(DISTINCT l.shape_id)
+FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
+CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high) l
+GROUP BY l.xid
+"""
+
+ENDED = _SUMMED + "ORDER BY 1 LIMIT %(most)s"
+"""The transactions that ended in the ranges, in the order of their last log row: a transaction that built on another
+wrote its row after the other had committed."""
+
+SET_ASIDE = (
+    """
+INSERT INTO rf_seal_pending (last_seq, xid, changes, captured_us, bytes, shapes)
+"""
+    + _SUMMED
+    + "HAVING max(l.seq) > %(after_seq)s"
+)
+
+PENDING = """
+SELECT last_seq, xid, changes, captured_us, bytes, shapes FROM rf_seal_pending ORDER BY last_seq LIMIT %(most)s
+"""
+
+TAKE_PENDING = "DELETE FROM rf_seal_pending WHERE last_seq <= %(last_seq)s"
+
+SEAL = """
+WITH tx AS (SELECT * FROM unnest(%(xids)s::xid8[]) WITH ORDINALITY AS t(xid, place)),
+entry AS (
+    SELECT row_number() OVER (ORDER BY tx.place, l.seq) + %(last_lsn)s AS lsn, tx.place, l.seq, l.op, s.table_id,
+           l.pk AS key, (extract(epoch FROM l.captured_at) * 1000000)::bigint AS captured_us, l.old_tid, l.new_tid
+    FROM tx JOIN rf_change_log l ON l.xid = tx.xid JOIN rf_shape s ON s.shape_id = l.shape_id),
+numbered AS (
+    SELECT *, row_number() OVER w AS n, lead(lsn) OVER w IS NULL AS is_last,
+           lag(place) OVER w = place AND lag(new_tid) OVER w IS DISTINCT FROM old_tid AS unchained
+    FROM entry WINDOW w AS (PARTITION BY table_id, key ORDER BY lsn)),
+clocked AS (
+    SELECT e.*, v.node_id AS known_node, v.hlc AS known_hlc, coalesce(v.main_epoch, 0) AS main_epoch,
+           e.n + greatest(coalesce(v.hlc, 0),
+                          max(e.captured_us - e.n) OVER (PARTITION BY e.table_id, e.key ORDER BY e.lsn)) AS hlc,
+           bool_or(e.unchained) OVER (PARTITION BY e.table_id, e.key) AS tangled
+    FROM numbered e LEFT JOIN LATERAL (
+        SELECT * FROM rf_row_version v WHERE v.table_id = e.table_id AND v.key = e.key LIMIT 1) v ON true),
+based AS (
+    SELECT *, lag(hlc) OVER (PARTITION BY table_id, key ORDER BY lsn) AS previous_hlc FROM clocked),
+versioned AS (
+    SELECT *, coalesce(previous_hlc, known_hlc, CASE WHEN op <> 'I' THEN 0 END) AS base_hlc,
+           CASE WHEN previous_hlc IS NOT NULL THEN %(node)s::text
+                WHEN known_hlc IS NOT NULL THEN known_node
+                WHEN op <> 'I' THEN '' END AS base_node
+    FROM based),
+sealed AS (
+    INSERT INTO rf_sealed (era, lsn, seq, hlc, base_hlc, main_epoch, base_epoch, base_node)
+    SELECT %(era)s, lsn, seq, hlc, base_hlc, main_epoch,
+           CASE WHEN base_hlc IS NOT NULL THEN main_epoch END, base_node
+    FROM versioned),
+recorded AS (
+    INSERT INTO rf_row_version AS v
+        (table_id, key, hlc, base_hlc, main_epoch, base_epoch, deleted, node_id, base_node)
+    SELECT table_id, key, hlc, coalesce(base_hlc, 0), main_epoch, main_epoch, op = 'D', %(node)s::text,
+           coalesce(base_node, '')
+    FROM versioned WHERE is_last
+    ON CONFLICT (table_id, key) DO UPDATE
+    SET hlc = excluded.hlc, base_hlc = excluded.base_hlc, main_epoch = excluded.main_epoch,
+        base_epoch = excluded.base_epoch, deleted = excluded.deleted, node_id = excluded.node_id,
+        base_node = excluded.base_node)
+SELECT count(*), json_agg(json_build_array(table_id, key, place, lsn, seq, op, old_tid, new_tid) ORDER BY lsn)
+                 FILTER (WHERE tangled)
+FROM versioned
+"""
+"""LSN, version and base of every change of the txs. A row written again gets a clock value above its last:
+hlc(n) = max(captured(n), hlc(n-1) + 1), which is n + max over all up to n of (captured - n)."""
+
+ADD_TXS = """
+INSERT INTO rf_tx (incarnation, to_lsn, from_lsn, prev_lsn, tx_id, exported_at, grouped, tables, bytes, captured_us)
+SELECT %(incarnation)s, to_lsn, from_lsn, from_lsn - 1, tx_id, %(exported_at)s, false, tables, bytes, captured_us
+FROM unnest(%(to_lsns)s::bigint[], %(from_lsns)s::bigint[], %(tx_ids)s::text[], %(tables)s::text[],
+            %(bytes)s::bigint[], %(captured)s::bigint[])
+    AS t(to_lsn, from_lsn, tx_id, tables, bytes, captured_us)
+"""
+
+ADD_SOURCES = """
+INSERT INTO rf_sealed_tx (era, to_lsn, xid)
+SELECT %(era)s, to_lsn, xid FROM unnest(%(to_lsns)s::bigint[], %(xids)s::xid8[]) AS t(to_lsn, xid)
+"""
+
+REMEMBER = """
+UPDATE rf_seal SET snapshot = %(snapshot)s, server_identity = %(identity)s, incarnation = %(incarnation)s,
+                   era = %(era)s, last_lsn = %(last_lsn)s, last_tx_id = %(last_tx_id)s
+"""
+
+NEW_ERA = """
+INSERT INTO rf_era (incarnation) VALUES (%(incarnation)s)
+ON CONFLICT (incarnation) DO UPDATE SET incarnation = excluded.incarnation RETURNING era
+"""
+
+LAST_OF_ERA = """
+SELECT to_lsn, tx_id FROM rf_tx WHERE incarnation = %(incarnation)s ORDER BY to_lsn DESC LIMIT 1
+"""
+
+SHAPES = """
+SELECT s.shape_id, t.name, s.meta FROM rf_shape s JOIN rf_table t USING (table_id) WHERE s.shape_id = ANY(%(shapes)s)
+"""

@@ -1,0 +1,43 @@
+"""Shapes by their number. A shape never changes once it has one, so what was read stays true."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import psycopg
+
+from common.dialects.postgresql.sealing_sql import SHAPES
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+
+class ShapeCache:
+    """Gives the `tables` of a tx header as JSON text."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[int, tuple[str, dict[str, Any]]] = {}
+        self._headers: dict[tuple[int, ...], str] = {}
+
+    def load(self, raw: Raw, numbers: Iterable[int]) -> None:
+        """Read the shapes that are not known yet."""
+        missing = sorted(set(numbers) - self._shapes.keys())
+        if missing:
+            for shape_id, name, meta in raw.execute(SHAPES, {"shapes": missing}):
+                self._shapes[shape_id] = (name, json.loads(meta))
+
+    def header_tables(self, numbers: Sequence[int]) -> str:
+        """Return `{"orders":{"pk":["id"],"columns":{…}}}` for a tx whose rows have these shapes."""
+        wanted = tuple(sorted(numbers))
+        known = self._headers.get(wanted)
+        if known is None:
+            known = self._headers[wanted] = self._merged(wanted)
+        return known
+
+    def _merged(self, numbers: Sequence[int]) -> str:
+        tables: dict[str, dict[str, Any]] = {}
+        for number in numbers:
+            name, meta = self._shapes[number]
+            # A tx that saw a table change its shape names the columns of both.
+            columns = {**tables.get(name, {}).get("columns", {}), **meta["columns"]}
+            tables[name] = {"pk": meta["pk"], "columns": columns}
+        return json.dumps(tables, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,26 @@
+"""Expressions over a whole row: its image and its key."""
+
+from common.dialects.postgresql.naming import qualified
+from common.dialects.postgresql.types import image_value, json_object, key_value
+from common.ports.dialect import ColumnShape, TableShape
+
+
+def relation(table: TableShape) -> str:
+    """Return the table's qualified name."""
+    return qualified(table.schema, table.bare)
+
+
+def key_columns(table: TableShape) -> list[ColumnShape]:
+    """Return the columns of the primary key, in its order."""
+    by_name = {column.name: column for column in table.columns}
+    return [by_name[name] for name in table.pk]
+
+
+def image_expression(table: TableShape, row: str) -> str:
+    """Return the JSON object of all columns that travel."""
+    return json_object([(column.name, image_value(column, row)) for column in table.written])
+
+
+def key_expression(table: TableShape, row: str) -> str:
+    """Return the JSON object of the primary key: `pk` on the wire and the row's key text here."""
+    return json_object([(column.name, key_value(column, row)) for column in key_columns(table)])

@@ -1,0 +1,97 @@
+"""Which logical type a column has, and the SQL expression that writes its value into an image, lossless."""
+
+from dataclasses import dataclass
+
+from common.dialects.postgresql.naming import ident, literal
+from common.ports.dialect import ColumnShape
+
+_LOGICAL = {
+    "int2": "int",
+    "int4": "int",
+    "int8": "int",
+    "numeric": "decimal",
+    "float4": "float",
+    "float8": "float",
+    "bool": "bool",
+    "text": "text",
+    "varchar": "text",
+    "bpchar": "text",
+    "bytea": "bytes",
+    "date": "date",
+    "time": "time",
+    "timestamp": "timestamp",
+    "timestamptz": "timestamptz",
+    "interval": "interval",
+    "uuid": "uuid",
+    "json": "json",
+    "jsonb": "json",
+}
+_AS_TEXT = frozenset({"decimal", "interval", "json"})
+_MOST_PAIRS = 50
+"""json_build_object takes at most 100 arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class PgColumn(ColumnShape):
+    """A column with what the catalog knows beyond the port's words."""
+
+    base: str = ""
+    """The type below its domains, without a length, fit for a cast: `numeric`, `bpchar`, `public.mood`."""
+    kind: str = ""
+    """Its name in `pg_type`: `numeric`, `varchar`, `mood`; empty for a type that did not come with PostgreSQL."""
+    limited: str = ""
+    """`base` with its length or precision where it has one: `numeric(10,2)`."""
+    numbers_itself: bool = False
+    """Its default counts up: serial or identity."""
+
+
+def logical_type(kind: str, spoken: str) -> str:
+    """Return the logical type of SPEC 3 for a base type; `spoken` is its usual name."""
+    return _LOGICAL.get(kind) or f"pg:{spoken}"
+
+
+def pg_column(column: ColumnShape) -> PgColumn:
+    """Return `column` as this dialect's catalog made it."""
+    if not isinstance(column, PgColumn):
+        raise TypeError(f"column {column.name!r} did not come from this dialect's catalog")
+    return column
+
+
+def image_value(column: ColumnShape, row: str) -> str:
+    """Return the expression of one column's value inside an image; `row` is the row's name in the SQL."""
+    value = f"{row}.{ident(column.name)}"
+    if column.logical == "bytes":
+        return f"replace(encode({value}, 'base64'), E'\\n', '')"
+    if column.logical in _AS_TEXT:
+        return f"{value}::text"
+    if not column.logical.startswith("pg:"):
+        return value
+    if pg_column(column).kind:
+        return f"{value}::text"
+    # A type of an extension or a user may have casts that run their owner's code: format() calls the type's output
+    # function and no cast. IS DISTINCT FROM, because a composite with a NULL in it is neither null nor not null.
+    return f"CASE WHEN {value} IS DISTINCT FROM NULL THEN format('%s', {value}) END"
+
+
+def key_value(column: ColumnShape, row: str) -> str:
+    """Return the expression of a key column: equal keys must have equal texts."""
+    value = f"{row}.{ident(column.name)}"
+    if column.logical == "decimal":
+        return f"trim_scale({value})::text"
+    if column.logical == "float":
+        # -0 and 0 are one key; the zero has the column's type, or float4 would come out as float8.
+        return f"({value} + 0::{pg_column(column).kind})"
+    return image_value(column, row)
+
+
+def json_object(pairs: list[tuple[str, str]]) -> str:
+    """Return the expression of a JSON object as text, from names and value expressions."""
+    pieces = [
+        "json_build_object(" + ", ".join(f"{literal(name)}, {value}" for name, value in part) + ")::text"
+        for part in (pairs[start : start + _MOST_PAIRS] for start in range(0, len(pairs), _MOST_PAIRS))
+    ]
+    if len(pieces) == 1:
+        return pieces[0]
+    first, *middle, last = pieces
+    inner = "".join(f" || ', ' || substr(left({piece}, -1), 2)" for piece in middle)
+    return f"left({first}, -1){inner} || ', ' || substr({last}, 2)"

@@ -1,0 +1,67 @@
+"""Set-based writes of rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from common.dialects.postgresql.naming import ident
+from common.dialects.postgresql.rows import Rows, recordset, same_key
+from common.dialects.postgresql.shapes import relation
+from common.ports.dialect import TableShape
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+
+def delete_rows(raw: Raw, rows: Rows, pks: Sequence[bytes]) -> None:
+    """Delete the rows with these keys."""
+    source = recordset(rows.key_readings(), "pks")
+    target = _quoted(rows.table)
+    statement = f"DELETE FROM {target} t USING {source} WHERE {same_key(rows.table, 't', 'r')}"
+    raw.execute(statement.encode(), {"pks": rows.keys(pks)})
+
+
+def insert_rows(raw: Raw, rows: Rows, images: Sequence[bytes]) -> None:
+    """Insert the rows, or set in those that are there the columns that the images name."""
+    for names, json in rows.by_columns(images).items():
+        source = recordset(rows.readings(names), "images")
+        given = {"images": json}
+        for name in _fixed_columns(rows.table, names):
+            raw.execute(_delete_changed(rows.table, source, name).encode(), given)
+        raw.execute(_upsert(rows.table, source, names).encode(), given)
+
+
+def _upsert(table: TableShape, source: str, names: Sequence[str]) -> str:
+    fixed = {*table.pk, *_fixed_columns(table, names)}
+    columns = ", ".join(_column(name) for name in names)
+    values = ", ".join(f"r.{_column(name)}" for name in names)
+    key = ", ".join(_column(name) for name in table.pk)
+    changes = ", ".join(f"{_column(name)} = excluded.{_column(name)}" for name in names if name not in fixed)
+    action = f"UPDATE SET {changes}" if changes else "NOTHING"
+    return (
+        f"INSERT INTO {_quoted(table)} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {source}"
+        f" ON CONFLICT ({key}) DO {action}"
+    )
+
+
+def _fixed_columns(table: TableShape, names: Sequence[str]) -> list[str]:
+    """The columns outside the key that PostgreSQL sets at an insert and never lets an update change."""
+    always = {column.name for column in table.columns if column.identity_always}
+    return [name for name in names if name in always and name not in table.pk]
+
+
+def _delete_changed(table: TableShape, source: str, name: str) -> str:
+    """The row is made anew where such a column differs: an update can't change it."""
+    column = _column(name)
+    return (
+        f"DELETE FROM {_quoted(table)} t USING {source}"
+        f" WHERE {same_key(table, 't', 'r')} AND t.{column} IS DISTINCT FROM r.{column}"
+    )
+
+
+def _column(name: str) -> str:
+    return ident(name).replace("%", "%%")
+
+
+def _quoted(table: TableShape) -> str:
+    return relation(table).replace("%", "%%")
