@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import click
 
-from common.errors import UsageError
+from common.errors import ContentionError, OutageError, UsageError
 from common.ops.incarnation import settle_incarnation
 from common.ports.part import Part, Service
+from common.retry import OUTAGE, Backoff
 from common.runtime.host import ExitCode, Host, current_host
 from common.runtime.node import Node
 from common.runtime.parts import load_parts
@@ -32,19 +33,38 @@ def run(only: str | None, once: bool) -> None:
     host = current_host()
     parts = _chosen(load_parts(), only)
     stop = threading.Event()
-    set_aside = 0
     with stop_on_signals(stop):
-        while True:
-            outcome = _run_opened(host, parts, stop, once=once)
-            set_aside += outcome.set_aside
-            if not outcome.reopen:
-                break
-    if once and set_aside:
+        outcome = _run_once(host, parts, stop) if once else _run_on(host, parts, stop)
+    if once and not outcome.drained:
+        host.exit_code = ExitCode.FAILED
+    elif once and outcome.set_aside:
         host.exit_code = ExitCode.SET_ASIDE
-    host.emit(
-        {"set_aside": set_aside, "stopped_late": list(outcome.late)},
-        lambda console: console.say(_sentence(set_aside, once=once)),
-    )
+    document = {"drained": outcome.drained, "set_aside": outcome.set_aside, "stopped_late": list(outcome.late)}
+    host.emit(document, lambda console: console.say(_sentence(outcome, once=once)))
+
+
+def _run_once(host: Host, parts: Sequence[Part[Node]], stop: threading.Event) -> Outcome:
+    set_aside = 0
+    while True:
+        outcome = _run_opened(host, parts, stop, once=True)
+        set_aside += outcome.set_aside
+        if not outcome.reopen:
+            return replace(outcome, set_aside=set_aside)
+
+
+def _run_on(host: Host, parts: Sequence[Part[Node]], stop: threading.Event) -> Outcome:
+    """Run until `stop`; also a database that is away at the start, after a power cut for example, is waited for."""
+    backoff = Backoff(OUTAGE)
+    outcome = Outcome()
+    while not stop.is_set():
+        try:
+            outcome = _run_opened(host, parts, stop, once=False)
+            backoff.reset()
+        except (OutageError, ContentionError) as error:
+            seconds = backoff.next_seconds()
+            log.warning("run.can_not_start", extra={"error": str(error), "again_in_seconds": round(seconds, 1)})
+            stop.wait(seconds)
+    return outcome
 
 
 def _run_opened(host: Host, parts: Sequence[Part[Node]], stop: threading.Event, *, once: bool) -> Outcome:
@@ -83,8 +103,8 @@ def _say_facts(node: Node, parts: Sequence[Part[Node]], *, once: bool) -> None:
     log.info("run.started", extra=facts)
 
 
-def _sentence(set_aside: int, *, once: bool) -> str:
+def _sentence(outcome: Outcome, *, once: bool) -> str:
+    aside = f" {outcome.set_aside} batches were set aside: see `rowferry dlq list`." if outcome.set_aside else ""
     if not once:
-        return "Stopped."
-    aside = f" {set_aside} batches were set aside; look with `rowferry dlq list`." if set_aside else ""
-    return f"Everything is drained.{aside}"
+        return f"Stopped.{aside}"
+    return f"{'Everything is drained.' if outcome.drained else 'Stopped before everything was drained.'}{aside}"

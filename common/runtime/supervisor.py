@@ -56,6 +56,8 @@ class Outcome:
 
     reopen: bool = False
     """The node has to be opened anew, and the run goes on."""
+    drained: bool = False
+    """A whole round of `run_once` found no work."""
     set_aside: int = 0
     crashes: int = 0
     late: tuple[str, ...] = ()
@@ -81,31 +83,34 @@ class Supervisor:
             pass
         late = self._end(runners)
         crashes = sum(runner.crashes for runner in runners)
-        return Outcome(self._reopen.is_set() and not self._stop.is_set(), self._set_aside(), crashes, late)
+        reopen = self._reopen.is_set() and not self._stop.is_set()
+        return Outcome(reopen=reopen, set_aside=self._set_aside(), crashes=crashes, late=late)
 
     def run_once(self) -> Outcome:
         """Step all services in turn until a whole round finds no work, then close them.
 
         Raises OutageError when one doesn't end in time, and every other error at once."""
-        reopen = False
+        reopen = drained = False
         with ExitStack() as closing:
             for service in reversed(self._services):
                 closing.callback(service.close)
             try:
-                self._drain()
+                drained = self._drain()
             except ReopenNodeError as error:
                 log.warning("run.reopens", extra={"error": str(error)})
                 reopen = True
-        return Outcome(reopen=reopen, set_aside=self._set_aside())
+        return Outcome(reopen=reopen, drained=drained, set_aside=self._set_aside())
 
-    def _drain(self) -> None:
+    def _drain(self) -> bool:
+        """Step until a quiet round; False when `stop` came first."""
         idle = _SHORT_IDLE_SECONDS
         while not self._stop.is_set():
             worked = sum(self._step_patiently(service, idle) for service in self._services)
             if not worked and idle == _LAST_IDLE_SECONDS:
-                return
+                return True
             # What is on its way to us needs a moment: the round that decides waits longer.
             idle = _SHORT_IDLE_SECONDS if worked else _LAST_IDLE_SECONDS
+        return False
 
     def _step_patiently(self, service: Service, idle_seconds: float) -> bool:
         backoff = Backoff(self._patience.outage)
