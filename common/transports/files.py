@@ -155,6 +155,19 @@ def open_regular(folder: Path, name: str) -> BinaryIO:
     return os.fdopen(fd, "rb")
 
 
+def make_folder(folder: Path, *, create_root: bool) -> None:
+    """Make `folder` durably where it is missing; the folders above it only with `create_root`. Raises OSError.
+
+    A link in its place is refused: whoever can write to the share could lead the files elsewhere."""
+    if not folder.exists():
+        folder.mkdir(exist_ok=True, parents=create_root)
+        sync_folder(folder.parent)
+        if create_root:
+            sync_folder(folder.parent.parent)
+    if folder.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder))
+
+
 def sync_folder(folder: Path) -> None:
     """Make names given or taken in `folder` durable, where the system can (Windows and some shares can't)."""
     if not _FOLDER:

@@ -49,5 +49,26 @@ def case(url: str) -> Iterator[TransportCase]:
     made.close()
 
 
+@pytest.fixture
+def amqp_case(rabbitmq_url: str) -> Iterator[TransportCase]:
+    url = rabbitmq_url.replace("amqp://", "pyamqp://")
+    made = TransportCase(
+        replace(features_for(url), max_message_bytes=MAX_MESSAGE_BYTES),
+        make_sink=lambda node: KombuSink(settings(url, node)),
+        make_source=lambda node: KombuSource(settings(url, node)),
+    )
+    yield made
+    made.close()
+
+
 class TestKombu(SinkSourceContract):
     """The whole suite on each transport that needs no server."""
+
+
+@pytest.mark.containers
+class TestKombuAMQP(SinkSourceContract):
+    """The whole suite on an AMQP broker."""
+
+    @pytest.fixture
+    def case(self, amqp_case: TransportCase) -> TransportCase:
+        return amqp_case

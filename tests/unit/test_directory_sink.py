@@ -111,6 +111,13 @@ def test_a_share_that_is_not_mounted_is_an_outage_and_is_not_made(tmp_path: Path
     assert not share.exists()
 
 
+def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutageError, match="links are not followed"):
+        DirectorySink(tmp_path, "a")
+
+
 def test_the_embedded_default_makes_its_folder(tmp_path: Path) -> None:
     DirectorySink(tmp_path / "new" / "exchange", "a", create_root=True).send(single("a", 1))
     assert names(tmp_path / "new" / "exchange" / "a") == [name(1, 1)]

@@ -17,7 +17,7 @@ from common.transports.directory.opening import Opener, Reading
 from common.transports.directory.progress import Passed, Progress
 from common.transports.directory.scan import Scanner
 from common.transports.directory.settling import Settling
-from common.transports.files import storage_outage
+from common.transports.files import make_folder, storage_outage
 from common.wire.limits import DEFAULT_LIMITS, Limits
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ def _make_own_folder(path: Path, node_id: str, *, create_root: bool) -> None:
     """Make the folder for acks.json. A share that is mounted read-only can still be read."""
     folder = path / node_id
     try:
-        folder.mkdir(exist_ok=True, parents=create_root)
+        make_folder(folder, create_root=create_root)
     except OSError as error:
         if not path.is_dir():
             raise storage_outage(error, path, "opening the shared folder") from error

@@ -12,7 +12,7 @@ from common.ports.sink import Envelope, TransportFeatures
 from common.transports.directory.cleaning import Cleaner, CleanReport
 from common.transports.directory.content import same_batches
 from common.transports.directory.names import FEATURES, file_name
-from common.transports.files import NewFile, remove_abandoned, storage_outage
+from common.transports.files import NewFile, make_folder, remove_abandoned, storage_outage
 from common.wire.compress import Encoding
 
 
@@ -34,7 +34,7 @@ class DirectorySink:
         self._writing: _Writing | None = None
         self._cleaner = Cleaner(path, node_id)
         try:
-            self._folder.mkdir(exist_ok=True, parents=create_root)
+            make_folder(self._folder, create_root=create_root)
             remove_abandoned(self._folder)
         except OSError as error:
             raise storage_outage(error, self._folder, "opening the shared folder") from error

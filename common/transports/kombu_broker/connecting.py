@@ -1,5 +1,6 @@
 """From settings to a kombu connection, and from what kombu raises to our errors."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from common.transports.kombu_broker.traits import Unacked, traits_for
 from common.transports.kombu_broker.untyped import KOMBU_ERRORS, Connection
 from common.wire.compress import Encoding
 
+log = logging.getLogger(__name__)
 EXCHANGE = "rowferry.changes"
 QUEUE_PREFIX = "rowferry.node."
 _ERRORS = (*KOMBU_ERRORS, OSError, SQLAlchemyError)
@@ -47,7 +49,16 @@ def node_queue(node_id: str) -> str:
 def shown(url: str) -> str:
     """Return the URL without user and password, for messages and logs."""
     parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def release(settings: KombuSettings, connection: Any) -> None:
+    """Close a connection, also a broken one: what goes wrong then is logged, since there is nothing left to do."""
+    try:
+        with outages(settings.url, "leaving", connection):
+            connection.release()
+    except OutageError as error:
+        log.warning("kombu.close-failed", extra={"error": str(error)})
 
 
 @contextmanager
@@ -67,8 +78,8 @@ def open_connection(settings: KombuSettings) -> Any:
     try:
         with outages(settings.url, "connecting to", connection):
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=10)
-    except BaseException:
-        connection.release()
+    except OutageError:
+        release(settings, connection)
         raise
     return connection
 
@@ -82,8 +93,8 @@ def _connection(url: str) -> Any:
             return Connection(url.partition("+")[2], transport=sql.Transport)
         options = {"confirm_publish": True} if traits_for(url).unacked is Unacked.BROKER else {}
         connection = Connection(url, transport_options=options)
-        # Loads the library of the transport now, where its absence can be named.
-        connection.get_transport_cls()
+        # Makes the transport, which needs its library, without connecting: here its absence can be named.
+        log.debug("kombu.transport", extra={"version": connection.transport.driver_version()})
     except (ImportError, KeyError, ValueError) as error:
         raise ConfigError(
             f"broker.url: kombu can't use {shown(url)}: {error}; check the scheme, and install the library it needs"

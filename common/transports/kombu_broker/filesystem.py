@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
-from common.transports.files import write_file_durably
+from common.transports.files import make_folder, write_file_durably
 from common.transports.kombu_broker.untyped import BrokerState, dumps, kombu_filesystem, loads
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def transport_options(root: Path) -> dict[str, Any]:
 def make_folders(root: Path) -> None:
     """Make what is needed below `root`, not `root` itself: it may be a share that is not mounted. Raises OSError."""
     for name in (MESSAGES, CONTROL, HELD):
-        (root / name).mkdir(exist_ok=True)
+        make_folder(root / name, create_root=False)
 
 
 class Channel(_KombuChannel):

@@ -1,5 +1,6 @@
 """The source for brokers that kombu drives."""
 
+import logging
 import threading
 import time
 from dataclasses import replace
@@ -8,11 +9,12 @@ from typing import Any
 from common.errors import OutageError
 from common.ports.sink import TransportFeatures
 from common.ports.source import Delivery
-from common.transports.kombu_broker.connecting import KombuSettings, node_queue, open_connection, outages
+from common.transports.kombu_broker.connecting import KombuSettings, node_queue, open_connection, outages, release
 from common.transports.kombu_broker.routes import Routes
 from common.transports.kombu_broker.traits import Unacked, traits_for
 from common.transports.kombu_broker.untyped import Producer
 
+log = logging.getLogger(__name__)
 ATTEMPTS = "rowferry_attempts"
 """Set on a message that was given back: how often trying it failed."""
 _FIRST_PAUSE_SECONDS = 0.05
@@ -82,16 +84,21 @@ class KombuSource:
         connection = self._connection
         if connection is None:
             return
+        if self._unacked is Unacked.MEMORY:
+            self._put_back_held()
+        self._connection = None
+        self._held.clear()
+        release(self._settings, connection)
+
+    def _put_back_held(self) -> None:
         try:
-            if self._unacked is Unacked.MEMORY:
-                for message in list(self._held.values()):
+            with self._outages("giving back to"):
+                for message in self._held.values():
                     self._publish_again(message, _attempts(message))
                     self._let_go(message)
-        finally:
-            self._connection = None
-            self._held.clear()
-            with outages(self._settings.url, "leaving", connection):
-                connection.release()
+        except OutageError as error:
+            # The transport's own timeout, or the gap that the receiver notices, brings them again.
+            log.warning("kombu.held-not-returned", extra={"held": len(self._held), "error": str(error)})
 
     def _collect(self, max_deliveries: int) -> list[Delivery]:
         found: list[Delivery] = []

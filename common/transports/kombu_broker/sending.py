@@ -5,7 +5,7 @@ from typing import Any
 
 from common.errors import OutageError, PoisonError, Reason
 from common.ports.sink import Envelope, TransportFeatures
-from common.transports.kombu_broker.connecting import KombuSettings, open_connection, outages
+from common.transports.kombu_broker.connecting import KombuSettings, open_connection, outages, release
 from common.transports.kombu_broker.routes import Routes
 from common.transports.kombu_broker.traits import features_for
 from common.transports.kombu_broker.untyped import Producer
@@ -69,8 +69,7 @@ class KombuSink:
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with outages(self._settings.url, "leaving", connection):
-                connection.release()
+            release(self._settings, connection)
 
     def _publish(self, envelope: Envelope, body: bytes, exchange: str, routing_key: str) -> None:
         self._producer.publish(
