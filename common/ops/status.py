@@ -53,7 +53,7 @@ class Standing:
     dialect: str
     at_us: int
     shares: Mapping[str, Any]
-    """What the parts tell of themselves: from the producer `head_lsn` and the `sinks`."""
+    """What the parts tell of themselves: `head_lsn` and `sinks` of the producer, `unfinished_txs` of the consumer."""
     sources: tuple[SourceStanding, ...]
     queues: Queues
     dead_letters: Mapping[str, int]
@@ -83,10 +83,11 @@ class Standing:
     def waiting(self) -> list[str]:
         """What is on its way and needs nobody."""
         found = [f"{one['lag_changes']} changes not yet sent to the {one['sink']}" for one in self.lagging_sinks]
-        found += [f"{one.behind} changes of {one.peer} not yet applied" for one in self.sources if one.behind]
+        found += [_not_applied(one) for one in self.sources if one.behind]
         found += [f"{depth} messages in {name}" for name, depth in self.queues.depths.items() if depth]
-        early = self.dead_letters.get("early", 0)
-        return found + ([f"{early} transactions wait for rows that have not come yet"] if early else [])
+        early, unfinished = self.dead_letters.get("early", 0), self.shares.get("unfinished_txs", 0)
+        found += [f"{early} transactions wait for rows that have not come yet"] if early else []
+        return found + ([f"{unfinished} large transactions have not come whole"] if unfinished else [])
 
     @property
     def state(self) -> State:
@@ -113,6 +114,10 @@ def read_standing(
             oldest_early_seconds=_oldest_early(connection, now_us),
             drifted=tuple(database.capture().drifted(wanted)),
         )
+
+
+def _not_applied(source: SourceStanding) -> str:
+    return f"{source.behind} changes of {source.peer} after LSN {source.watermark} not yet here, or not yet applied"
 
 
 def _counted(count: int, what: str, remedy: str) -> str:

@@ -1,0 +1,244 @@
+"""`init`, `migrate`, `seed`, `status` and `unmigrate` on both kinds of database."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.support.cli import document, rowferry
+
+TRIAL = {"company", "store", "product", "sale"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A database, and the configuration beside it."""
+
+    config: Path
+    url: str
+
+    def init(self, *options: str) -> None:
+        document(self.config, "init", "--node", "store-1", "--database", self.url, "--force", *options)
+
+    @contextmanager
+    def engine(self) -> Iterator[sa.Engine]:
+        engine = sa.create_engine(self.url.replace("postgresql://", "postgresql+psycopg://"), poolclass=sa.NullPool)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+    def execute(self, *statements: str) -> None:
+        with self.engine() as engine, engine.begin() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        with self.engine() as engine, engine.connect() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(statement)]
+
+    def tables(self) -> set[str]:
+        with self.engine() as engine:
+            return set(sa.inspect(engine).get_table_names())
+
+    def leftovers(self) -> list[tuple[Any, ...]]:
+        """Name everything in the database that is neither a table nor an index of one."""
+        if self.url.startswith("sqlite"):
+            return self.query("SELECT type, name FROM sqlite_schema WHERE type NOT IN ('table', 'index')")
+        return self.query(
+            "SELECT 'function', proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace "
+            "UNION ALL SELECT 'trigger', tgname FROM pg_trigger WHERE NOT tgisinternal "
+            "UNION ALL SELECT 'relation', relname FROM pg_class WHERE relname LIKE 'rf!_%' ESCAPE '!' "
+            "UNION ALL SELECT 'type', typname FROM pg_type WHERE typname LIKE 'rf!_%' ESCAPE '!'"
+        )
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    config = tmp_path / "rowferry.toml"
+    if request.param == "sqlite":
+        yield Place(config, f"sqlite:///{tmp_path / 'store.db'}")
+        return
+    server = request.getfixturevalue("postgres_server")
+    url = server.create_database()
+    yield Place(config, url)
+    server.drop_database(url)
+
+
+def test_migrate_seed_status_unmigrate(place: Place) -> None:
+    place.init()
+    first = document(place.config, "migrate")
+    assert (first["changed"], first["tables"]) == (True, [])
+    seeded = document(place.config, "seed", "--rows", "30")
+    assert set(seeded["made_tables"]) == set(seeded["captured"]) == TRIAL
+
+    again = document(place.config, "migrate")
+    assert (again["changed"], again["sql"], set(again["tables"])) == (False, [], TRIAL)
+    assert again["incarnation"] == first["incarnation"]
+    assert "Nothing to do" in rowferry(place.config, "migrate").stdout
+
+    before = place.query("SELECT count(*), sum(quantity) FROM sale")
+    removed = document(place.config, "unmigrate", "--yes", "--force")
+    assert removed["changed"]
+    assert place.tables() == TRIAL
+    assert place.leftovers() == []
+    assert place.query("SELECT count(*), sum(quantity) FROM sale") == before
+    assert not document(place.config, "unmigrate", "--yes")["changed"]
+
+
+def test_a_dry_run_prints_and_changes_nothing(place: Place) -> None:
+    place.init()
+    place.execute("CREATE TABLE sale (id TEXT PRIMARY KEY)")
+    plan = document(place.config, "migrate", "--dry-run")
+    assert (plan["changed"], plan["incarnation"], plan["tables"]) == (True, None, ["sale"])
+    assert "CREATE TABLE rf_node" in plan["sql"][0]
+    assert place.tables() == {"sale"}
+
+    document(place.config, "migrate")
+    place.execute("CREATE TABLE store (id TEXT PRIMARY KEY)")
+    more = document(place.config, "migrate", "--dry-run")
+    assert any("TRIGGER" in statement for statement in more["sql"])
+    printed = rowferry(place.config, "migrate", "--dry-run")
+    assert "TRIGGER" in printed.stdout
+    assert document(place.config, "status")["drifted"] == ["store"]
+    document(place.config, "migrate")
+    nothing = document(place.config, "migrate", "--dry-run")
+    assert (nothing["changed"], nothing["sql"]) == (False, [])
+
+
+def test_refusals_come_before_the_first_change(place: Place) -> None:
+    place.init()
+    place.execute("CREATE TABLE log (line TEXT)", "CREATE TABLE sale (id TEXT PRIMARY KEY)")
+    keyless = rowferry(place.config, "migrate")
+    assert keyless.exit_code == 2
+    assert "no primary key: log" in keyless.stderr
+    assert place.tables() == {"log", "sale"}
+
+    place.init("--tables", "sale,stor")
+    unknown = rowferry(place.config, "migrate")
+    assert unknown.exit_code == 2
+    assert "'stor'" in unknown.stderr
+    assert place.tables() == {"log", "sale"}
+
+
+def test_what_everything_leaves_out_is_told(place: Place) -> None:
+    place.init()
+    place.execute("CREATE TABLE sale (id TEXT PRIMARY KEY)", "CREATE VIEW ids AS SELECT id FROM sale")
+    result = rowferry(place.config, "migrate")
+    assert result.exit_code == 0, result.output
+    assert "Left out: ids" in result.stdout
+
+
+def test_tables_that_number_their_own_keys_are_named(place: Place) -> None:
+    place.init()
+    key = "INTEGER PRIMARY KEY" if place.url.startswith("sqlite") else "SERIAL PRIMARY KEY"
+    place.execute(f"CREATE TABLE sale (id {key})")
+    result = rowferry(place.config, "migrate")
+    assert result.exit_code == 0, result.output
+    assert "sale numbers its own keys" in result.stderr
+    assert document(place.config, "migrate")["own_keys"] == ["sale"]
+
+
+def test_a_role_may_change_and_an_id_may_not(place: Place) -> None:
+    place.init()
+    document(place.config, "migrate")
+    place.init("--role", "main")
+    changed = document(place.config, "migrate")
+    assert (changed["changed"], changed["role"]) == (True, "main")
+    assert place.query("SELECT role FROM rf_node") == [("main",)]
+
+    document(place.config, "init", "--node", "store-2", "--database", place.url, "--force")
+    other = rowferry(place.config, "migrate")
+    assert other.exit_code == 2
+    assert "'store-2'" in other.stderr
+    assert "'store-1'" in other.stderr
+
+
+def test_unsent_changes_hold_unmigrate_back(place: Place) -> None:
+    place.init()
+    document(place.config, "migrate")
+    document(place.config, "seed", "--rows", "5")
+    refused = rowferry(place.config, "unmigrate", "--yes")
+    assert refused.exit_code == 2
+    assert "unsent changes: 17" in refused.stderr
+    assert "rf_node" in place.tables()
+
+    document(place.config, "run", "--once")
+    assert document(place.config, "unmigrate", "--yes")["changed"]
+
+
+def test_unmigrate_asks_first(place: Place) -> None:
+    place.init()
+    document(place.config, "migrate")
+    result = rowferry(place.config, "unmigrate")
+    assert result.exit_code == 2
+    assert "--yes" in result.stderr
+
+
+def test_seed_before_migrate_and_twice(place: Place) -> None:
+    place.init()
+    seeded = document(place.config, "seed")
+    assert seeded["captured"] == []
+    assert "rowferry migrate" in rowferry(place.config, "seed", "--more").stdout
+    refused = rowferry(place.config, "seed")
+    assert refused.exit_code == 2
+    assert "--more" in refused.stderr
+
+
+def test_status_tells_what_waits(place: Place) -> None:
+    place.init()
+    document(place.config, "migrate")
+    assert document(place.config, "status")["state"] == "in sync"
+    document(place.config, "seed", "--rows", "5")
+    document(place.config, "export-change-log", "--out", str(place.config.parent / "out.jsonl"))
+    behind = document(place.config, "status")
+    assert (behind["state"], behind["head_lsn"]) == ("behind", 17)
+    assert behind["reasons"] == ["17 changes not yet sent to the directory"]
+    assert rowferry(place.config, "status").stdout.startswith("behind: 17 changes not yet sent to the directory\n")
+    document(place.config, "run", "--once")
+    assert document(place.config, "status")["state"] == "in sync"
+
+
+def test_status_needs_a_migrated_database(place: Place) -> None:
+    place.init()
+    result = rowferry(place.config, "status")
+    assert result.exit_code == 2
+    assert "rowferry migrate" in result.stderr
+
+
+def test_a_database_that_is_away_is_an_outage(tmp_path: Path) -> None:
+    config = tmp_path / "rowferry.toml"
+    document(config, "init", "--node", "a", "--database", "postgresql://nobody:s3cret@127.0.0.1:1/none")
+    assert stat.S_IMODE(config.stat().st_mode) == 0o600
+    for command in ("migrate", "status", "seed"):
+        result = rowferry(config, command)
+        assert result.exit_code == 5, result.output
+        assert "s3cret" not in result.output
+
+
+@pytest.mark.containers
+def test_migrate_makes_the_nodes_queue(tmp_path: Path, rabbitmq_url: str) -> None:
+    config = tmp_path / "rowferry.toml"
+    document(config, "init", "--node", "a", "--database", "sqlite:///a.db", "--broker", rabbitmq_url)
+    document(config, "migrate")
+    queues = document(config, "status")["queues"]
+    assert queues["error"] is None
+    assert queues["depths"]["rowferry.node.a"] == 0
+
+
+def test_a_broker_that_is_away_does_not_stop_the_database(tmp_path: Path) -> None:
+    config = tmp_path / "rowferry.toml"
+    document(config, "init", "--node", "a", "--database", "sqlite:///a.db", "--broker", "amqp://a:s3cret@127.0.0.1:1/")
+    result = rowferry(config, "migrate")
+    assert result.exit_code == 5
+    assert "the database is ready" in result.stderr
+    status = document(config, "status")
+    assert status["state"] == "needs attention"
+    assert "s3cret" not in str(status)
