@@ -74,16 +74,17 @@ class Standing:
             _counted(self.dead_letters.get("dead", 0), "dead letter", "rowferry dlq list"),
             _counted(self.dead_letters.get("forked", 0), "batch of a rewound node", "rowferry dlq list"),
             _counted(self.conflicts.get("waiting", 0), "conflict waits for a choice", "rowferry conflicts list"),
-            f"the broker can't be reached: {self.queues.error}" if self.queues.error else "",
+            f"broker unreachable: {self.queues.error}" if self.queues.error else "",
             f"capture is out of date on {', '.join(self.drifted)}: run rowferry migrate" if self.drifted else "",
         ]
-        return [reason for reason in found if reason]
+        return [reason for reason in found if reason] + [_missing(gap) for gap in self.shares.get("gaps", ())]
 
     @property
     def waiting(self) -> list[str]:
         """What is on its way and needs nobody."""
         found = [f"{one['lag_changes']} changes not yet sent to the {one['sink']}" for one in self.lagging_sinks]
-        found += [_not_applied(one) for one in self.sources if one.behind]
+        torn = {gap["peer"] for gap in self.shares.get("gaps", ())}
+        found += [_not_applied(one) for one in self.sources if one.behind and one.peer not in torn]
         found += [f"{depth} messages in {name}" for name, depth in self.queues.depths.items() if depth]
         early, unfinished = self.dead_letters.get("early", 0), self.shares.get("unfinished_txs", 0)
         found += [f"{early} transactions wait for rows that have not come yet"] if early else []
@@ -116,8 +117,17 @@ def read_standing(
         )
 
 
+def _missing(gap: Mapping[str, Any]) -> str:
+    """Say what is missing; a queue that was purged or made late leaves such a gap, and only the source can fill it."""
+    peer, after = gap["peer"], gap["after_lsn"]
+    return (
+        f"changes of {peer} after LSN {after} are missing, later ones have come (at {peer}: rowferry export-change-log "
+        f"--since {after}; here: rowferry import-change-log)"
+    )
+
+
 def _not_applied(source: SourceStanding) -> str:
-    return f"{source.behind} changes of {source.peer} after LSN {source.watermark} not yet here, or not yet applied"
+    return f"{source.behind} changes of {source.peer} not yet applied"
 
 
 def _counted(count: int, what: str, remedy: str) -> str:

@@ -1,0 +1,90 @@
+"""What `status` says in its first line, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from common.cli.status import document
+from common.ops.status import Queues, SourceStanding, Standing, State
+from common.ports.dialect import NodeFacts
+from tests.support.cli import checked
+
+SINK = {"sink": "broker", "cursor_lsn": 7, "lag_changes": 0, "oldest_unpublished_seconds": 0.0}
+SHARES = {
+    "head_lsn": 7,
+    "head_tx_id": None,
+    "sinks": [SINK],
+    "clients": [],
+    "unfinished_txs": 0,
+    "oldest_unfinished_seconds": None,
+    "gaps": [],
+}
+
+
+def source(behind: int = 0) -> SourceStanding:
+    return SourceStanding("shop", "i1", 10, 10 + behind, behind, None, 1)
+
+
+def standing(shares: dict[str, Any] | None = None, **changes: Any) -> Standing:
+    values: dict[str, Any] = {
+        "facts": NodeFacts("main", "main", "i0"),
+        "dialect": "sqlite",
+        "at_us": 2_000_000,
+        "shares": SHARES | (shares or {}),
+        "sources": (source(),),
+        "queues": Queues({"rowferry.node.main": 0, "rowferry.dead.main": None}),
+        "dead_letters": {"dead": 0, "early": 0, "forked": 0},
+        "conflicts": {"settled": 3, "waiting": 0},
+        "oldest_early_seconds": None,
+        "drifted": (),
+    }
+    return Standing(**(values | changes))
+
+
+def test_nothing_waits() -> None:
+    assert standing().state is State.IN_SYNC
+
+
+@pytest.mark.parametrize(
+    ("one", "reason"),
+    [
+        (standing({"sinks": [SINK | {"lag_changes": 4}]}), "4 changes not yet sent to the broker"),
+        (standing(sources=(source(2),)), "2 changes of shop not yet applied"),
+        (standing(queues=Queues({"rowferry.node.main": 5})), "5 messages in rowferry.node.main"),
+        (standing(dead_letters={"early": 1}), "1 transactions wait for rows that have not come yet"),
+        (standing({"unfinished_txs": 2}), "2 large transactions have not come whole"),
+    ],
+)
+def test_what_is_on_its_way(one: Standing, reason: str) -> None:
+    assert (one.state, one.attention, one.waiting) == (State.BEHIND, [], [reason])
+
+
+GAP = {"peer": "shop", "incarnation": "i1", "after_lsn": 10, "highest_lsn": 12}
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        (standing(dead_letters={"dead": 2}), ("2 ", "dead letter", "rowferry dlq list")),
+        (standing(dead_letters={"forked": 1}), ("1 ", "rewound", "rowferry dlq list")),
+        (standing(conflicts={"waiting": 1}), ("1 ", "conflict", "rowferry conflicts list")),
+        (standing(queues=Queues(error="refused")), ("broker unreachable: refused",)),
+        (standing(drifted=("sale", "store")), ("sale, store", "rowferry migrate")),
+        (standing({"gaps": [GAP]}, sources=(source(2),)), ("shop", "--since 10", "import-change-log")),
+    ],
+)
+def test_what_needs_a_person(one: Standing, words: tuple[str, ...]) -> None:
+    assert one.state is State.NEEDS_ATTENTION
+    assert one.waiting == []
+    assert [word for word in words if word not in one.attention[0]] == []
+
+
+def test_what_needs_a_person_comes_first() -> None:
+    told = document(standing(dead_letters={"dead": 1, "early": 1, "forked": 0}))
+    assert [("dead letter" in reason) for reason in told["reasons"]] == [True, False]
+
+
+def test_the_document_is_as_its_schema_says() -> None:
+    checked("status", document(standing()))
