@@ -8,12 +8,12 @@ import sqlalchemy as sa
 
 from common.dialects.postgresql.connection import driver, pin_settings
 from common.dialects.postgresql.errors import translated
-from common.dialects.postgresql.naming import ident
+from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target
 from common.dialects.postgresql.references import References
 from common.dialects.postgresql.registry import Registry
 from common.dialects.postgresql.row_versions import read_versions, write_versions
-from common.dialects.postgresql.rows import Rows, recordset, same_key
-from common.dialects.postgresql.shapes import image_expression, key_expression, relation
+from common.dialects.postgresql.rows import Rows
+from common.dialects.postgresql.shapes import image_expression, key_expression
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
 from common.dialects.postgresql.writing import delete_rows, insert_rows
 from common.errors import ConfigError, ContentionError
@@ -81,10 +81,10 @@ class PostgresApplySession:
             return []
         rows = Rows(table, meta)
         source = recordset(rows.key_readings(), "pks", numbered=True)
-        image = image_expression(table, "t").replace("%", "%%")
+        image = escaped(image_expression(table, "t"))
         query = (
             f"SELECT r.rf_place, convert_to({image}, 'UTF8')"
-            f" FROM {source} JOIN {_quoted(table)} t ON {same_key(table, 't', 'r')}"
+            f" FROM {source} JOIN {target(table)} t ON {same_key(table, 't', 'r')}"
         )
         with translated():
             found: dict[int, bytes] = dict(self._raw.execute(query.encode(), {"pks": rows.keys(pks)}).fetchall())
@@ -130,7 +130,7 @@ class PostgresApplySession:
             ]
 
     def _keys(self, table: TableShape, source: str, given: dict[str, Any]) -> list[str]:
-        key = key_expression(table, "r").replace("%", "%%")
+        key = escaped(key_expression(table, "r"))
         query = f"SELECT {key} FROM {source} ORDER BY r.rf_place"
         return [row[0] for row in self._raw.execute(query.encode(), given)]
 
@@ -152,14 +152,10 @@ class PostgresApplySession:
         return known
 
 
-def _quoted(table: TableShape) -> str:
-    return relation(table).replace("%", "%%")
-
-
 def _lock_sql(table: TableShape, source: str) -> bytes:
     # NO KEY: a transaction that only points to the row with a foreign key is no reason to wait.
-    columns = ", ".join(f"t.{ident(name)}" for name in table.pk).replace("%", "%%")
+    columns = ", ".join(f"t.{column(name)}" for name in table.pk)
     return (
-        f"SELECT 1 FROM {source} JOIN {_quoted(table)} t ON {same_key(table, 't', 'r')}"
+        f"SELECT 1 FROM {source} JOIN {target(table)} t ON {same_key(table, 't', 'r')}"
         f" ORDER BY {columns} FOR NO KEY UPDATE OF t"
     ).encode()

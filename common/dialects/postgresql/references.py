@@ -6,8 +6,9 @@ from typing import Any
 
 import psycopg
 
-from common.dialects.postgresql.naming import ident, qualified, relation_of, wire_name
-from common.dialects.postgresql.rows import Rows, recordset, same_key
+from common.dialects.postgresql.naming import qualified, relation_of, wire_name
+from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target, text
+from common.dialects.postgresql.rows import Rows
 from common.dialects.postgresql.shapes import key_expression, relation
 from common.dialects.postgresql.types import pg_column
 from common.ports.dialect import BrokenReference, ForeignKey, TableShape
@@ -53,10 +54,10 @@ class References:
         for columns in dict.fromkeys(child.parent_columns for child in self._children_of(table)):
             if set(columns) == set(table.pk):
                 continue
-            values = ", ".join(f"{_text(name)}, t.{_column(name)}::text" for name in columns)
+            values = ", ".join(f"{text(name)}, t.{column(name)}::text" for name in columns)
             query = (
                 f"SELECT DISTINCT json_build_object({values})::text"
-                f" FROM {recordset(rows.key_readings(), 'pks')} JOIN {_quoted(table)} t ON {same_key(table, 't', 'r')}"
+                f" FROM {recordset(rows.key_readings(), 'pks')} JOIN {target(table)} t ON {same_key(table, 't', 'r')}"
             )
             found = self._raw.execute(query.encode(), {"pks": rows.keys(pks)})
             self._former.setdefault((table.name, columns), []).extend(row[0] for row in found)
@@ -101,13 +102,13 @@ class References:
 def _orphans(rows: Rows, reference: ForeignKey) -> str:
     table = rows.table
     pairs = list(zip(reference.columns, reference.parent_columns, strict=True))
-    matches = " AND ".join(f"p.{_column(parent)} = c.{_column(own)}" for own, parent in pairs)
-    filled = " AND ".join(f"c.{_column(own)} IS NOT NULL" for own, _ in pairs)
-    key = key_expression(table, "c").replace("%", "%%")
+    matches = " AND ".join(f"p.{column(parent)} = c.{column(own)}" for own, parent in pairs)
+    filled = " AND ".join(f"c.{column(own)} IS NOT NULL" for own, _ in pairs)
+    key = escaped(key_expression(table, "c"))
     return (
         f"SELECT {key} FROM {recordset(rows.key_readings(), 'pks')}"
-        f" JOIN {_quoted(table)} c ON {same_key(table, 'c', 'r')}"
-        f" LEFT JOIN LATERAL (SELECT true AS stands FROM {relation_of(reference.parent).replace('%', '%%')} p"
+        f" JOIN {target(table)} c ON {same_key(table, 'c', 'r')}"
+        f" LEFT JOIN LATERAL (SELECT true AS stands FROM {escaped(relation_of(reference.parent))} p"
         f" WHERE {matches} FOR KEY SHARE) p ON true"
         f" WHERE {filled} AND p.stands IS NULL LIMIT {_MOST}"
     )
@@ -115,29 +116,17 @@ def _orphans(rows: Rows, reference: ForeignKey) -> str:
 
 def _children_left(table: TableShape, child: _Child, source: str) -> str:
     pairs = list(zip(child.columns, child.parent_columns, strict=True))
-    points = " AND ".join(f"c.{_column(own)} = r.{_column(parent)}" for own, parent in pairs)
-    stands = " AND ".join(f"p.{_column(parent)} = c.{_column(own)}" for own, parent in pairs)
-    shown = ", ".join(f"{_text(own)}, c.{_column(own)}" for own in child.columns)
+    points = " AND ".join(f"c.{column(own)} = r.{column(parent)}" for own, parent in pairs)
+    stands = " AND ".join(f"p.{column(parent)} = c.{column(own)}" for own, parent in pairs)
+    shown = ", ".join(f"{text(own)}, c.{column(own)}" for own in child.columns)
     return (
-        f"SELECT json_build_object({shown})::text FROM {source} JOIN {child.relation.replace('%', '%%')} c ON {points}"
-        f" WHERE NOT EXISTS (SELECT FROM {_quoted(table)} p WHERE {stands}) LIMIT {_MOST}"
+        f"SELECT json_build_object({shown})::text FROM {source} JOIN {escaped(child.relation)} c ON {points}"
+        f" WHERE NOT EXISTS (SELECT FROM {target(table)} p WHERE {stands}) LIMIT {_MOST}"
     )
 
 
 def _former_source(table: TableShape, columns: Sequence[str]) -> str:
-    by_name = {column.name: pg_column(column) for column in table.columns}
-    texts = ", ".join(f"{_column(name)} text" for name in columns)
-    values = ", ".join(f"f.{_column(name)}::{by_name[name].base} AS {_column(name)}" for name in columns)
+    by_name = {one.name: pg_column(one) for one in table.columns}
+    texts = ", ".join(f"{column(name)} text" for name in columns)
+    values = ", ".join(f"f.{column(name)}::{by_name[name].base} AS {column(name)}" for name in columns)
     return f"(SELECT {values} FROM json_to_recordset(%(given)s::json) AS f({texts})) AS r"
-
-
-def _column(name: str) -> str:
-    return ident(name).replace("%", "%%")
-
-
-def _text(name: str) -> str:
-    return "'" + name.replace("'", "''").replace("%", "%%") + "'"
-
-
-def _quoted(table: TableShape) -> str:
-    return relation(table).replace("%", "%%")

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from common.dialects.postgresql.naming import ident
 from common.dialects.postgresql.reading import Reading, reading
 from common.dialects.postgresql.shapes import key_columns
 from common.errors import PoisonError, Reason
@@ -117,29 +116,6 @@ class Rows:
         shown = value[:80].decode(errors="replace")
         where = f"column {name!r} of table {self.table.name!r}"
         return PoisonError(Reason.TYPE, f"{where} can't hold {shown}", table=self.table.name)
-
-
-def recordset(readings: Sequence[Reading], parameter: str, *, numbered: bool = False) -> str:
-    """Return a FROM item `r` with the columns as they are to be written; `numbered` adds their place in `rf_place`."""
-    raw = [ident(one.name) for one in readings]
-    typed = ", ".join(f"{ident(one.name)} {one.declared}" for one in readings)
-    values = ", ".join(f"{one.value} AS {name}" for one, name in zip(readings, raw, strict=True))
-    given = f"json_to_recordset(%({parameter})s::json)"
-    if not numbered:
-        return _escaped(f"(SELECT {values} FROM ", given, f" AS r({typed})) AS r")
-    names = ", ".join([*raw, "rf_place"])
-    before = f"(SELECT {values}, rf_place FROM ROWS FROM ("
-    return _escaped(before, given, f" AS ({typed})) WITH ORDINALITY AS r({names})) AS r")
-
-
-def same_key(table: TableShape, left: str, right: str) -> str:
-    """Return the condition that two rows have the same primary key."""
-    return " AND ".join(f"{left}.{ident(name)} = {right}.{ident(name)}" for name in table.pk).replace("%", "%%")
-
-
-def _escaped(before: str, parameter: str, after: str) -> str:
-    """A percent sign in a name would be taken for a parameter."""
-    return before.replace("%", "%%") + parameter + after.replace("%", "%%")
 
 
 def _array(jsons: Iterable[str]) -> str:

@@ -5,9 +5,8 @@ from typing import Any
 
 import psycopg
 
-from common.dialects.postgresql.naming import ident
-from common.dialects.postgresql.rows import Rows, recordset, same_key
-from common.dialects.postgresql.shapes import relation
+from common.dialects.postgresql.queries import column, recordset, same_key, target
+from common.dialects.postgresql.rows import Rows
 from common.ports.dialect import TableShape
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -16,8 +15,7 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 def delete_rows(raw: Raw, rows: Rows, pks: Sequence[bytes]) -> None:
     """Delete the rows with these keys."""
     source = recordset(rows.key_readings(), "pks")
-    target = _quoted(rows.table)
-    statement = f"DELETE FROM {target} t USING {source} WHERE {same_key(rows.table, 't', 'r')}"
+    statement = f"DELETE FROM {target(rows.table)} t USING {source} WHERE {same_key(rows.table, 't', 'r')}"
     raw.execute(statement.encode(), {"pks": rows.keys(pks)})
 
 
@@ -33,13 +31,13 @@ def insert_rows(raw: Raw, rows: Rows, images: Sequence[bytes]) -> None:
 
 def _upsert(table: TableShape, source: str, names: Sequence[str]) -> str:
     fixed = {*table.pk, *_fixed_columns(table, names)}
-    columns = ", ".join(_column(name) for name in names)
-    values = ", ".join(f"r.{_column(name)}" for name in names)
-    key = ", ".join(_column(name) for name in table.pk)
-    changes = ", ".join(f"{_column(name)} = excluded.{_column(name)}" for name in names if name not in fixed)
+    columns = ", ".join(column(name) for name in names)
+    values = ", ".join(f"r.{column(name)}" for name in names)
+    key = ", ".join(column(name) for name in table.pk)
+    changes = ", ".join(f"{column(name)} = excluded.{column(name)}" for name in names if name not in fixed)
     action = f"UPDATE SET {changes}" if changes else "NOTHING"
     return (
-        f"INSERT INTO {_quoted(table)} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {source}"
+        f"INSERT INTO {target(table)} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {source}"
         f" ON CONFLICT ({key}) DO {action}"
     )
 
@@ -52,16 +50,7 @@ def _fixed_columns(table: TableShape, names: Sequence[str]) -> list[str]:
 
 def _delete_changed(table: TableShape, source: str, name: str) -> str:
     """The row is made anew where such a column differs: an update can't change it."""
-    column = _column(name)
     return (
-        f"DELETE FROM {_quoted(table)} t USING {source}"
-        f" WHERE {same_key(table, 't', 'r')} AND t.{column} IS DISTINCT FROM r.{column}"
+        f"DELETE FROM {target(table)} t USING {source}"
+        f" WHERE {same_key(table, 't', 'r')} AND t.{column(name)} IS DISTINCT FROM r.{column(name)}"
     )
-
-
-def _column(name: str) -> str:
-    return ident(name).replace("%", "%%")
-
-
-def _quoted(table: TableShape) -> str:
-    return relation(table).replace("%", "%%")

@@ -1,0 +1,45 @@
+"""Pieces of statements that take parameters: there a percent sign in a name must be doubled."""
+
+from collections.abc import Sequence
+
+from common.dialects.postgresql.naming import ident, literal
+from common.dialects.postgresql.reading import Reading
+from common.dialects.postgresql.shapes import relation
+from common.ports.dialect import TableShape
+
+
+def escaped(sql: str) -> str:
+    """Return `sql`, which has no parameters of its own, for use in a statement that has."""
+    return sql.replace("%", "%%")
+
+
+def column(name: str) -> str:
+    """Return a column's quoted name."""
+    return escaped(ident(name))
+
+
+def text(value: str) -> str:
+    """Return a string constant."""
+    return escaped(literal(value))
+
+
+def target(table: TableShape) -> str:
+    """Return a table's qualified name."""
+    return escaped(relation(table))
+
+
+def same_key(table: TableShape, left: str, right: str) -> str:
+    """Return the condition that two rows have the same primary key."""
+    return " AND ".join(f"{left}.{column(name)} = {right}.{column(name)}" for name in table.pk)
+
+
+def recordset(readings: Sequence[Reading], parameter: str, *, numbered: bool = False) -> str:
+    """Return a FROM item `r` with the columns as they are to be written; `numbered` adds their place in `rf_place`."""
+    names = [column(one.name) for one in readings]
+    typed = ", ".join(f"{name} {escaped(one.declared)}" for one, name in zip(readings, names, strict=True))
+    values = ", ".join(f"{escaped(one.value)} AS {name}" for one, name in zip(readings, names, strict=True))
+    given = f"json_to_recordset(%({parameter})s::json)"
+    if not numbered:
+        return f"(SELECT {values} FROM {given} AS r({typed})) AS r"
+    listed = ", ".join([*names, "rf_place"])
+    return f"(SELECT {values}, rf_place FROM ROWS FROM ({given} AS ({typed})) WITH ORDINALITY AS r({listed})) AS r"
