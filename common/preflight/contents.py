@@ -1,4 +1,4 @@
-"""What a set of files holds, kept on disk while it is looked through: memory stays bounded however many txs there are."""
+"""What a set of files holds, kept on disk while it is looked through: memory stays bounded."""
 
 import sqlite3
 from collections.abc import Iterator

@@ -66,13 +66,14 @@ class DdlRules:
             parsed = sqlglot.parse(sql, read=dialect)
         except (SqlglotError, RecursionError) as error:
             return Ruling(False, f"it can't be parsed: {str(error).splitlines()[0]}")
-        statements = [statement for statement in parsed if statement is not None]
-        if len(statements) != 1:
-            return Ruling(False, f"it holds {len(statements)} statements, not one")
-        ruling = self._judge_one(statements[0])
+        match [statement for statement in parsed if statement is not None]:
+            case [exp.Expression() as statement]:
+                ruling = self._judge_one(statement)
+            case statements:
+                return Ruling(False, f"it holds {len(statements)} statements, not one")
         if not ruling.allowed:
             return ruling
-        return Ruling(True, ruling.why, ruling.table, statements[0].sql(dialect=dialect, identify=True, comments=False))
+        return Ruling(True, ruling.why, ruling.table, statement.sql(dialect=dialect, identify=True, comments=False))
 
     def _judge_one(self, statement: exp.Expression) -> Ruling:
         target = _target(statement)

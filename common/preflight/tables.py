@@ -1,4 +1,4 @@
-"""Tables and columns that this database doesn't have. Such a tx becomes a dead letter; the rest of the input goes on."""
+"""Tables and columns that this database doesn't have. Such a tx becomes a dead letter; the rest goes on."""
 
 from collections.abc import Collection, Iterator
 

@@ -61,6 +61,10 @@ class Applier:
         _log(results)
         return results
 
+    def content_sha256(self, tx: Incoming) -> str:
+        """Return the checksum by which a tx is known; over its bytes where they can't be read."""
+        return self._preparer.prepare(tx).sha256
+
     def try_out(self, tx: Incoming, look: Callable[[Result], None]) -> Result:
         """Apply one tx, let `look` see the outcome before it is taken back again; nothing stays."""
         self._tables.begin()

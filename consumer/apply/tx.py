@@ -154,7 +154,9 @@ def _standing(one: Prepared, known: Known, mark: Mark | None) -> Standing:
     if header is None:
         return Standing.NEW
     if one.incoming.replayed_by:
-        return Standing.NEW if known.applied_sha256 != one.sha256 else Standing.DUPLICATE
+        if known.applied_sha256 is None:
+            return Standing.NEW
+        return Standing.DUPLICATE if known.applied_sha256 == one.sha256 else Standing.ALTERED
     return stand(Facts(header.tx_id, header.to_lsn, one.sha256), known, mark)
 
 

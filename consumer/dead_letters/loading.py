@@ -1,5 +1,7 @@
 """From a dead letter back to a tx that can be applied."""
 
+from dataclasses import replace
+
 import sqlalchemy as sa
 
 from common.errors import PoisonError, Reason
@@ -11,8 +13,12 @@ from consumer.inbox import has_parts, stored_tx
 from consumer.incoming import Incoming
 
 
-def load(connection: sa.Connection, letter: Letter, replayed_by: str | None = None) -> Incoming:
-    """Return the tx of a letter. What can't be read comes back with its `error`."""
+def load(
+    connection: sa.Connection, letter: Letter, replayed_by: str | None = None, *, trust_source: bool = False
+) -> Incoming:
+    """Return the tx of a letter. What can't be applied comes back with its `error`.
+
+    `trust_source`: somebody answers for a batch whose sender could not prove to be its source."""
     key = letter.source_node, letter.tx_id
     body = body_of(connection, *key)
     if body is None:
@@ -20,15 +26,21 @@ def load(connection: sa.Connection, letter: Letter, replayed_by: str | None = No
             return stored_tx(connection, key, letter.origin, replayed_by)
         gone = PoisonError(Reason.FORMAT, "the letter's bytes are gone")
         return Incoming(*key, letter.origin, None, b"", error=gone, replayed_by=replayed_by)
-    return from_bytes(body, key, letter.origin, replayed_by)
+    tx = from_bytes(body, key, letter.origin)
+    vouched = trust_source and letter.reason == Reason.SOURCE
+    if tx.key != key and not vouched:
+        # It stands under another name because it can't be believed under its own; that has not changed.
+        error = PoisonError(Reason(letter.reason), letter.error, table=letter.table_name)
+        tx = Incoming(*key, letter.origin, None, body, error=error)
+    return replace(tx, replayed_by=replayed_by)
 
 
-def from_bytes(body: bytes, key: tuple[str, str], origin: str, replayed_by: str | None = None) -> Incoming:
-    """Return the one batch in `body`, under the letter's own name where the batch can't be believed."""
+def from_bytes(body: bytes, key: tuple[str, str], origin: str) -> Incoming:
+    """Return the one batch in `body`, under `key` where the bytes can't be read."""
     items = read_body(body)
     match items:
         case [Part() as part] if part.header.parts == 1:
-            return whole(part, origin, replayed_by)
+            return whole(part, origin)
         case [Part() as part]:
             error = PoisonError(Reason.CONTENT, f"part {part.header.part} of {part.header.parts} alone is no tx")
         case [Broken() as broken, *_]:
@@ -36,6 +48,5 @@ def from_bytes(body: bytes, key: tuple[str, str], origin: str, replayed_by: str 
         case _:
             error = PoisonError(Reason.FORMAT, "holds no batch, or several")
     header = items[0].header if items else None
-    if header is not None and (header.source_node, header.tx_id) != key:
-        header = None
-    return Incoming(*key, origin, header, body, error=error, replayed_by=replayed_by)
+    believed = header is not None and (header.source_node, header.tx_id) == key
+    return Incoming(*key, origin, header if believed else None, body, error=error)

@@ -1,0 +1,81 @@
+"""`import-change-log` and `pull`: batches from files. `dlq` stands in a module of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from common.console import Console
+from common.preflight.report import Report
+from common.runtime.host import ExitCode, current_host
+from consumer.dlq_commands import dlq
+from consumer.files import FileImport, Imported, ImportRules
+
+_PATHS = click.Path(path_type=Path)
+
+
+@click.command("import-change-log")
+@click.argument("files", nargs=-1, required=True, type=_PATHS)
+@click.option("--dry-run", is_flag=True, help="Look through the files and report; write nothing.")
+@click.option("--strict", is_flag=True, help="Refuse files that leave a gap in the LSNs.")
+@click.option("--allow-ddl", is_flag=True, help="Apply CREATE TABLE and ADD COLUMN from the files.")
+@click.option("--allow-destructive-ddl", is_flag=True, help="Also apply DROP and changes of type.")
+def import_change_log(
+    files: tuple[Path, ...], dry_run: bool, strict: bool, allow_ddl: bool, allow_destructive_ddl: bool
+) -> None:
+    """Apply the batches in FILES (.jsonl, .jsonl.gz, .jsonl.zst, or folders of them).
+
+    Everything is looked through first; files that are torn or altered anywhere are refused before a row is written.
+    """
+    _import(list(files), ImportRules(dry_run, strict, allow_ddl, allow_destructive_ddl))
+
+
+@click.command()
+@click.option("--file", "files", multiple=True, required=True, type=_PATHS, help="The file to pull from; repeatable.")
+@click.option("--dry-run", is_flag=True, help="Look through the file and report; write nothing.")
+@click.option("--strict", is_flag=True, help="Refuse a file that leaves a gap in the LSNs.")
+def pull(files: tuple[Path, ...], dry_run: bool, strict: bool) -> None:
+    """Apply another node's batches and move its watermark in rf_sync_state."""
+    _import(list(files), ImportRules(dry_run, strict))
+
+
+def _import(paths: list[Path], rules: ImportRules) -> None:
+    host = current_host()
+    with host.node() as node:
+        work = FileImport(node, rules)
+        with host.progress(None, "looking through") as bar:
+            files, report = work.look(paths, bar.advance)
+        if report.refused:
+            host.exit_code = ExitCode.REFUSED
+        if report.refused or rules.dry_run:
+            host.emit(report.as_dict(), lambda console: _tell_preflight(console, report))
+            return
+        with host.progress(report.changes, "applying") as bar:
+            done = work.apply(files, report, bar.advance)
+    if done.waiting:
+        host.exit_code = ExitCode.SET_ASIDE
+    host.emit(done.as_dict(), lambda console: _tell_import(console, done))
+
+
+def _tell_preflight(console: Console, report: Report) -> None:
+    console.say(f"{report.txs} transactions with {report.changes} changes in {len(report.files)} files")
+    console.say(f"{report.already_applied} applied before, {report.own_txs} of this node itself")
+    for finding in report.findings:
+        place = f"{finding.place}: " if finding.place else ""
+        (console.error if finding.refuses else console.warn)(f"{place}{finding.message}")
+    if report.more_findings:
+        console.warn(f"and {report.more_findings} findings more")
+    if report.refused:
+        console.error("The input is refused whole; nothing was written.")
+
+
+def _tell_import(console: Console, done: Imported) -> None:
+    _tell_preflight(console, done.preflight)
+    console.say(f"{done.applied} applied, {done.duplicates} skipped as seen before, {done.conflicts} conflicts decided")
+    for result in done.waiting.values():
+        console.warn(f"{result.incoming.tx_id} is {result.outcome.value} ({result.reason}): {result.error}")
+    if done.waiting:
+        console.say("See `rowferry dlq list`.")
+
+
+COMMANDS: Sequence[click.Command] = (import_change_log, pull, dlq)

@@ -1,0 +1,153 @@
+"""What an operator does with dead letters; command line, HTTP and the page call these and no queries of their own."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from common.errors import PoisonError, Reason, UsageError
+from common.ports.dead_letters import DeadLetter
+from common.runtime.crash_points import CrashPoint, reach
+from common.runtime.node import Node
+from common.wire.decode import read_body
+from common.wire.records import Part
+from consumer import audit
+from consumer.apply.group import Applier
+from consumer.dead_letters.copies import BrokerCopies
+from consumer.dead_letters.loading import from_bytes, load
+from consumer.dead_letters.states import LetterState
+from consumer.dead_letters.table_store import (
+    Failure,
+    Letter,
+    Selection,
+    body_of,
+    bytes_id,
+    find,
+    mark_copied,
+    settle,
+    write_failures,
+)
+from consumer.dedup import look_up
+from consumer.inbox import Inbox, delete_parts, stored_batches
+from consumer.incoming import Incoming, Outcome, Result
+from consumer.statements import transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """How a replay goes about it."""
+
+    actor: str
+    dry_run: bool = False
+    trust_source: bool = False
+    """Also apply batches whose sender could not prove to be their source."""
+
+
+class DeadLetters:
+    """The dead letters of one node. `copies`: the broker's, where there is a broker that keeps them."""
+
+    def __init__(self, node: Node, copies: BrokerCopies | None = None) -> None:
+        self._node = node
+        self._copies = copies
+
+    def find(self, selection: Selection) -> list[Letter]:
+        """Return the selected letters."""
+        with transaction(self._node.database) as connection:
+            return find(connection, selection)
+
+    def replay(self, selection: Selection, how: Replay, advance: Callable[[int], None]) -> list[Result]:
+        """Try the selected open letters again, each in a transaction of its own; versions decide over each row.
+
+        May be killed at any point and run again: a letter and its rows change in one commit."""
+        applier = Applier(self._node)
+        results = []
+        for letter in self.find(selection):
+            if letter.state.is_open:
+                results.append(self._replay_one(applier, letter, how))
+            advance(1)
+        if not how.dry_run:
+            reach(CrashPoint.REPLAYED)
+            self.clear_copies()
+        return results
+
+    def discard(self, selection: Selection, reason: str, actor: str) -> list[Letter]:
+        """Give up the selected open letters for good."""
+        if not reason.strip():
+            raise UsageError("discarding needs a reason: --reason TEXT")
+        letters = [letter for letter in self.find(selection) if letter.state.is_open]
+        now_us = self._node.clock.now_us()
+        for letter in letters:
+            key = letter.source_node, letter.tx_id
+            with transaction(self._node.database) as connection:
+                settle(connection, [key], LetterState.DISCARDED, by=actor, note=reason, now_us=now_us)
+                delete_parts(connection, [key])
+                audit.write(connection, [audit.Line("discarded", *key, actor, {"reason": reason})], now_us)
+        self.clear_copies()
+        return letters
+
+    def batches(self, letter: Letter) -> Iterator[bytes]:
+        """Yield the bytes of a letter as they travelled; a tx in parts piece by piece."""
+        key = letter.source_node, letter.tx_id
+        with transaction(self._node.database) as connection:
+            body = body_of(connection, *key)
+            if body is not None:
+                yield body
+            else:
+                yield from stored_batches(connection, key)
+
+    def restore_from_queue(self) -> int:
+        """Write letters into the table that only the broker still has; return how many. Raises OutageError."""
+        if self._copies is None:
+            raise UsageError("--from-queue needs RabbitMQ: there is no [broker] with an amqp:// URL")
+        return sum(self._restore(copy) for copy in self._copies.read_all())
+
+    def clear_copies(self) -> None:
+        """Take off the broker's copies of what is settled. Raises OutageError."""
+        if self._copies is not None:
+            self._copies.remove_settled()
+
+    def _replay_one(self, applier: Applier, letter: Letter, how: Replay) -> Result:
+        with transaction(self._node.database) as connection:
+            tx = load(connection, letter, how.actor, trust_source=how.trust_source)
+        if how.dry_run:
+            return applier.try_out(tx, lambda _: None)
+        result = applier.apply([tx])[0]
+        key = letter.source_node, letter.tx_id
+        if tx.key != key and not result.outcome.set_aside:
+            now_us = self._node.clock.now_us()
+            with transaction(self._node.database) as connection:
+                settle(connection, [key], LetterState.REPLAYED, by=how.actor, note="vouched for", now_us=now_us)
+        return result
+
+    def _restore(self, copy: DeadLetter) -> bool:
+        source_node = copy.source_node or "unknown"
+        key = source_node, copy.tx_id or bytes_id(copy.body)
+        with transaction(self._node.database) as connection:
+            if key in look_up(connection, [key]):
+                return False
+        tx = self._restored_tx(copy, key)
+        if tx is None:
+            return False
+        sha256 = Applier(self._node).content_sha256(tx)
+        reason = Reason(copy.reason) if copy.reason in set(Reason) else Reason.FORMAT
+        failure = Failure(tx, LetterState.DEAD, reason, copy.error, None, sha256)
+        with transaction(self._node.database) as connection:
+            write_failures(connection, [failure], self._node.clock.now_us())
+            mark_copied(connection, [key], copied=True)
+        return True
+
+    def _restored_tx(self, copy: DeadLetter, key: tuple[str, str]) -> Incoming | None:
+        """Return the tx of a copy; None while other parts of it are missing."""
+        origin = copy.origin or "queue"
+        match read_body(copy.body):
+            case [Part() as part] if part.header.parts > 1:
+                return Inbox(self._node).take(part, origin)
+            case _:
+                tx = from_bytes(copy.body, key, origin)
+        if tx.key != key:
+            error = PoisonError(Reason.SOURCE, copy.error)
+            return Incoming(*key, origin, None, copy.body, error=error)
+        return tx
+
+
+def left_waiting(results: list[Result]) -> bool:
+    """Tell whether something is still set aside."""
+    return any(result.outcome in (Outcome.DEAD, Outcome.EARLY, Outcome.FORKED) for result in results)

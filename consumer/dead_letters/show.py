@@ -1,0 +1,124 @@
+"""What a dead letter would do now: what blocks it, which rows it would change, what has overtaken it."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from common.errors import PoisonError
+from common.ports.dialect import ApplySession, RowState
+from common.runtime.node import Node
+from common.wire.decode import TxReader
+from consumer.apply.group import Applier
+from consumer.apply.prepare import Preparer
+from consumer.apply.rows import Entry, lock_states
+from consumer.dead_letters.documents import letter_document, result_document
+from consumer.dead_letters.loading import load
+from consumer.dead_letters.table_store import Letter
+from consumer.inbox import stored_payloads
+from consumer.incoming import Counts, Incoming
+from consumer.statements import transaction
+from consumer.tables import Tables
+from consumer.verify import Checked
+
+MOST_ROWS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class RowEffect:
+    """What one change would do to its row."""
+
+    table: str
+    pk: str
+    op: str
+    effect: str
+    """`writes`, `overtaken` (the row has a later version) or `stands` (it has this very version)."""
+    version: tuple[int, int, str]
+    current_version: tuple[int, int, str]
+    now: str | None
+    then: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        images = {name: _parsed(fields[name]) for name in ("pk", "now", "then")}
+        return fields | images | {"version": list(self.version), "current_version": list(self.current_version)}
+
+
+class _TakenBackError(Exception):
+    """Ends the look: nothing was written, and the locks go."""
+
+
+def show(node: Node, letter: Letter) -> dict[str, Any]:
+    """Return everything about one letter. Writes nothing."""
+    with transaction(node.database) as connection:
+        tx = load(connection, letter, replayed_by="nobody")
+    tried = Applier(node).try_out(tx, lambda _: None)
+    effects, note = row_effects(node, tx)
+    document = letter_document(letter)
+    document["blocked_by"] = tried.error
+    document["would"] = result_document(tried)
+    document["rows"] = [effect.as_dict() for effect in effects]
+    document["rows_note"] = note
+    document["overtaken"] = [
+        {"table": one.table, "pk": _parsed(one.pk), "by": list(one.current_version)}
+        for one in effects
+        if one.effect == "overtaken"
+    ]
+    return document
+
+
+def row_effects(node: Node, tx: Incoming) -> tuple[list[RowEffect], str | None]:
+    """Return what the first changes of a tx would do, and why there may be none."""
+    found: list[RowEffect] = []
+    preparer = Preparer(Tables(node), node.config)
+    try:
+        with suppress(_TakenBackError), node.database.apply_session() as session:
+            checked = list(islice(_changes(session.connection, preparer, tx), MOST_ROWS))
+            found = _effects(session, checked, tx.source_node)
+            raise _TakenBackError
+    except PoisonError as error:
+        return found, str(error)
+    return found, f"the first {MOST_ROWS} rows" if len(found) == MOST_ROWS else None
+
+
+def _changes(connection: sa.Connection, preparer: Preparer, tx: Incoming) -> Iterable[Checked]:
+    if tx.error is not None:
+        raise tx.error
+    if tx.header is None:
+        return ()
+    payloads = stored_payloads(connection, tx.key)() if tx.payload is None else [tx.payload]
+    return preparer.checker(tx.header).check(TxReader(tx.header, payloads))
+
+
+def _effects(session: ApplySession, checked: list[Checked], source_node: str) -> list[RowEffect]:
+    entries = [Entry(one.change, one.use, source_node, Counts()) for one in checked]
+    return [_effect(session, entry, state) for entry, state in zip(entries, lock_states(session, entries), strict=True)]
+
+
+def _effect(session: ApplySession, entry: Entry, state: RowState) -> RowEffect:
+    change = entry.change
+    now = session.images(entry.use.shape, [bytes(change.pk)], entry.use.meta)[0]
+    effect = "writes"
+    if state.version == change.version:
+        effect = "stands"
+    elif state.version > change.version:
+        effect = "overtaken"
+    return RowEffect(
+        entry.use.name,
+        bytes(change.pk).decode("utf-8"),
+        change.op,
+        effect,
+        tuple(change.version),
+        tuple(state.version),
+        now.decode("utf-8") if now is not None else None,
+        change.image.decode("utf-8") if change.image is not None else None,
+    )
+
+
+def _parsed(text: str | None) -> Any:
+    return None if text is None else msgspec.json.decode(text)

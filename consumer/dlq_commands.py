@@ -1,0 +1,215 @@
+"""`dlq`: what was set aside, why, and what to do with it."""
+
+import getpass
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from common.console import Console
+from common.errors import Reason, UsageError
+from common.runtime.host import ExitCode, Host, current_host
+from common.runtime.node import Node
+from common.runtime.transports import open_dead_letter_mirror
+from consumer.dead_letters.copies import BrokerCopies
+from consumer.dead_letters.documents import letter_document, letter_documents, result_document
+from consumer.dead_letters.operations import DeadLetters, Replay, left_waiting
+from consumer.dead_letters.show import show as show_letter
+from consumer.dead_letters.states import LetterState
+from consumer.dead_letters.table_store import Letter, Selection
+from consumer.incoming import Result
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)\Z")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_NOTHING = "no such dead letters"
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@click.group()
+def dlq() -> None:
+    """Batches that could not be applied: list, show, replay, discard, export."""
+
+
+def _selecting(command: _Command) -> _Command:
+    """Add the options that choose dead letters."""
+    options = (
+        click.argument("tx_ids", nargs=-1, metavar="[TX_ID]..."),
+        click.option("--tx", "more_tx_ids", multiple=True, metavar="TX_ID", help="The same as naming it; repeatable."),
+        click.option("--source", help="Only batches of this node."),
+        click.option(
+            "--reason", "why", type=click.Choice([reason.value for reason in Reason]), help="Only this reason."
+        ),
+        click.option("--state", type=click.Choice([state.value for state in LetterState]), help="Only this state."),
+        click.option("--older-than", metavar="AGE", help="Last failed longer ago than AGE, like 90s, 30m, 2h, 7d."),
+        click.option("--all", "everything", is_flag=True, help="All of them."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@dlq.command("list")
+@_selecting
+def list_(**chosen: Any) -> None:
+    """List dead letters; the open ones unless --all or --state says otherwise."""
+    host = current_host()
+    with _desk(host) as (node, desk):
+        letters = desk.find(_selection(node, chosen))
+        if chosen["everything"] and chosen["state"] is None:
+            letters = [one for state in LetterState for one in desk.find(_selection(node, chosen | {"state": state}))]
+    host.emit(letter_documents(letters), lambda console: _tell_letters(console, letters))
+
+
+@dlq.command()
+@click.argument("tx_id")
+@click.option("--source", help="The node it is from, should two have the same id.")
+def show(tx_id: str, source: str | None) -> None:
+    """Show one dead letter: why it failed, what blocks it now, which rows it would change."""
+    host = current_host()
+    with _desk(host) as (node, desk):
+        letters = desk.find(Selection(tx_ids=(tx_id,), source_node=source))
+        if not letters:
+            raise UsageError(f"{tx_id}: {_NOTHING}; `rowferry dlq list --all` names them")
+        document = show_letter(node, letters[0])
+    host.emit(document, lambda console: _tell_letter(console, document))
+
+
+@dlq.command()
+@_selecting
+@click.option("--dry-run", is_flag=True, help="Try it and take everything back.")
+@click.option("--from-queue", is_flag=True, help="First take up letters that only the broker's dead queue still has.")
+@click.option("--trust-source", is_flag=True, help="Also apply batches whose sender was not proven to be their source.")
+def replay(dry_run: bool, from_queue: bool, trust_source: bool, **chosen: Any) -> None:
+    """Apply dead letters again. Only rows whose version they beat change."""
+    host = current_host()
+    with _desk(host) as (node, desk):
+        restored = desk.restore_from_queue() if from_queue else 0
+        selection = _must_choose(node, chosen, everything=from_queue)
+        count = len(desk.find(selection))
+        with host.progress(count, "replaying") as bar:
+            results = desk.replay(selection, Replay(_actor(), dry_run, trust_source), bar.advance)
+    if left_waiting(results) and not dry_run:
+        host.exit_code = ExitCode.SET_ASIDE
+    document = {"dry_run": dry_run, "restored": restored, "results": [result_document(one) for one in results]}
+    host.emit(document, lambda console: _tell_replay(console, results, dry_run=dry_run))
+
+
+@dlq.command()
+@_selecting
+@click.option("--because", "--reason-text", "because", help="Why; kept in the audit.")
+def discard(because: str | None, **chosen: Any) -> None:
+    """Give up dead letters for good. Their rows stay as they are."""
+    host = current_host()
+    if because is None:
+        raise UsageError("discarding needs a reason: --because TEXT")
+    with _desk(host) as (node, desk):
+        letters = desk.discard(_must_choose(node, chosen), because, _actor())
+    document = [letter_document(letter) | {"state": LetterState.DISCARDED.value} for letter in letters]
+    host.emit(document, lambda console: console.say(f"{len(letters)} discarded" if letters else _NOTHING))
+
+
+@dlq.command()
+@_selecting
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write; it must not exist.")
+def export(out: Path, **chosen: Any) -> None:
+    """Write the bytes of dead letters to a file, as they came."""
+    host = current_host()
+    with _desk(host) as (node, desk):
+        letters = desk.find(_must_choose(node, chosen))
+        with _fresh_file(out) as write:
+            for letter in letters:
+                for batch in desk.batches(letter):
+                    write(batch)
+    document = {"file": str(out), "exported": len(letters)}
+    host.emit(document, lambda console: console.say(f"{len(letters)} written to {out}" if letters else _NOTHING))
+
+
+@contextmanager
+def _desk(host: Host) -> Iterator[tuple[Node, DeadLetters]]:
+    with host.node() as node:
+        mirror = open_dead_letter_mirror(node)
+        copies = BrokerCopies(node, mirror) if mirror is not None else None
+        try:
+            yield node, DeadLetters(node, copies)
+        finally:
+            if copies is not None:
+                copies.close()
+
+
+@contextmanager
+def _fresh_file(path: Path) -> Iterator[Callable[[bytes], int]]:
+    try:
+        with path.open("xb") as file:
+            yield file.write
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError as error:
+        raise UsageError(f"{path}: exists already") from error
+
+
+def _must_choose(node: Node, chosen: dict[str, Any], *, everything: bool = False) -> Selection:
+    given = [value for name, value in chosen.items() if name != "everything" and value]
+    if not given and not chosen["everything"] and not everything:
+        raise UsageError("say which: TX_ID, --source, --reason, --state, --older-than or --all")
+    return _selection(node, chosen)
+
+
+def _selection(node: Node, chosen: dict[str, Any]) -> Selection:
+    age = _age_us(chosen["older_than"])
+    return Selection(
+        tx_ids=(*chosen["tx_ids"], *chosen["more_tx_ids"]),
+        source_node=chosen["source"],
+        reason=chosen["why"],
+        state=LetterState(chosen["state"]) if chosen["state"] else None,
+        failed_before_us=None if age is None else node.clock.now_us() - age,
+    )
+
+
+def _age_us(text: str | None) -> int | None:
+    if text is None:
+        return None
+    found = _AGE.match(text)
+    if found is None:
+        raise UsageError(f"--older-than {text!r}: give a number and s, m, h or d, like 30m")
+    return int(float(found[1]) * _SECONDS[found[2]] * 1_000_000)
+
+
+def _actor() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        # A container may run under a number that has no name.
+        return f"uid-{os.getuid()}"
+
+
+def _tell_letters(console: Console, letters: list[Letter]) -> None:
+    if not letters:
+        console.say(_NOTHING)
+        return
+    rows = [(one.tx_id, one.source_node, one.reason, one.state.value, one.attempts, one.error) for one in letters]
+    console.table("", ("tx_id", "source_node", "reason", "state", "attempts", "error"), rows)
+
+
+def _tell_letter(console: Console, document: dict[str, Any]) -> None:
+    skip = ("rows", "overtaken", "would", "rows_note")
+    for name, value in document.items():
+        if name not in skip and value is not None:
+            console.say(f"{name}: {value}")
+    if document["rows"]:
+        names = ("table", "pk", "op", "effect", "now", "then")
+        console.table("rows", names, [[row[name] for name in names] for row in document["rows"]])
+    if document["rows_note"]:
+        console.say(document["rows_note"])
+
+
+def _tell_replay(console: Console, results: list[Result], *, dry_run: bool) -> None:
+    if not results:
+        console.say(_NOTHING)
+    for result in results:
+        would = "would be " if dry_run else ""
+        error = f": {result.error}" if result.error else ""
+        console.say(f"{result.incoming.tx_id} {would}{result.outcome.value}{error}")
