@@ -10,7 +10,7 @@ import pytest
 from pika.adapters.utils import connection_workflow as workflow
 
 from common.errors import ConfigError, OutageError
-from common.transports.rabbitmq.connection import parameters, place, translate
+from common.transports.rabbitmq.connection import parameters, place, translate, user_of
 from common.transports.rabbitmq.settings import RabbitSettings
 
 SETTINGS = RabbitSettings(url="amqp://store-1:p%40ss@broker.example:5673/shop", node_id="store-1")
@@ -45,6 +45,14 @@ def test_a_certificate_file_that_is_missing_is_a_config_error(tmp_path: Path) ->
 def test_no_password_where_settings_are_shown() -> None:
     assert "p@ss" not in place(SETTINGS)
     assert "p%40ss" not in repr(SETTINGS)
+
+
+def test_place_and_user_have_the_same_defaults_as_the_connection() -> None:
+    for url in ("amqp://", "amqps://host", "amqp://%75ser:p@host/a%2Fb", "amqp://u:p@[::1]:7/"):
+        configured = RabbitSettings(url=url, node_id="a")
+        made = parameters(configured, "publisher")
+        assert place(configured) == f"broker {made.host}:{made.port}, vhost {made.virtual_host!r}"
+        assert user_of(configured) == made.credentials.username
 
 
 def test_a_late_acknowledgement_is_no_config_error() -> None:

@@ -82,10 +82,15 @@ class ChannelThread:
         except Exception:
             _logger.exception("rabbitmq_io_thread_failed")
             self._fail(OutageError(f"{place(self._settings)}: the I/O thread failed, see the log"))
-            self._abort()
-            self._loop.start()
+            self._drop()
         finally:
             self._loop.close()
+
+    def _drop(self) -> None:
+        """After a failure on this thread: drop the connection, if it is still there, so that its socket is closed."""
+        if not self._connection.is_closed:
+            self._abort()
+            self._loop.start()
 
     def _opened(self, connection: Any) -> None:
         connection.add_on_connection_blocked_callback(lambda *_: self._set_blocked(True))

@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pika
 import pika.exceptions
@@ -15,6 +16,9 @@ from common.transports.rabbitmq.settings import RabbitSettings
 
 LIBRARY_ERRORS = (pika.exceptions.AMQPError, workflow.AMQPConnectorException, OSError)
 """What pika lets through when the broker or the way to it fails."""
+
+_DEFAULT_USER = "guest"
+_PORT, _TLS_PORT = 5672, 5671
 
 _ACCESS_REFUSED = 403
 _NOT_FOUND = 404
@@ -51,13 +55,15 @@ def parameters(settings: RabbitSettings, role: str) -> pika.URLParameters:
 
 def user_of(settings: RabbitSettings) -> str:
     """Return the broker's user that the URL names."""
-    return str(parameters(settings, "").credentials.username)
+    return unquote(urlsplit(settings.url).username or _DEFAULT_USER)
 
 
 def place(settings: RabbitSettings) -> str:
     """Return where the broker is, for messages: never with the password."""
-    made = parameters(settings, "")
-    return f"broker {made.host}:{made.port}, vhost {made.virtual_host!r}"
+    parts = urlsplit(settings.url)
+    port = parts.port or (_TLS_PORT if parts.scheme == "amqps" else _PORT)
+    vhost = unquote(parts.path[1:]) or "/"
+    return f"broker {parts.hostname or 'localhost'}:{port}, vhost {vhost!r}"
 
 
 @contextmanager
