@@ -36,7 +36,8 @@ def _sink(node: Node, logs: NodeLogs, name: str) -> dict[str, Any]:
     cursors = Cursors(node.database, node.clock)
     incarnations = logs.incarnations()
     stands = {incarnation: cursors.load(name, incarnation) for incarnation in incarnations}
-    behind = sum(logs.of(incarnation).head().lsn - lsn for incarnation, lsn in stands.items())
+    # The log of an earlier incarnation may be purged, so that nothing tells any more where it ended.
+    behind = sum(max(0, logs.of(incarnation).head().lsn - lsn) for incarnation, lsn in stands.items())
     waiting = [_oldest(node, incarnation, lsn) for incarnation, lsn in stands.items()]
     oldest_us = min((us for us in waiting if us is not None), default=None)
     return {

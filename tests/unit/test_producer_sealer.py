@@ -147,13 +147,24 @@ def test_capture_that_can_t_be_mended_stops_no_sealing(server: Server, caplog: p
 def test_another_server_asks_for_a_new_start(server: Server) -> None:
     service = service_of(server)
     service.step(0)
+    service.step(0)
     server.identity = "server-2"
     server.reports = [OutageError("failover")]
     with pytest.raises(OutageError):
         service.step(0)
     with pytest.raises(ReopenNodeError):
         service.step(0)
-    assert server.seals == 2, "nothing is sealed on the other server"
+    assert server.seals == 3, "nothing is sealed on the other server"
+
+
+def test_a_new_incarnation_by_another_process_is_noticed(server: Server) -> None:
+    service = service_of(server)
+    service.step(0)
+    settle_incarnation(server.as_port, FACTS, SystemClock())
+    server.identity = "server-2"
+    settle_incarnation(server.as_port, FACTS, SystemClock())
+    with pytest.raises(ReopenNodeError):
+        service.step(0)
 
 
 def test_another_server_gets_a_new_incarnation_once(server: Server) -> None:
