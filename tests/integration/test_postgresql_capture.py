@@ -1,0 +1,293 @@
+"""What the triggers log: every way to write a table, by every account, under whatever settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+
+from common.wire.records import Change
+from tests.support.postgresql_node import PostgresNode, replayed
+
+pytestmark = pytest.mark.containers
+
+ITEM = "CREATE TABLE item (id int PRIMARY KEY, name text, qty int DEFAULT 1)"
+
+
+@pytest.fixture
+def node_of(pg_database: str) -> Iterator[Callable[[str], PostgresNode]]:
+    """Makes the node with its tables."""
+    opened: list[PostgresNode] = []
+
+    def make(ddl: str) -> PostgresNode:
+        opened.append(PostgresNode(pg_database, "a", ddl))
+        return opened[-1]
+
+    yield make
+    for node in opened:
+        node.database.close()
+
+
+def ops(changes: list[Change]) -> list[tuple[str, object]]:
+    return [(change.op, json.loads(bytes(change.pk))) for change in changes]
+
+
+def assert_log_leads_to_rows(node: PostgresNode, *tables: str) -> list[Change]:
+    """The oracle: replaying the log from nothing gives exactly the rows that stand."""
+    changes = node.changes()
+    state = replayed(changes)
+    for table in tables:
+        assert state.get(table, {}) == node.images(table)
+    return changes
+
+
+def test_each_kind_of_statement(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(ITEM)
+    node.run(
+        "INSERT INTO item VALUES (1, 'a'), (2, 'b'), (3, NULL)",
+        "UPDATE item SET qty = qty + id WHERE id < 3",
+        "INSERT INTO item VALUES (1, 'again'), (4, 'd') ON CONFLICT (id) DO UPDATE SET name = excluded.name",
+        "INSERT INTO item VALUES (1, 'ignored') ON CONFLICT DO NOTHING",
+        "UPDATE item SET name = v.name FROM (VALUES (2, 'from')) v(id, name) WHERE v.id = item.id",
+        "WITH gone AS (DELETE FROM item WHERE id = 3 RETURNING *) INSERT INTO item SELECT id + 10, name FROM gone",
+        "MERGE INTO item USING (VALUES (4, 'm'), (5, 'n')) v(id, name) ON v.id = item.id"
+        " WHEN MATCHED THEN UPDATE SET name = v.name WHEN NOT MATCHED THEN INSERT VALUES (v.id, v.name)",
+        "DELETE FROM item WHERE id = 2",
+    )
+    with node.application() as connection, connection.cursor().copy("COPY item (id, name) FROM STDIN") as copy:
+        copy.write_row((20, "copied"))
+        copy.write_row((21, None))
+    changes = assert_log_leads_to_rows(node, "item")
+    assert len(changes) == 15
+
+
+def test_an_update_that_changes_nothing_writes_nothing(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(ITEM)
+    node.run("INSERT INTO item VALUES (1, 'a')", "UPDATE item SET name = 'a', qty = 1")
+    assert ops(node.changes()) == [("I", {"id": 1})]
+
+
+def test_a_key_that_changes_is_a_delete_and_an_insert(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(ITEM)
+    node.run("INSERT INTO item VALUES (1, 'a'), (2, 'b')", "UPDATE item SET id = id + 10")
+    changes = assert_log_leads_to_rows(node, "item")
+    assert sorted(op for op, _ in ops(changes[2:])) == ["D", "D", "I", "I"]
+    assert len({change.tx_id for change in changes[2:]}) == 1
+
+
+def test_savepoints_and_rollbacks_leave_nothing(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(ITEM)
+    with node.application() as connection:
+        connection.execute("INSERT INTO item VALUES (1, 'kept')")
+        for round_ in range(3):
+            with pytest.raises(ZeroDivisionError), connection.transaction():
+                connection.execute("UPDATE item SET qty = 99 WHERE id = 1")
+                connection.execute("INSERT INTO item VALUES (%s, 'lost')", (2 + round_,))
+                raise ZeroDivisionError
+        connection.execute("UPDATE item SET qty = 5 WHERE id = 1")
+    with node.application() as connection:
+        connection.execute("DELETE FROM item")
+        connection.rollback()
+    changes = assert_log_leads_to_rows(node, "item")
+    assert ops(changes) == [("I", {"id": 1}), ("U", {"id": 1})]
+    assert len({change.tx_id for change in changes}) == 1
+
+
+def test_cascades_are_logged(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(
+        "CREATE TABLE p (id int PRIMARY KEY);"
+        "CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p ON DELETE CASCADE ON UPDATE CASCADE);"
+        "CREATE TABLE n (id int PRIMARY KEY, p int REFERENCES p ON DELETE SET NULL)"
+    )
+    node.run(
+        "INSERT INTO p VALUES (1), (2)",
+        "INSERT INTO c VALUES (1, 1), (2, 1), (3, 2)",
+        "INSERT INTO n VALUES (1, 1)",
+        "UPDATE p SET id = 5 WHERE id = 2",
+        "DELETE FROM p WHERE id = 1",
+    )
+    changes = assert_log_leads_to_rows(node, "p", "c", "n")
+    assert ("D", {"id": 2}) in ops(changes)
+
+
+def test_truncate_and_truncate_cascade(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of("CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p)")
+    node.run("INSERT INTO p VALUES (1), (2)", "INSERT INTO c VALUES (1, 1)", "TRUNCATE p CASCADE")
+    changes = assert_log_leads_to_rows(node, "p", "c")
+    assert [op for op, _ in ops(changes)].count("D") == 3
+
+
+PARTITIONED = """
+CREATE TABLE part (id int, k int, v text, PRIMARY KEY (id, k)) PARTITION BY LIST (k);
+CREATE TABLE part_1 PARTITION OF part FOR VALUES IN (1);
+CREATE TABLE part_2 (v text, junk int, k int NOT NULL, id int NOT NULL);
+ALTER TABLE part_2 DROP COLUMN junk;
+ALTER TABLE part ATTACH PARTITION part_2 FOR VALUES IN (2)
+"""
+
+
+def test_partitions_travel_under_the_name_of_their_root(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(PARTITIONED)
+    assert list(node.tables) == ["part"]
+    node.run(
+        "INSERT INTO part VALUES (1, 1, 'one'), (2, 2, 'two'), (3, 1, 'three')",
+        "INSERT INTO part_2 (id, k, v) VALUES (9, 2, 'direct')",
+        "UPDATE part SET k = 2 WHERE id = 1",
+        "UPDATE part SET v = v || '!'",
+        "TRUNCATE part_1",
+    )
+    changes = assert_log_leads_to_rows(node, "part")
+    assert {change.table for change in changes} == {"part"}
+    node.run("TRUNCATE part")
+    assert_log_leads_to_rows(node, "part")
+
+
+def test_a_partition_that_comes_or_goes_is_noticed(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(PARTITIONED)
+    capture, shapes = node.database.capture(), list(node.tables.values())
+    assert capture.drifted(shapes) == []
+    node.run("CREATE TABLE part_3 PARTITION OF part FOR VALUES IN (3)")
+    assert capture.drifted(shapes) == ["part"]
+    node.run("INSERT INTO part VALUES (1, 3, 'x')", "TRUNCATE part")
+    assert_log_leads_to_rows(node, "part")
+    node.install()
+    assert capture.drifted(shapes) == []
+    node.run("INSERT INTO part VALUES (1, 3, 'x')", "TRUNCATE part_3")
+    assert_log_leads_to_rows(node, "part")
+    node.run("ALTER TABLE part DETACH PARTITION part_1")
+    assert capture.drifted(shapes) == ["part"]
+
+
+STRANGE = """
+CREATE SCHEMA "Sch.ema %s";
+CREATE TABLE "Sch.ema %s"."It's \\ a ""table"" %" (
+    "Key %s" text, "zwei-Ä" numeric, "select" bool, PRIMARY KEY ("zwei-Ä", "Key %s"));
+CREATE TABLE "dot.ted" (id int PRIMARY KEY)
+"""
+
+
+def test_strange_names(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(STRANGE)
+    name = 'Sch..ema %s.It\'s \\ a "table" %'
+    assert set(node.tables) == {name, "dot..ted"}
+    table = '"Sch.ema %s"."It\'s \\ a ""table"" %"'
+    node.run(
+        f"INSERT INTO {table} VALUES (E'a\\nb''\\\\', 1.50, true)",
+        f'UPDATE {table} SET "select" = false',
+        'INSERT INTO "dot.ted" VALUES (1)',
+    )
+    changes = assert_log_leads_to_rows(node, "dot..ted")
+    assert json.loads(bytes(changes[0].pk)) == {"zwei-Ä": "1.5", "Key %s": "a\nb'\\"}
+
+
+def test_more_columns_than_a_function_takes_arguments(node_of: Callable[[str], PostgresNode]) -> None:
+    columns = ", ".join(f"c{number} text DEFAULT 'ä{{}},{number}'" for number in range(173))
+    node = node_of(f"CREATE TABLE wide (id int PRIMARY KEY, {columns}, b bytea)")
+    node.run("INSERT INTO wide (id) VALUES (1)", "UPDATE wide SET c100 = NULL, b = decode(repeat('00ff', 99), 'hex')")
+    assert_log_leads_to_rows(node, "wide")
+
+
+@pytest.mark.parametrize("value", ["'last'", "'start'"], ids=["on", "and back"])
+def test_a_trigger_of_the_application_that_writes_rows_of_its_own_statement(
+    node_of: Callable[[str], PostgresNode], value: str
+) -> None:
+    """The nested change is logged before the outer one of that row; sealing puts them in order, also where the images
+    alone would not show it."""
+    node = node_of(ITEM)
+    node.run(
+        "INSERT INTO item VALUES (1, 'start'), (2, 'start'), (3, 'start')",
+        f"""
+        CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.id = 1 AND pg_trigger_depth() = 1 THEN
+                UPDATE item SET name = 'middle' WHERE id = 2;
+                UPDATE item SET name = name WHERE id = 2;
+                UPDATE item SET name = {value} WHERE id = 2;
+                DELETE FROM item WHERE id = 3;
+            END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER " comes first" AFTER UPDATE ON item FOR EACH ROW EXECUTE FUNCTION touch()""",
+        "UPDATE item SET name = 'outer'",
+    )
+    assert_log_leads_to_rows(node, "item")
+    assert node.rows("SELECT key, deleted FROM rf_row_version WHERE deleted") == [('{"id" : 3}', True)]
+
+
+def test_a_new_column_does_not_break_and_is_noticed(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(ITEM)
+    node.run("INSERT INTO item VALUES (1, 'a')", "ALTER TABLE item ADD COLUMN extra int", "UPDATE item SET extra = 7")
+    assert node.database.capture().drifted(list(node.tables.values())) == ["item"]
+    node.run("UPDATE item SET name = 'b'")
+    assert "extra" not in json.loads(bytes(node.changes()[-1].after))
+    node.install()
+    node.run("UPDATE item SET extra = 8")
+    last = node.changes()[-1]
+    assert json.loads(bytes(last.before))["extra"] == 7
+    assert json.loads(bytes(last.after))["extra"] == 8
+    header = node.txs()[-1].header
+    assert list(header.tables["item"].columns) == ["id", "name", "qty", "extra"]
+
+
+def test_a_renamed_column_or_table_does_not_break_and_is_noticed(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(ITEM)
+    node.run("ALTER TABLE item RENAME COLUMN name TO title", "INSERT INTO item VALUES (1, 'a')")
+    assert json.loads(bytes(node.changes()[-1].after)) == {"id": 1, "name": "a", "qty": 1}
+    assert node.database.capture().drifted(list(node.tables.values())) == ["item"]
+    node.run("ALTER TABLE item RENAME TO thing", "INSERT INTO thing VALUES (2, 'b')")
+    assert node.database.capture().drifted(list(node.tables.values())) == ["thing"]
+    node.install()
+    node.run("INSERT INTO thing VALUES (3, 'c')")
+    assert [(change.table, json.loads(bytes(change.pk))["id"]) for change in node.changes()] == [
+        ("item", 1),
+        ("item", 2),
+        ("thing", 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["ALTER TABLE item DROP COLUMN name", "ALTER TABLE item ALTER COLUMN qty TYPE bigint", "DROP TABLE item"],
+)
+def test_what_would_break_capture_is_refused_with_the_remedy(
+    node_of: Callable[[str], PostgresNode], statement: str
+) -> None:
+    node = node_of(ITEM)
+    with pytest.raises(psycopg.errors.DatabaseError) as caught:
+        node.run(statement)
+    assert "rowferry pause item" in (caught.value.diag.message_detail or "")
+    node.run("INSERT INTO item VALUES (1, 'still writes')")
+    assert node.database.capture().uninstall()
+    node.run(statement)
+
+
+def test_install_plan_and_uninstall(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(ITEM)
+    capture, shapes = node.database.capture(), list(node.tables.values())
+    assert capture.plan(shapes) == []
+    assert capture.install(shapes) == []
+    node.run('ALTER TABLE item DISABLE TRIGGER "!rowferry capture"')
+    assert capture.drifted(shapes) == ["item"]
+    assert capture.plan(shapes) == capture.install(shapes) != []
+    assert capture.install([]) != []
+    node.run("INSERT INTO item VALUES (1, 'unseen')")
+    assert node.changes() == []
+    left = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'rowferry%' OR proname LIKE 'rf\\_%'"
+    assert node.rows(left) == [(0,)]
+    assert capture.install(shapes) != []
+    node.run("INSERT INTO item VALUES (2, 'seen')")
+    assert len(node.changes()) == 1
+    capture.uninstall()
+    assert node.rows(left) == [(0,)]
+    assert node.rows("SELECT count(*) FROM pg_trigger WHERE tgname LIKE '!rowferry%'") == [(0,)]
+
+
+def test_the_plan_can_be_asked_for_before_the_first_migrate(pg_database: str) -> None:
+    from common.dialects.postgresql import PostgresDatabase
+
+    database = PostgresDatabase(pg_database)
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(ITEM)
+    assert any("CREATE TRIGGER" in line for line in database.capture().plan(list(database.catalog().tables.values())))
+    database.close()
