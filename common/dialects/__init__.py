@@ -1,0 +1,29 @@
+"""The databases that Rowferry knows. A dialect is one package of differences behind `common.ports.dialect`."""
+
+import sqlalchemy as sa
+
+from common.errors import ConfigError
+from common.ports.dialect import Database
+
+_SUPPORTED = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/DATABASE"
+
+
+def open_database(url: str) -> Database:
+    """Return the database behind an SQLAlchemy URL; nothing is read yet. Raises ConfigError that names what would do.
+
+    A dialect is imported only when it is asked for, so that one database's driver need not be there for the other."""
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise ConfigError(f"node.database: {url!r} is no database URL; supported are {_SUPPORTED}") from error
+    match parsed.get_backend_name():
+        case "sqlite":
+            from common.dialects.sqlite import SqliteDatabase
+
+            return SqliteDatabase(parsed)
+        case "postgresql":
+            from common.dialects.postgresql import PostgresDatabase
+
+            return PostgresDatabase(url)
+        case other:
+            raise ConfigError(f"node.database: {other!r} is not supported; supported are {_SUPPORTED}")

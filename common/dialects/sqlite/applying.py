@@ -1,0 +1,162 @@
+"""One applying transaction: rows, versions, what is not sealed yet, and foreign keys; nothing of it is captured."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
+
+import sqlalchemy as sa
+
+from common.dialects.sqlite.catalog import Reference, Schema, SqliteTable
+from common.dialects.sqlite.decoding import ImageDecoder
+from common.dialects.sqlite.errors import translating
+from common.dialects.sqlite.names import log_table
+from common.dialects.sqlite.references import GoneKey, ReferenceCheck
+from common.dialects.sqlite.rows import TableRows, by_columns
+from common.dialects.sqlite.shapes import ImageEncoder, TouchLog, stored_shape, table_id_of, touch_logs
+from common.dialects.sqlite.values import Row, Value, key_text
+from common.dialects.sqlite.versions import Record, read_versions, write_versions
+from common.errors import PoisonError, Reason
+from common.ports.dialect import BrokenReference, RowState, RowWrite, TableShape
+from common.versions import NEVER
+from common.wire.records import TableMeta
+
+_A_FEW = 10
+_MOST_TOUCHES = 20_000
+"""With more of them unsealed than this, sealing first is cheaper than looking through them."""
+_ABSENT = Record(NEVER, NEVER, False)
+
+
+class SqliteApplySession:
+    """See `common.ports.dialect.ApplySession`. SQLite's one write lock stands for every row lock."""
+
+    def __init__(self, connection: sa.Connection, raw: sqlite3.Connection, schema: Schema) -> None:
+        self._connection = connection
+        self._raw = raw
+        self._schema = schema
+        self._references = ReferenceCheck(raw, schema)
+        self._table_ids: dict[str, int] = {}
+        self._logs: list[TouchLog] | None = None
+        self._gone: dict[str, list[GoneKey]] = {}
+
+    @property
+    def connection(self) -> sa.Connection:
+        """The same transaction, for the bookkeeping."""
+        return self._connection
+
+    def lock(self, table: TableShape, meta: TableMeta, pks: Sequence[bytes]) -> list[RowState]:
+        """Return the rows' states in the order of `pks`; the transaction holds the write lock already."""
+        decoder = ImageDecoder(self._table(table), meta)
+        keys = [key_text(decoder.key(pk)) for pk in pks]
+        with translating():
+            records = read_versions(self._raw, self._table_id(table), keys)
+        states = []
+        for key in keys:
+            record = records.get(key, _ABSENT)
+            states.append(RowState(key, record.version, record.base, record.deleted, key in records))
+        return states
+
+    def images(self, table: TableShape, pks: Sequence[bytes], meta: TableMeta) -> list[bytes | None]:
+        """Return the rows as they stand now, in wire form under this database's own types."""
+        known = self._table(table)
+        decoder, rows = ImageDecoder(known, meta), TableRows(self._raw, known)
+        encoder = ImageEncoder(stored_shape(known.shape))
+        names = [column.name for column in known.shape.written]
+        with translating():
+            found = [rows.find(decoder.key(pk), names) for pk in pks]
+        return [None if row is None else encoder.image(row) for row in found]
+
+    def write(self, table: TableShape, meta: TableMeta, writes: Sequence[RowWrite], *, replace: bool = False) -> None:
+        """Make the rows so and record their versions."""
+        known = self._table(table)
+        decoder = ImageDecoder(known, meta)
+        wanted = [(decoder.key(one.pk), None if one.image is None else decoder.image(one.image)) for one in writes]
+        with translating():
+            self._write_rows(known, wanted, replace=replace)
+            table_id = self._table_id(table)
+            write_versions(
+                self._raw,
+                ((table_id, one.key, Record(one.version, one.base, one.image is None)) for one in writes),
+            )
+
+    def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
+        """Tell whether a local write of one of these rows is committed but not sealed."""
+        wanted = set(keys)
+        with translating():
+            if self._logs is None:
+                self._logs = touch_logs(self._raw)
+            return any(self._touched(log, wanted) for log in self._logs if log.shape.table == table.name)
+
+    def broken_references(
+        self, table: TableShape, meta: TableMeta, written: Sequence[RowWrite], deleted: Sequence[RowWrite]
+    ) -> list[BrokenReference]:
+        """Check written rows, and what points to parent keys that this session's writes have taken away."""
+        known = self._table(table)
+        decoder = ImageDecoder(known, meta)
+        keys = (decoder.key(one.pk) for one in written)
+        asked = {one.key for one in chain(written, deleted)}
+        gone = [one for one in self._gone.get(known.shape.name, []) if one.key in asked]
+        with translating():
+            found = chain(self._references.orphans(known, keys), self._references.abandoned(known, gone))
+            return list(islice(found, _A_FEW))
+
+    def _table(self, shape: TableShape) -> SqliteTable:
+        known = self._schema.tables.get(shape.name)
+        if known is None:
+            raise PoisonError(Reason.UNKNOWN_TABLE, f"{shape.name} is no longer here", table=shape.name)
+        return known
+
+    def _table_id(self, table: TableShape) -> int:
+        if table.name not in self._table_ids:
+            self._table_ids[table.name] = table_id_of(self._raw, table.name)
+        return self._table_ids[table.name]
+
+    def _write_rows(
+        self, table: SqliteTable, wanted: Sequence[tuple[Row, dict[str, Value] | None]], *, replace: bool
+    ) -> None:
+        """Deletes first, so that unique values are free again; then updates, then inserts."""
+        rows = TableRows(self._raw, table)
+        kept = [column.name for column in table.shape.written] if replace else _pointed_at(self._pointing(table))
+        removed: list[Row] = []
+        changed: list[tuple[Row, dict[str, Value]]] = []
+        fresh: list[tuple[Row, dict[str, Value]]] = []
+        for key, image in wanted:
+            found = rows.find(key, kept)
+            old = None if found is None else dict(zip(kept, found, strict=True))
+            if old is not None:
+                self._note_gone(table, key, old, image)
+                if image is None or replace:
+                    removed.append(key)
+            if image is not None:
+                named = dict(zip(table.shape.pk, key, strict=True))
+                if old is None or replace:
+                    fresh.append((key, {**(old or {}), **named, **image}))
+                else:
+                    changed.append((key, {name: value for name, value in image.items() if name not in named}))
+        rows.delete(removed)
+        for columns, some in by_columns(changed).items():
+            rows.update(columns, ((values, key) for key, values in some))
+        for columns, some in by_columns(fresh).items():
+            rows.insert(columns, (values for _, values in some))
+
+    def _pointing(self, table: SqliteTable) -> tuple[Reference, ...]:
+        return self._references.references_to(table)
+
+    def _note_gone(self, table: SqliteTable, key: Row, old: dict[str, Value], image: dict[str, Value] | None) -> None:
+        """Remember what others may point to and what this write takes away."""
+        for reference in self._pointing(table):
+            before = tuple(old[name] for name in reference.parent_columns)
+            after = None if image is None else tuple(image.get(name, old[name]) for name in reference.parent_columns)
+            if after is None or key_text(before) != key_text(after):
+                self._gone.setdefault(table.shape.name, []).append(GoneKey(key_text(key), reference, before))
+
+    def _touched(self, log: TouchLog, wanted: set[str]) -> bool:
+        """Tell whether the touch log has one of these keys; also true when there is too much to look through."""
+        columns = ", ".join(f"c{place}" for place in log.key_places)
+        query = f"SELECT {columns} FROM {log_table(log.shape_id)} LIMIT ?"
+        touched = self._raw.execute(query, (_MOST_TOUCHES + 1,)).fetchall()
+        return len(touched) > _MOST_TOUCHES or any(key_text(key) in wanted for key in touched)
+
+
+def _pointed_at(references: Iterable[Reference]) -> list[str]:
+    """Return the columns that others point to."""
+    return list(dict.fromkeys(chain.from_iterable(one.parent_columns for one in references)))

@@ -1,0 +1,166 @@
+"""Puts capture on tables and takes it off; says what that would run, and which tables have drifted."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from common.dialects.sqlite.catalog import SchemaCache, SqliteTable
+from common.dialects.sqlite.connection import borrowed, transaction
+from common.dialects.sqlite.names import literal, log_table, quote
+from common.dialects.sqlite.shapes import StoredShape, TouchLog, stored_shape, touch_logs
+from common.dialects.sqlite.triggers import MARK_TRIGGER, log_ddl, mark_trigger, table_triggers, trigger_prefix
+from common.errors import ConfigError
+from common.ports.dialect import TableShape
+
+
+@dataclass(slots=True)
+class _Plan:
+    """Statements in the order they must run, and the tables they are for."""
+
+    sql: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+
+
+class SqliteCapture:
+    """Capture of one database. Each call is one transaction, under the write lock."""
+
+    def __init__(self, engine: sa.Engine, schemas: SchemaCache) -> None:
+        self._engine = engine
+        self._schemas = schemas
+
+    def plan(self, tables: Sequence[TableShape]) -> list[str]:
+        """Return the SQL that `install` would run now; empty when all stands already."""
+        with borrowed(self._engine) as connection, transaction(connection, "BEGIN"):
+            return self._plan(connection, tables).sql
+
+    def install(self, tables: Sequence[TableShape]) -> list[str]:
+        """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran."""
+        with borrowed(self._engine) as connection, transaction(connection):
+            plan = self._plan(connection, tables)
+            for statement in plan.sql:
+                connection.execute(statement)
+        return plan.sql
+
+    def uninstall(self) -> list[str]:
+        """Take off every trigger that `install` made. The touch logs stay: what is in them can still be sealed."""
+        with borrowed(self._engine) as connection, transaction(connection):
+            statements = [f"DROP TRIGGER {quote(name)}" for name in _triggers(connection)]
+            statements.append("UPDATE rf_table SET shape_id = NULL WHERE shape_id IS NOT NULL")
+            for statement in statements:
+                connection.execute(statement)
+        return statements
+
+    def drifted(self, tables: Sequence[TableShape]) -> list[str]:
+        """Name the tables whose shape is not the one that capture was installed for, or whose triggers are gone."""
+        with borrowed(self._engine) as connection, transaction(connection, "BEGIN"):
+            wanted = {shape.name for shape in tables}
+            return [name for name in self._plan(connection, tables).tables if name in wanted]
+
+    def _plan(self, connection: sqlite3.Connection, tables: Sequence[TableShape]) -> _Plan:
+        known = self._schemas.read(connection).tables
+        missing = [shape.name for shape in tables if shape.name not in known]
+        if missing:
+            raise ConfigError(f"tables.include: {missing[0]!r} is no table with a primary key in this database")
+        return _Planner(connection, [known[shape.name] for shape in tables]).plan()
+
+
+class _Planner:
+    """Compares what stands with what should stand."""
+
+    def __init__(self, connection: sqlite3.Connection, tables: Sequence[SqliteTable]) -> None:
+        self._tables = tables
+        self._standing = _triggers(connection)
+        self._logs = touch_logs(connection)
+        self._ids: dict[str, int] = dict(connection.execute("SELECT name, table_id FROM rf_table").fetchall())
+        self._next_table = _next(connection, "SELECT max(table_id) FROM rf_table")
+        self._next_shape = _next(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'rf_shape'")
+        self._newest = {log.table_id: log for log in self._logs}
+        self._empty = {log.shape_id for log in self._logs if _is_empty(connection, log)}
+
+    def plan(self) -> _Plan:
+        plan = _Plan()
+        wanted = {MARK_TRIGGER}
+        shape_ids = []
+        for table in self._tables:
+            before = len(plan.sql)
+            table_id = self._table_id(table.shape.name, plan)
+            shape_id = self._shape_id(table_id, stored_shape(table.shape), plan)
+            triggers = table_triggers(table_id, shape_id, table)
+            self._stand(triggers, plan)
+            wanted.update(triggers)
+            shape_ids.append(shape_id)
+            if len(plan.sql) > before:
+                plan.tables.append(table.shape.name)
+        self._take_off(wanted, plan)
+        self._stand({MARK_TRIGGER: mark_trigger(shape_ids)}, plan)
+        self._drop_logs(set(shape_ids), plan)
+        return plan
+
+    def _table_id(self, name: str, plan: _Plan) -> int:
+        if name not in self._ids:
+            self._ids[name] = self._next_table
+            self._next_table += 1
+            plan.sql.append(f"INSERT INTO rf_table (table_id, name) VALUES ({self._ids[name]}, {literal(name)})")
+        return self._ids[name]
+
+    def _shape_id(self, table_id: int, shape: StoredShape, plan: _Plan) -> int:
+        """Return the shape's number; a changed shape gets a touch log of its own, the old one is sealed as it is."""
+        newest = self._newest.get(table_id)
+        if newest is not None and newest.shape == shape:
+            if not newest.current:
+                plan.sql.append(_point(table_id, newest.shape_id))
+            return newest.shape_id
+        shape_id = self._next_shape
+        self._next_shape += 1
+        row = f"{shape_id}, {table_id}, {literal(shape.text())}"
+        plan.sql.append(f"INSERT INTO rf_shape (shape_id, table_id, shape) VALUES ({row})")
+        plan.sql.append(log_ddl(shape_id, len(shape.columns)))
+        plan.sql.append(_point(table_id, shape_id))
+        return shape_id
+
+    def _stand(self, triggers: dict[str, str], plan: _Plan) -> None:
+        for name, sql in triggers.items():
+            if name in self._standing and self._standing[name] == sql:
+                continue
+            if name in self._standing:
+                plan.sql.append(f"DROP TRIGGER {quote(name)}")
+            plan.sql.append(sql)
+
+    def _take_off(self, wanted: set[str], plan: _Plan) -> None:
+        plan.sql.extend(f"DROP TRIGGER {quote(name)}" for name in self._standing if name not in wanted)
+        names = {table.shape.name for table in self._tables}
+        for log in self._logs:
+            if log.current and log.shape.table not in names:
+                plan.sql.append(f"UPDATE rf_table SET shape_id = NULL WHERE table_id = {log.table_id}")
+
+    def _drop_logs(self, used: set[int], plan: _Plan) -> None:
+        """Take away the touch logs that nobody writes any more, once they are sealed."""
+        for log in self._logs:
+            if log.shape_id in self._empty - used:
+                plan.sql.append(f"DROP TABLE {log_table(log.shape_id)}")
+                plan.sql.append(f"DELETE FROM rf_shape WHERE shape_id = {log.shape_id}")
+
+
+def _point(table_id: int, shape_id: int) -> str:
+    return f"UPDATE rf_table SET shape_id = {shape_id} WHERE table_id = {table_id}"
+
+
+def _next(connection: sqlite3.Connection, query: str) -> int:
+    found = connection.execute(query).fetchone()
+    return int(found[0] or 0) + 1 if found else 1
+
+
+def _is_empty(connection: sqlite3.Connection, log: TouchLog) -> bool:
+    return connection.execute(f"SELECT 1 FROM {log_table(log.shape_id)} LIMIT 1").fetchone() is None
+
+
+def _triggers(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return the triggers that capture made, name to SQL."""
+    rows: Iterable[tuple[str, str]] = connection.execute(
+        "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND name GLOB 'rf_*'"
+    ).fetchall()
+    table_ids = [table_id for (table_id,) in connection.execute("SELECT table_id FROM rf_table").fetchall()]
+    ours = (MARK_TRIGGER, *(trigger_prefix(table_id) for table_id in table_ids))
+    return {name: sql for name, sql in rows if name.startswith(ours)}

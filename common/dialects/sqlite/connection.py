@@ -1,0 +1,75 @@
+"""Connections: engines with real transactions, and the plain sqlite3 connection under them."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import sqlalchemy as sa
+
+from common.dialects.sqlite.errors import translating
+from common.dialects.sqlite.values import read_text
+from common.errors import ConfigError
+
+BUSY_TIMEOUT_MS = 5_000
+OLDEST = (3, 37, 0)
+"""`PRAGMA table_list` and STRICT tables came with it."""
+
+
+def check_url(url: sa.URL) -> str:
+    """Return the file a URL names. Raises ConfigError for databases that only one connection can see."""
+    if sqlite3.sqlite_version_info < OLDEST:
+        wanted = ".".join(map(str, OLDEST))
+        raise ConfigError(f"SQLite {sqlite3.sqlite_version} is too old: Rowferry needs {wanted} or newer")
+    path = url.database
+    if not path or path == ":memory:" or "mode=memory" in path:
+        raise ConfigError("node.database: an in-memory database can't be shared; give a file, sqlite:///store.db")
+    return path
+
+
+def make_engine(
+    url: sa.URL, begin: str = "BEGIN", prepare: Callable[[sqlite3.Connection], None] | None = None
+) -> sa.Engine:
+    """Return an engine whose transactions are SQLite's own, each opened with the statement `begin`.
+
+    Python's sqlite3 would begin late and commit before DDL, so that is switched off (`isolation_level`).
+    `prepare` is called on each new connection."""
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+
+    def on_connect(raw: Any, _record: object) -> None:
+        connection = cast(sqlite3.Connection, raw)
+        connection.isolation_level = None
+        connection.text_factory = read_text
+        if prepare is not None:
+            prepare(connection)
+
+    def on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    sa.event.listen(engine, "connect", on_connect)
+    sa.event.listen(engine, "begin", on_begin)
+    return engine
+
+
+@contextmanager
+def borrowed(engine: sa.Engine) -> Iterator[sqlite3.Connection]:
+    """Lend a plain sqlite3 connection of the engine's pool. Driver errors come out as RowferryErrors."""
+    with translating():
+        proxied = engine.raw_connection()
+        try:
+            yield cast(sqlite3.Connection, proxied.driver_connection)
+        finally:
+            proxied.close()
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    """Run the body in one transaction; anything that goes wrong, the commit too, rolls back."""
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,94 @@
+"""A SQLite database as Rowferry's ports see it."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import sqlalchemy as sa
+
+from common.dialects.sqlite.applying import SqliteApplySession
+from common.dialects.sqlite.capture import SqliteCapture
+from common.dialects.sqlite.catalog import SchemaCache
+from common.dialects.sqlite.connection import borrowed, check_url, make_engine
+from common.dialects.sqlite.errors import translate, translating
+from common.dialects.sqlite.log import SqliteLog
+from common.dialects.sqlite.sealing import SqliteSealer
+from common.dialects.sqlite.triggers_off import switch_triggers_off
+from common.ports.dialect import Catalog, DialectFeatures, NodeFacts
+
+
+class SqliteDatabase:
+    """One database file. Threads may share it: each call, each session has a connection of its own."""
+
+    def __init__(self, url: sa.URL) -> None:
+        self._path = check_url(url)
+        self._engine = make_engine(url)
+        self._applying = make_engine(url, "BEGIN IMMEDIATE", self._prepare_applying)
+        self._schemas = SchemaCache()
+        self._triggers_off: bool | None = None
+
+    @property
+    def engine(self) -> sa.Engine:
+        """Ordinary transactions (`BEGIN`), for the `rf_*` tables. Write before you read, or the upgrade may fail."""
+        return self._engine
+
+    @property
+    def features(self) -> DialectFeatures:
+        """What this Python and this SQLite can do."""
+        if self._triggers_off is None:
+            probe = sqlite3.connect(":memory:")
+            try:
+                self._triggers_off = switch_triggers_off(probe)
+            finally:
+                probe.close()
+        return DialectFeatures("sqlite", self._triggers_off, locks_rows=False, splits_transactions=False)
+
+    def catalog(self) -> Catalog:
+        """Look at the tables."""
+        with borrowed(self._engine) as connection:
+            return self._schemas.read(connection).catalog
+
+    def capture(self) -> SqliteCapture:
+        """Return what installs triggers."""
+        return SqliteCapture(self._engine, self._schemas)
+
+    def sealer(self, node: NodeFacts) -> SqliteSealer:
+        """Return a sealer for this node."""
+        return SqliteSealer(self._engine, self._schemas, node)
+
+    def log(self, node: NodeFacts) -> SqliteLog:
+        """Return the sealed log of this node's incarnation."""
+        return SqliteLog(self._engine, node)
+
+    @contextmanager
+    def apply_session(self) -> Iterator[SqliteApplySession]:
+        """Begin one applying transaction: SQLite's write lock is taken at once."""
+        with translating(), self._applying.connect() as connection, connection.begin():
+            raw = cast(sqlite3.Connection, connection.connection.driver_connection)
+            yield SqliteApplySession(connection, raw, self._schemas.read(raw))
+
+    def server_identity(self) -> str:
+        """Return the database's own random id and its file's number: a copied or restored file has another.
+
+        The device is left out: network mounts get a new one at each boot."""
+        with borrowed(self._engine) as connection:
+            query = "SELECT value FROM rf_sqlite WHERE name = 'database_id'"
+            database_id = connection.execute(query).fetchone()[0]
+            path = connection.execute("PRAGMA database_list").fetchone()[2]
+        return f"{database_id}/{os.stat(path).st_ino}"
+
+    def translate(self, error: sa.exc.SQLAlchemyError) -> Exception:
+        """Return the RowferryError that a driver's error calls for, by result code."""
+        return translate(error)
+
+    def close(self) -> None:
+        """Close every connection; may be called again."""
+        self._engine.dispose()
+        self._applying.dispose()
+
+    def _prepare_applying(self, connection: sqlite3.Connection) -> None:
+        # Cascades act even with triggers off, and nothing would log them: foreign keys are checked by us.
+        connection.execute("PRAGMA foreign_keys = OFF")
+        self._triggers_off = switch_triggers_off(connection)

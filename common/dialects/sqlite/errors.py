@@ -1,0 +1,60 @@
+"""SQLite's result codes as decisions."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from common.errors import ContentionError, OutageError, PoisonError, Reason, RowferryError
+
+_PRIMARY = 0xFF
+"""The low byte of an extended result code."""
+_CONSTRAINT_DATATYPE = sqlite3.SQLITE_CONSTRAINT | 12 << 8
+"""A STRICT table refused a value's class; Python has no name for it."""
+_REMEDY = {
+    sqlite3.SQLITE_FULL: "free space on its disk",
+    sqlite3.SQLITE_IOERR: "check its disk and its mount",
+    sqlite3.SQLITE_READONLY: "give this account write permission on the file and its folder",
+    sqlite3.SQLITE_CANTOPEN: "check the path, and permissions on the file and its folder",
+    sqlite3.SQLITE_PERM: "give this account permission on the file",
+    sqlite3.SQLITE_NOTADB: "the file is no SQLite database: check node.database",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: restore a backup (`rowferry restore`)",
+    sqlite3.SQLITE_PROTOCOL: "the locks of its WAL could not be had; try again",
+    sqlite3.SQLITE_NOMEM: "the machine is out of memory",
+}
+
+
+def translate(error: sa.exc.SQLAlchemyError) -> Exception:
+    """Return the RowferryError for what SQLAlchemy raised."""
+    if isinstance(error, sa.exc.DBAPIError) and isinstance(error.orig, sqlite3.Error):
+        return translate_driver(error.orig)
+    return RowferryError(f"database: {error}")
+
+
+def translate_driver(error: sqlite3.Error) -> RowferryError:
+    """Return the RowferryError for what the sqlite3 module raised."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return RowferryError(f"database: {error}")
+    primary = code & _PRIMARY
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return ContentionError(f"another program holds the database: {error}")
+    if primary in _REMEDY:
+        return OutageError(f"database: {error}; {_REMEDY[primary]}")
+    if code == _CONSTRAINT_DATATYPE or primary in (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG):
+        return PoisonError(Reason.TYPE, f"a value does not fit its column: {error}")
+    if primary == sqlite3.SQLITE_CONSTRAINT:
+        return PoisonError(Reason.CONSTRAINT, str(error))
+    return RowferryError(f"database: {error}")
+
+
+@contextmanager
+def translating() -> Iterator[None]:
+    """Let driver errors of the body out as RowferryErrors."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate_driver(error) from error
+    except sa.exc.SQLAlchemyError as error:
+        raise translate(error) from error

@@ -1,0 +1,173 @@
+"""Seals what is committed: prepared from a read snapshot, then stored in short write transactions.
+
+What was prepared stays true until the next commit of a sealer, which `rf_seal_turn` counts: later touches are later
+transactions, and no applier writes a row that has unsealed touches (`ApplySession.unsealed`)."""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+import sqlalchemy as sa
+
+from common.clock import Clock, SystemClock, to_iso
+from common.dialects.sqlite.catalog import SchemaCache
+from common.dialects.sqlite.connection import borrowed, transaction
+from common.dialects.sqlite.looking import Look, Looker
+from common.dialects.sqlite.net import NetChange, Segment, SetAside, segments
+from common.dialects.sqlite.storing import Letter, ReadyTx, store
+from common.dialects.sqlite.versions import Record, read_versions
+from common.errors import Reason
+from common.ids import TxIds
+from common.ports.dialect import NodeFacts, SealReport
+from common.versions import NEVER, Version, next_hlc
+from common.wire.compress import compress
+from common.wire.encode import encode_change
+from common.wire.records import TableMeta
+
+_CHANGES_A_LOCK = 4_000
+"""About what can be stored within 50 ms of holding the write lock; a larger tx is stored whole all the same."""
+_json = msgspec.json.Encoder()
+
+
+class SqliteSealer:
+    """Seals for one node. Several may run: whoever commits first makes the others look again."""
+
+    def __init__(self, engine: sa.Engine, schemas: SchemaCache, node: NodeFacts, clock: Clock | None = None) -> None:
+        self._engine = engine
+        self._looker = Looker(schemas)
+        self._node = node
+        self._clock = clock or SystemClock()
+
+    def seal(self, max_changes: int = 50_000) -> SealReport:
+        """Seal what is committed now, in short transactions, and end early after about `max_changes`."""
+        with borrowed(self._engine) as connection:
+            look = self._looker.look(connection, self._node.incarnation)
+            if look.empty:
+                return SealReport(0, 0, look.last_lsn)
+            found = segments(look)
+            numbering = _Numbering(self._node, self._clock, _bases(connection, found))
+            ready = numbering.ready(found, look.last_lsn, look.last_tx_id)
+            return self._store(connection, look, ready, max_changes)
+
+    def _store(
+        self, connection: sqlite3.Connection, look: Look, ready: Iterator[ReadyTx], max_changes: int
+    ) -> SealReport:
+        txs = changes = 0
+        last_lsn, turn = look.last_lsn, look.turn
+        for group in _groups(ready):
+            with transaction(connection):
+                if connection.execute("SELECT turn FROM rf_seal_turn").fetchone()[0] != turn:
+                    return SealReport(txs, changes, last_lsn, more=True)
+                store(connection, self._node, group)
+            turn += 1
+            txs += sum(bool(one.changes) for one in group)
+            changes += sum(one.changes for one in group)
+            last_lsn = max(last_lsn, *(one.to_lsn for one in group))
+            if changes >= max_changes:
+                return SealReport(txs, changes, last_lsn, more=True)
+        return SealReport(txs, changes, last_lsn)
+
+
+def _groups(ready: Iterable[ReadyTx]) -> Iterator[list[ReadyTx]]:
+    group: list[ReadyTx] = []
+    weight = 0
+    for one in ready:
+        if group and weight + one.changes > _CHANGES_A_LOCK:
+            yield group
+            group, weight = [], 0
+        group.append(one)
+        weight += one.changes
+    if group:
+        yield group
+
+
+def _bases(connection: sqlite3.Connection, found: Iterable[Segment]) -> dict[tuple[int, str], Record]:
+    keys: dict[int, set[str]] = {}
+    for segment in found:
+        for change in segment.changes:
+            keys.setdefault(change.log.table_id, set()).add(change.key)
+    records: dict[tuple[int, str], Record] = {}
+    for table_id, wanted in keys.items():
+        for key, record in read_versions(connection, table_id, sorted(wanted)).items():
+            records[table_id, key] = record
+    return records
+
+
+@dataclass(slots=True)
+class _Numbering:
+    """Gives LSNs, tx ids and versions to segments, in order."""
+
+    node: NodeFacts
+    clock: Clock
+    records: dict[tuple[int, str], Record]
+    _isos: dict[int, str] = field(default_factory=dict)
+
+    def ready(self, found: Iterable[Segment], lsn: int, last_tx_id: str | None) -> Iterator[ReadyTx]:
+        """Yield what is to be stored of each segment; `lsn` and `last_tx_id` are the last that were given."""
+        ids = TxIds(after=last_tx_id)
+        for segment in found:
+            now_us = self.clock.now_us()
+            tx_id = ids.next(now_us)
+            lines = [self._line(lsn + place, tx_id, one) for place, one in enumerate(segment.changes, start=1)]
+            touched = {(one.log.table_id, one.key): None for one in segment.changes}
+            yield ReadyTx(
+                tx_id=tx_id,
+                exported_at=to_iso(now_us),
+                prev_lsn=lsn,
+                grouped=segment.grouped,
+                tables=_tables(segment.changes),
+                lines=lines,
+                records=[(table_id, key, self.records[table_id, key]) for table_id, key in touched],
+                captured_us=min((one.at_us for one in segment.changes), default=now_us),
+                last_seqs=segment.last_seqs,
+                mark=segment.mark,
+                letters=[_letter(one, ids.next(now_us), now_us) for one in segment.aside],
+            )
+            lsn += len(lines)
+
+    def _line(self, lsn: int, tx_id: str, change: NetChange) -> tuple[int, str, str, bytes]:
+        known = self.records.get((change.log.table_id, change.key))
+        base = NEVER if known is None else known.version
+        version = Version(base.main_epoch, next_hlc(change.at_us, base.hlc), self.node.node_id)
+        self.records[change.log.table_id, change.key] = Record(version, base, change.after is None)
+        table = change.log.shape.table
+        op = "I" if change.before is None else "D" if change.after is None else "U"
+        line = encode_change(
+            lsn=lsn,
+            tx_id=tx_id,
+            table=table,
+            op=op,
+            pk=change.pk,
+            before=change.before,
+            after=change.after,
+            version=version,
+            base=None if known is None and op == "I" else base,
+            captured_at=self._iso(change.at_us),
+        )
+        return lsn, table, op, line
+
+    def _iso(self, us: int) -> str:
+        if us not in self._isos:
+            self._isos[us] = to_iso(us)
+        return self._isos[us]
+
+
+def _tables(changes: Iterable[NetChange]) -> dict[str, TableMeta]:
+    logs = {change.log.shape_id: change.log for change in changes}
+    return {log.shape.table: log.meta for log in logs.values()}
+
+
+def _letter(aside: SetAside, tx_id: str, now_us: int) -> Letter:
+    table = aside.log.shape.table
+    head = _json.encode({"table": table})[:-1]
+    body = b"".join(head + b',"row":' + image + b"}\n" for image in aside.images)
+    if aside.named:
+        reason = Reason.UNKNOWN_TABLE
+        error = f"{table} was dropped, or got another key, before these rows' changes were sealed"
+    else:
+        reason = Reason.NULL_KEY
+        error = f"rows of {table} have NULL in their primary key: no other node could name them"
+    digest = hashlib.sha256(body).hexdigest()
+    return Letter(tx_id, table, reason, error, len(aside.images), digest, compress(body, "zstd"), now_us)

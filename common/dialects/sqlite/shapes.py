@@ -1,0 +1,111 @@
+"""Shapes as they were when capture was installed: a touch is always sealed under the shape it was written with."""
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from common.dialects.sqlite.types import Encoder, encoder
+from common.dialects.sqlite.values import Row, Value
+from common.ports.dialect import TableShape
+from common.wire.records import TableMeta
+
+_json = msgspec.json.Encoder()
+
+
+class StoredColumn(msgspec.Struct, frozen=True):
+    """One column that travels."""
+
+    name: str
+    logical: str
+    declared: str
+
+
+class StoredShape(msgspec.Struct, frozen=True):
+    """What stands in `rf_shape`: columns in the order of the touch log's `c0`, `c1`, …"""
+
+    table: str
+    bare: str
+    pk: tuple[str, ...]
+    columns: tuple[StoredColumn, ...]
+
+    def text(self) -> str:
+        """Return the shape as it is stored; equal shapes have equal texts."""
+        return _json.encode(self).decode()
+
+
+def stored_shape(shape: TableShape) -> StoredShape:
+    """Return what is remembered of a table."""
+    columns = tuple(StoredColumn(one.name, one.logical, one.declared) for one in shape.written)
+    return StoredShape(shape.name, shape.bare, shape.pk, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class TouchLog:
+    """One touch log with its shape; a table has more than one while touches of an older shape are not sealed."""
+
+    shape_id: int
+    table_id: int
+    shape: StoredShape
+    current: bool
+
+    @property
+    def key_places(self) -> tuple[int, ...]:
+        """Where the key's columns stand among the columns."""
+        names = [column.name for column in self.shape.columns]
+        return tuple(names.index(name) for name in self.shape.pk)
+
+    @property
+    def meta(self) -> TableMeta:
+        """The table as a batch header describes it."""
+        return TableMeta(pk=self.shape.pk, columns={one.name: one.logical for one in self.shape.columns})
+
+
+class ImageEncoder:
+    """Rows of one shape to JSON objects."""
+
+    def __init__(self, shape: StoredShape) -> None:
+        self._columns = [(one.name, encoder(one.logical)) for one in shape.columns]
+        by_name = dict(self._columns)
+        self._key = [(name, by_name[name]) for name in shape.pk]
+
+    def image(self, row: Row) -> bytes:
+        """Return the row as the wire has it."""
+        return _object(self._columns, row)
+
+    def pk(self, key: Row) -> bytes:
+        """Return a key, its values in the order of the primary key, as the wire has it."""
+        return _object(self._key, key)
+
+    def some(self, values: Mapping[str, Value]) -> bytes:
+        """Return the columns of this shape that `values` has: of a row that was written under another shape."""
+        return _json.encode({name: encode(values[name]) for name, encode in self._columns if name in values})
+
+
+def _object(columns: list[tuple[str, Encoder]], row: Row) -> bytes:
+    return _json.encode({name: encode(value) for (name, encode), value in zip(columns, row, strict=True)})
+
+
+def touch_logs(connection: sqlite3.Connection) -> list[TouchLog]:
+    """Return every touch log that stands, older shapes first."""
+    rows = connection.execute(
+        "SELECT s.shape_id, s.table_id, s.shape, coalesce(t.shape_id = s.shape_id, 0)"
+        " FROM main.rf_shape s JOIN main.rf_table t USING (table_id)"
+        " WHERE EXISTS (SELECT 1 FROM main.sqlite_master m WHERE m.name = 'rf_log_' || s.shape_id)"
+        " ORDER BY s.shape_id"
+    )
+    return [
+        TouchLog(shape_id, table_id, msgspec.json.decode(shape, type=StoredShape), bool(current))
+        for shape_id, table_id, shape, current in rows.fetchall()
+    ]
+
+
+def table_id_of(connection: sqlite3.Connection, name: str) -> int:
+    """Return the number under which versions of a table's rows are kept, a new one where it has none."""
+    query = "SELECT table_id FROM main.rf_table WHERE name = ?"
+    found = connection.execute(query, (name,)).fetchone()
+    if found is None:
+        connection.execute("INSERT INTO main.rf_table (name) VALUES (?)", (name,))
+        found = connection.execute(query, (name,)).fetchone()
+    return int(found[0])

@@ -1,0 +1,126 @@
+"""The write transaction of sealing: lines, versions, the tx, and the touches that are done with."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from common.dialects.sqlite.names import log_table
+from common.dialects.sqlite.versions import Record, write_versions
+from common.errors import Reason
+from common.ports.dialect import NodeFacts
+from common.wire.records import TableMeta
+
+_json = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """Rows of this node that can't travel: a dead letter of its own."""
+
+    tx_id: str
+    table: str
+    reason: Reason
+    error: str
+    rows: int
+    sha256: str
+    body: bytes
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyTx:
+    """One segment, ready to be stored."""
+
+    tx_id: str
+    exported_at: str
+    prev_lsn: int
+    grouped: bool
+    tables: dict[str, TableMeta]
+    lines: list[tuple[int, str, str, bytes]]
+    """LSN, table, op, line."""
+    records: list[tuple[int, str, Record]]
+    captured_us: int
+    last_seqs: dict[int, int]
+    mark: int | None
+    letters: list[Letter]
+
+    @property
+    def changes(self) -> int:
+        """How many changes it has; without any it only takes touches away."""
+        return len(self.lines)
+
+    @property
+    def to_lsn(self) -> int:
+        """The LSN of its last change."""
+        return self.prev_lsn + len(self.lines)
+
+
+def store(connection: sqlite3.Connection, node: NodeFacts, group: Sequence[ReadyTx]) -> None:
+    """Store some txs, inside the caller's write transaction."""
+    for one in group:
+        if one.lines:
+            _store_tx(connection, node, one)
+        for letter in one.letters:
+            _store_letter(connection, node, letter)
+        for shape_id, seq in one.last_seqs.items():
+            connection.execute(f"DELETE FROM {log_table(shape_id)} WHERE seq <= ?", (seq,))
+        if one.mark is not None:
+            connection.execute("DELETE FROM rf_mark_bound WHERE mark <= ?", (one.mark,))
+            connection.execute("DELETE FROM rf_mark WHERE id <= ?", (one.mark,))
+    connection.execute("UPDATE rf_seal_turn SET turn = turn + 1")
+
+
+def _store_tx(connection: sqlite3.Connection, node: NodeFacts, one: ReadyTx) -> None:
+    connection.executemany(
+        "INSERT INTO rf_change_log (incarnation, lsn, tx_id, table_name, op, line) VALUES (?, ?, ?, ?, ?, ?)",
+        ((node.incarnation, lsn, one.tx_id, table, op, line) for lsn, table, op, line in one.lines),
+    )
+    write_versions(connection, one.records)
+    tables = {name: {"pk": list(meta.pk), "columns": dict(meta.columns)} for name, meta in one.tables.items()}
+    row = {
+        "incarnation": node.incarnation,
+        "to_lsn": one.to_lsn,
+        "from_lsn": one.prev_lsn + 1,
+        "prev_lsn": one.prev_lsn,
+        "tx_id": one.tx_id,
+        "exported_at": one.exported_at,
+        "grouped": int(one.grouped),
+        "tables": _json.encode(tables).decode(),
+        "bytes": sum(len(line) for *_, line in one.lines),
+        "captured_us": one.captured_us,
+    }
+    _insert(connection, "rf_tx", row)
+    connection.execute(
+        "INSERT INTO rf_seal (incarnation, last_lsn, last_tx_id) VALUES (?, ?, ?) ON CONFLICT (incarnation)"
+        " DO UPDATE SET last_lsn = excluded.last_lsn, last_tx_id = excluded.last_tx_id",
+        (node.incarnation, one.to_lsn, one.tx_id),
+    )
+
+
+def _store_letter(connection: sqlite3.Connection, node: NodeFacts, letter: Letter) -> None:
+    row = {
+        "source_node": node.node_id,
+        "tx_id": letter.tx_id,
+        "incarnation": node.incarnation,
+        "changes": letter.rows,
+        "parts": 1,
+        "reason": letter.reason.value,
+        "state": "dead",
+        "table_name": letter.table,
+        "error": letter.error,
+        "attempts": 1,
+        "first_failed_us": letter.at_us,
+        "last_failed_us": letter.at_us,
+        "origin": "sealing",
+        "sha256": letter.sha256,
+        "body": letter.body,
+        "broker_copy": 0,
+    }
+    _insert(connection, "rf_dead_letter", row)
+
+
+def _insert(connection: sqlite3.Connection, table: str, row: dict[str, object]) -> None:
+    names, marks = ", ".join(f'"{name}"' for name in row), ", ".join("?" * len(row))
+    connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))

@@ -1,0 +1,71 @@
+"""The touch log read back: what each segment changed, net. Pure once the rows are read."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from common.dialects.sqlite.values import Row, key_text
+
+_LEAVES = ("D", "X", "M")
+"""Kinds that say that a row was there and may have gone: before image inside."""
+_SECONDS_A_DAY = 86_400
+_JULIAN_EPOCH = 2_440_587.5
+
+
+@dataclass(slots=True)
+class Touch:
+    """One key within one segment."""
+
+    key: Row
+    before: Row | None
+    """The row before the segment; None: there was none."""
+    first_us: int
+    last_us: int
+    fresh_possible: bool
+    """Only updates so far: an `I` would tell that they are of a row that was not there before."""
+
+
+@dataclass(slots=True)
+class TouchedTable:
+    """What one segment did to one table."""
+
+    touches: dict[str, Touch] = field(default_factory=dict)
+    """By canonical key, in order of the first touch."""
+    unnamed: list[tuple[int, Row]] = field(default_factory=list)
+    """When and what: rows with NULL in their key."""
+
+    def add(self, kind: str, at_us: int, row: Row, key: Row) -> None:
+        """Take the next entry of the log."""
+        if kind == "N":
+            self.unnamed.append((at_us, row))
+            return
+        if None in key:
+            return
+        text = key_text(key)
+        touch = self.touches.get(text)
+        if touch is None:
+            before = None if kind in "IK" else row
+            self.touches[text] = Touch(key, before, at_us, at_us, kind == "U")
+            return
+        touch.last_us = at_us
+        if touch.fresh_possible:
+            if kind == "I":
+                touch.before, touch.fresh_possible = None, False
+            elif kind in _LEAVES:
+                touch.fresh_possible = False
+
+
+def at_us(julian: float) -> int:
+    """Return microseconds since the epoch for what the triggers noted; SQLite's clock ticks in milliseconds."""
+    return round((julian - _JULIAN_EPOCH) * _SECONDS_A_DAY * 1000) * 1000
+
+
+def split(rows: Iterable[tuple[Any, ...]], key_places: Sequence[int], bounds: Sequence[int]) -> list[TouchedTable]:
+    """Return what each segment touched: one a bound (the last seq that belongs to it), and one for what follows."""
+    found = [TouchedTable() for _ in range(len(bounds) + 1)]
+    for entry in rows:
+        row: Row = entry[3:]
+        segment = found[bisect_left(bounds, entry[0])]
+        segment.add(entry[1], at_us(entry[2]), row, tuple([row[place] for place in key_places]))
+    return found

@@ -1,0 +1,215 @@
+"""The SQL of capture: for each table a touch log and the triggers that write to it.
+
+Before images are logged before anything happens to a row; after images are read when the log is sealed. That is why
+the order in which SQLite runs triggers and cascades does not matter: see docs/reference/capture-sqlite.md.
+"""
+
+from common.dialects.sqlite.catalog import SqliteTable
+from common.dialects.sqlite.indexes import IndexPart, UniqueIndex
+from common.dialects.sqlite.names import literal, log_table, quote
+
+_NOW = "julianday('now')"
+
+
+def log_ddl(shape_id: int, columns: int) -> str:
+    """Return the touch log of a shape: no types and no constraints, so that values keep their class and an outer
+    `OR IGNORE` has nothing to ignore."""
+    names = ", ".join(["seq INTEGER PRIMARY KEY", "kind", "at", *(f"c{place}" for place in range(columns))])
+    return f"CREATE TABLE {log_table(shape_id)} ({names})"
+
+
+def trigger_prefix(table_id: int) -> str:
+    """Return what the names of a table's triggers begin with."""
+    return f"rf_{table_id}_"
+
+
+def table_triggers(table_id: int, shape_id: int, table: SqliteTable) -> dict[str, str]:
+    """Return a table's triggers, name to SQL."""
+    return _Triggers(table_id, shape_id, table).all()
+
+
+MARK_TRIGGER = "rf_mark_bounds"
+
+
+def mark_trigger(shape_ids: list[int]) -> str:
+    """Return the trigger by which an application names its transaction: it notes where each touch log stands."""
+    notes = [
+        f"INSERT INTO rf_mark_bound (mark, shape_id, seq) SELECT NEW.id, {shape_id}, max(seq)"
+        f" FROM {log_table(shape_id)} HAVING max(seq) IS NOT NULL;"
+        for shape_id in sorted(shape_ids)
+    ]
+    body = "\n  ".join(notes or ["SELECT 1;"])
+    return f"CREATE TRIGGER {MARK_TRIGGER} AFTER INSERT ON rf_mark BEGIN\n  {body}\nEND"
+
+
+class _Triggers:
+    """Writes the SQL of one table's triggers."""
+
+    def __init__(self, table_id: int, shape_id: int, table: SqliteTable) -> None:
+        self._prefix = trigger_prefix(table_id)
+        self._log = log_table(shape_id)
+        self._table = table
+        self._name = quote(table.shape.bare)
+        self._written = [column.name for column in table.shape.written]
+        self._places = {name: place for place, name in enumerate(self._written)}
+        self._key = table.shape.pk
+
+    def all(self) -> dict[str, str]:
+        parts = {
+            "before_insert": ("BEFORE INSERT", "", self._before_insert()),
+            "before_update": ("BEFORE UPDATE", "", self._before_update()),
+            "before_delete": ("BEFORE DELETE", "", [self._log_old("'D'")]),
+        }
+        if self._key_comes_late():
+            parts["after_insert"] = ("AFTER INSERT", f" WHEN {self._not_logged_last()}", [self._log_key("I")])
+        if self._table.key_may_be_null:
+            unnamed = " OR ".join(f"NEW.{quote(name)} IS NULL" for name in self._key)
+            parts["null_insert"] = ("AFTER INSERT", f" WHEN {unnamed}", [self._log_row("'N'", "NEW")])
+            parts["null_update"] = ("AFTER UPDATE", f" WHEN {unnamed}", [self._log_row("'N'", "NEW")])
+        return dict(self._trigger(step, *part) for step, part in parts.items())
+
+    def _trigger(self, step: str, event: str, when: str, body: list[str]) -> tuple[str, str]:
+        # SQLite quotes the trigger's name when an ALTER TABLE fails because of it: so the name says what to do.
+        name = f"{self._prefix}{step} (before ALTER TABLE run: rowferry pause {self._table.shape.name})"
+        statements = "\n  ".join(f"{statement};" for statement in body)
+        return name, f"CREATE TRIGGER {quote(name)} {event} ON {self._name}{when} BEGIN\n  {statements}\nEND"
+
+    def _before_insert(self) -> list[str]:
+        others = [index for index in self._table.unique if not index.is_key]
+        body = [
+            self._displaced(
+                self._matches(
+                    index,
+                )
+            )
+            for index in others
+        ]
+        if self._table.rowid:
+            body.append(self._displaced(f"{self._name}.{self._table.rowid} = NEW.{self._table.rowid}"))
+        if self._table.key_is_exact:
+            return [*body, self._key_or_displaced()]
+        return [*body, self._displaced(self._matches_key()), self._log_key("K", self._inserted_key())]
+
+    def _before_update(self) -> list[str]:
+        itself = " AND ".join(f"{self._name}.{quote(name)} IS OLD.{quote(name)}" for name in self._key)
+        body = []
+        for index in self._table.unique:
+            if not index.is_key:
+                match = f"{self._matches(index)} AND NOT ({itself})"
+                body.append(self._displaced(f"{self._moves(index)}{match}"))
+        if self._table.rowid:
+            rowid = self._table.rowid
+            match = f"{self._name}.{rowid} = NEW.{rowid} AND NOT ({itself})"
+            body.append(self._displaced(f"OLD.{rowid} <> NEW.{rowid} AND {match}"))
+        moved = self._key_moves()
+        body.append(self._displaced(f"({moved}) AND {self._matches_key()} AND NOT ({itself})"))
+        body.append(self._log_old(f"CASE WHEN {moved} THEN 'M' ELSE 'U' END"))
+        body.append(self._log_key("K", self._new_key(), where=moved))
+        return body
+
+    def _key_moves(self) -> str:
+        """Keys are compared by bytes and class, whatever the column's collation says."""
+        terms = []
+        for name in self._key:
+            old, new = f"OLD.{quote(name)}", f"NEW.{quote(name)}"
+            terms.append(f"{old} IS NOT {new} COLLATE BINARY")
+            if not self._table.rowid_alias:
+                terms.append(f"typeof({old}) <> typeof({new})")
+        return " OR ".join(terms)
+
+    def _moves(self, index: UniqueIndex) -> str:
+        """Spares the lookup where an update leaves the index alone; an expression may depend on anything."""
+        if index.columns is None:
+            return ""
+        terms = [
+            f"OLD.{part.sql} IS NOT {self._value(part.column)} COLLATE {quote(part.collation)}"
+            for part in index.parts
+            if part.column is not None
+        ]
+        return f"({' OR '.join(terms)}) AND "
+
+    def _matches(self, index: UniqueIndex) -> str:
+        terms = [self._matches_part(part) for part in index.parts]
+        if index.where is not None:
+            terms.append(f"({index.where})")
+        return " AND ".join(terms)
+
+    def _matches_part(self, part: IndexPart) -> str:
+        collate = f"COLLATE {quote(part.collation)}"
+        if part.column is not None:
+            return f"{self._name}.{part.sql} = {self._value(part.column)} {collate}"
+        fresh = ", ".join(f"NEW.{quote(name)} AS {quote(name)}" for name in self._table.columns)
+        return f"{part.sql} = (SELECT {part.sql} FROM (SELECT {fresh})) {collate}"
+
+    def _matches_key(self) -> str:
+        collations = dict(zip(self._key, self._table.key_collations, strict=True))
+        return " AND ".join(
+            f"{self._name}.{quote(name)} = {self._value(name)} COLLATE {quote(collations[name])}" for name in self._key
+        )
+
+    def _value(self, name: str | None) -> str:
+        """`REPLACE` puts the default where a NOT NULL column gets a NULL, but only after these triggers."""
+        if name is None:
+            raise ValueError("an expression has no column")
+        default = self._table.columns[name].default
+        return f"NEW.{quote(name)}" if default is None else f"coalesce(NEW.{quote(name)}, {default})"
+
+    def _displaced(self, match: str) -> str:
+        columns = ", ".join(f"{self._name}.{quote(name)}" for name in self._written)
+        return f"{self._into(self._written)} SELECT 'X', {_NOW}, {columns} FROM {self._name} WHERE {match}"
+
+    def _key_or_displaced(self) -> str:
+        """One lookup tells both: the row that has the key already, or that there was none."""
+        keys = dict(zip(self._key, self._inserted_key(), strict=True))
+        first = f"{self._name}.{quote(self._key[0])}"
+        values = []
+        for name in self._written:
+            stored = f"{self._name}.{quote(name)}"
+            values.append(f"coalesce({stored}, {keys[name]})" if name in keys else stored)
+        return (
+            f"{self._into(self._written)} SELECT CASE WHEN {first} IS NULL THEN 'K' ELSE 'X' END, {_NOW},"
+            f" {', '.join(values)} FROM (SELECT 1) LEFT JOIN {self._name} ON {self._matches_key()}"
+        )
+
+    def _inserted_key(self) -> list[str]:
+        alias = self._table.rowid_alias
+        if alias is None:
+            return [self._value(name) for name in self._key]
+        # A rowid that SQLite is yet to choose reads as -1. A wrong guess does no harm: see `_not_logged_last`.
+        new, largest = f"NEW.{quote(alias)}", f"(SELECT max({quote(alias)}) FROM {self._name})"
+        return [f"CASE {new} WHEN -1 THEN coalesce({largest}, 0) + 1 ELSE {new} END"]
+
+    def _new_key(self) -> list[str]:
+        return [self._value(name) for name in self._key]
+
+    def _key_comes_late(self) -> bool:
+        """Whether the key of an inserted row may differ from what could be read before."""
+        return self._table.rowid_alias is not None or any(self._table.columns[name].default for name in self._key)
+
+    def _not_logged_last(self) -> str:
+        """The entry before this one says already, as it nearly always does, that the key was absent, or what it had."""
+        same = " AND ".join(
+            f"c{self._places[name]} IS NEW.{quote(name)} COLLATE BINARY"
+            f" AND typeof(c{self._places[name]}) = typeof(NEW.{quote(name)})"
+            for name in self._key
+        )
+        return (
+            f"NOT EXISTS (SELECT 1 FROM {self._log} WHERE seq = (SELECT max(seq) FROM {self._log})"
+            f" AND kind IN ('K', 'X') AND {same})"
+        )
+
+    def _log_old(self, kind: str) -> str:
+        return self._log_row(kind, "OLD")
+
+    def _log_row(self, kind: str, row: str) -> str:
+        values = ", ".join(f"{row}.{quote(name)}" for name in self._written)
+        return f"{self._into(self._written)} VALUES ({kind}, {_NOW}, {values})"
+
+    def _log_key(self, kind: str, values: list[str] | None = None, where: str | None = None) -> str:
+        found = values or [f"NEW.{quote(name)}" for name in self._key]
+        condition = f" WHERE {where}" if where else ""
+        return f"{self._into(self._key)} SELECT {literal(kind)}, {_NOW}, {', '.join(found)}{condition}"
+
+    def _into(self, columns: list[str] | tuple[str, ...]) -> str:
+        places = ", ".join(f"c{self._places[name]}" for name in columns)
+        return f"INSERT INTO {self._log} (kind, at, {places})"

@@ -1,0 +1,52 @@
+"""Versions of rows, as `rf_row_version` keeps them."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from common.versions import Version
+
+_json = msgspec.json.Encoder()
+_READ = (
+    "SELECT v.key, v.main_epoch, v.hlc, v.node_id, v.base_epoch, v.base_hlc, v.base_node, v.deleted"
+    " FROM json_each(?) AS asked CROSS JOIN main.rf_row_version AS v"
+    " ON v.table_id = ? AND v.key = asked.value"
+)
+_WRITE = (
+    "INSERT INTO main.rf_row_version"
+    " (table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node, deleted)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (table_id, key) DO UPDATE SET"
+    " main_epoch = excluded.main_epoch, hlc = excluded.hlc, node_id = excluded.node_id,"
+    " base_epoch = excluded.base_epoch, base_hlc = excluded.base_hlc, base_node = excluded.base_node,"
+    " deleted = excluded.deleted"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of one row."""
+
+    version: Version
+    base: Version
+    deleted: bool
+
+
+def read_versions(connection: sqlite3.Connection, table_id: int, keys: Sequence[str]) -> dict[str, Record]:
+    """Return the records of those keys that have one."""
+    if not keys:
+        return {}
+    rows = connection.execute(_READ, (_json.encode(keys).decode(), table_id))
+    return {
+        key: Record(Version(epoch, hlc, node), Version(base_epoch, base_hlc, base_node), bool(deleted))
+        for key, epoch, hlc, node, base_epoch, base_hlc, base_node, deleted in rows
+    }
+
+
+def write_versions(connection: sqlite3.Connection, records: Iterable[tuple[int, str, Record]]) -> None:
+    """Store records by table and key."""
+    connection.executemany(
+        _WRITE,
+        ((table_id, key, *one.version, *one.base, int(one.deleted)) for table_id, key, one in records),
+    )
