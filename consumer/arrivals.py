@@ -47,7 +47,7 @@ class Arrivals:
             return None
         error = sender_error(delivery, header, self._node.config)
         if error is not None:
-            sender = delivery.source_node or UNKNOWN_SENDER
+            sender = (delivery.source_node if delivery.verified else None) or UNKNOWN_SENDER
             return Incoming(sender, header.tx_id, delivery.origin, None, item.raw, error=error)
         if isinstance(item, Broken):
             return Incoming(header.source_node, header.tx_id, delivery.origin, header, item.raw, error=item.error)

@@ -34,26 +34,30 @@ def dlq() -> None:
     """Batches that could not be applied: list, show, replay, discard, export."""
 
 
-def _selecting(command: _Command) -> _Command:
-    """Add the options that choose dead letters."""
+def _selecting(reason_option: str = "--reason") -> Callable[[_Command], _Command]:
+    """Return what adds the options that choose dead letters. `discard` needs `--reason` for its own reason."""
+    reasons = click.Choice([reason.value for reason in Reason])
+    states = click.Choice([state.value for state in LetterState])
     options = (
         click.argument("tx_ids", nargs=-1, metavar="[TX_ID]..."),
         click.option("--tx", "more_tx_ids", multiple=True, metavar="TX_ID", help="The same as naming it; repeatable."),
         click.option("--source", help="Only batches of this node."),
-        click.option(
-            "--reason", "why", type=click.Choice([reason.value for reason in Reason]), help="Only this reason."
-        ),
-        click.option("--state", type=click.Choice([state.value for state in LetterState]), help="Only this state."),
+        click.option(reason_option, "why", type=reasons, help="Only those set aside for this reason."),
+        click.option("--state", type=states, help="Only this state."),
         click.option("--older-than", metavar="AGE", help="Last failed longer ago than AGE, like 90s, 30m, 2h, 7d."),
         click.option("--all", "everything", is_flag=True, help="All of them."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 @dlq.command("list")
-@_selecting
+@_selecting()
 def list_(**chosen: Any) -> None:
     """List dead letters; the open ones unless --all or --state says otherwise."""
     host = current_host()
@@ -79,7 +83,7 @@ def show(tx_id: str, source: str | None) -> None:
 
 
 @dlq.command()
-@_selecting
+@_selecting()
 @click.option("--dry-run", is_flag=True, help="Try it and take everything back.")
 @click.option("--from-queue", is_flag=True, help="First take up letters that only the broker's dead queue still has.")
 @click.option("--trust-source", is_flag=True, help="Also apply batches whose sender was not proven to be their source.")
@@ -99,13 +103,13 @@ def replay(dry_run: bool, from_queue: bool, trust_source: bool, **chosen: Any) -
 
 
 @dlq.command()
-@_selecting
-@click.option("--because", "--reason-text", "because", help="Why; kept in the audit.")
+@_selecting("--with-reason")
+@click.option("--reason", "because", metavar="TEXT", help="Why; kept in the letter and in the audit. Required.")
 def discard(because: str | None, **chosen: Any) -> None:
     """Give up dead letters for good. Their rows stay as they are."""
     host = current_host()
     if because is None:
-        raise UsageError("discarding needs a reason: --because TEXT")
+        raise UsageError("discarding needs a reason: --reason TEXT")
     with _desk(host) as (node, desk):
         letters = desk.discard(_must_choose(node, chosen), because, _actor())
     document = [letter_document(letter) | {"state": LetterState.DISCARDED.value} for letter in letters]
@@ -113,7 +117,7 @@ def discard(because: str | None, **chosen: Any) -> None:
 
 
 @dlq.command()
-@_selecting
+@_selecting()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write; it must not exist.")
 def export(out: Path, **chosen: Any) -> None:
     """Write the bytes of dead letters to a file, as they came."""

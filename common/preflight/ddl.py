@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
+from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 
 _SQLGLOT_NAMES = {"postgresql": "postgres", "sqlite": "sqlite", "mysql": "mysql", "mariadb": "mysql"}
 _HARMLESS: tuple[type[exp.Expression], ...] = (
@@ -68,6 +69,9 @@ class DdlRules:
             return Ruling(False, f"it can't be parsed: {str(error).splitlines()[0]}")
         match [statement for statement in parsed if statement is not None]:
             case [exp.Expression() as statement]:
+                if self.database == "postgresql":
+                    # Everything is quoted below, so the names that PostgreSQL would fold are folded first.
+                    statement = normalize_identifiers(statement, dialect=dialect)
                 ruling = self._judge_one(statement)
             case statements:
                 return Ruling(False, f"it holds {len(statements)} statements, not one")
@@ -100,8 +104,15 @@ def _target(statement: exp.Expression) -> exp.Table | None:
         return None
     if str(statement.args.get("kind") or "").upper() != "TABLE":
         return None
-    this = statement.this.this if isinstance(statement.this, exp.Schema) else statement.this
+    this = _dropped(statement) if isinstance(statement, exp.Drop) else statement.this
+    this = this.this if isinstance(this, exp.Schema) else this
     return this if isinstance(this, exp.Table) else None
+
+
+def _dropped(drop: exp.Drop) -> object:
+    """Return the one thing that is dropped. sqlglot calls it `this` or, since 30, `tables`."""
+    things = drop.args.get("tables") or [drop.this]
+    return things[0] if len(things) == 1 else None
 
 
 def _wire_name(table: exp.Table) -> str | None:
@@ -118,7 +129,7 @@ def _kind(statement: exp.Expression) -> tuple[str, bool] | None:
             plain = isinstance(statement.this, exp.Schema) and _only(statement, {"this", "kind", "exists"})
             return ("CREATE TABLE", False) if plain and _is_harmless(statement.this) else None
         case exp.Drop():
-            plain = _only(statement, {"this", "kind", "exists"}) and _is_harmless(statement.this)
+            plain = _only(statement, {"this", "tables", "kind", "exists"}) and _is_harmless(_dropped(statement))
             return ("DROP TABLE", True) if plain else None
         case exp.Alter():
             actions = statement.args.get("actions") or []
@@ -135,7 +146,7 @@ def _action(action: exp.Expression) -> tuple[str, bool] | None:
             return ("ADD COLUMN", False) if _is_harmless(action) else None
         case exp.Drop():
             column = str(action.args.get("kind") or "").upper() == "COLUMN"
-            plain = _only(action, {"this", "kind", "exists"}) and _is_harmless(action.this)
+            plain = _only(action, {"this", "tables", "kind", "exists"}) and _is_harmless(_dropped(action))
             return ("DROP COLUMN", True) if column and plain else None
         case exp.AlterColumn():
             plain = _only(action, {"this", "dtype"}) and action.args.get("dtype") is not None
@@ -150,5 +161,12 @@ def _only(node: exp.Expression, allowed: set[str]) -> bool:
     return all(name in allowed for name, value in node.args.items() if value)
 
 
-def _is_harmless(tree: exp.Expression) -> bool:
-    return all(isinstance(node, _HARMLESS) for node in tree.walk())
+def _is_harmless(tree: object) -> bool:
+    return isinstance(tree, exp.Expression) and all(_is_plain(node) for node in tree.walk())
+
+
+def _is_plain(node: object) -> bool:
+    if isinstance(node, exp.IndexParameters):
+        # sqlglot hangs one on every key that PostgreSQL could give options; none were given.
+        return not any(node.args.values())
+    return isinstance(node, _HARMLESS)

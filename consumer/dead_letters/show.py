@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from common.errors import PoisonError
 from common.ports.dialect import ApplySession, RowState
 from common.runtime.node import Node
+from common.versions import Version
 from common.wire.decode import TxReader
 from consumer.apply.group import Applier
 from consumer.apply.prepare import Preparer
@@ -37,8 +38,8 @@ class RowEffect:
     op: str
     effect: str
     """`writes`, `overtaken` (the row has a later version) or `stands` (it has this very version)."""
-    version: tuple[int, int, str]
-    current_version: tuple[int, int, str]
+    version: Version
+    current_version: Version
     now: str | None
     then: str | None
 
@@ -113,8 +114,8 @@ def _effect(session: ApplySession, entry: Entry, state: RowState) -> RowEffect:
         bytes(change.pk).decode("utf-8"),
         change.op,
         effect,
-        tuple(change.version),
-        tuple(state.version),
+        change.version,
+        state.version,
         now.decode("utf-8") if now is not None else None,
         change.image.decode("utf-8") if change.image is not None else None,
     )

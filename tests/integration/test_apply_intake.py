@@ -1,0 +1,328 @@
+"""The intake loop on real databases: what is applied, set aside, acknowledged and given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.errors import OutageError
+from common.versions import NEVER, Version
+from tests.support.applying import Origin, World, Write, close_world, item, open_world, sqlite_url
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = open_world(sqlite_url(tmp_path))
+    yield made
+    close_world(made)
+
+
+def test_rows_dedup_watermark_and_audit_come_in_one_go(world: World) -> None:
+    a = Origin("a")
+    world.receive(a.put(1, "one", 10).body + a.put(2, "two", 20).body)
+
+    assert [row[:2] for row in world.rows()] == [(1, "one"), (2, "two")]
+    assert world.one("SELECT count(*) FROM rf_applied_tx") == 2
+    assert world.watermark("a") == 2
+    assert world.query("SELECT action, count(*) FROM rf_audit GROUP BY action") == [("applied", 2)]
+    assert world.query("SELECT node_id FROM rf_node WHERE NOT is_self") == [("a",)]
+    assert len(world.source.acked) == 1
+    assert world.letters() == []
+
+
+def test_the_same_bytes_again_change_nothing(world: World) -> None:
+    a = Origin("a")
+    bodies = [a.put(1, "one", 10).body, a.put(1, "uno", 20, Version(0, 10, "a"), "U").body]
+    world.receive(*bodies)
+    before = world.query("SELECT * FROM rf_audit"), world.rows(), world.query("SELECT * FROM rf_sync_state")
+    world.receive(*bodies, *reversed(bodies))
+    world.receive(b"".join(bodies))
+
+    assert (world.query("SELECT * FROM rf_audit"), world.rows(), world.query("SELECT * FROM rf_sync_state")) == before
+    assert len(world.source.acked) == 7
+
+
+def test_own_batches_are_dropped(world: World) -> None:
+    world.receive(Origin("here").put(1, "own", 10).body)
+    assert world.rows() == []
+    assert world.one("SELECT count(*) FROM rf_applied_tx") == 0
+    assert len(world.source.acked) == 1
+
+
+def test_of_a_group_only_the_guilty_tx_is_set_aside(world: World) -> None:
+    a = Origin("a")
+    txs = [a.put(number, f"n{number}", number) for number in range(1, 10)]
+    bad = a.tx(item(20, "x", 50), Write("I", "code", {"id": 1, "code": None}, 51))
+    more = [a.put(number, f"n{number}", 60 + number) for number in range(10, 15)]
+    world.receive(b"".join(tx.body for tx in (*txs, bad, *more)))
+
+    assert [row[0] for row in world.rows()] == list(range(1, 15))
+    assert world.letters() == [(bad.tx_id, "constraint", "dead")]
+    assert world.watermark("a") == a.lsn
+    assert world.one("SELECT count(*) FROM rf_applied_tx") == 14
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (Write("I", "nowhere", {"id": 1, "name": "x", "price": "1"}, 10), "unknown-table"),
+        (item(1, "x", 10, node="b"), "version"),
+        (item(1, "x", 8_000_000_000_000_000), "version"),
+        (Write("I", "item", {"id": None, "name": "x", "price": "1"}, 10), "null-key"),
+        (Write("I", "item", {"id": 1, "name": "x"}, 10), "format"),
+        (Write("I", "item", {"id": 1, "name": "x", "price": "1", "more": 1}, 10), "format"),
+    ],
+)
+def test_what_may_not_be_applied_is_set_aside_with_its_reason(world: World, write: Write, reason: str) -> None:
+    a = Origin("a")
+    bad, good = a.tx(write), a.put(5, "fine", 99)
+    world.receive(bad.body + good.body)
+    assert world.letters() == [(bad.tx_id, reason, "dead")]
+    assert [row[0] for row in world.rows()] == [5]
+    assert world.watermark("a") == 2
+
+
+def test_unknown_column_and_other_key(world: World) -> None:
+    a = Origin("a")
+    meta = a.tables["item"]
+    a.tables["item"] = meta.model_copy(update={"columns": {**meta.columns, "colour": "text"}})
+    first = a.tx(Write("I", "item", {"id": 1, "name": "x", "price": "1", "colour": "red"}, 10))
+    a.tables["item"] = meta.model_copy(update={"pk": ("id", "name")})
+    second = a.put(1, "x", 20)
+    world.receive(first.body + second.body)
+    assert [letter[1] for letter in world.letters()] == ["unknown-column", "type"]
+    assert world.rows() == []
+
+
+def test_torn_altered_and_foreign_bytes_are_kept_and_the_rest_applied(world: World) -> None:
+    a = Origin("a")
+    first, torn, altered, last = (a.put(number, f"n{number}", number) for number in range(1, 5))
+    world.receive(
+        first.body + torn.body[:-40] + b"\n",
+        altered.body.replace(b"n3", b"x3") + last.body,
+        b"no batch at all\n",
+        source_node="a",
+    )
+    assert [row[1] for row in world.rows()] == ["n1", "n4"]
+    reasons = {tx_id: reason for tx_id, reason, _ in world.letters()}
+    assert reasons[altered.tx_id] == "checksum"
+    assert reasons[torn.tx_id] in ("format", "checksum")
+    assert len(reasons) == 3
+    assert [tx_id for tx_id in reasons if tx_id.startswith("bytes-")]
+    assert world.watermark("a") == 4
+
+    world.receive(torn.body, altered.body)
+    assert [row[1] for row in world.rows()] == ["n1", "n2", "n3", "n4"]
+    assert {state for tx_id, _, state in world.letters() if not tx_id.startswith("bytes-")} == {"replayed"}
+
+
+def test_a_damaged_copy_of_what_was_applied_is_no_dead_letter(world: World) -> None:
+    a = Origin("a")
+    tx = a.put(1, "one", 10)
+    world.receive(tx.body)
+    world.receive(tx.body.replace(b"one", b"two"))
+    assert world.letters() == []
+    assert world.one("SELECT count(*) FROM rf_audit WHERE action = 'ignored-damaged-copy'") == 1
+
+
+def test_one_tx_id_with_two_contents(world: World) -> None:
+    tx = Origin("a").put(1, "one", 10)
+    other = Origin("a").put(1, "two", 10)
+    assert tx.tx_id == other.tx_id
+    world.receive(tx.body)
+    world.receive(other.body)
+    assert world.letters() == [(tx.tx_id, "content", "dead")]
+    assert [row[1] for row in world.rows()] == ["one"]
+    world.receive(tx.body)
+    assert world.one("SELECT count(*) FROM rf_applied_tx") == 1
+
+
+def test_a_gap_holds_the_watermark_and_not_the_rows(world: World) -> None:
+    a = Origin("a")
+    one, two, three = (a.put(number, "x", number) for number in range(1, 4))
+    world.receive(one.body, three.body)
+    assert world.watermark("a") == 1
+    assert world.one("SELECT highest_lsn FROM rf_sync_state") == 3
+    assert [row[0] for row in world.rows()] == [1, 3]
+    world.receive(two.body)
+    assert world.watermark("a") == 3
+
+
+def test_a_rewound_node_is_parked(world: World) -> None:
+    a, rewound = Origin("a"), Origin("a")
+    world.receive(*(a.put(number, "x", number).body for number in range(1, 4)))
+    rewound.made = 50
+    forked = rewound.put(1, "other", 90)
+    world.receive(forked.body)
+    assert world.letters() == [(forked.tx_id, "forked", "forked")]
+    assert world.rows()[0][1] == "x"
+    assert world.watermark("a") == 3
+
+
+def test_the_sender_must_be_the_source_where_that_is_proven(world: World) -> None:
+    tx = Origin("a").put(1, "one", 10)
+    world.receive(tx.body, source_node="b", verified=True)
+    world.receive(tx.body, source_node="a", headers={"rowferry_identity_error": "no user_id"})
+    assert world.rows() == []
+    assert {reason for _, reason, _ in world.letters()} == {"source"}
+    world.receive(tx.body, source_node="a", verified=True)
+    assert [row[1] for row in world.rows()] == ["one"]
+
+
+def test_a_conflict_is_recorded_with_both_images(world: World) -> None:
+    a, b = Origin("a"), Origin("b")
+    world.receive(a.put(1, "one", 10).body)
+    world.receive(b.put(1, "uno", 20).body)
+    assert [row[1] for row in world.rows()] == ["uno"]
+    (conflict,) = world.query(
+        "SELECT table_name, pk, kind, state, winner, rule, our_image, their_image FROM rf_conflict"
+    )
+    assert conflict[:6] == ("item", '{"id":1}', "insert", "settled", "theirs", "lww")
+    assert '"one"' in conflict[6]
+    assert '"uno"' in conflict[7]
+    world.receive(a.put(1, "late one", 15, Version(0, 10, "a"), "U").body)
+    assert [row[1] for row in world.rows()] == ["uno"]
+    assert world.query("SELECT winner FROM rf_conflict ORDER BY id") == [("theirs",), ("ours",)]
+
+
+def test_what_comes_late_is_no_conflict(world: World) -> None:
+    a, b = Origin("a"), Origin("b")
+    first = a.put(1, "one", 10)
+    second = b.put(1, "uno", 20, Version(0, 10, "a"), "U")
+    world.receive(second.body, first.body)
+    assert [row[1] for row in world.rows()] == ["uno"]
+    assert world.one("SELECT count(*) FROM rf_conflict") == 0
+
+
+def test_two_images_under_one_version_end_the_same_in_both_orders(tmp_path: Path) -> None:
+    ends = []
+    for number, order in enumerate([("small", "tall"), ("tall", "small")]):
+        made = open_world(sqlite_url(tmp_path, f"{number}.db"))
+        for incarnation, name in enumerate(order):
+            origin = Origin("a", incarnation=f"inc{incarnation}", made=incarnation)
+            made.receive(origin.put(1, name, 10).body)
+        ends.append([row[1] for row in made.rows()])
+        assert made.query("SELECT kind FROM rf_conflict") == [("identity",)]
+        close_world(made)
+    assert ends == [["tall"], ["tall"]]
+
+
+def test_an_update_that_finds_no_row_is_an_event_and_writes_the_row(world: World) -> None:
+    a = Origin("a")
+    world.receive(a.put(1, "one", 20, Version(0, 10, "a"), "U").body)
+    assert [row[1] for row in world.rows()] == ["one"]
+    (detail,) = world.query("SELECT detail FROM rf_audit")
+    assert '"cause": "never-arrived"' in detail[0]
+
+
+def test_a_delete_leaves_a_tombstone_that_an_older_write_does_not_pass(world: World) -> None:
+    a, b = Origin("a"), Origin("b")
+    world.receive(a.put(1, "one", 10).body, a.put(1, "one", 30, Version(0, 10, "a"), "D").body)
+    assert world.rows() == []
+    world.receive(b.put(1, "older", 20).body)
+    assert world.rows() == []
+    world.receive(b.put(1, "newer", 40, Version(0, 30, "a")).body)
+    assert [row[1] for row in world.rows()] == ["newer"]
+
+
+def test_unique_values_that_change_places(world: World) -> None:
+    a = Origin("a")
+    world.receive(
+        a.tx(
+            Write("I", "code", {"id": 1, "code": "x"}, 10),
+            Write("I", "code", {"id": 2, "code": "y"}, 11),
+        ).body
+    )
+    world.receive(
+        a.tx(
+            Write("U", "code", {"id": 1, "code": "y"}, 20, Version(0, 10, "a")),
+            Write("U", "code", {"id": 2, "code": "x"}, 21, Version(0, 11, "a")),
+        ).body
+    )
+    assert world.rows("code") == [(1, "y"), (2, "x")]
+    assert world.letters() == []
+
+
+def test_a_child_waits_for_its_parent(world: World) -> None:
+    a, b = Origin("a"), Origin("b")
+    child = a.tx(Write("I", "child", {"id": 1, "parent_id": 7}, 10))
+    world.receive(child.body)
+    assert world.rows("child") == []
+    assert world.letters() == [(child.tx_id, "foreign-key", "early")]
+    assert world.watermark("a") == 1
+    assert world.intakes[-1].set_aside == 1
+
+    world.receive(b.tx(Write("I", "parent", {"id": 7, "name": "p"}, 20)).body)
+    assert world.rows("child") == [(1, 7)]
+    assert world.letters() == [(child.tx_id, "foreign-key", "replayed")]
+
+
+def test_a_child_waits_no_longer_than_its_time(world: World) -> None:
+    a = Origin("a")
+    child = a.tx(Write("I", "child", {"id": 1, "parent_id": 7}, 10))
+    world.receive(child.body)
+    world.clock.pass_seconds(86_000)
+    world.receive()
+    assert world.letters() == [(child.tx_id, "foreign-key", "early")]
+    world.clock.pass_seconds(3_600)
+    world.receive()
+    assert world.letters() == [(child.tx_id, "foreign-key", "dead")]
+    assert world.one("SELECT attempts FROM rf_dead_letter") == 3
+
+
+def test_parents_and_children_of_one_group_need_no_order(world: World) -> None:
+    a = Origin("a")
+    child = a.tx(Write("I", "child", {"id": 1, "parent_id": 7}, 10))
+    parent = a.tx(Write("I", "parent", {"id": 7, "name": "p"}, 20))
+    world.receive(child.body + parent.body)
+    assert world.rows("child") == [(1, 7)]
+    assert world.letters() == []
+
+
+def test_an_outage_of_the_source_gives_everything_back_and_sets_nothing_aside(world: World) -> None:
+    a = Origin("a")
+    world.source.fail_ack = True
+    world.source.put(a.put(1, "one", 10).body)
+    intake = world.intake()
+    with pytest.raises(OutageError):
+        intake.step(0)
+    assert [failed for _, failed in world.source.given_back] == [False]
+    assert world.source.closed == 1
+    world.source.fail_ack = False
+    intake.step(0)
+    assert len(world.source.acked) == 1
+    assert world.one("SELECT count(*) FROM rf_audit WHERE action = 'applied'") == 1
+    assert world.letters() == []
+    assert world.one("SELECT count(*) FROM rf_attempt WHERE source_node <> ''") == 0
+
+
+def test_own_unsealed_writes_are_sealed_before_a_batch_claims_their_rows(world: World) -> None:
+    a = Origin("a")
+    world.receive(a.put(1, "one", 10).body)
+    world.execute("UPDATE item SET name = 'mine' WHERE id = 1")
+    world.receive(a.put(1, "theirs", 20, Version(0, 10, "a"), "U").body)
+    # The own write was made now, long after 1970: it beats theirs, and that is a conflict on record.
+    assert [row[1] for row in world.rows()] == ["mine"]
+    assert world.query("SELECT winner FROM rf_conflict") == [("ours",)]
+
+
+def test_what_is_applied_is_not_captured(world: World) -> None:
+    a = Origin("a")
+    world.receive(a.put(1, "one", 10).body)
+    assert world.node.database.sealer(world.node.facts).seal().changes == 0
+
+
+def test_rows_older_than_migrate_are_no_conflict(tmp_path: Path) -> None:
+    made = open_world(sqlite_url(tmp_path, "old.db"), schema=())
+    close_world(made)
+    url = sqlite_url(tmp_path, "older.db")
+    from tests.support.applying import SCHEMA
+
+    made = open_world(url, schema=(*SCHEMA, "INSERT INTO item VALUES (1, 'old', 1)"))
+    made.receive(Origin("a").put(1, "one", 10, NEVER, "U").body)
+    assert [row[1] for row in made.rows()] == ["one"]
+    assert made.one("SELECT count(*) FROM rf_conflict") == 0
+    assert "missing" not in str(made.query("SELECT detail FROM rf_audit"))
+    close_world(made)

@@ -1,0 +1,280 @@
+"""What tests of applying need: a migrated node on a real database, batches of made-up sources, a source in memory."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from common.clock import SystemClock
+from common.config.model import Config
+from common.dialects import open_database
+from common.errors import OutageError
+from common.ops.migration import migrate
+from common.ports.sink import TransportFeatures
+from common.ports.source import Delivery
+from common.runtime.node import Node, read_facts
+from common.versions import Version
+from common.wire.encode import encode_change, encode_tx
+from common.wire.records import TableMeta, TxHeader
+from consumer.incoming import Result
+from consumer.intake import Intake
+
+WHEN = "2026-01-01T00:00:00.000000Z"
+SCHEMA = (
+    "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC(12, 2))",
+    "CREATE TABLE parent (id INTEGER PRIMARY KEY, name TEXT)",
+    "CREATE TABLE child (id INTEGER PRIMARY KEY, parent_id INTEGER NOT NULL REFERENCES parent (id))",
+    "CREATE TABLE code (id INTEGER PRIMARY KEY, code TEXT NOT NULL UNIQUE)",
+)
+TABLES = {
+    "item": TableMeta(pk=("id",), columns={"id": "int", "name": "text", "price": "decimal"}),
+    "parent": TableMeta(pk=("id",), columns={"id": "int", "name": "text"}),
+    "child": TableMeta(pk=("id",), columns={"id": "int", "parent_id": "int"}),
+    "code": TableMeta(pk=("id",), columns={"id": "int", "code": "text"}),
+}
+Row = dict[str, Any]
+
+
+@dataclass
+class TestClock:
+    """A clock that tests move."""
+
+    __test__ = False
+
+    us: int = 1_800_000_000_000_000
+
+    def now_us(self) -> int:
+        return self.us
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.us += int(seconds * 1_000_000)
+
+
+@dataclass(frozen=True)
+class Write:
+    """One change of a made-up tx. `row` is the after image, for `D` the before image."""
+
+    op: str
+    table: str
+    row: Row
+    hlc: int
+    base: Version | None = None
+    node: str | None = None
+
+    def line(self, lsn: int, tx_id: str, source: str) -> bytes:
+        pk = {name: self.row.get(name) for name in TABLES[self.table].pk} if self.table in TABLES else {"id": 1}
+        image = _json(self.row)
+        return encode_change(
+            lsn=lsn,
+            tx_id=tx_id,
+            table=self.table,
+            op=self.op,
+            pk=_json(pk),
+            before=None if self.op == "I" else image,
+            after=None if self.op == "D" else image,
+            version=Version(0, self.hlc, self.node or source),
+            base=self.base,
+            captured_at=WHEN,
+        )
+
+
+@dataclass(frozen=True)
+class Tx:
+    """One sealed tx of a made-up source, as `encode_tx` takes it."""
+
+    header: TxHeader
+    writes: tuple[Write, ...]
+
+    def lines(self) -> Iterator[bytes]:
+        for lsn, write in enumerate(self.writes, start=self.header.from_lsn):
+            yield write.line(lsn, self.header.tx_id, self.header.source_node)
+
+    def parts(self, max_batch_bytes: int = 4 * 1024 * 1024) -> list[bytes]:
+        return [part.body for part in encode_tx(self, max_batch_bytes)]
+
+    @property
+    def body(self) -> bytes:
+        (body,) = self.parts()
+        return body
+
+    @property
+    def tx_id(self) -> str:
+        return self.header.tx_id
+
+
+@dataclass
+class Origin:
+    """A made-up node that seals txs one after the other."""
+
+    node_id: str
+    incarnation: str = "inc1"
+    lsn: int = 0
+    made: int = 0
+    tables: dict[str, TableMeta] = field(default_factory=lambda: dict(TABLES))
+
+    def tx(self, *writes: Write) -> Tx:
+        """Return the next tx."""
+        first, self.made = self.lsn + 1, self.made + 1
+        prev, self.lsn = self.lsn, self.lsn + len(writes)
+        names = dict.fromkeys(write.table for write in writes)
+        tables = {name: self.tables.get(name, TABLES["item"]) for name in names}
+        tx_id = tx_id_of(self.node_id, self.made)
+        return Tx(TxHeader(tx_id, self.node_id, self.incarnation, WHEN, first, self.lsn, prev, tables), writes)
+
+    def put(self, row_id: int, name: str, hlc: int, base: Version | None = None, op: str = "I") -> Tx:
+        """Return the next tx: one row of `item`."""
+        return self.tx(item(row_id, name, hlc, base, op))
+
+
+def tx_id_of(node_id: str, number: int) -> str:
+    """Return a UUIDv7 that rises with `number`."""
+    salt = sum(node_id.encode()) & 0xFFFF
+    return str(uuid.UUID(int=(0x019200000000 + number) << 80 | 0x7 << 76 | 0b10 << 62 | salt))
+
+
+def item(
+    row_id: int, name: str, hlc: int, base: Version | None = None, op: str = "I", node: str | None = None
+) -> Write:
+    """Return a change of one row of `item`."""
+    return Write(op, "item", {"id": row_id, "name": name, "price": "1.50"}, hlc, base, node)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+@dataclass
+class MemorySource:
+    """A source whose deliveries a test puts in; what is given back comes again, marked."""
+
+    waiting: list[Delivery] = field(default_factory=list)
+    acked: list[Delivery] = field(default_factory=list)
+    given_back: list[tuple[Delivery, bool]] = field(default_factory=list)
+    closed: int = 0
+    fail_ack: bool = False
+
+    features = TransportFeatures("memory", False, True, False, True, False, False, None)
+
+    def put(self, *bodies: bytes, **fields: Any) -> None:
+        for body in bodies:
+            self.waiting.append(Delivery(body, fields.pop("origin", "test"), len(self.waiting), **fields))
+
+    def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
+        taken, self.waiting = self.waiting[:max_deliveries], self.waiting[max_deliveries:]
+        return taken
+
+    def ack(self, deliveries: list[Delivery]) -> None:
+        if self.fail_ack:
+            raise OutageError("the broker is away")
+        self.acked += deliveries
+
+    def give_back(self, deliveries: list[Delivery], *, failed: bool) -> None:
+        self.given_back += [(delivery, failed) for delivery in deliveries]
+        again = [replace(one, redelivered=True, attempts=one.attempts + failed) for one in deliveries]
+        self.waiting = again + self.waiting
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@dataclass
+class World:
+    """One node under test, with what it applies from."""
+
+    node: Node
+    clock: TestClock
+    source: MemorySource = field(default_factory=MemorySource)
+    intakes: list[Intake] = field(default_factory=list)
+
+    def intake(self, **options: Any) -> Intake:
+        """Return a new intake, as a new process would have it."""
+        import threading
+
+        made = Intake(self.node, "test", lambda: self.source, options.get("copies"), threading.Event())
+        self.intakes.append(made)
+        return made
+
+    def receive(self, *bodies: bytes, **fields: Any) -> None:
+        """Let an intake take `bodies`, each as one delivery."""
+        self.source.put(*bodies, **fields)
+        intake = self.intakes[-1] if self.intakes else self.intake()
+        intake.step(0)
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        with self.node.database.engine.connect() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(statement)]
+
+    def one(self, statement: str) -> Any:
+        ((value,),) = self.query(statement)
+        return value
+
+    def execute(self, *statements: str) -> None:
+        """Write as the application does."""
+        with application(self.node.database.engine.url) as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+    def rows(self, table: str = "item") -> list[tuple[Any, ...]]:
+        return self.query(f"SELECT * FROM {table} ORDER BY 1")
+
+    def letters(self) -> list[tuple[Any, ...]]:
+        return self.query("SELECT tx_id, reason, state FROM rf_dead_letter ORDER BY tx_id")
+
+    def watermark(self, source: str) -> int:
+        return int(self.one(f"SELECT coalesce(max(last_lsn), 0) FROM rf_sync_state WHERE peer = '{source}'"))
+
+
+@contextmanager
+def application(url: sa.URL) -> Iterator[sa.Connection]:
+    """A connection as the application has it, with nothing of Rowferry's."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def config_for(url: str, node_id: str = "here", **sections: Any) -> Config:
+    """Return a configuration for a database under test."""
+    return Config.model_validate({"node": {"id": node_id, "database": url}, **sections})
+
+
+def open_world(url: str, schema: Sequence[str] = SCHEMA, **sections: Any) -> World:
+    """Return a migrated node on an empty database. The caller closes `world.node.database`."""
+    if schema:
+        with application(sa.make_url(url)) as connection:
+            for statement in schema:
+                connection.exec_driver_sql(statement)
+    config = config_for(url, **sections)
+    clock = TestClock()
+    database = open_database(url)
+    migrate(database, config, SystemClock())
+    return World(Node(config, database, read_facts(database, config), clock), clock)
+
+
+def close_world(world: World) -> None:
+    """Close what a test left open."""
+    for intake in world.intakes:
+        intake.close()
+    world.node.database.close()
+
+
+def sqlite_url(folder: Path, name: str = "app.db") -> str:
+    """Return the URL of a database file."""
+    return f"sqlite:///{folder / name}"
+
+
+MakeWorld = Callable[..., World]
+
+
+def outcomes(results: Sequence[Result]) -> list[str]:
+    """Return the outcomes as plain words."""
+    return [result.outcome.value for result in results]

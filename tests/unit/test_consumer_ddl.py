@@ -1,0 +1,78 @@
+"""Which DDL an import lets through. What is not on the list stays out, whatever it is called."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.preflight.ddl import DdlRules
+
+
+def wants(table: str) -> bool:
+    return table != "secret"
+
+
+ALLOWED = [
+    "CREATE TABLE shop (id INTEGER PRIMARY KEY, name TEXT NOT NULL DEFAULT 'x', n NUMERIC(10, 2) DEFAULT -1)",
+    "create table if not exists shop (a int, b int, primary key (a, b), foreign key (b) references other (id))",
+    "ALTER TABLE shop ADD COLUMN note TEXT DEFAULT 'none'",
+    "ALTER TABLE shop ADD COLUMN note TEXT",
+]
+DESTRUCTIVE = ["DROP TABLE shop", "DROP TABLE IF EXISTS shop", "ALTER TABLE shop DROP COLUMN note"]
+REFUSED = [
+    "CREATE TABLE shop AS SELECT * FROM users",
+    "CREATE TABLE shop (id INT DEFAULT (random()))",
+    "CREATE TABLE shop (id INT, at TEXT DEFAULT CURRENT_TIMESTAMP)",
+    "CREATE TABLE shop (id INT CHECK (id > (SELECT max(id) FROM users)))",
+    "CREATE TEMPORARY TABLE shop (id INT)",
+    "CREATE VIEW shop AS SELECT 1",
+    "CREATE TRIGGER t AFTER INSERT ON shop BEGIN DELETE FROM users; END",
+    "CREATE INDEX i ON shop (id)",
+    "CREATE TABLE shop (id INT); DROP TABLE users",
+    "CREATE TABLE secret (id INT)",
+    "CREATE TABLE rf_node (id INT)",
+    "CREATE TABLE RF_extra (id INT)",
+    "CREATE TABLE sqlite_master (id INT)",
+    "DROP TABLE shop CASCADE",
+    "DROP DATABASE shop",
+    "ALTER TABLE shop RENAME TO users",
+    "ALTER TABLE shop ADD COLUMN n INT DEFAULT (abs(-1))",
+    "ALTER TABLE secret ADD COLUMN n INT",
+    "INSERT INTO shop VALUES (1)",
+    "ATTACH DATABASE 'x' AS y",
+    "PRAGMA writable_schema = 1",
+    "VACUUM",
+    "not sql at all (",
+    "",
+]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("sql", ALLOWED)
+def test_what_a_flag_lets_through_is_rendered_anew(sql: str, database: str) -> None:
+    assert not DdlRules(database, wants).judge(sql).allowed
+    ruling = DdlRules(database, wants, allow=True).judge(sql + " -- a comment")
+    assert ruling.allowed, ruling.why
+    assert ruling.rendered is not None
+    assert "comment" not in ruling.rendered
+    assert '"shop"' in ruling.rendered
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("sql", DESTRUCTIVE)
+def test_what_can_destroy_needs_the_other_flag(sql: str, database: str) -> None:
+    assert not DdlRules(database, wants, allow=True).judge(sql).allowed
+    assert DdlRules(database, wants, allow_destructive=True).judge(sql).allowed
+
+
+def test_a_change_of_type_is_destructive() -> None:
+    sql = "ALTER TABLE shop ALTER COLUMN name TYPE VARCHAR(10)"
+    assert not DdlRules("postgresql", wants, allow=True).judge(sql).allowed
+    assert DdlRules("postgresql", wants, allow_destructive=True).judge(sql).allowed
+    using = sql + " USING left(name, 3)"
+    assert not DdlRules("postgresql", wants, allow_destructive=True).judge(using).allowed
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("sql", REFUSED)
+def test_everything_else_stays_out_whatever_the_flags(sql: str, database: str) -> None:
+    assert not DdlRules(database, wants, allow=True, allow_destructive=True).judge(sql).allowed
