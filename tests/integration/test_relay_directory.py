@@ -40,13 +40,16 @@ main()
 """
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[CliNode]:
-    database = tmp_path / "shop.db"
-    with closing(sqlite3.connect(database)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("CREATE TABLE sale (id INTEGER PRIMARY KEY, note TEXT)")
-    node = CliNode.init("shop", tmp_path, f"sqlite:///{database}", "--directory", str(tmp_path / "exchange"))
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.containers)])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CliNode]:
+    if request.param == "sqlite":
+        database = f"sqlite:///{tmp_path / 'shop.db'}"
+        with closing(sqlite3.connect(tmp_path / "shop.db")) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+    else:
+        database = request.getfixturevalue("pg_database")
+    node = CliNode.init("shop", tmp_path, database, "--directory", str(tmp_path / "exchange"))
+    node.execute("CREATE TABLE sale (id INTEGER PRIMARY KEY, note TEXT)")
     node.ok("migrate")
     yield node
     node.close()
@@ -175,7 +178,7 @@ def test_once_says_when_the_folder_is_away(shop: CliNode) -> None:
 def test_a_large_tx_is_one_file_of_many_parts(shop: CliNode) -> None:
     shop.execute(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) "
-        "INSERT INTO sale SELECT i, printf('%0500d', i) FROM n"
+        f"INSERT INTO sale SELECT i, '{'x' * 500}' FROM n"
     )
     sell(shop, 30_000)
     shop.ok("run", "--once", "--only", "producer")
