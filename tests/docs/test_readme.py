@@ -19,13 +19,13 @@ README = Path(__file__).parents[2] / "README.md"
 TRIAL_TABLES = ("company", "store", "product", "sale")
 
 
-def tested_blocks() -> dict[str, str]:
+def readme_blocks() -> dict[str, str]:
     """Return the README's shell blocks that carry a `tested` mark, by name."""
     return dict(re.findall(r"<!-- tested: (\w+) -->\n```sh\n(.*?)```", README.read_text(), re.DOTALL))
 
 
 def test_the_readme_marks_what_is_run() -> None:
-    assert list(tested_blocks()) == ["addresses", "nodes", "run", "look"]
+    assert list(readme_blocks()) == ["addresses", "nodes", "run", "look"]
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:
@@ -38,7 +38,7 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
 def test_a_first_reader_gets_two_databases_in_sync(
     tmp_path: Path, postgres_server: PostgresServer, rabbitmq_url: str
 ) -> None:
-    blocks = tested_blocks()
+    blocks = readme_blocks()
     office_url = postgres_server.create_database()
     environment = {
         **os.environ,
