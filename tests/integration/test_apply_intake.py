@@ -9,14 +9,24 @@ import pytest
 
 from common.errors import OutageError
 from common.versions import NEVER, Version
-from tests.support.applying import Origin, World, Write, close_world, item, open_world, sqlite_url
+from tests.support.applying import (
+    DATABASES,
+    SCHEMA,
+    Origin,
+    World,
+    Write,
+    close_world,
+    item,
+    open_world,
+    sqlite_url,
+    world_on,
+)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = open_world(sqlite_url(tmp_path))
-    yield made
-    close_world(made)
+@pytest.fixture(params=DATABASES)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with world_on(request, tmp_path) as made:
+        yield made
 
 
 def test_rows_dedup_watermark_and_audit_come_in_one_go(world: World) -> None:
@@ -315,11 +325,7 @@ def test_what_is_applied_is_not_captured(world: World) -> None:
 
 
 def test_rows_older_than_migrate_are_no_conflict(tmp_path: Path) -> None:
-    made = open_world(sqlite_url(tmp_path, "old.db"), schema=())
-    close_world(made)
     url = sqlite_url(tmp_path, "older.db")
-    from tests.support.applying import SCHEMA
-
     made = open_world(url, schema=(*SCHEMA, "INSERT INTO item VALUES (1, 'old', 1)"))
     made.receive(Origin("a").put(1, "one", 10, NEVER, "U").body)
     assert [row[1] for row in made.rows()] == ["one"]

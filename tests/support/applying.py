@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from common.clock import SystemClock
@@ -278,3 +279,18 @@ MakeWorld = Callable[..., World]
 def outcomes(results: Sequence[Result]) -> list[str]:
     """Return the outcomes as plain words."""
     return [result.outcome.value for result in results]
+
+
+DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.containers)]
+"""For `params` of a fixture that wants a world on each database."""
+
+
+@contextmanager
+def world_on(request: pytest.FixtureRequest, tmp_path: Path, **sections: Any) -> Iterator[World]:
+    """A node on the database that the fixture's parameter names."""
+    url = sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("pg_database")
+    world = open_world(url, **sections)
+    try:
+        yield world
+    finally:
+        close_world(world)
