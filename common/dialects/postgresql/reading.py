@@ -10,7 +10,7 @@ from common.dialects.postgresql.naming import ident, literal
 from common.dialects.postgresql.types import PgColumn, pg_column
 from common.ports.dialect import ColumnShape
 
-_DAY = r"\d{4,6}-\d\d-\d\d"
+_DAY = r"\d{4,7}-\d\d-\d\d"
 _HOUR = r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?"
 _ENDLESS = "-?infinity"
 _WRITTEN = {

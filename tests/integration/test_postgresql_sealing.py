@@ -1,0 +1,299 @@
+"""Sealing: every committed change once, in an order that can be replayed, whoever is slow, killed or restored."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from unittest import mock
+
+import psycopg
+import pytest
+
+from common.ids import is_tx_id
+from common.ports.dialect import NodeFacts
+from common.versions import NEVER, Version
+from common.wire.encode import encode_change
+from common.wire.records import Change
+from tests.support.postgresql_node import PostgresNode, changes_of, replayed
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.containers
+
+ITEM = "CREATE TABLE item (id int PRIMARY KEY, n int NOT NULL DEFAULT 0)"
+
+
+@pytest.fixture
+def node(pg_database: str) -> Iterator[PostgresNode]:
+    with PostgresNode(pg_database, "a", ITEM) as opened:
+        yield opened
+
+
+def ids(changes: list[Change]) -> list[int]:
+    return [json.loads(bytes(change.pk))["id"] for change in changes]
+
+
+def test_lsns_have_no_gap_and_tx_ids_rise(node: PostgresNode) -> None:
+    for number in range(5):
+        node.run(f"INSERT INTO item SELECT g FROM generate_series({number * 10}, {number * 10 + number}) g")
+    report = node.seal()
+    assert (report.txs, report.changes, report.last_lsn, report.more) == (5, 15, 15, False)
+    headers = [tx.header for tx in node.txs()]
+    assert [(header.prev_lsn, header.from_lsn, header.to_lsn) for header in headers] == [
+        (0, 1, 1),
+        (1, 2, 3),
+        (3, 4, 6),
+        (6, 7, 10),
+        (10, 11, 15),
+    ]
+    assert all(is_tx_id(header.tx_id) for header in headers)
+    assert sorted(header.tx_id for header in headers) == [header.tx_id for header in headers]
+    assert (node.log.head().lsn, node.log.head().tx_id) == (15, headers[-1].tx_id)
+    assert node.seal().txs == 0
+
+
+def test_the_lines_are_those_of_the_codec(node: PostgresNode) -> None:
+    node.run("INSERT INTO item VALUES (1)", "UPDATE item SET n = 2", "DELETE FROM item")
+    for change, line in zip(node.changes(), [line for tx in node.txs() for line in tx.lines()], strict=True):
+        assert line == encode_change(
+            lsn=change.lsn,
+            tx_id=change.tx_id,
+            table=change.table,
+            op=change.op,
+            pk=bytes(change.pk),
+            before=None if change.op == "I" else bytes(change.before),
+            after=change.image,
+            version=change.version,
+            base=change.base,
+            captured_at=change.captured_at or "",
+        )
+
+
+def test_versions_chain(node: PostgresNode) -> None:
+    node.run("INSERT INTO item VALUES (1)")
+    with node.application() as connection:
+        connection.execute("UPDATE item SET n = 1")
+        connection.execute("UPDATE item SET n = 2")
+    node.run("DELETE FROM item", "INSERT INTO item VALUES (1)")
+    changes = node.changes()
+    assert changes[0].base is None
+    for earlier, later in itertools.pairwise(changes):
+        assert later.base == earlier.version
+        assert later.version.hlc > earlier.version.hlc
+        assert later.version.node_id == "a"
+
+
+def test_a_row_older_than_capture_and_a_clock_that_is_behind(node: PostgresNode) -> None:
+    node.database.capture().uninstall()
+    node.run("INSERT INTO item VALUES (1), (2)")
+    node.install()
+    node.run("UPDATE item SET n = 1 WHERE id = 1")
+    ahead = 5_000_000_000_000_000
+    node.run(
+        "INSERT INTO rf_row_version SELECT table_id, '{\"id\" : 2}', "
+        f"{ahead}, 0, 3, 0, false, 'other', '' FROM rf_table WHERE name = 'item'"
+    )
+    with node.application() as connection:
+        connection.execute("UPDATE item SET n = 1 WHERE id = 2")
+        connection.execute("UPDATE item SET n = 2 WHERE id = 2")
+    first, second, third = node.changes()
+    assert first.base == NEVER
+    assert (second.version, second.base) == (Version(3, ahead + 1, "a"), Version(3, ahead, "other"))
+    assert (third.version, third.base) == (Version(3, ahead + 2, "a"), second.version)
+
+
+def test_commits_out_of_the_order_of_their_log_rows(node: PostgresNode) -> None:
+    """And a transaction that stays open delays nobody, and is sealed whole once it ends."""
+    with node.connect() as slow, node.connect() as quick:
+        slow.execute("INSERT INTO item VALUES (1)")
+        quick.execute("INSERT INTO item VALUES (2)")
+        quick.commit()
+        slow.execute("INSERT INTO item VALUES (3)")
+        assert ids(node.changes()) == [2]
+        quick.execute("INSERT INTO item VALUES (4)")
+        quick.commit()
+        assert ids(node.changes()) == [2, 4]
+        slow.execute("INSERT INTO item VALUES (5)")
+        quick.execute("INSERT INTO item VALUES (6)")
+        quick.rollback()
+        slow.commit()
+        assert ids(node.changes()) == [2, 4, 1, 3, 5]
+    assert len(node.txs()) == 3
+
+
+def test_an_open_transaction_of_another_database_delays_nobody(
+    node: PostgresNode, postgres_server: Any, pg_database_factory: Any
+) -> None:
+    with psycopg.connect(pg_database_factory().replace("+psycopg", "")) as other:
+        other.execute("CREATE TABLE held (id int)")
+        node.run("INSERT INTO item VALUES (1)")
+        assert ids(node.changes()) == [1]
+
+
+def test_a_bounded_step_takes_whole_txs_and_loses_none(node: PostgresNode) -> None:
+    with node.connect() as late:
+        late.execute("INSERT INTO item VALUES (500)")
+        for number in range(10):
+            node.run(f"INSERT INTO item SELECT {number * 10} + g FROM generate_series(1, 3) g")
+        report = node.seal(max_changes=7)
+        assert (report.txs, report.changes, report.more) == (2, 6, True)
+        late.commit()
+        node.run("INSERT INTO item VALUES (501)")
+        with node.connect() as open_:
+            open_.execute("INSERT INTO item VALUES (502)")
+            sizes = []
+            while (report := node.seal(max_changes=7)).txs:
+                sizes.append(report.changes)
+            assert sum(sizes) == 26
+            assert max(sizes) <= 7
+    changes = node.changes()
+    assert sorted(ids(changes)) == sorted([*(n * 10 + g for n in range(10) for g in (1, 2, 3)), 500, 501, 502])
+    assert len(node.txs()) == 13
+
+
+def test_a_tx_larger_than_the_bound_goes_alone(node: PostgresNode) -> None:
+    node.run("INSERT INTO item SELECT g FROM generate_series(1, 50) g", "INSERT INTO item VALUES (99)")
+    assert (node.seal(max_changes=10).changes, node.seal(max_changes=10).changes) == (50, 1)
+
+
+def test_a_large_tx_is_streamed_and_the_same_each_time(node: PostgresNode) -> None:
+    node.run("INSERT INTO item SELECT g FROM generate_series(1, 20000) g")
+    node.seal()
+    (tx,) = node.txs()
+    first = b"".join(tx.lines())
+    assert first == b"".join(tx.lines())
+    assert first.count(b"\n") == 20_000
+    assert ids(node.changes()) == list(range(1, 20_001))
+
+
+def test_reading_from_an_lsn_and_within_a_bound(node: PostgresNode) -> None:
+    for number in range(6):
+        node.run(f"INSERT INTO item VALUES ({number})")
+    node.seal()
+    assert [tx.header.to_lsn for tx in node.log.read(4, 10**6)] == [5, 6]
+    assert [tx.header.to_lsn for tx in node.log.read(0, 1)] == [1]
+    assert list(node.log.read(6, 10**6)) == []
+
+
+def test_a_new_incarnation_counts_from_one(node: PostgresNode) -> None:
+    node.run("INSERT INTO item VALUES (1)")
+    node.seal()
+    facts = NodeFacts("a", "branch", "another")
+    sealer, log = node.database.sealer(facts), node.database.log(facts)
+    assert log.head().lsn == 0
+    node.run("INSERT INTO item VALUES (2)")
+    assert sealer.seal().last_lsn == 1
+    (tx,) = log.read(0, 10**6)
+    assert (tx.header.incarnation, tx.header.from_lsn) == ("another", 1)
+    assert node.log.head().lsn == 1
+    assert [tx.header.to_lsn for tx in node.txs()] == [1]
+
+
+def test_after_a_restore_what_is_unsealed_is_sealed_once(node: PostgresNode, pg_database_factory: Any) -> None:
+    """Log rows keep the transaction ids of the server they came from: those begin again, and are given out twice."""
+    node.run("INSERT INTO item VALUES (1)", "INSERT INTO item VALUES (2)")
+    node.seal()
+    node.run("INSERT INTO item VALUES (3), (4)", "INSERT INTO item VALUES (5)")
+    with node.application() as connection:
+        connection.execute("UPDATE rf_change_log SET xid = (xid::text::numeric + 500)::text::xid8")
+        connection.execute("UPDATE rf_sealed_tx SET xid = (xid::text::numeric + 500)::text::xid8")
+        connection.execute(
+            "UPDATE rf_seal SET server_identity = 'another/server/than/now', snapshot = '900000:900000:'"
+        )
+    with node.connect() as open_:
+        open_.execute("INSERT INTO item VALUES (6)")
+        assert node.seal_all() == 3
+        node.run(*(f"INSERT INTO item VALUES ({number})" for number in range(100, 700)))
+        assert node.seal_all() == 600
+    assert node.seal_all() == 1
+    changes = node.changes()
+    assert ids(changes)[:5] == [1, 2, 3, 4, 5]
+    assert sorted(ids(changes)) == [1, 2, 3, 4, 5, 6, *range(100, 700)]
+    assert [tx.header.to_lsn for tx in node.txs()][:4] == [1, 2, 4, 5]
+
+
+WRITERS, ROUNDS = 6, 60
+
+
+def test_many_writers_and_two_sealers(node: PostgresNode) -> None:
+    """Writers that overlap, build on each other's rows and commit out of order: replaying the log gives the rows."""
+    node.run("INSERT INTO item SELECT g FROM generate_series(1, 8) g")
+    start = threading.Barrier(WRITERS + 2)
+    done = threading.Event()
+
+    def write(writer: int) -> None:
+        with node.connect() as connection:
+            start.wait()
+            for turn in range(ROUNDS):
+                rows = sorted({(writer * 7 + turn * step) % 8 + 1 for step in (1, 3)})
+                for row in rows:
+                    connection.execute("UPDATE item SET n = n + 1 WHERE id = %s", (row,))
+                connection.execute("INSERT INTO item VALUES (%s, 0)", (1000 * (writer + 1) + turn,))
+                if turn % 5:
+                    connection.commit()
+                else:
+                    connection.rollback()
+
+    def seal() -> None:
+        sealer = node.database.sealer(node.facts)
+        start.wait()
+        while not done.is_set():
+            sealer.seal(max_changes=5)
+
+    with ThreadPoolExecutor(WRITERS + 2) as pool:
+        sealers = [pool.submit(seal) for _ in range(2)]
+        writers = [pool.submit(write, number) for number in range(WRITERS)]
+        for future in writers:
+            future.result()
+        done.set()
+        for future in sealers:
+            future.result()
+    changes = node.changes()
+    assert [change.lsn for change in changes] == list(range(1, len(changes) + 1))
+    assert replayed(changes)["item"] == node.images("item")
+    assert len(node.txs()) == 1 + WRITERS * ROUNDS * 4 // 5
+
+
+def _seal_and_stop(url: str, stop_before: str, reached: Any) -> None:
+    """Runs in a process of its own: seal, and hang before the first statement that begins so."""
+    node = PostgresNode(url, "a")
+    execute = psycopg.Connection.execute
+
+    def hanging(self: Any, query: Any, *arguments: Any, **named: Any) -> Any:
+        text = query.decode() if isinstance(query, bytes) else query
+        if text.strip().startswith(stop_before):
+            reached.set()
+            threading.Event().wait()
+        return execute(self, query, *arguments, **named)
+
+    with mock.patch.object(psycopg.Connection, "execute", hanging):
+        node.seal()
+
+
+@pytest.mark.parametrize(
+    "stop_before", ["WITH tx AS", "INSERT INTO rf_tx", "INSERT INTO rf_sealed_tx", "UPDATE rf_seal"]
+)
+def test_a_sealer_killed_between_statements_loses_and_doubles_nothing(node: PostgresNode, stop_before: str) -> None:
+    node.run("INSERT INTO item VALUES (1), (2)", "UPDATE item SET n = 1")
+    context = multiprocessing.get_context("spawn")
+    reached = context.Event()
+    process = context.Process(target=_seal_and_stop, args=(node.url, stop_before, reached))
+    process.start()
+    assert reached.wait(60)
+    node.run("INSERT INTO item VALUES (3)")
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    process.close()
+    # Its lock dies with its session, as soon as the server has noticed.
+    wait_for(lambda: node.seal().txs, 60, "the lock of the killed sealer to be free")
+    changes = node.changes()
+    assert ids(changes) == [1, 2, 1, 2, 3]
+    assert replayed(changes)["item"] == node.images("item")
+    assert [change.tx_id for part in node.parts() for change in changes_of(part)] == [c.tx_id for c in changes]
