@@ -32,11 +32,13 @@ class ReopenNodeError(RowferryError):
 
 
 @runtime_checkable
-class CountsSetAside(Protocol):
-    """A service that tells how much it set aside itself: `run --once` ends with exit code 4 then."""
+class Receiving(Protocol):
+    """A service that takes in what others send. `run --once` gives it longer to wait, since that may be on its way."""
 
     @property
-    def set_aside(self) -> int: ...
+    def set_aside(self) -> int:
+        """How many batches it set aside itself: with any, `run --once` ends with exit code 4."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +105,12 @@ class Supervisor:
 
     def _drain(self) -> bool:
         """Step until a quiet round; False when `stop` came first."""
-        idle = _SHORT_IDLE_SECONDS
+        decides = False
         while not self._stop.is_set():
-            worked = sum(self._step_patiently(service, idle) for service in self._services)
-            if not worked and idle == _LAST_IDLE_SECONDS:
+            worked = sum(self._step_patiently(service, _idle(service, decides)) for service in self._services)
+            if not worked and decides:
                 return True
-            # What is on its way to us needs a moment: the round that decides waits longer.
-            idle = _SHORT_IDLE_SECONDS if worked else _LAST_IDLE_SECONDS
+            decides = not worked
         return False
 
     def _step_patiently(self, service: Service, idle_seconds: float) -> bool:
@@ -136,7 +137,7 @@ class Supervisor:
         return late
 
     def _set_aside(self) -> int:
-        return sum(service.set_aside for service in self._services if isinstance(service, CountsSetAside))
+        return sum(service.set_aside for service in self._services if isinstance(service, Receiving))
 
 
 class _Runner:
@@ -215,6 +216,11 @@ class _Runner:
         except Exception:
             # The end of the thread: what a close leaves open ends with the process.
             log.exception("service.close_failed", extra={"service": self.service.name})
+
+
+def _idle(service: Service, decides: bool) -> float:
+    """Return how long a step of `run_once` may wait: longer in the round that decides that all is drained."""
+    return _LAST_IDLE_SECONDS if decides and isinstance(service, Receiving) else _SHORT_IDLE_SECONDS
 
 
 def _log_outage(service: Service, error: Exception, seconds: float) -> None:
