@@ -62,7 +62,7 @@ class ChannelThread:
         return self._blocked
 
     def close(self) -> None:
-        """Run what was posted, then close; by force after two seconds, at once when blocked. Safe to call twice."""
+        """Run what was posted, then close, by force after two seconds. Safe to call twice."""
         if self._thread.ident is None or not self._thread.is_alive():
             return
         self.post(self._shut)
@@ -126,10 +126,7 @@ class ChannelThread:
 
     def _shut(self) -> None:
         self._closing = True
-        if self._blocked:
-            # A broker with an alarm reads nothing from this socket, so it would never answer a polite close.
-            self._abort()
-            return
+        # A broker with an alarm reads nothing from this socket, so it would never answer a polite close.
         self._loop.call_later(_GRACE_SECONDS, self._abort)
         if not (self._connection.is_closing or self._connection.is_closed):
             self._connection.close()

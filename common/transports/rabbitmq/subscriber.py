@@ -146,6 +146,4 @@ class RabbitSource:
         with self._changed:
             if self._failure is None:
                 self._failure = error
-            # Their tags died with the channel: the broker sends them again.
-            self._buffer.clear()
             self._changed.notify_all()
