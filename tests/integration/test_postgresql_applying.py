@@ -192,7 +192,7 @@ def test_foreign_keys_are_checked(node: PostgresNode) -> None:
         bad = as_write(("id",), {"id": 51, "parent": 9, "code": "q"})
         session.write(child, child.meta, [good, bad])
         broken = session.broken_references(child, child.meta, [good, bad], [])
-        assert [(one.table, one.parent, one.child_pk) for one in broken] == [("child", "parent", '{"id" : 51}')] * 2
+        assert [(one.table, one.parent, one.child_pk) for one in broken] == [("child", "parent", '{"id":51}')] * 2
         session.connection.rollback()
     with node.database.apply_session() as session:
         changed = as_write(("id",), {"id": 2, "code": "changed"})

@@ -211,7 +211,7 @@ def test_a_trigger_of_the_application_that_writes_rows_of_its_own_statement(
         "UPDATE item SET name = 'outer'",
     )
     assert_log_leads_to_rows(node, "item")
-    assert node.rows("SELECT key, deleted FROM rf_row_version WHERE deleted") == [('{"id" : 3}', True)]
+    assert node.rows("SELECT key, deleted FROM rf_row_version WHERE deleted") == [('{"id":3}', True)]
 
 
 def test_a_new_column_does_not_break_and_is_noticed(node_of: Callable[[str], PostgresNode]) -> None:

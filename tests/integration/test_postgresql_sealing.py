@@ -96,7 +96,7 @@ def test_a_row_older_than_capture_and_a_clock_that_is_behind(node: PostgresNode)
     node.run("UPDATE item SET n = 1 WHERE id = 1")
     ahead = 5_000_000_000_000_000
     node.run(
-        "INSERT INTO rf_row_version SELECT table_id, '{\"id\" : 2}', "
+        "INSERT INTO rf_row_version SELECT table_id, '{\"id\":2}', "
         f"{ahead}, 0, 3, 0, false, 'other', '' FROM rf_table WHERE name = 'item'"
     )
     with node.application() as connection:

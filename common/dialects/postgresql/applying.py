@@ -98,9 +98,11 @@ class PostgresApplySession:
         with translated():
             self._references.before_write(rows, [write.pk for write in writes])
             gone = [write.pk for write in writes if replace or write.image is None]
+            stood = self.images(table, [write.pk for write in writes], meta) if replace else [None] * len(writes)
             if gone:
                 delete_rows(self._raw, rows, gone)
-            insert_rows(self._raw, rows, [write.image for write in writes if write.image is not None])
+            pairs = zip(writes, stood, strict=True)
+            insert_rows(self._raw, rows, [(write.image, image) for write, image in pairs if write.image is not None])
             write_versions(self._raw, self._table_id(table.name), writes)
 
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:

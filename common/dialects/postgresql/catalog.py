@@ -69,11 +69,11 @@ ORDER BY f.conrelid, f.conname
 """
 
 _WHY_LEFT_OUT = {
-    "v": "a view",
-    "m": "a materialized view",
-    "f": "a foreign table",
-    "t": "a temporary table",
-    "u": "an unlogged table: a crash of the server empties it",
+    "v": "view",
+    "m": "materialized view",
+    "f": "foreign table",
+    "t": "temporary table",
+    "u": "unlogged table: a crash of the server empties it",
 }
 
 
@@ -111,7 +111,7 @@ def _left_out(row: Mapping[str, Any]) -> str | None:
         return _WHY_LEFT_OUT[row["kind"]]
     if row["persistence"] != "p":
         return _WHY_LEFT_OUT[row["persistence"]]
-    return "it belongs to an extension" if row["of_extension"] else None
+    return "part of an extension" if row["of_extension"] else None
 
 
 def _details(raw: Raw, names: Mapping[int, str]) -> dict[int, _Found]:

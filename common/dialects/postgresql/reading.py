@@ -67,7 +67,8 @@ def _conditions(column: PgColumn, logical: str, raw: str) -> list[str]:
 
 def _guarded(column: PgColumn, raw: str, condition: str) -> str:
     # There is no function that raises: text that is no boolean raises what a bad value raises (22P02), with the reason
-    # in the message. The cast may have a length, now that it is known to cut nothing: it pads a char(n), as a key must be.
+    # in the message. The cast may have a length, now that it is known to cut nothing: a char(n) is padded by it, as it
+    # must be in a key.
     what = literal(f" does not fit column {column.name} {column.declared}")
     refusal = f"concat('value ', {raw}, {what})::boolean::text::{column.base}"
     return f"CASE WHEN ({condition}) IS NOT FALSE THEN {raw}::{column.limited} ELSE {refusal} END"

@@ -15,11 +15,15 @@ _CAPTURES = """
 SELECT t.name, c.relation, c.fingerprint FROM rf_capture c JOIN rf_table t USING (table_id)
 """
 _ADD_TABLE = """
-INSERT INTO rf_table (name, json_name) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING RETURNING table_id
+INSERT INTO rf_table (table_id, name, json_name) SELECT coalesce(max(table_id), 0) + 1, %s, %s FROM rf_table
+RETURNING table_id
 """
 _ADD_SHAPE = """
-INSERT INTO rf_shape (table_id, meta) VALUES (%s, %s) ON CONFLICT (table_id, meta) DO NOTHING RETURNING shape_id
+INSERT INTO rf_shape (shape_id, table_id, meta) SELECT coalesce(max(shape_id), 0) + 1, %s, %s FROM rf_shape
+RETURNING shape_id
 """
+# Numbers come from a count and not from a sequence, so that a plan shows those that the installation will take.
+_ONE_AT_A_TIME = "LOCK TABLE rf_table IN SHARE ROW EXCLUSIVE MODE"
 _ADD_CAPTURE = """
 INSERT INTO rf_capture (table_id, shape_id, relation, fingerprint) VALUES (%s, %s, %s, %s)
 ON CONFLICT (table_id) DO UPDATE
@@ -75,9 +79,12 @@ class Registry:
         if self._missing:
             self._invented += 1
             return self._invented
-        number = self._number(select, key) or self._number(insert, values) or self._number(select, key)
+        number = self._number(select, key)
         if number is None:
-            raise LookupError(f"{key!r} was deleted while it was looked for")
+            self._raw.execute(_ONE_AT_A_TIME)
+            number = self._number(select, key) or self._number(insert, values)
+        if number is None:
+            raise LookupError(f"{key!r} could not be registered")
         return number
 
     def _number(self, query: str, values: tuple[Any, ...] = ()) -> int | None:

@@ -4,6 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,6 +17,18 @@ from common.wire.records import TableMeta
 _NESTED = re.compile(rb":\s*[\[{]")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _wrapped = msgspec.json.Decoder(dict[str, str | int | float])
+
+
+class ColumnSet(NamedTuple):
+    """The columns of one statement."""
+
+    sent: tuple[str, ...]
+    stayed: tuple[str, ...] = ()
+    """Columns that the sender did not name, as they stood here."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.sent, *self.stayed)
 
 
 class Rows:
@@ -37,10 +50,6 @@ class Rows:
         """How the columns of the primary key are read."""
         return [self._reading(column.name) for column in key_columns(self.table)]
 
-    def readings(self, names: Iterable[str]) -> list[Reading]:
-        """How these columns are read."""
-        return [self._reading(name) for name in names]
-
     def keys(self, pks: Sequence[bytes]) -> str:
         """Return the keys as one JSON array."""
         wanted = frozenset(self.table.pk)
@@ -50,15 +59,30 @@ class Rows:
                 raise PoisonError(Reason.FORMAT, f"pk of {self.table.name!r} names {fields}", table=self.table.name)
         return _array(json for _, json in plain)
 
-    def by_columns(self, images: Sequence[bytes]) -> dict[tuple[str, ...], str]:
-        """Return the images as JSON arrays, one for each set of columns that they name; generated ones are left out.
+    def by_columns(self, images: Sequence[tuple[bytes, bytes | None]]) -> dict[ColumnSet, str]:
+        """Return images as JSON arrays, one for each set of columns that they name; generated ones are left out.
 
+        An image comes with the row as it stood, if its other columns are to stay so, or None.
         Raises PoisonError for a column that this table does not have."""
-        groups: dict[tuple[str, ...], list[str]] = {}
-        for image in images:
+        groups: dict[ColumnSet, list[str]] = {}
+        for image, stood in images:
             names, json = self._plain(image)
-            groups.setdefault(self._written(names), []).append(json)
-        return {names: _array(jsons) for names, jsons in groups.items()}
+            columns = ColumnSet(self._written(names))
+            if stood is not None:
+                columns, json = self._completed(columns, json, stood)
+            groups.setdefault(columns, []).append(json)
+        return {columns: _array(jsons) for columns, jsons in groups.items()}
+
+    def column_readings(self, columns: ColumnSet) -> list[Reading]:
+        """How the columns of a group are read: those that stayed are in this node's own form."""
+        own = [reading(self._columns[name], self._columns[name].logical) for name in columns.stayed]
+        return [*(self._reading(name) for name in columns.sent), *own]
+
+    def _completed(self, columns: ColumnSet, json: str, stood: bytes) -> tuple[ColumnSet, str]:
+        fields = _fields.decode(stood)
+        stayed = tuple(name for name in fields if name not in columns.sent)
+        merged = {**_fields.decode(json), **{name: fields[name] for name in stayed}}
+        return ColumnSet(columns.sent, stayed), msgspec.json.encode(merged).decode()
 
     def _reading(self, name: str) -> Reading:
         return reading(self._columns[name], self._logical.get(name, self._columns[name].logical))

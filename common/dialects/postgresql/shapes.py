@@ -1,7 +1,7 @@
 """Expressions over a whole row: its image and its key."""
 
 from common.dialects.postgresql.naming import qualified
-from common.dialects.postgresql.types import image_value, json_object, key_value
+from common.dialects.postgresql.types import compact_object, image_value, json_object, key_value
 from common.ports.dialect import ColumnShape, TableShape
 
 
@@ -23,4 +23,4 @@ def image_expression(table: TableShape, row: str) -> str:
 
 def key_expression(table: TableShape, row: str) -> str:
     """Return the JSON object of the primary key: `pk` on the wire and the row's key text here."""
-    return json_object([(column.name, key_value(column, row)) for column in key_columns(table)])
+    return compact_object([(column.name, key_value(column, row)) for column in key_columns(table)])

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from common.dialects.postgresql.naming import ident, literal
 from common.ports.dialect import ColumnShape
 
@@ -74,14 +76,27 @@ def image_value(column: ColumnShape, row: str) -> str:
 
 
 def key_value(column: ColumnShape, row: str) -> str:
-    """Return the expression of a key column: equal keys must have equal texts."""
+    """Return the JSON text of a key column, which is never null: equal keys must have equal texts."""
     value = f"{row}.{ident(column.name)}"
+    if column.logical == "int":
+        return value
     if column.logical == "decimal":
-        return f"trim_scale({value})::text"
-    if column.logical == "float":
+        value = f"trim_scale({value})::text"
+    elif column.logical == "float":
         # -0 and 0 are one key; the zero has the column's type, or float4 would come out as float8.
-        return f"({value} + 0::{pg_column(column).kind})"
-    return image_value(column, row)
+        value = f"{value} + 0::{pg_column(column).kind}"
+    else:
+        value = image_value(column, row)
+    return f"to_json({value})"
+
+
+def compact_object(pairs: list[tuple[str, str]]) -> str:
+    """Return the expression of a JSON object as text without spaces, from names and JSON values that are not null."""
+    pieces = []
+    for place, (name, value) in enumerate(pairs):
+        opening = "," if place else "{"
+        pieces += [literal(f"{opening}{msgspec.json.encode(name).decode()}:"), value]
+    return f"concat({', '.join(pieces)}, '}}')"
 
 
 def json_object(pairs: list[tuple[str, str]]) -> str:

@@ -19,10 +19,13 @@ def delete_rows(raw: Raw, rows: Rows, pks: Sequence[bytes]) -> None:
     raw.execute(statement.encode(), {"pks": rows.keys(pks)})
 
 
-def insert_rows(raw: Raw, rows: Rows, images: Sequence[bytes]) -> None:
-    """Insert the rows, or set in those that are there the columns that the images name."""
-    for names, json in rows.by_columns(images).items():
-        source = recordset(rows.readings(names), "images")
+def insert_rows(raw: Raw, rows: Rows, images: Sequence[tuple[bytes, bytes | None]]) -> None:
+    """Insert the rows, or set in those that are there the columns that the images name.
+
+    An image comes with the row that was deleted to make room for it, or None."""
+    for columns, json in rows.by_columns(images).items():
+        names = columns.names
+        source = recordset(rows.column_readings(columns), "images")
         given = {"images": json}
         for name in _fixed_columns(rows.table, names):
             raw.execute(_delete_changed(rows.table, source, name).encode(), given)

@@ -1,7 +1,7 @@
 -- What only PostgreSQL needs: the change log, what sealing remembers, versions of rows, and what capture was made for.
 -- docs/reference/capture-postgresql.md explains the tables.
 CREATE TABLE rf_table (
-    table_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    table_id integer PRIMARY KEY,
     name text COLLATE "C" NOT NULL UNIQUE,
     json_name text NOT NULL
 )
@@ -9,7 +9,7 @@ CREATE TABLE rf_table (
 COMMENT ON TABLE rf_table IS 'Tables that were ever captured or applied to, by their name on the wire.'
 ;;
 CREATE TABLE rf_shape (
-    shape_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    shape_id integer PRIMARY KEY,
     table_id integer NOT NULL,
     meta text COLLATE "C" NOT NULL,
     UNIQUE (table_id, meta)
