@@ -81,7 +81,7 @@ def test_two_databases_stay_equal_while_everything_is_killed_once(
     last = CLIENTS * TRANSACTIONS
     wait_for(lambda: shop.query("SELECT count(*) FROM pgbench_history")[0][0] == last, 60, "pgbench's last row")
     wait_for_history(office, last)
-    wait_until_applied(shop, office)
+    wait_until_applied(shop, office, txs=last)
 
     assert office.rows(TABLES) == shop.rows(TABLES)
     assert shop.query("SELECT count(*) FROM rf_tx") == [(last,)], "one tx for each transaction of pgbench"

@@ -52,7 +52,7 @@ def test_a_file_and_the_queue_bring_the_same_batches(pair: tuple[CliNode, CliNod
     shop.start()
     for _ in range(3):
         office.ok("import-change-log", str(tmp_path / "all.jsonl"))
-    wait_until_applied(shop, office)
+    wait_until_applied(shop, office, txs=40)
     office.ok("import-change-log", str(tmp_path / "all.jsonl"))
 
     assert office.rows(["sale"]) == shop.rows(["sale"])
@@ -71,7 +71,7 @@ def test_two_appliers_on_one_queue(pair: tuple[CliNode, CliNode]) -> None:
     wait_for(lambda: office.query("SELECT count(*) FROM sale")[0][0] > 10, 60, "some sales")
     office.runs[0].kill()
     sell(shop, 60, 40)
-    wait_until_applied(shop, office)
+    wait_until_applied(shop, office, txs=100)
 
     assert office.rows(["sale"]) == shop.rows(["sale"])
     assert office.query("SELECT count(*) FROM rf_applied_tx") == shop.query("SELECT count(*) FROM rf_tx")

@@ -138,11 +138,12 @@ class CliNode:
                 running.kill()
 
 
-def wait_until_applied(source: CliNode, target: CliNode, timeout_seconds: float = 120) -> None:
-    """Wait until `target` has applied all that `source` has sealed."""
+def wait_until_applied(source: CliNode, target: CliNode, timeout_seconds: float = 120, txs: int = 1) -> None:
+    """Wait until `source` has sealed at least `txs`, and `target` has applied all that is sealed."""
 
     def arrived() -> bool:
-        return 0 < source.head() <= target.watermark(source.node_id)
+        sealed = int(source.query("SELECT count(*) FROM rf_tx")[0][0])
+        return sealed >= txs and source.head() <= target.watermark(source.node_id)
 
     try:
         wait_for(arrived, timeout_seconds, f"{target.node_id} to apply the log of {source.node_id}")
