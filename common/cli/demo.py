@@ -1,7 +1,8 @@
 """`rowferry demo`: three SQLite nodes, no servers: seed, sync, conflict, dead letter and replay, verify."""
 
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from common.schema import tables as rf
 NAMES = ("main", "store-1", "store-2")
 _PRODUCT = "main-00000001"
 _MOST_ROUNDS = 4
-_RUN = ("run", "--once")
-_MAY_SET_ASIDE = (ExitCode.DONE, ExitCode.SET_ASIDE)
+_NEW_COLUMN = "ALTER TABLE product ADD COLUMN shelf TEXT"
+_CONFLICT = ("node", "table", "ours", "from", "theirs", "winner", "rule")
+_LETTER = ("node", "source_node", "reason", "state", "tx_id")
 
 
 @click.command()
@@ -49,7 +51,7 @@ class _Story:
         self._console = console
         self.nodes = nodes
         self._main, self._store_1, self._store_2 = nodes
-        self._rounds = 0
+        self._runs = 0
         self._conflicts: list[dict[str, Any]] = []
         self._dead_letters: list[dict[str, Any]] = []
 
@@ -65,7 +67,7 @@ class _Story:
         return {
             "nodes": [node.name for node in self.nodes],
             "rows": {table: len(self._main.rows(table)) for table in TABLES},
-            "rounds": self._rounds,
+            "runs": self._runs,
             "conflicts": self._conflicts,
             "dead_letters": self._dead_letters,
             "differences": differences,
@@ -85,74 +87,89 @@ class _Story:
 
     def _first_sync(self) -> None:
         self._step("Sync: each node writes what it has into the folder and applies what the others wrote.")
-        self._sync()
+        self._sync(*self.nodes)
         self._count("Now all hold all rows:")
 
     def _conflict(self) -> None:
         self._step("A conflict: both stores change the price of one product before they hear of each other.")
         self._price(self._store_1, "11.11")
         self._price(self._store_2, "22.22")
-        self._sync()
+        self._sync(self._store_1, self._store_2)
         self._conflicts = [conflict for node in self.nodes for conflict in self._conflicts_of(node)]
         if not self._conflicts:
             raise DemoError("two stores wrote the same row, and no node recorded a conflict")
-        shown = ("recorded_at", "table", "rule", "winner", "from")
-        self._table("Recorded with both images", shown, [tuple(one[key] for key in shown) for one in self._conflicts])
-        price = self._price_on(self._main)
-        self._say(f"The later write stands on every node: {price}. No clock decides alone: a write made after seeing")
-        self._say("another always beats it (docs/DB_SYNC_POLICY.md).")
+        self._table("Recorded on every node, with both images", _CONFLICT, self._conflicts)
+        self._say(
+            f"The later write stands everywhere: {self._price_on(self._main)}. The rule is lww, last writer wins; by"
+        )
+        self._say("the clock, but a write made after seeing another always beats it (docs/DB_SYNC_POLICY.md).")
 
     def _dead_letter(self) -> None:
         self._step("A dead letter: store-1 gets a new column that the others don't have, and uses it.")
-        self._store_1.write("ALTER TABLE product ADD COLUMN shelf TEXT")
+        self._write(self._store_1, _NEW_COLUMN)
         self._do(self._store_1, "migrate")
-        self._store_1.write("UPDATE product SET shelf = 'A 7' WHERE id = :id", id=_PRODUCT)
-        self._sync_round()
-        self._sync_round()
+        self._write(self._store_1, "UPDATE product SET shelf = 'A 7' WHERE id = :id", id=_PRODUCT)
+        for node in (self._store_1, self._main, self._store_2):
+            self._run(node)
         for node in (self._main, self._store_2):
             letters = self._do(node, "dlq", "list")
             self._dead_letters += [{"node": node.name, **letter} for letter in letters]
         if not self._dead_letters:
             raise DemoError("no node set the batch with the unknown column aside")
-        shown = ("node", "source_node", "reason", "state", "tx_id")
-        self._table("Set aside whole", shown, [tuple(one[key] for key in shown) for one in self._dead_letters])
-        self._say("Nothing is lost and nothing waits behind it: later batches were applied meanwhile.")
+        self._table("Set aside whole, with the reason", _LETTER, self._dead_letters)
+        self._say("Nothing is lost, and what comes later does not wait behind it.")
 
     def _replay(self) -> None:
         self._step("Mend and replay: the others get the column, and the dead letters are applied.")
         for node in (self._main, self._store_2):
-            node.write("ALTER TABLE product ADD COLUMN shelf TEXT")
+            self._write(node, _NEW_COLUMN)
             self._do(node, "migrate")
-            # migrate tries again by itself what an unknown column kept out; what is still open is asked for by name.
+            # migrate may have tried again by itself what an unknown column kept out.
             if self._do(node, "dlq", "list"):
                 self._do(node, "dlq", "replay", "--all")
         self._sync()
 
-    def _sync(self) -> None:
-        """Run the nodes in turn until they are equal: what passes through a third node needs a round more."""
-        for _ in range(_MOST_ROUNDS):
-            self._sync_round()
+    def _sync(self, *writers: DemoNode) -> None:
+        """Run the nodes in turn until they are equal, those with news first."""
+        turn = [*writers, *(node for node in self.nodes if node not in writers)]
+        for node in turn * _MOST_ROUNDS:
             if not differing(self.nodes, TABLES):
                 return
+            self._run(node)
 
-    def _sync_round(self) -> None:
-        self._rounds += 1
-        for node in self.nodes:
-            self._do(node, *_RUN, expect=_MAY_SET_ASIDE)
+    def _run(self, node: DemoNode) -> None:
+        self._runs += 1
+        self._do(node, "run", "--once", expect=(ExitCode.DONE, ExitCode.SET_ASIDE))
 
     def _price(self, node: DemoNode, price: str) -> None:
-        node.write("UPDATE product SET price = :price WHERE id = :id", price=price, id=_PRODUCT)
-        self._say(f"  on {node.name}: UPDATE product SET price = {price} WHERE id = '{_PRODUCT}'")
+        self._write(node, "UPDATE product SET price = :price WHERE id = :id", price=price, id=_PRODUCT)
+
+    def _write(self, node: DemoNode, sql: str, **values: str) -> None:
+        """Do what the node's application does; it knows nothing of Rowferry."""
+        node.write(sql, **values)
+        for name, value in values.items():
+            sql = sql.replace(f":{name}", f"'{value}'")
+        self._console.say(f"  on {node.name}: {sql}")
 
     def _price_on(self, node: DemoNode) -> Any:
         query = sa.text("SELECT price FROM product WHERE id = :id").bindparams(id=_PRODUCT)
         return node.read(sa.select(query.columns(sa.column("price")).subquery()))[0][0]
 
     def _conflicts_of(self, node: DemoNode) -> list[dict[str, Any]]:
-        columns = (rf.conflict.c.table_name, rf.conflict.c.rule, rf.conflict.c.winner, rf.conflict.c.source_node)
-        keys = ("table", "rule", "winner", "from")
-        rows = node.read(sa.select(*columns).order_by(rf.conflict.c.id))
-        return [{"recorded_at": node.name, **dict(zip(keys, row, strict=True))} for row in rows]
+        one = rf.conflict.c
+        query = sa.select(one.table_name, one.our_image, one.source_node, one.their_image, one.winner, one.rule)
+        return [
+            {
+                "node": node.name,
+                "table": table,
+                "ours": json.loads(ours)["price"],
+                "from": source,
+                "theirs": json.loads(theirs)["price"],
+                "winner": winner,
+                "rule": rule,
+            }
+            for table, ours, source, theirs, winner, rule in node.read(query.order_by(one.id))
+        ]
 
     def _do(self, node: DemoNode, *arguments: str, expect: tuple[int, ...] = (ExitCode.DONE,)) -> Any:
         self._console.say(f"  $ rowferry --config {node.config.name} {' '.join(arguments)}", style="cyan")
@@ -166,12 +183,12 @@ class _Story:
         self._console.say(text)
 
     def _count(self, title: str) -> None:
-        rows = [(node.name, *(len(node.rows(table)) for table in TABLES)) for node in self.nodes]
-        self._table(title, ("node", *TABLES), rows)
+        counts = [{"node": node.name} | {table: len(node.rows(table)) for table in TABLES} for node in self.nodes]
+        self._table(title, ("node", *TABLES), counts)
 
-    def _table(self, title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    def _table(self, title: str, columns: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> None:
         if not self._console.json:
-            self._console.table(title, columns, rows)
+            self._console.table(title, columns, [[row[column] for column in columns] for row in rows])
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Choices:
 @click.command()
 @click.option("--node", required=True, metavar="ID", help="This node's id: letters, digits, - and _.")
 @click.option("--database", required=True, metavar="URL", help="The database, like sqlite:///store.db.")
-@click.option("--role", type=click.Choice(["main", "branch"]), default="branch", show_default=True)
+@click.option("--role", type=click.Choice(["main", "branch"]), default="branch", show_default=True, help="One is main.")
 @click.option("--broker", metavar="URL", help="The broker, like amqp://user:password@host:5672/vhost.")
 @click.option("--directory", metavar="DIR", help="A folder that the nodes share; `exchange` where there is no broker.")
 @click.option("--tables", multiple=True, metavar="A,B", help="Tables to keep in sync; repeatable. Default: all (*).")

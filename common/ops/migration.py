@@ -1,6 +1,6 @@
 """`migrate` and `unmigrate`: the `rf_*` tables, the node's own row, capture on the chosen tables. Safe to repeat."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
@@ -8,6 +8,7 @@ from common.clock import Clock
 from common.config.model import Config, NodeSection
 from common.errors import ConfigError, UsageError
 from common.ids import new_incarnation
+from common.ops.rehearsal import empty_copy
 from common.ops.table_choice import TableChoice, choose_tables
 from common.ports.dialect import Database, NodeFacts
 from common.retry import in_transaction
@@ -67,6 +68,10 @@ def migrate(database: Database, config: Config, clock: Clock) -> MigrationReport
 def plan(database: Database, config: Config, clock: Clock) -> MigrationReport:
     """Return what `migrate` would do, changing nothing."""
     choice = choose_tables(database.catalog(), config.tables)
+    if database.engine.dialect.name == "sqlite" and not is_migrated(database):
+        # SQLite's capture is made from what stands in the rf_ tables, so it is made on a copy that has them.
+        with empty_copy(database) as copy:
+            return replace(migrate(copy, config, clock), dry_run=True, incarnation=None, choice=choice)
     would = _pending(database)
     row = _read_self(database, config.node) if is_migrated(database) else None
     would += _rendered(database, _row_statement(config.node, row, database.server_identity(), clock.now_us()))

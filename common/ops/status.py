@@ -160,7 +160,7 @@ def _sources(connection: sa.Connection) -> tuple[SourceStanding, ...]:
 
 def _counts(connection: sa.Connection, column: sa.Column[str], states: tuple[str, ...]) -> dict[str, int]:
     found = sa.select(column, sa.func.count()).where(column.in_(states)).group_by(column)
-    return dict.fromkeys(states, 0) | dict(connection.execute(found).tuples().all())
+    return dict.fromkeys(states, 0) | {row[0]: row[1] for row in connection.execute(found)}
 
 
 def _oldest_early(connection: sa.Connection, now_us: int) -> float | None:

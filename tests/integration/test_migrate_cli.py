@@ -55,8 +55,8 @@ class Place:
         return self.query(
             "SELECT 'function', proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace "
             "UNION ALL SELECT 'trigger', tgname FROM pg_trigger WHERE NOT tgisinternal "
-            "UNION ALL SELECT 'relation', relname FROM pg_class WHERE relname LIKE 'rf!_%' ESCAPE '!' "
-            "UNION ALL SELECT 'type', typname FROM pg_type WHERE typname LIKE 'rf!_%' ESCAPE '!'"
+            "UNION ALL SELECT 'relation', relname FROM pg_class WHERE starts_with(relname::text, 'rf_') "
+            "UNION ALL SELECT 'type', typname FROM pg_type WHERE starts_with(typname::text, 'rf_')"
         )
 
 
