@@ -4,7 +4,7 @@ Nothing is searched for by words, and the text of the file never reaches the dat
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlglot
 from sqlglot import exp
@@ -37,6 +37,9 @@ _HARMLESS: tuple[type[exp.Expression], ...] = (
 )
 """What a table's description may be made of: names, types, keys and literals; no function, query or option."""
 
+_SQLITE_KEEPS = {exp.DataType.Type.DECIMAL: "NUMERIC", exp.DataType.Type.BOOLEAN: "BOOLEAN"}
+"""sqlglot would write REAL, which rounds decimals, and INTEGER, which a bool could no longer be told from."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
@@ -47,6 +50,7 @@ class Ruling:
     """The rule that lets it through or keeps it out."""
     table: str | None = None
     rendered: str | None = None
+    destructive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class DdlRules:
                 return Ruling(False, f"it holds {len(statements)} statements, not one")
         if not ruling.allowed:
             return ruling
-        return Ruling(True, ruling.why, ruling.table, statement.sql(dialect=dialect, identify=True, comments=False))
+        return replace(ruling, rendered=_rendered(statement, dialect))
 
     def _judge_one(self, statement: exp.Expression) -> Ruling:
         target = _target(statement)
@@ -96,7 +100,18 @@ class DdlRules:
             return Ruling(False, f"{what} needs --allow-destructive-ddl", table)
         if not destructive and not (self.allow or self.allow_destructive):
             return Ruling(False, f"{what} needs --allow-ddl", table)
-        return Ruling(True, what, table)
+        return Ruling(True, what, table, destructive=destructive)
+
+
+def _rendered(statement: exp.Expression, dialect: str) -> str:
+    if dialect == "sqlite":
+        for node in list(statement.find_all(exp.DataType)):
+            if (name := _SQLITE_KEEPS.get(node.this)) is not None:
+                sizes = ", ".join(size.sql() for size in node.expressions)
+                node.replace(
+                    exp.DataType(this=exp.DataType.Type.USERDEFINED, kind=f"{name}({sizes})" if sizes else name)
+                )
+    return statement.sql(dialect=dialect, identify=True, comments=False)
 
 
 def _target(statement: exp.Expression) -> exp.Table | None:

@@ -9,7 +9,7 @@ import msgspec
 
 from common.errors import PoisonError
 from common.preflight.contents import Contents, TxSeen
-from common.preflight.ddl import DdlRules
+from common.preflight.ddl import DdlRules, Ruling
 from common.preflight.duplicates import compare_with_node, same_tx
 from common.preflight.findings import Check, Finding
 from common.preflight.format import format_finding, read_file
@@ -45,8 +45,8 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     more_findings: int = 0
     """Found beyond those that are kept."""
-    ddl: dict[str, str] = field(default_factory=dict)
-    """Allowed statements, as they stand in the files and as they would run."""
+    ddl: dict[str, Ruling] = field(default_factory=dict)
+    """Allowed statements, as they stand in the files, and what they would run as."""
 
     @property
     def refused(self) -> bool:
@@ -71,7 +71,7 @@ class Report:
             "refused": self.refused,
             "findings": [finding.as_dict() for finding in self.findings],
             "more_findings": self.more_findings,
-            "ddl": list(self.ddl.values()),
+            "ddl": [ruling.rendered for ruling in self.ddl.values()],
         }
 
 
@@ -135,10 +135,10 @@ class Preflight:
             return
         for line in lines:
             ruling = self.ddl.judge(line.sql)
-            if not ruling.allowed or ruling.rendered is None:
+            if not ruling.allowed:
                 yield Finding(Check.DDL, True, f"{line.sql[:200]!r}: {ruling.why}", file, part.line, part.header.tx_id)
                 continue
-            report.ddl[line.sql] = ruling.rendered
+            report.ddl[line.sql] = ruling
             if ruling.table is not None:
                 changed.add(ruling.table)
 

@@ -83,9 +83,13 @@ class Applier:
         group: list[Prepared] = []
         changes = size = 0
         for tx in txs:
-            one = self._preparer.prepare(tx)
             full = changes + tx.changes > self._pace.now or size + tx.size > _MOST_BYTES
-            if group and (full or one.alone or group[-1].alone):
+            if group and (full or group[-1].alone):
+                yield group
+                group, changes, size = [], 0, 0
+            # Only now: DDL that was committed a moment ago may have made the tables that this tx needs.
+            one = self._preparer.prepare(tx)
+            if group and one.alone:
                 yield group
                 group, changes, size = [], 0, 0
             group.append(one)
@@ -95,13 +99,16 @@ class Applier:
 
     def _apply_group(self, group: list[Prepared], guarded: bool) -> list[Result]:
         try:
+            self._before_ddl(group)
             results = self._any_way(group, guarded)
         except (PoisonError, EarlyError) as error:
             if self._tables.look_again():
                 log.info("tables_changed", extra={"error": str(error)})
                 return self._apply_group([self._preparer.prepare(one.incoming) for one in group], guarded)
             if len(group) == 1:
-                return self._any_way([replace(group[0], error=error)], guarded)
+                results = self._any_way([replace(group[0], error=error)], guarded)
+                self._after_ddl(group)
+                return results
         except ContentionError as error:
             self._pace.shrink()
             if len(group) == 1:
@@ -161,6 +168,15 @@ class Applier:
                 pass
         except ContentionError as error:
             log.debug("seal_held", extra={"error": str(error)})
+
+    def _before_ddl(self, group: Sequence[Prepared]) -> None:
+        """Take capture off what is dropped or retyped; what was written there until now is sealed first."""
+        uncaptured = {statement.uncaptured for one in group for statement in one.statements} - {None}
+        if uncaptured:
+            self._seal()
+            shapes = self._tables.shapes()
+            kept = [shape for name, shape in shapes.items() if name not in uncaptured]
+            self._node.database.capture().install(kept)
 
     def _after_ddl(self, group: Sequence[Prepared]) -> None:
         """Capture tables that an import has made or changed, before anybody writes to them."""

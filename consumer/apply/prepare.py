@@ -8,7 +8,7 @@ from common.config.model import Config
 from common.errors import EarlyError, PoisonError
 from common.wire.decode import TxReader
 from common.wire.records import BatchHeader, Change
-from consumer.apply.allowed_ddl import AllowedDdl
+from consumer.apply.allowed_ddl import AllowedDdl, Statement
 from consumer.incoming import Incoming
 from consumer.tables import Tables
 from consumer.verify import ChangeChecker, Checked, header_error
@@ -23,7 +23,7 @@ class Prepared:
     """Over its change lines; over the bytes where these can't be read."""
     checked: tuple[Checked, ...] = ()
     """Its changes; empty while they stand in `rf_tx_part`."""
-    statements: tuple[str, ...] = ()
+    statements: tuple[Statement, ...] = ()
     """DDL to run, of a tx that holds nothing else."""
     error: PoisonError | EarlyError | None = None
 
@@ -74,10 +74,10 @@ class Preparer:
         except PoisonError as fault:
             return Prepared(incoming, sha256, error=fault)
 
-    def _statements(self, changes: Sequence[Change]) -> tuple[str, ...]:
+    def _statements(self, changes: Sequence[Change]) -> tuple[Statement, ...]:
         if self._ddl is None or not changes or any(change.op != "DDL" for change in changes):
             return ()
-        return tuple(self._ddl.rendered(change.sql or "") for change in changes)
+        return tuple(self._ddl.statement(change.sql or "") for change in changes)
 
 
 def _sum(data: bytes) -> str:

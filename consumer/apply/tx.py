@@ -134,7 +134,7 @@ class GroupTransaction:
 
     def _run_ddl(self, one: Prepared) -> None:
         for statement in one.statements:
-            self._session.connection.exec_driver_sql(statement)
+            self._session.connection.exec_driver_sql(statement.sql)
 
 
 def _table_of(error: PoisonError | EarlyError) -> str | None:

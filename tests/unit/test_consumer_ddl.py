@@ -76,3 +76,15 @@ def test_a_change_of_type_is_destructive() -> None:
 @pytest.mark.parametrize("sql", REFUSED)
 def test_everything_else_stays_out_whatever_the_flags(sql: str, database: str) -> None:
     assert not DdlRules(database, wants, allow=True, allow_destructive=True).judge(sql).allowed
+
+
+def test_sqlite_keeps_its_exact_types() -> None:
+    sql = "CREATE TABLE shop (id INTEGER PRIMARY KEY, price DECIMAL(12, 2), open BOOLEAN, at TIMESTAMP)"
+    rendered = DdlRules("sqlite", wants, allow=True).judge(sql).rendered
+    columns = '"id" INTEGER PRIMARY KEY, "price" NUMERIC(12, 2), "open" BOOLEAN, "at" TIMESTAMP'
+    assert rendered == f'CREATE TABLE "shop" ({columns})'
+
+
+def test_postgresql_folds_names_that_are_not_quoted() -> None:
+    ruling = DdlRules("postgresql", wants, allow=True).judge('CREATE TABLE Shop (Id INT, "Name" TEXT)')
+    assert (ruling.table, ruling.rendered) == ("shop", 'CREATE TABLE "shop" ("id" INT, "Name" TEXT)')

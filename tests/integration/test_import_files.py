@@ -1,0 +1,243 @@
+"""`import-change-log` and `pull --file`: refused whole or applied, and told in numbers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from common.versions import NEVER, Version
+from common.wire.encode import encode_tx
+from common.wire.records import TxHeader
+from tests.support.applying import DATABASES, WHEN, Origin, World, Write, item, tx_id_of, world_on
+from tests.support.cli import document, rowferry
+
+
+@pytest.fixture(params=DATABASES)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with world_on(request, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def config_file(world: World, tmp_path: Path) -> Path:
+    path = tmp_path / "rowferry.toml"
+    path.write_text(f'[node]\nid = "here"\ndatabase = "{world.node.config.node.database}"\n')
+    return path
+
+
+def saved(folder: Path, *bodies: bytes, name: str = "in.jsonl") -> str:
+    path = folder / name
+    path.write_bytes(b"".join(bodies))
+    return str(path)
+
+
+def imported(config_file: Path, *arguments: str, code: int = 0) -> Any:
+    return document(config_file, "import-change-log", *arguments, code=code)
+
+
+def nothing_was_written(world: World) -> bool:
+    tables = ("item", "rf_applied_tx", "rf_sync_state", "rf_dead_letter", "rf_audit", "rf_tx_part")
+    return all(world.one(f"SELECT count(*) FROM {table}") == 0 for table in tables)
+
+
+def test_a_file_is_applied_once(world: World, config_file: Path, tmp_path: Path) -> None:
+    a = Origin("a")
+    file = saved(tmp_path, *(a.put(number, f"n{number}", number).body for number in range(1, 30)))
+    looked = imported(config_file, file, "--dry-run")
+    assert (looked["txs"], looked["changes"], looked["refused"], looked["findings"]) == (29, 29, False, [])
+    assert nothing_was_written(world)
+
+    assert imported(config_file, file)["applied"] == 29
+    assert len(world.rows()) == 29
+    assert world.watermark("a") == 29
+    again = imported(config_file, file)
+    assert (again["applied"], again["duplicates"], again["preflight"]["already_applied"]) == (0, 29, 29)
+    assert world.one("SELECT count(*) FROM rf_audit") == 29
+
+
+def test_pull_moves_the_watermark(world: World, config_file: Path, tmp_path: Path) -> None:
+    file = saved(tmp_path, Origin("a").put(1, "one", 10).body)
+    assert document(config_file, "pull", "--file", file)["applied"] == 1
+    assert world.watermark("a") == 1
+
+
+def test_compressed_files_and_folders(world: World, config_file: Path, tmp_path: Path) -> None:
+    a = Origin("a")
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "1.jsonl.gz").write_bytes(gzip.compress(a.put(1, "one", 10).body))
+    (folder / "2.jsonl.zst").write_bytes(zstandard.ZstdCompressor().compress(a.put(2, "two", 20).body))
+    (folder / "notes.txt").write_text("not ours")
+    assert imported(config_file, str(folder))["applied"] == 2
+
+
+def test_an_empty_file_is_fine(config_file: Path, tmp_path: Path) -> None:
+    assert imported(config_file, saved(tmp_path))["applied"] == 0
+
+
+def test_a_file_that_is_not_there_is_refused(config_file: Path, tmp_path: Path) -> None:
+    assert rowferry(config_file, "import-change-log", str(tmp_path / "none.jsonl")).exit_code == 3
+
+
+@pytest.mark.parametrize("fault", ["torn", "altered", "garbage", "other format", "cut gzip"])
+def test_a_damaged_file_is_refused_whole_and_the_line_named(
+    world: World, config_file: Path, tmp_path: Path, fault: str
+) -> None:
+    a = Origin("a")
+    bodies = [a.put(number, f"n{number}", number).body for number in range(1, 4)]
+    name = "in.jsonl"
+    match fault:
+        case "torn":
+            bodies[2] = bodies[2][:-30]
+        case "altered":
+            bodies[1] = bodies[1].replace(b"n2", b"x2")
+        case "garbage":
+            bodies.insert(1, b"what is this?\n")
+        case "other format":
+            bodies[1] = bodies[1].replace(b"rowferry/1", b"rowferry/2")
+        case _:
+            name = "in.jsonl.gz"
+            bodies = [gzip.compress(b"".join(bodies))[:-20]]
+    report = imported(config_file, saved(tmp_path, *bodies, name=name), code=3)
+    assert report["refused"]
+    assert all(isinstance(one["line"], int) for one in report["findings"] if one["refuses"])
+    assert nothing_was_written(world)
+    plain = rowferry(config_file, "import-change-log", str(tmp_path / name))
+    assert plain.exit_code == 3
+    assert "line" in plain.output
+
+
+def test_two_contents_under_one_tx_id_are_refused(world: World, config_file: Path, tmp_path: Path) -> None:
+    one, other = Origin("a").put(1, "one", 10).body, Origin("a").put(1, "two", 10).body
+    assert imported(config_file, saved(tmp_path, one, other), code=3)["findings"][0]["check"] == "duplicate"
+    assert nothing_was_written(world)
+    assert imported(config_file, saved(tmp_path, one, one))["applied"] == 1
+    assert imported(config_file, saved(tmp_path, other), code=3)["refused"]
+    assert [row[1] for row in world.rows()] == ["one"]
+
+
+def test_a_gap_is_told_and_refused_where_that_is_wanted(world: World, config_file: Path, tmp_path: Path) -> None:
+    a = Origin("a")
+    one, two, three = (a.put(number, "x", number).body for number in range(1, 4))
+    gap = saved(tmp_path, one, three)
+    assert imported(config_file, gap, "--strict", code=3)["refused"]
+    assert nothing_was_written(world)
+    report = imported(config_file, gap)
+    assert [one["check"] for one in report["preflight"]["findings"]] == ["gap"]
+    assert world.watermark("a") == 1
+    assert imported(config_file, saved(tmp_path, two), "--strict")["applied"] == 1
+    assert world.watermark("a") == 3
+
+
+def test_an_unknown_table_is_a_dead_letter_and_the_rest_goes_on(
+    world: World, config_file: Path, tmp_path: Path
+) -> None:
+    a = Origin("a")
+    unknown = a.tx(Write("I", "nowhere", {"id": 1, "name": "x", "price": "1"}, 10))
+    file = saved(tmp_path, unknown.body, a.put(1, "one", 20).body)
+    report = imported(config_file, file, code=4)
+    assert report["applied"] == 1
+    assert [(one["tx_id"], one["reason"]) for one in report["set_aside"]] == [(unknown.tx_id, "unknown-table")]
+    assert [one["check"] for one in report["preflight"]["findings"]] == ["table"]
+
+
+def test_children_before_their_parents_within_one_import(world: World, config_file: Path, tmp_path: Path) -> None:
+    a, b = Origin("a"), Origin("b")
+    # The poison between them keeps the three from going through in one commit.
+    child = a.tx(Write("I", "child", {"id": 1, "parent_id": 7}, 10))
+    poison = a.tx(Write("I", "code", {"id": 1, "code": None}, 11))
+    parent = b.tx(Write("I", "parent", {"id": 7, "name": "p"}, 20))
+    report = imported(config_file, saved(tmp_path, child.body, poison.body, parent.body), code=4)
+    assert report["applied"] == 2
+    assert [one["reason"] for one in report["set_aside"]] == ["constraint"]
+    assert world.rows("child") == [(1, 7)]
+
+
+def test_a_later_import_tries_what_waited(world: World, config_file: Path, tmp_path: Path) -> None:
+    child = Origin("a").tx(Write("I", "child", {"id": 1, "parent_id": 7}, 10))
+    assert imported(config_file, saved(tmp_path, child.body), code=4)["set_aside"][0]["outcome"] == "early"
+    parent = Origin("b").tx(Write("I", "parent", {"id": 7, "name": "p"}, 20))
+    imported(config_file, saved(tmp_path, parent.body))
+    assert world.rows("child") == [(1, 7)]
+
+
+def test_own_batches_are_counted_and_left_out(world: World, config_file: Path, tmp_path: Path) -> None:
+    report = imported(config_file, saved(tmp_path, Origin("here").put(1, "own", 10).body))
+    assert report["preflight"]["own_txs"] == 1
+    assert nothing_was_written(world)
+
+
+def test_a_tx_in_parts_must_be_whole(world: World, config_file: Path, tmp_path: Path) -> None:
+    tx = Origin("a").tx(*(item(number, "x" * 900, number) for number in range(1, 20)))
+    parts = tx.parts(4096)
+    report = imported(config_file, saved(tmp_path, *parts[:-1]), code=3)
+    assert "missing" in report["findings"][0]["message"]
+    assert nothing_was_written(world)
+    first, second = saved(tmp_path, *parts[:2], name="1.jsonl"), saved(tmp_path, *parts[2:], name="2.jsonl")
+    assert imported(config_file, second, first)["applied"] == 1
+    assert len(world.rows()) == 19
+
+
+def ddl(origin: Origin, sql: str) -> bytes:
+    """A batch of one DDL line."""
+
+    class Sealed:
+        header = TxHeader(
+            tx_id_of(origin.node_id, origin.made + 1), origin.node_id, origin.incarnation, WHEN,
+            origin.lsn + 1, origin.lsn + 1, origin.lsn, {},
+        )  # fmt: skip
+
+        def lines(self) -> Iterator[bytes]:
+            line = {"type": "change", "lsn": self.header.from_lsn, "tx_id": self.header.tx_id, "op": "DDL", "sql": sql}
+            yield json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+    sealed = Sealed()
+    origin.made, origin.lsn = origin.made + 1, origin.lsn + 1
+    (part,) = encode_tx(sealed)
+    return part.body
+
+
+def test_ddl_runs_only_where_a_flag_allows_it(world: World, config_file: Path, tmp_path: Path) -> None:
+    a = Origin("a")
+    create = ddl(a, "CREATE TABLE fresh (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC(12, 2))")
+    rows = a.tx(Write("I", "fresh", {"id": 1, "name": "x", "price": "1.50"}, 10)).body
+    file = saved(tmp_path, create, rows)
+    refused = imported(config_file, file, code=3)
+    assert refused["findings"][0]["check"] == "ddl"
+    assert nothing_was_written(world)
+
+    done = imported(config_file, file, "--allow-ddl")
+    assert (done["applied"], done["set_aside"]) == (2, [])
+    assert [row[1] for row in world.rows("fresh")] == ["x"]
+    world.execute("INSERT INTO fresh VALUES (2, 'local', 2)")
+    assert world.node.database.sealer(world.node.facts).seal().changes == 1
+
+    drop = saved(tmp_path, ddl(a, "DROP TABLE fresh"))
+    assert imported(config_file, drop, "--allow-ddl", code=3)["refused"]
+    assert imported(config_file, drop, "--allow-destructive-ddl")["applied"] == 1
+    assert "fresh" not in world.node.database.catalog().tables
+
+
+def test_ddl_never_comes_from_a_queue_or_a_folder(world: World) -> None:
+    a = Origin("a")
+    world.receive(ddl(a, "CREATE TABLE fresh (id INTEGER PRIMARY KEY)"))
+    assert [reason for _, reason, _ in world.letters()] == ["ddl"]
+    assert "fresh" not in world.node.database.catalog().tables
+
+
+def test_conflicts_are_counted(world: World, config_file: Path, tmp_path: Path) -> None:
+    a, b = Origin("a"), Origin("b")
+    file = saved(
+        tmp_path,
+        a.put(1, "one", 10, NEVER).body,
+        b.put(1, "uno", 20, NEVER).body,
+        a.put(1, "deux", 30, Version(0, 10, "a"), "U").body,
+    )
+    assert imported(config_file, file)["conflicts"] == 2
+    assert [row[1] for row in world.rows()] == ["deux"]
