@@ -91,7 +91,7 @@ tx_part = sa.Table(
     sa.Column("payload", sa.LargeBinary, nullable=False, comment="change and chunk lines, zstd"),
     sa.Column("bytes", _lsn, nullable=False, comment="of the payload, uncompressed"),
     sa.Column("received_us", _us, nullable=False),
-    comment="Parts of large txs until all are there; of dead letters in parts, until they are replayed or discarded.",
+    comment="Parts of large txs until all are there; those of dead letters until they are replayed or discarded.",
 )
 
 dead_letter = sa.Table(

@@ -1,0 +1,50 @@
+"""The Alembic history makes the tables that `common.schema.tables` describes, on every database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from common.dialects import open_database
+from common.schema import migrate
+from common.schema.tables import metadata
+
+
+def differences(engine: sa.Engine) -> list[object]:
+    """Return what Alembic would still change in the tables that the metadata knows."""
+
+    def is_shared(name: str | None, kind: str, _parents: object) -> bool:
+        return kind != "table" or name in metadata.tables
+
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"include_name": is_shared, "version_table": migrate.VERSION_TABLE, "compare_type": True}
+        )
+        return list(compare_metadata(context, metadata))
+
+
+def check(url: str) -> None:
+    database = open_database(url)
+    try:
+        assert migrate.upgrade(database.engine) is True
+        assert migrate.upgrade(database.engine) is False
+        assert differences(database.engine) == []
+        assert migrate.pending_sql(database.engine) == ""
+        removed = migrate.remove(database.engine)
+        assert set(metadata.tables) <= set(removed)
+        assert [name for name in sa.inspect(database.engine).get_table_names() if name.startswith("rf_")] == []
+    finally:
+        database.close()
+
+
+def test_the_history_on_sqlite(tmp_path: Path) -> None:
+    check(f"sqlite:///{tmp_path / 'node.db'}")
+
+
+@pytest.mark.containers
+def test_the_history_on_postgresql(pg_database: str) -> None:
+    check(pg_database)
