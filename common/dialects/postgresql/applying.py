@@ -33,9 +33,9 @@ _UNSEALED = """
 SELECT EXISTS (
     SELECT FROM (
         SELECT l.shape_id FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
-        JOIN rf_change_log l ON l.xid >= ended.low AND l.xid < ended.high AND l.pk = ANY(%(keys)s)
+        JOIN rf_change_log l ON l.xid >= ended.low AND l.xid < ended.high AND l.pk = ANY(%(keys)b)
         UNION ALL
-        SELECT l.shape_id FROM rf_seal_pending p JOIN rf_change_log l ON l.xid = p.xid AND l.pk = ANY(%(keys)s)
+        SELECT l.shape_id FROM rf_seal_pending p JOIN rf_change_log l ON l.xid = p.xid AND l.pk = ANY(%(keys)b)
     ) l JOIN rf_shape s ON s.shape_id = l.shape_id WHERE s.table_id = %(table_id)s)
 """
 

@@ -15,12 +15,12 @@ import psycopg
 Raw = psycopg.Connection[tuple[Any, ...]]
 
 _SWAP = """
-UPDATE rf_sealed s SET seq = m.seq FROM unnest(%(lsns)s::bigint[], %(seqs)s::bigint[]) AS m(lsn, seq)
+UPDATE rf_sealed s SET seq = m.seq FROM unnest(%(lsns)b::bigint[], %(seqs)b::bigint[]) AS m(lsn, seq)
 WHERE s.era = %(era)s AND s.lsn = m.lsn
 """
 _DELETED = """
 UPDATE rf_row_version v SET deleted = m.deleted
-FROM unnest(%(tables)s::int[], %(keys)s::text[], %(deleted)s::bool[]) AS m(table_id, key, deleted)
+FROM unnest(%(tables)b::int[], %(keys)b::text[], %(deleted)b::bool[]) AS m(table_id, key, deleted)
 WHERE v.table_id = m.table_id AND v.key = m.key
 """
 

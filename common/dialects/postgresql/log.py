@@ -30,29 +30,35 @@ WHERE t.incarnation = %(incarnation)s AND t.to_lsn > %(after)s ORDER BY t.to_lsn
 """
 _TXS_AT_A_TIME = 20_000
 
+_TABLE = """
+(SELECT n.json_name FROM rf_shape h JOIN rf_table n ON n.table_id = h.table_id WHERE h.shape_id = l.shape_id)
+"""
 _LINE = """
-concat('{{"type":"change","lsn":', s.lsn, ',"tx_id":"', {tx_id}, '","table":', n.json_name, ',"op":"', l.op,
+concat('{{"type":"change","lsn":', s.lsn, ',"tx_id":"', {tx_id}, '","table":', {table}, ',"op":"', l.op,
        '","pk":', l.pk, ',"before":', coalesce(l.before, 'null'), ',"after":', coalesce(l.after, 'null'),
        ',"version":[', s.main_epoch, ',', s.hlc, ',"', %(node)s::text, '"],"base":',
        CASE WHEN s.base_hlc IS NULL THEN 'null'
             ELSE concat('[', s.base_epoch, ',', s.base_hlc, ',"', s.base_node, '"]') END,
        ',"captured_at":"', to_char(l.captured_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), E'"}}\\n')
 """
-_NAMES = "JOIN rf_shape h ON h.shape_id = l.shape_id JOIN rf_table n ON n.table_id = h.table_id"
 _MANY = f"""
-SELECT t.to_lsn, convert_to(string_agg({_LINE.format(tx_id="t.tx_id")}, '' ORDER BY s.lsn), 'UTF8')
-FROM unnest(%(to_lsns)s::bigint[], %(from_lsns)s::bigint[], %(tx_ids)s::text[]) AS t(to_lsn, from_lsn, tx_id)
-JOIN rf_sealed_tx x ON x.era = %(era)s AND x.to_lsn = t.to_lsn
-JOIN rf_sealed s ON s.era = %(era)s AND s.lsn BETWEEN t.from_lsn AND t.to_lsn
-JOIN rf_change_log l ON l.xid = x.xid AND l.seq = s.seq
-{_NAMES} GROUP BY t.to_lsn
+SELECT t.to_lsn, convert_to(string_agg({_LINE.format(tx_id="t.tx_id", table=_TABLE)}, '' ORDER BY s.lsn), 'UTF8')
+FROM unnest(%(to_lsns)b::bigint[], %(from_lsns)b::bigint[], %(tx_ids)b::text[]) AS t(to_lsn, from_lsn, tx_id)
+CROSS JOIN LATERAL (
+    SELECT xid FROM rf_sealed_tx x WHERE x.era = %(era)s AND x.to_lsn = t.to_lsn LIMIT 1) x
+CROSS JOIN LATERAL (
+    SELECT * FROM rf_sealed s WHERE s.era = %(era)s AND s.lsn BETWEEN t.from_lsn AND t.to_lsn OFFSET 0) s
+CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = x.xid AND l.seq = s.seq LIMIT 1) l
+GROUP BY t.to_lsn
 """
 _ONE = f"""
-SELECT convert_to({_LINE.format(tx_id="%(tx_id)s::text")}, 'UTF8')
+SELECT convert_to({_LINE.format(tx_id="%(tx_id)s::text", table=_TABLE)}, 'UTF8')
 FROM rf_sealed s
-JOIN rf_change_log l ON l.seq = s.seq
-     AND l.xid = (SELECT xid FROM rf_sealed_tx WHERE era = %(era)s AND to_lsn = %(to_lsn)s)
-{_NAMES} WHERE s.era = %(era)s AND s.lsn BETWEEN %(from_lsn)s AND %(to_lsn)s ORDER BY s.lsn
+CROSS JOIN LATERAL (
+    SELECT * FROM rf_change_log l
+    WHERE l.xid = (SELECT xid FROM rf_sealed_tx WHERE era = %(era)s AND to_lsn = %(to_lsn)s) AND l.seq = s.seq
+    LIMIT 1) l
+WHERE s.era = %(era)s AND s.lsn BETWEEN %(from_lsn)s AND %(to_lsn)s ORDER BY s.lsn
 """
 
 

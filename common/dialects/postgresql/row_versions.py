@@ -12,7 +12,7 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 
 _READ = """
 SELECT v.key, v.main_epoch, v.hlc, v.node_id, v.base_epoch, v.base_hlc, v.base_node, v.deleted
-FROM unnest(%(keys)s::text[]) AS k(key)
+FROM unnest(%(keys)b::text[]) AS k(key)
 CROSS JOIN LATERAL (
     SELECT * FROM rf_row_version v WHERE v.table_id = %(table_id)s AND v.key = k.key COLLATE "C" LIMIT 1) v
 """
@@ -20,8 +20,8 @@ _WRITE = """
 INSERT INTO rf_row_version AS v
     (table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node, deleted)
 SELECT %(table_id)s, * FROM unnest(
-    %(keys)s::text[], %(epochs)s::int[], %(hlcs)s::bigint[], %(nodes)s::text[],
-    %(base_epochs)s::int[], %(base_hlcs)s::bigint[], %(base_nodes)s::text[], %(deleted)s::bool[])
+    %(keys)b::text[], %(epochs)b::int[], %(hlcs)b::bigint[], %(nodes)b::text[],
+    %(base_epochs)b::int[], %(base_hlcs)b::bigint[], %(base_nodes)b::text[], %(deleted)b::bool[])
 ON CONFLICT (table_id, key) DO UPDATE
 SET main_epoch = excluded.main_epoch, hlc = excluded.hlc, node_id = excluded.node_id,
     base_epoch = excluded.base_epoch, base_hlc = excluded.base_hlc, base_node = excluded.base_node,

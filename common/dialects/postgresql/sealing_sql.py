@@ -4,10 +4,12 @@ LOCK = """
 SELECT snapshot, server_identity, incarnation, era, last_lsn, last_tx_id FROM rf_seal FOR UPDATE
 """
 
-# Hash and merge joins read whole tables where statistics are stale; every join here goes by an index.
+# Hash and merge joins read whole tables where statistics are stale. So every join here goes by an index, and LATERAL
+# with OFFSET 0 or LIMIT 1 says from which side.
 PLAN_SETTINGS = """
 SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
-       set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)
+       set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),
+       set_config('work_mem', '64MB', true)
 """
 
 _SUMMED = """
@@ -15,7 +17,7 @@ SELECT max(l.seq), l.xid, count(*), (extract(epoch FROM min(l.captured_at)) * 10
        sum(octet_length(l.pk) + coalesce(octet_length(l.before), 4) + coalesce(octet_length(l.after), 4) + 240)::bigint,
        array_agg(DISTINCT l.shape_id)
 FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
-CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high) l
+CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high OFFSET 0) l
 GROUP BY l.xid
 """
 
@@ -40,9 +42,10 @@ TAKE_PENDING = "DELETE FROM rf_seal_pending WHERE last_seq <= %(last_seq)s"
 SEAL = """
 WITH tx AS (SELECT * FROM unnest(%(xids)s::xid8[]) WITH ORDINALITY AS t(xid, place)),
 entry AS (
-    SELECT row_number() OVER (ORDER BY tx.place, l.seq) + %(last_lsn)s AS lsn, tx.place, l.seq, l.op, s.table_id,
+    SELECT row_number() OVER (ORDER BY tx.place, l.seq) + %(last_lsn)s AS lsn, tx.place, l.seq, l.op,
+           (SELECT s.table_id FROM rf_shape s WHERE s.shape_id = l.shape_id) AS table_id,
            l.pk AS key, (extract(epoch FROM l.captured_at) * 1000000)::bigint AS captured_us, l.old_tid, l.new_tid
-    FROM tx JOIN rf_change_log l ON l.xid = tx.xid JOIN rf_shape s ON s.shape_id = l.shape_id),
+    FROM tx CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = tx.xid OFFSET 0) l),
 numbered AS (
     SELECT *, row_number() OVER w AS n, lead(lsn) OVER w IS NULL AS is_last,
            lag(place) OVER w = place AND lag(new_tid) OVER w IS DISTINCT FROM old_tid AS unchained
@@ -87,14 +90,14 @@ hlc(n) = max(captured(n), hlc(n-1) + 1), which is n + max over all up to n of (c
 ADD_TXS = """
 INSERT INTO rf_tx (incarnation, to_lsn, from_lsn, prev_lsn, tx_id, exported_at, grouped, tables, bytes, captured_us)
 SELECT %(incarnation)s, to_lsn, from_lsn, from_lsn - 1, tx_id, %(exported_at)s, false, tables, bytes, captured_us
-FROM unnest(%(to_lsns)s::bigint[], %(from_lsns)s::bigint[], %(tx_ids)s::text[], %(tables)s::text[],
-            %(bytes)s::bigint[], %(captured)s::bigint[])
+FROM unnest(%(to_lsns)b::bigint[], %(from_lsns)b::bigint[], %(tx_ids)b::text[], %(tables)b::text[],
+            %(bytes)b::bigint[], %(captured)b::bigint[])
     AS t(to_lsn, from_lsn, tx_id, tables, bytes, captured_us)
 """
 
 ADD_SOURCES = """
 INSERT INTO rf_sealed_tx (era, to_lsn, xid)
-SELECT %(era)s, to_lsn, xid FROM unnest(%(to_lsns)s::bigint[], %(xids)s::xid8[]) AS t(to_lsn, xid)
+SELECT %(era)s, to_lsn, xid FROM unnest(%(to_lsns)b::bigint[], %(xids)s::xid8[]) AS t(to_lsn, xid)
 """
 
 REMEMBER = """

@@ -1,0 +1,130 @@
+"""Three accounts with least rights: the owner of the tables, the application, and Rowferry."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from common.errors import ConfigError
+from tests.support.postgresql_node import PostgresNode, replayed
+
+pytestmark = pytest.mark.containers
+
+TABLES = """
+CREATE SCHEMA shop AUTHORIZATION {owner};
+SET ROLE {owner};
+CREATE TABLE shop.item (id int PRIMARY KEY, name text);
+CREATE TABLE shop.part (id int, k int, PRIMARY KEY (id, k)) PARTITION BY LIST (k);
+CREATE TABLE shop.part_1 PARTITION OF shop.part FOR VALUES IN (1);
+GRANT USAGE ON SCHEMA shop TO {application}, {rowferry};
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA shop TO {application};
+GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON ALL TABLES IN SCHEMA shop TO {rowferry};
+RESET ROLE
+"""
+
+
+@dataclass
+class Accounts:
+    """Names of the three, and URLs to come in by."""
+
+    owner: str
+    application: str
+    rowferry: str
+    url: str
+
+    def url_of(self, account: str) -> str:
+        scheme, _, rest = self.url.partition("://")
+        return f"{scheme}://{account}:secret@{rest.partition('@')[2]}"
+
+    def connect(self, account: str) -> psycopg.Connection[tuple[Any, ...]]:
+        return psycopg.connect(self.url_of(account).replace("+psycopg", ""))
+
+
+@pytest.fixture
+def accounts(pg_database: str, postgres_server: Any) -> Iterator[Accounts]:
+    ending = uuid.uuid4().hex[:8]
+    made = Accounts(*(f"rf_test_{role}_{ending}" for role in ("owner", "app", "rf")), pg_database)
+    names = {"owner": made.owner, "application": made.application, "rowferry": made.rowferry}
+    with psycopg.connect(pg_database.replace("+psycopg", ""), autocommit=True) as admin:
+        for name in names.values():
+            admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'".encode())
+        admin.execute(TABLES.format(**names).encode())
+        # Rowferry's own tables live in its own schema, which comes first on its search_path.
+        admin.execute(f"CREATE SCHEMA AUTHORIZATION {made.rowferry}".encode())
+        admin.execute(f"GRANT SET ON PARAMETER session_replication_role TO {made.rowferry}".encode())
+    yield made
+    with psycopg.connect(pg_database.replace("+psycopg", ""), autocommit=True) as admin:
+        admin.execute(f"REVOKE SET ON PARAMETER session_replication_role FROM {made.rowferry}".encode())
+        for name in names.values():
+            admin.execute(f"DROP OWNED BY {name} CASCADE".encode())
+            admin.execute(f"DROP ROLE {name}".encode())
+
+
+@pytest.fixture
+def node(accounts: Accounts) -> Iterator[PostgresNode]:
+    with PostgresNode(accounts.url_of(accounts.rowferry), "a") as opened:
+        opened.install()
+        yield opened
+
+
+def test_every_account_that_may_write_is_captured(node: PostgresNode, accounts: Accounts) -> None:
+    assert set(node.tables) == {"shop.item", "shop.part"}
+    for number, account in enumerate((accounts.owner, accounts.application, accounts.rowferry)):
+        with accounts.connect(account) as connection:
+            connection.execute("INSERT INTO shop.item VALUES (%s, 'x')", (number,))
+            connection.execute("UPDATE shop.item SET name = session_user WHERE id = %s", (number,))
+            connection.execute("INSERT INTO shop.part VALUES (%s, 1)", (number,))
+    with accounts.connect(accounts.owner) as connection:
+        connection.execute("TRUNCATE shop.part_1")
+    state = replayed(node.changes())
+    assert state["shop.item"] == node.images("shop.item")
+    assert state["shop.part"] == {}
+    assert [row["name"] for row in state["shop.item"].values()] == [
+        accounts.owner,
+        accounts.application,
+        accounts.rowferry,
+    ]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM {rf}.rf_change_log",
+        "INSERT INTO {rf}.rf_change_log (shape_id, op, pk) VALUES (1, 'D', '{{}}')",
+        "CREATE TRIGGER mine AFTER INSERT ON shop.item FOR EACH ROW"
+        ' EXECUTE FUNCTION {rf}."rowferry capture shop.item"()',
+        "SET session_replication_role = replica",
+    ],
+)
+def test_the_application_has_no_way_in(node: PostgresNode, accounts: Accounts, statement: str) -> None:
+    with accounts.connect(accounts.application) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(statement.format(rf=accounts.rowferry).encode())
+
+
+def test_rowferry_applies_and_takes_its_triggers_off_without_owning_the_table(
+    node: PostgresNode, accounts: Accounts
+) -> None:
+    shape = node.tables["shop.item"]
+    with node.database.apply_session() as session:
+        session.lock(shape, shape.meta, [b'{"id":1}'])
+    node.database.capture().uninstall()
+    with accounts.connect(accounts.application) as connection:
+        connection.execute("INSERT INTO shop.item VALUES (9, 'unseen')")
+    assert node.changes() == []
+
+
+def test_without_the_grant_the_error_says_what_to_run(node: PostgresNode, accounts: Accounts) -> None:
+    with psycopg.connect(accounts.url.replace("+psycopg", ""), autocommit=True) as admin:
+        admin.execute(f"REVOKE SET ON PARAMETER session_replication_role FROM {accounts.rowferry}".encode())
+    with pytest.raises(ConfigError, match=f"GRANT SET ON PARAMETER session_replication_role TO {accounts.rowferry}"):
+        enter(node)
+
+
+def enter(node: PostgresNode) -> None:
+    with node.database.apply_session():
+        raise AssertionError("an applying session began that captures what it writes")
