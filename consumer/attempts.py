@@ -12,7 +12,7 @@ from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.dedup import TxKey
-from consumer.statements import transaction, upsert
+from consumer.statements import reading, upsert, writing
 
 MOST_ATTEMPTS = 3
 _PAGE = 5_000
@@ -25,13 +25,21 @@ class Attempts:
         self._node = node
         self._begun: dict[TxKey, int] = {}
 
+    def next_ones(self, keys: Sequence[TxKey]) -> Mapping[TxKey, int]:
+        """Return which attempt the next one of each tx would be; notes nothing."""
+        with reading(self._node.database) as connection:
+            return self._counts(connection, keys)
+
     def begin(self, keys: Sequence[TxKey]) -> Mapping[TxKey, int]:
         """Note txs as begun, committed; return which attempt of each this is."""
-        with transaction(self._node.database) as connection:
-            stored = _stored(connection, keys)
-            counts = {key: self._begun.get(key) or stored.get(key, 0) + 1 for key in keys}
+
+        def note(connection: sa.Connection) -> Mapping[TxKey, int]:
+            counts = self._counts(connection, keys)
             now_us = self._node.clock.now_us()
             upsert(connection, rf.attempt, [_row(key, count, now_us) for key, count in counts.items()])
+            return counts
+
+        counts = writing(self._node.database, note)
         self._begun.update(counts)
         reach(CrashPoint.ATTEMPT_BEGUN)
         return counts
@@ -43,8 +51,7 @@ class Attempts:
 
     def end_now(self, keys: Sequence[TxKey]) -> None:
         """Take away the notes in a commit of its own."""
-        with transaction(self._node.database) as connection:
-            end_attempts(connection, keys)
+        writing(self._node.database, lambda connection: end_attempts(connection, keys))
         self.ended(keys)
 
     def crashed(self) -> None:
@@ -54,15 +61,21 @@ class Attempts:
     def mark_busy(self, name: str) -> bool:
         """Note that the loop `name` is at work; True when the one before it never took its note away."""
         key = _loop_key(name)
-        with transaction(self._node.database) as connection:
+
+        def note(connection: sa.Connection) -> bool:
             found = key in _stored(connection, [key])
             upsert(connection, rf.attempt, [_row(key, 0, self._node.clock.now_us())])
-        return found
+            return found
+
+        return writing(self._node.database, note)
 
     def mark_idle(self, name: str) -> None:
         """Take away the note of `mark_busy`: the loop ends as it should."""
-        with transaction(self._node.database) as connection:
-            end_attempts(connection, [_loop_key(name)])
+        writing(self._node.database, lambda connection: end_attempts(connection, [_loop_key(name)]))
+
+    def _counts(self, connection: sa.Connection, keys: Sequence[TxKey]) -> dict[TxKey, int]:
+        stored = _stored(connection, keys)
+        return {key: self._begun.get(key) or stored.get(key, 0) + 1 for key in keys}
 
 
 def end_attempts(connection: sa.Connection, keys: Sequence[TxKey]) -> None:

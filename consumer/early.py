@@ -12,7 +12,7 @@ from consumer.dead_letters.loading import load
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, Selection, early_ones, find
 from consumer.incoming import Incoming, Outcome, Result
-from consumer.statements import transaction
+from consumer.statements import reading
 from consumer.tables import Tables
 
 _A_ROUND = 50
@@ -53,23 +53,23 @@ class EarlyRetries:
         return self._node.clock.now_us()
 
     def _try(self, choose: Callable[[sa.Connection], list[Letter]]) -> list[Result]:
-        with transaction(self._node.database) as connection:
+        with reading(self._node.database) as connection:
             letters = choose(connection)
         return [result for letter in letters for result in self._applier.apply([self._load(letter)])]
 
     def _load(self, letter: Letter) -> Incoming:
-        with transaction(self._node.database) as connection:
+        with reading(self._node.database) as connection:
             return load(connection, letter)
 
 
 def retry_unknown(node: Node) -> list[Result]:
     """Try again what was set aside for an unknown table or column, where it fits now; after `migrate`."""
     applier, preparer = Applier(node), Preparer(Tables(node), node.config)
-    with transaction(node.database) as connection:
+    with reading(node.database) as connection:
         found = [letter for reason in _SHAPES for letter in find(connection, Selection(reason=reason.value))]
     results: list[Result] = []
     for letter in found:
-        with transaction(node.database) as connection:
+        with reading(node.database) as connection:
             tx = load(connection, letter)
         error = preparer.prepare(tx).error
         if not (isinstance(error, PoisonError) and error.reason in _SHAPES):

@@ -17,7 +17,7 @@ from common.wire.records import BatchHeader, Part
 from consumer.dead_letters.table_store import bytes_id
 from consumer.dedup import NOTHING, Known, TxKey, look_up
 from consumer.incoming import Incoming
-from consumer.statements import insert_missing, transaction
+from consumer.statements import insert_missing, reading, writing
 
 _MOST_UNFINISHED_BYTES = 16 * 1024**3
 _UNBOUNDED = Limits(max_ratio=10**9)
@@ -35,8 +35,7 @@ class Inbox:
         """Store a part of a larger tx. Returns the whole tx, what to set aside instead, or None: more must come."""
         key = (part.header.source_node, part.header.tx_id)
         try:
-            with transaction(self._node.database) as connection:
-                found = self._store(connection, part, key)
+            found = writing(self._node.database, lambda connection: self._store(connection, part, key))
         except PoisonError as error:
             return _refused(part, origin, error)
         reach(CrashPoint.PART_STORED)
@@ -49,7 +48,7 @@ class Inbox:
         apart = sa.exists().where(letter.c.source_node == table.c.source_node, letter.c.tx_id == table.c.tx_id)
         query = sa.select(*columns).where(~apart).group_by(*columns, table.c.parts)
         query = query.having(sa.func.count() == table.c.parts).order_by(*columns)
-        with transaction(self._node.database) as connection:
+        with reading(self._node.database) as connection:
             keys = [(row.source_node, row.tx_id) for row in connection.execute(query)]
             return [stored_tx(connection, key, "rf_tx_part") for key in keys]
 

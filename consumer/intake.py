@@ -167,8 +167,10 @@ class Intake:
         if not guarded:
             return self._applier.apply(txs)
         results: list[Result] = []
-        counts = self._attempts.begin([tx.key for tx in txs])
-        for run in _runs(txs, lambda tx: counts[tx.key] == 1):
+        expected = self._attempts.next_ones([tx.key for tx in txs])
+        # Those that were never begun go together; one that was begun before and never ended goes alone.
+        for run in _runs(txs, lambda tx: expected[tx.key] == 1):
+            counts = self._attempts.begin([tx.key for tx in run])
             careful = [_crashing(tx) if counts[tx.key] > MOST_ATTEMPTS else tx for tx in run]
             results += self._applier.apply(careful, guarded=True)
             self._attempts.ended([tx.key for tx in run])

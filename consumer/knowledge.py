@@ -9,7 +9,7 @@ from common.preflight.known import KnownTx
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.dedup import BROKEN_REASONS, Known, look_up
-from consumer.statements import transaction
+from consumer.statements import reading
 from consumer.watermark import chain, read_mark
 
 
@@ -29,7 +29,7 @@ class NodeDatabase:
 
     def known(self, source_node: str, tx_ids: Sequence[str]) -> dict[str, KnownTx]:
         """Return those of the txs that were applied or set aside. Broken copies say nothing about a tx."""
-        with transaction(self._node.database) as connection:
+        with reading(self._node.database) as connection:
             found = look_up(connection, [(source_node, tx_id) for tx_id in tx_ids])
         answers = {tx_id: _answer(known) for (_, tx_id), known in found.items()}
         return {tx_id: answer for tx_id, answer in answers.items() if answer is not None}
@@ -38,12 +38,12 @@ class NodeDatabase:
         """Return which parts of a tx wait for the rest; all of them where it was applied."""
         table = rf.tx_part
         query = sa.select(table.c.part).where(table.c.source_node == source_node, table.c.tx_id == tx_id)
-        with transaction(self._node.database) as connection:
+        with reading(self._node.database) as connection:
             return set(connection.execute(query).scalars())
 
     def reached(self, source_node: str, incarnation: str, from_lsn: int) -> int:
         """Return how far the node's own txs lead on."""
-        with transaction(self._node.database) as connection:
+        with reading(self._node.database) as connection:
             mark = read_mark(connection, source_node, incarnation)
             mark.last_lsn = max(mark.last_lsn, from_lsn)
             return chain(connection, mark).last_lsn

@@ -10,7 +10,7 @@ from common.ports.part import Service
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, open_dead_letter_mirror, source_factories
 from consumer.dead_letters.copies import BrokerCopies
-from consumer.statements import transaction
+from consumer.statements import reading
 from consumer.watermark import read_mark
 
 
@@ -44,7 +44,7 @@ class ConsumerPart:
 
 def passed(node: Node, origin: str, incarnation: str) -> int:
     """Return the watermark of one incarnation of a source."""
-    with transaction(node.database) as connection:
+    with reading(node.database) as connection:
         return read_mark(connection, origin, incarnation).last_lsn
 
 

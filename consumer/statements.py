@@ -1,23 +1,44 @@
 """Statements that each database spells in its own way, and the way of its errors out of here."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from common.ports.dialect import Database
+from common.retry import in_transaction
+from common.schema import tables as rf
+
+T = TypeVar("T")
 
 
 @contextmanager
-def transaction(database: Database) -> Iterator[sa.Connection]:
-    """One bookkeeping transaction of its own; the driver's errors come out as Rowferry's."""
+def reading(database: Database) -> Iterator[sa.Connection]:
+    """One transaction that only reads; the driver's errors come out as Rowferry's."""
     try:
         with database.engine.begin() as connection:
             yield connection
     except sa.exc.SQLAlchemyError as error:
         raise database.translate(error) from error
+
+
+def writing(database: Database, work: Callable[[sa.Connection], T]) -> T:
+    """Run `work` in one bookkeeping transaction and return its result; again while others hold what it needs.
+
+    Takes SQLite's write lock first: a transaction that reads before it writes would be refused there, not made to
+    wait, when another one has written in between."""
+
+    def locked(connection: sa.Connection) -> T:
+        if connection.dialect.name == "sqlite":
+            connection.execute(_NOTHING)
+        return work(connection)
+
+    return in_transaction(database, locked)
+
+
+_NOTHING = sa.delete(rf.attempt).where(sa.false())
 
 
 def insert_missing(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -6,14 +6,14 @@ import sqlalchemy as sa
 
 from common.runtime.node import Node
 from common.schema import tables as rf
-from consumer.statements import transaction
+from consumer.statements import reading
 from consumer.watermark import Mark, read_all
 
 
 def read_status(node: Node) -> dict[str, Any]:
     """Return unfinished large txs and the sources in whose log something is missing here."""
     now_us = node.clock.now_us()
-    with transaction(node.database) as connection:
+    with reading(node.database) as connection:
         unfinished, oldest_us = _unfinished(connection)
         marks = [mark for mark, _ in read_all(connection).values()]
     return {

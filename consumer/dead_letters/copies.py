@@ -10,7 +10,7 @@ from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from consumer.dead_letters.table_store import Letter, body_of, mark_copied, settled_with_copy, uncopied
 from consumer.inbox import stored_batches
-from consumer.statements import transaction
+from consumer.statements import reading, writing
 
 _PAGE = 100
 PageQuery = Callable[[sa.Connection, int], list[Letter]]
@@ -28,7 +28,7 @@ class BrokerCopies:
         count = 0
         while letters := self._page(uncopied):
             for letter in letters:
-                with transaction(self._node.database) as connection:
+                with reading(self._node.database) as connection:
                     for copy in _copies(connection, letter):
                         self._mirror.publish(copy)
                 reach(CrashPoint.LETTER_COPIED)
@@ -55,12 +55,12 @@ class BrokerCopies:
         self._mirror.close()
 
     def _page(self, query: PageQuery) -> list[Letter]:
-        with transaction(self._node.database) as connection:
+        with reading(self._node.database) as connection:
             return query(connection, _PAGE)
 
     def _note(self, letter: Letter, *, copied: bool) -> None:
-        with transaction(self._node.database) as connection:
-            mark_copied(connection, [(letter.source_node, letter.tx_id)], copied=copied)
+        key = letter.source_node, letter.tx_id
+        writing(self._node.database, lambda connection: mark_copied(connection, [key], copied=copied))
 
 
 def _copies(connection: sa.Connection, letter: Letter) -> Iterator[DeadLetter]:

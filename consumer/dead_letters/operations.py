@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import sqlalchemy as sa
+
 from common.errors import PoisonError, Reason, UsageError
 from common.ports.dead_letters import DeadLetter
 from common.runtime.crash_points import CrashPoint, reach
@@ -25,10 +27,10 @@ from consumer.dead_letters.table_store import (
     settle,
     write_failures,
 )
-from consumer.dedup import look_up
+from consumer.dedup import TxKey, look_up
 from consumer.inbox import Inbox, delete_parts, stored_batches
 from consumer.incoming import Incoming, Outcome, Result
-from consumer.statements import transaction
+from consumer.statements import reading, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class DeadLetters:
 
     def find(self, selection: Selection) -> list[Letter]:
         """Return the selected letters."""
-        with transaction(self._node.database) as connection:
+        with reading(self._node.database) as connection:
             return find(connection, selection)
 
     def replay(self, selection: Selection, how: Replay, advance: Callable[[int], None]) -> list[Result]:
@@ -74,19 +76,22 @@ class DeadLetters:
             raise UsageError("discarding needs a reason: --reason TEXT")
         letters = [letter for letter in self.find(selection) if letter.state.is_open]
         now_us = self._node.clock.now_us()
-        for letter in letters:
-            key = letter.source_node, letter.tx_id
-            with transaction(self._node.database) as connection:
+
+        def give_up(connection: sa.Connection) -> None:
+            for letter in letters:
+                key = letter.source_node, letter.tx_id
                 settle(connection, [key], LetterState.DISCARDED, by=actor, note=reason, now_us=now_us)
                 delete_parts(connection, [key])
                 audit.write(connection, [audit.Line("discarded", *key, actor, {"reason": reason})], now_us)
+
+        writing(self._node.database, give_up)
         self.clear_copies()
         return letters
 
     def batches(self, letter: Letter) -> Iterator[bytes]:
         """Yield the bytes of a letter as they travelled; a tx in parts piece by piece."""
         key = letter.source_node, letter.tx_id
-        with transaction(self._node.database) as connection:
+        with reading(self._node.database) as connection:
             body = body_of(connection, *key)
             if body is not None:
                 yield body
@@ -105,22 +110,30 @@ class DeadLetters:
             self._copies.remove_settled()
 
     def _replay_one(self, applier: Applier, letter: Letter, how: Replay) -> Result:
-        with transaction(self._node.database) as connection:
+        with reading(self._node.database) as connection:
             tx = load(connection, letter, how.actor, trust_source=how.trust_source)
         if how.dry_run:
             return applier.try_out(tx, lambda _: None)
         result = applier.apply([tx])[0]
         key = letter.source_node, letter.tx_id
         if tx.key != key and not result.outcome.set_aside:
-            now_us = self._node.clock.now_us()
-            with transaction(self._node.database) as connection:
-                settle(connection, [key], LetterState.REPLAYED, by=how.actor, note="vouched for", now_us=now_us)
+            self._close(key, how.actor)
         return result
+
+    def _close(self, key: TxKey, actor: str) -> None:
+        """Close a letter whose tx was applied under its source's name, for which `actor` answered."""
+        now_us = self._node.clock.now_us()
+        writing(
+            self._node.database,
+            lambda connection: settle(
+                connection, [key], LetterState.REPLAYED, by=actor, note="vouched for", now_us=now_us
+            ),
+        )
 
     def _restore(self, copy: DeadLetter) -> bool:
         source_node = copy.source_node or "unknown"
         key = source_node, copy.tx_id or bytes_id(copy.body)
-        with transaction(self._node.database) as connection:
+        with reading(self._node.database) as connection:
             if key in look_up(connection, [key]):
                 return False
         tx = self._restored_tx(copy, key)
@@ -129,9 +142,12 @@ class DeadLetters:
         sha256 = Applier(self._node).content_sha256(tx)
         reason = Reason(copy.reason) if copy.reason in set(Reason) else Reason.FORMAT
         failure = Failure(tx, LetterState.DEAD, reason, copy.error, None, sha256)
-        with transaction(self._node.database) as connection:
+
+        def keep(connection: sa.Connection) -> None:
             write_failures(connection, [failure], self._node.clock.now_us())
             mark_copied(connection, [key], copied=True)
+
+        writing(self._node.database, keep)
         return True
 
     def _restored_tx(self, copy: DeadLetter, key: tuple[str, str]) -> Incoming | None:

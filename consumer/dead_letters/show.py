@@ -22,7 +22,7 @@ from consumer.dead_letters.loading import load
 from consumer.dead_letters.table_store import Letter
 from consumer.inbox import stored_payloads
 from consumer.incoming import Counts, Incoming
-from consumer.statements import transaction
+from consumer.statements import reading
 from consumer.tables import Tables
 from consumer.verify import Checked
 
@@ -56,7 +56,7 @@ class _TakenBackError(Exception):
 
 def show(node: Node, letter: Letter) -> dict[str, Any]:
     """Return everything about one letter. Writes nothing."""
-    with transaction(node.database) as connection:
+    with reading(node.database) as connection:
         tx = load(connection, letter, replayed_by="nobody")
     tried = Applier(node).try_out(tx, lambda _: None)
     effects, note = row_effects(node, tx)

@@ -1,0 +1,116 @@
+"""SIGKILL in the middle of applying, two appliers at once, and a tx that kills whoever decodes it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.runtime.crash_points import CrashPoint
+from common.versions import Version
+from tests.support.applying import DATABASES, Origin, World, Write, item, world_on
+from tests.support.applying_child import replay_all, run_child, run_children, take, take_or_die_of
+from tests.support.mirror import FileMirror
+
+KILLED = -signal.SIGKILL
+
+
+@pytest.fixture(params=DATABASES)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with world_on(request, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def url(world: World) -> str:
+    return world.node.config.node.database
+
+
+def batches() -> list[bytes]:
+    """Small txs of two sources on the same rows, and a large one in parts."""
+    a, b = Origin("a"), Origin("b")
+    bodies = []
+    for number in range(1, 21):
+        bodies.append(a.put(number, f"a{number}", 10 * number).body)
+        bodies.append(b.put(number, f"b{number}", 10 * number + 5, Version(0, 10 * number, "a"), "U").body)
+    large = a.tx(*(item(100 + number, "x" * 300, 1000 + number) for number in range(60)))
+    return [*bodies, *large.parts(4096)]
+
+
+def assert_applied_exactly_once(world: World) -> None:
+    assert [row[1] for row in world.rows()] == [f"b{number}" for number in range(1, 21)] + ["x" * 300] * 60
+    assert world.one("SELECT count(*) FROM rf_applied_tx") == 41
+    assert world.query("SELECT count(*), count(DISTINCT tx_id) FROM rf_audit") == [(41, 41)]
+    assert (world.watermark("a"), world.watermark("b")) == (80, 20)
+    assert world.one("SELECT count(*) FROM rf_tx_part") == 0
+    assert world.letters() == []
+    assert world.one("SELECT count(*) FROM rf_conflict") == 0
+
+
+@pytest.mark.parametrize(
+    "point", [CrashPoint.PART_STORED, CrashPoint.ROWS_WRITTEN, CrashPoint.BEFORE_COMMIT, CrashPoint.AFTER_COMMIT]
+)
+def test_killed_while_applying_and_delivered_again(world: World, url: str, point: CrashPoint) -> None:
+    bodies = batches()
+    assert run_child(take, url, bodies, False, point.value) == KILLED
+    assert run_child(take, url, bodies, True, point.value) in (KILLED, 0)
+    assert run_child(take, url, bodies, True) == 0
+    assert_applied_exactly_once(world)
+    assert world.one("SELECT count(*) FROM rf_attempt") == 0
+
+
+def test_killed_after_an_attempt_began(world: World, url: str) -> None:
+    bodies = batches()
+    assert run_child(take, url, bodies, True, CrashPoint.ATTEMPT_BEGUN.value) == KILLED
+    assert run_child(take, url, bodies, True) == 0
+    assert_applied_exactly_once(world)
+    assert world.one("SELECT count(*) FROM rf_attempt") == 0
+
+
+@pytest.mark.parametrize("redelivered", [True, False])
+def test_a_tx_that_kills_the_process_is_set_aside_alone(world: World, url: str, redelivered: bool) -> None:
+    a = Origin("a")
+    txs = [a.put(number, f"a{number}", number) for number in range(1, 10)]
+    poison = txs[4].tx_id
+    body = b"".join(tx.body for tx in txs)
+    codes = []
+    for attempt in range(6):
+        codes.append(run_child(take_or_die_of, url, [body], poison, redelivered and attempt > 0))
+        if codes[-1] == 0:
+            break
+    assert codes == [KILLED] * (len(codes) - 1) + [0]
+    assert 4 <= len(codes) <= 6
+    assert world.letters() == [(poison, "crash", "dead")]
+    assert [row[0] for row in world.rows()] == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert world.watermark("a") == 9
+    assert world.one("SELECT count(*) FROM rf_attempt") == 0
+
+
+def test_two_processes_apply_the_same_at_the_same_time(world: World, url: str) -> None:
+    bodies = batches()
+    codes = run_children(take, [(url, bodies), (url, [*bodies[20:40], *bodies[:20], *bodies[40:]]), (url, bodies)])
+    assert codes == [0, 0, 0]
+    assert_applied_exactly_once(world)
+
+
+def test_killed_between_the_brokers_copy_and_the_table(world: World, url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    dead = Origin("a").tx(item(1, "x", 10), Write("I", "code", {"id": 9, "code": "taken"}, 11))
+    world.execute("INSERT INTO code VALUES (5, 'taken')")
+    assert run_child(take, url, [dead.body], False, CrashPoint.LETTER_COPIED.value, str(folder)) == KILLED
+    assert run_child(take, url, [dead.body], True, None, str(folder)) == 0
+    assert {letter.tx_id for letter in FileMirror(str(folder)).read_all()} == {dead.tx_id}
+
+    world.execute("DELETE FROM code WHERE id = 5")
+    assert run_child(replay_all, url, CrashPoint.BEFORE_COMMIT.value, str(folder)) == KILLED
+    assert world.letters() == [(dead.tx_id, "constraint", "dead")]
+    assert run_child(replay_all, url, CrashPoint.REPLAYED.value, str(folder)) == KILLED
+    assert world.letters() == [(dead.tx_id, "constraint", "replayed")]
+    assert FileMirror(str(folder)).read_all() != []
+    assert run_child(replay_all, url, None, str(folder)) == 0
+    assert FileMirror(str(folder)).read_all() == []
+    assert world.one("SELECT count(*) FROM rf_audit WHERE action = 'replayed'") == 1
+    assert [row[1] for row in world.rows()] == ["x"]

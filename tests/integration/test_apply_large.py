@@ -1,0 +1,112 @@
+"""Txs far larger than a message: whole or not at all, and in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.versions import Version
+from tests.support.applying import DATABASES, Origin, World, Write, item, world_on
+from tests.support.applying_child import run_child, take_huge
+
+MOST_MEBIBYTES = 160
+"""What a process may grow by. The 300,000 rows weigh about 100 MiB as lines, the value twice 20 MiB."""
+
+
+@pytest.fixture(params=DATABASES)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with world_on(request, tmp_path) as made:
+        yield made
+
+
+@pytest.mark.heavy
+def test_three_hundred_thousand_rows_in_bounded_memory(world: World, tmp_path: Path) -> None:
+    report = tmp_path / "grown"
+    assert run_child(take_huge, world.node.config.node.database, 300_000, 40, str(report)) == 0
+    assert world.one("SELECT count(*) FROM item") == 300_000
+    assert world.one("SELECT count(*) FROM rf_applied_tx") == 1
+    assert world.one("SELECT count(*) FROM rf_tx_part") == 0
+    assert int(report.read_text()) < MOST_MEBIBYTES
+
+
+def test_a_value_of_twenty_megabytes_travels_in_chunks(world: World) -> None:
+    text = "".join(chr(97 + number % 26) for number in range(1000)) * 20_000
+    parts = Origin("a").put(1, text, 10).parts()
+    assert len(parts) > 5
+    world.receive(*parts)
+    assert world.one("SELECT name FROM item WHERE id = 1") == text
+
+
+def test_parts_in_any_order_twice_and_by_several_deliveries(world: World) -> None:
+    tx = Origin("a").tx(*(item(number, "x" * 400, number) for number in range(1, 60)))
+    parts = tx.parts(4096)
+    for part in (*reversed(parts[1:]), *parts[1:]):
+        world.receive(part)
+    assert world.rows() == []
+    assert world.watermark("a") == 0
+    world.receive(parts[0])
+    assert len(world.rows()) == 59
+    assert world.one("SELECT count(*) FROM rf_tx_part") == 0
+    world.receive(*parts)
+    assert world.one("SELECT count(*) FROM rf_tx_part") == 0
+    assert world.one("SELECT count(*) FROM rf_audit") == 1
+
+
+def test_parts_of_two_contents_are_not_mixed(world: World) -> None:
+    one = Origin("a").tx(*(item(number, "x" * 400, number) for number in range(1, 30)))
+    other = Origin("a").tx(*(item(number, "y" * 400, number) for number in range(1, 30)))
+    world.receive(*one.parts(4096)[:2], other.parts(4096)[2])
+    assert [reason for _, reason, _ in world.letters()] == ["content"]
+    world.receive(*one.parts(4096)[2:])
+    assert len(world.rows()) == 29
+
+
+def test_a_part_that_does_not_fit_the_whole_is_noticed_before_the_commit(world: World) -> None:
+    """Each part's own checksum is right; only `tx_sha256` tells that one is not of this tx."""
+    tx = Origin("a").tx(*(item(number, "x" * 400, number) for number in range(1, 30)))
+    lie = Origin("a").tx(*(item(number, "y" * 400, number) for number in range(1, 30)))
+    parts, lies = tx.parts(4096), lie.parts(4096)
+    header = parts[1].split(b"\n")[0]
+    sha = header[header.index(b'"tx_sha256":"') + 13 :][:64]
+    forged_header = lies[1].split(b"\n")[0]
+    old = forged_header[forged_header.index(b'"tx_sha256":"') + 13 :][:64]
+    world.receive(parts[0], resealed(lies[1].replace(old, sha)), *parts[2:])
+    assert [reason for _, reason, _ in world.letters()] == ["checksum"]
+    assert world.rows() == []
+
+
+def test_foreign_keys_across_slices(world: World) -> None:
+    a = Origin("a")
+    children = [Write("I", "child", {"id": number, "parent_id": 7}, number) for number in range(1, 6_000)]
+    parent = Write("I", "parent", {"id": 7, "name": "p"}, 9_000)
+    world.receive(*a.tx(*children, parent).parts(100_000))
+    assert world.one("SELECT count(*) FROM child") == 5_999
+    orphan = a.tx(*children[:50], Write("I", "child", {"id": 9_999, "parent_id": 8}, 9_001))
+    world.receive(*orphan.parts(4096))
+    assert [(reason, state) for _, reason, state in world.letters()] == [("foreign-key", "early")]
+    world.receive(Origin("b").tx(Write("I", "parent", {"id": 8, "name": "q"}, 9_500)).body)
+    assert world.one("SELECT count(*) FROM child") == 6_000
+    assert world.one("SELECT count(*) FROM rf_tx_part") == 0
+
+
+def test_a_row_written_twice_in_a_large_tx_ends_as_its_last_write(world: World) -> None:
+    a = Origin("a")
+    first = [item(number, "x" * 50, number) for number in range(1, 6_000)]
+    again = [item(number, "y", 10_000 + number, Version(0, number, "a"), "U") for number in range(1, 6_000, 100)]
+    gone = [item(number, "x" * 50, 20_000 + number, Version(0, number, "a"), "D") for number in range(2, 6_000, 100)]
+    world.receive(*a.tx(*first, *again, *gone).parts(100_000))
+    assert world.one("SELECT count(*) FROM item WHERE name = 'y'") == 60
+    assert world.one("SELECT count(*) FROM item") == 5_999 - 60
+
+
+def resealed(part: bytes) -> bytes:
+    """Return a part with a right checksum over changed bytes."""
+    import hashlib
+    import json
+
+    *lines, end, _ = part.split(b"\n")
+    body = b"\n".join(lines) + b"\n"
+    fields = json.loads(end) | {"sha256": hashlib.sha256(body).hexdigest()}
+    return body + json.dumps(fields, separators=(",", ":")).encode() + b"\n"
