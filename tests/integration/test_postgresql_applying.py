@@ -16,6 +16,7 @@ from common.ports.dialect import RowWrite
 from common.versions import NEVER, Version
 from common.wire.records import TableMeta
 from tests.support.postgresql_node import PostgresNode, apply_part, apply_until_done, replayed
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.containers
 
@@ -246,6 +247,27 @@ def test_a_local_write_that_is_not_sealed_is_noticed(node: PostgresNode) -> None
             assert not session.unsealed(shape, keys[:2])
 
 
+def test_sealer_and_appliers_take_turns(node: PostgresNode) -> None:
+    shape = node.tables["parent"]
+    node.run("INSERT INTO parent VALUES (1, 'x')")
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        " AND query LIKE '%rf_seal%' AND pid <> pg_backend_pid()"
+    )
+
+    def applier() -> None:
+        with node.database.apply_session() as session:
+            session.lock(shape, shape.meta, [b'{"id":2}'])
+
+    with ThreadPoolExecutor(2) as pool:
+        with node.database.apply_session() as session:
+            session.lock(shape, shape.meta, [b'{"id":1}'])
+            others = [pool.submit(node.seal), pool.submit(applier)]
+            wait_for(lambda: node.rows(waiting) == [(2,)], 30, "the sealer and the second applier to wait")
+        for other in others:
+            other.result()
+
+
 def test_nothing_is_captured_and_application_triggers_stay_quiet(node: PostgresNode) -> None:
     node.run(
         "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS"
@@ -336,12 +358,23 @@ def test_a_local_writer_against_appliers_on_the_same_rows(pg_database_factory: A
             wins = (to_b.result()[0] + again.result(), to_a.result()[0])
         assert min(wins) > TURNS // 10, f"incoming changes hardly ever won: {wins}"
         assert replayed_rows(a) == replayed_rows(b)
+        assert_each_change_found_what_its_base_names(a, b)
 
 
 def replayed_rows(node: PostgresNode) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
     node.seal_all()
     versions = node.rows("SELECT key, main_epoch, hlc, node_id, deleted FROM rf_row_version ORDER BY key")
     return node.images("hot"), versions
+
+
+def assert_each_change_found_what_its_base_names(*nodes: PostgresNode) -> None:
+    """A change's `before` must be the image that its base left, on whichever node that was: else a version was given
+    out over a write that nobody had seen."""
+    changes = [change for node in nodes for change in node.changes()]
+    images = {(bytes(change.pk), change.version): json.loads(bytes(change.after)) for change in changes}
+    for change in changes:
+        if change.base not in (None, NEVER):
+            assert json.loads(bytes(change.before)) == images[bytes(change.pk), change.base], change.version
 
 
 def test_two_appliers_of_one_batch_at_once(pg_database_factory: Any) -> None:
