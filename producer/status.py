@@ -16,11 +16,14 @@ from producer.log import NodeLogs
 def producer_status(node: Node) -> dict[str, Any]:
     """Return the producer's share of `status --json`."""
     logs = NodeLogs(node.database, node.facts)
-    head = logs.of(node.facts.incarnation).head()
+    log = logs.of(node.facts.incarnation)
+    head, unsealed = log.head(), log.unsealed()
     return {
         "incarnation": node.facts.incarnation,
         "head_lsn": head.lsn,
         "head_tx_id": head.tx_id,
+        "unsealed_changes": unsealed.changes,
+        "oldest_unsealed_seconds": _age_seconds(node, unsealed.oldest_us),
         "sinks": [_sink(node, logs, name) for name in sink_names(node)],
         "clients": in_transaction(node.database, _clients),
     }

@@ -1,7 +1,7 @@
 """What `status` knows: where the node stands with each sink and source, what waits, and what needs a person."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -82,7 +82,9 @@ class Standing:
     @property
     def waiting(self) -> list[str]:
         """What is on its way and needs nobody."""
-        found = [f"{one['lag_changes']} changes not yet sent to the {one['sink']}" for one in self.lagging_sinks]
+        unsealed = self.shares.get("unsealed_changes", 0)
+        found = [f"{unsealed} captured changes wait for rowferry run"] if unsealed else []
+        found += [f"{one['lag_changes']} changes not yet sent to the {one['sink']}" for one in self.lagging_sinks]
         torn = {gap["peer"] for gap in self.shares.get("gaps", ())}
         found += [_not_applied(one) for one in self.sources if one.behind and one.peer not in torn]
         found += [f"{depth} messages in {name}" for name, depth in self.queues.depths.items() if depth]
@@ -176,12 +178,10 @@ def _queues(config: Config) -> Queues:
     if config.broker is None or not config.broker.is_rabbitmq:
         return Queues()
     # Not at the top: pika takes a part of a second to import, and most nodes ask often.
-    from common.transports.rabbitmq import RabbitSettings, queue_depths
+    from common.transports.rabbitmq import queue_depths, settings_from
 
-    settings = RabbitSettings(
-        config.broker.url, config.node.id, config.broker.channel, connect_timeout_seconds=BROKER_PATIENCE_SECONDS
-    )
+    settings = settings_from(config.node.id, config.broker)
     try:
-        return Queues(queue_depths(settings))
+        return Queues(queue_depths(replace(settings, connect_timeout_seconds=BROKER_PATIENCE_SECONDS)))
     except (OutageError, ConfigError) as error:
         return Queues(error=str(error))

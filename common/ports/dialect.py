@@ -93,6 +93,16 @@ class LogHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsealed:
+    """What is captured and committed, and waits for the sealer."""
+
+    changes: int
+    """Entries of the log; on SQLite a changed row may have several."""
+    oldest_us: int | None
+    """When the oldest was captured, microseconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFacts:
     """Who this database is, as its own `rf_node` row says."""
 
@@ -228,6 +238,10 @@ class SealedLog(Protocol):
 
     def head(self) -> LogHead:
         """Return the last sealed LSN of this incarnation (0 when there is none) and its tx_id."""
+        ...
+
+    def unsealed(self) -> Unsealed:
+        """Return what waits to be sealed. Reads all of it once: for people and gauges, not for loops."""
         ...
 
     def read(self, after_lsn: int, limit_bytes: int) -> Iterator[SealedTx]:

@@ -14,9 +14,19 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+from common.clock import SystemClock
 from common.errors import PoisonError, Reason
 from common.ids import is_tx_id
-from common.ports.dialect import ApplySession, BrokenReference, Database, NodeFacts, RowState, RowWrite, TableShape
+from common.ports.dialect import (
+    ApplySession,
+    BrokenReference,
+    Database,
+    NodeFacts,
+    RowState,
+    RowWrite,
+    TableShape,
+    Unsealed,
+)
 from common.versions import NEVER, Version
 from common.wire.decode import TxReader, read_body
 from common.wire.encode import encode_tx
@@ -304,6 +314,19 @@ class LogContract:
         assert [tx.header.to_lsn for tx in log.read(3, 2**30)] == [4, 5]
         assert [tx.header.to_lsn for tx in log.read(0, 1)] == [1]
         assert list(log.read(5, 2**30)) == []
+
+    def test_what_waits_for_the_sealer_is_told(self, case: DialectCase) -> None:
+        database = captured(case)
+        log = database.log(NODE)
+        assert log.unsealed() == Unsealed(0, None)
+        before_us = SystemClock().now_us() - 5_000_000
+        case.execute(database, "INSERT INTO company VALUES (1, 'a', NULL), (2, 'b', NULL)")
+        waiting = log.unsealed()
+        assert waiting.changes == 2
+        assert waiting.oldest_us is not None
+        assert before_us < waiting.oldest_us < before_us + 60_000_000
+        seal(database)
+        assert log.unsealed() == Unsealed(0, None)
 
     def test_the_bytes_are_the_same_each_time(self, case: DialectCase) -> None:
         database = captured(case)

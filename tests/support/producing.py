@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from common.errors import ContentionError, OutageError
 from common.ids import TxIds
-from common.ports.dialect import Database, LogHead, NodeFacts
+from common.ports.dialect import Database, LogHead, NodeFacts, Unsealed
 from common.ports.sink import Envelope, TransportFeatures
 from common.schema import tables as rf
 from common.versions import NEVER, Version
@@ -72,6 +72,9 @@ class MemoryLog:
 
     def head(self) -> LogHead:
         return LogHead(self.txs[-1].header.to_lsn, self.txs[-1].header.tx_id) if self.txs else LogHead(0, None)
+
+    def unsealed(self) -> Unsealed:
+        return Unsealed(0, None)
 
     def read(self, after_lsn: int, limit_bytes: int) -> Iterator[SealedTx]:
         for tx in self.txs:

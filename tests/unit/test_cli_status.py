@@ -15,6 +15,8 @@ SINK = {"sink": "broker", "cursor_lsn": 7, "lag_changes": 0, "oldest_unpublished
 SHARES = {
     "head_lsn": 7,
     "head_tx_id": None,
+    "unsealed_changes": 0,
+    "oldest_unsealed_seconds": 0.0,
     "sinks": [SINK],
     "clients": [],
     "unfinished_txs": 0,
@@ -51,6 +53,7 @@ def test_nothing_waits() -> None:
     ("one", "reason"),
     [
         (standing({"sinks": [SINK | {"lag_changes": 4}]}), "4 changes not yet sent to the broker"),
+        (standing({"unsealed_changes": 3}), "3 captured changes wait for rowferry run"),
         (standing(sources=(source(2),)), "2 changes of shop not yet applied"),
         (standing(queues=Queues({"rowferry.node.main": 5})), "5 messages in rowferry.node.main"),
         (standing(dead_letters={"early": 1}), "1 transactions wait for rows that have not come yet"),

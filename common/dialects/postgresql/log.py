@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.sealing_sql import PLAN_SETTINGS
-from common.ports.dialect import LogHead, NodeFacts
+from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
+from common.ports.dialect import LogHead, NodeFacts, Unsealed
 from common.wire.records import SealedTx, TableMeta, TxHeader
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -22,6 +23,16 @@ _LINES_AT_A_TIME = 1000
 
 _LAST = "SELECT to_lsn, tx_id FROM rf_tx WHERE incarnation = %(incarnation)s ORDER BY to_lsn DESC LIMIT 1"
 _REMEMBERED = "SELECT last_lsn, last_tx_id FROM rf_seal WHERE incarnation = %(incarnation)s"
+
+_SNAPSHOTS = "SELECT snapshot, pg_current_snapshot()::text FROM rf_seal"
+_UNSEALED = """
+SELECT (coalesce(sum(changes), 0))::bigint, min(captured_us) FROM (
+    SELECT changes, captured_us FROM rf_seal_pending
+    UNION ALL
+    SELECT count(*), (extract(epoch FROM min(l.captured_at)) * 1000000)::bigint
+    FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
+    CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high OFFSET 0) l) w
+"""
 
 _TXS = """
 SELECT t.to_lsn, t.from_lsn, t.prev_lsn, t.tx_id, t.exported_at, t.tables, t.bytes, e.era
@@ -131,6 +142,16 @@ class PostgresLog:
             # rf_seal knows it also after the txs were purged; a former incarnation's stand in rf_tx alone.
             row = raw.execute(_REMEMBERED, given).fetchone() or raw.execute(_LAST, given).fetchone() or (0, None)
         return LogHead(row[0], row[1])
+
+    def unsealed(self) -> Unsealed:
+        """Return what waits to be sealed, by the difference of snapshots that the sealer goes by."""
+        with translated(), self._engine.connect() as connection:
+            raw = driver(connection)
+            raw.execute(PLAN_SETTINGS)
+            before, now = raw.execute(_SNAPSHOTS).fetchone() or ("1:1:", "1:1:")
+            lows, highs = bounds(ended_between(Snapshot.parse(before), Snapshot.parse(now)))
+            row = raw.execute(_UNSEALED, {"lows": lows, "highs": highs}).fetchone()
+        return Unsealed(*row) if row else Unsealed(0, None)
 
     def read(self, after_lsn: int, limit_bytes: int) -> Iterator[SealedTx]:
         """Yield whole txs with `to_lsn > after_lsn` in LSN order, about `limit_bytes` of them, at least one if any."""

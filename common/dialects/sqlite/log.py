@@ -8,8 +8,11 @@ import msgspec
 import sqlalchemy as sa
 
 from common.dialects.sqlite.connection import borrowed, transaction
+from common.dialects.sqlite.names import log_table
+from common.dialects.sqlite.shapes import touch_logs
+from common.dialects.sqlite.touches import at_us
 from common.errors import OutageError
-from common.ports.dialect import LogHead, NodeFacts
+from common.ports.dialect import LogHead, NodeFacts, Unsealed
 from common.wire.records import SealedTx, TableMeta, TxHeader
 
 _LARGE = 1024 * 1024
@@ -75,6 +78,16 @@ class SqliteLog:
             query = "SELECT last_lsn, last_tx_id FROM rf_seal WHERE incarnation = ?"
             found = connection.execute(query, (self._node.incarnation,)).fetchone()
         return LogHead(*found) if found else LogHead(0, None)
+
+    def unsealed(self) -> Unsealed:
+        """Return what waits to be sealed: touches, of which a changed row may have several."""
+        with borrowed(self._engine) as connection, transaction(connection, "BEGIN"):
+            found = [
+                connection.execute(f"SELECT count(*), min(at) FROM {log_table(log.shape_id)}").fetchone()
+                for log in touch_logs(connection)
+            ]
+        oldest = min((at for _, at in found if at is not None), default=None)
+        return Unsealed(sum(count for count, _ in found), None if oldest is None else at_us(oldest))
 
     def read(self, after_lsn: int, limit_bytes: int) -> Iterator[SealedTx]:
         """Yield whole txs with `to_lsn > after_lsn` in LSN order, about `limit_bytes` of them, at least one if any."""
