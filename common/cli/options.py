@@ -49,7 +49,7 @@ def command_line(ctx: click.Context) -> CommandLine:
 
 
 def with_shared_options(command: click.Command) -> click.Command:
-    """Return a copy of `command` that takes `--json`, `--verbose` and `--log-level` too, with all below it."""
+    """Return a copy of `command` that takes `--json` and the options of the log too, with all below it."""
     own = copy.copy(command)
     if isinstance(own, click.Group):
         own.commands = {name: with_shared_options(below) for name, below in own.commands.items()}
@@ -82,6 +82,13 @@ def _shared() -> list[click.Option]:
             callback=_on_level,
             help="Log from this level on. Default: warning; info for `run`.",
         ),
+        click.Option(
+            ["--log-format"],
+            type=click.Choice([style.value for style in LogFormat]),
+            expose_value=False,
+            callback=_on_format,
+            help="How log lines look. Default: text; json for `run` when stderr is no terminal.",
+        ),
     ]
 
 
@@ -98,6 +105,13 @@ def _on_verbose(ctx: click.Context, _param: click.Parameter, value: bool) -> Non
 def _on_level(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
     if value and not ctx.resilient_parsing:
         _set_level(ctx, str(value))
+
+
+def _on_format(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value and not ctx.resilient_parsing:
+        host = command_line(ctx)
+        host.log_format = LogFormat(value)
+        host.start_logging()
 
 
 def _set_level(ctx: click.Context, level: str) -> None:

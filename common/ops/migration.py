@@ -90,7 +90,7 @@ def unmigrate(database: Database, config: Config, *, force: bool) -> list[str]:
         raise UsageError(
             f"unsent changes: {left.unsent_changes}, open dead letters: {left.dead_letters}, waiting conflicts: "
             f"{left.waiting_conflicts}; they would be lost. Send and settle them (rowferry run --once, rowferry dlq "
-            "list, rowferry conflicts list), or add --force"
+            "list), or add --force"
         )
     removed = database.capture().uninstall()
     return removed + [f"DROP TABLE {name}" for name in schema.remove(database.engine)]

@@ -71,9 +71,11 @@ class Standing:
     def attention(self) -> list[str]:
         """What a person has to look at."""
         found = [
-            _counted(self.dead_letters.get("dead", 0), "dead letter", "rowferry dlq list"),
-            _counted(self.dead_letters.get("forked", 0), "batch of a rewound node", "rowferry dlq list"),
-            _counted(self.conflicts.get("waiting", 0), "conflict waits for a choice", "rowferry conflicts list"),
+            _counted(self.dead_letters.get("dead", 0), "dead letter", "dead letters"),
+            _counted(self.dead_letters.get("forked", 0), "batch of a rewound node", "batches of rewound nodes"),
+            _counted(
+                self.conflicts.get("waiting", 0), "conflict waits for a choice", "conflicts wait for a choice", ""
+            ),
             f"broker unreachable: {self.queues.error}" if self.queues.error else "",
             f"capture is out of date on {', '.join(self.drifted)}: run rowferry migrate" if self.drifted else "",
         ]
@@ -132,10 +134,8 @@ def _not_applied(source: SourceStanding) -> str:
     return f"{source.behind} changes of {source.peer} not yet applied"
 
 
-def _counted(count: int, what: str, remedy: str) -> str:
-    if not count:
-        return ""
-    return f"{count} × {what} ({remedy})"
+def _counted(count: int, one: str, many: str, remedy: str = " (rowferry dlq list)") -> str:
+    return f"{count} {one if count == 1 else many}{remedy}" if count else ""
 
 
 def _sources(connection: sa.Connection) -> tuple[SourceStanding, ...]:

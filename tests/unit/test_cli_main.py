@@ -157,6 +157,13 @@ def test_verbosity_stands_before_or_after_the_name(options: tuple[str, ...], see
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("line", [("--log-format", "json", "-v", "try"), ("try", "-v", "--log-format", "json")])
+def test_the_logs_format_stands_before_or_after_the_name(line: tuple[str, ...]) -> None:
+    result = call(lambda: logging.getLogger("common.somewhere").info("step.done", extra={"rows": 7}), *line)
+    (logged,) = result.stderr.splitlines()
+    assert (json.loads(logged)["event"], json.loads(logged)["rows"]) == ("step.done", 7)
+
+
 def test_the_log_ends_with_the_program() -> None:
     before = list(logging.getLogger().handlers)
     call(emit, "--debug", "try")

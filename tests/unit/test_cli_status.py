@@ -70,9 +70,9 @@ GAP = {"peer": "shop", "incarnation": "i1", "after_lsn": 10, "highest_lsn": 12}
 @pytest.mark.parametrize(
     ("one", "words"),
     [
-        (standing(dead_letters={"dead": 2}), ("2 ", "dead letter", "rowferry dlq list")),
-        (standing(dead_letters={"forked": 1}), ("1 ", "rewound", "rowferry dlq list")),
-        (standing(conflicts={"waiting": 1}), ("1 ", "conflict", "rowferry conflicts list")),
+        (standing(dead_letters={"dead": 2}), ("2 dead letters", "rowferry dlq list")),
+        (standing(dead_letters={"forked": 1}), ("1 batch of a rewound node", "rowferry dlq list")),
+        (standing(conflicts={"waiting": 1}), ("1 conflict waits for a choice",)),
         (standing(queues=Queues(error="refused")), ("broker unreachable: refused",)),
         (standing(drifted=("sale", "store")), ("sale, store", "rowferry migrate")),
         (standing({"gaps": [GAP]}, sources=(source(2),)), ("shop", "--since 10", "import-change-log")),
