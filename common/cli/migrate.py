@@ -1,6 +1,8 @@
 """`rowferry migrate` and `rowferry unmigrate`."""
 
 import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -8,13 +10,23 @@ import click
 from common.clock import SystemClock
 from common.console import Console
 from common.errors import OutageError, UsageError
-from common.ops import migration
+from common.ops import directories, migration
 from common.ops.opened import opened_database
 from common.ports.part import AfterMigrate
 from common.runtime.host import Host, current_host
 from common.runtime.node import Node
 from common.runtime.parts import load_parts
-from common.runtime.transports import rabbit_settings
+from common.runtime.transports import make_queue
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What `migrate` does beside the database."""
+
+    folder: Path | None
+    """The shared folder where it was missing."""
+    retried: int
+    """Txs that were applied now."""
 
 
 @click.command()
@@ -27,8 +39,10 @@ def migrate(dry_run: bool) -> None:
     with opened_database(host.config) as database:
         work = migration.plan if dry_run else migration.migrate
         report = work(database, host.config, SystemClock())
-    retried = 0 if dry_run else _follow_up(host)
-    host.emit(_document(host, report, retried), lambda console: _tell(console, host, report, retried))
+    beside = _Beside(directories.missing_root(host.config), 0)
+    if not dry_run:
+        beside = replace(beside, retried=_follow_up(host, beside.folder))
+    host.emit(_document(host, report, beside), lambda console: _tell(console, host, report, beside))
     warn_about_own_keys(host.console, report)
 
 
@@ -55,10 +69,13 @@ def warn_about_own_keys(console: Console, report: migration.MigrationReport) -> 
         )
 
 
-def _follow_up(host: Host) -> int:
-    """Make the node's queue, so that nothing sent from now on is missed; let the parts try again what waited.
+def _follow_up(host: Host, folder: Path | None) -> int:
+    """Make the shared folder where it is missing, and the node's queue, so that nothing sent from now on is missed; let
+    the parts try again what waited.
 
     Returns how many txs were applied. Raises OutageError when the broker is away: the database is ready by then."""
+    if folder is not None:
+        directories.make_root(folder)
     parts = [part for part in load_parts() if isinstance(part, AfterMigrate)]
     with host.node() as node:
         _make_queue(node)
@@ -66,14 +83,8 @@ def _follow_up(host: Host) -> int:
 
 
 def _make_queue(node: Node) -> None:
-    broker = node.config.broker
-    if broker is None or not broker.is_rabbitmq:
-        return
-    # Not at the top: a node without a broker need not wait for pika's import.
-    from common.transports.rabbitmq.declare import declare_for_consumer
-
     try:
-        declare_for_consumer(rabbit_settings(node, broker))
+        make_queue(node)
     except OutageError as error:
         raise OutageError(
             f"the database is ready, but the node's queue could not be made: {error}. Run rowferry migrate again "
@@ -87,7 +98,7 @@ def _ask(node_id: str) -> None:
     click.confirm(f"Remove Rowferry from the database of {node_id}?", abort=True, err=True)
 
 
-def _document(host: Host, report: migration.MigrationReport, retried: int) -> dict[str, Any]:
+def _document(host: Host, report: migration.MigrationReport, beside: _Beside) -> dict[str, Any]:
     return {
         "node": host.config.node.id,
         "role": host.config.node.role,
@@ -100,29 +111,34 @@ def _document(host: Host, report: migration.MigrationReport, retried: int) -> di
         "left_out": dict(report.choice.left_out),
         "own_keys": list(report.choice.own_keys),
         "sql": list(report.sql),
-        "retried": retried,
+        "retried": beside.retried,
+        "directory": str(beside.folder) if beside.folder else None,
     }
 
 
-def _tell(console: Console, host: Host, report: migration.MigrationReport, retried: int) -> None:
+def _tell(console: Console, host: Host, report: migration.MigrationReport, beside: _Beside) -> None:
     names = ", ".join(shape.name for shape in report.choice.captured)
     if report.dry_run:
-        _tell_plan(console, report)
+        _tell_plan(console, report, beside.folder)
     elif report.changed:
         console.say(f"Node {host.config.node.id} ({host.config.node.role}) is ready on {report.dialect}.")
         console.say(f"Capturing {len(report.choice.captured)} tables: {names}" if names else _NO_TABLES)
     else:
         console.say(f"Nothing to do: all stands already ({names or 'no tables'}).")
+    if beside.folder is not None and not report.dry_run:
+        console.say(f"Made the folder {beside.folder}, through which the nodes exchange batches.")
     for name, why in report.choice.left_out:
         console.say(f"Left out: {name} ({why})")
-    if retried:
-        console.say(f"Applied {retried} dead letters that had waited for these tables.")
+    if beside.retried:
+        console.say(f"Applied {beside.retried} dead letters that had waited for these tables.")
 
 
 _NO_TABLES = "No tables to capture yet: create them, then run rowferry migrate again."
 
 
-def _tell_plan(console: Console, report: migration.MigrationReport) -> None:
+def _tell_plan(console: Console, report: migration.MigrationReport, folder: Path | None) -> None:
+    if folder is not None:
+        console.say(f"-- Would make the folder {folder}.")
     if not report.changed:
         console.say("-- Nothing to do: all stands already.")
     for statement in report.sql:

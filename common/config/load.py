@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from common.config.model import Config
+from common.config.model import TLS_FILES, BrokerSection, Config
 from common.errors import ConfigError
 
 DEFAULT_FILE = "rowferry.toml"
@@ -38,7 +38,19 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
         config = Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(path, error)) from error
-    return _anchored(config, folder)
+    anchored = _anchored(config, folder)
+    if anchored.broker is not None:
+        _check_tls_files(anchored.broker, path)
+    return anchored
+
+
+def read_secret_file(file: Path, where: str) -> str:
+    """Return what a secret file holds. Raises ConfigError, naming `where`, when others may read it or it is missing."""
+    try:
+        _refuse_readable_by_others(file, where)
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(file, where, error) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -61,7 +73,7 @@ def _overlay(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
         if section not in Config.model_fields or not key:
             raise ConfigError(f"variable {name}: there is no section [{section}]; it must be ROWFERRY_SECTION_KEY")
         inner = tree.setdefault(section, {})
-        inner[key] = value.split(",") if key in ("include", "exclude", "listen") else value
+        inner[key] = value.split(",") if key in ("include", "exclude", "listen", "peers") else value
 
 
 def _from_secret_file(tree: dict[str, Any], section: str, key: str, folder: Path, source: Path) -> None:
@@ -69,14 +81,33 @@ def _from_secret_file(tree: dict[str, Any], section: str, key: str, folder: Path
     if not isinstance(inner, dict) or f"{key}_file" not in inner:
         return
     file = folder / str(inner.pop(f"{key}_file"))
-    where = f"{source}: {section}.{key}_file"
-    try:
-        mode = file.stat().st_mode
-        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigError(f"{where}: {file} can be read by others; chmod 600 it")
-        inner[key] = file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"{where}: {file} can't be read: {error.strerror}") from error
+    inner[key] = read_secret_file(file, f"{source}: {section}.{key}_file")
+
+
+def _check_tls_files(broker: BrokerSection, source: Path) -> None:
+    """Refuse files that are missing, and a key that others can read: without a key file the certificate's holds it."""
+    secret = "tls_key_file" if broker.tls_key_file else "tls_cert_file"
+    for name in TLS_FILES:
+        file: Path | None = getattr(broker, name)
+        if file is None:
+            continue
+        where = f"{source}: broker.{name}"
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise _unreadable(file, where, error) from error
+        if name == secret:
+            _refuse_readable_by_others(file, where)
+
+
+def _refuse_readable_by_others(file: Path, where: str) -> None:
+    if os.name == "posix" and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigError(f"{where}: {file} can be read by others; chmod 600 it")
+
+
+def _unreadable(file: Path, where: str, error: OSError | UnicodeDecodeError) -> ConfigError:
+    why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+    return ConfigError(f"{where}: {file} can't be read: {why}")
 
 
 def _explain(path: Path, error: ValidationError) -> str:
@@ -90,7 +121,9 @@ def _explain(path: Path, error: ValidationError) -> str:
 
 
 def _masked(key: str, value: object) -> str:
-    return "…" if key.endswith(("url", "database", "password", "key")) else repr(value)
+    """A whole section may hold a secret as well."""
+    secret = isinstance(value, dict) or key.endswith(("url", "database", "password", "key"))
+    return "…" if secret else repr(value)
 
 
 def _anchored(config: Config, folder: Path) -> Config:
@@ -98,6 +131,10 @@ def _anchored(config: Config, folder: Path) -> Config:
     changes: dict[str, Any] = {"node": node}
     if config.directory is not None:
         changes["directory"] = config.directory.model_copy(update={"path": folder / config.directory.path})
+    if config.broker is not None:
+        named = {name: getattr(config.broker, name) for name in TLS_FILES}
+        files = {name: folder / file for name, file in named.items() if file is not None}
+        changes["broker"] = config.broker.model_copy(update=files)
     return config.model_copy(update=changes)
 
 

@@ -5,12 +5,23 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 NodeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Channel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 PositiveSeconds = Annotated[float, Field(gt=0, le=31_536_000)]
 _MIB = 1024 * 1024
+TLS_FILES = ("tls_ca_file", "tls_cert_file", "tls_key_file")
+"""The settings of `[broker]` that name files."""
 
 
 class Section(BaseModel):
@@ -77,12 +88,27 @@ class BrokerSection(Section):
     compression: Literal["none", "gzip", "zstd"] = "none"
     blocked_timeout_seconds: PositiveSeconds = 30
     heartbeat_seconds: Annotated[int, Field(ge=2, le=600)] = 30
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    peers: tuple[NodeId, ...] = ()
 
     @field_validator("url")
     @classmethod
     def _has_scheme(cls, value: str) -> str:
         if not urlsplit(value).scheme:
             raise ValueError('must be a URL, like "amqp://user:password@host:5672/vhost"')
+        return value
+
+    @field_validator(*TLS_FILES)
+    @classmethod
+    def _is_used(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return None
+        if urlsplit(info.data.get("url", "amqps:")).scheme != "amqps":
+            raise ValueError("is for amqps:// alone; change the URL's scheme, or take it out")
+        if info.field_name == "tls_key_file" and info.data.get("tls_cert_file", value) is None:
+            raise ValueError("needs the certificate that it belongs to: set tls_cert_file")
         return value
 
     @property

@@ -65,22 +65,26 @@ def open_dead_letter_mirror(node: Node) -> "RabbitDeadLetters | None":
 
 def rabbit_settings(node: Node, broker: BrokerSection) -> "RabbitSettings":
     """Return what the RabbitMQ transport needs to know of this node."""
-    from common.transports.rabbitmq import RabbitSettings
+    from common.transports.rabbitmq import settings_from
 
-    return RabbitSettings(
-        url=broker.url,
-        node_id=node.facts.node_id,
-        channel=broker.channel,
-        listen=broker.listen,
-        prefetch=broker.prefetch,
-        max_message_bytes=broker.max_message_bytes,
-        queue_max_bytes=broker.queue_max_bytes,
-        queue_expires_ms=int(broker.queue_expires_seconds * 1000),
-        verify_user=broker.verify_user,
-        compression=_encoding(broker.compression),
-        blocked_timeout_seconds=broker.blocked_timeout_seconds,
-        heartbeat_seconds=broker.heartbeat_seconds,
-    )
+    return settings_from(node.facts.node_id, broker)
+
+
+def make_queue(node: Node) -> None:
+    """Make the node's queue on its broker, so that nothing is missed that others send from now on.
+
+    Does nothing without a broker. Raises OutageError, ConfigError."""
+    broker = node.config.broker
+    if broker is None:
+        return
+    if broker.is_rabbitmq:
+        from common.transports.rabbitmq.declare import declare_for_consumer
+
+        declare_for_consumer(rabbit_settings(node, broker))
+        return
+    from common.transports.kombu_broker import declare_queue
+
+    declare_queue(_kombu_settings(node, broker))
 
 
 def _kombu_settings(node: Node, broker: BrokerSection) -> "KombuSettings":
@@ -91,6 +95,7 @@ def _kombu_settings(node: Node, broker: BrokerSection) -> "KombuSettings":
         node_id=node.facts.node_id,
         channel=broker.channel,
         listen=broker.listen,
+        peers=broker.peers,
         max_message_bytes=broker.max_message_bytes,
         compression=_encoding(broker.compression),
     )
@@ -128,7 +133,12 @@ def _open_directory_source(node: Node, directory: DirectorySection, passed: Pass
     from common.transports.directory import DirectorySource
 
     return DirectorySource(
-        directory.path, node.facts.node_id, passed=passed, settle_seconds=directory.settle, clock=node.clock
+        directory.path,
+        node.facts.node_id,
+        passed=passed,
+        settle_seconds=directory.settle,
+        poll_seconds=directory.poll_seconds,
+        clock=node.clock,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -231,6 +232,61 @@ def test_migrate_makes_the_nodes_queue(tmp_path: Path, rabbitmq_url: str) -> Non
     queues = document(config, "status")["queues"]
     assert queues["error"] is None
     assert queues["depths"]["rowferry.node.a"] == 0
+
+
+# kombu's own models use a loader that SQLAlchemy 2.1 calls deprecated; nothing of ours depends on it.
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
+@pytest.mark.parametrize("scheme", ["filesystem://", "sqla+sqlite:///"])
+def test_migrate_makes_the_nodes_queue_on_other_brokers(tmp_path: Path, scheme: str) -> None:
+    """B has A's rows although it ran only after A had ended."""
+    (tmp_path / "queue").mkdir()
+    broker = f"{scheme}{tmp_path / 'queue'}" + ("" if scheme == "filesystem://" else "/broker.db")
+    places = []
+    for node_id in ("a", "b"):
+        folder = tmp_path / node_id
+        folder.mkdir()
+        place = Place(folder / "rowferry.toml", f"sqlite:///{folder / 'app.db'}")
+        document(place.config, "init", "--node", node_id, "--database", place.url, "--broker", broker)
+        place.execute("CREATE TABLE sale (id TEXT PRIMARY KEY)")
+        document(place.config, "migrate")
+        places.append(place)
+    first, second = places
+    first.execute("INSERT INTO sale VALUES ('one'), ('two')")
+    assert document(first.config, "run", "--once")["drained"]
+    assert document(second.config, "run", "--once")["drained"]
+    assert second.query("SELECT id FROM sale ORDER BY id") == [("one",), ("two",)]
+    assert document(first.config, "migrate")["changed"] is False
+
+
+def test_migrate_makes_a_missing_folder_and_run_does_not(tmp_path: Path) -> None:
+    place = Place(tmp_path / "rowferry.toml", f"sqlite:///{tmp_path / 'app.db'}")
+    folder = tmp_path / "not" / "yet"
+    place.init("--directory", str(folder))
+    assert document(place.config, "migrate", "--dry-run")["directory"] == str(folder)
+    assert f"-- Would make the folder {folder}." in rowferry(place.config, "migrate", "--dry-run").stdout
+    assert not folder.exists()
+
+    assert f"Made the folder {folder}" in rowferry(place.config, "migrate").stdout
+    assert folder.is_dir()
+    assert document(place.config, "migrate")["directory"] is None
+    document(place.config, "run", "--once")
+
+    shutil.rmtree(folder)
+    for side in ("producer", "consumer"):
+        away = rowferry(place.config, "run", "--once", "--only", side)
+        assert away.exit_code == 5, away.output
+        assert "mount the share, or create the folder" in away.stderr
+    assert not folder.exists()
+
+
+def test_a_folder_that_can_not_be_made_is_an_outage(tmp_path: Path) -> None:
+    place = Place(tmp_path / "rowferry.toml", f"sqlite:///{tmp_path / 'app.db'}")
+    (tmp_path / "file").touch()
+    place.init("--directory", str(tmp_path / "file" / "below"))
+    result = rowferry(place.config, "migrate")
+    assert result.exit_code == 5, result.output
+    assert "making the shared folder" in result.stderr
+    assert "set another path" in result.stderr
 
 
 def test_a_broker_that_is_away_does_not_stop_the_database(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from common.errors import OutageError
 from common.transports.rabbitmq import RabbitSettings, open_sink
+from tests.support.cli import document
 from tests.support.rabbitmq import drain, publish, settings, source
 
 
@@ -92,6 +93,18 @@ def test_batches_travel_through_tls(behind_tls: RabbitSettings, certificate: tup
     with source(trusting) as consumer:
         publish(replace(trusting, node_id="store-1"), 1, 2)
         assert drain(consumer, 2) == ["body 1", "body 2"]
+
+
+def test_status_uses_the_configured_files(
+    behind_tls: RabbitSettings, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config = tmp_path / "rowferry.toml"
+    document(config, "init", "--node", "store-2", "--database", "sqlite:///a.db", "--broker", behind_tls.url)
+    config.write_text(config.read_text().replace("[broker]", f'[broker]\ntls_ca_file = "{certificate[0]}"'))
+    document(config, "migrate")
+    queues = document(config, "status")["queues"]
+    assert queues["error"] is None
+    assert queues["depths"]["rowferry.node.store-2"] == 0
 
 
 def test_an_unknown_certificate_is_refused(behind_tls: RabbitSettings) -> None:

@@ -45,6 +45,10 @@ WRONG: list[tuple[str, Any]] = [
     ("broker.compression", "lzma"),
     ("broker.blocked_timeout_seconds", -1),
     ("broker.heartbeat_seconds", 0),
+    ("broker.tls_ca_file", "ca.pem"),
+    ("broker.tls_cert_file", 1),
+    ("broker.tls_key_file", "key.pem"),
+    ("broker.peers", "main"),
     ("directory.path", 1),
     ("directory.settle", 0),
     ("directory.keep_days", -1),
@@ -192,6 +196,57 @@ def test_a_secret_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path, {"node": {"id": "store-1", "database_file": "database.url"}})
     with pytest.raises(ConfigError, match=r"node\.database_file.*chmod 600"):
         load_config(file, {})
+
+
+def tls(tmp_path: Path, **files: str) -> Path:
+    """A configuration with TLS files beside it, `key.pem` private, the others not."""
+    for name, mode in (("ca.pem", 0o644), ("cert.pem", 0o644), ("key.pem", 0o600), ("both.pem", 0o600)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    return write(tmp_path, {"node": GOOD["node"], "broker": {"url": "amqps://u:s3cret@host/", **files}})
+
+
+def test_tls_files_count_from_the_files_folder(tmp_path: Path) -> None:
+    file = tls(tmp_path, tls_ca_file="ca.pem", tls_cert_file="cert.pem", tls_key_file=str(tmp_path / "key.pem"))
+    broker = load_config(file, {}).broker
+    assert broker is not None
+    found = (broker.tls_ca_file, broker.tls_cert_file, broker.tls_key_file)
+    assert found == tuple(tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem"))
+
+
+def test_a_certificate_and_its_key_may_be_one_private_file(tmp_path: Path) -> None:
+    assert load_config(tls(tmp_path, tls_cert_file="both.pem"), {}).broker
+    with pytest.raises(ConfigError, match=r"broker\.tls_cert_file.*chmod 600"):
+        load_config(tls(tmp_path, tls_cert_file="cert.pem"), {})
+
+
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"broker\.tls_key_file: .*cert\.pem can be read by others; chmod 600"):
+        load_config(tls(tmp_path, tls_cert_file="ca.pem", tls_key_file="cert.pem"), {})
+
+
+@pytest.mark.parametrize("name", ["tls_ca_file", "tls_cert_file"])
+def test_a_missing_tls_file_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"broker\.{name}: .*gone\.pem can't be read"):
+        load_config(tls(tmp_path, **{name: "gone.pem"}), {})
+
+
+def test_a_key_needs_its_certificate(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="set tls_cert_file") as caught:
+        load_config(tls(tmp_path, tls_key_file="key.pem"), {})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_section_that_is_wrong_as_a_whole_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, {"node": GOOD["node"], "broker": {"url": {"password": "s3cret"}}}), {})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_peers_may_stand_in_a_variable(tmp_path: Path) -> None:
+    broker = load_config(write(tmp_path, GOOD), {"ROWFERRY_BROKER_PEERS": "a,b"}).broker
+    assert broker is not None
+    assert broker.peers == ("a", "b")
 
 
 def test_a_missing_secret_file_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,16 @@
 from typing import Any
 
 from common.errors import ConfigError, OutageError
-from common.transports.kombu_broker.connecting import EXCHANGE, QUEUE_PREFIX, KombuSettings, node_queue, shown
+from common.transports.kombu_broker.connecting import (
+    EXCHANGE,
+    QUEUE_PREFIX,
+    KombuSettings,
+    node_queue,
+    open_connection,
+    outages,
+    release,
+    shown,
+)
 from common.transports.kombu_broker.traits import Routing, Traits, traits_for
 from common.transports.kombu_broker.untyped import Exchange, Queue, binding
 
@@ -66,6 +75,16 @@ class Routes:
         table = self._channel.get_table(EXCHANGE)
         if not self._channel.typeof(EXCHANGE).lookup(table, EXCHANGE, key, None):
             raise OutageError(_nobody(self._settings.url))
+
+
+def declare_queue(settings: KombuSettings) -> None:
+    """Make the node's queue stand without reading it; a reader may go on meanwhile. Raises OutageError, ConfigError."""
+    connection = open_connection(settings)
+    try:
+        with outages(settings.url, "making the queue on", connection):
+            Routes(settings, connection.channel()).declare_queue()
+    finally:
+        release(settings, connection)
 
 
 def _nobody(url: str) -> str:

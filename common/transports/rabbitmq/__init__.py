@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from common.transports.rabbitmq.configured import settings_from
 from common.transports.rabbitmq.dead_letters import RabbitDeadLetters
 from common.transports.rabbitmq.declare import queue_depths
 from common.transports.rabbitmq.publisher import RabbitSink
@@ -16,6 +17,7 @@ __all__ = [
     "open_sink",
     "open_source",
     "queue_depths",
+    "settings_from",
 ]
 
 

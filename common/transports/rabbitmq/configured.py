@@ -1,0 +1,31 @@
+"""From the configuration to this transport's settings."""
+
+from pathlib import Path
+
+from common.config.model import BrokerSection
+from common.transports.rabbitmq.settings import RabbitSettings
+
+
+def settings_from(node_id: str, broker: BrokerSection) -> RabbitSettings:
+    """Return what the RabbitMQ transport needs to know of one node."""
+    return RabbitSettings(
+        url=broker.url,
+        node_id=node_id,
+        channel=broker.channel,
+        listen=broker.listen,
+        prefetch=broker.prefetch,
+        max_message_bytes=broker.max_message_bytes,
+        queue_max_bytes=broker.queue_max_bytes,
+        queue_expires_ms=int(broker.queue_expires_seconds * 1000),
+        verify_user=broker.verify_user,
+        compression=None if broker.compression == "none" else broker.compression,
+        blocked_timeout_seconds=broker.blocked_timeout_seconds,
+        heartbeat_seconds=broker.heartbeat_seconds,
+        tls_ca_file=_path(broker.tls_ca_file),
+        tls_cert_file=_path(broker.tls_cert_file),
+        tls_key_file=_path(broker.tls_key_file),
+    )
+
+
+def _path(file: Path | None) -> str | None:
+    return None if file is None else str(file)
