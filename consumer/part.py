@@ -10,6 +10,7 @@ from common.ports.part import Service
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, open_dead_letter_mirror, source_factories
 from consumer.dead_letters.copies import BrokerCopies
+from consumer.incoming import Outcome
 from consumer.statements import reading
 from consumer.watermark import read_mark
 
@@ -40,6 +41,12 @@ class ConsumerPart:
         from consumer.status import read_status
 
         return read_status(node)
+
+    def after_migrate(self, node: Node) -> int:
+        """Try again what was set aside for a table or column that was unknown; return how many txs were applied."""
+        from consumer.early import retry_unknown
+
+        return sum(result.outcome is Outcome.APPLIED for result in retry_unknown(node))
 
 
 def passed(node: Node, origin: str, incarnation: str) -> int:

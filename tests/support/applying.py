@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -196,8 +197,6 @@ class World:
 
     def intake(self, **options: Any) -> Intake:
         """Return a new intake, as a new process would have it."""
-        import threading
-
         made = Intake(self.node, "test", lambda: self.source, options.get("copies"), threading.Event())
         self.intakes.append(made)
         return made

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest.mock import patch
 
 from common.clock import SystemClock
 from common.dialects import open_database
@@ -85,8 +86,8 @@ def take_or_die_of(url: str, bodies: list[bytes], poison: str, redelivered: bool
             os.kill(os.getpid(), signal.SIGKILL)
         return decode(self, incoming)
 
-    Preparer.prepare = prepare  # type: ignore[method-assign]
-    take(url, bodies, redelivered)
+    with patch.object(Preparer, "prepare", prepare):
+        take(url, bodies, redelivered)
 
 
 def replay_all(url: str, point: str | None = None, mirror: str | None = None) -> None:
