@@ -293,9 +293,11 @@ def test_a_server_that_is_gone_is_an_outage() -> None:
 
 
 ROWS = 5
-TURNS = 120
+ENOUGH_WINS = 25
+MOST_TURNS = 4000
 
 
+@pytest.mark.heavy
 def test_a_local_writer_against_appliers_on_the_same_rows(pg_database_factory: Any) -> None:
     """Two nodes write the same few rows all the time and apply each other's batches: both end with the same rows and
     versions. The incoming changes must win often, or this shows nothing."""
@@ -307,12 +309,18 @@ def test_a_local_writer_against_appliers_on_the_same_rows(pg_database_factory: A
             node.install()
         start = threading.Barrier(6)
         written = {node: threading.Event() for node in (a, b)}
+        wins = dict.fromkeys((a, b), 0)
+
+        def enough() -> bool:
+            return min(wins.values()) >= ENOUGH_WINS
 
         def local_writer(node: PostgresNode) -> None:
             pause = threading.Event()
             with node.connect() as connection:
                 start.wait()
-                for turn in range(TURNS):
+                for turn in range(MOST_TURNS):
+                    if enough():
+                        break
                     row = (turn * 3) % ROWS + 1
                     if turn % 7 == 3:
                         connection.execute("DELETE FROM hot WHERE id = %s", (row,))
@@ -322,41 +330,41 @@ def test_a_local_writer_against_appliers_on_the_same_rows(pg_database_factory: A
                     )
                     pause.wait(0.004)
                     connection.commit()
-                    pause.wait(0.03)
+                    # Slower and slower up to a point, then quick again: on a busy machine too there are stretches in
+                    # which a change arrives before its row was written again, and others in which it doesn't.
+                    pause.wait(0.01 * (turn % 12))
             written[node].set()
 
-        def carrier(source: PostgresNode, target: PostgresNode) -> tuple[int, int]:
+        def carrier(source: PostgresNode, target: PostgresNode) -> None:
             sealer, tables = source.database.sealer(source.facts), target.tables
-            position = won = tries = 0
+            position = 0
             start.wait()
             while True:
                 last_round = written[source].is_set()
                 sealer.seal()
                 for part in source.parts(position):
-                    rows, needed = apply_until_done(target, part, tables)
-                    won, tries, position = won + rows, tries + needed, part.header.to_lsn
+                    wins[target] += apply_until_done(target, part, tables)[0]
+                    position = part.header.to_lsn
                 if last_round and position == source.log.head().lsn:
-                    return won, tries
+                    return
 
-        def second_applier() -> int:
-            """Delivers a's batches to b once more, at the same time and from the start."""
+        def second_applier() -> None:
+            """Delivers a's batches to b as well, at the same time, some of them again and again."""
             tables = b.tables
             start.wait()
-            again = 0
+            position = 0
             while not written[a].is_set():
-                for part in a.parts():
-                    again += apply_until_done(b, part, tables)[0]
-            return again
+                for part in a.parts(position):
+                    apply_until_done(b, part, tables)
+                    position = max(position, part.header.to_lsn - 3)
 
         with ThreadPoolExecutor(6) as pool:
             writers = [pool.submit(local_writer, node) for node in (a, b)]
-            to_b, to_a = pool.submit(carrier, a, b), pool.submit(carrier, b, a)
-            again = pool.submit(second_applier)
+            others = [pool.submit(carrier, a, b), pool.submit(carrier, b, a), pool.submit(second_applier)]
             start.wait()
-            for future in writers:
+            for future in [*writers, *others]:
                 future.result()
-            wins = (to_b.result()[0] + again.result(), to_a.result()[0])
-        assert min(wins) > TURNS // 10, f"incoming changes hardly ever won: {wins}"
+        assert enough(), f"incoming changes hardly ever won: {list(wins.values())}"
         assert replayed_rows(a) == replayed_rows(b)
         assert_each_change_found_what_its_base_names(a, b)
 

@@ -297,3 +297,13 @@ def test_a_sealer_killed_between_statements_loses_and_doubles_nothing(node: Post
     assert ids(changes) == [1, 2, 1, 2, 3]
     assert replayed(changes)["item"] == node.images("item")
     assert [change.tx_id for part in node.parts() for change in changes_of(part)] == [c.tx_id for c in changes]
+
+
+def test_looking_for_nothing_takes_no_transaction_id(node: PostgresNode) -> None:
+    node.run("INSERT INTO item VALUES (1)")
+    node.seal()
+    # Whoever locks the row leaves the transaction id in xmax.
+    locked_by = "SELECT xmax::text FROM rf_seal"
+    before = node.rows(locked_by)
+    assert [node.seal().last_lsn for _ in range(3)] == [1, 1, 1]
+    assert node.rows(locked_by) == before

@@ -8,13 +8,14 @@ import sqlalchemy as sa
 
 from common.errors import ConfigError, ContentionError, OutageError, PoisonError, Reason, RowferryError
 
-_OUTAGE_CLASSES = ("08", "53", "57P", "58")
+_OUTAGE_CLASSES = ("08", "53", "57P", "58", "F0", "XX")
+"""Connections, resources, shutdown, files and the server's own faults: nothing of it is the batch's doing."""
 _OUTAGE_STATES = frozenset({"25006", "55006"})
 """A server that is read-only (a standby took the place), a database that is in use by DROP or CREATE."""
 _CONTENTION_STATES = frozenset({"40001", "40P01", "55P03", "57014", "0A000"})
 """Serialization, deadlock, lock timeout, statement timeout, and a plan whose table changed meanwhile."""
-_CONFIG_STATES = frozenset({"42501", "42P01", "42703", "42883", "3D000", "3F000", "28000", "28P01"})
-"""Missing rights, relations, columns: a change of the schema or of the accounts under a running node."""
+_CONFIG_STATES = frozenset({"42501", "42P01", "42703", "42883", "55000", "3D000", "3F000", "28000", "28P01"})
+"""Rights, relations, columns that are missing or unfit: the schema or the accounts must be mended first."""
 
 
 def translate(error: BaseException) -> Exception:

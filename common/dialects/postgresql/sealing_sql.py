@@ -4,6 +4,17 @@ LOCK = """
 SELECT snapshot, server_identity, incarnation, era, last_lsn, last_tx_id FROM rf_seal FOR UPDATE
 """
 
+PEEK = """
+SELECT snapshot, pg_current_snapshot()::text, server_identity, incarnation, last_lsn,
+       EXISTS (SELECT FROM rf_seal_pending), ({identity}) FROM rf_seal
+"""
+
+ANY_ENDED = """
+SELECT EXISTS (
+    SELECT FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
+    CROSS JOIN LATERAL (SELECT FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high LIMIT 1) l)
+"""
+
 # Hash and merge joins read whole tables where statistics are stale. So every join here goes by an index, and LATERAL
 # with OFFSET 0 or LIMIT 1 says from which side.
 PLAN_SETTINGS = """
