@@ -13,7 +13,7 @@ from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.references import GoneKey, ReferenceCheck
 from common.dialects.sqlite.rows import TableRows, by_columns
 from common.dialects.sqlite.shapes import ImageEncoder, TouchLog, stored_shape, table_id_of, touch_logs
-from common.dialects.sqlite.values import Row, Value, key_text
+from common.dialects.sqlite.values import Row, Value, is_float_zero, key_text
 from common.dialects.sqlite.versions import Record, read_versions, write_versions
 from common.errors import PoisonError, Reason
 from common.ports.dialect import BrokenReference, RowState, RowWrite, TableShape
@@ -131,7 +131,7 @@ class SqliteApplySession:
                 if old is None or replace:
                     fresh.append((key, {**(old or {}), **named, **image}))
                 else:
-                    changed.append((key, {name: value for name, value in image.items() if name not in named}))
+                    changed.append((key, _besides_key(named, image)))
         rows.delete(removed)
         for columns, some in by_columns(changed).items():
             rows.update(columns, ((values, key) for key, values in some))
@@ -155,6 +155,11 @@ class SqliteApplySession:
         query = f"SELECT {columns} FROM {log_table(log.shape_id)} LIMIT ?"
         touched = self._raw.execute(query, (_MOST_TOUCHES + 1,)).fetchall()
         return len(touched) > _MOST_TOUCHES or any(key_text(key) in wanted for key in touched)
+
+
+def _besides_key(key: dict[str, Value], image: dict[str, Value]) -> dict[str, Value]:
+    """Leave the key's columns out: they are the same, but for the sign of a zero."""
+    return {name: value for name, value in image.items() if name not in key or is_float_zero(value)}
 
 
 def _pointed_at(references: Iterable[Reference]) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from common.dialects.sqlite.looking import LogLook, Look
 from common.dialects.sqlite.shapes import ImageEncoder, TouchLog
-from common.dialects.sqlite.touches import Touch, TouchedTable
+from common.dialects.sqlite.touches import TouchedTable
 from common.dialects.sqlite.values import Row
 
 _Image = tuple[tuple[str, ...], Row]
@@ -85,8 +85,7 @@ class _LogNet:
             bounds = (*self._look.bounds, self._look.last_seq)
             segment.last_seqs[self._log.shape_id] = bounds[place]
             if self._look.readable:
-                changes = list(self._changes(touched))
-                segment.changes[:0] = changes
+                segment.changes[:0] = self._changes(touched)
             else:
                 self._set_aside(segment, [touch.before for touch in touched.touches.values() if touch.before], True)
             self._set_aside(segment, [row for _, row in touched.unnamed], False)
@@ -104,7 +103,7 @@ class _LogNet:
             old, new = self._encode(before), self._encode(after)
             # Images are compared as they travel: 1 and 1.0, 0.0 and -0.0 differ there and not in Python.
             if old != new and not (before and after and self._same_where_shared(before, after)):
-                pk = self._encoder.pk(self._key_of(touch, after))
+                pk = self._encoder.pk(touch.key)
                 yield NetChange(self._log, key, pk, old, new, touch.last_us)
 
     def _after(self, key: str) -> _Image | None:
@@ -127,11 +126,6 @@ class _LogNet:
         if names == self._names:
             return self._encoder.image(row)
         return self._encoder.some(dict(zip(names, row, strict=True)))
-
-    def _key_of(self, touch: Touch, after: _Image | None) -> Row:
-        if after is None or after[0] != self._names:
-            return touch.key
-        return tuple([after[1][place] for place in self._log.key_places])
 
 
 def _only(image: _Image, names: set[str]) -> _Image:

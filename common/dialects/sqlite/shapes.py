@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from common.dialects.sqlite.types import Encoder, encoder
-from common.dialects.sqlite.values import Row, Value
+from common.dialects.sqlite.values import Row, Value, without_sign_of_zero
 from common.ports.dialect import TableShape
 from common.wire.records import TableMeta
 
@@ -76,7 +76,7 @@ class ImageEncoder:
 
     def pk(self, key: Row) -> bytes:
         """Return a key, its values in the order of the primary key, as the wire has it."""
-        return _object(self._key, key)
+        return _object(self._key, tuple([without_sign_of_zero(value) for value in key]))
 
     def some(self, values: Mapping[str, Value]) -> bytes:
         """Return the columns of this shape that `values` has: of a row that was written under another shape."""

@@ -58,9 +58,17 @@ def key_text(values: Sequence[Value]) -> str:
 
 
 def _key_part(value: Value) -> object:
-    if value.__class__ is int or value.__class__ is str:
-        return value
-    return escape(0.0 if value == 0 and isinstance(value, float) else value)
+    return value if value.__class__ is int or value.__class__ is str else escape(without_sign_of_zero(value))
+
+
+def without_sign_of_zero(value: Value) -> Value:
+    """Return `value` as it counts in a key."""
+    return 0.0 if is_float_zero(value) else value
+
+
+def is_float_zero(value: Value) -> bool:
+    """Tell whether `value` is `0.0` or `-0.0`."""
+    return isinstance(value, float) and value == 0
 
 
 def placeholders(values: Sequence[Value]) -> list[str]:
