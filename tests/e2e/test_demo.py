@@ -50,6 +50,7 @@ def test_json_tells_what_happened_and_keeps_the_nodes(tmp_path: Path) -> None:
         status = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         assert status["node"] == node
         assert status["dead_letters"] == {"dead": 0, "early": 0, "forked": 0}
+        assert status["drifted"] == []
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:

@@ -68,12 +68,24 @@ def test_dead_letters(pair: tuple[Path, Path], tmp_path: Path) -> None:
     assert document(office, "dlq", "replay", tx_id, code=4)["results"][0]["outcome"] == "dead"
     assert document(office, "dlq", "export", tx_id, "--out", str(tmp_path / "dead.jsonl"))["exported"] == 1
     write(office, "ALTER TABLE sale ADD COLUMN price TEXT")
-    document(office, "migrate")
     assert document(office, "dlq", "show", tx_id)["rows"][0]["effect"] == "writes"
     assert document(office, "dlq", "replay", tx_id, "--dry-run")["dry_run"]
     assert document(office, "dlq", "discard", tx_id, "--reason", "a trial")[0]["state"] == "discarded"
     assert document(office, "dlq", "list") == []
     assert len(document(office, "dlq", "list", "--all")) == 1
+
+
+def test_migrate_tries_again_what_was_unknown(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    shop, office = pair
+    write(shop, "ALTER TABLE sale ADD COLUMN price TEXT")
+    document(shop, "migrate")
+    write(shop, "INSERT INTO sale VALUES ('s-1', 'new', '7')")
+    document(shop, "export-change-log", "--out", str(tmp_path / "out.jsonl"))
+    document(office, "import-change-log", str(tmp_path / "out.jsonl"), code=4)
+    write(office, "ALTER TABLE sale ADD COLUMN price TEXT")
+    assert document(office, "migrate")["retried"] == 1
+    assert document(office, "dlq", "list") == []
+    assert document(office, "status")["state"] == "in sync"
 
 
 def test_status_for_people(pair: tuple[Path, Path]) -> None:
