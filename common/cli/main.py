@@ -18,6 +18,7 @@ from common.cli.options import LEVELS, CommandLine, command_line, with_shared_op
 from common.cli.run import run
 from common.cli.seed import seed
 from common.cli.status import status
+from common.cli.topology import topology
 from common.config.load import config_path
 from common.console import Console
 from common.errors import ConfigError, OutageError, PreflightError, RowferryError, UsageError
@@ -107,7 +108,7 @@ def build(parts: Sequence[Part[Node]] | None = None) -> Program:
     for part in load_parts() if parts is None else parts:
         for command in part.commands():
             _add(program, command)
-    for command in (status, demo):
+    for command in (status, topology, demo):
         _add(program, command)
     return program
 

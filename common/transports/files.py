@@ -63,10 +63,10 @@ class NewFile:
     Errors are OSError as they come: the caller knows what it was about.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mode: int = 0o644) -> None:
         self._folder = folder
         self._temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
-        self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY, 0o644)
+        self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY, mode)
         self._open = True
         # Tells `remove_abandoned` of another process that this file is still being written.
         _lock(self._fd)
@@ -129,9 +129,9 @@ def write_file_durably(path: Path, chunks: Iterable[bytes]) -> bool:
         return new.commit(path)
 
 
-def replace_file_durably(path: Path, data: bytes) -> None:
-    """Write a file whole, in place of an older one of that name. Raises OSError."""
-    with NewFile(path.parent) as new:
+def replace_file_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file whole, in place of an older one of that name. `mode`: 0600 for secrets. Raises OSError."""
+    with NewFile(path.parent, mode) as new:
         new.write(data)
         new.replace(path)
 

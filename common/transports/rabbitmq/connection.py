@@ -4,6 +4,7 @@ import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -37,7 +38,7 @@ def parameters(settings: RabbitSettings, role: str) -> pika.URLParameters:
     try:
         made = pika.URLParameters(settings.url)
         if made.ssl_options is not None and _own_tls(settings):
-            made.ssl_options = pika.SSLOptions(_tls_context(settings))
+            made.ssl_options = pika.SSLOptions(tls_context(settings))
     except (ValueError, TypeError, SyntaxError, OSError) as error:
         # The URL may hold a password, so the message names the key alone.
         raise ConfigError(f"[broker] url or its TLS files can't be used: {type(error).__name__}: {error}") from error
@@ -58,12 +59,26 @@ def user_of(settings: RabbitSettings) -> str:
     return unquote(urlsplit(settings.url).username or _DEFAULT_USER)
 
 
+def password_of(settings: RabbitSettings) -> str | None:
+    """Return the password that the URL holds."""
+    password = urlsplit(settings.url).password
+    return None if password is None else unquote(password)
+
+
+def vhost_of(settings: RabbitSettings) -> str:
+    """Return the vhost that the URL names."""
+    return unquote(urlsplit(settings.url).path[1:]) or "/"
+
+
+def address_of(settings: RabbitSettings) -> str:
+    """Return host and port."""
+    parts = urlsplit(settings.url)
+    return f"{parts.hostname or 'localhost'}:{parts.port or (_TLS_PORT if parts.scheme == 'amqps' else _PORT)}"
+
+
 def place(settings: RabbitSettings) -> str:
     """Return where the broker is, for messages: never with the password."""
-    parts = urlsplit(settings.url)
-    port = parts.port or (_TLS_PORT if parts.scheme == "amqps" else _PORT)
-    vhost = unquote(parts.path[1:]) or "/"
-    return f"broker {parts.hostname or 'localhost'}:{port}, vhost {vhost!r}"
+    return f"broker {address_of(settings)}, vhost {vhost_of(settings)!r}"
 
 
 @contextmanager
@@ -124,6 +139,43 @@ def is_missing(error: pika.exceptions.AMQPError) -> bool:
     return reply_code(error) == _NOT_FOUND
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What the broker said about a thing that exists with other arguments."""
+
+    kind: str
+    name: str
+    argument: str
+    values: str
+    remedy: str
+
+
+def difference(text: str) -> Difference | None:
+    """Return what a refused declaration (406) says; None when it is about something else."""
+    found = _INEQUIVALENT.search(text)
+    if found is None:
+        return None
+    kind, name, argument = found["kind"], found["name"], found["argument"]
+    values = _VALUES.search(text, found.end())
+    return Difference(kind, name, argument, values["values"] if values else text, remedy_for(kind, name, argument))
+
+
+def remedy_for(kind: str, name: str, argument: str) -> str:
+    """Return how to mend an exchange or a queue whose `argument` is another."""
+    if kind == "queue":
+        mend = f"delete the queue on the broker (`rabbitmqctl delete_queue {name}`) so that it is made anew"
+    else:
+        # rabbitmqctl can't delete one. All nodes' bindings go with it, and each node makes its own anew.
+        mend = f"delete the {kind} on its management page, then start every node anew or import `topology export`"
+    setting = _REMEDIES.get(argument)
+    return f"{setting}, or {mend}" if setting else mend
+
+
+def is_different(error: pika.exceptions.AMQPError) -> bool:
+    """Whether a thing exists otherwise than it was declared (406)."""
+    return reply_code(error) == _PRECONDITION_FAILED
+
+
 def _from_channel(code: int, text: str, where: str) -> RowferryError:
     if code == _PRECONDITION_FAILED:
         return _from_precondition(text, where)
@@ -135,9 +187,9 @@ def _from_channel(code: int, text: str, where: str) -> RowferryError:
 
 
 def _from_precondition(text: str, where: str) -> RowferryError:
-    different = _INEQUIVALENT.search(text)
+    different = difference(text)
     if different:
-        return _different(different, text, where)
+        return _different(different, where)
     if "user_id" in text:
         return ConfigError(f"{where}: {text}: the user in [broker] url must be the one that signs in")
     if "larger than" in text:
@@ -146,16 +198,10 @@ def _from_precondition(text: str, where: str) -> RowferryError:
     return OutageError(f"{where} closed the channel: {text}")
 
 
-def _different(found: re.Match[str], text: str, where: str) -> ConfigError:
-    kind, name, argument = found["kind"], found["name"], found["argument"]
-    values = _VALUES.search(text, found.end())
-    said = values["values"] if values else text
-    mend = f"delete the {kind} on the broker (`rabbitmqctl delete_{kind} {name}`) so that it is made anew"
-    setting = _REMEDIES.get(argument)
-    remedy = f"{setting}, or {mend}" if setting else mend
+def _different(found: Difference, where: str) -> ConfigError:
     return ConfigError(
-        f"{where}: {kind} {name!r} exists with another {argument!r} ({said}): {remedy}; "
-        "what was in a deleted node queue is asked for again"
+        f"{where}: {found.kind} {found.name!r} exists with another {found.argument!r} ({found.values}): "
+        f"{found.remedy}; what was in a deleted node queue is asked for again"
     )
 
 
@@ -175,7 +221,8 @@ def _own_tls(settings: RabbitSettings) -> bool:
     return bool(settings.tls_ca_file or settings.tls_cert_file)
 
 
-def _tls_context(settings: RabbitSettings) -> ssl.SSLContext:
+def tls_context(settings: RabbitSettings) -> ssl.SSLContext:
+    """Return what the broker's certificate is checked against, and what this node shows it. Raises OSError."""
     context = ssl.create_default_context(cafile=settings.tls_ca_file)
     if settings.tls_cert_file:
         context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)

@@ -75,6 +75,11 @@ def control_key(channel: str, node_id: str) -> str:
     return f"{channel}.ctl.{node_id}"
 
 
+def binding_name(queue: str, binding: Binding) -> str:
+    """Return a binding in words."""
+    return f"{binding.exchange} to {queue} by {binding.routing_key}"
+
+
 def queues(settings: RabbitSettings) -> tuple[QueueSpec, ...]:
     """Return the queues of one node."""
     return (_node(settings), _dead(settings.node_id), _retry(settings.node_id))
