@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 
 from common.versions import NEVER, Version
+from common.wire.compress import compress
 from common.wire.encode import encode_tx
 from common.wire.records import TxHeader
 from tests.support.applying import DATABASES, WHEN, Origin, World, Write, item, tx_id_of, world_on
@@ -72,7 +72,7 @@ def test_compressed_files_and_folders(world: World, config_file: Path, tmp_path:
     folder = tmp_path / "files"
     folder.mkdir()
     (folder / "1.jsonl.gz").write_bytes(gzip.compress(a.put(1, "one", 10).body))
-    (folder / "2.jsonl.zst").write_bytes(zstandard.ZstdCompressor().compress(a.put(2, "two", 20).body))
+    (folder / "2.jsonl.zst").write_bytes(compress(a.put(2, "two", 20).body, "zstd"))
     (folder / "notes.txt").write_text("not ours")
     assert imported(config_file, str(folder))["applied"] == 2
 

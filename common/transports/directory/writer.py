@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
-import zstandard
+from backports import zstd
 
 from common.errors import OutageError
 from common.ports.sink import Envelope, TransportFeatures
@@ -126,7 +126,7 @@ def _compressor(encoding: Encoding | None) -> _Compressor | None:
     if encoding == "gzip":
         # 31: a gzip header and trailer round the deflated bytes.
         return zlib.compressobj(6, zlib.DEFLATED, 31)
-    return zstandard.ZstdCompressor(level=3).compressobj() if encoding == "zstd" else None
+    return zstd.ZstdCompressor(level=3) if encoding == "zstd" else None
 
 
 def _occupied(folder: Path, error: FileExistsError) -> str:
