@@ -13,6 +13,7 @@ from common.wire.records import BatchHeader, Part
 from consumer.dead_letters.table_store import bytes_id
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming
+from consumer.peers import PeerIds
 from consumer.verify import sender_error
 
 UNKNOWN_SENDER = "unknown"
@@ -25,6 +26,7 @@ class Arrivals:
         self._node = node
         self._inbox = inbox
         self._limits = limits
+        self._peers = PeerIds(node)
 
     def read(self, delivery: Delivery) -> Iterator[Incoming]:
         """Yield the whole txs of a delivery, and what is broken in it, in order."""
@@ -45,7 +47,7 @@ class Arrivals:
             return _unreadable(delivery, item.raw, _error_of(item))
         if header.source_node == self._node.facts.node_id:
             return None
-        error = sender_error(delivery, header, self._node.config)
+        error = sender_error(delivery, header, self._node.config) or self._peers.clash(header.source_node)
         if error is not None:
             sender = (delivery.source_node if delivery.verified else None) or UNKNOWN_SENDER
             return Incoming(sender, header.tx_id, delivery.origin, None, item.raw, error=error)

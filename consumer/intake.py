@@ -14,9 +14,11 @@ from consumer.arrivals import UNKNOWN_SENDER, Arrivals
 from consumer.attempts import MOST_ATTEMPTS, Attempts
 from consumer.dead_letters.copies import BrokerCopies
 from consumer.dead_letters.table_store import bytes_id
+from consumer.dedup import TxKey
 from consumer.early import EarlyRetries
+from consumer.failures import Decision, decide
 from consumer.inbox import Inbox
-from consumer.incoming import Incoming, Result
+from consumer.incoming import Incoming, Outcome, Result
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,8 @@ class Intake:
         self._begun = False
         self._wary = False
         self._copies_due = copies is not None
-        self._set_aside = 0
+        self._dead = 0
+        self._waiting: set[TxKey] = set()
 
     @property
     def name(self) -> str:
@@ -74,21 +77,20 @@ class Intake:
 
     @property
     def set_aside(self) -> int:
-        """How many txs this service set aside or left waiting."""
-        return self._set_aside
+        """How many txs this service set aside for a person, or left waiting."""
+        return self._dead + len(self._waiting)
 
     def step(self, idle_seconds: float) -> bool:
         """Take what has come, commit it, acknowledge it; True when there was something."""
         try:
             return self._step(idle_seconds)
-        except (OutageError, ContentionError):
-            self._let_go(failed=False)
-            raise
-        except Exception:
-            # Nobody foresaw it: what was in hand is tried again with care, and counted.
-            self._attempts.crashed()
-            self._wary = True
-            self._let_go(failed=True)
+        except Exception as error:
+            unforeseen = decide(error) is Decision.STOP
+            if unforeseen:
+                # What was in hand is tried again with care, and counted as if the process had died.
+                self._attempts.crashed()
+                self._wary = True
+            self._let_go(failed=unforeseen)
             raise
 
     def wake(self) -> None:
@@ -179,7 +181,12 @@ class Intake:
     def _settle(self, results: Sequence[Result]) -> bool:
         """Count what was set aside and see to the broker's copies; True when something was applied."""
         aside = sum(result.outcome.set_aside for result in results)
-        self._set_aside += aside
+        for result in results:
+            self._waiting.discard(result.incoming.key)
+            if result.outcome is Outcome.EARLY:
+                self._waiting.add(result.incoming.key)
+            else:
+                self._dead += result.outcome.set_aside
         if self._copies is not None and (aside or self._copies_due):
             self._copies_due = True
             self._copies.publish_missing()

@@ -33,9 +33,6 @@ def sender_error(delivery: Delivery, header: BatchHeader, config: Config) -> Poi
     problem = delivery.headers.get(IDENTITY_ERROR)
     if problem is not None:
         return PoisonError(Reason.SOURCE, str(problem))
-    own = config.node.id
-    if header.source_node.lower() == own.lower():
-        return PoisonError(Reason.SOURCE, f"{header.source_node!r} differs from this node's id in nothing but case")
     if not delivery.verified or delivery.source_node == header.source_node:
         return None
     if config.node.role == "branch" and delivery.source_node == config.node.main:
@@ -68,9 +65,9 @@ class ChangeChecker:
                 text = f"lsn {change.lsn}: DDL is applied by import-change-log alone, where it is allowed by a flag"
                 raise PoisonError(Reason.DDL, text)
             use = self._uses.get(change.table) or self._use(change.table)
-            self._check_key(change, use)
+            key = self._check_key(change, use)
             if change.op != "D":
-                self._check_image(change, use)
+                self._check_image(change, use, key)
             check_version(change.version, change.base or NEVER, source, from_main=self._from_main)
             yield Checked(change, use)
 
@@ -78,7 +75,7 @@ class ChangeChecker:
         use = self._uses[table] = self._tables.use(table, self._header.tables[table])
         return use
 
-    def _check_key(self, change: Change, use: TableUse) -> None:
+    def _check_key(self, change: Change, use: TableUse) -> dict[str, msgspec.Raw]:
         key = _parsed(change.pk, change, "pk")
         if key.keys() != use.key_names:
             text = f"lsn {change.lsn}: the key names {sorted(key)}, not {sorted(use.key_names)}"
@@ -86,18 +83,29 @@ class ChangeChecker:
         if any(bytes(value) == _NULL for value in key.values()):
             text = f"lsn {change.lsn}: a row of {use.name!r} with NULL in its key can't be named"
             raise PoisonError(Reason.NULL_KEY, text, table=use.name)
+        return key
 
-    def _check_image(self, change: Change, use: TableUse) -> None:
-        columns = _parsed(change.after, change, "after").keys()
-        if columns == use.column_names:
-            return
-        odd = sorted(columns ^ use.column_names)
-        text = f"lsn {change.lsn}: column {odd[0]!r} is not in both the row and the header"
-        raise PoisonError(Reason.FORMAT, text, table=use.name)
+    def _check_image(self, change: Change, use: TableUse, key: dict[str, msgspec.Raw]) -> None:
+        image = _parsed(change.after, change, "after")
+        if image.keys() != use.column_names:
+            odd = sorted(image.keys() ^ use.column_names)
+            text = f"lsn {change.lsn}: column {odd[0]!r} is not in both the row and the header"
+            raise PoisonError(Reason.FORMAT, text, table=use.name)
+        # The version is kept under the key, the row is written from the image: they must be of one row.
+        for name, value in key.items():
+            if image[name] != value and _value(image[name]) != _value(value):
+                text = f"lsn {change.lsn}: {name!r} is not the same in the key and in the row"
+                raise PoisonError(Reason.FORMAT, text, table=use.name)
+
+
+def _value(raw: msgspec.Raw) -> object:
+    return msgspec.json.decode(raw)
 
 
 def _parsed(raw: msgspec.Raw, change: Change, what: str) -> dict[str, msgspec.Raw]:
     try:
+        # msgspec steps over values without looking whether they are UTF-8; the database would look, too late.
+        bytes(raw).decode("utf-8")
         return _object.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: {what}: {error}", table=change.table) from error

@@ -5,7 +5,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_when_event_set,
+)
 from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_random_exponential
 
@@ -101,20 +108,25 @@ class Applier:
         try:
             self._before_ddl(group)
             results = self._any_way(group, guarded)
-        except (PoisonError, EarlyError) as error:
-            if self._tables.look_again():
-                log.info("tables_changed", extra={"error": str(error)})
-                return self._apply_group([self._preparer.prepare(one.incoming) for one in group], guarded)
-            if len(group) == 1:
-                results = self._any_way([replace(group[0], error=error)], guarded)
-                self._after_ddl(group)
-                return results
-        except ContentionError as error:
+        except (PoisonError, EarlyError, ContentionError) as error:
+            return self._after_failure(group, error, guarded)
+        self._pace.grow()
+        self._after_ddl(group)
+        return results
+
+    def _after_failure(
+        self, group: list[Prepared], error: PoisonError | EarlyError | ContentionError, guarded: bool
+    ) -> list[Result]:
+        """The group was rolled back: find the guilty tx by halves, set it aside; smaller groups where rows are held."""
+        if isinstance(error, ContentionError):
             self._pace.shrink()
             if len(group) == 1:
                 raise OutageError(f"rows are held by others for {_PATIENCE_SECONDS:g} s: {error}") from error
-        else:
-            self._pace.grow()
+        elif self._tables.look_again():
+            log.info("tables_changed", extra={"error": str(error)})
+            return self._apply_group([self._preparer.prepare(one.incoming) for one in group], guarded)
+        elif len(group) == 1:
+            results = self._any_way([replace(group[0], error=error)], guarded)
             self._after_ddl(group)
             return results
         half = len(group) // 2
@@ -136,7 +148,7 @@ class Applier:
         retrying = Retrying(
             retry=retry_if_exception_type(ContentionError),
             wait=wait_random_exponential(multiplier=0.005, max=0.5),
-            stop=patience,
+            stop=patience | stop_when_event_set(self._stop),
             before_sleep=self._seal_if_asked,
             sleep=sleep_using_event(self._stop),
             reraise=True,

@@ -6,7 +6,8 @@ from common.config.model import Config
 from common.ports.dialect import ApplySession, RowWrite
 from common.wire.decode import TxReader
 from common.wire.records import BatchHeader
-from consumer.apply.rows import Entry, apply_rows, check, lock_states, row_write
+from consumer.apply.decision import Entry, row_write
+from consumer.apply.rows import apply_rows, check, lock_states
 from consumer.conflict.record import record
 from consumer.inbox import stored_payloads
 from consumer.incoming import Counts, Incoming

@@ -8,15 +8,16 @@ from common.ports.dialect import ApplySession
 from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from consumer import watermark
+from consumer.apply.decision import Entry
 from consumer.apply.large import LargeTx
 from consumer.apply.ledger import Ledger
 from consumer.apply.prepare import Prepared, Preparer
-from consumer.apply.rows import Entry, MissingParentError, apply_rows, check
+from consumer.apply.rows import MissingParentError, apply_rows, check
 from consumer.conflict.record import record
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import bytes_id
 from consumer.dedup import BROKEN_REASONS, NOTHING, Facts, Known, Standing, TxKey, look_up, stand
-from consumer.failures import reason_of
+from consumer.failures import Decision, decide, reason_of
 from consumer.incoming import Counts, Outcome, Result
 from consumer.watermark import Mark, SourceKey
 
@@ -95,7 +96,8 @@ class GroupTransaction:
             if standing is Standing.ALTERED:
                 return _altered(one, known)
         one = _own_name_if_taken(one, known)
-        outcome = Outcome.EARLY if isinstance(error, EarlyError) and not self._is_overdue(known) else Outcome.DEAD
+        parked = decide(error) is Decision.PARK and not self._is_overdue(known)
+        outcome = Outcome.EARLY if parked else Outcome.DEAD
         if known.letter is not None and known.letter.state is LetterState.FORKED:
             outcome = Outcome.FORKED
         table = _table_of(error)

@@ -14,9 +14,10 @@ from common.ports.dialect import ApplySession, RowState
 from common.runtime.node import Node
 from common.versions import Version
 from common.wire.decode import TxReader
+from consumer.apply.decision import Entry
 from consumer.apply.group import Applier
 from consumer.apply.prepare import Preparer
-from consumer.apply.rows import Entry, lock_states
+from consumer.apply.rows import lock_states
 from consumer.dead_letters.documents import letter_document, result_document
 from consumer.dead_letters.loading import load
 from consumer.dead_letters.table_store import Letter

@@ -9,6 +9,8 @@ import pytest
 
 from common.errors import OutageError
 from common.versions import NEVER, Version
+from consumer.apply.prepare import Prepared, Preparer
+from consumer.incoming import Incoming
 from tests.support.applying import (
     DATABASES,
     SCHEMA,
@@ -18,6 +20,7 @@ from tests.support.applying import (
     close_world,
     item,
     open_world,
+    resealed,
     sqlite_url,
     world_on,
 )
@@ -90,6 +93,31 @@ def test_what_may_not_be_applied_is_set_aside_with_its_reason(world: World, writ
     bad, good = a.tx(write), a.put(5, "fine", 99)
     world.receive(bad.body + good.body)
     assert world.letters() == [(bad.tx_id, reason, "dead")]
+    assert [row[0] for row in world.rows()] == [5]
+    assert world.watermark("a") == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reasons"),
+    [
+        (b'"pk":{"id":1}', b'"pk":{"id":2}', {"format"}),
+        (b'"pk":{"id":1}', b'"pk":{"id":1,"id2":1}', {"format"}),
+        (b'"pk":{"id":1}', b'"pk":[1]', {"format"}),
+        (b'"one"', b'"\xff"', {"format"}),
+        (b'"one"', b'"\\ud800"', {"format", "type"}),
+        (b'"1.50"', b'"no number"', {"type"}),
+        (b'"price":"1.50"', b'"price":{"$what":1}', {"format", "type"}),
+        (b'"op":"I"', b'"op":"X"', {"format"}),
+        (b'"version":[0,10,"a"]', b'"version":[0,10]', {"format"}),
+        (b'"version":[0,10,"a"]', b'"version":[1,10,"a"]', {"version"}),
+    ],
+)
+def test_what_a_sender_may_get_wrong_is_poison(world: World, old: bytes, new: bytes, reasons: set[str]) -> None:
+    a = Origin("a")
+    bad = resealed(a.put(1, "one", 10).body, old, new)
+    world.receive(bad + a.put(5, "fine", 99).body)
+    assert [reason for _, reason, _ in world.letters() if reason not in reasons] == []
+    assert len(world.letters()) == 1
     assert [row[0] for row in world.rows()] == [5]
     assert world.watermark("a") == 2
 
@@ -179,6 +207,13 @@ def test_the_sender_must_be_the_source_where_that_is_proven(world: World) -> Non
     assert {reason for _, reason, _ in world.letters()} == {"source"}
     world.receive(tx.body, source_node="a", verified=True)
     assert [row[1] for row in world.rows()] == ["one"]
+
+
+def test_ids_that_differ_in_case_alone_are_not_two_nodes(world: World) -> None:
+    world.receive(Origin("a").put(1, "one", 10).body)
+    world.receive(Origin("A").put(2, "two", 20).body, Origin("HERE").put(3, "three", 30).body)
+    assert [row[1] for row in world.rows()] == ["one"]
+    assert {reason for _, reason, _ in world.letters()} == {"source"}
 
 
 def test_a_conflict_is_recorded_with_both_images(world: World) -> None:
@@ -306,6 +341,42 @@ def test_an_outage_of_the_source_gives_everything_back_and_sets_nothing_aside(wo
     assert world.one("SELECT count(*) FROM rf_audit WHERE action = 'applied'") == 1
     assert world.letters() == []
     assert world.one("SELECT count(*) FROM rf_attempt WHERE source_node <> ''") == 0
+
+
+def test_an_error_that_nobody_foresaw_counts_like_a_kill(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = Origin("a")
+    fine, bad = a.put(1, "fine", 10), a.put(2, "bad", 20)
+    prepare = Preparer.prepare
+
+    def fails(self: Preparer, incoming: Incoming) -> Prepared:
+        if incoming.tx_id == bad.tx_id and incoming.error is None:
+            raise ZeroDivisionError
+        return prepare(self, incoming)
+
+    monkeypatch.setattr(Preparer, "prepare", fails)
+    world.source.put(fine.body, bad.body)
+    intake = world.intake()
+    for _ in range(4):
+        with pytest.raises(ZeroDivisionError):
+            intake.step(0)
+    intake.step(0)
+    assert [row[1] for row in world.rows()] == ["fine"]
+    assert world.letters() == [(bad.tx_id, "crash", "dead")]
+    assert {failed for _, failed in world.source.given_back} == {True}
+
+
+def test_an_outage_is_no_attempt(world: World) -> None:
+    a = Origin("a")
+    world.source.fail_ack = True
+    world.source.put(a.put(1, "one", 10).body)
+    intake = world.intake()
+    for _ in range(8):
+        with pytest.raises(OutageError):
+            intake.step(0)
+    world.source.fail_ack = False
+    intake.step(0)
+    assert world.letters() == []
+    assert [row[1] for row in world.rows()] == ["one"]
 
 
 def test_own_unsealed_writes_are_sealed_before_a_batch_claims_their_rows(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import uuid
@@ -150,6 +151,14 @@ def item(
 
 def _json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def resealed(part: bytes, old: bytes, new: bytes) -> bytes:
+    """Return a part with `old` replaced by `new` and a right checksum over that: a sender's lie or fault."""
+    *lines, end, _ = part.replace(old, new).split(b"\n")
+    body = b"\n".join(lines) + b"\n"
+    fields = json.loads(end) | {"sha256": hashlib.sha256(body).hexdigest()}
+    return body + _json(fields) + b"\n"
 
 
 @dataclass
