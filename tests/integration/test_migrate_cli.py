@@ -234,6 +234,16 @@ def test_migrate_makes_the_nodes_queue(tmp_path: Path, rabbitmq_url: str) -> Non
     assert queues["depths"]["rowferry.node.a"] == 0
 
 
+def migrated(folder: Path, broker: str) -> Place:
+    """A node on SQLite with one table, called as its folder."""
+    folder.mkdir()
+    place = Place(folder / "rowferry.toml", f"sqlite:///{folder / 'app.db'}")
+    document(place.config, "init", "--node", folder.name, "--database", place.url, "--broker", broker)
+    place.execute("CREATE TABLE sale (id TEXT PRIMARY KEY)")
+    document(place.config, "migrate")
+    return place
+
+
 # kombu's own models use a loader that SQLAlchemy 2.1 calls deprecated; nothing of ours depends on it.
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
 @pytest.mark.parametrize("scheme", ["filesystem://", "sqla+sqlite:///"])
@@ -241,21 +251,27 @@ def test_migrate_makes_the_nodes_queue_on_other_brokers(tmp_path: Path, scheme: 
     """B has A's rows although it ran only after A had ended."""
     (tmp_path / "queue").mkdir()
     broker = f"{scheme}{tmp_path / 'queue'}" + ("" if scheme == "filesystem://" else "/broker.db")
-    places = []
-    for node_id in ("a", "b"):
-        folder = tmp_path / node_id
-        folder.mkdir()
-        place = Place(folder / "rowferry.toml", f"sqlite:///{folder / 'app.db'}")
-        document(place.config, "init", "--node", node_id, "--database", place.url, "--broker", broker)
-        place.execute("CREATE TABLE sale (id TEXT PRIMARY KEY)")
-        document(place.config, "migrate")
-        places.append(place)
-    first, second = places
+    first, second = (migrated(tmp_path / node_id, broker) for node_id in ("a", "b"))
     first.execute("INSERT INTO sale VALUES ('one'), ('two')")
     assert document(first.config, "run", "--once")["drained"]
     assert document(second.config, "run", "--once")["drained"]
     assert second.query("SELECT id FROM sale ORDER BY id") == [("one",), ("two",)]
     assert document(first.config, "migrate")["changed"] is False
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader:sqlalchemy.exc.SADeprecationWarning")
+def test_peers_are_who_is_sent_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = (
+        migrated(tmp_path / node_id, f"sqla+sqlite:///{tmp_path / 'broker.db'}") for node_id in ("a", "b", "c")
+    )
+    first.execute("INSERT INTO sale VALUES ('one')")
+    with monkeypatch.context() as patched:
+        patched.setenv("ROWFERRY_BROKER_PEERS", "b")
+        document(first.config, "run", "--once")
+    for place in (second, third):
+        document(place.config, "run", "--once")
+    assert second.query("SELECT id FROM sale") == [("one",)]
+    assert third.query("SELECT id FROM sale") == []
 
 
 def test_migrate_makes_a_missing_folder_and_run_does_not(tmp_path: Path) -> None:
