@@ -62,7 +62,7 @@ class SqliteApplySession:
         encoder = ImageEncoder(stored_shape(known.shape))
         names = [column.name for column in known.shape.written]
         with translating():
-            found = [rows.find(decoder.key(pk), names) for pk in pks]
+            found = rows.find([decoder.key(pk) for pk in pks], names)
         return [None if row is None else encoder.image(row) for row in found]
 
     def write(self, table: TableShape, meta: TableMeta, writes: Sequence[RowWrite], *, replace: bool = False) -> None:
@@ -119,8 +119,7 @@ class SqliteApplySession:
         removed: list[Row] = []
         changed: list[tuple[Row, dict[str, Value]]] = []
         fresh: list[tuple[Row, dict[str, Value]]] = []
-        for key, image in wanted:
-            found = rows.find(key, kept)
+        for (key, image), found in zip(wanted, rows.find([key for key, _ in wanted], kept), strict=True):
             old = None if found is None else dict(zip(kept, found, strict=True))
             if old is not None:
                 self._note_gone(table, key, old, image)
@@ -136,7 +135,7 @@ class SqliteApplySession:
         for columns, some in by_columns(changed).items():
             rows.update(columns, ((values, key) for key, values in some))
         for columns, some in by_columns(fresh).items():
-            rows.insert(columns, (values for _, values in some))
+            rows.insert(columns, [values for _, values in some])
 
     def _pointing(self, table: SqliteTable) -> tuple[Reference, ...]:
         return self._references.references_to(table)

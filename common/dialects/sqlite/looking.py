@@ -2,10 +2,9 @@
 
 import sqlite3
 from dataclasses import dataclass
-from typing import Any
 
 from common.dialects.sqlite.catalog import SchemaCache, SqliteTable
-from common.dialects.sqlite.connection import transaction
+from common.dialects.sqlite.connection import fetched, transaction
 from common.dialects.sqlite.names import log_table, quote
 from common.dialects.sqlite.shapes import TouchLog, touch_logs
 from common.dialects.sqlite.touches import TouchedTable, split
@@ -74,7 +73,7 @@ class Looker:
         marks: tuple[int, ...],
         bounds: dict[tuple[int, int], int],
     ) -> LogLook | None:
-        rows = connection.execute(f"SELECT * FROM {log_table(log.shape_id)} ORDER BY seq").fetchall()
+        rows = fetched(connection, f"SELECT * FROM {log_table(log.shape_id)} ORDER BY seq")
         if not rows:
             return None
         ours: list[int] = []
@@ -102,9 +101,10 @@ def _current(
     match = " AND ".join(
         f"now.{quote(name)} = touched.c{place}" for name, place in zip(table.shape.pk, log.key_places, strict=True)
     )
-    rows: list[tuple[Any, ...]] = connection.execute(
+    rows = fetched(
+        connection,
         f"SELECT {wanted} FROM (SELECT DISTINCT {touched} FROM {log_table(log.shape_id)}) AS touched"
-        f" CROSS JOIN main.{quote(table.shape.bare)} AS now ON {match}"
-    ).fetchall()
+        f" CROSS JOIN main.{quote(table.shape.bare)} AS now ON {match}",
+    )
     width = len(table.shape.pk)
     return {key_text(row[:width]): row[width:] for row in rows}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from common.dialects.sqlite.looking import LogLook, Look
 from common.dialects.sqlite.shapes import ImageEncoder, TouchLog
@@ -12,8 +13,7 @@ _Image = tuple[tuple[str, ...], Row]
 """Columns and their values; None for no row."""
 
 
-@dataclass(frozen=True, slots=True)
-class NetChange:
+class NetChange(NamedTuple):
     """One row's change over one segment."""
 
     log: TouchLog

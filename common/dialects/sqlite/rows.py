@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
 
 from common.dialects.sqlite.catalog import SqliteTable
 from common.dialects.sqlite.names import quote
@@ -17,22 +18,25 @@ class TableRows:
         self._name = f"main.{quote(table.shape.bare)}"
         self._key = table.shape.pk
 
-    def find(self, key: Row, columns: Sequence[str]) -> Row | None:
-        """Return those columns of the row with this key, None where there is none."""
-        wanted = ", ".join(quote(name) for name in (*self._key, *columns))
-        query = f"SELECT {wanted} FROM {self._name} WHERE {self._match(key)}"
-        row: Row | None = self._connection.execute(query, key).fetchone()
-        width = len(self._key)
-        if row is None or key_text(row[:width]) != key_text(key):
-            return None
-        return row[width:]
+    def find(self, keys: Sequence[Row], columns: Sequence[str]) -> list[Row | None]:
+        """Return those columns of the rows with these keys, None where there is none."""
+        checked = () if self._table.key_is_exact else self._key
+        wanted = ", ".join(quote(name) for name in (*checked, *columns)) or "NULL"
+        asking = f"SELECT {wanted} FROM {self._name} WHERE "
+        execute = self._connection.execute
+        found: list[Row | None] = [None] * len(keys)
+        for place, (marks, key) in enumerate(zip(self._matches(keys), keys, strict=True)):
+            row: Row | None = execute(asking + marks, key).fetchone()
+            if row is not None and not (checked and key_text(row[: len(key)]) != key_text(key)):
+                found[place] = row[len(checked) :][: len(columns)]
+        return found
 
-    def delete(self, keys: Iterable[Row]) -> None:
+    def delete(self, keys: Sequence[Row]) -> None:
         """Delete rows that were found."""
         for marks, some in _alike(keys):
             self._connection.executemany(f"DELETE FROM {self._name} WHERE {self._match(marks)}", some)
 
-    def insert(self, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    def insert(self, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Insert rows that were not found. A rival in a unique key is an error, never overwritten."""
         names = ", ".join(quote(name) for name in columns)
         for marks, some in _alike(rows):
@@ -44,24 +48,37 @@ class TableRows:
         width = len(columns)
         if not width:
             return
-        for marks, some in _alike(values + key for values, key in rows):
+        for marks, some in _alike([values + key for values, key in rows]):
             assigned = ", ".join(
                 f"{quote(name)} = {mark}" for name, mark in zip(columns, placeholders(marks[:width]), strict=True)
             )
             where = self._match(marks[width:])
             self._connection.executemany(f"UPDATE {self._name} SET {assigned} WHERE {where}", some)
 
+    def _matches(self, keys: Sequence[Row]) -> Iterable[str]:
+        if keys and not _has_raw_text(keys):
+            return repeat(self._match(keys[0]), len(keys))
+        return map(self._match, keys)
+
     def _match(self, key: Row) -> str:
         return " AND ".join(f"{quote(name)} = {mark}" for name, mark in zip(self._key, placeholders(key), strict=True))
 
 
-def _alike(rows: Iterable[Row]) -> Iterable[tuple[Row, list[Row]]]:
+def _alike(rows: Sequence[Row]) -> Iterable[tuple[Row, Sequence[Row]]]:
     """Group rows that take the same placeholders; the first of each group stands for it."""
+    if not rows:
+        return []
+    if not _has_raw_text(rows):
+        return [(rows[0], rows)]
     groups: dict[tuple[int, ...], list[Row]] = {}
     for row in rows:
         shape = tuple([place for place, value in enumerate(row) if value.__class__ is RawText])
         groups.setdefault(shape, []).append(row)
     return [(some[0], some) for some in groups.values()]
+
+
+def _has_raw_text(rows: Iterable[Row]) -> bool:
+    return RawText in set(map(type, chain.from_iterable(rows)))
 
 
 def by_columns(images: Iterable[tuple[Row, Mapping[str, Value]]]) -> dict[tuple[str, ...], list[tuple[Row, Row]]]:

@@ -1,13 +1,13 @@
 """Shapes as they were when capture was installed: a touch is always sealed under the shape it was written with."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from common.dialects.sqlite.types import Encoder, encoder
-from common.dialects.sqlite.values import Row, Value, without_sign_of_zero
+from common.dialects.sqlite.types import Encoder, encoder, travels_as_it_is
+from common.dialects.sqlite.values import Row, Value, is_float_zero, without_sign_of_zero
 from common.ports.dialect import TableShape
 from common.wire.records import TableMeta
 
@@ -62,29 +62,54 @@ class TouchLog:
         return TableMeta(pk=self.shape.pk, columns={one.name: one.logical for one in self.shape.columns})
 
 
+class _ObjectEncoder:
+    """Rows of certain columns to JSON objects. Which values need a look depends on the classes in a row alone, and few
+    combinations of these occur: so the look is taken once a combination."""
+
+    def __init__(self, columns: Sequence[StoredColumn]) -> None:
+        self._names = tuple(column.name for column in columns)
+        self._columns = [(column.logical, encoder(column.logical)) for column in columns]
+        self._plans: dict[tuple[type, ...], list[tuple[int, Encoder]]] = {}
+
+    def encode(self, row: Row) -> bytes:
+        classes = tuple(map(type, row))
+        plan = self._plans.get(classes)
+        if plan is None:
+            plan = self._plans[classes] = [
+                (place, encode)
+                for place, ((logical, encode), found) in enumerate(zip(self._columns, classes, strict=True))
+                if not travels_as_it_is(logical, found)
+            ]
+        if not plan:
+            return _json.encode(dict(zip(self._names, row, strict=True)))
+        values: list[object] = list(row)
+        for place, encode in plan:
+            values[place] = encode(row[place])
+        return _json.encode(dict(zip(self._names, values, strict=True)))
+
+
 class ImageEncoder:
     """Rows of one shape to JSON objects."""
 
     def __init__(self, shape: StoredShape) -> None:
+        by_name = {column.name: column for column in shape.columns}
+        self._row = _ObjectEncoder(shape.columns)
+        self._key = _ObjectEncoder([by_name[name] for name in shape.pk])
         self._columns = [(one.name, encoder(one.logical)) for one in shape.columns]
-        by_name = dict(self._columns)
-        self._key = [(name, by_name[name]) for name in shape.pk]
 
     def image(self, row: Row) -> bytes:
         """Return the row as the wire has it."""
-        return _object(self._columns, row)
+        return self._row.encode(row)
 
     def pk(self, key: Row) -> bytes:
         """Return a key, its values in the order of the primary key, as the wire has it."""
-        return _object(self._key, tuple([without_sign_of_zero(value) for value in key]))
+        if any(map(is_float_zero, key)):
+            key = tuple([without_sign_of_zero(value) for value in key])
+        return self._key.encode(key)
 
     def some(self, values: Mapping[str, Value]) -> bytes:
         """Return the columns of this shape that `values` has: of a row that was written under another shape."""
         return _json.encode({name: encode(values[name]) for name, encode in self._columns if name in values})
-
-
-def _object(columns: list[tuple[str, Encoder]], row: Row) -> bytes:
-    return _json.encode({name: encode(value) for (name, encode), value in zip(columns, row, strict=True)})
 
 
 def touch_logs(connection: sqlite3.Connection) -> list[TouchLog]:

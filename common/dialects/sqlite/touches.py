@@ -64,8 +64,12 @@ def at_us(julian: float) -> int:
 def split(rows: Iterable[tuple[Any, ...]], key_places: Sequence[int], bounds: Sequence[int]) -> list[TouchedTable]:
     """Return what each segment touched: one a bound (the last seq that belongs to it), and one for what follows."""
     found = [TouchedTable() for _ in range(len(bounds) + 1)]
+    ticks: dict[float, int] = {}
     for entry in rows:
         row: Row = entry[3:]
+        when = ticks.get(entry[2])
+        if when is None:
+            when = ticks[entry[2]] = at_us(entry[2])
         segment = found[bisect_left(bounds, entry[0])]
-        segment.add(entry[1], at_us(entry[2]), row, tuple([row[place] for place in key_places]))
+        segment.add(entry[1], when, row, tuple([row[place] for place in key_places]))
     return found

@@ -170,3 +170,11 @@ _ENCODERS: dict[str, Encoder] = {
 def encoder(logical: str) -> Encoder:
     """Return the function from a stored value to its JSON value; what doesn't fit the type is escaped."""
     return _ENCODERS[logical]
+
+
+_AS_THEY_ARE = {"int": int, "text": str, "json": str}
+
+
+def travels_as_it_is(logical: str, found: type) -> bool:
+    """Tell whether every value of this class is its own JSON value under the logical type."""
+    return found is type(None) or _AS_THEY_ARE.get(logical) is found

@@ -51,6 +51,8 @@ def key_text(values: Sequence[Value]) -> str:
     """Return the canonical text of a key: a JSON array by class. Keys are one only where bytes and class are one.
 
     `-0.0` counts as `0.0`: SQLite takes them for the same key, and stores one as the other where it can."""
+    if len(values) == 1 and values[0].__class__ is int:
+        return f"[{values[0]}]"
     for value in values:
         if value.__class__ is not int and value.__class__ is not str:
             return _json.encode([_key_part(one) for one in values]).decode()

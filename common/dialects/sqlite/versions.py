@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,8 +24,7 @@ _WRITE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What is known of one row."""
 
     version: Version
@@ -38,6 +37,7 @@ def read_versions(connection: sqlite3.Connection, table_id: int, keys: Sequence[
     if not keys:
         return {}
     rows = connection.execute(_READ, (_json.encode(keys).decode(), table_id))
+    # Plain tuples: there is one for each row of a batch.
     return {
         key: Record(Version(epoch, hlc, node), Version(base_epoch, base_hlc, base_node), bool(deleted))
         for key, epoch, hlc, node, base_epoch, base_hlc, base_node, deleted in rows
