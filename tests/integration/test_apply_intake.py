@@ -188,6 +188,25 @@ def test_a_gap_holds_the_watermark_and_not_the_rows(world: World) -> None:
     assert world.watermark("a") == 3
 
 
+def test_the_lsns_of_a_damaged_batch_count_once_the_next_tx_confirms_them(world: World) -> None:
+    a = Origin("a")
+    one, two, three = (a.put(number, "x", number) for number in range(1, 4))
+    world.receive(one.body, two.body.replace(b'"to_lsn":2', b'"to_lsn":900'))
+    assert world.watermark("a") == 1
+    assert world.one("SELECT highest_lsn FROM rf_sync_state") == 1
+    world.receive(two.body)
+    assert world.watermark("a") == 2
+
+    b = Origin("b")
+    one, two, three = (b.put(10 + number, "x", number) for number in range(1, 4))
+    world.receive(one.body, two.body.replace(b'"x"', b'"y"'))
+    assert world.watermark("b") == 1
+    world.receive(three.body)
+    assert world.watermark("b") == 3
+    world.receive(two.body)
+    assert [row[0] for row in world.rows()] == [1, 2, 11, 12, 13]
+
+
 def test_a_rewound_node_is_parked(world: World) -> None:
     a, rewound = Origin("a"), Origin("a")
     world.receive(*(a.put(number, "x", number).body for number in range(1, 4)))
