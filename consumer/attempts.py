@@ -12,10 +12,9 @@ from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.dedup import TxKey
-from consumer.statements import reading, upsert, writing
+from consumer.statements import among, reading, upsert, writing
 
 MOST_ATTEMPTS = 3
-_PAGE = 5_000
 
 
 class Attempts:
@@ -81,21 +80,17 @@ class Attempts:
 def end_attempts(connection: sa.Connection, keys: Sequence[TxKey]) -> None:
     """Take away notes, in the commit that ends the txs."""
     for source_node, tx_ids in _by_source(keys).items():
-        for start in range(0, len(tx_ids), _PAGE):
-            page = tx_ids[start : start + _PAGE]
-            where = sa.and_(rf.attempt.c.source_node == source_node, rf.attempt.c.tx_id.in_(page))
-            connection.execute(sa.delete(rf.attempt).where(where))
+        where = sa.and_(rf.attempt.c.source_node == source_node, among(connection, rf.attempt.c.tx_id, tx_ids))
+        connection.execute(sa.delete(rf.attempt).where(where))
 
 
 def _stored(connection: sa.Connection, keys: Sequence[TxKey]) -> dict[TxKey, int]:
     found: dict[TxKey, int] = {}
     table = rf.attempt
     for source_node, tx_ids in _by_source(keys).items():
-        for start in range(0, len(tx_ids), _PAGE):
-            query = sa.select(table.c.tx_id, table.c.attempts)
-            page = tx_ids[start : start + _PAGE]
-            query = query.where(table.c.source_node == source_node, table.c.tx_id.in_(page))
-            found |= {(source_node, row.tx_id): row.attempts for row in connection.execute(query)}
+        query = sa.select(table.c.tx_id, table.c.attempts)
+        query = query.where(table.c.source_node == source_node, among(connection, table.c.tx_id, tx_ids))
+        found |= {(source_node, row.tx_id): row.attempts for row in connection.execute(query)}
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from common.schema import tables as rf
+from consumer.statements import insert_many
 
 APPLIER = "rowferry"
 """The actor where nobody asked for it."""
@@ -25,8 +26,7 @@ class Line:
 
 def write(connection: sa.Connection, lines: Sequence[Line], now_us: int) -> None:
     """Add lines."""
-    if lines:
-        connection.execute(sa.insert(rf.audit), [_row(line, now_us) for line in lines])
+    insert_many(connection, rf.audit, [_row(line, now_us) for line in lines])
 
 
 def _row(line: Line, now_us: int) -> dict[str, object]:

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from common.errors import Reason
 from common.schema import tables as rf
 from consumer.dead_letters.states import LetterState
+from consumer.statements import among
 from consumer.watermark import Mark
 
 TxKey = tuple[str, str]
 """Source node and tx_id."""
 
-_PAGE = 5_000
 BROKEN_REASONS = frozenset({Reason.CHECKSUM, Reason.FORMAT, Reason.LIMIT})
 """Such a dead letter says nothing about what the tx holds: another copy may be whole."""
 
@@ -95,24 +95,22 @@ def look_up(connection: sa.Connection, keys: Iterable[TxKey]) -> Mapping[TxKey, 
     applied: dict[TxKey, str] = {}
     letters: dict[TxKey, KnownLetter] = {}
     for source_node, tx_ids in by_source.items():
-        for start in range(0, len(tx_ids), _PAGE):
-            page = tx_ids[start : start + _PAGE]
-            applied |= _applied(connection, source_node, page)
-            letters |= _letters(connection, source_node, page)
+        applied |= _applied(connection, source_node, tx_ids)
+        letters |= _letters(connection, source_node, tx_ids)
     return {key: Known(applied.get(key), letters.get(key)) for key in applied.keys() | letters.keys()}
 
 
 def _applied(connection: sa.Connection, source_node: str, tx_ids: Sequence[str]) -> dict[TxKey, str]:
     table = rf.applied_tx
     query = sa.select(table.c.tx_id, table.c.sha256)
-    query = query.where(table.c.source_node == source_node, table.c.tx_id.in_(tx_ids))
+    query = query.where(table.c.source_node == source_node, among(connection, table.c.tx_id, tx_ids))
     return {(source_node, row.tx_id): row.sha256 for row in connection.execute(query)}
 
 
 def _letters(connection: sa.Connection, source_node: str, tx_ids: Sequence[str]) -> dict[TxKey, KnownLetter]:
     table = rf.dead_letter
     query = sa.select(table.c.tx_id, table.c.state, table.c.reason, table.c.sha256, table.c.first_failed_us)
-    query = query.where(table.c.source_node == source_node, table.c.tx_id.in_(tx_ids))
+    query = query.where(table.c.source_node == source_node, among(connection, table.c.tx_id, tx_ids))
     rows = connection.execute(query)
     return {
         (source_node, row.tx_id): KnownLetter(LetterState(row.state), row.reason, row.sha256, row.first_failed_us)

@@ -1,5 +1,6 @@
 """Statements that each database spells in its own way, and the way of its errors out of here."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -39,6 +40,34 @@ def writing(database: Database, work: Callable[[sa.Connection], T]) -> T:
 
 
 _NOTHING = sa.delete(rf.attempt).where(sa.false())
+
+
+def among(connection: sa.Connection, column: sa.Column[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Return `column IN values` with one parameter however many there are: thousands of them are slow to take apart."""
+    match connection.dialect.name:
+        case "sqlite":
+            listed = sa.func.json_each(json.dumps(list(values))).table_valued("value")
+            return column.in_(sa.select(listed.c.value))
+        case "postgresql":
+            return column == sa.any_(sa.literal(list(values), postgresql.ARRAY(sa.Text)))
+        case _:
+            return column.in_(values)
+
+
+def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows that name the same columns, in one statement where the database is far away."""
+    if not rows:
+        return
+    if connection.dialect.name != "postgresql":
+        connection.execute(sa.insert(table), rows)
+        return
+    names = list(rows[0])
+    types = [postgresql.ARRAY(table.c[name].type) for name in names]
+    arrays = [sa.literal([row[name] for row in rows], kind) for name, kind in zip(names, types, strict=True)]
+    columns = [sa.column(name, table.c[name].type) for name in names]
+    source = sa.func.unnest(*(sa.cast(one, kind) for one, kind in zip(arrays, types, strict=True)))
+    listed = source.table_valued(*columns).render_derived()
+    connection.execute(sa.insert(table).from_select(names, sa.select(*(listed.c[name] for name in names))))
 
 
 def insert_missing(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from consumer.dead_letters.table_store import Failure, settle, write_failures
 from consumer.dedup import Known, TxKey
 from consumer.inbox import delete_parts
 from consumer.incoming import Outcome, Result
-from consumer.statements import insert_missing
+from consumer.statements import insert_many, insert_missing
 from consumer.watermark import Mark, SourceKey, Step
 
 _STATES = {
@@ -64,8 +64,7 @@ class Ledger:
                     "applied_us": self._now_us,
                 }
             )
-        if rows:
-            self._connection.execute(sa.insert(rf.applied_tx), rows)
+        insert_many(self._connection, rf.applied_tx, rows)
 
     def _close_letters(self, results: Sequence[Result], known: Mapping[TxKey, Known]) -> None:
         for result in results:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from common.config.model import Policy
 from common.schema import tables as rf
 from common.versions import Version
+from consumer.statements import insert_many
 
 
 class Kind(StrEnum):
@@ -56,9 +57,7 @@ class Conflict:
 
 def record(connection: sa.Connection, conflicts: Iterable[Conflict], now_us: int) -> None:
     """Write settled conflicts, in the transaction that decides them."""
-    rows = [_row(conflict, now_us) for conflict in conflicts]
-    if rows:
-        connection.execute(sa.insert(rf.conflict), rows)
+    insert_many(connection, rf.conflict, [_row(conflict, now_us) for conflict in conflicts])
 
 
 def _row(conflict: Conflict, now_us: int) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""What the consumer offers to the hosts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from consumer.part import part, passed
+from tests.support.applying import Origin, World, Write, close_world, item, open_world, sqlite_url
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = open_world(sqlite_url(tmp_path), directory={"path": str(tmp_path / "exchange")})
+    yield made
+    close_world(made)
+
+
+def test_status_tells_gaps_and_unfinished_txs(world: World) -> None:
+    a = Origin("a")
+    one, _, three = (a.put(number, "x", number) for number in range(1, 4))
+    large = Origin("b").tx(*(item(100 + number, "x" * 300, number + 1) for number in range(30)))
+    world.receive(one.body, three.body, large.parts(4096)[0])
+    world.clock.pass_seconds(5)
+    assert part.status(world.node) == {
+        "unfinished_txs": 1,
+        "oldest_unfinished_seconds": 5.0,
+        "gaps": [{"peer": "a", "incarnation": "inc1", "after_lsn": 1, "highest_lsn": 3}],
+    }
+    assert (passed(world.node, "a", "inc1"), passed(world.node, "a", "other")) == (1, 0)
+
+
+def test_there_is_one_intake_for_each_way_in(world: World, tmp_path: Path) -> None:
+    (tmp_path / "exchange").mkdir()
+    (intake,) = part.services(world.node, threading.Event())
+    assert intake.name == "intake-directory"
+    assert not intake.step(0)
+    folder = tmp_path / "exchange" / "a"
+    folder.mkdir()
+    tx = Origin("a").put(1, "one", 10)
+    (folder / f"a.inc1.{1:020}-{1:020}.jsonl").write_bytes(tx.body)
+    assert intake.step(0)
+    assert [row[1] for row in world.rows()] == ["one"]
+    intake.close()
+    intake.close()
+
+
+def test_after_migrate_counts_what_could_be_applied(world: World) -> None:
+    tx = Origin("a").tx(Write("I", "fresh", {"id": 1, "name": "x", "price": "1.50"}, 10))
+    world.receive(tx.body)
+    assert part.after_migrate(world.node) == 0
+    world.execute("CREATE TABLE fresh (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC(12, 2))")
+    world.node.database.capture().install(list(world.node.captured_tables().values()))
+    assert part.after_migrate(world.node) == 1
+
+
+def test_the_commands_are_named_as_the_contract_says() -> None:
+    assert [command.name for command in part.commands()] == ["import-change-log", "pull", "dlq"]
