@@ -6,13 +6,13 @@ from itertools import chain, islice
 
 import sqlalchemy as sa
 
-from common.dialects.sqlite.catalog import Reference, Schema, SqliteTable
+from common.dialects.sqlite.catalog import Reference, SchemaCache, SqliteTable
 from common.dialects.sqlite.decoding import ImageDecoder
 from common.dialects.sqlite.errors import translating
 from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.references import GoneKey, ReferenceCheck
 from common.dialects.sqlite.rows import TableRows, by_columns
-from common.dialects.sqlite.shapes import ImageEncoder, TouchLog, stored_shape, table_id_of, touch_logs
+from common.dialects.sqlite.shapes import ImageEncoder, TouchLog, stored_shape, table_id_of
 from common.dialects.sqlite.values import Row, Value, is_float_zero, key_text
 from common.dialects.sqlite.versions import Record, read_versions, write_versions
 from common.errors import PoisonError, Reason
@@ -29,13 +29,13 @@ _ABSENT = Record(NEVER, NEVER, False)
 class SqliteApplySession:
     """See `common.ports.dialect.ApplySession`. SQLite's one write lock stands for every row lock."""
 
-    def __init__(self, connection: sa.Connection, raw: sqlite3.Connection, schema: Schema) -> None:
+    def __init__(self, connection: sa.Connection, raw: sqlite3.Connection, schemas: SchemaCache) -> None:
         self._connection = connection
         self._raw = raw
-        self._schema = schema
-        self._references = ReferenceCheck(raw, schema)
+        self._schema = schemas.read(raw)
+        self._logs = schemas.touch_logs(raw)
+        self._references = ReferenceCheck(raw, self._schema)
         self._table_ids: dict[str, int] = {}
-        self._logs: list[TouchLog] | None = None
         self._gone: dict[str, list[GoneKey]] = {}
 
     @property
@@ -82,8 +82,6 @@ class SqliteApplySession:
         """Tell whether a local write of one of these rows is committed but not sealed."""
         wanted = set(keys)
         with translating():
-            if self._logs is None:
-                self._logs = touch_logs(self._raw)
             return any(self._touched(log, wanted) for log in self._logs if log.shape.table == table.name)
 
     def broken_references(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from common.dialects.sqlite.indexes import UniqueIndex, unique_indexes
 from common.dialects.sqlite.names import fold, quote, same_name, wire_name
+from common.dialects.sqlite.shapes import TouchLog, touch_logs
 from common.dialects.sqlite.types import Affinity, affinity_of, logical_type
 from common.ports.dialect import Catalog, ColumnShape, ForeignKey, TableShape
 
@@ -73,18 +74,33 @@ class Schema:
 
 
 class SchemaCache:
-    """Reads the schema again only when it has changed."""
+    """Reads the schema, and the touch logs, again only when the schema has changed.
+
+    Not for use after DDL in the same transaction: were that rolled back, its schema version would come again."""
 
     def __init__(self) -> None:
         self._known: tuple[int, Schema] | None = None
+        self._logs: tuple[int, list[TouchLog]] | None = None
 
     def read(self, connection: sqlite3.Connection) -> Schema:
         """Return the schema as `connection` sees it."""
-        version = connection.execute("PRAGMA main.schema_version").fetchone()[0]
+        version = _schema_version(connection)
         known = self._known
         if known is None or known[0] != version:
             known = self._known = (version, read_schema(connection))
         return known[1]
+
+    def touch_logs(self, connection: sqlite3.Connection) -> list[TouchLog]:
+        """Return every touch log that stands, older shapes first: they come and go by DDL."""
+        version = _schema_version(connection)
+        known = self._logs
+        if known is None or known[0] != version:
+            known = self._logs = (version, touch_logs(connection))
+        return known[1]
+
+
+def _schema_version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA main.schema_version").fetchone()[0])
 
 
 def read_schema(connection: sqlite3.Connection) -> Schema:

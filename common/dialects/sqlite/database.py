@@ -67,7 +67,7 @@ class SqliteDatabase:
         """Begin one applying transaction: SQLite's write lock is taken at once."""
         with translating(), self._applying.connect() as connection, connection.begin():
             raw = cast(sqlite3.Connection, connection.connection.driver_connection)
-            yield SqliteApplySession(connection, raw, self._schemas.read(raw))
+            yield SqliteApplySession(connection, raw, self._schemas)
 
     def server_identity(self) -> str:
         """Return the database's own random id and its file's number: a copied or restored file has another.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from common.dialects.sqlite.catalog import SchemaCache, SqliteTable
 from common.dialects.sqlite.connection import fetched, transaction
 from common.dialects.sqlite.names import log_table, quote
-from common.dialects.sqlite.shapes import TouchLog, touch_logs
+from common.dialects.sqlite.shapes import TouchLog
 from common.dialects.sqlite.touches import TouchedTable, split
 from common.dialects.sqlite.values import Row, key_text
 
@@ -63,7 +63,7 @@ class Looker:
                 (mark, shape_id): seq
                 for mark, shape_id, seq in connection.execute("SELECT mark, shape_id, seq FROM rf_mark_bound")
             }
-            logs = [self._log(connection, log, marks, bounds) for log in touch_logs(connection)]
+            logs = [self._log(connection, log, marks, bounds) for log in self._schemas.touch_logs(connection)]
         return Look(turn, last_lsn, last_tx_id, marks, tuple(log for log in logs if log is not None))
 
     def _log(

@@ -26,8 +26,10 @@ from common.wire.compress import compress
 from common.wire.encode import encode_change
 from common.wire.records import TableMeta
 
-_CHANGES_A_LOCK = 4_000
-"""About what can be stored within 50 ms of holding the write lock; a larger tx is stored whole all the same."""
+_CHANGES_A_LOCK = 2_000
+"""Well below what can be stored within 50 ms of holding the write lock; a larger tx is stored whole all the same."""
+_CHANGES_A_TX = 4
+"""What a tx costs beside its changes, in changes."""
 _json = msgspec.json.Encoder()
 
 
@@ -74,11 +76,12 @@ def _groups(ready: Iterable[ReadyTx]) -> Iterator[list[ReadyTx]]:
     group: list[ReadyTx] = []
     weight = 0
     for one in ready:
-        if group and weight + one.changes > _CHANGES_A_LOCK:
+        cost = one.changes + _CHANGES_A_TX
+        if group and weight + cost > _CHANGES_A_LOCK:
             yield group
             group, weight = [], 0
         group.append(one)
-        weight += one.changes
+        weight += cost
     if group:
         yield group
 
