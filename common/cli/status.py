@@ -12,6 +12,7 @@ from common.errors import UsageError
 from common.ops.status import SourceStanding, Standing, State, read_standing
 from common.runtime.host import Host, current_host
 from common.runtime.parts import load_parts
+from common.runtime.signals import stop_on_signals
 
 REDRAW_SECONDS = 2.0
 _STYLES = {State.IN_SYNC: "bold green", State.BEHIND: "bold yellow", State.NEEDS_ATTENTION: "bold red"}
@@ -27,11 +28,14 @@ def status(watch: bool) -> None:
         return
     if host.console.json:
         raise UsageError("--watch draws for a person, --json prints one document: use one of them")
-    never = threading.Event()
-    while True:
-        click.clear()
-        show(host)
-        never.wait(REDRAW_SECONDS)
+    # An event, for a KeyboardInterrupt can come while a library's callback runs, which loses it.
+    stop = threading.Event()
+    with stop_on_signals(stop):
+        while not stop.is_set():
+            click.clear()
+            show(host)
+            stop.wait(REDRAW_SECONDS)
+    raise KeyboardInterrupt
 
 
 def show(host: Host) -> None:

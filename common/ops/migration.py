@@ -107,7 +107,8 @@ def unfinished(database: Database, config: Config) -> Unfinished:
     if row is None:
         return Unfinished(0, 0, 0)
     facts = NodeFacts(config.node.id, row.role, row.incarnation)
-    while database.sealer(facts).seal().more:
+    sealer = database.sealer(facts)
+    while sealer.seal().more:
         continue
     head = database.log(facts).head().lsn
     slowest = sa.select(sa.func.min(rf.cursor.c.lsn)).where(rf.cursor.c.incarnation == facts.incarnation)

@@ -664,7 +664,26 @@ IN_POSTGRESQL: dict[tuple[str, str], dict[str, str | None]] = {
     ("JSON", "jsonb"): {"'null'": "null", "'{\"b\":1}'": '{"b": 1}', "'\"\\u0000\"'": REFUSED},
 }
 """What a SQLite column and a PostgreSQL column of one name make of a value."""
-SHOWN_ANEW: dict[tuple[str, str, str], object] = {}
+SHOWN_ANEW: dict[tuple[str, str, str], object] = {
+    ("DECIMAL(10,2)", "money", "1.5"): ("text", b"$1.50"),
+    ("TEXT", "char(3)", "'ab'"): ("text", b"ab "),
+    ("TEXT", "positive", "'1.5'"): ("text", b"1.500"),
+    ("TEXT", "tsrange", "'[2026-11-23 10:00,)'"): ("text", b'["2026-11-23 10:00:00",)'),
+    ("TEXT", "boolean", "'true'"): ("text", b"1"),
+    ("TEXT", "boolean", "'t'"): ("text", b"1"),
+    ("TEXT", "interval", "'1 day'"): ("text", b"P1D"),
+    ("BOOLEAN", "boolean", "'true'"): ("integer", 1),
+    ("DATETIME", "timestamp", "'2026-11-23T10:20:30'"): ("text", b"2026-11-23 10:20:30"),
+    ("DATETIME", "timestamptz", "'2026-11-23 10:20:30'"): ("text", b"2026-11-23 10:20:30+00:00"),
+    ("DATETIME", "timestamptz", "'2026-11-23 10:20:30+05:45'"): ("text", b"2026-11-23 04:35:30+00:00"),
+    ("TIMESTAMP WITH TIME ZONE", "timestamptz", "'2026-11-23 10:20:30.5+05:45'"): (
+        "text",
+        b"2026-11-23 04:35:30.5+00:00",
+    ),
+    ("TIMESTAMP WITH TIME ZONE", "timestamptz", "'2026-11-23 10:20:30Z'"): ("text", b"2026-11-23 10:20:30+00:00"),
+    ("UUID", "uuid", "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'"): ("text", b"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+    ("JSON", "jsonb", "'{\"b\":1}'"): ("text", b'{"b": 1}'),
+}
 """The same value in the form PostgreSQL writes it, once a program there has changed the row."""
 
 

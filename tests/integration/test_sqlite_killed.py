@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ import pytest
 from common.errors import ContentionError
 from common.ports.dialect import RowWrite
 from common.versions import Version
-from common.wire.records import Change
+from common.wire.records import Change, SealedTx
 from tests.support.sqlite_app import NODE, SqliteApp, sqlite_app
 from tests.support.waiting import wait_for
 
@@ -30,7 +30,7 @@ MARK = "INSERT INTO rf_mark DEFAULT VALUES"
 _change = msgspec.json.Decoder(Change)
 
 WRITER = """
-import random, sqlite3, sys
+import random, sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
 chance = random.Random(int(sys.argv[2]))
 number = 0
@@ -45,6 +45,7 @@ while True:
         connection.execute("INSERT INTO rf_mark DEFAULT VALUES")
     connection.execute("COMMIT")
     print(number, flush=True)
+    time.sleep(chance.random() / 50)
 """
 SEALER = """
 import sys
@@ -52,20 +53,31 @@ from common.dialects import open_database
 from common.errors import ContentionError
 from common.ports.dialect import NodeFacts
 database = open_database("sqlite:///" + sys.argv[1])
+sealer = database.sealer(NodeFacts("here", "branch", "inc1"))
 while True:
     try:
-        database.sealer(NodeFacts("here", "branch", "inc1")).seal()
+        sealer.seal()
     except ContentionError as error:
         print(error, file=sys.stderr)
     print("looked", flush=True)
 """
 
 
+def sealed(app: SqliteApp) -> Iterator[SealedTx]:
+    """Yield the whole log; one read gives a bounded part of it."""
+    log = app.database.log(NODE)
+    after, head = 0, log.head().lsn
+    while after < head:
+        for tx in log.read(after, 2**30):
+            yield tx
+            after = tx.header.to_lsn
+
+
 def replayed(app: SqliteApp) -> dict[int, tuple[int, int]]:
     """Return the table as the sealed log tells it, checking LSNs and before images on the way."""
     rows: dict[bytes, bytes] = {}
     expected, txs = 1, []
-    for tx in app.database.log(NODE).read(0, 2**40):
+    for tx in sealed(app):
         assert (tx.header.prev_lsn, tx.header.from_lsn) == (expected - 1, expected)
         txs.append(tx.header.tx_id)
         for change in map(_change.decode, tx.lines()):

@@ -10,6 +10,7 @@ import pytest
 
 from common.dialects.sqlite import sealing
 from common.dialects.sqlite.catalog import SchemaCache
+from common.dialects.sqlite.looking import Look
 from common.dialects.sqlite.sealing import SqliteSealer
 from common.versions import Version
 from tests.support.sqlite_app import NODE, brief, changes_of, sqlite_app
@@ -87,12 +88,41 @@ def test_many_named_transactions_are_stored_in_short_steps(tmp_path: Path, monke
         assert lsns == list(range(1, 21))
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_backlog_is_read_once_and_sealed_in_several_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
+) -> None:
+    monkeypatch.setattr(sealing, "_CHANGES_A_LOCK", 15)
+    looks = []
+    real = sealing.segments
+    monkeypatch.setattr(sealing, "segments", lambda look: looks.append(look) or real(look))
+    with sqlite_app(tmp_path / "a.db", T) as app:
+        for number in range(20):
+            app.run(f"INSERT INTO t VALUES ({number}, 'x')", MARK)
+        sealer = app.database.sealer(NODE)
+        assert sealer.seal(max_changes=5).txs > 0
+        app.run("UPDATE t SET a = 'y'", MARK)
+        if interrupted:
+            app.database.sealer(NODE).seal(max_changes=5)
+        looked = len(looks)
+        reports = [sealer.seal(max_changes=5)]
+        while reports[-1].more:
+            reports.append(sealer.seal(max_changes=5))
+        # One more look, for what came meanwhile.
+        assert len(looks) == looked + 1
+        found = changes_of(list(app.database.log(NODE).read(0, 2**30)))
+        assert [change.lsn for change in found] == list(range(1, 41))
+        rows = [(change.op, bytes(change.pk)) for change in found]
+        keys = [b'{"id":%d}' % number for number in range(20)]
+        assert rows == [("I", key) for key in keys] + [("U", key) for key in keys]
+
+
 def test_what_comes_between_look_and_lock_is_another_tx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sqlite_app(tmp_path / "a.db", T) as app:
         app.run("INSERT INTO t VALUES (1, 'x')")
         real = sealing.segments
 
-        def slow(look: sealing.Look) -> list[sealing.Segment]:
+        def slow(look: Look) -> list[sealing.Segment]:
             monkeypatch.setattr(sealing, "segments", real)
             app.run("UPDATE t SET a = 'y'", "INSERT INTO t VALUES (2, 'x')")
             return real(look)
@@ -111,7 +141,7 @@ def test_a_second_sealer_that_was_faster_makes_the_first_look_again(
         app.run("INSERT INTO t VALUES (1, 'x')")
         real = sealing.segments
 
-        def overtaken(look: sealing.Look) -> list[sealing.Segment]:
+        def overtaken(look: Look) -> list[sealing.Segment]:
             monkeypatch.setattr(sealing, "segments", real)
             assert app.database.sealer(NODE).seal().txs == 1
             return real(look)

@@ -6,7 +6,7 @@ transactions, and no applier writes a row that has unsealed touches (`ApplySessi
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from common.clock import Clock, SystemClock, to_iso
 from common.dialects.sqlite.catalog import SchemaCache
 from common.dialects.sqlite.connection import borrowed, transaction
-from common.dialects.sqlite.looking import Look, Looker
+from common.dialects.sqlite.looking import Looker
 from common.dialects.sqlite.net import NetChange, Segment, SetAside, segments
 from common.dialects.sqlite.storing import Letter, ReadyTx, store
 from common.dialects.sqlite.versions import Record, read_versions
@@ -33,6 +33,17 @@ _CHANGES_A_TX = 4
 _json = msgspec.json.Encoder()
 
 
+@dataclass(slots=True)
+class _Prepared:
+    """What one look found, as far as it is not stored yet."""
+
+    groups: Iterator[list[ReadyTx]]
+    """One write transaction each."""
+    turn: int
+    """It is true as long as `rf_seal_turn` stands here."""
+    last_lsn: int
+
+
 class SqliteSealer:
     """Seals for one node. Several may run: whoever commits first makes the others look again."""
 
@@ -41,35 +52,39 @@ class SqliteSealer:
         self._looker = Looker(schemas)
         self._node = node
         self._clock = clock or SystemClock()
+        self._left: _Prepared | None = None
 
     def seal(self, max_changes: int = 50_000) -> SealReport:
-        """Seal what is committed now, in short transactions, and end early after about `max_changes`."""
-        with borrowed(self._engine) as connection:
-            look = self._looker.look(connection, self._node.incarnation)
-            if look.empty:
-                return SealReport(0, 0, look.last_lsn)
-            found = segments(look)
-            numbering = _Numbering(self._node, self._clock, _bases(connection, found))
-            ready = numbering.ready(found, look.last_lsn, look.last_tx_id)
-            return self._store(connection, look, ready, max_changes)
+        """Seal what is committed now, in short transactions, and end early after about `max_changes`.
 
-    def _store(
-        self, connection: sqlite3.Connection, look: Look, ready: Iterator[ReadyTx], max_changes: int
-    ) -> SealReport:
+        What one look found beyond that is kept for the next call: a backlog is read once, not once a call."""
+        left, self._left = self._left, None
+        with borrowed(self._engine) as connection:
+            report = self._store(connection, left or self._look(connection), max_changes)
+        # What was committed after that look has not been seen yet.
+        return report if left is None else replace(report, more=True)
+
+    def _look(self, connection: sqlite3.Connection) -> _Prepared:
+        look = self._looker.look(connection, self._node.incarnation)
+        found = [] if look.empty else segments(look)
+        numbering = _Numbering(self._node, self._clock, _bases(connection, found))
+        return _Prepared(_groups(numbering.ready(found, look.last_lsn, look.last_tx_id)), look.turn, look.last_lsn)
+
+    def _store(self, connection: sqlite3.Connection, prepared: _Prepared, max_changes: int) -> SealReport:
         txs = changes = 0
-        last_lsn, turn = look.last_lsn, look.turn
-        for group in _groups(ready):
+        for group in prepared.groups:
             with transaction(connection):
-                if connection.execute("SELECT turn FROM rf_seal_turn").fetchone()[0] != turn:
-                    return SealReport(txs, changes, last_lsn, more=True)
+                if connection.execute("SELECT turn FROM rf_seal_turn").fetchone()[0] != prepared.turn:
+                    return SealReport(txs, changes, prepared.last_lsn, more=True)
                 store(connection, self._node, group)
-            turn += 1
+            prepared.turn += 1
+            prepared.last_lsn = max(prepared.last_lsn, *(one.to_lsn for one in group))
             txs += sum(bool(one.changes) for one in group)
             changes += sum(one.changes for one in group)
-            last_lsn = max(last_lsn, *(one.to_lsn for one in group))
             if changes >= max_changes:
-                return SealReport(txs, changes, last_lsn, more=True)
-        return SealReport(txs, changes, last_lsn)
+                self._left = prepared
+                return SealReport(txs, changes, prepared.last_lsn, more=True)
+        return SealReport(txs, changes, prepared.last_lsn)
 
 
 def _groups(ready: Iterable[ReadyTx]) -> Iterator[list[ReadyTx]]:
