@@ -27,7 +27,7 @@ class Standing(StrEnum):
     ALTERED = "altered"
     """Known under this tx_id with another content."""
     FORKED = "forked"
-    """Below the watermark, and younger than what was taken there: a rewound node made it."""
+    """Begins below the watermark, and is younger than what was taken there or ends above: a rewound node made it."""
     HELD = "held"
     """Set aside before, in a way that another copy can't mend by itself."""
 
@@ -58,6 +58,7 @@ class Facts:
     """What a tx says of itself."""
 
     tx_id: str
+    from_lsn: int
     to_lsn: int
     sha256: str
 
@@ -68,8 +69,11 @@ def stand(facts: Facts, known: Known, mark: Mark | None) -> Standing:
         return Standing.DUPLICATE if known.applied_sha256 == facts.sha256 else Standing.ALTERED
     if known.letter is not None:
         return _stand_by_letter(facts, known.letter)
-    if mark is None or facts.to_lsn > mark.last_lsn:
+    if mark is None or facts.from_lsn > mark.last_lsn:
         return Standing.NEW
+    if facts.to_lsn > mark.last_lsn:
+        # No tx of one history lies on both sides of a watermark.
+        return Standing.FORKED
     if mark.last_tx_id is not None and facts.tx_id > mark.last_tx_id:
         return Standing.FORKED
     return Standing.DUPLICATE

@@ -27,16 +27,17 @@ class EarlyRetries:
         self._applier = applier
 
     def after(self, results: Sequence[Result]) -> list[Result]:
-        """Try those that wait for rows of a table which `results` wrote to."""
-        tables = {name for r in results if r.outcome is Outcome.APPLIED and r.incoming.header
-                  for name in r.incoming.header.tables}  # fmt: skip
-        if not tables:
-            return []
-        return self._try(lambda connection: early_ones(connection, self._now_us, _A_ROUND, parents=sorted(tables)))
+        """Try those that wait for rows of a table which `results` wrote to, and those that wait for theirs in turn."""
+        found: list[Result] = []
+        while tables := _written_tables(results):
+            results = self._try_waiting_for(tables)
+            found += results
+        return found
 
     def due(self) -> list[Result]:
-        """Try those whose wait is over."""
-        return self._try(lambda connection: early_ones(connection, self._now_us, _A_ROUND, due_only=True))
+        """Try those whose wait is over, and those that wait for their rows."""
+        results = self._try(lambda connection: early_ones(connection, self._now_us, _A_ROUND, due_only=True))
+        return results + self.after(results)
 
     def all_of_them(self) -> list[Result]:
         """Try every one, and again while one that got through may have brought another's parent."""
@@ -52,6 +53,9 @@ class EarlyRetries:
     def _now_us(self) -> int:
         return self._node.clock.now_us()
 
+    def _try_waiting_for(self, tables: Sequence[str]) -> list[Result]:
+        return self._try(lambda connection: early_ones(connection, self._now_us, _A_ROUND, parents=tables))
+
     def _try(self, choose: Callable[[sa.Connection], list[Letter]]) -> list[Result]:
         with reading(self._node.database) as connection:
             letters = choose(connection)
@@ -60,6 +64,11 @@ class EarlyRetries:
     def _load(self, letter: Letter) -> Incoming:
         with reading(self._node.database) as connection:
             return load(connection, letter)
+
+
+def _written_tables(results: Sequence[Result]) -> list[str]:
+    headers = [result.incoming.header for result in results if result.outcome is Outcome.APPLIED]
+    return sorted({name for header in headers if header is not None for name in header.tables})
 
 
 def retry_unknown(node: Node) -> list[Result]:

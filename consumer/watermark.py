@@ -15,7 +15,7 @@ SourceKey = tuple[str, str]
 """Source node and incarnation."""
 
 _PAGE = 1_000
-UNSURE = ("checksum", "format", "limit")
+UNSURE = ("checksum", "format", "limit", "content")
 """Dead letters with these reasons may lie about their LSNs: they count once the next tx confirms them."""
 
 

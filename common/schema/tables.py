@@ -88,8 +88,8 @@ tx_part = sa.Table(
     sa.Column("parts", sa.Integer, nullable=False),
     sa.Column("tx_sha256", _text, nullable=False),
     sa.Column("header", _text, nullable=False),
-    sa.Column("payload", sa.LargeBinary, nullable=False, comment="change and chunk lines, zstd"),
-    sa.Column("bytes", _lsn, nullable=False, comment="of the payload, uncompressed"),
+    sa.Column("payload", sa.LargeBinary, nullable=False, comment="change, chunk and end lines, zstd"),
+    sa.Column("bytes", _lsn, nullable=False, comment="of change and chunk lines, uncompressed"),
     sa.Column("received_us", _us, nullable=False),
     comment="Parts of large txs until all are there; those of dead letters until they are replayed or discarded.",
 )

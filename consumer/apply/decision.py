@@ -7,6 +7,7 @@ from common.config.model import Policy
 from common.ports.dialect import ApplySession, RowWrite
 from common.versions import NEVER, Version
 from common.wire.records import Change
+from consumer.apply.stored_form import as_stored
 from consumer.conflict.detect import Relation, relate
 from consumer.conflict.policies import comparable, greater_image, incoming_stands
 from consumer.conflict.record import Conflict, Kind, Winner
@@ -75,7 +76,7 @@ class Decision:
         counts.changes += 1
         relation = relate(change.version, change.base or NEVER, row.version, row.base)
         if relation is Relation.SAME:
-            self._decide_same(entry, row)
+            self._decide_same(entry, *keyed)
             return
         policy = self._policy_for(entry.use.name)
         wins = incoming_stands(policy, change.version, row.version)
@@ -103,13 +104,19 @@ class Decision:
                 written.writes.setdefault(row.winner.use, []).append(row_write(row.winner, key))
         return written
 
-    def _decide_same(self, entry: Entry, row: Row) -> None:
-        ours = comparable(row.winner.change.image if row.winner else self._image(row))
-        theirs = comparable(entry.change.image)
-        if ours == theirs:
+    def _decide_same(self, entry: Entry, key: str, row: Row) -> None:
+        ours = row.winner.change.image if row.winner else self._image(row)
+        if comparable(ours) == comparable(entry.change.image):
             entry.counts.same += 1
             return
-        theirs_stands = greater_image(ours, theirs)
+        # Another kind of database writes the same values in another way, and a sender's way is not kept with the row.
+        if row.winner:
+            ours = as_stored(self._session, row.winner.use, row.winner.change, key)
+        theirs = as_stored(self._session, entry.use, entry.change, key)
+        if comparable(ours) == comparable(theirs):
+            entry.counts.same += 1
+            return
+        theirs_stands = greater_image(comparable(ours), comparable(theirs))
         self._clash(entry, row, Kind.IDENTITY, Winner.THEIRS if theirs_stands else Winner.OURS)
         if theirs_stands:
             _take(entry, row)

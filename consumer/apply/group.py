@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tenacity import (
     RetryCallState,
@@ -23,6 +23,8 @@ from consumer.apply.allowed_ddl import AllowedDdl
 from consumer.apply.prepare import Prepared, Preparer
 from consumer.apply.rows import UnsealedError
 from consumer.apply.tx import GroupTransaction, Mode
+from consumer.dedup import TxKey
+from consumer.failures import reason_of
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.tables import Tables
 
@@ -46,6 +48,30 @@ class _Pace:
 
     def grow(self) -> None:
         self.now = min(self.most_changes, self.now * 2)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Txs that go into one commit."""
+
+    txs: list[Prepared] = field(default_factory=list)
+    by_key: dict[TxKey, Prepared] = field(default_factory=dict)
+    changes: int = 0
+    bytes: int = 0
+
+    def add(self, one: Prepared) -> None:
+        self.txs.append(one)
+        self.by_key[one.incoming.key] = one
+        self.changes += one.incoming.changes
+        self.bytes += one.incoming.size
+
+    def is_full(self, tx: Incoming, most_changes: int) -> bool:
+        return self.changes + tx.changes > most_changes or self.bytes + tx.size > _MOST_BYTES
+
+    def disagrees(self, one: Prepared) -> bool:
+        """Tell whether another copy of this tx is here and not the same: that one must come to its end first."""
+        twin = self.by_key.get(one.incoming.key)
+        return twin is not None and bool(one.error or twin.error or twin.sha256 != one.sha256)
 
 
 class Applier:
@@ -87,22 +113,19 @@ class Applier:
         raise RuntimeError("a dry run was committed")
 
     def _groups(self, txs: Iterable[Incoming]) -> Iterator[list[Prepared]]:
-        group: list[Prepared] = []
-        changes = size = 0
+        group = _Group()
         for tx in txs:
-            full = changes + tx.changes > self._pace.now or size + tx.size > _MOST_BYTES
-            if group and (full or group[-1].alone):
-                yield group
-                group, changes, size = [], 0, 0
+            if group.txs and (group.txs[-1].alone or group.is_full(tx, self._pace.now)):
+                yield group.txs
+                group = _Group()
             # Only now: DDL that was committed a moment ago may have made the tables that this tx needs.
             one = self._preparer.prepare(tx)
-            if group and one.alone:
-                yield group
-                group, changes, size = [], 0, 0
-            group.append(one)
-            changes, size = changes + tx.changes, size + tx.size
-        if group:
-            yield group
+            if group.txs and (one.alone or group.disagrees(one)):
+                yield group.txs
+                group = _Group()
+            group.add(one)
+        if group.txs:
+            yield group.txs
 
     def _apply_group(self, group: list[Prepared], guarded: bool) -> list[Result]:
         try:
@@ -208,7 +231,7 @@ class _RolledBackError(Exception):
 
 def _failed_dry(one: Prepared, error: PoisonError | EarlyError) -> Result:
     outcome = Outcome.EARLY if isinstance(error, EarlyError) else Outcome.DEAD
-    return Result(one.incoming, outcome, error=str(error), sha256=one.sha256)
+    return Result(one.incoming, outcome, reason=reason_of(error), error=str(error), sha256=one.sha256)
 
 
 def _log(results: Sequence[Result]) -> None:

@@ -1,13 +1,15 @@
 """A tx in parts: one transaction, read in slices from `rf_tx_part`, so that memory stays bounded."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace as changed
 
 from common.config.model import Config
+from common.errors import PoisonError, Reason
 from common.ports.dialect import ApplySession, RowWrite
 from common.wire.decode import TxReader
 from common.wire.records import BatchHeader
 from consumer.apply.decision import Entry, row_write
-from consumer.apply.rows import apply_rows, check, lock_states
+from consumer.apply.rows import check, decide_rows, lock_states, write_rows
 from consumer.conflict.record import record
 from consumer.inbox import stored_payloads
 from consumer.incoming import Counts, Incoming
@@ -30,11 +32,16 @@ class LargeTx:
     def apply(self, checker: Callable[[BatchHeader], ChangeChecker], now_us: int, *, replace: bool) -> Counts:
         """Write all slices, then check them: references may point to what a later slice brings.
 
-        The checksum over the whole tx is compared when the last slice is read, before anything is committed."""
+        The checksum over the whole tx is compared when the last slice is read, before anything is committed.
+        `replace`: take away all rows of all slices, then write them, since unique values may change places."""
         counts = Counts()
         for entries in self._slices(checker(self._header), counts):
-            written = apply_rows(self._session, entries, self._config.tables.policy_for, replace=replace)
+            written = decide_rows(self._session, entries, self._config.tables.policy_for)
+            write_rows(self._session, _taken_away(written.writes) if replace else written.writes)
             record(self._session.connection, written.conflicts, now_us)
+        if replace:
+            for entries in self._slices(checker(self._header), Counts()):
+                write_rows(self._session, self._standing(entries, only_away=True))
         references = self._config.tables.foreign_keys == "check"
         for entries in self._slices(checker(self._header), Counts()):
             check(self._session, self._standing(entries), references=references)
@@ -46,13 +53,29 @@ class LargeTx:
         for checked in _cut(checker.check(changes)):
             yield [Entry(one.change, one.use, source, counts) for one in checked]
 
-    def _standing(self, entries: list[Entry]) -> dict[TableUse, list[RowWrite]]:
-        """The rows of a slice that stand as this tx wrote them: not beaten by what was here, nor by a later slice."""
+    def _standing(self, entries: list[Entry], *, only_away: bool = False) -> dict[TableUse, list[RowWrite]]:
+        """The rows of a slice that stand as this tx wrote them: not beaten by what was here, nor by a later slice.
+
+        `only_away`: of these the ones that were taken away and must come back."""
         found: dict[TableUse, list[RowWrite]] = {}
         for entry, state in zip(entries, lock_states(self._session, entries), strict=True):
-            if state.version == entry.change.version:
+            away = state.deleted and entry.change.op != "D"
+            if state.version == entry.change.version and (away or not only_away):
                 found.setdefault(entry.use, []).append(row_write(entry, state.key))
         return found
+
+
+def _taken_away(writes: Mapping[TableUse, Sequence[RowWrite]]) -> dict[TableUse, list[RowWrite]]:
+    """The same writes with the rows deleted. Columns that the batch does not name would be lost with them."""
+    for use in writes:
+        unnamed = {column.name for column in use.shape.written} - use.column_names
+        if unnamed:
+            text = (
+                f"unique values of {use.name!r} clash, and its rows can't be taken away for a moment: "
+                f"the batch does not name their column {min(unnamed)!r}"
+            )
+            raise PoisonError(Reason.CONSTRAINT, text, table=use.name)
+    return {use: [changed(row, image=None) for row in rows] for use, rows in writes.items()}
 
 
 def _cut(changes: Iterable[Checked]) -> Iterator[list[Checked]]:

@@ -10,7 +10,7 @@ from consumer import audit, watermark
 from consumer.attempts import end_attempts
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Failure, settle, write_failures
-from consumer.dedup import Known, TxKey
+from consumer.dedup import BROKEN_REASONS, Known, TxKey
 from consumer.inbox import delete_parts
 from consumer.incoming import Outcome, Result
 from consumer.statements import insert_many, insert_missing
@@ -32,9 +32,13 @@ class Ledger:
         self._now_us = now_us
 
     def write(
-        self, results: Sequence[Result], known: Mapping[TxKey, Known], marks: Mapping[SourceKey, Mark], *, guarded: bool
+        self,
+        results: Sequence[Result],
+        known: Mapping[TxKey, Known],
+        marks: Mapping[SourceKey, Mark],
+        begun: Sequence[TxKey],
     ) -> None:
-        """Write everything that follows from `results`."""
+        """Write everything that follows from `results`. `begun`: what `rf_attempt` notes these txs by."""
         applied = [result for result in results if result.outcome is Outcome.APPLIED]
         aside = [result for result in results if result.outcome.set_aside]
         self._write_applied(applied)
@@ -44,8 +48,7 @@ class Ledger:
         self._move_marks(applied, aside, marks)
         self._note_peers(results)
         audit.write(self._connection, [line for result in results for line in _audit_lines(result)], self._now_us)
-        if guarded:
-            end_attempts(self._connection, [result.incoming.key for result in results])
+        end_attempts(self._connection, begun)
 
     def _write_applied(self, applied: Sequence[Result]) -> None:
         rows = []
@@ -105,8 +108,9 @@ class Ledger:
         watermark.store(self._connection, moved, self._now_us)
 
     def _note_peers(self, results: Sequence[Result]) -> None:
-        """Know every node that was heard of, and when last."""
-        seen = {r.incoming.header.source_node: r.incoming.header.incarnation for r in results if r.incoming.header}
+        """Know every node that was heard of, and when last. What can't be verified says nothing of anybody."""
+        headers = [result.incoming.header for result in results if _is_verified(result)]
+        seen = {header.source_node: header.incarnation for header in headers if header is not None}
         rows = [self._peer(node_id, incarnation) for node_id, incarnation in sorted(seen.items())]
         insert_missing(self._connection, rf.node, rows)
         for row in rows:
@@ -124,6 +128,11 @@ class Ledger:
             "first_seen_us": self._now_us,
             "last_seen_us": self._now_us,
         }
+
+
+def _is_verified(result: Result) -> bool:
+    ignored = result.outcome is Outcome.DUPLICATE and result.error is not None
+    return not ignored and result.reason not in BROKEN_REASONS
 
 
 def _failure(result: Result) -> Failure:

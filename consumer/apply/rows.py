@@ -4,7 +4,7 @@ Within one call the changes of a key are squashed to its last winner, so a group
 a table.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from common.config.model import Policy
 from common.errors import ContentionError, EarlyError
@@ -19,31 +19,36 @@ class UnsealedError(ContentionError):
 
 
 class MissingParentError(EarlyError):
-    """A row points to one that is not here."""
+    """A row points to one that is not here, or that was to be taken away."""
 
-    def __init__(self, broken: BrokenReference) -> None:
-        where = f"{broken.table} {broken.child_pk}"
-        super().__init__(f"{where} points to a row of {broken.parent} that is not here: {broken.detail}")
-        self.broken = broken
+    def __init__(self, broken: BrokenReference, written: str) -> None:
+        """`written`: the table whose rows were checked when this was found."""
+        is_written = broken.table == written
+        missing = "that is not here" if is_written else "that would be gone"
+        super().__init__(
+            f"{broken.table} {broken.child_pk} points to a row of {broken.parent} {missing}: {broken.detail}"
+        )
+        self.waits_for = broken.parent if is_written else broken.table
 
 
-def apply_rows(
-    session: ApplySession, entries: Sequence[Entry], policy_for: Callable[[str], Policy], *, replace: bool = False
-) -> Written:
-    """Lock the rows of `entries`, decide, and write what stands; counts go to each entry's `counts`.
-
-    `replace`: see `ApplySession.write`. Follow with `check`, when everything of the transaction is written."""
+def decide_rows(session: ApplySession, entries: Sequence[Entry], policy_for: Callable[[str], Policy]) -> Written:
+    """Lock the rows of `entries` and decide what stands; counts go to each entry's `counts`. Writes nothing yet."""
     decision = Decision(session, policy_for)
     rows = _lock(session, entries)
     for entry, row in zip(entries, rows, strict=True):
         decision.decide(entry, row)
-    written = decision.finish(rows)
-    for use in parents_first(written.writes):
-        session.write(use.shape, use.meta, written.writes[use], replace=replace)
-    return written
+    return decision.finish(rows)
 
 
-def check(session: ApplySession, writes: dict[TableUse, list[RowWrite]], *, references: bool) -> None:
+def write_rows(session: ApplySession, writes: Mapping[TableUse, Sequence[RowWrite]], *, replace: bool = False) -> None:
+    """Write what stands. `replace`: see `ApplySession.write`.
+
+    Follow with `check`, when everything of the transaction is written."""
+    for use in parents_first(writes):
+        session.write(use.shape, use.meta, writes[use], replace=replace)
+
+
+def check(session: ApplySession, writes: Mapping[TableUse, Sequence[RowWrite]], *, references: bool) -> None:
     """Look for own writes that slipped in (UnsealedError) and for broken foreign keys (MissingParentError)."""
     for use, rows in writes.items():
         if session.unsealed(use.shape, [row.key for row in rows]):
@@ -55,7 +60,7 @@ def check(session: ApplySession, writes: dict[TableUse, list[RowWrite]], *, refe
         gone = [row for row in rows if row.image is None]
         broken = session.broken_references(use.shape, use.meta, standing, gone)
         if broken:
-            raise MissingParentError(broken[0])
+            raise MissingParentError(broken[0], use.name)
 
 
 def lock_states(session: ApplySession, entries: Sequence[Entry]) -> list[RowState]:

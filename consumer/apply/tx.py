@@ -12,7 +12,7 @@ from consumer.apply.decision import Entry
 from consumer.apply.large import LargeTx
 from consumer.apply.ledger import Ledger
 from consumer.apply.prepare import Prepared, Preparer
-from consumer.apply.rows import MissingParentError, apply_rows, check
+from consumer.apply.rows import MissingParentError, check, decide_rows, write_rows
 from consumer.conflict.record import record
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import bytes_id
@@ -51,7 +51,9 @@ class GroupTransaction:
         self._apply(group, results)
         reach(CrashPoint.ROWS_WRITTEN)
         ledger = Ledger(connection, self._node.config, self._now_us)
-        ledger.write(results, known, marks, guarded=self._mode.guarded)
+        # By the names they came under: what is set aside may stand under another one.
+        begun = [one.incoming.key for one in group] if self._mode.guarded else []
+        ledger.write(results, known, marks, begun)
         reach(CrashPoint.BEFORE_COMMIT)
         return results
 
@@ -80,7 +82,7 @@ class GroupTransaction:
             case Standing.DUPLICATE | Standing.HELD:
                 return Result(one.incoming, Outcome.DUPLICATE, sha256=one.sha256)
             case Standing.FORKED:
-                text = "below the watermark and younger than what was taken there: its node was rewound"
+                text = "begins below the watermark and is none of what was taken there: its node was rewound"
                 return Result(one.incoming, Outcome.FORKED, reason=Reason.FORKED, error=text, sha256=one.sha256)
             case Standing.ALTERED:
                 return _altered(one, known)
@@ -123,7 +125,8 @@ class GroupTransaction:
                 entries += [Entry(item.change, item.use, source, result.counts) for item in one.checked]
         if entries:
             policy_for = self._node.config.tables.policy_for
-            written = apply_rows(self._session, entries, policy_for, replace=self._mode.replace)
+            written = decide_rows(self._session, entries, policy_for)
+            write_rows(self._session, written.writes, replace=self._mode.replace)
             check(self._session, written.writes, references=self._node.config.tables.foreign_keys == "check")
             record(self._session.connection, written.conflicts, self._now_us)
 
@@ -140,9 +143,9 @@ class GroupTransaction:
 
 
 def _table_of(error: PoisonError | EarlyError) -> str | None:
-    """Return the table that stands in the way: for a missing parent the parent's, whose arrival ends the wait."""
+    """Return the table that stands in the way: for a broken reference the one whose rows may end the wait."""
     if isinstance(error, MissingParentError):
-        return error.broken.parent
+        return error.waits_for
     return error.table if isinstance(error, PoisonError) else None
 
 
@@ -157,9 +160,9 @@ def _standing(one: Prepared, known: Known, mark: Mark | None) -> Standing:
         return Standing.NEW
     if one.incoming.replayed_by:
         if known.applied_sha256 is None:
-            return Standing.NEW
+            return Standing.NEW if known.letter is None or known.letter.state.is_open else Standing.DUPLICATE
         return Standing.DUPLICATE if known.applied_sha256 == one.sha256 else Standing.ALTERED
-    return stand(Facts(header.tx_id, header.to_lsn, one.sha256), known, mark)
+    return stand(Facts(header.tx_id, header.from_lsn, header.to_lsn, one.sha256), known, mark)
 
 
 def _is_better_known(one: Prepared, known: Known, mark: Mark | None) -> bool:

@@ -28,6 +28,7 @@ from consumer.dead_letters.table_store import (
     write_failures,
 )
 from consumer.dedup import TxKey, look_up
+from consumer.early import EarlyRetries
 from consumer.inbox import Inbox, delete_parts, stored_batches
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.statements import reading, writing
@@ -60,33 +61,38 @@ class DeadLetters:
 
         May be killed at any point and run again: a letter and its rows change in one commit."""
         applier = Applier(self._node)
-        results = []
+        results: dict[TxKey, Result] = {}
         for letter in self.find(selection):
             if letter.state.is_open:
-                results.append(self._replay_one(applier, letter, how))
+                results[letter.source_node, letter.tx_id] = self._replay_one(applier, letter, how)
             advance(1)
         if not how.dry_run:
+            for result in EarlyRetries(self._node, applier).after(list(results.values())):
+                # Of those that were not asked for only the ones that got through are worth telling.
+                if result.incoming.key in results or result.outcome is Outcome.APPLIED:
+                    results[result.incoming.key] = result
             reach(CrashPoint.REPLAYED)
             self.clear_copies()
-        return results
+        return list(results.values())
 
     def discard(self, selection: Selection, reason: str, actor: str) -> list[Letter]:
         """Give up the selected open letters for good."""
         if not reason.strip():
             raise UsageError("discarding needs a reason: --reason TEXT")
-        letters = [letter for letter in self.find(selection) if letter.state.is_open]
+        letters = {(letter.source_node, letter.tx_id): letter for letter in self.find(selection)}
         now_us = self._node.clock.now_us()
 
-        def give_up(connection: sa.Connection) -> None:
-            for letter in letters:
-                key = letter.source_node, letter.tx_id
-                settle(connection, [key], LetterState.DISCARDED, by=actor, note=reason, now_us=now_us)
-                delete_parts(connection, [key])
-                audit.write(connection, [audit.Line("discarded", *key, actor, {"reason": reason})], now_us)
+        def give_up(connection: sa.Connection) -> list[TxKey]:
+            # Somebody may have replayed one since it was found: that one is no longer open.
+            keys = settle(connection, list(letters), LetterState.DISCARDED, by=actor, note=reason, now_us=now_us)
+            delete_parts(connection, keys)
+            lines = [audit.Line("discarded", *key, actor, {"reason": reason}) for key in keys]
+            audit.write(connection, lines, now_us)
+            return keys
 
-        writing(self._node.database, give_up)
+        given_up = writing(self._node.database, give_up)
         self.clear_copies()
-        return letters
+        return [letters[key] for key in given_up]
 
     def batches(self, letter: Letter) -> Iterator[bytes]:
         """Yield the bytes of a letter as they travelled; a tx in parts piece by piece."""

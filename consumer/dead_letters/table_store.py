@@ -149,15 +149,21 @@ def settle(
     by: str,
     note: str | None,
     now_us: int,
-) -> None:
-    """Close letters: replayed or discarded. The body stays until it is purged, as evidence."""
+) -> list[tuple[str, str]]:
+    """Close letters: replayed or discarded; return those that were open until now.
+
+    The body stays until it is purged, as evidence."""
     table = rf.dead_letter
+    is_open = table.c.state.in_([one.value for one in OPEN_STATES])
+    closed = []
     for source_node, tx_id in keys:
-        connection.execute(
+        done = connection.execute(
             sa.update(table)
-            .where(table.c.source_node == source_node, table.c.tx_id == tx_id)
+            .where(table.c.source_node == source_node, table.c.tx_id == tx_id, is_open)
             .values(state=state.value, settled_us=now_us, settled_by=by, settled_note=note)
         )
+        closed += [(source_node, tx_id)] if done.rowcount else []
+    return closed
 
 
 def mark_copied(connection: sa.Connection, keys: Sequence[tuple[str, str]], *, copied: bool) -> None:

@@ -72,7 +72,7 @@ class Write:
     node: str | None = None
 
     def line(self, lsn: int, tx_id: str, source: str) -> bytes:
-        pk = {name: self.row.get(name) for name in TABLES[self.table].pk} if self.table in TABLES else {"id": 1}
+        pk = {name: self.row.get(name) for name in TABLES.get(self.table, TABLES["item"]).pk}
         image = _json(self.row)
         return encode_change(
             lsn=lsn,

@@ -62,8 +62,9 @@ def letter(state: LetterState, reason: Reason, sha256: str = "s") -> Known:
     [
         (NOTHING, None, Standing.NEW),
         (NOTHING, Mark("a", "i", last_lsn=4, last_tx_id="t0"), Standing.NEW),
-        (NOTHING, Mark("a", "i", last_lsn=5, last_tx_id="t9"), Standing.DUPLICATE),
-        (NOTHING, Mark("a", "i", last_lsn=5, last_tx_id="t0"), Standing.FORKED),
+        (NOTHING, Mark("a", "i", last_lsn=6, last_tx_id="t9"), Standing.DUPLICATE),
+        (NOTHING, Mark("a", "i", last_lsn=6, last_tx_id="t0"), Standing.FORKED),
+        (NOTHING, Mark("a", "i", last_lsn=5, last_tx_id="t9"), Standing.FORKED),  # it lies on both sides
         (Known(applied_sha256="s"), None, Standing.DUPLICATE),
         (Known(applied_sha256="x"), None, Standing.ALTERED),
         (letter(LetterState.DEAD, Reason.CONSTRAINT), None, Standing.NEW),
@@ -76,7 +77,7 @@ def letter(state: LetterState, reason: Reason, sha256: str = "s") -> Known:
     ],
 )
 def test_what_was_seen(known: Known, mark: Mark | None, expected: Standing) -> None:
-    assert stand(Facts("t5", 5, "s"), known, mark) is expected
+    assert stand(Facts("t5", 5, 6, "s"), known, mark) is expected
 
 
 def test_every_kind_of_error_has_one_decision() -> None:

@@ -1,0 +1,159 @@
+"""Copies of one tx that disagree, chains of waiting rows, and values that change places over a whole large tx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from common.versions import Version
+from consumer.dead_letters.operations import DeadLetters, Replay
+from consumer.dead_letters.table_store import Selection
+from tests.support.applying import DATABASES, Origin, World, Write, item, outcomes, world_on
+
+HOW = Replay("tester")
+
+
+@pytest.fixture(params=DATABASES)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with world_on(request, tmp_path) as made:
+        yield made
+
+
+def test_a_damaged_copy_and_a_whole_one_in_one_group(world: World) -> None:
+    tx = Origin("a").put(1, "one", 10)
+    damaged = tx.body.replace(b"one", b"two")
+    world.receive(damaged + tx.body + damaged)
+    assert [row[1] for row in world.rows()] == ["one"]
+    assert world.letters() == [(tx.tx_id, "checksum", "replayed")]
+    assert world.one("SELECT count(*) FROM rf_applied_tx") == 1
+
+
+def test_two_contents_of_one_tx_in_one_group(world: World) -> None:
+    first = Origin("a").tx(Write("I", "nowhere", {"id": 1, "name": "x", "price": "1"}, 10))
+    other = Origin("a").put(1, "one", 10)
+    assert first.tx_id == other.tx_id
+    world.receive(first.body + other.body)
+    assert world.rows() == []
+    assert sorted((reason, state) for _, reason, state in world.letters()) == [
+        ("content", "dead"),
+        ("unknown-table", "dead"),
+    ]
+
+
+def test_an_altered_copy_leaves_no_note_of_an_attempt(world: World) -> None:
+    a = Origin("a")
+    bad = a.tx(Write("I", "nowhere", {"id": 1, "name": "x", "price": "1"}, 10))
+    other = Origin("a").put(1, "one", 10)
+    world.receive(bad.body)
+    for _ in range(5):
+        world.receive(other.body, redelivered=True)
+    assert world.query("SELECT * FROM rf_attempt WHERE source_node <> ''") == []
+    assert sorted(reason for _, reason, _ in world.letters()) == ["content", "unknown-table"]
+
+
+def chain(world: World) -> list[bytes]:
+    """A row of each of three tables, the last first, each pointing to the next."""
+    for name, parent in (("second", "parent"), ("third", "second")):
+        world.execute(
+            f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, parent_id INTEGER NOT NULL REFERENCES {parent} (id))"
+        )
+    world.node.database.capture().install(list(world.node.captured_tables().values()))
+    a = Origin("a")
+    a.tables |= dict.fromkeys(("second", "third"), a.tables["child"])
+    return [
+        a.tx(Write("I", "third", {"id": 3, "parent_id": 2}, 10)).body,
+        a.tx(Write("I", "second", {"id": 2, "parent_id": 1}, 11)).body,
+        a.tx(Write("I", "parent", {"id": 1, "name": "p"}, 12)).body,
+    ]
+
+
+def test_a_chain_of_waiting_txs_goes_through_with_the_first_parent(world: World) -> None:
+    for body in chain(world):
+        world.receive(body)
+    assert world.rows("third") == [(3, 2)]
+    assert {state for _, _, state in world.letters()} == {"replayed"}
+    assert world.intakes[-1].set_aside == 0
+
+
+def test_a_chain_whose_parent_the_application_writes(world: World) -> None:
+    for body in chain(world)[:2]:
+        world.receive(body)
+    world.execute("INSERT INTO parent VALUES (1, 'own')")
+    world.clock.pass_seconds(5)
+    world.intakes[-1].step(0)
+    assert world.rows("third") == [(3, 2)]
+
+
+def test_a_replay_applies_what_waited_for_its_rows(world: World) -> None:
+    third, second, _ = chain(world)
+    b = Origin("b")
+    world.execute("INSERT INTO code VALUES (5, 'taken')")
+    dead = b.tx(Write("I", "parent", {"id": 1, "name": "p"}, 12), Write("I", "code", {"id": 9, "code": "taken"}, 13))
+    world.receive(third, second, dead.body)
+    world.execute("DELETE FROM code WHERE id = 5")
+    results = DeadLetters(world.node).replay(Selection(), HOW, lambda _: None)
+    assert set(outcomes(results)) == {"applied"}
+    assert world.rows("third") == [(3, 2)]
+    assert {state for _, _, state in world.letters()} == {"replayed"}
+
+
+def test_a_delete_waits_for_the_children_that_stand_here(world: World) -> None:
+    a, b = Origin("a"), Origin("b")
+    parent = Write("I", "parent", {"id": 7, "name": "p"}, 10)
+    world.receive(a.tx(parent, Write("I", "child", {"id": 1, "parent_id": 7}, 11)).body)
+    gone = b.tx(replace(parent, op="D", hlc=20, base=Version(0, 10, "a")))
+    world.receive(gone.body)
+    assert world.letters() == [(gone.tx_id, "foreign-key", "early")]
+    assert world.query("SELECT table_name FROM rf_dead_letter") == [("child",)]
+    assert "would be gone" in world.one("SELECT error FROM rf_dead_letter")
+    moved = Write("D", "child", {"id": 1, "parent_id": 7}, 30, Version(0, 11, "a"))
+    world.receive(a.tx(moved).body)
+    assert (world.rows("parent"), world.rows("child")) == ([], [])
+    assert {state for _, _, state in world.letters()} == {"replayed"}
+
+
+@pytest.mark.parametrize("replace_pairs", [False, True])
+def test_unique_values_change_places_over_a_whole_large_tx(world: World, replace_pairs: bool) -> None:
+    count = 12_000
+    world.execute(f"INSERT INTO code SELECT n, 'c' || n FROM {series(world, count)}")
+    while world.node.database.sealer(world.node.facts).seal().more:
+        pass
+    (hlc,) = {row[0] for row in world.query("SELECT max(hlc) FROM rf_row_version")}
+    base = Version(0, hlc, "here")
+    next_of = [count + 1 - n if replace_pairs else n % count + 1 for n in range(count + 1)]
+    writes = [Write("U", "code", {"id": n, "code": f"c{next_of[n]}"}, hlc + n, base) for n in range(1, count + 1)]
+    tx = Origin("a").tx(*writes)
+    world.receive(*tx.parts(256 * 1024))
+    assert world.letters() == []
+    assert world.rows("code") == [(n, f"c{next_of[n]}") for n in range(1, count + 1)]
+
+
+def series(world: World, count: int) -> str:
+    if world.node.database.engine.dialect.name == "sqlite":
+        return f"(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count}) SELECT n FROM s)"
+    return f"generate_series(1, {count}) AS s(n)"
+
+
+def test_a_tx_that_begins_below_the_watermark_and_ends_above_is_of_a_rewound_node(world: World) -> None:
+    a, rewound = Origin("a"), Origin("a", lsn=1, made=50)
+    world.receive(*(a.put(number, "x", number).body for number in range(1, 4)))
+    forked = rewound.tx(*(item(number, "other", 90 + number) for number in range(1, 6)))
+    world.receive(forked.body)
+    assert world.letters() == [(forked.tx_id, "forked", "forked")]
+    assert world.watermark("a") == 3
+
+
+def test_another_content_does_not_move_the_watermark(world: World) -> None:
+    a, liar = Origin("a"), Origin("a", lsn=1)
+    first = a.put(1, "one", 10)
+    liar_tx = liar.tx(*(item(number, "no", 10 + number) for number in range(1, 6)))
+    assert first.tx_id == liar_tx.tx_id
+    world.receive(first.body)
+    world.receive(liar_tx.body)
+    second = a.put(2, "two", 20)
+    world.receive(second.body)
+    assert [row[1] for row in world.rows()] == ["one", "two"]
+    assert world.watermark("a") == 2
