@@ -7,9 +7,10 @@ FAST_TESTS := $(wildcard tests/unit tests/property tests/contract)
 TEST_SECONDS ?= 1800
 TEST_WORKERS ?= 2
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-nightly services demo clean
+.PHONY: help setup check format test test-nightly services demo bench bench-small clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +50,14 @@ test-nightly: ## all tests with many random examples; for the nightly run
 
 demo: $(STAMP) ## the demonstration
 	@$(BIN)/rowferry demo
+
+bench: $(STAMP) services ## measure Rowferry beside its peers, and renew docs/PERFORMANCE.md; half an hour of an idle machine
+	@infra/scripts/bench_setup.sh
+	@$(BIN)/python -m tests.bench --publish $(BENCH_ARGS)
+
+bench-small: $(STAMP) services ## the same with little data: only to see that all of it works
+	@infra/scripts/bench_setup.sh
+	@$(BIN)/python -m tests.bench --small $(BENCH_ARGS)
 
 clean: ## remove this checkout's containers, the engine that was started for it, and all caches
 	@infra/scripts/test_services.sh down

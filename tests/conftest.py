@@ -6,32 +6,18 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.services import read_services_file
+
 pytest_plugins = ["tests.fixtures.containers"]
 
-_SERVICES_FILE = Path(__file__).resolve().parents[1] / ".cache" / "test-services.env"
 _THREAD_GRACE_SECONDS = 5.0
 
 
-def _read_services_file() -> None:
-    """Take over what `make services` found out, so that a bare `pytest` works too.  The environment wins."""
-    if not _SERVICES_FILE.exists():
-        return
-    for line in _SERVICES_FILE.read_text().splitlines():
-        key, separator, value = line.partition("=")
-        if separator and not key.startswith("#"):
-            os.environ.setdefault(key, value)
-
-
-_read_services_file()
-# Shared containers outlive the session that made them, and with several workers the first to end is not the last to
-# need them: testcontainers' reaper must stay off.  `make clean` removes what is left.  Set before its first import.
-os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
-
+read_services_file()
 # The same examples at each run and no limit on one example's time: a busy CI machine must not decide over a commit.
 settings.register_profile(
     "ci", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]

@@ -13,7 +13,12 @@ _FIRST_PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.25
 
 
-def wait_for(predicate: Callable[[], Answer], timeout_seconds: float, what: str) -> Answer:
+def wait_for(
+    predicate: Callable[[], Answer],
+    timeout_seconds: float,
+    what: str,
+    longest_pause_seconds: float = _LONGEST_PAUSE_SECONDS,
+) -> Answer:
     """Return the first truthy answer of `predicate`; raise TimeoutError naming `what` when there is none in time.
 
     An exception of the predicate is the test's business and goes through: a predicate that must live through
@@ -29,5 +34,5 @@ def wait_for(predicate: Callable[[], Answer], timeout_seconds: float, what: str)
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"waited {timeout_seconds:g} s in vain for {what} (last answer: {answer!r})")
-        never.wait(min(pause, left))
-        pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+        never.wait(min(pause, longest_pause_seconds, left))
+        pause = min(pause * 1.5, longest_pause_seconds)
