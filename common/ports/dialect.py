@@ -53,8 +53,8 @@ class TableShape:
 
     @property
     def written(self) -> tuple[ColumnShape, ...]:
-        """The columns that travel: all but generated ones."""
-        return tuple(column for column in self.columns if not column.generated)
+        """The columns that travel: all but generated ones, which travel only as part of the key."""
+        return tuple(column for column in self.columns if not column.generated or column.name in self.pk)
 
     @property
     def meta(self) -> TableMeta:

@@ -412,3 +412,42 @@ def test_the_batch_of_another_shape_is_refused_by_name(node: PostgresNode, pg_da
         with pytest.raises(PoisonError) as caught:
             apply_part(node, part)
         assert (caught.value.reason, caught.value.table) == (Reason.UNKNOWN_COLUMN, "parent")
+
+
+@pytest.mark.parametrize(
+    ("ddl", "statements"),
+    [
+        (
+            "CREATE TABLE moved (a int, b int GENERATED ALWAYS AS (a * 2) STORED, v text, PRIMARY KEY (b))",
+            [
+                "INSERT INTO moved (a, v) VALUES (1, 'x'), (2, 'y')",
+                "UPDATE moved SET a = a + 10",
+                "UPDATE moved SET v = 'z' WHERE a = 11",
+                "DELETE FROM moved WHERE a = 12",
+            ],
+        ),
+        (
+            "CREATE TABLE moved (id int PRIMARY KEY DEFERRABLE, v text, n int GENERATED ALWAYS AS IDENTITY)",
+            [
+                "INSERT INTO moved VALUES (1, 'x'), (2, 'y')",
+                "UPDATE moved SET id = 3 - id",
+                "UPDATE moved SET v = v || 'z', n = DEFAULT",
+                "DELETE FROM moved WHERE id = 1",
+            ],
+        ),
+        (
+            "CREATE TABLE moved (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)",
+            ["INSERT INTO moved VALUES (1), (2)", "UPDATE moved SET id = id + 1", "DELETE FROM moved WHERE id = 2"],
+        ),
+    ],
+    ids=["generated", "deferrable", "deferred, and nothing but the key"],
+)
+def test_unusual_primary_keys(pg_database_factory: Any, ddl: str, statements: list[str]) -> None:
+    with PostgresNode(pg_database_factory(), "a", ddl) as source, PostgresNode(pg_database_factory(), "b", ddl) as node:
+        for statement in statements:
+            source.run(statement)
+            known = source.log.head().lsn
+            source.seal_all()
+            for part in source.parts(known):
+                apply_part(node, part)
+            assert node.images("moved") == source.images("moved")

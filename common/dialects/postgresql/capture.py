@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.naming import qualified
-from common.dialects.postgresql.registry import Registry
+from common.dialects.postgresql.registry import Registry, encode_meta
 from common.dialects.postgresql.shapes import relation
 from common.dialects.postgresql.triggers import (
     FUNCTION_PREFIXES,
@@ -144,9 +144,11 @@ def _targets(raw: Raw, tables: Sequence[TableShape]) -> list[_Target]:
 
 
 def _fingerprint(target: _Target, home: str) -> str:
-    """A digest of what capture would be made of here, whatever its numbers are."""
+    """A digest of what capture would be made of here, whatever its numbers are. An expression alone does not show
+    that a number became a text."""
     made = CapturedTable(target.shape, home, 0, 0, target.partitioned, target.leaves)
-    return hashlib.sha256("\n".join(capture_sql(made)).encode()).hexdigest()
+    parts = [encode_meta(target.shape.meta), *capture_sql(made)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _triggers_stand(raw: Raw, target: _Target) -> bool:
@@ -159,7 +161,7 @@ def _triggers_stand(raw: Raw, target: _Target) -> bool:
 
 def _drops_of(raw: Raw, name: str) -> list[str]:
     made = CapturedTable(TableShape(name, None, name, (), ()), "", 0, 0)
-    wanted = {made.capture, made.truncate, made.image, made.key}
+    wanted = {made.capture, made.truncate}
     return [drop for prefix in FUNCTION_PREFIXES for drop in _drops(raw, prefix, wanted)]
 
 

@@ -31,7 +31,9 @@ SELECT a.attrelid AS oid, a.attname AS name, NOT a.attnotnull AS nullable, a.att
        format_type(b.type_oid, NULL) AS spoken, format_type(b.type_oid, -1) AS base,
        format_type(b.type_oid, b.modifier) AS limited,
        CASE WHEN b.type_oid < 16384 THEN t.typname ELSE '' END AS kind,
-       a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid), '') LIKE 'nextval(%%' AS numbers_itself
+       a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid), '') LIKE 'nextval(%%' AS numbers_itself,
+       EXISTS (SELECT FROM pg_index i
+               WHERE i.indrelid = a.attrelid AND i.indisprimary AND NOT i.indimmediate) AS late_key
 FROM pg_attribute a
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 CROSS JOIN LATERAL (

@@ -100,7 +100,7 @@ class Rows:
         if missing:
             raise PoisonError(Reason.FORMAT, f"image of {self.table.name!r} lacks {missing}", table=self.table.name)
         # In the table's order, so that senders with another order share the statement.
-        written = tuple(column.name for column in self.table.written if column.name in names)
+        written = tuple(column.name for column in self.table.columns if column.name in names and not column.generated)
         self._known_keys[names] = written
         return written
 

@@ -139,7 +139,7 @@ class PostgresSealer:
         return state
 
     def _seal_txs(self, raw: Raw, state: _State, txs: Sequence[_EndedTx], *, more: bool) -> SealReport:
-        given = {
+        given: dict[str, Any] = {
             "xids": _array(tx.xid for tx in txs),
             "last_lsn": state.last_lsn,
             "era": state.era,
@@ -150,7 +150,7 @@ class PostgresSealer:
         if changes != sum(tx.changes for tx in txs):
             raise LookupError(f"{changes} log rows stand where {sum(tx.changes for tx in txs)} were counted")
         if tangled:
-            mend_chains(raw, state.era, tangled)
+            mend_chains(raw, state.era, given["xids"], tangled)
         last_tx_id = self._add_txs(raw, state, txs)
         _remember(raw, replace(state, last_lsn=state.last_lsn + changes, last_tx_id=last_tx_id))
         return SealReport(len(txs), changes, state.last_lsn + changes, more)

@@ -1,5 +1,7 @@
 """The statements of sealing. Each runs within the sealer's one transaction, under the lock of `rf_seal`."""
 
+from common.dialects.postgresql.chains import TRUNCATED
+
 LOCK = """
 SELECT snapshot, server_identity, incarnation, era, last_lsn, last_tx_id FROM rf_seal FOR UPDATE
 """
@@ -50,7 +52,7 @@ SELECT last_seq, xid, changes, captured_us, bytes, shapes FROM rf_seal_pending O
 
 TAKE_PENDING = "DELETE FROM rf_seal_pending WHERE last_seq <= %(last_seq)s"
 
-SEAL = """
+SEAL = f"""
 WITH tx AS (SELECT * FROM unnest(%(xids)s::xid8[]) WITH ORDINALITY AS t(xid, place)),
 entry AS (
     SELECT row_number() OVER (ORDER BY tx.place, l.seq) + %(last_lsn)s AS lsn, tx.place, l.seq, l.op,
@@ -59,7 +61,10 @@ entry AS (
     FROM tx CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = tx.xid OFFSET 0) l),
 numbered AS (
     SELECT *, row_number() OVER w AS n, lead(lsn) OVER w IS NULL AS is_last,
-           lag(place) OVER w = place AND lag(new_tid) OVER w IS DISTINCT FROM old_tid AS unchained
+           lag(place) OVER w = place AND lag(new_tid) OVER w IS DISTINCT FROM old_tid
+           AND old_tid IS DISTINCT FROM '{TRUNCATED}'
+           OR op = 'I' AND new_tid = first_value(old_tid) OVER (PARTITION BY table_id, key, place ORDER BY lsn)
+           AS unchained
     FROM entry WINDOW w AS (PARTITION BY table_id, key ORDER BY lsn)),
 clocked AS (
     SELECT e.*, v.node_id AS known_node, v.hlc AS known_hlc, coalesce(v.main_epoch, 0) AS main_epoch,

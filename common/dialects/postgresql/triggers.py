@@ -1,21 +1,24 @@
-"""The SQL of capture: two functions over a row, two trigger functions, and their triggers, for one table.
+"""The SQL of capture for one table: two trigger functions and their triggers.
 
-The row functions have SQL-standard bodies: PostgreSQL keeps them parsed, so that a renamed column stays the same
-column, inlines them into the trigger, and refuses to drop or retype a column under them. That error names the
-function, hence its name: the remedy.
+Nothing here depends on a column, so that whatever the owner does to the table works at once. A function that no longer
+fits logs the columns that are left; `drifted` notices, and the next `install` makes it anew.
 """
 
 from dataclasses import dataclass
 
+import msgspec
+
+from common.dialects.postgresql.chains import TRUNCATED
 from common.dialects.postgresql.connection import IMAGE_SETTINGS
 from common.dialects.postgresql.naming import fitting, ident, literal, qualified
 from common.dialects.postgresql.shapes import image_expression, key_expression, relation
-from common.ports.dialect import TableShape
+from common.dialects.postgresql.types import image_value
+from common.ports.dialect import ColumnShape, TableShape
 
 TRIGGER_NAME = "!rowferry capture"
 """AFTER triggers run in the order of their names: the application's own, which may write the row again, come later."""
 TRUNCATE_TRIGGER_NAME = "!rowferry truncate"
-FUNCTION_PREFIXES = ("rowferry capture ", "rowferry truncate ", "rowferry pause ")
+FUNCTION_PREFIXES = ("rowferry capture ", "rowferry truncate ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +38,6 @@ class CapturedTable:
         return qualified(self.home, fitting(f"{prefix}{self.shape.name}{ending}"))
 
     @property
-    def image(self) -> str:
-        return self.function("rowferry pause ")
-
-    @property
-    def key(self) -> str:
-        return self.function("rowferry pause ", ": key")
-
-    @property
     def capture(self) -> str:
         return self.function("rowferry capture ")
 
@@ -57,22 +52,14 @@ class CapturedTable:
 
 def capture_sql(table: CapturedTable) -> list[str]:
     """Return the statements that install capture on a table that has none."""
-    row_type = relation(table.shape)
+    name = relation(table.shape)
     return [
-        _row_function(table.image, row_type, image_expression(table.shape, "r")),
-        _row_function(table.key, row_type, key_expression(table.shape, "r")),
         _trigger_function(table.capture, _row_body(table)),
         _trigger_function(table.truncate, _truncate_body(table)),
-        *(
-            statement
-            for signature in (f"{table.image}({row_type})", f"{table.key}({row_type})")
-            for statement in _closed(signature)
-        ),
-        *_closed(f"{table.capture}()"),
-        *_closed(f"{table.truncate}()"),
-        f"CREATE TRIGGER {ident(TRIGGER_NAME)} AFTER INSERT OR UPDATE OR DELETE ON {row_type}"
+        *(f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC" for function in (table.capture, table.truncate)),
+        f"CREATE TRIGGER {ident(TRIGGER_NAME)} AFTER INSERT OR UPDATE OR DELETE ON {name}"
         f" FOR EACH ROW EXECUTE FUNCTION {table.capture}()",
-        *(_truncate_trigger(table, place) for place in (row_type, *(qualified(*leaf) for leaf in table.leaves))),
+        *(_truncate_trigger(table, place) for place in (name, *(qualified(*leaf) for leaf in table.leaves))),
     ]
 
 
@@ -81,16 +68,6 @@ def drop_sql(schema: str, function: str, arguments: str) -> str:
 
     The owner of a trigger's function may do that; DROP TRIGGER takes the owner of the table."""
     return f"DROP FUNCTION {qualified(schema, function)}({arguments}) CASCADE"
-
-
-def _closed(signature: str) -> list[str]:
-    return [f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC"]
-
-
-def _row_function(name: str, row_type: str, expression: str) -> str:
-    return (
-        f"CREATE FUNCTION {name}(r {row_type}) RETURNS text LANGUAGE sql STABLE\nBEGIN ATOMIC SELECT {expression}; END"
-    )
 
 
 def _trigger_function(name: str, body: str) -> str:
@@ -110,29 +87,50 @@ def _dollar_quoted(body: str) -> str:
 
 
 def _row_body(table: CapturedTable) -> str:
-    log, shape_id = table.log, table.shape_id
+    log, shape_id, shape = table.log, table.shape_id, table.shape
     return f"""DECLARE
   v_before text;
   v_after text;
   v_old_key text;
   v_new_key text;
+  v_row text;
 BEGIN
-  IF TG_OP = 'INSERT' THEN
-    INSERT INTO {log} (shape_id, op, new_tid, pk, after)
-    VALUES ({shape_id}, 'I', NEW.ctid, {table.key}(NEW), {table.image}(NEW));
-  ELSIF TG_OP = 'DELETE' THEN
-    INSERT INTO {log} (shape_id, op, old_tid, pk, before)
-    VALUES ({shape_id}, 'D', OLD.ctid, {table.key}(OLD), {table.image}(OLD));
-  ELSE
-    v_before := {table.image}(OLD);
-    v_after := {table.image}(NEW);
-    -- What an application's trigger leaves as it was is logged all the same: the places of the row versions must form
-    -- a chain where a nested change is logged before the change that caused it.
-    IF v_before = v_after COLLATE "C" AND pg_trigger_depth() = 1 THEN
+  BEGIN
+    IF TG_OP <> 'INSERT' THEN
+      v_before := {image_expression(shape, "OLD")};
+      v_old_key := {key_expression(shape, "OLD")};
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+      v_after := {image_expression(shape, "NEW")};
+      v_new_key := {key_expression(shape, "NEW")};
+    END IF;
+  EXCEPTION WHEN OTHERS THEN
+    -- The table was altered, and capture is not installed anew yet.
+    v_row := {_row_of_what_is_left(shape)};
+    IF v_row IS NULL THEN
       RETURN NULL;
     END IF;
-    v_old_key := {table.key}(OLD);
-    v_new_key := {table.key}(NEW);
+    IF TG_OP <> 'INSERT' THEN
+      EXECUTE 'SELECT ' || v_row || ' FROM (SELECT ($1).*) r' INTO v_old_key, v_before USING OLD;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+      EXECUTE 'SELECT ' || v_row || ' FROM (SELECT ($1).*) r' INTO v_new_key, v_after USING NEW;
+    END IF;
+  END;
+  IF TG_OP = 'INSERT' THEN
+    INSERT INTO {log} (shape_id, op, new_tid, pk, after)
+    VALUES ({shape_id}, 'I', NEW.ctid, v_new_key, v_after);
+  ELSIF TG_OP = 'DELETE' THEN
+    INSERT INTO {log} (shape_id, op, old_tid, pk, before)
+    VALUES ({shape_id}, 'D', OLD.ctid, v_old_key, v_before);
+  ELSE
+    -- What an application's trigger leaves as it was is logged all the same: the places of the row versions must form
+    -- a chain where a nested change is logged before the change that caused it.
+    -- So is it where this transaction may have made the row version; its own ids are never below its first.
+    IF v_before = v_after COLLATE "C" AND pg_trigger_depth() = 1
+       AND age(OLD.xmin) > age(pg_current_xact_id()::xid) THEN
+      RETURN NULL;
+    END IF;
     IF v_old_key <> v_new_key COLLATE "C" THEN
       INSERT INTO {log} (shape_id, op, old_tid, pk, before)
       VALUES ({shape_id}, 'D', OLD.ctid, v_old_key, v_before);
@@ -148,18 +146,44 @@ END
 """
 
 
+def _row_of_what_is_left(shape: TableShape) -> str:
+    """The expression of another: key and image of a row `r`, made of those of the columns that TG_RELID still has.
+
+    NULL where a column of the key is gone: then the table has no key that it was captured by."""
+    pieces = ", ".join(
+        f"({place}, {literal(column.name)}, {literal(_member(column))})" for place, column in enumerate(shape.written)
+    )
+    key = literal(key_expression(shape, "r"))
+    names = ", ".join(literal(name) for name in shape.pk)
+    return f"""(
+      SELECT {key} || ', concat(''{{'', ' || string_agg(e.piece, ' || '', '' || ' ORDER BY e.place) || ', ''}}'')'
+      FROM (VALUES {pieces}) AS e(place, name, piece)
+      JOIN pg_attribute a ON a.attrelid = TG_RELID AND a.attname = e.name AND NOT a.attisdropped
+      HAVING count(*) FILTER (WHERE e.name IN ({names})) = {len(shape.pk)})"""
+
+
+def _member(column: ColumnShape) -> str:
+    name = literal(f"{msgspec.json.encode(column.name).decode()} : ")
+    return f"{name} || coalesce(to_json({image_value(column, 'r')})::text, 'null')"
+
+
 def _truncate_body(table: CapturedTable) -> str:
-    """The rows of a partition belong to its own trigger; the root's takes those of partitions that have none yet."""
-    rows = f"ONLY {relation(table.shape)} r"
+    """The rows of a partition belong to its own trigger; the root's takes those of partitions that have none yet.
+
+    The table is named by its number: it may have another name by now, and another table may have its name."""
+    rows = "' FROM ONLY ' || TG_RELID::regclass || ' r'"
     if table.partitioned:
-        rows = f"""{relation(table.shape)} r
-  WHERE CASE WHEN TG_RELID = {literal(relation(table.shape))}::regclass
-    THEN r.tableoid NOT IN (SELECT t.tgrelid FROM pg_trigger t WHERE t.tgname = {literal(TRUNCATE_TRIGGER_NAME)})
-    ELSE r.tableoid = TG_RELID END"""
-    return f"""BEGIN
-  INSERT INTO {table.log} (shape_id, op, old_tid, pk, before)
-  SELECT {table.shape_id}, 'D', r.ctid, {table.key}(r), {table.image}(r)
-  FROM {rows};
+        others = f"SELECT t.tgrelid FROM pg_trigger t WHERE t.tgname = {literal(TRUNCATE_TRIGGER_NAME)}"
+        rows = f"""' FROM ' || TG_RELID::regclass || ' r WHERE r.tableoid = ' || TG_RELID
+    || {literal(f" OR r.tableoid NOT IN ({others})")}"""
+    head = f"INSERT INTO {table.log} (shape_id, op, old_tid, pk, before)"
+    what = f" SELECT {table.shape_id}, 'D', {literal(TRUNCATED)}::tid, "
+    return f"""DECLARE
+  v_row text := {_row_of_what_is_left(table.shape)};
+BEGIN
+  IF v_row IS NOT NULL THEN
+    EXECUTE {literal(head + what)} || v_row || {rows};
+  END IF;
   RETURN NULL;
 END
 """

@@ -7,6 +7,7 @@ import psycopg
 
 from common.dialects.postgresql.queries import column, recordset, same_key, target
 from common.dialects.postgresql.rows import Rows
+from common.dialects.postgresql.types import pg_column
 from common.ports.dialect import TableShape
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -29,20 +30,48 @@ def insert_rows(raw: Raw, rows: Rows, images: Sequence[tuple[bytes, bytes | None
         given = {"images": json}
         for name in _fixed_columns(rows.table, names):
             raw.execute(_delete_changed(rows.table, source, name).encode(), given)
-        raw.execute(_upsert(rows.table, source, names).encode(), given)
+        for statement in _written(rows.table, source, names):
+            raw.execute(statement.encode(), given)
+
+
+def _written(table: TableShape, source: str, names: Sequence[str]) -> list[str]:
+    if not any(pg_column(column).late_key for column in table.columns):
+        return [_upsert(table, source, names)]
+    return [
+        # A local writer of the same key must not come between the two.
+        f"LOCK TABLE {target(table)} IN SHARE ROW EXCLUSIVE MODE",
+        *_update(table, source, names),
+        _insert_missing(table, source, names),
+    ]
 
 
 def _upsert(table: TableShape, source: str, names: Sequence[str]) -> str:
-    fixed = {*table.pk, *_fixed_columns(table, names)}
+    key = ", ".join(column(name) for name in table.pk)
+    changes = _changes(table, names, "excluded")
+    action = f"UPDATE SET {changes}" if changes else "NOTHING"
+    return f"{_insert(table, source, names)} ON CONFLICT ({key}) DO {action}"
+
+
+def _update(table: TableShape, source: str, names: Sequence[str]) -> list[str]:
+    changes = _changes(table, names, "r")
+    statement = f"UPDATE {target(table)} t SET {changes} FROM {source} WHERE {same_key(table, 't', 'r')}"
+    return [statement] if changes else []
+
+
+def _insert_missing(table: TableShape, source: str, names: Sequence[str]) -> str:
+    there = f"SELECT FROM {target(table)} t WHERE {same_key(table, 't', 'r')}"
+    return f"{_insert(table, source, names)} WHERE NOT EXISTS ({there})"
+
+
+def _insert(table: TableShape, source: str, names: Sequence[str]) -> str:
     columns = ", ".join(column(name) for name in names)
     values = ", ".join(f"r.{column(name)}" for name in names)
-    key = ", ".join(column(name) for name in table.pk)
-    changes = ", ".join(f"{column(name)} = excluded.{column(name)}" for name in names if name not in fixed)
-    action = f"UPDATE SET {changes}" if changes else "NOTHING"
-    return (
-        f"INSERT INTO {target(table)} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {source}"
-        f" ON CONFLICT ({key}) DO {action}"
-    )
+    return f"INSERT INTO {target(table)} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {source}"
+
+
+def _changes(table: TableShape, names: Sequence[str], row: str) -> str:
+    fixed = {*table.pk, *_fixed_columns(table, names)}
+    return ", ".join(f"{column(name)} = {row}.{column(name)}" for name in names if name not in fixed)
 
 
 def _fixed_columns(table: TableShape, names: Sequence[str]) -> list[str]:
