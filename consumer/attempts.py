@@ -68,9 +68,9 @@ class Attempts:
 
         return writing(self._node.database, note)
 
-    def mark_idle(self, name: str) -> None:
-        """Take away the note of `mark_busy`: the loop ends as it should."""
-        writing(self._node.database, lambda connection: end_attempts(connection, [_loop_key(name)]))
+    def close(self, name: str) -> None:
+        """Take away the note of `mark_busy`, and of what waits out an outage: the loop ends as it should."""
+        self.end_now([_loop_key(name), *self._begun])
 
     def _counts(self, connection: sa.Connection, keys: Sequence[TxKey]) -> dict[TxKey, int]:
         stored = _stored(connection, keys)

@@ -77,7 +77,7 @@ def show(tx_id: str, source: str | None) -> None:
     with _desk(host) as (node, desk):
         letters = desk.find(Selection(tx_ids=(tx_id,), source_node=source))
         if not letters:
-            raise UsageError(f"{tx_id}: {_NOTHING}; `rowferry dlq list --all` names them")
+            raise UsageError(_unknown(tx_id))
         document = show_letter(node, letters[0])
     host.emit(document, lambda console: _tell_letter(console, document))
 
@@ -92,7 +92,7 @@ def replay(dry_run: bool, from_queue: bool, trust_source: bool, **chosen: Any) -
     host = current_host()
     with _desk(host) as (node, desk):
         restored = desk.restore_from_queue() if from_queue else 0
-        selection = _must_choose(node, chosen, everything=from_queue)
+        selection = _must_choose(node, desk, chosen, everything=from_queue)
         count = len(desk.find(selection))
         with host.progress(count, "replaying") as bar:
             results = desk.replay(selection, Replay(_actor(), dry_run, trust_source), bar.advance)
@@ -111,7 +111,7 @@ def discard(because: str | None, **chosen: Any) -> None:
     if because is None:
         raise UsageError("discarding needs a reason: --reason TEXT")
     with _desk(host) as (node, desk):
-        letters = desk.discard(_must_choose(node, chosen), because, _actor())
+        letters = desk.discard(_must_choose(node, desk, chosen), because, _actor())
     document = [letter_document(letter) | {"state": LetterState.DISCARDED.value} for letter in letters]
     host.emit(document, lambda console: console.say(f"{len(letters)} discarded" if letters else _NOTHING))
 
@@ -123,7 +123,7 @@ def export(out: Path, **chosen: Any) -> None:
     """Write the bytes of dead letters to a file, as they came."""
     host = current_host()
     with _desk(host) as (node, desk):
-        letters = desk.find(_must_choose(node, chosen))
+        letters = desk.find(_must_choose(node, desk, chosen))
         with _fresh_file(out) as write:
             for letter in letters:
                 for batch in desk.batches(letter):
@@ -155,11 +155,21 @@ def _fresh_file(path: Path) -> Iterator[Callable[[bytes], int]]:
         raise UsageError(f"{path}: exists already") from error
 
 
-def _must_choose(node: Node, chosen: dict[str, Any], *, everything: bool = False) -> Selection:
+def _must_choose(node: Node, desk: DeadLetters, chosen: dict[str, Any], *, everything: bool = False) -> Selection:
     given = [value for name, value in chosen.items() if name != "everything" and value]
     if not given and not chosen["everything"] and not everything:
         raise UsageError("say which: TX_ID, --source, --reason, --state, --older-than or --all")
-    return _selection(node, chosen)
+    selection = _selection(node, chosen)
+    if selection.tx_ids:
+        known = {letter.tx_id for letter in desk.find(Selection(tx_ids=selection.tx_ids))}
+        for tx_id in selection.tx_ids:
+            if tx_id not in known:
+                raise UsageError(_unknown(tx_id))
+    return selection
+
+
+def _unknown(tx_id: str) -> str:
+    return f"{tx_id}: {_NOTHING}; `rowferry dlq list --all` names them"
 
 
 def _selection(node: Node, chosen: dict[str, Any]) -> Selection:

@@ -101,3 +101,5 @@ class Result:
     table: str | None = None
     sha256: str = ""
     """Over its change lines, or over the bytes where they can't be read."""
+    still_waits: bool = False
+    """It was early before, and is again: nothing that anybody has to be told each time."""

@@ -102,8 +102,8 @@ class Intake:
         if self._begun:
             self._begun = False
             with suppress(OutageError, ContentionError):
-                # A note that stays costs the next start one careful round.
-                self._attempts.mark_idle(self._source_name)
+                # Notes that stay cost the next start one careful round, and what was begun one of its attempts.
+                self._attempts.close(self._source_name)
         if self._copies is not None:
             self._copies.close()
 
@@ -225,5 +225,5 @@ def _runs(txs: Sequence[Incoming], together: Callable[[Incoming], bool]) -> Iter
 
 
 def _crashing(tx: Incoming) -> Incoming:
-    text = f"began {MOST_ATTEMPTS} times and ended the process each time"
+    text = f"began {MOST_ATTEMPTS} times and never came to an end: the process died, or failed as the log tells"
     return replace(tx, error=PoisonError(Reason.CRASH, text))

@@ -240,7 +240,9 @@ def _log(results: Sequence[Result]) -> None:
         fields = {"tx_id": incoming.tx_id, "source_node": incoming.source_node, "origin": incoming.origin}
         if incoming.header is not None:
             fields["lsn"] = str(incoming.header.to_lsn)
-        if result.outcome.set_aside:
+        if result.still_waits:
+            log.debug("tx_still_waits", extra=fields | {"error": result.error})
+        elif result.outcome.set_aside:
             reason = result.reason.value if result.reason else None
             log.warning("tx_set_aside", extra=fields | {"reason": reason, "error": result.error})
         elif result.counts.missing_total:

@@ -153,6 +153,8 @@ def _audit_lines(result: Result) -> Iterable[audit.Line]:
             if result.error is not None:
                 yield audit.Line("ignored-damaged-copy", *incoming.key, actor, {"error": result.error})
         case Outcome.DEAD | Outcome.EARLY | Outcome.FORKED:
+            if result.still_waits and not incoming.replayed_by:
+                return
             reason = result.reason.value if result.reason else None
             detail = {"state": result.outcome.value, "reason": reason, "error": result.error}
             yield audit.Line("set-aside", *incoming.key, actor, detail)

@@ -102,8 +102,8 @@ class GroupTransaction:
         outcome = Outcome.EARLY if parked else Outcome.DEAD
         if known.letter is not None and known.letter.state is LetterState.FORKED:
             outcome = Outcome.FORKED
-        table = _table_of(error)
-        return Result(one.incoming, outcome, Counts(), reason, str(error), table, one.sha256)
+        again = outcome is Outcome.EARLY and known.letter is not None and known.letter.state is LetterState.EARLY
+        return Result(one.incoming, outcome, Counts(), reason, str(error), _table_of(error), one.sha256, again)
 
     def _is_overdue(self, known: Known) -> bool:
         if known.letter is None or known.letter.state is not LetterState.EARLY:

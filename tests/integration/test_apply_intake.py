@@ -353,6 +353,8 @@ def test_a_child_waits_no_longer_than_its_time(world: World) -> None:
     world.receive()
     assert world.letters() == [(child.tx_id, "foreign-key", "dead")]
     assert world.one("SELECT attempts FROM rf_dead_letter") == 3
+    details = [detail for (detail,) in world.query("SELECT detail FROM rf_audit ORDER BY id")]
+    assert ['"early"' in detail for detail in details] == [True, False], "told once, not at every try"
 
 
 def test_parents_and_children_of_one_group_need_no_order(world: World) -> None:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from common.errors import OutageError
 from common.versions import Version
+from consumer.apply.group import Applier
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
-from tests.support.applying import DATABASES, Origin, World, Write, item, outcomes, world_on
+from tests.support.applying import (
+    DATABASES,
+    SCHEMA,
+    Origin,
+    World,
+    Write,
+    close_world,
+    item,
+    open_world,
+    outcomes,
+    sqlite_url,
+    world_on,
+)
 
 HOW = Replay("tester")
 
@@ -157,3 +172,46 @@ def test_another_content_does_not_move_the_watermark(world: World) -> None:
     world.receive(second.body)
     assert [row[1] for row in world.rows()] == ["one", "two"]
     assert world.watermark("a") == 2
+
+
+def test_a_stop_during_an_outage_is_no_attempt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    tx = Origin("a").put(1, "one", 10)
+
+    def away(*_: object, **__: object) -> None:
+        raise OutageError("the database is away")
+
+    for _ in range(5):
+        with monkeypatch.context() as patched:
+            patched.setattr(Applier, "apply", away)
+            intake = world.intake()
+            world.source.put(tx.body, redelivered=True)
+            with pytest.raises(OutageError):
+                intake.step(0)
+            world.source.waiting.clear()
+            intake.close()
+        assert world.query("SELECT * FROM rf_attempt") == []
+    world.receive(tx.body, redelivered=True)
+    assert world.letters() == []
+    assert [row[1] for row in world.rows()] == ["one"]
+
+
+def test_a_table_that_needs_functions_of_its_application(tmp_path: Path) -> None:
+    """Only the application's connections have them: such a tx is set aside, the others go on."""
+    raw = sqlite3.connect(tmp_path / "app.db")
+    raw.create_function("okay", 1, lambda _: True, deterministic=True)
+    raw.create_collation("own", lambda one, other: (one > other) - (one < other))
+    for statement in (
+        *SCHEMA,
+        "CREATE TABLE checked (id INTEGER PRIMARY KEY, name TEXT CHECK (okay(name)), price NUMERIC)",
+        "CREATE TABLE sorted (id INTEGER PRIMARY KEY, name TEXT COLLATE own UNIQUE, price NUMERIC)",
+    ):
+        raw.execute(statement)
+    raw.close()
+    made = open_world(sqlite_url(tmp_path), schema=())
+    a = Origin("a")
+    row = {"id": 1, "name": "x", "price": "1"}
+    bad = [a.tx(Write("I", table, row, 10)) for table in ("checked", "sorted")]
+    made.receive(b"".join(tx.body for tx in (*bad, a.put(1, "one", 20))))
+    assert made.letters() == [(tx.tx_id, "constraint", "dead") for tx in bad]
+    assert [one for one, _, _ in made.rows()] == [1]
+    close_world(made)

@@ -329,6 +329,10 @@ def test_the_command_line_lists_shows_replays_discards_and_exports(
     assert [one["state"] for one in discarded] == ["discarded"]
     assert listed(config_file) == []
     assert {one["state"] for one in listed(config_file, "--all")} == {"replayed", "discarded"}
+    for command in (["replay"], ["discard", "--reason", "x"], ["export", "--out", str(tmp_path / "none.jsonl")]):
+        mistyped = rowferry(config_file, "dlq", *command, dead.tx_id, "0192-mistyped")
+        assert mistyped.exit_code == 2
+        assert "0192-mistyped" in mistyped.output
     nothing: Result = rowferry(config_file, "dlq", "replay", "--all")
     assert (nothing.exit_code, nothing.output.strip()) == (0, "no such dead letters")
 

@@ -12,6 +12,8 @@ _PRIMARY = 0xFF
 """The low byte of an extended result code."""
 _CONSTRAINT_DATATYPE = sqlite3.SQLITE_CONSTRAINT | 12 << 8
 """A STRICT table refused a value's class; Python has no name for it."""
+_OF_THE_APPLICATION = ("no such function: ", "unknown function: ", "no such collation sequence: ")
+"""How SQLite begins to say that a CHECK, an index or a column needs what only the application's connections have."""
 _REMEDY = {
     sqlite3.SQLITE_FULL: "free space on its disk",
     sqlite3.SQLITE_IOERR: "check its disk and its mount",
@@ -46,6 +48,8 @@ def translate_driver(error: sqlite3.Error) -> RowferryError:
         return PoisonError(Reason.TYPE, f"a value does not fit its column: {error}")
     if primary == sqlite3.SQLITE_CONSTRAINT:
         return PoisonError(Reason.CONSTRAINT, str(error))
+    if str(error).startswith(_OF_THE_APPLICATION):
+        return PoisonError(Reason.CONSTRAINT, f"the table needs what only its application has: {error}")
     return RowferryError(f"database: {error}")
 
 

@@ -1,0 +1,142 @@
+"""Real nodes of both kinds, written to at random under wrong clocks, reached in any order: equal in the end."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.dead_letters.operations import DeadLetters
+from consumer.dead_letters.table_store import Selection
+from tests.support.applying import World, close_world, sqlite_url
+from tests.support.writers import KEYS, Network, Writer, row_states, writer_node
+
+pytestmark = pytest.mark.containers
+SKEWS = {"a": -3_600.0, "b": 0.0, "c": 7_200.0}
+
+
+@pytest.fixture
+def worlds(tmp_path: Path, pg_database: str) -> Iterator[list[World]]:
+    """Two nodes on SQLite, one on PostgreSQL."""
+    urls = {"a": sqlite_url(tmp_path, "a.db"), "b": sqlite_url(tmp_path, "b.db"), "c": pg_database}
+    made = [writer_node(url, node_id) for node_id, url in urls.items()]
+    yield made
+    for world in made:
+        close_world(world)
+
+
+def writers_of(worlds: list[World], seed: int) -> list[Writer]:
+    dice = random.Random(seed)
+    skews = dice.sample(list(SKEWS.values()), len(SKEWS))
+    return [Writer(world, random.Random(dice.random()), skew) for world, skew in zip(worlds, skews, strict=True)]
+
+
+def run(writers: list[Writer], statements: Any, seed: int, rounds: int) -> None:
+    """Rounds of writes and partial deliveries, then everything that is left."""
+    network = Network(writers, random.Random(seed))
+    for _ in range(rounds):
+        for writer in writers:
+            for _ in range(writer.dice.randint(0, 3)):
+                writer.write(statements)
+        network.send()
+        network.deliver(network.dice.choice([0.0, 0.3, 0.7]))
+    network.send()
+    network.deliver(1)
+    for writer in writers:
+        assert network.waiting[writer.node_id] == []
+        assert writer.new_bodies() == [], "what was applied is not a node's own change"
+
+
+def item_statements(dice: random.Random, name: str) -> list[str]:
+    """A few writes of a few rows, key changes and rows put back among them."""
+    found = []
+    for _ in range(dice.randint(1, 3)):
+        key, other = dice.choice(KEYS), dice.choice(KEYS)
+        price = f"{dice.randint(0, 9)}.{dice.choice(['5', '50', '25', '00'])}"
+        values = f"({key}, '{name}', {price})"
+        found += dice.choice(
+            [
+                [f"INSERT INTO item VALUES {values} ON CONFLICT (id) DO UPDATE SET name = excluded.name"],
+                [f"UPDATE item SET name = '{name}', price = {price} WHERE id = {key}"],
+                [f"UPDATE item SET name = '{name}' WHERE id <= {key}"],
+                [f"DELETE FROM item WHERE id = {key}"],
+                [f"DELETE FROM item WHERE id = {key}", f"INSERT INTO item VALUES {values}"],
+                [f"DELETE FROM item WHERE id = {other}", f"UPDATE item SET id = {other} WHERE id = {key}"],
+            ]
+        )
+    return found
+
+
+def items(world: World) -> list[tuple[Any, ...]]:
+    return [(key, name, Decimal(str(price))) for key, name, price in world.rows()]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nodes_of_both_kinds_end_equal(worlds: list[World], seed: int) -> None:
+    writers = writers_of(worlds, seed)
+    run(writers, item_statements, seed, rounds=12)
+    first, *others = worlds
+    for world in worlds:
+        assert world.letters() == []
+        assert world.one("SELECT count(*) FROM rf_sync_state WHERE last_lsn < highest_lsn") == 0
+    for other in others:
+        assert items(other) == items(first), f"seed {seed}"
+        assert row_states(other, "item") == row_states(first, "item"), f"seed {seed}"
+    # A test in which nobody's write ever beats anybody's proves nothing.
+    wins = [world.one("SELECT count(*) FROM rf_conflict WHERE winner = 'theirs'") for world in worlds]
+    losses = [world.one("SELECT count(*) FROM rf_conflict WHERE winner = 'ours'") for world in worlds]
+    assert sum(wins) > 5, wins
+    assert sum(losses) > 5, losses
+
+
+def linked_statements(dice: random.Random, name: str) -> list[str]:
+    """Parents with children, and codes that are unique: what one node allows another may have to refuse."""
+    found = []
+    for _ in range(dice.randint(1, 2)):
+        key, other = dice.choice(KEYS), dice.choice(KEYS)
+        found += dice.choice(
+            [
+                [f"INSERT INTO parent VALUES ({key}, '{name}') ON CONFLICT (id) DO UPDATE SET name = excluded.name"],
+                [f"INSERT INTO child VALUES ({other}, {key})"],
+                [f"UPDATE child SET parent_id = {key} WHERE id = {other}"],
+                [f"DELETE FROM child WHERE parent_id = {key}", f"DELETE FROM parent WHERE id = {key}"],
+                [f"DELETE FROM child WHERE id = {other}"],
+                [f"INSERT INTO code VALUES ({key}, 'c{other}')"],
+                [f"UPDATE code SET code = 'c{other}' WHERE id = {key}"],
+                [f"DELETE FROM code WHERE id = {key}"],
+            ]
+        )
+    return found
+
+
+def linked_rows(world: World) -> set[tuple[Any, ...]]:
+    return {(table, *row) for table in ("parent", "child", "code") for row in world.rows(table)}
+
+
+def named_by_letters(world: World) -> set[tuple[str, int]]:
+    """The rows that the open dead letters of a node speak of."""
+    desk = DeadLetters(world.node)
+    lines = [line for one in desk.find(Selection()) for body in desk.batches(one) for line in body.splitlines()]
+    changes = [change for line in lines if (change := json.loads(line))["type"] == "change"]
+    return {(change["table"], change["pk"]["id"]) for change in changes}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_rows_may_not_be_so_every_difference_is_named(worlds: list[World], seed: int) -> None:
+    """Foreign keys and unique keys between nodes: never an orphan, and no row differs that no dead letter names."""
+    writers = writers_of(worlds, seed)
+    run(writers, linked_statements, seed, rounds=12)
+    named = set().union(*(named_by_letters(world) for world in worlds))
+    first, *others = worlds
+    for other in others:
+        differing = {(table, key) for table, key, *_ in linked_rows(other) ^ linked_rows(first)}
+        assert differing <= named, f"seed {seed}"
+    for world in worlds:
+        assert world.one("SELECT count(*) FROM child WHERE parent_id NOT IN (SELECT id FROM parent)") == 0
+        assert world.one("SELECT count(*) FROM rf_sync_state WHERE last_lsn < highest_lsn") == 0
+        assert {reason for _, reason, _ in world.letters()} <= {"foreign-key", "constraint"}
