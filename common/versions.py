@@ -4,6 +4,10 @@ from typing import NamedTuple
 
 from common.clock import YEAR_2200_US
 from common.errors import PoisonError, Reason
+from common.ids import NODE_ID
+
+_MOST_EPOCH = 2**30
+"""What every database's column holds, with room for steps on top."""
 
 
 class Version(NamedTuple):
@@ -35,8 +39,12 @@ def check_version(version: Version, base: Version, source_node: str, *, from_mai
         raise PoisonError(Reason.VERSION, f"version of {version.node_id!r} in a batch of {source_node!r}")
     if not 0 <= version.hlc < YEAR_2200_US:
         raise PoisonError(Reason.VERSION, f"hlc {version.hlc} is outside 1970..2200")
+    if base != NEVER and not (0 <= base.hlc < YEAR_2200_US and NODE_ID.match(base.node_id)):
+        raise PoisonError(Reason.VERSION, f"base {list(base)} is no version that a node could have given")
+    if not 0 <= version.main_epoch <= _MOST_EPOCH:
+        raise PoisonError(Reason.VERSION, f"main_epoch {version.main_epoch} is outside 0..{_MOST_EPOCH}")
     if version.hlc <= base.hlc and version.main_epoch <= base.main_epoch:
-        raise PoisonError(Reason.VERSION, f"version {version} does not follow its base {base}")
+        raise PoisonError(Reason.VERSION, f"version {list(version)} does not follow its base {list(base)}")
     steps = version.main_epoch - base.main_epoch
     if steps < 0 or steps > (1 if from_main else 0):
         raise PoisonError(Reason.VERSION, f"main_epoch {version.main_epoch} after {base.main_epoch}")

@@ -34,10 +34,11 @@ class NodeDatabase:
         answers = {tx_id: _answer(known) for (_, tx_id), known in found.items()}
         return {tx_id: answer for tx_id, answer in answers.items() if answer is not None}
 
-    def stored_parts(self, source_node: str, tx_id: str) -> set[int]:
-        """Return which parts of a tx wait for the rest; all of them where it was applied."""
+    def stored_parts(self, source_node: str, tx_id: str, parts: int) -> set[int]:
+        """Return which parts of a tx wait for the rest."""
         table = rf.tx_part
-        query = sa.select(table.c.part).where(table.c.source_node == source_node, table.c.tx_id == tx_id)
+        cut = sa.and_(table.c.source_node == source_node, table.c.tx_id == tx_id, table.c.parts == parts)
+        query = sa.select(table.c.part).where(cut)
         with reading(self._node.database) as connection:
             return set(connection.execute(query).scalars())
 

@@ -104,8 +104,6 @@ def _value(raw: msgspec.Raw) -> object:
 
 def _parsed(raw: msgspec.Raw, change: Change, what: str) -> dict[str, msgspec.Raw]:
     try:
-        # msgspec steps over values without looking whether they are UTF-8; the database would look, too late.
-        bytes(raw).decode("utf-8")
         return _object.decode(raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: {what}: {error}", table=change.table) from error

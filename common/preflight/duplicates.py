@@ -20,11 +20,15 @@ class Known:
 
 
 def same_tx(first: TxSeen, other: TxSeen) -> Finding | None:
-    """Return the finding when a tx_id stands twice in the files with two contents."""
-    if (first.sha256, first.to_lsn, first.parts) == (other.sha256, other.to_lsn, other.parts):
+    """Return the finding when a tx_id stands twice in the files with two contents. How it was cut is no content."""
+    if _content(first) == _content(other):
         return None
     text = f"tx {other.tx_id} of {other.source_node} stands in {first.file}, line {first.line} with another content"
     return Finding(Check.DUPLICATE, True, text, other.file, other.line, other.tx_id)
+
+
+def _content(tx: TxSeen) -> tuple[object, ...]:
+    return tx.sha256, tx.incarnation, tx.prev_lsn, tx.from_lsn, tx.to_lsn
 
 
 def compare_with_node(txs: Iterable[TxSeen], node: NodeKnowledge) -> Known:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import PoisonError, PreflightError, Reason
+from common.errors import PoisonError, Reason, RowferryError, UsageError
 from common.preflight.findings import Check, Finding
 from common.wire.compress import encoding_of, open_decompressed
 from common.wire.decode import Broken, read_parts
@@ -15,15 +15,17 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
 def files_of(paths: list[Path]) -> list[Path]:
-    """Return the files that are meant; of a folder all of a known ending, by name. Raises PreflightError."""
+    """Return the files that are meant; of a folder all of a known ending, by name. Raises UsageError."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(file for file in path.iterdir() if file.name.endswith(ENDINGS) and file.is_file())
+            found += sorted(file for file in path.iterdir() if file.name.lower().endswith(ENDINGS) and file.is_file())
         elif path.is_file():
             found.append(path)
+        elif path.exists():
+            raise UsageError(f"{path} is no regular file: it is read twice, so save it as a file first")
         else:
-            raise PreflightError(f"{path}: there is no such file")
+            raise UsageError(f"{path}: there is no such file")
     return found
 
 
@@ -34,7 +36,7 @@ def read_file(path: Path, limits: Limits = DEFAULT_LIMITS) -> Iterator[Part | Br
             size = path.stat().st_size
             yield from _read(open_decompressed(raw, encoding_of(path.name), size, limits), limits)
     except OSError as error:
-        raise PreflightError(f"{path}: can't be read: {error.strerror}") from error
+        raise RowferryError(f"{path}: can't be read: {error.strerror}") from error
 
 
 def format_finding(path: Path, broken: Broken) -> Finding:

@@ -30,8 +30,8 @@ class NodeKnowledge(Protocol):
         """Return those of the txs that were applied or set aside, by tx_id."""
         ...
 
-    def stored_parts(self, source_node: str, tx_id: str) -> set[int]:
-        """Return which parts of a tx wait for the rest."""
+    def stored_parts(self, source_node: str, tx_id: str, parts: int) -> set[int]:
+        """Return which parts of a tx that was cut into `parts` wait for the rest."""
         ...
 
     def reached(self, source_node: str, incarnation: str, from_lsn: int) -> int:

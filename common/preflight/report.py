@@ -5,31 +5,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
-from common.errors import PoisonError
+from common.errors import Reason
+from common.preflight.changes import ChangesSeen, look_at_changes
 from common.preflight.contents import Contents, TxSeen
 from common.preflight.ddl import DdlRules, Ruling
 from common.preflight.duplicates import compare_with_node, same_tx
 from common.preflight.findings import Check, Finding
 from common.preflight.format import format_finding, read_file
-from common.preflight.gaps import find_gaps, find_missing_parts
+from common.preflight.gaps import find_gaps
 from common.preflight.known import NodeKnowledge
+from common.preflight.parts import look_at_parts, same_part
 from common.preflight.tables import TableCheck
-from common.wire.decode import Broken, TxReader
+from common.wire.decode import Broken
 from common.wire.records import Part
 
 MOST_FINDINGS = 1_000
-_DDL = b'"DDL"'
-_CHUNK = b'"chunk"'
-
-
-class _DdlLine(msgspec.Struct):
-    op: str = ""
-    sql: str = ""
-
-
-_lines = msgspec.json.Decoder(_DdlLine)
 
 
 @dataclass(slots=True)
@@ -109,36 +99,51 @@ class Preflight:
         if header.source_node == self.node.node_id:
             report.own_txs += header.part == 1
             return
-        try:
-            seen = _seen(part, file)
-        except PoisonError as error:
-            report.add(Finding(Check.FORMAT, True, str(error), file, part.line, header.tx_id))
+        sha256 = self._content(part, file, report, contents, changed)
+        if sha256 is None:
             return
-        first = contents.add(part, seen.sha256, file)
+        first = contents.add(header, sha256, file, part.line)
         if first is None:
             report.txs += 1
-        elif (finding := same_tx(first, seen)) is not None:
+        elif (finding := same_tx(first, _seen(part, sha256, file))) is not None:
             report.add(finding)
         report.changes += header.changes
-        for finding in self._ddl_findings(part, file, report, changed):
-            report.add(finding)
         for finding in tables.check(header, changed, file, part.line):
             report.add(finding)
 
-    def _ddl_findings(self, part: Part, file: str, report: Report, changed: set[str]) -> Iterator[Finding]:
-        if _DDL not in part.payload:
-            return
-        lines = [line for line in _decoded(part.payload) if line.op == "DDL"]
-        if lines and (len(lines) != part.header.changes or part.header.parts > 1):
-            text = "a tx that mixes DDL with rows, or that comes in parts, is never applied"
+    def _content(self, part: Part, file: str, report: Report, contents: Contents, changed: set[str]) -> str | None:
+        """Look at a part's lines; return the checksum of its tx's content, None when they can't be read.
+
+        Those of a tx in parts are kept, and looked at once all are there."""
+        if part.header.parts > 1:
+            sha256 = hashlib.sha256(part.payload).hexdigest()
+            finding = same_part(contents.add_part(part, sha256, file), part, sha256, file)
+            if finding is not None:
+                report.add(finding)
+            return part.header.tx_sha256
+        seen = look_at_changes(part.header, [part.payload])
+        if seen.fault is not None:
+            line = part.line if seen.fault.reason is Reason.CHECKSUM else part.line + seen.place[1]
+            check = Check.CHECKSUM if seen.fault.reason is Reason.CHECKSUM else Check.FORMAT
+            report.add(Finding(check, True, str(seen.fault), file, line, part.header.tx_id))
+            return None
+        for finding in self._ddl_findings(part, seen, file, report, changed):
+            report.add(finding)
+        return seen.sha256
+
+    def _ddl_findings(
+        self, part: Part, seen: ChangesSeen, file: str, report: Report, changed: set[str]
+    ) -> Iterator[Finding]:
+        if seen.ddl and seen.rows:
+            text = "a tx that mixes DDL with rows is never applied"
             yield Finding(Check.DDL, True, text, file, part.line, part.header.tx_id)
             return
-        for line in lines:
-            ruling = self.ddl.judge(line.sql)
+        for sql in seen.ddl:
+            ruling = self.ddl.judge(sql)
             if not ruling.allowed:
-                yield Finding(Check.DDL, True, f"{line.sql[:200]!r}: {ruling.why}", file, part.line, part.header.tx_id)
+                yield Finding(Check.DDL, True, f"{sql[:200]!r}: {ruling.why}", file, part.line, part.header.tx_id)
                 continue
-            report.ddl[line.sql] = ruling
+            report.ddl[sql] = ruling
             if ruling.table is not None:
                 changed.add(ruling.table)
 
@@ -148,43 +153,13 @@ class Preflight:
         report.already_applied = known.already_applied
         for finding in known.findings:
             report.add(finding)
-        for finding in find_missing_parts(contents, self.node):
+        for finding in look_at_parts(contents, self.node):
             report.add(finding)
         for finding in find_gaps(contents.txs(), self.node, strict=self.strict):
             report.add(finding)
 
 
-def _seen(part: Part, file: str) -> TxSeen:
+def _seen(part: Part, sha256: str, file: str) -> TxSeen:
     header = part.header
-    return TxSeen(
-        header.source_node,
-        header.tx_id,
-        header.incarnation,
-        header.prev_lsn,
-        header.from_lsn,
-        header.to_lsn,
-        header.parts,
-        _content_sha256(part),
-        file,
-        part.line,
-    )
-
-
-def _content_sha256(part: Part) -> str:
-    """Return the checksum over the tx's change lines. Raises PoisonError when they can't be read."""
-    if part.header.parts > 1 and part.header.tx_sha256 is not None:
-        return part.header.tx_sha256
-    if _CHUNK not in part.payload:
-        return hashlib.sha256(part.payload).hexdigest()
-    reader = TxReader(part.header, [part.payload])
-    for _ in reader:
-        pass
-    return reader.content_sha256 or ""
-
-
-def _decoded(payload: bytes) -> list[_DdlLine]:
-    try:
-        return _lines.decode_lines(payload)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        # The lines are judged where they are applied; what can't be read here holds no DDL that would run.
-        return []
+    lsns = (header.prev_lsn, header.from_lsn, header.to_lsn)
+    return TxSeen(header.source_node, header.tx_id, header.incarnation, *lsns, sha256, file, part.line)

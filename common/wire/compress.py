@@ -16,10 +16,11 @@ _BROKEN = (OSError, EOFError, zlib.error, zstd.ZstdError)
 
 
 def encoding_of(name: str) -> Encoding | None:
-    """Return the encoding that a file's ending stands for (`.gz`, `.zst`)."""
-    if name.endswith(".gz"):
+    """Return the encoding that a file's ending stands for (`.gz`, `.zst`, in any case: some systems know no other)."""
+    ending = name.lower()
+    if ending.endswith(".gz"):
         return "gzip"
-    return "zstd" if name.endswith(".zst") else None
+    return "zstd" if ending.endswith(".zst") else None
 
 
 def compress(data: bytes, encoding: Encoding | None) -> bytes:
@@ -38,7 +39,8 @@ def decompress(data: bytes, encoding: str | None, limits: Limits = DEFAULT_LIMIT
 
 def open_decompressed(raw: BinaryIO, encoding: str | None, size: int, limits: Limits = DEFAULT_LIMITS) -> BinaryIO:
     """Return a reader of what `raw` wraps. `size`: compressed bytes, for the ratio."""
-    if encoding in (None, "", "identity"):
+    if encoding in (None, "", "identity") or not size:
+        # Nothing at all wraps nothing: an export of nothing is an empty file, whatever its ending.
         return raw
     if encoding == "gzip":
         inner: io.RawIOBase | BinaryIO = cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="rb"))

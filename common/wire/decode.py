@@ -50,6 +50,7 @@ class Broken:
     error: PoisonError
     raw: bytes
     line: int
+    """Where the fault is; where the batch begins when it is as a whole that it doesn't hold."""
     header: BatchHeader | None = None
 
 
@@ -133,7 +134,7 @@ class _PartReader:
             else:
                 raise PoisonError(Reason.FORMAT, f"line {number}: unknown type {kind!r} inside a batch")
         except PoisonError as error:
-            self._spoil(error)
+            self._spoil(error, number)
             self._throw_away(line, number, error)
 
     def finish(self) -> Iterator[Part | Broken]:
@@ -142,7 +143,7 @@ class _PartReader:
 
     def broken(self, error: PoisonError, line: bytes, number: int) -> Broken:
         """Return everything not yet given out as one broken stretch."""
-        self._spoil(error)
+        self._spoil(error, number)
         self._throw_away(line, number, error)
         return next(iter(self._flush_garbage()))
 
@@ -166,7 +167,9 @@ class _PartReader:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(step) for step in first["loc"])
-            raise PoisonError(Reason.FORMAT, f"line {number}: header key {where!r}: {first['msg']}") from error
+            key = f" key {where!r}" if where else ""
+            text = f"line {number}: header{key}: {first['msg'].removeprefix('Value error, ')}"
+            raise PoisonError(Reason.FORMAT, text) from error
         if header.parts > self._limits.max_parts:
             raise PoisonError(Reason.LIMIT, f"line {number}: {header.parts} parts, at most {self._limits.max_parts}")
         return header
@@ -189,12 +192,12 @@ class _PartReader:
         error = PoisonError(Reason.CHECKSUM, f"batch of line {opened.line} has no end line: {where}")
         yield Broken(error, b"".join((opened.header_bytes, *opened.lines)), opened.line, opened.header)
 
-    def _spoil(self, error: PoisonError) -> None:
+    def _spoil(self, error: PoisonError, number: int) -> None:
         if self._open is None:
             return
         opened, self._open = self._open, None
         if self._garbage_error is None:
-            self._garbage_error, self._garbage_line = error, opened.line
+            self._garbage_error, self._garbage_line = error, number
             self._garbage_header = opened.header
         self._keep_garbage(opened.header_bytes, *opened.lines)
 
@@ -228,7 +231,9 @@ def _closed(opened: _Open, line: bytes, number: int) -> Part:
             f"line {number}: {opened.changes} changes came, header says {opened.header.changes}, end {end.changes}",
         )
     if hashlib.sha256(body).hexdigest() != end.sha256:
-        raise PoisonError(Reason.CHECKSUM, f"line {number}: sha256 of the batch that starts in line {opened.line}")
+        raise PoisonError(
+            Reason.CHECKSUM, f"line {number}: not the sha256 of the batch that starts in line {opened.line}"
+        )
     return Part(opened.header, payload, body + line, end.sha256, opened.line)
 
 
@@ -243,6 +248,7 @@ class TxReader:
     """The changes of one whole tx, from its parts in order; checks each line, and the tx's checksum at the end.
 
     `content_sha256` is set when the iteration is over: the checksum over the tx's change lines, whatever its parts.
+    `place` says where it is, also when an error ended it: which payload, and which of its lines, both from 1.
     """
 
     def __init__(self, header: BatchHeader, payloads: Iterable[bytes], limits: Limits = DEFAULT_LIMITS) -> None:
@@ -255,49 +261,57 @@ class TxReader:
         self._chunked = 0
         self._chunk_lsn = 0
         self.content_sha256: str | None = None
+        self.place = (0, 0)
 
     def __iter__(self) -> Iterator[Change]:
-        for payload in self._payloads:
-            if b'"chunk"' in payload or self._chunks:
-                for line in _lines(payload):
-                    yield from self._line(line)
-            else:
-                yield from self._plain(payload)
+        for number, payload in enumerate(self._payloads, start=1):
+            for line in self._change_lines(number, payload):
+                yield self._checked(self._decoded(_change, line))
         if self._chunks:
             raise PoisonError(Reason.FORMAT, f"lsn {self._chunk_lsn}: its last chunk is missing")
         found = self._digest.hexdigest()
         if self._header.tx_sha256 not in (None, found):
-            raise PoisonError(Reason.CHECKSUM, f"tx_sha256 of {self._header.tx_id}: the parts are not those of one tx")
+            raise PoisonError(Reason.CHECKSUM, f"tx_sha256 of {self._header.tx_id}: these are not the changes it is of")
         self.content_sha256 = found
 
-    def _plain(self, payload: bytes) -> Iterator[Change]:
-        self._digest.update(payload)
+    def _change_lines(self, number: int, payload: bytes) -> Iterator[bytes]:
+        """Yield the change lines that a payload holds or, with its chunks, completes."""
+        if b'"chunk"' not in payload and not self._chunks:
+            self._digest.update(payload)
+            for count, line in enumerate(payload.split(b"\n")[:-1], start=1):
+                self.place = number, count
+                yield line
+            return
+        for count, line in enumerate(_lines(payload), start=1):
+            self.place = number, count
+            whole = self._collect(line) if self._is_chunk(line) else line
+            if whole is not None:
+                self._digest.update(whole)
+                yield whole
+
+    def _is_chunk(self, line: bytes) -> bool:
+        is_chunk = not line.startswith(b'{"type":"change",') and self._decoded(_line_type, line).type == "chunk"
+        if self._chunks and not is_chunk:
+            raise PoisonError(Reason.FORMAT, f"lsn {self._chunk_lsn}: another line stands between its chunks")
+        return is_chunk
+
+    def _decoded(self, decoder: "msgspec.json.Decoder[_T]", line: bytes) -> _T:
         try:
-            changes = _change.decode_lines(payload)
+            # msgspec steps over values without looking whether they are UTF-8; the database would look, too late.
+            line.decode("utf-8")
+            return decoder.decode(line)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise PoisonError(Reason.FORMAT, f"a change of {self._header.tx_id}: {error}") from error
-        for change in changes:
-            yield self._checked(change)
 
-    def _line(self, line: bytes) -> Iterator[Change]:
-        try:
-            if _line_type.decode(line).type == "chunk":
-                whole = self._collect(_chunk.decode(line))
-                if whole is None:
-                    return
-                line = whole
-            elif self._chunks:
-                raise PoisonError(Reason.FORMAT, f"lsn {self._chunk_lsn}: another line stands between its chunks")
-            self._digest.update(line)
-            change = _change.decode(line)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, binascii.Error) as error:
-            raise PoisonError(Reason.FORMAT, f"a change of {self._header.tx_id}: {error}") from error
-        yield self._checked(change)
-
-    def _collect(self, chunk: _Chunk) -> bytes | None:
+    def _collect(self, line: bytes) -> bytes | None:
+        """Take a chunk; return the whole change line after its last one."""
+        chunk = self._decoded(_chunk, line)
         if chunk.n != len(self._chunks) or (self._chunks and chunk.lsn != self._chunk_lsn):
             raise PoisonError(Reason.FORMAT, f"lsn {chunk.lsn}: chunk {chunk.n} is out of place")
-        data = base64.b64decode(chunk.data, validate=True)
+        try:
+            data = base64.b64decode(chunk.data, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise PoisonError(Reason.FORMAT, f"lsn {chunk.lsn}: chunk {chunk.n}: {error}") from error
         self._chunked += len(data)
         if self._chunked > self._limits.max_change_bytes:
             raise PoisonError(Reason.LIMIT, f"lsn {chunk.lsn}: over {self._limits.max_change_bytes} bytes in chunks")

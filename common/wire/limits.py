@@ -22,3 +22,5 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+UNBOUNDED = Limits(max_ratio=10**9)
+"""For what this node compressed itself after it was let in."""

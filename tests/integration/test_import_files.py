@@ -78,11 +78,16 @@ def test_compressed_files_and_folders(world: World, config_file: Path, tmp_path:
 
 
 def test_an_empty_file_is_fine(config_file: Path, tmp_path: Path) -> None:
-    assert imported(config_file, saved(tmp_path))["applied"] == 0
+    for name in ("in.jsonl", "in.jsonl.gz", "in.jsonl.zst"):
+        assert imported(config_file, saved(tmp_path, name=name))["applied"] == 0
 
 
-def test_a_file_that_is_not_there_is_refused(config_file: Path, tmp_path: Path) -> None:
-    assert rowferry(config_file, "import-change-log", str(tmp_path / "none.jsonl")).exit_code == 3
+@pytest.mark.parametrize("command", [["import-change-log"], ["pull", "--file"]])
+def test_what_is_no_file_is_a_wrong_argument(config_file: Path, tmp_path: Path, command: list[str]) -> None:
+    missing = rowferry(config_file, *command, str(tmp_path / "none.jsonl"))
+    assert (missing.exit_code, "no such file" in missing.output) == (2, True)
+    device = rowferry(config_file, *command, "/dev/null")
+    assert (device.exit_code, "no regular file" in device.output) == (2, True)
 
 
 @pytest.mark.parametrize("fault", ["torn", "altered", "garbage", "other format", "cut gzip"])

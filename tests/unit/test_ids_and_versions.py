@@ -59,6 +59,12 @@ def test_instants_come_back(us: int) -> None:
         (Version(2, 5, "a"), NEVER, True),
         (Version(0, 5, "a"), Version(1, 4, "c"), True),
         (Version(0, 5, "a"), Version(0, 5, "c"), False),
+        (Version(2**63, 5, "a"), Version(2**63, 4, "c"), False),
+        (Version(2**31, 5, "a"), Version(2**31, 4, "c"), False),
+        (Version(-1, 5, "a"), Version(-1, 4, "c"), False),
+        (Version(0, 5, "a"), Version(0, -4, "c"), False),
+        (Version(0, 5, "a"), Version(0, 4, "c\0"), False),
+        (Version(0, 5, "a"), Version(0, 4, ""), False),
     ],
 )
 def test_a_version_that_its_source_may_not_give_is_poison(version: Version, base: Version, from_main: bool) -> None:
