@@ -52,12 +52,14 @@ class History:
 
 @st.composite
 def histories(draw: st.DrawFn) -> History:
-    """Writes of three nodes: each on top of a write of the same key that its node may have seen."""
+    """Writes of three nodes: each on top of a write of the same key that its node may have seen.
+
+    Their clocks differ, and stand still now and then: two nodes may give one clock value to one row."""
     names = Names(next(_examples))
     origins = {name: Origin(name) for name in names.sources}
     written: dict[int, list[Version]] = {key: [NEVER] for key in names.keys}
     standing: dict[int, tuple[Version, Write]] = {}
-    clock = 0
+    clock, ahead = 1, {name: draw(st.sampled_from([0, 0, 4])) for name in names.sources}
     txs = []
     for _ in range(draw(st.integers(1, 12))):
         source = draw(st.sampled_from(names.sources))
@@ -66,12 +68,13 @@ def histories(draw: st.DrawFn) -> History:
             # A node's own last write of the row is what it has, or something later that it has seen.
             own = [version for version in written[key] if version.node_id == source]
             base = draw(st.sampled_from([version for version in written[key] if not own or version >= own[-1]]))
-            clock = max(clock + draw(st.integers(1, 3)), base.hlc + 1)
-            version = Version(0, clock, source)
-            row = {"id": key, "name": f"{source}-{clock}", "price": "1.50"}
-            writes.append(Write(draw(st.sampled_from("IUD")), "item", row, clock, base))
+            clock += draw(st.integers(0, 2))
+            version = Version(0, max(clock + ahead[source], base.hlc + 1), source)
+            row = {"id": key, "name": f"{source}-{version.hlc}", "price": "1.50"}
+            writes.append(Write(draw(st.sampled_from("IUD")), "item", row, version.hlc, base))
             written[key].append(version)
-            standing[key] = version, writes[-1]
+            if key not in standing or version > standing[key][0]:
+                standing[key] = version, writes[-1]
         txs.append(origins[source].tx(*writes))
     return History(names, tuple(txs), standing)
 

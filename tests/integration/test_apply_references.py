@@ -1,0 +1,215 @@
+"""Foreign keys and keys that change places: whatever the order inside a tx and between txs, never an orphan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.versions import Version
+from common.wire.records import TableMeta
+from tests.support.applying import DATABASES, Origin, Tx, World, Write, item, world_on
+
+TREE = TableMeta(pk=("id",), columns={"id": "int", "parent_id": "int"})
+TABLES_SQL = (
+    "CREATE TABLE tree (id INTEGER PRIMARY KEY, parent_id INTEGER REFERENCES tree (id) ON DELETE CASCADE)",
+    "CREATE TABLE named (id INTEGER PRIMARY KEY, parent_id INTEGER NOT NULL UNIQUE)",
+    "CREATE TABLE by_name (id INTEGER PRIMARY KEY, parent_id INTEGER REFERENCES named (parent_id) ON UPDATE CASCADE)",
+)
+RING = {
+    "sqlite": (
+        "CREATE TABLE ring_a (id INTEGER PRIMARY KEY, parent_id INTEGER NOT NULL REFERENCES ring_b (id)"
+        " DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE TABLE ring_b (id INTEGER PRIMARY KEY, parent_id INTEGER NOT NULL REFERENCES ring_a (id)"
+        " DEFERRABLE INITIALLY DEFERRED)",
+    ),
+    "postgresql": (
+        "CREATE TABLE ring_b (id INTEGER PRIMARY KEY, parent_id INTEGER NOT NULL)",
+        "CREATE TABLE ring_a (id INTEGER PRIMARY KEY, parent_id INTEGER NOT NULL REFERENCES ring_b (id))",
+        "ALTER TABLE ring_b ADD FOREIGN KEY (parent_id) REFERENCES ring_a (id) DEFERRABLE INITIALLY DEFERRED",
+    ),
+}
+
+
+def prepare(world: World) -> None:
+    world.execute(*TABLES_SQL, *RING[world.node.database.engine.dialect.name])
+    world.node.database.capture().install(list(world.node.captured_tables().values()))
+
+
+@pytest.fixture(params=DATABASES)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with world_on(request, tmp_path) as made:
+        prepare(made)
+        yield made
+
+
+@pytest.fixture(params=DATABASES)
+def careless(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A node whose sources never kept their foreign keys."""
+    with world_on(request, tmp_path, tables={"foreign_keys": "ignore"}) as made:
+        prepare(made)
+        yield made
+
+
+def origin(node_id: str) -> Origin:
+    made = Origin(node_id)
+    made.tables |= dict.fromkeys(("tree", "named", "by_name", "ring_a", "ring_b"), TREE)
+    return made
+
+
+def row(op: str, table: str, row_id: int, parent: int | None, hlc: int, base: int | None = None) -> Write:
+    return Write(op, table, {"id": row_id, "parent_id": parent}, hlc, None if base is None else Version(0, base, "a"))
+
+
+def test_children_stand_before_their_parents_in_one_tx(world: World) -> None:
+    a = origin("a")
+    world.receive(a.tx(*(row("I", "tree", n, n - 1 or None, 10 + n) for n in range(5, 0, -1))).body)
+    assert world.rows("tree") == [(1, None), (2, 1), (3, 2), (4, 3), (5, 4)]
+    # What cascaded at the source is in the batch, and nothing cascades here.
+    world.receive(a.tx(*(row("D", "tree", n, n - 1 or None, 20 + n, 10 + n) for n in (1, 3, 2, 5, 4))).body)
+    assert world.rows("tree") == []
+    assert world.letters() == []
+
+
+def test_a_parent_alone_is_not_taken_from_its_children(world: World) -> None:
+    a = origin("a")
+    world.receive(a.tx(row("I", "tree", 1, None, 11), row("I", "tree", 2, 1, 12)).body)
+    alone = a.tx(row("D", "tree", 1, None, 21, 11))
+    world.receive(alone.body)
+    assert world.rows("tree") == [(1, None), (2, 1)]
+    assert world.letters() == [(alone.tx_id, "foreign-key", "early")]
+    world.receive(a.tx(row("D", "tree", 2, 1, 22, 12)).body)
+    assert world.rows("tree") == []
+    assert {state for *_, state in world.letters()} == {"replayed"}
+
+
+def test_tables_that_point_at_each_other(world: World) -> None:
+    a = origin("a")
+    world.receive(a.tx(row("I", "ring_b", 1, 1, 10), row("I", "ring_a", 1, 1, 11)).body)
+    world.receive(a.tx(row("I", "ring_a", 2, 2, 12), row("I", "ring_b", 2, 2, 13)).body)
+    assert (world.rows("ring_a"), world.rows("ring_b")) == ([(1, 1), (2, 2)], [(1, 1), (2, 2)])
+    half = a.tx(row("I", "ring_a", 3, 3, 14))
+    world.receive(half.body)
+    assert world.letters() == [(half.tx_id, "foreign-key", "early")]
+    world.receive(a.tx(row("D", "ring_a", 1, 1, 20, 11), row("D", "ring_b", 1, 1, 21, 10)).body)
+    assert (world.rows("ring_a"), world.rows("ring_b")) == ([(2, 2)], [(2, 2)])
+
+
+def test_txs_that_need_each_other_go_in_one_commit_or_wait_for_a_person(world: World) -> None:
+    """No source that keeps its foreign keys makes such txs; those of two nodes may come to it."""
+    one, other = origin("a").tx(row("I", "ring_a", 1, 1, 10)), origin("b").tx(row("I", "ring_b", 1, 1, 11))
+    world.receive(one.body + other.body)
+    assert (world.rows("ring_a"), world.rows("ring_b")) == ([(1, 1)], [(1, 1)])
+    assert world.letters() == []
+
+
+def test_a_parent_by_another_unique_column(world: World) -> None:
+    a = origin("a")
+    world.receive(a.tx(row("I", "named", 1, 70, 10), row("I", "by_name", 1, 70, 11)).body)
+    renamed = a.tx(row("U", "named", 1, 71, 20, 10))
+    world.receive(renamed.body)
+    assert world.letters() == [(renamed.tx_id, "foreign-key", "early")]
+    assert world.rows("named") == [(1, 70)]
+    world.receive(a.tx(row("U", "by_name", 1, None, 30, 11)).body)
+    assert (world.rows("named"), world.rows("by_name")) == ([(1, 71)], [(1, None)])
+    both = a.tx(row("U", "by_name", 1, 71, 40, 30), row("U", "named", 1, 71, 41, 20))
+    world.receive(both.body)
+    # The cascade of an update of the parent: both rows are in the batch.
+    world.receive(a.tx(row("U", "named", 1, 72, 50, 41), row("U", "by_name", 1, 72, 51, 40)).body)
+    assert (world.rows("named"), world.rows("by_name")) == ([(1, 72)], [(1, 72)])
+
+
+def test_keys_that_change_places_in_one_tx(world: World) -> None:
+    a = Origin("a")
+    world.receive(a.tx(item(1, "one", 10), item(2, "two", 11)).body)
+    world.receive(
+        a.tx(
+            item(1, "one", 20, Version(0, 10, "a"), "D"),
+            item(2, "two", 21, Version(0, 11, "a"), "D"),
+            item(2, "one", 22, Version(0, 21, "a")),
+            item(1, "two", 23, Version(0, 20, "a")),
+        ).body
+    )
+    assert [(key, name) for key, name, _ in world.rows()] == [(1, "two"), (2, "one")]
+
+
+def test_unique_values_freed_and_used_again_in_one_tx(world: World) -> None:
+    a = Origin("a")
+    code: dict[str, Any] = {"table": "code"}
+    world.receive(a.tx(Write("I", row={"id": 1, "code": "x"}, hlc=10, **code)).body)
+    used_before_freed = [
+        Write("I", row={"id": 2, "code": "x"}, hlc=20, **code),
+        Write("D", row={"id": 1, "code": "x"}, hlc=21, base=Version(0, 10, "a"), **code),
+    ]
+    world.receive(a.tx(*used_before_freed).body)
+    assert world.rows("code") == [(2, "x")]
+    world.receive(
+        a.tx(
+            Write("U", row={"id": 2, "code": "y"}, hlc=30, base=Version(0, 20, "a"), **code),
+            Write("I", row={"id": 1, "code": "x"}, hlc=31, base=Version(0, 21, "a"), **code),
+        ).body
+    )
+    assert world.rows("code") == [(1, "x"), (2, "y")]
+    assert world.letters() == []
+
+
+def parent(op: str, hlc: int, base: Version | None = None) -> Write:
+    return Write(op, "parent", {"id": 7, "name": "p"}, hlc, base)
+
+
+def child_against_parent() -> tuple[Tx, Tx, Tx]:
+    """A parent; its delete at one node; a child that another node gives it, not knowing."""
+    first = Origin("a").tx(parent("I", 10))
+    gone = Origin("b").tx(parent("D", 20, Version(0, 10, "a")))
+    child = Origin("c").tx(Write("I", "child", {"id": 1, "parent_id": 7}, 15))
+    return first, gone, child
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_child_against_the_delete_of_its_parent(world: World, together: bool) -> None:
+    """Whichever comes second waits, and is on record; docs/DB_SYNC_POLICY.md, section 6."""
+    first, gone, child = child_against_parent()
+    world.receive(*([first.body + gone.body + child.body] if together else [first.body, gone.body, child.body]))
+    assert (world.rows("parent"), world.rows("child")) == ([], [])
+    assert world.letters() == [(child.tx_id, "foreign-key", "early")]
+    world.clock.pass_seconds(90_000)
+    world.intakes[-1].step(0)
+    assert world.letters() == [(child.tx_id, "foreign-key", "dead")]
+    # The parent comes back, later and knowing of its delete.
+    world.receive(Origin("b", lsn=1, made=1).tx(parent("I", 30, Version(0, 20, "b"))).body)
+    assert world.rows("parent") == [(7, "p")]
+
+
+def test_the_delete_of_a_parent_against_its_child(world: World) -> None:
+    first, gone, child = child_against_parent()
+    world.receive(first.body, child.body, gone.body)
+    assert (world.rows("parent"), world.rows("child")) == ([(7, "p")], [(1, 7)])
+    assert world.letters() == [(gone.tx_id, "foreign-key", "early")]
+    world.clock.pass_seconds(90_000)
+    world.intakes[-1].step(0)
+    assert world.letters() == [(gone.tx_id, "foreign-key", "dead")]
+
+
+def test_foreign_keys_that_nobody_kept(careless: World) -> None:
+    first, gone, child = child_against_parent()
+    careless.receive(child.body, first.body, gone.body)
+    assert (careless.rows("parent"), careless.rows("child")) == ([], [(1, 7)])
+    assert careless.letters() == []
+    large = origin("d").tx(*(row("I", "tree", n, n + 1, 10 + n) for n in range(1, 90)))
+    careless.receive(*large.parts(4096))
+    assert len(careless.rows("tree")) == 89
+
+
+def test_a_large_tx_whose_children_come_parts_before_their_parents(world: World) -> None:
+    count = 6_000
+    large = origin("d").tx(*(row("I", "tree", n, n - 1 or None, 10 + n) for n in range(count, 0, -1)))
+    world.receive(*large.parts(200_000))
+    assert world.one("SELECT count(*) FROM tree") == count
+    orphan = origin("e").tx(*(row("I", "tree", n, n + 1, 10 + n) for n in range(count + 1, count + 90)))
+    world.receive(*orphan.parts(4096))
+    assert world.one("SELECT count(*) FROM tree") == count
+    assert world.letters() == [(orphan.tx_id, "foreign-key", "early")]
+    world.receive(origin("f").tx(row("I", "tree", count + 90, None, 99)).body)
+    assert world.one("SELECT count(*) FROM tree") == count + 90
