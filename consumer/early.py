@@ -72,7 +72,9 @@ def _written_tables(results: Sequence[Result]) -> list[str]:
 
 
 def retry_unknown(node: Node) -> list[Result]:
-    """Try again what was set aside for an unknown table or column, where it fits now; after `migrate`."""
+    """Try again what was set aside for an unknown table or column, where it fits now, and what waits for its rows.
+
+    For the end of `migrate`."""
     applier, preparer = Applier(node), Preparer(Tables(node), node.config)
     with reading(node.database) as connection:
         found = [letter for reason in _SHAPES for letter in find(connection, Selection(reason=reason.value))]
@@ -83,4 +85,4 @@ def retry_unknown(node: Node) -> list[Result]:
         error = preparer.prepare(tx).error
         if not (isinstance(error, PoisonError) and error.reason in _SHAPES):
             results += applier.apply([tx])
-    return results
+    return results + EarlyRetries(node, applier).after(results)

@@ -4,7 +4,7 @@ The watermark passes over what was applied and over what was set aside alike: it
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
@@ -43,6 +43,38 @@ class Step:
     to_lsn: int
     tx_id: str
     sure: bool = True
+
+
+class Course:
+    """Where a mark comes to while txs are judged one after the other, before any of them is in the database."""
+
+    def __init__(self, connection: sa.Connection, mark: Mark) -> None:
+        self._connection = connection
+        self._mark = replace(mark)
+        self._links: dict[int, Step] = {}
+        self._may_have_more = mark.gap
+
+    @property
+    def mark(self) -> Mark:
+        """Where it stands now."""
+        return self._mark
+
+    def take(self, step: Step) -> None:
+        """Go over one more tx, and over what connects to it; only a sure one."""
+        if not step.sure:
+            return
+        self._links.setdefault(step.prev_lsn, step)
+        moved = _follow(self._mark, self._links)
+        while moved and self._may_have_more:
+            # Something stands above a gap that may be closed now; once it is read it is followed in memory.
+            self._load()
+            moved = _follow(self._mark, self._links)
+
+    def _load(self) -> None:
+        links = _links(self._connection, self._mark)
+        self._may_have_more = len(links) == _PAGE
+        for link in links:
+            self._links.setdefault(link.prev_lsn, link)
 
 
 def lock(connection: sa.Connection, keys: Iterable[SourceKey], now_us: int) -> dict[SourceKey, Mark]:
@@ -105,13 +137,18 @@ def read_mark(connection: sa.Connection, source_node: str, incarnation: str) -> 
 def _advance_stored(connection: sa.Connection, mark: Mark) -> None:
     while True:
         links = _links(connection, mark)
-        by_prev = {step.prev_lsn: step for step in reversed(links)}
-        start = mark.last_lsn
-        while (step := by_prev.get(mark.last_lsn)) is not None and (step.sure or step.to_lsn in by_prev):
-            mark.last_lsn, mark.last_tx_id = step.to_lsn, step.tx_id
+        moved = _follow(mark, {step.prev_lsn: step for step in reversed(links)})
         mark.highest_lsn = max(mark.highest_lsn, mark.last_lsn)
-        if mark.last_lsn == start or len(links) < _PAGE:
+        if not moved or len(links) < _PAGE:
             return
+
+
+def _follow(mark: Mark, by_prev: Mapping[int, Step]) -> bool:
+    """Move `mark` along links, over an unsure one where the next confirms it; True when it moved."""
+    start = mark.last_lsn
+    while (step := by_prev.get(mark.last_lsn)) is not None and (step.sure or step.to_lsn in by_prev):
+        mark.last_lsn, mark.last_tx_id = step.to_lsn, step.tx_id
+    return mark.last_lsn > start
 
 
 def _links(connection: sa.Connection, mark: Mark) -> list[Step]:

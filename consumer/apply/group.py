@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from tenacity import (
     RetryCallState,
@@ -20,58 +20,19 @@ from common.errors import ContentionError, EarlyError, OutageError, PoisonError,
 from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from consumer.apply.allowed_ddl import AllowedDdl
+from consumer.apply.grouping import Group, Pace
 from consumer.apply.prepare import Prepared, Preparer
 from consumer.apply.rows import UnsealedError
 from consumer.apply.tx import GroupTransaction, Mode
-from consumer.dedup import TxKey
 from consumer.failures import reason_of
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.tables import Tables
 
 log = logging.getLogger(__name__)
 
-_MOST_BYTES = 32 * 1024 * 1024
 _TRIES_OF_A_GROUP = 4
 _PATIENCE_SECONDS = 30.0
 """How long one tx is tried while others hold its rows; then everything waits as in an outage."""
-
-
-@dataclass(slots=True)
-class _Pace:
-    """The size of groups: smaller after rows were held by others, growing again with each that went through."""
-
-    most_changes: int
-    now: int
-
-    def shrink(self) -> None:
-        self.now = max(1, self.now // 4)
-
-    def grow(self) -> None:
-        self.now = min(self.most_changes, self.now * 2)
-
-
-@dataclass(slots=True)
-class _Group:
-    """Txs that go into one commit."""
-
-    txs: list[Prepared] = field(default_factory=list)
-    by_key: dict[TxKey, Prepared] = field(default_factory=dict)
-    changes: int = 0
-    bytes: int = 0
-
-    def add(self, one: Prepared) -> None:
-        self.txs.append(one)
-        self.by_key[one.incoming.key] = one
-        self.changes += one.incoming.changes
-        self.bytes += one.incoming.size
-
-    def is_full(self, tx: Incoming, most_changes: int) -> bool:
-        return self.changes + tx.changes > most_changes or self.bytes + tx.size > _MOST_BYTES
-
-    def disagrees(self, one: Prepared) -> bool:
-        """Tell whether another copy of this tx is here and not the same: that one must come to its end first."""
-        twin = self.by_key.get(one.incoming.key)
-        return twin is not None and bool(one.error or twin.error or twin.sha256 != one.sha256)
 
 
 class Applier:
@@ -82,7 +43,7 @@ class Applier:
         self._stop = stop or threading.Event()
         self._tables = Tables(node)
         self._preparer = Preparer(self._tables, node.config, ddl)
-        self._pace = _Pace(node.config.limits.group_changes, node.config.limits.group_changes)
+        self._pace = Pace(node.config.limits.group_changes, node.config.limits.group_changes)
 
     def apply(self, txs: Sequence[Incoming], *, guarded: bool = False) -> list[Result]:
         """Apply or set aside all of `txs`, in order; everything is committed when this returns.
@@ -113,16 +74,16 @@ class Applier:
         raise RuntimeError("a dry run was committed")
 
     def _groups(self, txs: Iterable[Incoming]) -> Iterator[list[Prepared]]:
-        group = _Group()
+        group = Group()
         for tx in txs:
             if group.txs and (group.txs[-1].alone or group.is_full(tx, self._pace.now)):
                 yield group.txs
-                group = _Group()
+                group = Group()
             # Only now: DDL that was committed a moment ago may have made the tables that this tx needs.
             one = self._preparer.prepare(tx)
             if group.txs and (one.alone or group.disagrees(one)):
                 yield group.txs
-                group = _Group()
+                group = Group()
             group.add(one)
         if group.txs:
             yield group.txs

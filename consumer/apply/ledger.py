@@ -97,11 +97,8 @@ class Ledger:
         steps: dict[SourceKey, list[Step]] = {}
         for result in (*applied, *aside):
             header = result.incoming.header
-            if header is None or result.outcome is Outcome.FORKED:
-                continue
-            sure = result.outcome is Outcome.APPLIED or result.reason not in watermark.UNSURE
-            step = Step(header.prev_lsn, header.to_lsn, header.tx_id, sure)
-            steps.setdefault((header.source_node, header.incarnation), []).append(step)
+            if header is not None and (step := step_of(result)) is not None:
+                steps.setdefault((header.source_node, header.incarnation), []).append(step)
         moved = [marks[key] for key in steps]
         for mark in moved:
             watermark.advance(self._connection, mark, steps[mark.source_node, mark.incarnation])
@@ -128,6 +125,15 @@ class Ledger:
             "first_seen_us": self._now_us,
             "last_seen_us": self._now_us,
         }
+
+
+def step_of(result: Result) -> Step | None:
+    """Return the link of the chain of LSNs that a tx has become; None for one that is no link."""
+    header = result.incoming.header
+    if header is None or result.outcome in (Outcome.DUPLICATE, Outcome.FORKED):
+        return None
+    sure = result.outcome is Outcome.APPLIED or result.reason not in watermark.UNSURE
+    return Step(header.prev_lsn, header.to_lsn, header.tx_id, sure)
 
 
 def _is_verified(result: Result) -> bool:

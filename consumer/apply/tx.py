@@ -10,7 +10,7 @@ from common.runtime.node import Node
 from consumer import watermark
 from consumer.apply.decision import Entry
 from consumer.apply.large import LargeTx
-from consumer.apply.ledger import Ledger
+from consumer.apply.ledger import Ledger, step_of
 from consumer.apply.prepare import Prepared, Preparer
 from consumer.apply.rows import MissingParentError, check, decide_rows, write_rows
 from consumer.conflict.record import record
@@ -19,7 +19,7 @@ from consumer.dead_letters.table_store import bytes_id
 from consumer.dedup import BROKEN_REASONS, NOTHING, Facts, Known, Standing, TxKey, look_up, stand
 from consumer.failures import Decision, decide, reason_of
 from consumer.incoming import Counts, Outcome, Result
-from consumer.watermark import Mark, SourceKey
+from consumer.watermark import Course, Mark, SourceKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,17 @@ class GroupTransaction:
         self, group: Sequence[Prepared], known: Mapping[TxKey, Known], marks: Mapping[SourceKey, Mark]
     ) -> list[Result]:
         taken: dict[TxKey, Known] = {}
+        courses = {key: Course(self._session.connection, mark) for key, mark in marks.items()}
         results = []
         for one in group:
             key = one.incoming.key
             source_key = _source_key(one)
-            mark = marks[source_key] if source_key else None
-            result = self._judge(one, taken.get(key) or known.get(key, NOTHING), mark)
+            course = courses[source_key] if source_key else None
+            result = self._judge(one, taken.get(key) or known.get(key, NOTHING), course.mark if course else None)
             if result.outcome is Outcome.APPLIED:
                 taken[key] = Known(applied_sha256=one.sha256)
+            if course is not None and (step := step_of(result)) is not None:
+                course.take(step)
             results.append(result)
         return results
 

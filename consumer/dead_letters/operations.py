@@ -147,7 +147,8 @@ class DeadLetters:
             return False
         sha256 = Applier(self._node).content_sha256(tx)
         reason = Reason(copy.reason) if copy.reason in set(Reason) else Reason.FORMAT
-        failure = Failure(tx, LetterState.DEAD, reason, copy.error, None, sha256)
+        state = LetterState.FORKED if reason is Reason.FORKED else LetterState.DEAD
+        failure = Failure(tx, state, reason, copy.error, None, sha256)
 
         def keep(connection: sa.Connection) -> None:
             write_failures(connection, [failure], self._node.clock.now_us())

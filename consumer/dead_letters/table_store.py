@@ -100,11 +100,11 @@ def write_failures(connection: sa.Connection, failures: Sequence[Failure], now_u
     upsert(connection, rf.dead_letter, list(rows.values()))
 
 
-def find(connection: sa.Connection, selection: Selection, limit: int | None = None) -> list[Letter]:
+def find(connection: sa.Connection, selection: Selection) -> list[Letter]:
     """Return the selected letters, oldest LSNs of a source first."""
     table = rf.dead_letter
     query = sa.select(*_COLUMNS).where(selection.clause())
-    query = query.order_by(table.c.source_node, table.c.incarnation, table.c.prev_lsn, table.c.tx_id).limit(limit)
+    query = query.order_by(table.c.source_node, table.c.incarnation, table.c.prev_lsn, table.c.tx_id)
     return [_letter(row) for row in connection.execute(query)]
 
 
@@ -188,14 +188,6 @@ def settled_with_copy(connection: sa.Connection, limit: int) -> list[Letter]:
     closed = [LetterState.REPLAYED.value, LetterState.DISCARDED.value]
     query = sa.select(*_COLUMNS).where(table.c.state.in_(closed), table.c.broker_copy.is_(True)).limit(limit)
     return [_letter(row) for row in connection.execute(query)]
-
-
-def counts_by_state(connection: sa.Connection) -> dict[str, int]:
-    """Return how many letters stand in each open state."""
-    table = rf.dead_letter
-    query = sa.select(table.c.state, sa.func.count()).where(table.c.state.in_([s.value for s in OPEN_STATES]))
-    found = {row[0]: row[1] for row in connection.execute(query.group_by(table.c.state))}
-    return {state.value: found.get(state.value, 0) for state in OPEN_STATES}
 
 
 def bytes_id(raw: bytes) -> str:

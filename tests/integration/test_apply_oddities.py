@@ -18,6 +18,7 @@ from tests.support.applying import (
     DATABASES,
     SCHEMA,
     Origin,
+    Tx,
     World,
     Write,
     close_world,
@@ -159,6 +160,29 @@ def test_a_tx_that_begins_below_the_watermark_and_ends_above_is_of_a_rewound_nod
     world.receive(forked.body)
     assert world.letters() == [(forked.tx_id, "forked", "forked")]
     assert world.watermark("a") == 3
+
+
+def rewound_batches() -> tuple[list[Tx], Tx]:
+    """Five txs of a node, and one that it made anew under the LSN of the fourth after it was put back."""
+    a = Origin("a")
+    return [a.put(number, "x", number) for number in range(1, 6)], Origin("a", lsn=3, made=50).put(9, "anew", 99)
+
+
+def test_a_rewound_node_is_noticed_within_one_message(world: World) -> None:
+    txs, forked = rewound_batches()
+    world.receive(b"".join(tx.body for tx in (*txs, forked)))
+    assert world.letters() == [(forked.tx_id, "forked", "forked")]
+    assert [row[0] for row in world.rows()] == [1, 2, 3, 4, 5]
+    assert world.watermark("a") == 5
+
+
+def test_a_rewound_node_is_noticed_when_a_gap_closes_in_the_same_message(world: World) -> None:
+    txs, forked = rewound_batches()
+    world.receive(txs[0].body, *(tx.body for tx in txs[2:]))
+    assert world.watermark("a") == 1
+    world.receive(txs[1].body + forked.body)
+    assert world.letters() == [(forked.tx_id, "forked", "forked")]
+    assert world.watermark("a") == 5
 
 
 def test_another_content_does_not_move_the_watermark(world: World) -> None:

@@ -270,6 +270,37 @@ def test_a_lost_table_is_filled_from_the_queue(world: World) -> None:
     assert {letter.tx_id for letter in mirror.letters} == {dead.tx_id}
 
 
+def test_a_parked_batch_that_comes_back_from_the_queue_is_still_parked(world: World) -> None:
+    mirror = MemoryMirror()
+    world.intake(copies=BrokerCopies(world.node, mirror))
+    a, rewound = Origin("a"), Origin("a", made=50)
+    forked = rewound.put(3, "forked", 90)
+    world.receive(a.put(1, "one", 10).body, a.put(2, "two", 11).body, forked.body)
+    world.execute("DELETE FROM rf_dead_letter")
+    assert DeadLetters(world.node, BrokerCopies(world.node, mirror)).restore_from_queue() == 1
+    assert world.letters() == [(forked.tx_id, "forked", "forked")]
+    world.receive(forked.body)
+    assert [row[1] for row in world.rows()] == ["one", "two"]
+
+
+def test_what_waits_for_rows_of_an_unknown_table_goes_with_them(world: World) -> None:
+    a, b = Origin("a"), Origin("b")
+    a.tables["branch"] = a.tables["child"]
+    b.tables["root"] = b.tables["parent"]
+    branch = a.tx(Write("I", "branch", {"id": 1, "parent_id": 7}, 10))
+    root = b.tx(Write("I", "root", {"id": 7, "name": "p"}, 11))
+    world.receive(branch.body, root.body)
+    assert [reason for _, reason, _ in world.letters()] == ["unknown-table", "unknown-table"]
+    world.execute(
+        "CREATE TABLE root (id INTEGER PRIMARY KEY, name TEXT)",
+        "CREATE TABLE branch (id INTEGER PRIMARY KEY, parent_id INTEGER REFERENCES root (id))",
+    )
+    world.node.database.capture().install(list(world.node.captured_tables().values()))
+    retry_unknown(world.node)
+    assert world.rows("branch") == [(1, 7)]
+    assert {state for *_, state in world.letters()} == {"replayed"}
+
+
 def test_unknown_tables_are_tried_again_once_they_are_known(world: World) -> None:
     a = Origin("a")
     tx = a.tx(Write("I", "fresh", {"id": 1, "name": "x", "price": "1.50"}, 10))
