@@ -1,9 +1,9 @@
 """Lines of `rf_audit`: who did what, and when; written in the transaction they tell of."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import sqlalchemy as sa
 
 from common.schema import tables as rf
@@ -36,5 +36,5 @@ def _row(line: Line, now_us: int) -> dict[str, object]:
         "action": line.action,
         "source_node": line.source_node,
         "tx_id": line.tx_id,
-        "detail": json.dumps(line.detail, ensure_ascii=False) if line.detail else None,
+        "detail": msgspec.json.encode(line.detail).decode() if line.detail else None,
     }

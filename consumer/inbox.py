@@ -1,7 +1,12 @@
-"""Parts of large txs wait in `rf_tx_part` until all are there; each is committed before its delivery is let go of."""
+"""Parts of large txs wait in `rf_tx_part` until all are there; each is committed before its delivery is let go of.
 
+A source that was given another `max_batch_bytes` cuts the same tx elsewhere when it sends it again. Parts of two cuts
+can't be put together, so the later cut stands.
+"""
+
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,22 +21,11 @@ from common.wire.records import BatchHeader, Part
 from consumer.dead_letters.table_store import bytes_id
 from consumer.dedup import BROKEN_REASONS, NOTHING, Known, TxKey, look_up
 from consumer.incoming import Incoming
-from consumer.statements import insert_missing, reading, writing
+from consumer.statements import among, insert_missing, reading, writing
+
+log = logging.getLogger(__name__)
 
 _MOST_UNFINISHED_BYTES = 16 * 1024**3
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """What is here of a tx before a part is stored."""
-
-    count: int = 0
-    parts: int = 0
-    has_this: bool = False
-
-    @property
-    def is_whole(self) -> bool:
-        return 0 < self.count == self.parts
 
 
 class Inbox:
@@ -69,24 +63,43 @@ class Inbox:
         known = look_up(connection, [key]).get(key, NOTHING)
         if _is_done(known, part.header):
             return is_last
-        stored = _stored(connection, part, key)
-        if stored.is_whole and stored.parts != part.header.parts:
-            # The same tx, cut in another way: what is here is enough.
-            return is_last
-        if stored.parts not in (0, part.header.parts):
-            # Whoever cuts it anew sends it anew from its first part on.
-            delete_parts(connection, [key])
-            stored = _Stored()
-        if not stored.count:
+        stored = _Stored.load(connection, key)
+        if stored.header is not None and _content(stored.header) != _content(part.header):
+            text = f"part {part.header.part} of {key[1]} does not belong to the parts that came before"
+            raise PoisonError(Reason.CONTENT, text)
+        if not stored.is_whole:
+            self._add(connection, part, key, stored)
+            return stored.is_whole
+        return self._mended(connection, part, key, known) or is_last
+
+    def _add(self, connection: sa.Connection, part: Part, key: TxKey, stored: "_Stored") -> None:
+        number = part.header.part
+        if stored.header is not None and stored.header.parts != part.header.parts:
+            stored.drop_from(connection, key, 1)
+        elif number in stored.numbers and _rest(connection, key, number) != _split(part)[1]:
+            # Sent in order, so the parts before this one were the same in both cuts.
+            stored.drop_from(connection, key, number)
+        if number in stored.numbers:
+            return
+        if not stored.numbers:
             self._check_room(connection, key[0], part)
-        fresh = not stored.has_this
-        if not fresh and _is_broken(known) and stored_payload(connection, key, part.header.part) != part.payload:
-            # Another copy of a tx whose parts don't fit together may be the right one.
-            connection.execute(sa.delete(rf.tx_part).where(_is(key), rf.tx_part.c.part == part.header.part))
-            fresh, stored = True, replace(stored, count=stored.count - 1)
-        if fresh:
-            insert_missing(connection, rf.tx_part, [_row(part, self._node.clock.now_us())])
-        return stored.count + fresh == part.header.parts and (fresh or is_last)
+        insert_missing(connection, rf.tx_part, [_row(part, self._node.clock.now_us())])
+        stored.header = part.header
+        stored.numbers.add(number)
+
+    def _mended(self, connection: sa.Connection, part: Part, key: TxKey, known: Known) -> bool:
+        """Put a part in the place of one that came before, where the parts were found not to fit together."""
+        number = part.header.part
+        if known.letter is None or known.letter.reason not in BROKEN_REASONS:
+            return False
+        here = sa.and_(_is(key), rf.tx_part.c.part == number, rf.tx_part.c.parts == part.header.parts)
+        if connection.execute(sa.select(rf.tx_part.c.part).where(here)).first() is None:
+            return False
+        if _rest(connection, key, number) == _split(part)[1]:
+            return False
+        connection.execute(sa.delete(rf.tx_part).where(here))
+        insert_missing(connection, rf.tx_part, [_row(part, self._node.clock.now_us())])
+        return True
 
     def _check_room(self, connection: sa.Connection, source_node: str, part: Part) -> None:
         table = rf.tx_part
@@ -110,7 +123,8 @@ def stored_payloads(connection: sa.Connection, key: TxKey) -> Callable[[], Itera
 
     def read() -> Iterator[bytes]:
         for _, rest in _parts(connection, key):
-            yield _without_end_line(rest)
+            # A part may hold no change line at all.
+            yield rest[: rest.rfind(b"\n", 0, -1) + 1]
 
     return read
 
@@ -128,48 +142,52 @@ def has_parts(connection: sa.Connection, key: TxKey) -> bool:
 
 def delete_parts(connection: sa.Connection, keys: Sequence[TxKey]) -> None:
     """Take away the parts of txs that are applied or discarded."""
-    for key in keys:
-        connection.execute(sa.delete(rf.tx_part).where(_is(key)))
+    by_source: dict[str, list[str]] = {}
+    for source_node, tx_id in keys:
+        by_source.setdefault(source_node, []).append(tx_id)
+    for source_node, tx_ids in by_source.items():
+        where = sa.and_(rf.tx_part.c.source_node == source_node, among(connection, rf.tx_part.c.tx_id, tx_ids))
+        connection.execute(sa.delete(rf.tx_part).where(where))
 
 
-def stored_payload(connection: sa.Connection, key: TxKey, part: int) -> bytes:
-    """Return the change lines of one stored part."""
-    query = sa.select(rf.tx_part.c.payload).where(_is(key), rf.tx_part.c.part == part)
-    return _without_end_line(decompress(bytes(connection.execute(query).scalar_one()), "zstd", UNBOUNDED))
+@dataclass(slots=True)
+class _Stored:
+    """Which parts of one tx are in the table; they are all of one cut."""
 
+    numbers: set[int]
+    header: BatchHeader | None
+    """Of one of them."""
 
-def _without_end_line(rest: bytes) -> bytes:
-    """Return the change lines of a part, of which there may be none."""
-    return rest[: rest.rfind(b"\n", 0, -1) + 1]
+    @classmethod
+    def load(cls, connection: sa.Connection, key: TxKey) -> "_Stored":
+        query = sa.select(rf.tx_part.c.part).where(_is(key))
+        numbers = set(connection.execute(query).scalars())
+        header = sa.select(rf.tx_part.c.header).where(_is(key)).limit(1)
+        text = connection.execute(header).scalar() if numbers else None
+        return cls(numbers, None if text is None else BatchHeader.model_validate_json(text))
 
+    @property
+    def is_whole(self) -> bool:
+        return self.header is not None and len(self.numbers) == self.header.parts
 
-def _stored(connection: sa.Connection, part: Part, key: TxKey) -> _Stored:
-    """Look at what is here. Raises PoisonError where it is of another tx than `part`."""
-    table = rf.tx_part
-    first = connection.execute(sa.select(table.c.header).where(_is(key)).order_by(table.c.part).limit(1)).scalar()
-    if first is None:
-        return _Stored()
-    header = BatchHeader.model_validate_json(first)
-    if _identity(header) != _identity(part.header):
-        text = f"part {part.header.part} of {key[1]} does not belong to the parts that came before"
-        raise PoisonError(Reason.CONTENT, text)
-    this = sa.func.max(sa.case((table.c.part == part.header.part, 1), else_=0))
-    count, has_this = connection.execute(sa.select(sa.func.count(), this).where(_is(key))).one()
-    return _Stored(count, header.parts, bool(has_this))
-
-
-def _is_broken(known: Known) -> bool:
-    return known.letter is not None and known.letter.reason in BROKEN_REASONS
+    def drop_from(self, connection: sa.Connection, key: TxKey, number: int) -> None:
+        """Take the parts from `number` on away, in the table too."""
+        fields = {"source_node": key[0], "tx_id": key[1], "from_part": number}
+        log.warning("parts_of_another_cut_dropped", extra=fields)
+        connection.execute(sa.delete(rf.tx_part).where(_is(key), rf.tx_part.c.part >= number))
+        self.numbers = {one for one in self.numbers if one < number}
 
 
 def _parts(connection: sa.Connection, key: TxKey) -> Iterator[tuple[str, bytes]]:
     """Yield the header line of each part, and everything after it."""
-    table = rf.tx_part
-    numbers = connection.execute(sa.select(table.c.part).where(_is(key)).order_by(table.c.part)).scalars().all()
-    for number in numbers:
-        query = sa.select(table.c.header, table.c.payload).where(_is(key), table.c.part == number)
-        row = connection.execute(query).one()
-        yield row.header, decompress(bytes(row.payload), "zstd", UNBOUNDED)
+    query = sa.select(rf.tx_part.c.part, rf.tx_part.c.header).where(_is(key)).order_by(rf.tx_part.c.part)
+    for row in connection.execute(query).all():
+        yield row.header, _rest(connection, key, row.part)
+
+
+def _rest(connection: sa.Connection, key: TxKey, number: int) -> bytes:
+    query = sa.select(rf.tx_part.c.payload).where(_is(key), rf.tx_part.c.part == number)
+    return decompress(bytes(connection.execute(query).scalar_one()), "zstd", UNBOUNDED)
 
 
 def _is(key: TxKey) -> sa.ColumnElement[bool]:
@@ -182,7 +200,8 @@ def _is_done(known: Known, header: BatchHeader) -> bool:
     return known.applied_sha256 is not None or (known.letter is not None and not known.letter.state.is_open)
 
 
-def _identity(header: BatchHeader) -> tuple[object, ...]:
+def _content(header: BatchHeader) -> tuple[object, ...]:
+    """Return what all parts of one tx share, however it was cut."""
     return header.incarnation, header.prev_lsn, header.from_lsn, header.to_lsn, header.tx_sha256
 
 
@@ -192,15 +211,21 @@ def _refused(part: Part, origin: str, error: PoisonError) -> Incoming:
 
 def _row(part: Part, now_us: int) -> dict[str, Any]:
     header = part.header
-    line_end = part.raw.index(b"\n") + 1
+    line, rest = _split(part)
     return {
         "source_node": header.source_node,
         "tx_id": header.tx_id,
         "part": header.part,
         "parts": header.parts,
         "tx_sha256": header.tx_sha256,
-        "header": part.raw[:line_end].decode("utf-8"),
-        "payload": compress(part.raw[line_end:], "zstd"),
+        "header": line.decode("utf-8"),
+        "payload": compress(rest, "zstd"),
         "bytes": len(part.payload),
         "received_us": now_us,
     }
+
+
+def _split(part: Part) -> tuple[bytes, bytes]:
+    """Return the header line, and everything after it."""
+    line_end = part.raw.index(b"\n") + 1
+    return part.raw[:line_end], part.raw[line_end:]

@@ -55,19 +55,17 @@ def among(connection: sa.Connection, column: sa.Column[str], values: Sequence[st
 
 
 def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows that name the same columns, in one statement where the database is far away."""
+    """Insert rows that name the same columns, by COPY where the database has it."""
     if not rows:
         return
     if connection.dialect.name != "postgresql":
         connection.execute(sa.insert(table), rows)
         return
+    # Not at the top: a node on SQLite needs no driver of PostgreSQL.
+    from common.dialects.postgresql.copying import copy_rows
+
     names = list(rows[0])
-    types = [postgresql.ARRAY(table.c[name].type) for name in names]
-    arrays = [sa.literal([row[name] for row in rows], kind) for name, kind in zip(names, types, strict=True)]
-    columns = [sa.column(name, table.c[name].type) for name in names]
-    source = sa.func.unnest(*(sa.cast(one, kind) for one, kind in zip(arrays, types, strict=True)))
-    listed = source.table_valued(*columns).render_derived()
-    connection.execute(sa.insert(table).from_select(names, sa.select(*(listed.c[name] for name in names))))
+    copy_rows(connection, table, names, ([row[name] for name in names] for row in rows))
 
 
 def insert_missing(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

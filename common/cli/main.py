@@ -1,6 +1,7 @@
 """The `rowferry` program: loads the parts, gives each command its host, turns errors into sentences and exit codes."""
 
 import errno
+import gc
 import logging
 import os
 import sys
@@ -115,7 +116,18 @@ def build(parts: Sequence[Part[Node]] | None = None) -> Program:
 
 def main() -> None:
     """Run the command line of this process; the console script."""
-    build().main(prog_name="rowferry")
+    program = build()
+    _collect_rarely()
+    program.main(prog_name="rowferry")
+
+
+def _collect_rarely() -> None:
+    """Look for cyclic garbage less often than Python does by itself.
+
+    A group of changes is tens of thousands of objects that live together for a moment and are in no cycle: at the
+    default thresholds, walking over them took 40 % of the consumer's time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 def _add(program: Program, command: click.Command) -> None:

@@ -88,9 +88,8 @@ class Ledger:
             applied_before = found is not None and found.applied_sha256 is not None
             held = found is not None and found.letter is not None and not applied_before
             if result.outcome is Outcome.APPLIED or (result.outcome is Outcome.DUPLICATE and not held):
-                header = result.incoming.header
-                if header is not None and header.parts > 1:
-                    done.append(key)
+                # Also of one that came in one piece: its source may have begun to send it in parts, in another cut.
+                done.append(key)
         delete_parts(self._connection, done)
 
     def _move_marks(self, applied: Iterable[Result], aside: Iterable[Result], marks: Mapping[SourceKey, Mark]) -> None:

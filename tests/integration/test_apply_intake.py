@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
@@ -297,7 +298,8 @@ def test_an_update_that_finds_no_row_is_an_event_and_writes_the_row(world: World
     world.receive(a.put(1, "one", 20, Version(0, 10, "a"), "U").body)
     assert [row[1] for row in world.rows()] == ["one"]
     (detail,) = world.query("SELECT detail FROM rf_audit")
-    assert '"cause": "never-arrived"' in detail[0]
+    (missing,) = json.loads(detail[0])["missing_rows"]
+    assert missing == {"table": "item", "pk": '{"id":1}', "op": "U", "cause": "never-arrived"}
 
 
 def test_a_delete_leaves_a_tombstone_that_an_older_write_does_not_pass(world: World) -> None:

@@ -63,6 +63,29 @@ def test_parts_of_two_contents_are_not_mixed(world: World) -> None:
     assert len(world.rows()) == 29
 
 
+def test_a_tx_that_was_cut_anew_takes_the_place_of_what_came_before(world: World) -> None:
+    """Its source was given another `max_batch_bytes` before all parts were out, and begins again."""
+    tx = Origin("a").tx(*(item(number, "x" * 400, number) for number in range(1, 60)))
+    first, shorter = tx.parts(8500), tx.parts(4096)
+    # As many parts, of other sizes: nothing in a header tells the two cuts apart.
+    shifted = tx.parts(9300)
+    assert len(first) == len(shifted) < len(shorter)
+    assert first[1] != shifted[1]
+    world.receive(*first[:3], *shorter[:2], *first[:2])
+    assert world.rows() == []
+    world.receive(*shifted)
+    assert len(world.rows()) == 59
+    assert world.letters() == []
+    assert world.one("SELECT count(*) FROM rf_tx_part") == 0
+
+
+def test_parts_of_a_tx_that_came_in_one_piece_after_all_are_let_go(world: World) -> None:
+    tx = Origin("a").tx(*(item(number, "x" * 400, number) for number in range(1, 30)))
+    world.receive(tx.parts(4096)[0], tx.body)
+    assert len(world.rows()) == 29
+    assert world.one("SELECT count(*) FROM rf_tx_part") == 0
+
+
 def test_a_part_that_does_not_fit_the_whole_is_noticed_before_the_commit(world: World) -> None:
     """Each part's own checksum is right; only `tx_sha256` tells that one is not of this tx."""
     tx = Origin("a").tx(*(item(number, "x" * 400, number) for number in range(1, 30)))

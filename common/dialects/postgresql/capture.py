@@ -8,21 +8,21 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from common.dialects.postgresql.connection import driver
+from common.dialects.postgresql.connection import driver, pin_settings
 from common.dialects.postgresql.errors import translated
+from common.dialects.postgresql.missed import Missing, columns_since, missed_sql, partitions_left
 from common.dialects.postgresql.naming import qualified
-from common.dialects.postgresql.registry import Registry, encode_meta
+from common.dialects.postgresql.registry import Installed, Registry, encode_meta
 from common.dialects.postgresql.shapes import relation
 from common.dialects.postgresql.triggers import (
     FUNCTION_PREFIXES,
-    TRIGGER_NAME,
-    TRUNCATE_TRIGGER_NAME,
     CapturedTable,
     capture_sql,
     drop_sql,
 )
 from common.errors import ConfigError
 from common.ports.dialect import TableShape
+from common.wire.records import TableMeta
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
@@ -30,7 +30,7 @@ _LOCK_TIMEOUT = "3s"
 """CREATE TRIGGER waits for open transactions on its table, and new ones wait behind it."""
 
 _TARGETS = """
-SELECT c.oid, c.relkind = 'p',
+SELECT c.oid, c.relkind = 'p', c.relnatts,
        array(SELECT ARRAY[n.nspname::text, l.relname::text] FROM pg_partition_tree(c.oid) p
              JOIN pg_class l ON l.oid = p.relid JOIN pg_namespace n ON n.oid = l.relnamespace
              WHERE p.isleaf AND p.relid <> c.oid ORDER BY 1)
@@ -46,7 +46,7 @@ ORDER BY p.proname, 3
 
 _LIVE_TRIGGERS = """
 SELECT t.tgrelid, count(*) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-WHERE t.tgrelid = ANY(%s::oid[]) AND t.tgname = ANY(%s::name[]) AND t.tgenabled = 'O'
+WHERE t.tgrelid = ANY(%s::oid[]) AND p.proname = ANY(%s::name[]) AND t.tgenabled = 'O'
   AND p.pronamespace = current_schema()::regnamespace
 GROUP BY t.tgrelid
 """
@@ -58,10 +58,17 @@ class _Target:
     """A table as it stands, beside what capture was made for."""
 
     shape: TableShape
-    relation: int
+    installed: Installed
+    """As it is to be noted."""
     partitioned: bool
     leaves: tuple[tuple[str, str], ...]
-    stands: bool
+    before: Installed | None = None
+    blind: tuple[tuple[str, str], ...] = ()
+    """Where the triggers do not stand: the table itself or some of its partitions."""
+
+    @property
+    def stands(self) -> bool:
+        return not self.blind and self.before == self.installed
 
 
 class PostgresCapture:
@@ -81,7 +88,7 @@ class PostgresCapture:
         """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran."""
         with translated(), self._engine.begin() as connection:
             raw = driver(connection)
-            raw.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
+            pin_settings(raw, lock_timeout=_LOCK_TIMEOUT)
             statements = self._statements(raw, tables)
             for statement in statements:
                 raw.execute(statement.encode())
@@ -114,49 +121,75 @@ class PostgresCapture:
         registry.forget_captures(dropped)
         for target in targets:
             if not target.stands:
+                table = _registered(registry, target, home)
+                missing = _missing(raw, target)
                 statements += _lock(target.shape)
                 statements += _drops_of(raw, target.shape.name)
-                statements += capture_sql(_registered(registry, target, home))
+                statements += capture_sql(table)
+                statements += missed_sql(table, missing)
         return statements
 
 
 def _registered(registry: Registry, target: _Target, home: str) -> CapturedTable:
     table_id = registry.add_table(target.shape.name)
     shape_id = registry.add_shape(table_id, target.shape.meta)
-    registry.add_capture(table_id, shape_id, target.relation, _fingerprint(target, home))
+    registry.add_capture(table_id, shape_id, target.installed)
     return CapturedTable(target.shape, home, table_id, shape_id, target.partitioned, target.leaves)
 
 
 def _targets(raw: Raw, tables: Sequence[TableShape]) -> list[_Target]:
     registered = Registry(raw).captures()
     home = _home(raw)
-    targets = []
-    for shape in tables:
-        row = raw.execute(_TARGETS, (relation(shape),)).fetchone()
-        if row is None:
-            raise ConfigError(f"table {shape.name!r} is gone")
-        oid, partitioned, leaves = row
-        target = _Target(shape, oid, partitioned, tuple((schema, name) for schema, name in leaves), stands=False)
-        expected = (oid, _fingerprint(target, home))
-        stands = registered.get(shape.name) == expected and _triggers_stand(raw, target)
-        targets.append(_Target(shape, oid, partitioned, target.leaves, stands))
-    return targets
+    return [_target(raw, shape, home, registered.get(shape.name)) for shape in tables]
 
 
-def _fingerprint(target: _Target, home: str) -> str:
+def _target(raw: Raw, shape: TableShape, home: str, before: Installed | None) -> _Target:
+    row = raw.execute(_TARGETS, (relation(shape),)).fetchone()
+    if row is None:
+        raise ConfigError(f"table {shape.name!r} is gone")
+    oid, partitioned, last_column, found = row
+    leaves = tuple((schema, name) for schema, name in found)
+    installed = Installed(oid, last_column, shape.meta, _fingerprint(shape, home, leaves, partitioned=partitioned))
+    return _Target(shape, installed, partitioned, leaves, before, _blind(raw, shape, leaves))
+
+
+def _fingerprint(shape: TableShape, home: str, leaves: tuple[tuple[str, str], ...], *, partitioned: bool) -> str:
     """A digest of what capture would be made of here, whatever its numbers are. An expression alone does not show
     that a number became a text."""
-    made = CapturedTable(target.shape, home, 0, 0, target.partitioned, target.leaves)
-    parts = [encode_meta(target.shape.meta), *capture_sql(made)]
+    parts = [encode_meta(shape.meta), *capture_sql(CapturedTable(shape, home, 0, 0, partitioned, leaves))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _triggers_stand(raw: Raw, target: _Target) -> bool:
-    names = [relation(target.shape), *(qualified(*leaf) for leaf in target.leaves)]
+def _blind(raw: Raw, shape: TableShape, leaves: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    places = ((shape.schema or "", shape.bare), *leaves)
+    names = [qualified(*place) for place in places]
     oids = [row[0] for row in raw.execute("SELECT x::regclass::oid FROM unnest(%s::text[]) x", (names,))]
-    live = raw.execute(_LIVE_TRIGGERS, (oids, [TRIGGER_NAME, TRUNCATE_TRIGGER_NAME]))
+    live = raw.execute(_LIVE_TRIGGERS, (oids, list(CapturedTable(shape, "", 0, 0).function_names)))
     found: Mapping[int, int] = dict(live.fetchall())
-    return all(found.get(oid) == _TRIGGERS_OF_A_TABLE for oid in oids)
+    return tuple(place for place, oid in zip(places, oids, strict=True) if found.get(oid) != _TRIGGERS_OF_A_TABLE)
+
+
+def _missing(raw: Raw, target: _Target) -> Missing:
+    """What capture missed since it was installed; nothing if it is new here, or if the rows have another key now."""
+    before, oid = target.before, target.installed.relation
+    if before is None or set(before.meta.pk) != set(target.shape.pk):
+        return Missing()
+    if (target.shape.schema, target.shape.bare) in target.blind or _retyped(before.meta, target.shape.meta):
+        return Missing(whole=True)
+    if before.relation != oid:
+        # It came out of a dump with its triggers: nothing went by.
+        return Missing()
+    _, truncate = CapturedTable(target.shape, "", 0, 0).function_names
+    return Missing(
+        leaves=target.blind,
+        left=partitions_left(raw, oid, truncate) if target.partitioned else (),
+        shrank=target.partitioned,
+        added=columns_since(raw, oid, before.last_column),
+    )
+
+
+def _retyped(before: TableMeta, now: TableMeta) -> bool:
+    return any(before.columns.get(name, logical) != logical for name, logical in now.columns.items())
 
 
 def _drops_of(raw: Raw, name: str) -> list[str]:

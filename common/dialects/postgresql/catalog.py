@@ -26,7 +26,8 @@ ORDER BY n.nspname, c.relname
 """
 
 _COLUMNS = """
-SELECT a.attrelid AS oid, a.attname AS name, NOT a.attnotnull AS nullable, a.attgenerated <> '' AS generated,
+SELECT a.attrelid AS oid, a.attname AS name, a.attnum AS number, NOT a.attnotnull AS nullable,
+       a.attgenerated <> '' AS generated,
        a.attidentity = 'a' AS identity_always, format_type(a.atttypid, a.atttypmod) AS declared,
        format_type(b.type_oid, NULL) AS spoken, format_type(b.type_oid, -1) AS base,
        format_type(b.type_oid, b.modifier) AS limited,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,7 +13,8 @@ from common.wire.records import TableMeta
 Raw = psycopg.Connection[tuple[Any, ...]]
 
 _CAPTURES = """
-SELECT t.name, c.relation, c.fingerprint FROM rf_capture c JOIN rf_table t USING (table_id)
+SELECT t.name, c.relation, c.last_column, s.meta, c.fingerprint
+FROM rf_capture c JOIN rf_table t USING (table_id) JOIN rf_shape s USING (shape_id)
 """
 _ADD_TABLE = """
 INSERT INTO rf_table (table_id, name, json_name) SELECT coalesce(max(table_id), 0) + 1, %s, %s FROM rf_table
@@ -25,10 +27,22 @@ RETURNING shape_id
 # Numbers come from a count and not from a sequence, so that a plan shows those that the installation will take.
 _ONE_AT_A_TIME = "LOCK TABLE rf_table IN SHARE ROW EXCLUSIVE MODE"
 _ADD_CAPTURE = """
-INSERT INTO rf_capture (table_id, shape_id, relation, fingerprint) VALUES (%s, %s, %s, %s)
+INSERT INTO rf_capture (table_id, shape_id, relation, last_column, fingerprint) VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (table_id) DO UPDATE
-SET shape_id = excluded.shape_id, relation = excluded.relation, fingerprint = excluded.fingerprint
+SET shape_id = excluded.shape_id, relation = excluded.relation, last_column = excluded.last_column,
+    fingerprint = excluded.fingerprint
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What capture was installed for."""
+
+    relation: int
+    last_column: int
+    """The number of the table's newest column then."""
+    meta: TableMeta
+    fingerprint: str
 
 
 class Registry:
@@ -41,11 +55,14 @@ class Registry:
         self._missing = self._number("SELECT 1 WHERE to_regclass('rf_capture') IS NULL") is not None
         self._invented = 0
 
-    def captures(self) -> dict[str, tuple[int, str]]:
-        """Return what capture was installed for: name → (relation oid, fingerprint)."""
+    def captures(self) -> dict[str, Installed]:
+        """Return what capture was installed for, by the table's name."""
         if self._missing:
             return {}
-        return {name: (relation, fingerprint) for name, relation, fingerprint in self._raw.execute(_CAPTURES)}
+        return {
+            name: Installed(relation, last_column, TableMeta.model_validate_json(meta), fingerprint)
+            for name, relation, last_column, meta, fingerprint in self._raw.execute(_CAPTURES)
+        }
 
     def add_table(self, name: str) -> int:
         """Return the table's number, given now if it has none."""
@@ -58,10 +75,11 @@ class Registry:
         known = "SELECT shape_id FROM rf_shape WHERE table_id = %s AND meta = %s"
         return self._upsert(_ADD_SHAPE, values, known, values)
 
-    def add_capture(self, table_id: int, shape_id: int, relation: int, fingerprint: str) -> None:
-        """Note that capture stands as `fingerprint` says."""
+    def add_capture(self, table_id: int, shape_id: int, found: Installed) -> None:
+        """Note what capture stands for now."""
         if not self._missing:
-            self._raw.execute(_ADD_CAPTURE, (table_id, shape_id, relation, fingerprint))
+            given = (table_id, shape_id, found.relation, found.last_column, found.fingerprint)
+            self._raw.execute(_ADD_CAPTURE, given)
 
     def forget_captures(self, names: Iterable[str] | None = None) -> None:
         """Note that capture was taken off these tables, or off all."""

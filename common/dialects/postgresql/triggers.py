@@ -12,12 +12,13 @@ from common.dialects.postgresql.chains import TRUNCATED
 from common.dialects.postgresql.connection import IMAGE_SETTINGS
 from common.dialects.postgresql.naming import fitting, ident, literal, qualified
 from common.dialects.postgresql.shapes import image_expression, key_expression, relation
-from common.dialects.postgresql.types import image_value
+from common.dialects.postgresql.types import image_value, pg_column
 from common.ports.dialect import ColumnShape, TableShape
 
-TRIGGER_NAME = "!rowferry capture"
-"""AFTER triggers run in the order of their names: the application's own, which may write the row again, come later."""
-TRUNCATE_TRIGGER_NAME = "!rowferry truncate"
+_TRIGGER_NAME = "!rowferry capture"
+"""AFTER triggers run in the order of their names: the application's own, which may write the row again, come later.
+The table's number follows: a table that is captured by itself may become a partition of another that is captured."""
+_TRUNCATE_TRIGGER_NAME = "!rowferry truncate"
 FUNCTION_PREFIXES = ("rowferry capture ", "rowferry truncate ")
 
 
@@ -46,6 +47,19 @@ class CapturedTable:
         return self.function("rowferry truncate ")
 
     @property
+    def capture_trigger(self) -> str:
+        return f"{_TRIGGER_NAME} {self.table_id}"
+
+    @property
+    def truncate_trigger(self) -> str:
+        return f"{_TRUNCATE_TRIGGER_NAME} {self.table_id}"
+
+    @property
+    def function_names(self) -> tuple[str, str]:
+        """Of the two trigger functions, as the catalog has them."""
+        return fitting(f"rowferry capture {self.shape.name}"), fitting(f"rowferry truncate {self.shape.name}")
+
+    @property
     def log(self) -> str:
         return qualified(self.home, "rf_change_log")
 
@@ -57,7 +71,7 @@ def capture_sql(table: CapturedTable) -> list[str]:
         _trigger_function(table.capture, _row_body(table)),
         _trigger_function(table.truncate, _truncate_body(table)),
         *(f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC" for function in (table.capture, table.truncate)),
-        f"CREATE TRIGGER {ident(TRIGGER_NAME)} AFTER INSERT OR UPDATE OR DELETE ON {name}"
+        f"CREATE TRIGGER {ident(table.capture_trigger)} AFTER INSERT OR UPDATE OR DELETE ON {name}"
         f" FOR EACH ROW EXECUTE FUNCTION {table.capture}()",
         *(_truncate_trigger(table, place) for place in (name, *(qualified(*leaf) for leaf in table.leaves))),
     ]
@@ -106,15 +120,15 @@ BEGIN
     END IF;
   EXCEPTION WHEN OTHERS THEN
     -- The table was altered, and capture is not installed anew yet.
-    v_row := {_row_of_what_is_left(shape)};
+    v_row := {_row_of_what_is_left(table, "' FROM (SELECT ($1).*) q'")};
     IF v_row IS NULL THEN
       RETURN NULL;
     END IF;
     IF TG_OP <> 'INSERT' THEN
-      EXECUTE 'SELECT ' || v_row || ' FROM (SELECT ($1).*) r' INTO v_old_key, v_before USING OLD;
+      EXECUTE v_row INTO v_old_key, v_before USING OLD;
     END IF;
     IF TG_OP <> 'DELETE' THEN
-      EXECUTE 'SELECT ' || v_row || ' FROM (SELECT ($1).*) r' INTO v_new_key, v_after USING NEW;
+      EXECUTE v_row INTO v_new_key, v_after USING NEW;
     END IF;
   END;
   IF TG_OP = 'INSERT' THEN
@@ -146,19 +160,24 @@ END
 """
 
 
-def _row_of_what_is_left(shape: TableShape) -> str:
-    """The expression of another: key and image of a row `r`, made of those of the columns that TG_RELID still has.
+def _row_of_what_is_left(table: CapturedTable, source: str, before: str = "''") -> str:
+    """The expression of a query: key and image of rows `q`, made of those of the columns that TG_RELID still has.
 
     NULL where a column of the key is gone: then the table has no key that it was captured by."""
+    shape = table.shape
     pieces = ", ".join(
-        f"({place}, {literal(column.name)}, {literal(_member(column))})" for place, column in enumerate(shape.written)
+        f"({place}, {pg_column(column).number}, {literal(column.name)}, {literal(_member(column))})"
+        for place, column in enumerate(shape.written)
     )
-    key = literal(key_expression(shape, "r"))
+    # A column that was renamed has its number still; in a partition it may have another one.
+    same = "a.attname = e.name" if table.partitioned else "a.attnum = e.number"
+    key = literal(f"{key_expression(shape, 'r')}, concat('{{', ")
     names = ", ".join(literal(name) for name in shape.pk)
     return f"""(
-      SELECT {key} || ', concat(''{{'', ' || string_agg(e.piece, ' || '', '' || ' ORDER BY e.place) || ', ''}}'')'
-      FROM (VALUES {pieces}) AS e(place, name, piece)
-      JOIN pg_attribute a ON a.attrelid = TG_RELID AND a.attname = e.name AND NOT a.attisdropped
+      SELECT 'SELECT ' || {before} || {key} || string_agg(e.piece, ' || '', '' || ' ORDER BY e.place) || ', ''}}'')'
+        || ' FROM (SELECT ' || string_agg(format('q.%I AS %I', a.attname, e.name), ', ') || {source} || ') r'
+      FROM (VALUES {pieces}) AS e(place, number, name, piece)
+      JOIN pg_attribute a ON a.attrelid = TG_RELID AND {same} AND NOT a.attisdropped
       HAVING count(*) FILTER (WHERE e.name IN ({names})) = {len(shape.pk)})"""
 
 
@@ -171,18 +190,18 @@ def _truncate_body(table: CapturedTable) -> str:
     """The rows of a partition belong to its own trigger; the root's takes those of partitions that have none yet.
 
     The table is named by its number: it may have another name by now, and another table may have its name."""
-    rows = "' FROM ONLY ' || TG_RELID::regclass || ' r'"
+    rows = "' FROM ONLY ' || TG_RELID::regclass || ' q'"
     if table.partitioned:
-        others = f"SELECT t.tgrelid FROM pg_trigger t WHERE t.tgname = {literal(TRUNCATE_TRIGGER_NAME)}"
-        rows = f"""' FROM ' || TG_RELID::regclass || ' r WHERE r.tableoid = ' || TG_RELID
-    || {literal(f" OR r.tableoid NOT IN ({others})")}"""
-    head = f"INSERT INTO {table.log} (shape_id, op, old_tid, pk, before)"
-    what = f" SELECT {table.shape_id}, 'D', {literal(TRUNCATED)}::tid, "
+        others = f"SELECT t.tgrelid FROM pg_trigger t WHERE t.tgname = {literal(table.truncate_trigger)}"
+        rows = f"""' FROM ' || TG_RELID::regclass || ' q WHERE q.tableoid = ' || TG_RELID
+        || {literal(f" OR q.tableoid NOT IN ({others})")}"""
+    head = literal(f"INSERT INTO {table.log} (shape_id, op, old_tid, pk, before) ")
+    what = literal(f"{table.shape_id}, 'D', {literal(TRUNCATED)}::tid, ")
     return f"""DECLARE
-  v_row text := {_row_of_what_is_left(table.shape)};
+  v_rows text := {_row_of_what_is_left(table, rows, what)};
 BEGIN
-  IF v_row IS NOT NULL THEN
-    EXECUTE {literal(head + what)} || v_row || {rows};
+  IF v_rows IS NOT NULL THEN
+    EXECUTE {head} || v_rows;
   END IF;
   RETURN NULL;
 END
@@ -191,6 +210,6 @@ END
 
 def _truncate_trigger(table: CapturedTable, place: str) -> str:
     return (
-        f"CREATE TRIGGER {ident(TRUNCATE_TRIGGER_NAME)} BEFORE TRUNCATE ON {place}"
+        f"CREATE TRIGGER {ident(table.truncate_trigger)} BEFORE TRUNCATE ON {place}"
         f" FOR EACH STATEMENT EXECUTE FUNCTION {table.truncate}()"
     )

@@ -45,6 +45,8 @@ class PgColumn(ColumnShape):
     """`base` with its length or precision where it has one: `numeric(10,2)`."""
     numbers_itself: bool = False
     """Its default counts up: serial or identity."""
+    number: int = 0
+    """It stays when the column is renamed."""
     late_key: bool = False
     """The table's primary key is `DEFERRABLE`: no `ON CONFLICT` can name it."""
 

@@ -21,6 +21,7 @@ CREATE TABLE rf_capture (
     table_id integer PRIMARY KEY,
     shape_id integer NOT NULL,
     relation oid NOT NULL,
+    last_column integer NOT NULL,
     fingerprint text NOT NULL
 )
 ;;

@@ -1,0 +1,137 @@
+"""What capture missed while it did not fit a table: logged by comparing, under the lock that installs it anew.
+
+The rows are logged by this transaction as its own writes, so that sealing and everything after it know nothing new.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from common.dialects.postgresql.naming import ident, literal, qualified
+from common.dialects.postgresql.shapes import image_expression, key_expression, relation
+from common.dialects.postgresql.triggers import CapturedTable
+from common.dialects.postgresql.types import image_value
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_UNKNOWN_WHEN = "'1970-01-01 00:00:00.000001+00'"
+"""The weakest time. Whether such a row was written meanwhile is not known: it must not beat what others write."""
+
+_ADDED = """
+SELECT a.attname, CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END,
+       format_type(a.atttypid, a.atttypmod)
+FROM pg_attribute a
+WHERE a.attrelid = %s AND a.attnum > %s AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum
+"""
+_LEFT = """
+SELECT n.nspname, c.relname FROM pg_trigger t
+JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = current_schema()::regnamespace
+JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE p.proname = %s AND c.oid NOT IN (SELECT relid FROM pg_partition_tree(%s)) ORDER BY 1, 2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What of a table was out of capture's sight since it was last installed."""
+
+    whole: bool = False
+    """All of it: it is another table than it was, its triggers were off, or a type changed, and with it the values."""
+    leaves: tuple[tuple[str, str], ...] = ()
+    """Partitions that came, or whose triggers were off."""
+    left: tuple[tuple[str, str], ...] = ()
+    """Partitions that went and still stand by themselves."""
+    shrank: bool = False
+    """Rows may have gone without a log row of theirs."""
+    added: tuple[tuple[str, str | None, str], ...] = ()
+    """New columns: name, the value of rows that were there before, type."""
+
+
+def columns_since(raw: Raw, oid: int, last: int) -> tuple[tuple[str, str | None, str], ...]:
+    """Return the columns that a table got after its column number `last`."""
+    return tuple((name, value, kind) for name, value, kind in raw.execute(_ADDED, (oid, last)))
+
+
+def partitions_left(raw: Raw, oid: int, truncate_function: str) -> tuple[tuple[str, str], ...]:
+    """Return the tables that still call a captured table's trigger function and are no part of it any more."""
+    return tuple((schema, name) for schema, name in raw.execute(_LEFT, (truncate_function, oid)))
+
+
+def missed_sql(table: CapturedTable, missing: Missing) -> list[str]:
+    """Return the statements that log what was missed."""
+    everything = relation(table.shape) if table.partitioned else f"ONLY {relation(table.shape)}"
+    statements = [_gone_with(table, qualified(*leaf)) for leaf in missing.left]
+    if missing.whole:
+        statements.append(_differing(table, everything))
+    else:
+        statements += [_differing(table, f"ONLY {qualified(*leaf)}") for leaf in missing.leaves]
+        if missing.added:
+            statements.append(_filled(table, everything, missing))
+    if missing.whole or missing.shrank:
+        statements.append(_gone(table))
+    return statements
+
+
+def _differing(table: CapturedTable, rows: str) -> str:
+    """Rows that are not as this node last logged them. What others wrote is in no log here: it counts as different."""
+    shape = table.shape
+    return f"""INSERT INTO {table.log} (captured_at, shape_id, op, old_tid, new_tid, pk, before, after)
+SELECT {_UNKNOWN_WHEN}, {table.shape_id}, CASE WHEN v.key IS NULL THEN 'I' ELSE 'U' END,
+       CASE WHEN v.key IS NOT NULL THEN c.place END, c.place, c.key,
+       CASE WHEN v.key IS NOT NULL THEN coalesce(l.after, c.image) END, c.image
+FROM (SELECT r.ctid AS place, {key_expression(shape, "r")} AS key, {image_expression(shape, "r")} AS image
+      FROM {rows} r) c
+LEFT JOIN {_home(table, "rf_row_version")} v ON v.table_id = {table.table_id} AND v.key = c.key AND NOT v.deleted
+LEFT JOIN ({_last_logged(table)}) l ON l.pk = c.key
+WHERE l.after IS DISTINCT FROM c.image
+   OR v.node_id <> (SELECT node_id FROM {_home(table, "rf_node")} WHERE is_self)"""
+
+
+def _filled(table: CapturedTable, rows: str, missing: Missing) -> str:
+    """Rows that have something else in a new column than the rows that were there when it came."""
+    shape = table.shape
+    columns = {column.name: column for column in shape.columns}
+    before = ", ".join(f"{_value(value, kind)} AS {ident(name)}" for name, value, kind in missing.added)
+    written = " OR ".join(
+        f"{image_value(columns[name], 'r')} IS DISTINCT FROM {image_value(columns[name], 'd')}"
+        for name, _, _ in missing.added
+    )
+    return f"""INSERT INTO {table.log} (shape_id, op, old_tid, new_tid, pk, before, after)
+SELECT {table.shape_id}, 'U', r.ctid, r.ctid, {key_expression(shape, "r")}, image, image
+FROM {rows} r CROSS JOIN LATERAL (SELECT {image_expression(shape, "r")} AS image) i
+CROSS JOIN (SELECT {before}) d
+WHERE {written}"""
+
+
+def _value(value: str | None, kind: str) -> str:
+    return f"NULL::{kind}" if value is None else f"{literal(value)}::{kind}"
+
+
+def _gone(table: CapturedTable) -> str:
+    """Rows that this node knows to stand, and that do not."""
+    shape = table.shape
+    return f"""INSERT INTO {table.log} (captured_at, shape_id, op, pk, before)
+SELECT {_UNKNOWN_WHEN}, {table.shape_id}, 'D', v.key, coalesce(l.after, v.key)
+FROM {_home(table, "rf_row_version")} v LEFT JOIN ({_last_logged(table)}) l ON l.pk = v.key
+WHERE v.table_id = {table.table_id} AND NOT v.deleted
+  AND NOT EXISTS (SELECT FROM {relation(shape)} r WHERE {key_expression(shape, "r")} = v.key)
+  AND NOT EXISTS (SELECT FROM {table.log} w
+                  WHERE w.xid = pg_current_xact_id() AND w.shape_id = {table.shape_id} AND w.pk = v.key)"""
+
+
+def _gone_with(table: CapturedTable, leaf: str) -> str:
+    shape = table.shape
+    return f"""INSERT INTO {table.log} (captured_at, shape_id, op, old_tid, pk, before)
+SELECT {_UNKNOWN_WHEN}, {table.shape_id}, 'D', r.ctid, {key_expression(shape, "r")}, {image_expression(shape, "r")}
+FROM ONLY {leaf} r"""
+
+
+def _last_logged(table: CapturedTable) -> str:
+    shapes = f"SELECT shape_id FROM {_home(table, 'rf_shape')} WHERE table_id = {table.table_id}"
+    return f"""SELECT DISTINCT ON (pk) pk, after FROM {table.log}
+      WHERE shape_id IN ({shapes}) ORDER BY pk, seq DESC"""
+
+
+def _home(table: CapturedTable, name: str) -> str:
+    return qualified(table.home, name)

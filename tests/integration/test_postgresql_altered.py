@@ -1,0 +1,183 @@
+"""What capture did not see while a table was altered, rebuilt or its partitions came and went is sealed afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+
+from common.wire.records import Change
+from tests.support.postgresql_node import PostgresNode, canonical
+
+pytestmark = pytest.mark.containers
+
+ITEM = "CREATE TABLE item (id int PRIMARY KEY, name text, qty int)"
+ITEMS = "INSERT INTO item VALUES (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)"
+PART = """
+CREATE TABLE part (id int, k int, v text, PRIMARY KEY (id, k)) PARTITION BY LIST (k);
+CREATE TABLE part_1 PARTITION OF part FOR VALUES IN (1);
+CREATE TABLE part_2 PARTITION OF part FOR VALUES IN (2)
+"""
+PARTS = "INSERT INTO part VALUES (1, 1, 'a'), (2, 2, 'b'), (3, 2, 'c')"
+SELF = """
+INSERT INTO rf_node (node_id, role, incarnation, is_self, first_seen_us, last_seen_us)
+VALUES ('a', 'branch', 'inc-a', true, 0, 0)
+"""
+
+
+def rows_elsewhere(changes: Iterable[Change], table: str) -> dict[str, Any]:
+    """The rows of a node that set what each image names."""
+    rows: dict[str, Any] = {}
+    for change in changes:
+        if change.table == table:
+            key, image = canonical(bytes(change.pk)), json.loads(bytes(change.after))
+            rows[key] = None if image is None else {**(rows.get(key) or {}), **image}
+    return {key: row for key, row in rows.items() if row is not None}
+
+
+@pytest.mark.parametrize(
+    ("table", "statements", "resent"),
+    [
+        pytest.param(
+            "item",
+            [
+                "BEGIN; ALTER TABLE item ADD note text; UPDATE item SET note = 'n' WHERE id = 1; COMMIT",
+                "ALTER TABLE item ADD doc json",
+                "INSERT INTO item VALUES (4, 'd', 4, NULL, '[1]')",
+            ],
+            [("U", 1), ("U", 4)],
+            id="a new column is filled in the same transaction",
+        ),
+        pytest.param(
+            "item",
+            [
+                "ALTER TABLE item ADD tags text[] DEFAULT '{a,\"b,c\"}'",
+                "ALTER TABLE item ADD price numeric(9, 2) DEFAULT 5",
+                "UPDATE item SET tags = '{z}' WHERE id = 2",
+                "UPDATE item SET price = 5.5 WHERE id = 3",
+            ],
+            [("U", 2), ("U", 3)],
+            id="rows that have what the column began with are left alone",
+        ),
+        pytest.param(
+            "item",
+            ["ALTER TABLE item ADD token uuid DEFAULT gen_random_uuid()"],
+            [("U", 1), ("U", 2), ("U", 3)],
+            id="a default that differs from row to row",
+        ),
+        pytest.param(
+            "item",
+            ["ALTER TABLE item ALTER qty TYPE text USING 'n' || qty"],
+            [("U", 1), ("U", 2), ("U", 3)],
+            id="a type changes the values",
+        ),
+        pytest.param(
+            "item",
+            [
+                "CREATE TABLE item_new (id int PRIMARY KEY, name text, qty int)",
+                "INSERT INTO item_new SELECT * FROM item WHERE id <> 3",
+                "DROP TABLE item",
+                "ALTER TABLE item_new RENAME TO item",
+                "INSERT INTO item VALUES (9, 'new', 9)",
+                "UPDATE item SET qty = 7 WHERE id = 1",
+            ],
+            [("U", 1), ("I", 9), ("D", 3)],
+            id="rebuilt",
+        ),
+        pytest.param(
+            "item",
+            [
+                "ALTER TABLE item DISABLE TRIGGER ALL",
+                "UPDATE item SET qty = 7 WHERE id = 1",
+                "DELETE FROM item WHERE id = 2",
+                "INSERT INTO item VALUES (9, 'new', 9)",
+            ],
+            [("U", 1), ("I", 9), ("D", 2)],
+            id="triggers switched off",
+        ),
+        pytest.param(
+            "part",
+            [
+                "CREATE TABLE part_3 (LIKE part INCLUDING ALL)",
+                "INSERT INTO part_3 VALUES (7, 3, 'x'), (8, 3, 'y')",
+                "ALTER TABLE part ATTACH PARTITION part_3 FOR VALUES IN (3)",
+                "INSERT INTO part VALUES (9, 3, 'z')",
+            ],
+            [("I", 9), ("I", 7), ("I", 8)],
+            id="a partition comes with its rows",
+        ),
+        pytest.param(
+            "part",
+            ["ALTER TABLE part DETACH PARTITION part_2"],
+            [("D", 2), ("D", 3)],
+            id="a partition goes",
+        ),
+        pytest.param("part", ["DROP TABLE part_2"], [("D", 2), ("D", 3)], id="a partition is dropped"),
+        pytest.param(
+            "part",
+            ["CREATE TABLE part_4 PARTITION OF part FOR VALUES IN (4)", "INSERT INTO part VALUES (1, 4, 'n')"],
+            [("I", 1)],
+            id="a partition is made and nothing was missed",
+        ),
+    ],
+)
+def test_what_went_by_is_sealed(
+    pg_database: str, table: str, statements: Sequence[str], resent: list[tuple[str, int]]
+) -> None:
+    with PostgresNode(pg_database, "a", f"{ITEM}; {PART}") as node:
+        node.run(SELF, ITEMS, PARTS)
+        node.seal_all()
+        known = node.log.head().lsn
+        node.run(*statements)
+        shapes = list(node.tables.values())
+        assert table in node.database.capture().drifted(shapes)
+        node.install()
+        assert node.database.capture().plan(list(node.tables.values())) == []
+        node.run(f"UPDATE {table} SET id = id")
+        changes = node.changes(known)
+        stands = node.images(table)
+        sent = [(change.op, json.loads(bytes(change.pk))["id"]) for change in changes]
+        assert sorted(sent[-len(resent) :]) == sorted(resent)
+        there = rows_elsewhere(node.changes(), table)
+        assert there.keys() == stands.keys()
+        for key, row in there.items():
+            assert row == {name: stands[key][name] for name in row}
+
+
+def test_a_captured_table_can_become_a_partition(pg_database: str) -> None:
+    """It has triggers of its own then, beside the clones of those of its new root."""
+    with PostgresNode(pg_database, "a", f"{PART}; CREATE TABLE part_3 (LIKE part INCLUDING ALL)") as node:
+        node.run(
+            "INSERT INTO part_3 VALUES (7, 3, 'x')",
+            "ALTER TABLE part ATTACH PARTITION part_3 FOR VALUES IN (3)",
+            "UPDATE part SET v = 'y'",
+        )
+        node.install()
+        node.run("UPDATE part SET v = 'z'")
+        assert rows_elsewhere(node.changes(), "part") == node.images("part")
+        node.run("TRUNCATE part")
+        assert rows_elsewhere(node.changes(), "part") == {}
+
+
+def test_what_is_not_known_to_have_been_written_beats_nobody(pg_database: str) -> None:
+    """Rows that others wrote, or nobody since migrate, are sent with the weakest version there is."""
+    with PostgresNode(pg_database, "a") as node:
+        node.run(ITEM, ITEMS, SELF)
+        node.install()
+        node.run("ALTER TABLE item DISABLE TRIGGER ALL", "UPDATE item SET qty = 9 WHERE id = 1")
+        node.install()
+        changes = node.changes()
+        assert {json.loads(bytes(change.pk))["id"] for change in changes} == {1, 2, 3}
+        assert {change.version.hlc for change in changes} == {1}
+
+
+def test_a_table_with_another_key_is_not_compared(pg_database: str) -> None:
+    with PostgresNode(pg_database, "a", ITEM) as node:
+        node.run(ITEMS, SELF)
+        node.seal_all()
+        node.run("ALTER TABLE item DROP CONSTRAINT item_pkey", "ALTER TABLE item ADD PRIMARY KEY (name)")
+        known = node.log.head().lsn
+        node.install()
+        assert node.changes(known) == []
