@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from common.dialects.sqlite.catalog import Reference, SchemaCache, SqliteTable
 from common.dialects.sqlite.decoding import ImageDecoder
+from common.dialects.sqlite.digests import RowDigests
 from common.dialects.sqlite.errors import translating
 from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.references import GoneKey, ReferenceCheck
@@ -73,9 +74,13 @@ class SqliteApplySession:
         with translating():
             self._write_rows(known, wanted, replace=replace)
             table_id = self._table_id(table)
+            digests = RowDigests(self._raw, known, self._logs).of(wanted)
             write_versions(
                 self._raw,
-                ((table_id, one.key, Record(one.version, one.base, one.image is None)) for one in writes),
+                (
+                    (table_id, one.key, Record(one.version, one.base, one.image is None, digest))
+                    for one, digest in zip(writes, digests, strict=True)
+                ),
             )
 
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:

@@ -8,8 +8,10 @@ import sqlalchemy as sa
 
 from common.dialects.sqlite.catalog import SchemaCache, SqliteTable
 from common.dialects.sqlite.connection import borrowed, transaction
+from common.dialects.sqlite.digests import same_key
+from common.dialects.sqlite.missed import Comparison
 from common.dialects.sqlite.names import literal, log_table, quote
-from common.dialects.sqlite.shapes import StoredShape, TouchLog, stored_shape, touch_logs
+from common.dialects.sqlite.shapes import StoredShape, TouchLog, last_shapes, stored_shape, touch_logs
 from common.dialects.sqlite.triggers import MARK_TRIGGER, log_ddl, mark_trigger, table_triggers, trigger_prefix
 from common.errors import ConfigError
 from common.ports.dialect import TableShape
@@ -24,7 +26,7 @@ class _Plan:
 
 
 class SqliteCapture:
-    """Capture of one database. Each call is one transaction, under the write lock."""
+    """Capture of one database. Each call is one transaction, under the write lock; `install` compares rows after it."""
 
     def __init__(self, engine: sa.Engine, schemas: SchemaCache) -> None:
         self._engine = engine
@@ -36,11 +38,17 @@ class SqliteCapture:
             return self._plan(connection, tables).sql
 
     def install(self, tables: Sequence[TableShape]) -> list[str]:
-        """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran."""
+        """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran.
+
+        Takes digests of rows that have none. Where capture did not fit, the sealer compares the rows with theirs."""
         with borrowed(self._engine) as connection, transaction(connection):
             plan = self._plan(connection, tables)
             for statement in plan.sql:
                 connection.execute(statement)
+        with borrowed(self._engine) as connection:
+            comparison = Comparison(self._schemas, first_only=True)
+            while comparison.step(connection):
+                pass
         return plan.sql
 
     def uninstall(self) -> list[str]:
@@ -73,7 +81,10 @@ class _Planner:
         self._tables = tables
         self._standing = _triggers(connection)
         self._logs = touch_logs(connection)
-        self._ids: dict[str, int] = dict(connection.execute("SELECT name, table_id FROM rf_table").fetchall())
+        known = connection.execute("SELECT name, table_id, compared FROM rf_table").fetchall()
+        self._ids: dict[str, int] = {name: table_id for name, table_id, _ in known}
+        self._compared = {table_id for _, table_id, compared in known if compared == "done"}
+        self._last_shapes = last_shapes(connection)
         self._next_table = _next(connection, "SELECT max(table_id) FROM rf_table")
         self._next_shape = _next(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'rf_shape'")
         self._newest = {log.table_id: log for log in self._logs}
@@ -93,10 +104,22 @@ class _Planner:
             shape_ids.append(shape_id)
             if len(plan.sql) > before:
                 plan.tables.append(table.shape.name)
+                plan.sql.extend(self._compare(table_id, table))
         self._take_off(wanted, plan)
         self._stand({MARK_TRIGGER: mark_trigger(shape_ids)}, plan)
         self._drop_logs(set(shape_ids), plan)
         return plan
+
+    def _compare(self, table_id: int, table: SqliteTable) -> list[str]:
+        """Capture was off, or did not fit: have the rows compared with what is known of them."""
+        old = self._last_shapes.get(table_id)
+        if old is not None and not same_key(old, stored_shape(table.shape)):
+            # What is known goes by the old key, and says nothing of rows that are named by another.
+            forget = f"UPDATE rf_row_version SET digest = NULL WHERE table_id = {table_id}"
+            return [forget, f"UPDATE rf_table SET compared = 'first' WHERE table_id = {table_id}"]
+        if table_id in self._compared:
+            return [f"UPDATE rf_table SET compared = 'again' WHERE table_id = {table_id}"]
+        return []
 
     def _table_id(self, name: str, plan: _Plan) -> int:
         if name not in self._ids:
@@ -136,11 +159,10 @@ class _Planner:
                 plan.sql.append(f"UPDATE rf_table SET shape_id = NULL WHERE table_id = {log.table_id}")
 
     def _drop_logs(self, used: set[int], plan: _Plan) -> None:
-        """Take away the touch logs that nobody writes any more, once they are sealed."""
+        """Take away the touch logs that nobody writes any more, once they are sealed. Digests need the shapes."""
         for log in self._logs:
             if log.shape_id in self._empty - used:
                 plan.sql.append(f"DROP TABLE {log_table(log.shape_id)}")
-                plan.sql.append(f"DELETE FROM rf_shape WHERE shape_id = {log.shape_id}")
 
 
 def _point(table_id: int, shape_id: int) -> str:

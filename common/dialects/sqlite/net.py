@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from common.dialects.sqlite.digests import digest, digest_of_some
 from common.dialects.sqlite.looking import LogLook, Look
 from common.dialects.sqlite.shapes import ImageEncoder, TouchLog
 from common.dialects.sqlite.touches import TouchedTable
@@ -22,6 +23,8 @@ class NetChange(NamedTuple):
     before: bytes | None
     after: bytes | None
     at_us: int
+    digest: bytes | None
+    """Of the row as it is after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class _LogNet:
         self._log = look.log
         self._names = tuple(column.name for column in look.log.shape.columns)
         self._current_names = self._names if look.columns == self._names else look.columns
+        self._key_names = look.log.shape.pk
         self._encoder = ImageEncoder(look.log.shape)
         self._followers = followers
 
@@ -99,18 +103,28 @@ class _LogNet:
         for key, touch in touched.touches.items():
             after = self._after(key)
             before = None if touch.before is None else (self._names, touch.before)
-            self._followers[key] = before
+            self._followers[key] = after if touch.missed else before
+            if touch.missed and after is None:
+                before = (self._key_names, touch.key)
             old, new = self._encode(before), self._encode(after)
             # Images are compared as they travel: 1 and 1.0, 0.0 and -0.0 differ there and not in Python.
             if old != new and not (before and after and self._same_where_shared(before, after)):
                 pk = self._encoder.pk(touch.key)
-                yield NetChange(self._log, key, pk, old, new, touch.last_us)
+                yield NetChange(self._log, key, pk, old, new, touch.last_us, self._digest(after))
 
     def _after(self, key: str) -> _Image | None:
         if key in self._followers:
             return self._followers[key]
         row = self._look.current.get(key)
         return None if row is None else (self._current_names, row)
+
+    def _digest(self, image: _Image | None) -> bytes | None:
+        if image is None:
+            return None
+        names, row = image
+        if names == self._names:
+            return digest(self._log.shape_id, row)
+        return digest_of_some(self._log.shape_id, self._names, dict(zip(names, row, strict=True)))
 
     def _same_where_shared(self, before: _Image, after: _Image) -> bool:
         """Tell whether nothing changed but the table's columns."""

@@ -15,6 +15,7 @@ from common.clock import Clock, SystemClock, to_iso
 from common.dialects.sqlite.catalog import SchemaCache
 from common.dialects.sqlite.connection import borrowed, transaction
 from common.dialects.sqlite.looking import Looker
+from common.dialects.sqlite.missed import Comparison
 from common.dialects.sqlite.net import NetChange, Segment, SetAside, segments
 from common.dialects.sqlite.storing import Letter, ReadyTx, store
 from common.dialects.sqlite.versions import Record, read_versions
@@ -50,6 +51,7 @@ class SqliteSealer:
     def __init__(self, engine: sa.Engine, schemas: SchemaCache, node: NodeFacts, clock: Clock | None = None) -> None:
         self._engine = engine
         self._looker = Looker(schemas)
+        self._comparison = Comparison(schemas)
         self._node = node
         self._clock = clock or SystemClock()
         self._left: _Prepared | None = None
@@ -61,8 +63,10 @@ class SqliteSealer:
         left, self._left = self._left, None
         with borrowed(self._engine) as connection:
             report = self._store(connection, left or self._look(connection), max_changes)
-        # What was committed after that look has not been seen yet.
-        return report if left is None else replace(report, more=True)
+            if report.more or left is not None:
+                # What was committed after that look has not been seen yet.
+                return replace(report, more=True)
+            return replace(report, more=self._comparison.step(connection))
 
     def _look(self, connection: sqlite3.Connection) -> _Prepared:
         look = self._looker.look(connection, self._node.incarnation)
@@ -149,7 +153,7 @@ class _Numbering:
         known = self.records.get((change.log.table_id, change.key))
         base = NEVER if known is None else known.version
         version = Version(base.main_epoch, next_hlc(change.at_us, base.hlc), self.node.node_id)
-        self.records[change.log.table_id, change.key] = Record(version, base, change.after is None)
+        self.records[change.log.table_id, change.key] = Record(version, base, change.after is None, change.digest)
         table = change.log.shape.table
         op = "I" if change.before is None else "D" if change.after is None else "U"
         line = encode_change(

@@ -121,9 +121,20 @@ def touch_logs(connection: sqlite3.Connection) -> list[TouchLog]:
         " ORDER BY s.shape_id"
     )
     return [
-        TouchLog(shape_id, table_id, msgspec.json.decode(shape, type=StoredShape), bool(current))
+        TouchLog(shape_id, table_id, read_shape(shape), bool(current))
         for shape_id, table_id, shape, current in rows.fetchall()
     ]
+
+
+def last_shapes(connection: sqlite3.Connection) -> dict[int, StoredShape]:
+    """Return the shape that each table was last captured with, by the table's number."""
+    rows = connection.execute("SELECT table_id, shape FROM main.rf_shape ORDER BY shape_id").fetchall()
+    return {table_id: read_shape(shape) for table_id, shape in rows}
+
+
+def read_shape(text: str) -> StoredShape:
+    """Return the shape that was stored as `text`."""
+    return msgspec.json.decode(text, type=StoredShape)
 
 
 def table_id_of(connection: sqlite3.Connection, name: str) -> int:

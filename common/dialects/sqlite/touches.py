@@ -9,6 +9,8 @@ from common.dialects.sqlite.values import Row, key_text
 
 _LEAVES = ("D", "X", "M")
 """Kinds that say that a row was there and may have gone: before image inside."""
+MISSED = "B"
+"""Kind of what was found by comparing (see `missed`): key only."""
 _SECONDS_A_DAY = 86_400
 _JULIAN_EPOCH = 2_440_587.5
 
@@ -24,6 +26,8 @@ class Touch:
     last_us: int
     fresh_possible: bool
     """Only updates so far: an `I` would tell that they are of a row that was not there before."""
+    missed: bool = False
+    """Written while capture was off or did not fit: what the row was before is not known."""
 
 
 @dataclass(slots=True)
@@ -45,8 +49,8 @@ class TouchedTable:
         text = key_text(key)
         touch = self.touches.get(text)
         if touch is None:
-            before = None if kind in "IK" else row
-            self.touches[text] = Touch(key, before, at_us, at_us, kind == "U")
+            before = None if kind in "IKB" else row
+            self.touches[text] = Touch(key, before, at_us, at_us, kind == "U", kind == MISSED)
             return
         touch.last_us = at_us
         if touch.fresh_possible:

@@ -12,15 +12,15 @@ _json = msgspec.json.Encoder()
 _READ = (
     "SELECT v.key, v.main_epoch, v.hlc, v.node_id, v.base_epoch, v.base_hlc, v.base_node, v.deleted"
     " FROM json_each(?) AS asked CROSS JOIN main.rf_row_version AS v"
-    " ON v.table_id = ? AND v.key = asked.value"
+    " ON v.table_id = ? AND v.key = asked.value AND v.node_id <> ''"
 )
 _WRITE = (
     "INSERT INTO main.rf_row_version"
-    " (table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node, deleted)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (table_id, key) DO UPDATE SET"
+    " (table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node, deleted, digest)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (table_id, key) DO UPDATE SET"
     " main_epoch = excluded.main_epoch, hlc = excluded.hlc, node_id = excluded.node_id,"
     " base_epoch = excluded.base_epoch, base_hlc = excluded.base_hlc, base_node = excluded.base_node,"
-    " deleted = excluded.deleted"
+    " deleted = excluded.deleted, digest = excluded.digest"
 )
 
 
@@ -30,10 +30,12 @@ class Record(NamedTuple):
     version: Version
     base: Version
     deleted: bool
+    digest: bytes | None = None
+    """Of the row at this version, when it is written; not read back with the rest."""
 
 
 def read_versions(connection: sqlite3.Connection, table_id: int, keys: Sequence[str]) -> dict[str, Record]:
-    """Return the records of those keys that have one."""
+    """Return the records of those keys that have one. What has a digest alone (rows older than capture) has none."""
     if not keys:
         return {}
     rows = connection.execute(_READ, (_json.encode(keys).decode(), table_id))
@@ -48,5 +50,5 @@ def write_versions(connection: sqlite3.Connection, records: Iterable[tuple[int, 
     """Store records by table and key."""
     connection.executemany(
         _WRITE,
-        ((table_id, key, *one.version, *one.base, int(one.deleted)) for table_id, key, one in records),
+        ((table_id, key, *one.version, *one.base, int(one.deleted), one.digest) for table_id, key, one in records),
     )

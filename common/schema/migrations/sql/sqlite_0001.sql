@@ -8,7 +8,8 @@ INSERT INTO rf_sqlite (name, value) VALUES ('database_id', lower(hex(randomblob(
 CREATE TABLE rf_table (
     table_id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    shape_id INTEGER
+    shape_id INTEGER,
+    compared TEXT NOT NULL DEFAULT 'first' CHECK (compared IN ('first', 'again', 'done'))
 )
 ;;
 CREATE TABLE rf_shape (
@@ -61,6 +62,7 @@ CREATE TABLE rf_row_version (
     base_hlc INTEGER NOT NULL,
     base_node TEXT NOT NULL,
     deleted INTEGER NOT NULL,
+    digest BLOB,
     PRIMARY KEY (table_id, "key")
 ) WITHOUT ROWID
 ;;

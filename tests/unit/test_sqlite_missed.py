@@ -1,0 +1,225 @@
+"""What was written while capture was off or did not fit is found by digests, and sealed."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.dialects import open_database
+from common.schema.migrate import upgrade
+from tests.support.sqlite_app import NODE, SqliteApp, brief, sqlite_app
+
+T = "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b TEXT)"
+OLD = "INSERT INTO t VALUES (1, 'old', 'y'), (2, 'old', 'y'), (3, 'old', 'y')"
+REBUILD = (
+    "CREATE TABLE t_new (id INTEGER PRIMARY KEY, a TEXT, b TEXT)",
+    "INSERT INTO t_new SELECT * FROM t",
+    "DROP TABLE t",
+    "ALTER TABLE t_new RENAME TO t",
+)
+
+
+def capture_off(app: SqliteApp) -> None:
+    for (name,) in app.query("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 't'"):
+        app.run(f'DROP TRIGGER "{name}"')
+
+
+def found(app: SqliteApp) -> list[tuple[str, Any]]:
+    """Return op and image of each change, in the order of keys."""
+    return sorted(
+        ((op, after or before) for _, op, before, after in brief(app.changes())), key=lambda one: (one[0], one[1]["id"])
+    )
+
+
+def key(change: tuple[str, Any]) -> Any:
+    return change[1]["id"]
+
+
+def test_rows_written_while_capture_was_gone(tmp_path: Path) -> None:
+    with sqlite_app(tmp_path / "a.db", T, OLD) as app:
+        app.run("INSERT INTO t VALUES (4, 'sealed', 'y'), (5, 'sealed', 'y'), (6, 'sealed', 'y')")
+        app.put("t", b'{"id":7}', b'{"id":7,"a":"theirs"}')
+        app.put("t", b'{"id":8}', b'{"id":8,"a":"theirs","b":"y"}')
+        app.put("t", b'{"id":9}', b'{"id":9,"a":"theirs","b":"y"}')
+        app.changes()
+        app.run(*REBUILD)
+        app.run("UPDATE t SET a = 'missed' WHERE id IN (1, 4, 7)", "DELETE FROM t WHERE id IN (2, 5, 8)")
+        app.run("INSERT INTO t VALUES (10, 'missed', NULL)")
+        assert app.database.capture().drifted(list(app.tables.values())) == ["t"]
+        app.capture()
+        assert [(op, image.get("id"), image.get("a")) for op, image in found(app)] == [
+            ("D", 2, None), ("D", 5, None), ("D", 8, None),
+            ("I", 1, "missed"), ("I", 4, "missed"), ("I", 7, "missed"), ("I", 10, "missed"),
+        ]  # fmt: skip
+        assert app.changes() == []
+        app.capture()
+        assert app.changes() == []
+
+
+def test_a_missed_write_builds_on_what_was_known(tmp_path: Path) -> None:
+    with sqlite_app(tmp_path / "a.db", T, OLD) as app:
+        app.run("UPDATE t SET a = 'x' WHERE id = 1")
+        (first,) = app.changes()
+        capture_off(app)
+        app.run("UPDATE t SET a = 'y' WHERE id = 1")
+        app.capture()
+        (missed,) = app.changes()
+        assert missed.base == first.version
+        assert missed.version > first.version
+
+
+@pytest.mark.parametrize(
+    ("alter", "write", "column", "value"),
+    [
+        ("ALTER TABLE t ADD COLUMN c TEXT DEFAULT 'd'", "UPDATE t SET c = 'set' WHERE id = 2", "c", "set"),
+        ("ALTER TABLE t ADD COLUMN c INT", "UPDATE t SET c = 5 WHERE id = 2", "c", 5),
+        ("ALTER TABLE t RENAME COLUMN b TO renamed", "UPDATE t SET renamed = 'set' WHERE id = 2", "renamed", "set"),
+        (
+            "ALTER TABLE t RENAME COLUMN b TO renamed",
+            "UPDATE t SET a = 'n', renamed = 's' WHERE id = 2",
+            "renamed",
+            "s",
+        ),
+    ],
+)
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_changed_column_written_before_capture_knows_it(
+    tmp_path: Path, alter: str, write: str, column: str, value: object, sealed: bool
+) -> None:
+    with sqlite_app(tmp_path / "a.db", T, OLD) as app:
+        app.run(alter)
+        app.run(write)
+        if sealed:
+            app.changes()
+        app.capture()
+        changes = app.changes()
+        assert {change.table for change in changes} == {"t"}
+        last = brief(changes)[-1][3]
+        assert (last["id"], last[column]) == (2, value)
+        assert {image["id"] for *_, image in brief(changes)} == {2}
+
+
+def test_a_changed_shape_alone_is_no_change_of_rows(tmp_path: Path) -> None:
+    with sqlite_app(tmp_path / "a.db", T, OLD) as app:
+        app.run("INSERT INTO t VALUES (4, NULL, 'y')")
+        app.put("t", b'{"id":7}', b'{"id":7,"a":"theirs"}')
+        app.changes()
+        for alter in (
+            "ALTER TABLE t ADD COLUMN c NUMERIC NOT NULL DEFAULT '7'",
+            "ALTER TABLE t RENAME COLUMN b TO renamed",
+            "CREATE UNIQUE INDEX t_key ON t (id, a)",
+        ):
+            app.run(alter)
+            app.capture()
+            assert app.changes() == []
+        app.run(
+            "CREATE TABLE u (id INTEGER PRIMARY KEY, c NUMERIC, a TEXT)",
+            "INSERT INTO u SELECT id, c, a FROM t",
+            "DROP TABLE t",
+            "ALTER TABLE u RENAME TO t",
+        )
+        app.capture()
+        assert app.changes() == []
+
+
+def test_a_retyped_column_is_sealed_where_its_values_changed(tmp_path: Path) -> None:
+    with sqlite_app(tmp_path / "a.db", T, "INSERT INTO t VALUES (1, 'x', '7'), (2, 'x', 'seven')") as app:
+        app.run(
+            "CREATE TABLE u (id INTEGER PRIMARY KEY, a TEXT, b INTEGER)",
+            "INSERT INTO u SELECT * FROM t",
+            "DROP TABLE t",
+            "ALTER TABLE u RENAME TO t",
+        )
+        app.capture()
+        assert found(app) == [("I", {"id": 1, "a": "x", "b": 7})]
+
+
+ODD = (
+    "CREATE TABLE n (k TEXT COLLATE NOCASE, l BLOB, v, PRIMARY KEY (k, l)) WITHOUT ROWID",
+    "CREATE TABLE o (rowid TEXT, oid INT, _rowid_ REAL, PRIMARY KEY (rowid, oid))",
+    "CREATE TABLE f (k PRIMARY KEY, v REAL, w AS (v * 2))",
+)
+ODD_ROWS = (
+    "INSERT INTO n VALUES ('a', x'00', 1), ('B', x'', -0.0), ('b', x'ff', 'x'), (CAST(x'ff' AS TEXT), x'01', 9e999)",
+    "INSERT INTO o VALUES ('a', 1, 1), ('a', 2, 2), ('b', -9223372036854775808, NULL)",
+    "INSERT INTO f VALUES (1, 1), (2.5, -0.0), ('2', NULL), (x'', 1e300), (CAST(x'fe' AS TEXT), 2)",
+)
+
+
+@pytest.mark.parametrize("before_migrate", [True, False])
+def test_odd_keys_and_values(tmp_path: Path, before_migrate: bool) -> None:
+    with sqlite_app(tmp_path / "a.db", *ODD, *(ODD_ROWS if before_migrate else ())) as app:
+        if not before_migrate:
+            app.run(*ODD_ROWS)
+            app.changes()
+        app.database.capture().install([])
+        app.capture()
+        assert app.changes() == []
+        app.database.capture().install([])
+        app.run(
+            "UPDATE n SET k = 'A' WHERE k = 'a'",
+            "UPDATE o SET _rowid_ = 3 WHERE oid = 2",
+            "DELETE FROM o WHERE oid = 1",
+        )
+        app.run("DELETE FROM f WHERE k = CAST(x'fe' AS TEXT)", "UPDATE f SET v = 0.0", "INSERT INTO f VALUES (NULL, 1)")
+        app.capture()
+        changes = [(table, op) for table, op, *_ in brief(app.changes())]
+        assert sorted(changes) == [
+            ("f", "D"), ("f", "I"), ("f", "I"), ("f", "I"), ("n", "D"), ("n", "I"), ("o", "D"), ("o", "I"),
+        ]  # fmt: skip
+
+
+def test_many_rows_are_compared_in_steps_that_another_process_can_finish(tmp_path: Path) -> None:
+    numbers = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)"
+    with sqlite_app(tmp_path / "a.db", T, f"{numbers} INSERT INTO t SELECT i, 'old', i FROM n") as app:
+        capture_off(app)
+        app.run("UPDATE t SET a = 'missed' WHERE id % 10 = 0", "DELETE FROM t WHERE id > 4990")
+        app.capture()
+        with closing(open_database(f"sqlite:///{app.path}")) as other:
+            other.sealer(NODE).seal(max_changes=10)
+        ops = [op for _, op, *_ in brief(app.changes())]
+        sealed = app.query("SELECT op, count(*) FROM rf_change_log GROUP BY op")
+        assert sealed == [("D", 10), ("I", 499)]
+        assert len(ops) <= 509
+
+
+def test_a_row_written_again_after_capture_came_back_is_sealed_once(tmp_path: Path) -> None:
+    with sqlite_app(tmp_path / "a.db", T, OLD) as app:
+        capture_off(app)
+        app.run("UPDATE t SET a = 'missed'")
+        app.capture()
+        app.run("UPDATE t SET b = 'seen' WHERE id = 1", "DELETE FROM t WHERE id = 2")
+        assert sorted((op, key((op, before or after))) for _, op, before, after in brief(app.changes())) == [
+            ("D", 2), ("I", 3), ("U", 1),
+        ]  # fmt: skip
+        assert app.changes() == []
+
+
+def test_a_table_with_another_key_begins_anew(tmp_path: Path) -> None:
+    with sqlite_app(tmp_path / "a.db", T, OLD) as app:
+        app.run("UPDATE t SET a = id")
+        app.changes()
+        app.run(
+            "CREATE TABLE u (id INTEGER, a TEXT, b TEXT, PRIMARY KEY (a))",
+            "INSERT INTO u SELECT * FROM t",
+            "DROP TABLE t",
+            "ALTER TABLE u RENAME TO t",
+        )
+        app.capture()
+        assert app.changes() == []
+
+
+def test_the_digests_of_migrate_may_be_taken_by_whoever_comes_next(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.execute(T)
+        connection.execute(OLD)
+        connection.commit()
+    with closing(open_database(f"sqlite:///{tmp_path / 'a.db'}")) as database:
+        upgrade(database.engine)
+        tables = list(database.catalog().tables.values())
+        database.capture().install(tables)
+        assert database.capture().drifted(tables) == []
