@@ -1,5 +1,6 @@
 """How many txs go into one commit, and which may not go together."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from consumer.apply.prepare import Prepared
@@ -31,6 +32,8 @@ class Group:
 
     txs: list[Prepared] = field(default_factory=list)
     by_key: dict[TxKey, Prepared] = field(default_factory=dict)
+    columns: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """Of each table, as the first sender here names them."""
     changes: int = 0
     bytes: int = 0
 
@@ -38,6 +41,8 @@ class Group:
         """Take one more."""
         self.txs.append(one)
         self.by_key[one.incoming.key] = one
+        for name, columns in _columns(one):
+            self.columns.setdefault(name, columns)
         self.changes += one.incoming.changes
         self.bytes += one.incoming.size
 
@@ -46,6 +51,16 @@ class Group:
         return self.changes + tx.changes > most_changes or self.bytes + tx.size > _MOST_BYTES
 
     def disagrees(self, one: Prepared) -> bool:
-        """Tell whether another copy of this tx is here and not the same: that one must come to its end first."""
+        """Tell whether what is here must come to its end first.
+
+        Another copy of this tx that is not the same; or a tx whose sender names other columns of a table: of several
+        writes of a row the last alone is written, and would take columns along that it does not name."""
         twin = self.by_key.get(one.incoming.key)
-        return twin is not None and bool(one.error or twin.error or twin.sha256 != one.sha256)
+        if twin is not None and (one.error or twin.error or twin.sha256 != one.sha256):
+            return True
+        return any(self.columns.get(name, columns).keys() != columns.keys() for name, columns in _columns(one))
+
+
+def _columns(one: Prepared) -> Iterator[tuple[str, Mapping[str, str]]]:
+    header = one.incoming.header
+    return iter(()) if header is None else ((name, meta.columns) for name, meta in header.tables.items())

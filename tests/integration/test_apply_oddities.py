@@ -219,6 +219,39 @@ def test_a_stop_during_an_outage_is_no_attempt(world: World, monkeypatch: pytest
     assert [row[1] for row in world.rows()] == ["one"]
 
 
+def test_what_a_table_says_of_clashes_does_not_count_while_applying(tmp_path: Path) -> None:
+    """SQLite would delete the rival, or leave the row out, and nobody would know."""
+    own_rules = (
+        "CREATE TABLE own_rules (id INTEGER PRIMARY KEY ON CONFLICT IGNORE,"
+        " name TEXT NOT NULL ON CONFLICT IGNORE, price NUMERIC UNIQUE ON CONFLICT REPLACE)"
+    )
+    made = open_world(sqlite_url(tmp_path), schema=(*SCHEMA, own_rules))
+    a = Origin("a")
+
+    def write(op: str, row_id: int, name: str | None, price: str, hlc: int, base: Version | None = None) -> Tx:
+        return a.tx(Write(op, "own_rules", {"id": row_id, "name": name, "price": price}, hlc, base))
+
+    stands = [write("I", 1, "x", "1", 10), write("I", 4, "z", "4", 13)]
+    clashes = [
+        write("I", 2, "y", "1", 20),
+        write("I", 3, None, "3", 21),
+        write("U", 4, "z", "1", 22, Version(0, 13, "a")),
+    ]
+    made.receive(*(tx.body for tx in (*stands, *clashes)))
+    assert made.rows("own_rules") == [(1, "x", 1), (4, "z", 4)]
+    assert made.letters() == [(tx.tx_id, "constraint", "dead") for tx in clashes]
+    close_world(made)
+
+
+def test_a_sender_that_names_fewer_columns_takes_none_along(world: World) -> None:
+    a, b = Origin("a"), Origin("b")
+    b.tables["item"] = b.tables["item"].model_copy(update={"columns": {"id": "int", "name": "text"}})
+    part = b.tx(Write("U", "item", {"id": 1, "name": "part"}, 20, Version(0, 10, "a")))
+    world.receive(a.put(1, "whole", 10).body + part.body)
+    ((row_id, name, price),) = world.rows()
+    assert (row_id, name, float(price)) == (1, "part", 1.5)
+
+
 def test_a_table_that_needs_functions_of_its_application(tmp_path: Path) -> None:
     """Only the application's connections have them: such a tx is set aside, the others go on."""
     raw = sqlite3.connect(tmp_path / "app.db")

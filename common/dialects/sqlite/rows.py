@@ -10,7 +10,10 @@ from common.dialects.sqlite.values import RawText, Row, Value, key_text, placeho
 
 
 class TableRows:
-    """Statements on one table. A row counts as found only when its key is the same by bytes and class."""
+    """Statements on one table. A row counts as found only when its key is the same by bytes and class.
+
+    `OR ABORT` takes the place of what the table says itself: with `ON CONFLICT REPLACE` or `IGNORE` in its definition
+    rivals would be deleted, or rows left out, and nobody told."""
 
     def __init__(self, connection: sqlite3.Connection, table: SqliteTable) -> None:
         self._connection = connection
@@ -41,7 +44,7 @@ class TableRows:
         names = ", ".join(quote(name) for name in columns)
         for marks, some in _alike(rows):
             values = ", ".join(placeholders(marks))
-            self._connection.executemany(f"INSERT INTO {self._name} ({names}) VALUES ({values})", some)
+            self._connection.executemany(f"INSERT OR ABORT INTO {self._name} ({names}) VALUES ({values})", some)
 
     def update(self, columns: Sequence[str], rows: Iterable[tuple[Row, Row]]) -> None:
         """Set columns of rows that were found: values and key of each."""
@@ -53,7 +56,7 @@ class TableRows:
                 f"{quote(name)} = {mark}" for name, mark in zip(columns, placeholders(marks[:width]), strict=True)
             )
             where = self._match(marks[width:])
-            self._connection.executemany(f"UPDATE {self._name} SET {assigned} WHERE {where}", some)
+            self._connection.executemany(f"UPDATE OR ABORT {self._name} SET {assigned} WHERE {where}", some)
 
     def _matches(self, keys: Sequence[Row]) -> Iterable[str]:
         if keys and not _has_raw_text(keys):
