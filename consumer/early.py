@@ -20,11 +20,11 @@ _SHAPES = (Reason.UNKNOWN_TABLE, Reason.UNKNOWN_COLUMN)
 
 
 class EarlyRetries:
-    """Applies early dead letters again, one by one, a bounded number a round."""
+    """Applies early dead letters again, one by one, a bounded number a round; `apply` as `Applier.apply`."""
 
-    def __init__(self, node: Node, applier: Applier) -> None:
+    def __init__(self, node: Node, apply: Callable[[Sequence[Incoming]], list[Result]]) -> None:
         self._node = node
-        self._applier = applier
+        self._apply = apply
 
     def after(self, results: Sequence[Result]) -> list[Result]:
         """Try those that wait for rows of a table which `results` wrote to, and those that wait for theirs in turn."""
@@ -59,7 +59,7 @@ class EarlyRetries:
     def _try(self, choose: Callable[[sa.Connection], list[Letter]]) -> list[Result]:
         with reading(self._node.database) as connection:
             letters = choose(connection)
-        return [result for letter in letters for result in self._applier.apply([self._load(letter)])]
+        return [result for letter in letters for result in self._apply([self._load(letter)])]
 
     def _load(self, letter: Letter) -> Incoming:
         with reading(self._node.database) as connection:
@@ -85,4 +85,4 @@ def retry_unknown(node: Node) -> list[Result]:
         error = preparer.prepare(tx).error
         if not (isinstance(error, PoisonError) and error.reason in _SHAPES):
             results += applier.apply([tx])
-    return results + EarlyRetries(node, applier).after(results)
+    return results + EarlyRetries(node, applier.apply).after(results)

@@ -94,7 +94,7 @@ class FileImport:
             for result in applier.apply(txs):
                 done.count(result)
             advance(sum(tx.changes for tx in txs))
-        for result in EarlyRetries(self._node, applier).all_of_them():
+        for result in EarlyRetries(self._node, applier.apply).all_of_them():
             if result.incoming.key in done.waiting:
                 done.count(result)
         return done

@@ -62,10 +62,11 @@ class Intake:
         self._inbox = Inbox(node)
         self._arrivals = Arrivals(node, self._inbox)
         self._attempts = Attempts(node)
-        self._early = EarlyRetries(node, self._applier)
+        self._early = EarlyRetries(node, self._apply_early)
         self._unacknowledged: list[Delivery] = []
         self._begun = False
         self._wary = False
+        self._has_failed = False
         self._copies_due = copies is not None
         self._dead = 0
         self._waiting: set[TxKey] = set()
@@ -89,7 +90,7 @@ class Intake:
             if unforeseen:
                 # What was in hand is tried again with care, and counted as if the process had died.
                 self._attempts.crashed()
-                self._wary = True
+                self._wary = self._has_failed = True
             self._let_go(failed=unforeseen)
             raise
 
@@ -126,6 +127,7 @@ class Intake:
         self._wary = self._attempts.mark_busy(self._source_name) or self._wary
         self._begun = True
         if self._wary:
+            self._has_failed = True
             log.warning("intake_was_killed", extra={"source": self._source_name})
         return self._settle(self._apply(self._inbox.complete_ones(), guarded=self._wary))
 
@@ -177,6 +179,10 @@ class Intake:
             results += self._applier.apply(careful, guarded=True)
             self._attempts.ended([tx.key for tx in run])
         return results
+
+    def _apply_early(self, txs: Sequence[Incoming]) -> list[Result]:
+        """Nobody delivers these, so nobody tells of a second try: once something went wrong all are begun with care."""
+        return self._apply(txs, guarded=self._has_failed)
 
     def _settle(self, results: Sequence[Result]) -> bool:
         """Count what was set aside and see to the broker's copies; True when something was applied."""

@@ -67,7 +67,7 @@ class DeadLetters:
                 results[letter.source_node, letter.tx_id] = self._replay_one(applier, letter, how)
             advance(1)
         if not how.dry_run:
-            for result in EarlyRetries(self._node, applier).after(list(results.values())):
+            for result in EarlyRetries(self._node, applier.apply).after(list(results.values())):
                 # Of those that were not asked for only the ones that got through are worth telling.
                 if result.incoming.key in results or result.outcome is Outcome.APPLIED:
                     results[result.incoming.key] = result

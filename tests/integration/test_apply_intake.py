@@ -407,6 +407,34 @@ def test_an_error_that_nobody_foresaw_counts_like_a_kill(world: World, monkeypat
     assert {failed for _, failed in world.source.given_back} == {True}
 
 
+def test_a_waiting_tx_that_fails_unforeseen_when_tried_again_is_set_aside(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = Origin("a"), Origin("b")
+    child = a.tx(Write("I", "child", {"id": 1, "parent_id": 7}, 10))
+    world.receive(child.body)
+    prepare = Preparer.prepare
+
+    def fails(self: Preparer, incoming: Incoming) -> Prepared:
+        if incoming.tx_id == child.tx_id and incoming.error is None:
+            raise ZeroDivisionError
+        return prepare(self, incoming)
+
+    monkeypatch.setattr(Preparer, "prepare", fails)
+    world.source.put(b.tx(Write("I", "parent", {"id": 7, "name": "p"}, 20)).body)
+    failures = 0
+    for _ in range(8):
+        world.clock.pass_seconds(60)
+        try:
+            world.intakes[-1].step(0)
+        except ZeroDivisionError:
+            failures += 1
+    assert 3 <= failures <= 5
+    assert world.letters() == [(child.tx_id, "crash", "dead")]
+    assert world.rows("parent") == [(7, "p")]
+    assert world.one("SELECT count(*) FROM rf_attempt WHERE source_node <> ''") == 0
+
+
 def test_an_outage_is_no_attempt(world: World) -> None:
     a = Origin("a")
     world.source.fail_ack = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,26 @@ def test_a_tx_that_kills_the_process_is_set_aside_alone(world: World, url: str, 
     assert world.letters() == [(poison, "crash", "dead")]
     assert [row[0] for row in world.rows()] == [1, 2, 3, 4, 6, 7, 8, 9]
     assert world.watermark("a") == 9
+    assert world.one("SELECT count(*) FROM rf_attempt") == 0
+
+
+def test_a_waiting_tx_that_kills_the_process_when_tried_again_is_set_aside(world: World, url: str) -> None:
+    child = Origin("a").tx(Write("I", "child", {"id": 1, "parent_id": 7}, 10))
+    parent = Origin("b").tx(Write("I", "parent", {"id": 7, "name": "p"}, 20))
+    world.receive(child.body)
+    world.intakes[-1].close()
+    # The world's clock stands in another year than that of the process.
+    ago_us = time.time_ns() // 1000 - 60_000_000
+    world.execute(f"UPDATE rf_dead_letter SET first_failed_us = {ago_us}, last_failed_us = {ago_us}")
+    codes: list[int | None] = []
+    for _ in range(6):
+        codes.append(run_child(take_or_die_of, url, [parent.body], child.tx_id, bool(codes)))
+        if codes[-1] == 0:
+            break
+    assert codes == [KILLED] * (len(codes) - 1) + [0]
+    assert len(codes) == 5
+    assert world.letters() == [(child.tx_id, "crash", "dead")]
+    assert world.rows("parent") == [(7, "p")]
     assert world.one("SELECT count(*) FROM rf_attempt") == 0
 
 
