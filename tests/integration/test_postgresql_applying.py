@@ -439,8 +439,20 @@ def test_the_batch_of_another_shape_is_refused_by_name(node: PostgresNode, pg_da
             "CREATE TABLE moved (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)",
             ["INSERT INTO moved VALUES (1), (2)", "UPDATE moved SET id = id + 1", "DELETE FROM moved WHERE id = 2"],
         ),
+        (
+            """CREATE SCHEMA "e.x"; CREATE EXTENSION citext SCHEMA "e.x"; CREATE EXTENSION ltree SCHEMA "e.x";
+            CREATE TABLE top (k "e.x".ltree PRIMARY KEY);
+            CREATE TABLE moved (id "e.x".citext PRIMARY KEY, k "e.x".ltree REFERENCES top ON DELETE CASCADE)""",
+            [
+                "INSERT INTO top VALUES ('a.b'), ('a.c')",
+                "INSERT INTO moved VALUES ('Abc', 'a.b'), ('x', 'a.c')",
+                "UPDATE moved SET id = 'ABC' WHERE k::text = 'a.b'",
+                "UPDATE moved SET id = 'new' WHERE k::text = 'a.b'",
+                "DELETE FROM top WHERE k::text = 'a.c'",
+            ],
+        ),
     ],
-    ids=["generated", "deferrable", "deferred, and nothing but the key"],
+    ids=["generated", "deferrable", "deferred, and nothing but the key", "operators that no search_path finds"],
 )
 def test_unusual_primary_keys(pg_database_factory: Any, ddl: str, statements: list[str]) -> None:
     with PostgresNode(pg_database_factory(), "a", ddl) as source, PostgresNode(pg_database_factory(), "b", ddl) as node:

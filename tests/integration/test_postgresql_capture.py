@@ -213,6 +213,14 @@ def test_a_trigger_of_the_application_that_writes_rows_of_its_own_statement(
     assert node.rows("SELECT key, deleted FROM rf_row_version WHERE deleted") == [('{"id":3}', True)]
 
 
+def test_a_session_can_not_bend_the_name_of_a_relation(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of("CREATE TABLE named (id int PRIMARY KEY, relation regclass)")
+    with node.application() as session:
+        session.execute("SET quote_all_identifiers = on")
+        session.execute("INSERT INTO named VALUES (1, 'pg_class')")
+    assert json.loads(bytes(node.changes()[0].after))["relation"] == "pg_class"
+
+
 def with_trigger(when: str, body: str) -> str:
     return f"""{ITEM};
         CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NULL; END $$;

@@ -26,8 +26,8 @@ from common.wire.records import TableMeta
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
-_LOCK_TIMEOUT = "3s"
-"""CREATE TRIGGER waits for open transactions on its table, and new ones wait behind it."""
+_LOCK_TIMEOUT = "500ms"
+"""CREATE TRIGGER waits for open transactions on its table, and new ones wait behind it. Callers try again."""
 
 _TARGETS = """
 SELECT c.oid, c.relkind = 'p', c.relnatts,

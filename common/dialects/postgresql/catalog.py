@@ -8,7 +8,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from common.dialects.postgresql.naming import wire_name
-from common.dialects.postgresql.types import PgColumn, logical_type
+from common.dialects.postgresql.types import PgColumn, PgForeignKey, logical_type
 from common.ports.dialect import Catalog, ForeignKey, TableShape
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -33,6 +33,15 @@ SELECT a.attrelid AS oid, a.attname AS name, a.attnum AS number, NOT a.attnotnul
        format_type(b.type_oid, b.modifier) AS limited,
        CASE WHEN b.type_oid < 16384 THEN t.typname ELSE '' END AS kind,
        a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid), '') LIKE 'nextval(%%' AS numbers_itself,
+       coalesce((
+           SELECT format('OPERATOR(%%I.%%s)', n.nspname, o.oprname)
+           FROM pg_index i
+           JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) k(attnum, opclass) ON k.attnum = a.attnum
+           JOIN pg_opclass c ON c.oid = k.opclass
+           JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3
+                AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype
+           JOIN pg_operator o ON o.oid = m.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
+           WHERE i.indrelid = a.attrelid AND i.indisprimary AND n.nspname <> 'pg_catalog' LIMIT 1), '=') AS equals,
        EXISTS (SELECT FROM pg_index i
                WHERE i.indrelid = a.attrelid AND i.indisprimary AND NOT i.indimmediate) AS late_key
 FROM pg_attribute a
@@ -65,7 +74,11 @@ SELECT f.conrelid AS oid, f.confrelid AS parent, f.conname AS name,
        array(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY k(attnum, n)
              JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.n) AS columns,
        array(SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY k(attnum, n)
-             JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum ORDER BY k.n) AS parent_columns
+             JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum ORDER BY k.n) AS parent_columns,
+       array(SELECT CASE WHEN s.nspname = 'pg_catalog' THEN '='
+                         ELSE format('OPERATOR(%%I.%%s)', s.nspname, o.oprname) END
+             FROM unnest(f.conpfeqop) WITH ORDINALITY k(operator, n) JOIN pg_operator o ON o.oid = k.operator
+             JOIN pg_namespace s ON s.oid = o.oprnamespace ORDER BY k.n) AS equals
 FROM pg_constraint f
 WHERE f.contype = 'f' AND f.conparentid = 0 AND f.conrelid = ANY(%s::oid[])
 ORDER BY f.conrelid, f.conname
@@ -132,7 +145,8 @@ def _details(raw: Raw, names: Mapping[int, str]) -> dict[int, _Found]:
     for row in _rows(raw, _REFERENCES, wanted):
         parent = names.get(row["parent"])
         if parent is not None:
-            key = ForeignKey(tuple(row["columns"]), parent, tuple(row["parent_columns"]), row["name"])
+            columns, parents, equals = tuple(row["columns"]), tuple(row["parent_columns"]), tuple(row["equals"])
+            key = PgForeignKey(columns, parent, parents, row["name"], equals)
             found[row["oid"]].foreign_keys.append(key)
     return found
 

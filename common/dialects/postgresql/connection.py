@@ -14,6 +14,7 @@ IMAGE_SETTINGS = {
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "lc_monetary": "C",
+    "quote_all_identifiers": "off",
 }
 """What decides how a value looks as text: pinned in the trigger functions and in Rowferry's own sessions."""
 

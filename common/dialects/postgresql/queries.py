@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from common.dialects.postgresql.naming import ident, literal
 from common.dialects.postgresql.reading import Reading
-from common.dialects.postgresql.shapes import relation
+from common.dialects.postgresql.shapes import key_columns, relation
+from common.dialects.postgresql.types import pg_column
 from common.ports.dialect import TableShape
 
 
@@ -30,7 +31,10 @@ def target(table: TableShape) -> str:
 
 def same_key(table: TableShape, left: str, right: str) -> str:
     """Return the condition that two rows have the same primary key."""
-    return " AND ".join(f"{left}.{column(name)} = {right}.{column(name)}" for name in table.pk)
+    columns = [pg_column(one) for one in key_columns(table)]
+    return " AND ".join(
+        f"{left}.{column(one.name)} {escaped(one.equals)} {right}.{column(one.name)}" for one in columns
+    )
 
 
 def recordset(readings: Sequence[Reading], parameter: str, *, numbered: bool = False) -> str:

@@ -10,7 +10,7 @@ from common.dialects.postgresql.naming import qualified, relation_of, wire_name
 from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target, text
 from common.dialects.postgresql.rows import Rows
 from common.dialects.postgresql.shapes import key_expression, relation
-from common.dialects.postgresql.types import pg_column
+from common.dialects.postgresql.types import PgForeignKey, pg_column
 from common.ports.dialect import BrokenReference, ForeignKey, TableShape
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -22,7 +22,11 @@ SELECT f.conname, n.nspname, c.relname, current_schema(),
        array(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY k(attnum, n)
              JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.n),
        array(SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY k(attnum, n)
-             JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum ORDER BY k.n)
+             JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum ORDER BY k.n),
+       array(SELECT CASE WHEN s.nspname = 'pg_catalog' THEN '='
+                         ELSE format('OPERATOR(%%I.%%s)', s.nspname, o.oprname) END
+             FROM unnest(f.conpfeqop) WITH ORDINALITY k(operator, n) JOIN pg_operator o ON o.oid = k.operator
+             JOIN pg_namespace s ON s.oid = o.oprnamespace ORDER BY k.n)
 FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid = %s::regclass
 ORDER BY f.conname
@@ -38,6 +42,7 @@ class _Child:
     wire: str
     columns: tuple[str, ...]
     parent_columns: tuple[str, ...]
+    equals: tuple[str, ...]
 
 
 class References:
@@ -93,17 +98,24 @@ class References:
         if known is None:
             found = self._raw.execute(_CHILDREN, (relation(table),)).fetchall()
             known = self._children[table.name] = [
-                _Child(name, qualified(schema, bare), wire_name(schema, bare, home or ""), tuple(own), tuple(parents))
-                for name, schema, bare, home, own, parents in found
+                _Child(
+                    name,
+                    qualified(schema, bare),
+                    wire_name(schema, bare, home or ""),
+                    tuple(own),
+                    tuple(parents),
+                    tuple(eq),
+                )
+                for name, schema, bare, home, own, parents, eq in found
             ]
         return known
 
 
 def _orphans(rows: Rows, reference: ForeignKey) -> str:
     table = rows.table
-    pairs = list(zip(reference.columns, reference.parent_columns, strict=True))
-    matches = " AND ".join(f"p.{column(parent)} = c.{column(own)}" for own, parent in pairs)
-    filled = " AND ".join(f"c.{column(own)} IS NOT NULL" for own, _ in pairs)
+    equals = reference.equals if isinstance(reference, PgForeignKey) else ("=",) * len(reference.columns)
+    matches = _same(reference.columns, reference.parent_columns, equals, "p", "c")
+    filled = " AND ".join(f"c.{column(own)} IS NOT NULL" for own in reference.columns)
     key = escaped(key_expression(table, "c"))
     return (
         f"SELECT {key} FROM {recordset(rows.key_readings(), 'pks')}"
@@ -115,13 +127,19 @@ def _orphans(rows: Rows, reference: ForeignKey) -> str:
 
 
 def _children_left(table: TableShape, child: _Child, source: str) -> str:
-    pairs = list(zip(child.columns, child.parent_columns, strict=True))
-    points = " AND ".join(f"c.{column(own)} = r.{column(parent)}" for own, parent in pairs)
-    stands = " AND ".join(f"p.{column(parent)} = c.{column(own)}" for own, parent in pairs)
+    points = _same(child.columns, child.parent_columns, child.equals, "r", "c")
+    stands = _same(child.columns, child.parent_columns, child.equals, "p", "c")
     shown = ", ".join(f"{text(own)}, c.{column(own)}" for own in child.columns)
     return (
         f"SELECT json_build_object({shown})::text FROM {source} JOIN {escaped(child.relation)} c ON {points}"
         f" WHERE NOT EXISTS (SELECT FROM {target(table)} p WHERE {stands}) LIMIT {_MOST}"
+    )
+
+
+def _same(columns: Sequence[str], parent_columns: Sequence[str], equals: Sequence[str], parent: str, child: str) -> str:
+    return " AND ".join(
+        f"{parent}.{column(theirs)} {escaped(operator)} {child}.{column(own)}"
+        for own, theirs, operator in zip(columns, parent_columns, equals, strict=True)
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import msgspec
 
 from common.dialects.postgresql.naming import ident, literal
-from common.ports.dialect import ColumnShape
+from common.ports.dialect import ColumnShape, ForeignKey
 
 _LOGICAL = {
     "int2": "int",
@@ -47,8 +47,18 @@ class PgColumn(ColumnShape):
     """Its default counts up: serial or identity."""
     number: int = 0
     """It stays when the column is renamed."""
+    equals: str = "="
+    """The operator by which the primary key tells two values apart, whatever the search_path."""
     late_key: bool = False
     """The table's primary key is `DEFERRABLE`: no `ON CONFLICT` can name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PgForeignKey(ForeignKey):
+    """A foreign key with the operators that it goes by."""
+
+    equals: tuple[str, ...] = ()
+    """For each column: the parent's stands on the left."""
 
 
 def logical_type(kind: str, spoken: str) -> str:
