@@ -101,6 +101,8 @@ def _say_facts(node: Node, parts: Sequence[Part[Node]], *, once: bool) -> None:
         "once": once,
     }
     log.info("run.started", extra=facts)
+    if node.config.not_used:
+        log.warning("config.not_used", extra={"sections": list(node.config.not_used)})
 
 
 def _sentence(outcome: Outcome, *, once: bool) -> str:

@@ -46,6 +46,8 @@ def show(host: Host) -> None:
             shares |= part.status(node)
         standing = read_standing(node.database, node.config, node.facts, node.clock.now_us(), shares)
     host.emit(document(standing), lambda console: _tell(console, standing))
+    if host.config.not_used:
+        host.console.warn(f"{', '.join(host.config.not_used)}: read, but not used: HTTP is not in this release.")
 
 
 def document(standing: Standing) -> dict[str, Any]:

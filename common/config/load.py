@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from common.config.model import TLS_FILES, BrokerSection, Config
 from common.errors import ConfigError
@@ -41,6 +42,9 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     anchored = _anchored(config, folder)
     if anchored.broker is not None:
         _check_tls_files(anchored.broker, path)
+    for name, peer in anchored.peers.items():
+        if peer.token_file is not None and peer.token_file.exists():
+            _refuse_readable_by_others(peer.token_file, f"{path}: peers.{name}.token_file")
     return anchored
 
 
@@ -55,8 +59,8 @@ def read_secret_file(file: Path, where: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        # Some editors on Windows begin a file with a mark of its encoding.
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: no such file; write one with `rowferry init --node ID --database URL` or name it with --config"
@@ -73,13 +77,20 @@ def _overlay(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
         if section not in Config.model_fields or not key:
             raise ConfigError(f"variable {name}: there is no section [{section}]; it must be ROWFERRY_SECTION_KEY")
         inner = tree.setdefault(section, {})
-        inner[key] = value.split(",") if key in ("include", "exclude", "listen", "peers") else value
+        if not isinstance(inner, dict):
+            continue
+        names = [one.strip() for one in value.split(",") if one.strip()]
+        inner[key] = names if key in ("include", "exclude", "listen", "peers") else value
+        # A secret that the file keeps elsewhere is the same setting.
+        inner.pop(f"{key}_file", None)
 
 
 def _from_secret_file(tree: dict[str, Any], section: str, key: str, folder: Path, source: Path) -> None:
     inner = tree.get(section)
     if not isinstance(inner, dict) or f"{key}_file" not in inner:
         return
+    if key in inner:
+        raise ConfigError(f"{source}: {section}.{key} and {section}.{key}_file both say the same: take one of them out")
     file = folder / str(inner.pop(f"{key}_file"))
     inner[key] = read_secret_file(file, f"{source}: {section}.{key}_file")
 
@@ -115,9 +126,30 @@ def _explain(path: Path, error: ValidationError) -> str:
     for one in error.errors(include_url=False):
         key = ".".join(str(step) for step in one["loc"]) or "the file"
         given = "" if one["type"] == "missing" or not one["loc"] else f" (given: {_masked(key, one['input'])})"
-        remedy = "there is no such setting; take it out or correct its name" if one["type"] == "extra_forbidden" else ""
-        lines.append(f"{path}: {key}: {remedy or one['msg']}{given}")
+        lines.append(f"{path}: {key}: {_remedy(key, one)}{given}")
     return "\n".join(lines)
+
+
+def _remedy(key: str, error: ErrorDetails) -> str:
+    """Return what is wrong and what would be right, in words that need no Python."""
+    if key.startswith("tables.policy.") and str(error["input"]) in _LATER_POLICIES:
+        return (
+            "this policy is not in this release, which knows lww alone; it is refused, not replaced: take the line out"
+        )
+    if key == "tables.keys":
+        return "not in this release; take it out, and see that only one node numbers the rows of a table"
+    return _REMEDIES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+
+
+_LATER_POLICIES = ("main-wins", "append-only", "manual")
+_REMEDIES = {
+    "extra_forbidden": "there is no such setting; take it out or correct its name",
+    "missing": "it is required, and missing",
+    "tuple_type": 'must be a list, like ["one", "other"]',
+    "string_pattern_mismatch": "use 1 to 64 letters, digits, '-' or '_'",
+    "model_type": "must be a section with settings",
+    "dict_type": "must be a section with settings",
+}
 
 
 def _masked(key: str, value: object) -> str:
@@ -135,6 +167,10 @@ def _anchored(config: Config, folder: Path) -> Config:
         named = {name: getattr(config.broker, name) for name in TLS_FILES}
         files = {name: folder / file for name, file in named.items() if file is not None}
         changes["broker"] = config.broker.model_copy(update=files)
+    changes["peers"] = {
+        name: peer.model_copy(update={"token_file": folder / peer.token_file}) if peer.token_file else peer
+        for name, peer in config.peers.items()
+    }
     return config.model_copy(update=changes)
 
 

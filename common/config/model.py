@@ -133,6 +133,28 @@ class FallbackSection(Section):
     after: PositiveSeconds = 60
 
 
+class PeerSection(Section):
+    """An HTTP peer to push to and pull from."""
+
+    url: Annotated[str, Field(min_length=1)]
+    token_file: Path | None = None
+    trusted_forwarder: bool | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname:
+            raise ValueError('must be a URL, like "https://main.example:8443"')
+        return value
+
+
+class ServerSection(Section):
+    """Where this node answers HTTP."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8765
+
+
 class LimitsSection(Section):
     """Sizes and patience."""
 
@@ -157,6 +179,14 @@ class Config(Section):
     directory: DirectorySection | None = None
     fallback: FallbackSection = FallbackSection()
     limits: LimitsSection = LimitsSection()
+    server: ServerSection = ServerSection()
+    peers: dict[NodeId, PeerSection] = Field(default_factory=dict)
+
+    @property
+    def not_used(self) -> tuple[str, ...]:
+        """The sections that were given and that this release does nothing with yet."""
+        server = ("[server]",) if "server" in self.model_fields_set else ()
+        return (*(f"[peers.{name}]" for name in self.peers), *server)
 
     @model_validator(mode="after")
     def _batch_fits_message(self) -> "Config":

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from common.errors import EarlyError, PoisonError, Reason
+import sqlalchemy as sa
+
+from common.errors import ContentionError, EarlyError, OutageError, PoisonError, Reason
 from common.ports.dialect import ApplySession
 from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
@@ -142,7 +144,13 @@ class GroupTransaction:
 
     def _run_ddl(self, one: Prepared) -> None:
         for statement in one.statements:
-            self._session.connection.exec_driver_sql(statement.sql)
+            try:
+                self._session.connection.exec_driver_sql(statement.sql)
+            except sa.exc.SQLAlchemyError as error:
+                known = self._node.database.translate(error)
+                if isinstance(known, OutageError | ContentionError):
+                    raise known from error
+                raise PoisonError(Reason.DDL, f"{statement.sql[:200]!r}: {known}") from error
 
 
 def _table_of(error: PoisonError | EarlyError) -> str | None:

@@ -229,6 +229,15 @@ def test_ddl_runs_only_where_a_flag_allows_it(world: World, config_file: Path, t
     assert "fresh" not in world.node.database.catalog().tables
 
 
+def test_ddl_that_the_database_refuses_is_a_dead_letter(world: World, config_file: Path, tmp_path: Path) -> None:
+    a = Origin("a")
+    bodies = [ddl(a, "ALTER TABLE item ADD COLUMN name TEXT"), ddl(a, "DROP TABLE nowhere"), a.put(1, "one", 10).body]
+    report = imported(config_file, saved(tmp_path, *bodies), "--allow-destructive-ddl", code=4)
+    assert (report["applied"], [one["reason"] for one in report["set_aside"]]) == (1, ["ddl", "ddl"])
+    world.execute("INSERT INTO item VALUES (2, 'still captured', 2)")
+    assert world.node.database.sealer(world.node.facts).seal().changes == 1
+
+
 def test_ddl_never_comes_from_a_queue_or_a_folder(world: World) -> None:
     a = Origin("a")
     world.receive(ddl(a, "CREATE TABLE fresh (id INTEGER PRIMARY KEY)"))
