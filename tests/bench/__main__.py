@@ -14,12 +14,15 @@ from tests.bench.bench import Bench, say
 from tests.bench.cluster import cluster
 from tests.bench.conditions import conditions
 from tests.bench.latency import Trickle
-from tests.bench.pair import Hosts
+from tests.bench.pair import Hosts, Side
 from tests.bench.publish import publish, write
 from tests.bench.report import as_markdown
 from tests.bench.results import Results
+from tests.bench.sqlite import FileItems
 from tests.bench.systems.bare import Bare
+from tests.bench.systems.londiste import Londiste
 from tests.bench.systems.native import Native
+from tests.bench.systems.port import System
 from tests.bench.systems.rowferry import Rowferry
 from tests.bench.workloads import Items, Pgbench
 from tests.fixtures.containers import REPOSITORY, rabbitmq_outside_pytest
@@ -33,12 +36,27 @@ class Form:
     w1: Items
     w2: Items
     w3: Pgbench
+    files: tuple[FileItems, FileItems]
     trickle: Trickle
     rounds: int
 
 
-FULL = Form(Items("W1", 20_000, 1), Items("W2", 1_000, 100), Pgbench("W3", 5_000), Trickle(seconds=20), rounds=3)
-SMALL = Form(Items("W1", 1_000, 1), Items("W2", 50, 100), Pgbench("W3", 200, scale=1), Trickle(seconds=2), rounds=1)
+FULL = Form(
+    Items("W1", 20_000, 1),
+    Items("W2", 1_000, 100),
+    Pgbench("W3", 5_000),
+    (FileItems("SQLite W1", 20_000, 1), FileItems("SQLite W2", 1_000, 100)),
+    Trickle(seconds=20),
+    rounds=3,
+)
+SMALL = Form(
+    Items("W1", 1_000, 1),
+    Items("W2", 50, 100),
+    Pgbench("W3", 200, scale=1),
+    (FileItems("SQLite W1", 1_000, 1), FileItems("SQLite W2", 50, 100)),
+    Trickle(seconds=2),
+    rounds=1,
+)
 
 
 def main() -> int:
@@ -51,6 +69,8 @@ def main() -> int:
             say(f"round {number + 1}")
             for workload in (form.w1, form.w2, form.w3):
                 bench.catch_up(workload)
+            for files in form.files:
+                bench.files(files)
             bench.live(form.w3)
             bench.latency(form.w1, form.trickle)
     write(bench.results, arguments.out)
@@ -79,7 +99,10 @@ def _bench() -> Iterator[Bench]:
         hosts = Hosts(*(stack.enter_context(cluster(name, folder)) for name in ("source", "target")))
         broker = stack.enter_context(rabbitmq_outside_pytest())
         results = Results(conditions(hosts.source, "4, one node, quorum queues, confirms"))
-        yield Bench(hosts, folder, [Bare(), Native(), Rowferry(broker)], results)
+        systems: list[System] = [Bare(), Native(), Rowferry(broker)]
+        if londiste := Londiste.found(Side(hosts.source, "postgres")):
+            systems.append(londiste)
+        yield Bench(hosts, folder, systems, results)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from pathlib import Path
 from tests.bench.catch_up import Trial, WrongRowsError
 from tests.bench.latency import Trickle
 from tests.bench.pair import Hosts, Pair
+from tests.bench.report import one_line
 from tests.bench.results import Load, Results
+from tests.bench.sqlite import FileItems
 from tests.bench.systems.port import System
 from tests.bench.workloads import Workload
 
@@ -38,13 +40,22 @@ class Bench:
         for system in self._in_turn():
             with self._trial(system, workload) as trial:
                 self.results.catch_up.append(trial.catch_up())
-                say(self.results.catch_up[-1])
+                say(one_line(self.results.catch_up[-1]))
+
+    def files(self, workload: FileItems) -> None:
+        """SQLite to SQLite, beside SQLite alone."""
+        for system in ("bare", "rowferry"):
+            self._pairs += 1
+            with self._noting_wrong_rows():
+                trial = workload.trial(system, self.folder / f"pair-{self._pairs}")
+                self.results.catch_up.append(trial.catch_up())
+                say(one_line(self.results.catch_up[-1]))
 
     def live(self, workload: Workload) -> None:
         for system in self._in_turn():
             with self._trial(system, workload) as trial:
                 self.results.live.append(trial.live())
-                say(self.results.live[-1])
+                say(f"live: {one_line(self.results.live[-1])}")
 
     def latency(self, workload: Workload, trickle: Trickle) -> None:
         for system in self._in_turn():
@@ -69,11 +80,17 @@ class Bench:
     def _trial(self, system: System, workload: Workload) -> Iterator[Trial]:
         with self._pair(workload) as pair:
             load, write = Load(workload.name, workload.rows), partial(workload.write, pair.source)
-            try:
+            with self._noting_wrong_rows():
                 yield Trial(system.name, load, pair, system.replicating(pair), write)
-            except WrongRowsError as error:
-                self.results.wrong.append(str(error))
-                say(error)
+
+    @contextmanager
+    def _noting_wrong_rows(self) -> Iterator[None]:
+        """Wrong rows fail the run in its end, when the others have been measured too."""
+        try:
+            yield
+        except WrongRowsError as error:
+            self.results.wrong.append(str(error))
+            say(error)
 
 
 def say(what: object) -> None:

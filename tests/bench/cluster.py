@@ -37,10 +37,10 @@ _START_SECONDS = 60
 
 
 def bin_folder() -> Path:
-    """Where `initdb` and `pg_ctl` are: ROWFERRY_BENCH_PG_BIN, Debian's version 15, else what PATH has."""
+    """Where `initdb` and `pg_ctl` are: ROWFERRY_TEST_PG_BIN, Debian's version 15, else what PATH has."""
     found = shutil.which("initdb")
     candidates = [
-        os.environ.get("ROWFERRY_BENCH_PG_BIN"),
+        os.environ.get("ROWFERRY_TEST_PG_BIN"),
         "/usr/lib/postgresql/15/bin",
         str(Path(found).resolve().parent) if found else None,
     ]
@@ -48,7 +48,7 @@ def bin_folder() -> Path:
         if candidate and (Path(candidate) / "pg_ctl").exists():
             return Path(candidate)
     raise FileNotFoundError(
-        "no initdb here: run infra/scripts/bench_services.sh, or name PostgreSQL's bin folder in ROWFERRY_BENCH_PG_BIN"
+        "no initdb here: run infra/scripts/bench_services.sh, or name PostgreSQL's bin folder in ROWFERRY_TEST_PG_BIN"
     )
 
 

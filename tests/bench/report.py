@@ -41,6 +41,12 @@ def _lines(results: Results) -> Iterator[str]:
     yield from _cpu(results.catch_up)
 
 
+def one_line(run: CatchUp) -> str:
+    """One measurement for those who wait."""
+    done = "" if run.rows_per_second is None else f", carried {run.rows_per_second / 1000:.1f}"
+    return f"{run.load.name} {run.system}: 1,000 rows/s written {run.written_per_second / 1000:.1f}{done}"
+
+
 def _figures(title: str, runs: Sequence[CatchUp], value: Value) -> Iterator[str]:
     """A line for each system, a column for each load, median and range."""
     loads, systems = distinct(run.load.name for run in runs), distinct(run.system for run in runs)
@@ -56,7 +62,8 @@ def _cpu(runs: Sequence[CatchUp]) -> Iterator[str]:
         for load in distinct(run.load.name for run in runs):
             parts = cpu(runs, system, load)
             text = " · ".join(f"{role} {part:.1f}" for role, part in parts.items())
-            peak = max(run.peak_mib for run in runs if (run.system, run.load.name) == (system, load))
+            peaks = [run.peak_mib for run in runs if (run.system, run.load.name) == (system, load)]
+            peak = max(peaks, default=0.0)
             if parts:
                 rows.append([system, load, f"{sum(parts.values()):.0f}", text, f"{peak:.0f}" if peak else "–"])
     if rows:

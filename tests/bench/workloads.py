@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,16 +9,14 @@ import psycopg
 
 from tests.bench.cluster import Cluster
 from tests.bench.pair import MARK_DDL, Side
+from tests.bench.plan import START_ROWS, plan
 
 ITEMS = "items"
 _ITEMS_DDL = f"""CREATE TABLE {ITEMS} (
     id bigint PRIMARY KEY, name text NOT NULL, amount integer NOT NULL, price numeric(12, 2) NOT NULL,
     note text, changed_at timestamptz NOT NULL)"""
-_START_ROWS = 10_000
 _NOTE = "CASE WHEN mod(i, 3) = 0 THEN NULL ELSE repeat('n', mod(i, 40)::int) END"
 _ROW = f"'item ' || i, mod(i, 1000)::int, i / 100.0, {_NOTE}"
-# Inserts, updates, deletes in ten rows.
-_MIX = "IIIIIIUUUD"
 
 
 class Workload(Protocol):
@@ -72,39 +68,22 @@ class Items:
 
     def prepare(self, cluster: Cluster) -> None:
         cluster.execute(f"CREATE DATABASE {self.template}")
-        fill = f"INSERT INTO {ITEMS} SELECT i, {_ROW}, '2026-01-01' FROM generate_series(1, {_START_ROWS}) AS i"
+        fill = f"INSERT INTO {ITEMS} SELECT i, {_ROW}, '2026-01-01' FROM generate_series(1, {START_ROWS}) AS i"
         cluster.execute(_ITEMS_DDL, MARK_DDL, fill, f"VACUUM ANALYZE {ITEMS}", database=self.template)
 
     def write(self, source: Side) -> None:
         with psycopg.connect(source.dsn, autocommit=True, prepare_threshold=0) as connection:
             connection.execute("SET synchronous_commit = off")
-            for txs in self._plan():
-                if len(txs) == 1:
-                    self._run(connection, *txs[0])
+            for statements in plan(self.name, self.txs, self.rows_each):
+                if len(statements) == 1:
+                    self._run(connection, *statements[0])
                     continue
                 with connection.transaction():
-                    for op, keys in txs:
+                    for op, keys in statements:
                         self._run(connection, op, keys)
 
     def _run(self, connection: psycopg.Connection[tuple[object, ...]], op: str, keys: list[int]) -> None:
         connection.execute(_STATEMENTS[op], (keys,))
-
-    def _plan(self) -> Iterator[list[tuple[str, list[int]]]]:
-        """The statements of each tx. No tx touches a row twice."""
-        chance, there, next_key = random.Random(self.name), list(range(1, _START_ROWS + 1)), _START_ROWS + 1
-        for number in range(self.txs):
-            ops = [_MIX[(number * self.rows_each + row) % len(_MIX)] for row in range(self.rows_each)]
-            inserted = list(range(next_key, next_key + ops.count("I")))
-            next_key += len(inserted)
-            positions = chance.sample(range(len(there)), ops.count("U") + ops.count("D"))
-            updated = [there[position] for position in positions[: ops.count("U")]]
-            leaving = sorted(positions[ops.count("U") :], reverse=True)
-            deleted = [there[position] for position in leaving]
-            for position in leaving:
-                there[position] = there[-1]
-                there.pop()
-            there += inserted
-            yield [(op, keys) for op, keys in (("I", inserted), ("U", updated), ("D", deleted)) if keys]
 
 
 _KEYS = "unnest(%s::bigint[]) AS i"

@@ -13,6 +13,7 @@ from tests.bench.latency import Trickle
 from tests.bench.pair import Hosts
 from tests.bench.report import as_json, as_markdown
 from tests.bench.results import Results
+from tests.bench.sqlite import FileItems
 from tests.bench.systems.bare import Bare
 from tests.bench.systems.rowferry import Rowferry
 from tests.bench.workloads import Items, Pgbench
@@ -41,6 +42,7 @@ def test_every_measurement_of_rowferry_ends_with_equal_rows(bench: Bench) -> Non
     bench.prepare(loads)
     for load in loads:
         bench.catch_up(load)
+    bench.files(FileItems("SQLite W1", 500, 1))
     bench.live(loads[-1])
     bench.latency(loads[0], Trickle(seconds=1))
 
@@ -52,6 +54,8 @@ def test_every_measurement_of_rowferry_ends_with_equal_rows(bench: Bench) -> Non
         ("bare", "W2"),
         ("bare", "W3"),
         ("rowferry", "W3"),
+        ("bare", "SQLite W1"),
+        ("rowferry", "SQLite W1"),
     ], "the systems begin in turn"
     assert "catch-up, 1,000 rows/s" in as_markdown(bench.results)
     assert '"ratios"' in as_json(bench.results)

@@ -84,13 +84,14 @@ class CliNode:
         """Run one command with `--json` and return its document."""
         return json.loads(self.ok(*arguments, "--json", code=code))
 
-    def start(self, *options: str) -> Running:
+    def start(self, *options: str, **environment: str) -> Running:
         """Start `rowferry run` in the background."""
         log = self.folder / f"run-{len(self.runs)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [str(ROWFERRY), "--config", str(self.folder / "rowferry.toml"), "run", *options],
                 cwd=self.folder,
+                env={**os.environ, **environment},
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
