@@ -47,7 +47,10 @@ class Arrivals:
             return _unreadable(delivery, item.raw, _error_of(item))
         if header.source_node == self._node.facts.node_id:
             return None
-        error = sender_error(delivery, header, self._node.config) or self._peers.clash(header.source_node)
+        error = sender_error(delivery, header, self._node.config)
+        if error is None and isinstance(item, Part):
+            # Damaged bytes may spell a node's id in any way; they make nobody known.
+            error = self._peers.clash(header.source_node)
         if error is not None:
             sender = (delivery.source_node if delivery.verified else None) or UNKNOWN_SENDER
             return Incoming(sender, header.tx_id, delivery.origin, None, item.raw, error=error)

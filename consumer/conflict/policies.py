@@ -5,6 +5,7 @@ from typing import assert_never
 import msgspec
 
 from common.config.model import Policy
+from common.errors import PoisonError, Reason
 from common.versions import Version
 
 _sorted = msgspec.json.Encoder(order="sorted")
@@ -20,8 +21,15 @@ def incoming_stands(policy: Policy, version: Version, current: Version) -> bool:
 
 
 def comparable(image: bytes | None) -> bytes | None:
-    """Return an image so that two nodes that hold the same row get the same bytes: keys sorted, no blanks."""
-    return None if image is None else _sorted.encode(msgspec.json.decode(image))
+    """Return an image so that two nodes that hold the same row get the same bytes: keys sorted, no blanks.
+
+    Raises PoisonError for what JSON allows and nobody can read, like a number outside every range."""
+    if image is None:
+        return None
+    try:
+        return _sorted.encode(msgspec.json.decode(image))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PoisonError(Reason.FORMAT, f"an image that can't be read: {error}") from error
 
 
 def greater_image(ours: bytes | None, theirs: bytes | None) -> bool:

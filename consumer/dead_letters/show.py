@@ -123,4 +123,10 @@ def _effect(session: ApplySession, entry: Entry, state: RowState) -> RowEffect:
 
 
 def _parsed(text: str | None) -> Any:
-    return None if text is None else msgspec.json.decode(text)
+    """Return a key or an image as JSON; what can't be read, which may be why it was set aside, as its text."""
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return text
