@@ -1,13 +1,15 @@
 """From what a transport or a file gives to whole txs: own batches dropped, senders checked, broken bytes named."""
 
 import io
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from common.errors import PoisonError
 from common.ports.source import Delivery
 from common.runtime.node import Node
-from common.wire.compress import open_decompressed
-from common.wire.decode import Broken, read_parts
+from common.wire.compress import decompress, open_decompressed
+from common.wire.decode import Broken, read_parts, split_batches
 from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.records import BatchHeader, Part
 from consumer.dead_letters.table_store import bytes_id
@@ -17,6 +19,7 @@ from consumer.peers import PeerIds
 from consumer.verify import sender_error
 
 UNKNOWN_SENDER = "unknown"
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Arrivals:
@@ -52,7 +55,7 @@ class Arrivals:
             # Damaged bytes may spell a node's id in any way; they make nobody known.
             error = self._peers.clash(header.source_node)
         if error is not None:
-            sender = (delivery.source_node if delivery.verified else None) or UNKNOWN_SENDER
+            sender = sender_of(delivery) if delivery.verified else UNKNOWN_SENDER
             return Incoming(sender, header.tx_id, delivery.origin, None, item.raw, error=error)
         if isinstance(item, Broken):
             return Incoming(header.source_node, header.tx_id, delivery.origin, header, item.raw, error=item.error)
@@ -62,6 +65,21 @@ class Arrivals:
         if part.header.parts > 1:
             return self._inbox.take(part, origin)
         return whole(part, origin)
+
+
+def sender_of(delivery: Delivery) -> str:
+    """Return who sent it as far as that can be a node's id: a sender may write anything into a header."""
+    said = delivery.source_node
+    return said if said is not None and _ID.fullmatch(said) else UNKNOWN_SENDER
+
+
+def pieces(delivery: Delivery) -> list[Delivery]:
+    """Cut a delivery into its batches, so that each can be read alone. What can't be unwrapped stays whole."""
+    try:
+        body = decompress(delivery.body, delivery.content_encoding)
+    except PoisonError:
+        return [delivery]
+    return [replace(delivery, body=piece, content_encoding=None) for piece in split_batches(body)]
 
 
 def whole(part: Part, origin: str, replayed_by: str | None = None) -> Incoming:
@@ -77,4 +95,4 @@ def _error_of(item: Part | Broken) -> PoisonError:
 
 
 def _unreadable(delivery: Delivery, raw: bytes, error: PoisonError) -> Incoming:
-    return Incoming(delivery.source_node or UNKNOWN_SENDER, bytes_id(raw), delivery.origin, None, raw, error=error)
+    return Incoming(sender_of(delivery), bytes_id(raw), delivery.origin, None, raw, error=error)

@@ -10,7 +10,7 @@ from common.errors import ContentionError, OutageError, PoisonError, Reason
 from common.ports.source import Delivery, Source
 from common.runtime.node import Node
 from consumer.apply.group import Applier
-from consumer.arrivals import UNKNOWN_SENDER, Arrivals
+from consumer.arrivals import Arrivals, pieces, sender_of
 from consumer.attempts import MOST_ATTEMPTS, Attempts
 from consumer.dead_letters.copies import BrokerCopies
 from consumer.dead_letters.table_store import bytes_id
@@ -145,11 +145,22 @@ class Intake:
     def _read(self, delivery: Delivery) -> list[Incoming]:
         if not self._is_suspect(delivery):
             return list(self._arrivals.read(delivery))
-        key = delivery.source_node or UNKNOWN_SENDER, bytes_id(delivery.body)
+        key = sender_of(delivery), bytes_id(delivery.body)
         attempt = self._attempts.begin([key])[key]
-        if attempt > MOST_ATTEMPTS:
-            return [_crashing(Incoming(*key, delivery.origin, None, delivery.body))]
-        found = list(self._arrivals.read(delivery))
+        if attempt == 1:
+            found = list(self._arrivals.read(delivery))
+        else:
+            found = [tx for piece in pieces(delivery) for tx in self._read_alone(piece)]
+        self._attempts.end_now([key])
+        return found
+
+    def _read_alone(self, piece: Delivery) -> list[Incoming]:
+        """Read one batch of a message that was begun before and never came to an end."""
+        key = sender_of(piece), "piece-" + bytes_id(piece.body)
+        if self._attempts.begin([key])[key] > MOST_ATTEMPTS:
+            found = [_crashing(Incoming(key[0], bytes_id(piece.body), piece.origin, None, piece.body))]
+        else:
+            found = list(self._arrivals.read(piece))
         self._attempts.end_now([key])
         return found
 

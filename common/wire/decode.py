@@ -16,6 +16,7 @@ from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.records import UNDERSTOOD_FEATURES, BatchHeader, Change, Part
 
 _T = TypeVar("_T")
+_END_OPENS = b'{"type":"end"'
 _FORMAT = re.compile(r"rowferry/1(\.\d+)?\Z")
 
 
@@ -91,6 +92,18 @@ def read_body(body: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Part | Broke
         found.extend(reader.feed(line, number))
     found.extend(reader.finish())
     return found
+
+
+def split_batches(body: bytes) -> list[bytes]:
+    """Cut a message after each end line, without a look at what is in it. Where none is found it stays whole."""
+    pieces: list[bytes] = []
+    start = stop = 0
+    for line in _lines(body):
+        stop += len(line)
+        if line.startswith(_END_OPENS):
+            pieces.append(body[start:stop])
+            start = stop
+    return [*pieces, body[start:]] if start < len(body) else pieces
 
 
 def _lines(body: bytes) -> Iterator[bytes]:

@@ -181,6 +181,9 @@ def _is_better_known(one: Prepared, known: Known, mark: Mark | None) -> bool:
     if known.applied_sha256 is not None:
         return True
     if known.letter is not None:
+        if one.incoming.replayed_by and known.letter.state.is_open:
+            # It is the letter's own bytes that are tried again, and they are all there is.
+            return False
         return not known.letter.state.is_open or known.letter.reason not in BROKEN_REASONS
     header = one.incoming.header
     return header is not None and mark is not None and header.to_lsn <= mark.last_lsn

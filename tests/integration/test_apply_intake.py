@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from common.errors import OutageError
 from common.versions import NEVER, Version
-from common.wire.records import TableMeta
+from common.wire.decode import Broken, read_parts
+from common.wire.limits import Limits
+from common.wire.records import Part, TableMeta
+from consumer import arrivals
 from consumer.apply.prepare import Prepared, Preparer
 from consumer.incoming import Incoming
 from tests.support.applying import (
@@ -433,6 +439,40 @@ def test_a_waiting_tx_that_fails_unforeseen_when_tried_again_is_set_aside(
     assert world.letters() == [(child.tx_id, "crash", "dead")]
     assert world.rows("parent") == [(7, "p")]
     assert world.one("SELECT count(*) FROM rf_attempt WHERE source_node <> ''") == 0
+
+
+def test_a_batch_that_can_t_be_read_takes_no_other_of_its_message_along(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = Origin("a")
+    txs = [a.put(number, f"row {number}", number) for number in (1, 2, 3)]
+
+    def fails(body: BinaryIO, limits: Limits) -> Iterator[Part | Broken]:
+        data = body.read()
+        if b"row 2" in data:
+            raise ZeroDivisionError
+        return read_parts(io.BytesIO(data), limits)
+
+    monkeypatch.setattr(arrivals, "read_parts", fails)
+    world.source.put(gzip.compress(b"".join(tx.body for tx in txs)), content_encoding="gzip")
+    intake = world.intake()
+    for _ in range(5):
+        with pytest.raises(ZeroDivisionError):
+            intake.step(0)
+    intake.step(0)
+    assert [row[1] for row in world.rows()] == ["row 1", "row 3"]
+    assert [(reason, state) for _, reason, state in world.letters()] == [("crash", "dead")]
+    assert world.one("SELECT count(*) FROM rf_attempt WHERE source_node <> ''") == 0
+
+
+@pytest.mark.parametrize("sender", ["nul \x00", "".join(map(chr, range(0x4E00, 0x4E00 + 3_000))), "a.b"])
+def test_a_sender_that_no_node_can_be_stops_nothing(world: World, sender: str) -> None:
+    fine = Origin("a").put(1, "fine", 10)
+    world.source.put(b"garbage", fine.body, source_node=sender, redelivered=True, content_encoding=None)
+    world.source.put(fine.body, source_node=sender, content_encoding="\x00")
+    world.intake().step(0)
+    assert [row[1] for row in world.rows()] == ["fine"]
+    assert world.query("SELECT DISTINCT source_node FROM rf_dead_letter") == [("unknown",)]
 
 
 def test_an_outage_is_no_attempt(world: World) -> None:

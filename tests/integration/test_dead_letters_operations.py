@@ -14,6 +14,7 @@ from click.testing import Result
 from common.errors import OutageError
 from common.ports.dead_letters import DeadLetter
 from common.versions import Version
+from consumer import arrivals
 from consumer.dead_letters.copies import BrokerCopies
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.states import LetterState
@@ -185,6 +186,20 @@ def test_of_two_who_decide_at_once_the_first_one_counts(world: World, monkeypatc
     assert desk.discard(Selection(), "not wanted", "tester") == []
     assert world.letters() == [(dead.tx_id, "constraint", "replayed")]
     assert world.one("SELECT count(*) FROM rf_audit WHERE action = 'discarded'") == 0
+
+
+def test_bytes_that_hold_no_tx_are_not_called_replayed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They ended the process as they came; whatever is tried with them, they are all that is left of what was sent."""
+    with monkeypatch.context() as broken:
+        broken.setattr(arrivals, "read_parts", lambda body, limits: 1 / 0)
+        world.source.put(b"".join(Origin(node).put(1, "one", 10).body for node in "ab").replace(b'"end"', b' "end"'))
+        intake = world.intake()
+        for _ in range(5):
+            with pytest.raises(ZeroDivisionError):
+                intake.step(0)
+    intake.step(0)
+    assert outcomes(DeadLetters(world.node).replay(Selection(), HOW, no_bar)) == ["dead"]
+    assert [(reason, state) for _, reason, state in world.letters()] == [("format", "dead")]
 
 
 def test_what_was_given_up_meanwhile_is_not_replayed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
