@@ -17,7 +17,9 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 _PASSWORD_IN_URL = re.compile(r"(?P<head>\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/@]*):[^\s@]*@")
 _SECRET_FIELD = re.compile(r"password|secret|token$", re.IGNORECASE)
 _MASK = "***"
-_LIBRARIES = ("alembic", "amqp", "kombu", "pika", "sqlalchemy", "urllib3")
+_LIBRARIES = ("alembic", "amqp", "kombu", "sqlalchemy", "urllib3")
+_SILENT = "pika"
+"""Tells of one broker that is away in five errors and a traceback. Each comes up as an exception too, told once."""
 
 
 class LogFormat(StrEnum):
@@ -77,6 +79,8 @@ def logging_to(stream: TextIO, level: int, style: LogFormat) -> Iterator[None]:
 
 
 def _library_noise(record: logging.LogRecord) -> bool:
+    if record.name.startswith(_SILENT):
+        return record.levelno >= logging.CRITICAL
     return record.levelno >= logging.WARNING or not record.name.startswith(_LIBRARIES)
 
 

@@ -16,7 +16,7 @@ from consumer.dead_letters.table_store import bytes_id
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming
 from consumer.peers import PeerIds
-from consumer.verify import sender_error
+from consumer.verify import IDENTITY_ERROR, sender_error
 
 UNKNOWN_SENDER = "unknown"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -69,7 +69,7 @@ class Arrivals:
 
 def sender_of(delivery: Delivery) -> str:
     """Return who sent it as far as that can be a node's id: a sender may write anything into a header."""
-    said = delivery.source_node
+    said = None if IDENTITY_ERROR in delivery.headers else delivery.source_node
     return said if said is not None and _ID.fullmatch(said) else UNKNOWN_SENDER
 
 

@@ -16,7 +16,7 @@ from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.records import UNDERSTOOD_FEATURES, BatchHeader, Change, Part
 
 _T = TypeVar("_T")
-_END_OPENS = b'{"type":"end"'
+_END_OPENS = re.compile(rb'\s*\{\s*"type"\s*:\s*"end"')
 _FORMAT = re.compile(r"rowferry/1(\.\d+)?\Z")
 
 
@@ -100,7 +100,7 @@ def split_batches(body: bytes) -> list[bytes]:
     start = stop = 0
     for line in _lines(body):
         stop += len(line)
-        if line.startswith(_END_OPENS):
+        if _END_OPENS.match(line):
             pieces.append(body[start:stop])
             start = stop
     return [*pieces, body[start:]] if start < len(body) else pieces

@@ -19,6 +19,8 @@ from common.wire.limits import Limits
 from common.wire.records import Part, TableMeta
 from consumer import arrivals
 from consumer.apply.prepare import Prepared, Preparer
+from consumer.dead_letters.operations import DeadLetters, Replay
+from consumer.dead_letters.table_store import Selection
 from consumer.incoming import Incoming
 from tests.support.applying import (
     DATABASES,
@@ -454,7 +456,8 @@ def test_a_batch_that_can_t_be_read_takes_no_other_of_its_message_along(
         return read_parts(io.BytesIO(data), limits)
 
     monkeypatch.setattr(arrivals, "read_parts", fails)
-    world.source.put(gzip.compress(b"".join(tx.body for tx in txs)), content_encoding="gzip")
+    spaced = b"".join(tx.body.replace(b'{"type":"end"', b'{ "type" : "end"') for tx in txs)
+    world.source.put(gzip.compress(spaced), content_encoding="gzip", source_node="a")
     intake = world.intake()
     for _ in range(5):
         with pytest.raises(ZeroDivisionError):
@@ -462,6 +465,10 @@ def test_a_batch_that_can_t_be_read_takes_no_other_of_its_message_along(
     intake.step(0)
     assert [row[1] for row in world.rows()] == ["row 1", "row 3"]
     assert [(reason, state) for _, reason, state in world.letters()] == [("crash", "dead")]
+    # With a release that can read it, it is the tx that it always was.
+    DeadLetters(world.node).replay(Selection(), Replay("tester"), lambda _: None)
+    assert [row[1] for row in world.rows()] == ["row 1", "row 2", "row 3"]
+    assert [(reason, state) for _, reason, state in world.letters()] == [("crash", "replayed")]
     assert world.one("SELECT count(*) FROM rf_attempt WHERE source_node <> ''") == 0
 
 

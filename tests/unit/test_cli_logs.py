@@ -88,7 +88,9 @@ def test_only_passwords_are_masked(text: str, expected: str) -> None:
 def test_libraries_speak_only_of_trouble() -> None:
     stream = io.StringIO()
     with logging_to(stream, logging.DEBUG, LogFormat.TEXT):
-        logging.getLogger("pika.adapters").info("connected")
-        logging.getLogger("pika.adapters").warning("gone")
+        logging.getLogger("kombu.connection").info("connected")
+        logging.getLogger("kombu.connection").warning("gone")
+        logging.getLogger("pika.adapters").error("refused, for the fifth time")
     assert "connected" not in stream.getvalue()
     assert "gone" in stream.getvalue()
+    assert "refused" not in stream.getvalue(), "what pika fails at comes up as an exception and is told once"

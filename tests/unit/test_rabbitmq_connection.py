@@ -71,6 +71,7 @@ def test_the_cause_inside_pikas_wrappers_is_named() -> None:
     [
         (pika.exceptions.AMQPHeartbeatTimeout("x"), "heartbeat"),
         (pika.exceptions.ConnectionBlockedTimeout("x"), "blocks publishers"),
+        (workflow.AMQPConnectorStackTimeout("x"), "does not answer within 8 s"),
         (pika.exceptions.ProbableAccessDeniedError("x"), "may not enter"),
         (pika.exceptions.ConnectionClosedByBroker(530, "NOT_ALLOWED - vhost shop not found"), "does not let"),
         (pika.exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED"), "out of reach"),

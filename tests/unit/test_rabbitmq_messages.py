@@ -61,6 +61,13 @@ def test_without_verify_user_nothing_is_proof_and_nothing_is_flagged() -> None:
     assert IDENTITY_ERROR not in got.headers
 
 
+def test_the_encoding_s_name_has_no_case() -> None:
+    method = SimpleNamespace(routing_key="default.a", exchange="rowferry.changes", redelivered=False)
+    properties = pika.BasicProperties(content_encoding="GZIP")
+    got = delivery(method, properties, b"x", token=None, settings=SETTINGS, user="store-2")
+    assert got.content_encoding == "gzip"
+
+
 def _retried(verified: bool = True, **changes: Any) -> Delivery:
     """A message as it comes out of the retry queue."""
     first = receive(user="store-1" if verified else None)

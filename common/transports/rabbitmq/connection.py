@@ -19,6 +19,7 @@ LIBRARY_ERRORS = (pika.exceptions.AMQPError, workflow.AMQPConnectorException, OS
 """What pika lets through when the broker or the way to it fails."""
 
 _DEFAULT_USER = "guest"
+_HANDSHAKE_SECONDS = 3
 _PORT, _TLS_PORT = 5672, 5671
 
 _ACCESS_REFUSED = 403
@@ -50,7 +51,7 @@ def parameters(settings: RabbitSettings, role: str) -> pika.URLParameters:
     made.connection_attempts = 1
     made.socket_timeout = settings.connect_timeout_seconds
     # TCP, TLS and the handshake together: a node that is told to stop meanwhile has ten seconds.
-    made.stack_timeout = settings.connect_timeout_seconds + 3
+    made.stack_timeout = settings.connect_timeout_seconds + _HANDSHAKE_SECONDS
     return made
 
 
@@ -114,6 +115,9 @@ def translate(error: BaseException, settings: RabbitSettings) -> RowferryError:
         case pika.exceptions.ConnectionBlockedTimeout():
             seconds = f"{settings.blocked_timeout_seconds:g} s"
             return OutageError(f"{where} blocks publishers (memory or disk alarm) for more than {seconds}")
+        case workflow.AMQPConnectorStackTimeout():
+            seconds = f"{settings.connect_timeout_seconds + _HANDSHAKE_SECONDS:g} s"
+            return OutageError(f"{where} takes connections and does not answer within {seconds}")
         case pika.exceptions.AMQPHeartbeatTimeout():
             return OutageError(f"{where} sent no heartbeat: the connection is given up")
         case pika.exceptions.ConnectionClosedByBroker() if cause.reply_code == _NOT_ALLOWED:

@@ -121,7 +121,7 @@ def delivery(
         body=body,
         origin=node_queue(settings.node_id),
         token=token,
-        content_encoding=_text(properties.content_encoding) or None,
+        content_encoding=_text(properties.content_encoding).lower() or None,
         source_node=source_of(properties),
         verified=settings.verify_user and problem is None,
         redelivered=bool(method.redelivered),
