@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from common.errors import ContentionError, OutageError, RowferryError
 from common.ports.dialect import TableShape
-from common.retry import in_transaction, while_contended
+from common.retry import in_transaction
 from common.runtime.node import Node
 from common.schema import tables as rf
 
@@ -43,15 +43,23 @@ class CaptureWatch:
         capture = self._node.database.capture()
         drifted = capture.drifted(tables)
         if drifted and self._node.config.node.auto_migrate:
-            statements = while_contended(lambda: capture.install(tables))
-            self._audit(drifted, len(statements))
-            log.warning("capture.installed_anew", extra={"tables": drifted, "statements": len(statements)})
+            self._install(tables, drifted)
         elif drifted:
             self._say(
                 f"capture no longer fits {', '.join(drifted)}: their changes may be missed; run `rowferry migrate`, "
                 "or set node.auto_migrate"
             )
         return drifted
+
+    def _install(self, tables: list[TableShape], drifted: list[str]) -> None:
+        try:
+            statements = self._node.database.capture().install(tables)
+        except ContentionError as error:
+            # No second try before the next look: sealing must not wait for it, and writers queue behind each.
+            self._say(f"capture waits for its turn on {', '.join(drifted)}: {error}")
+            return
+        self._audit(drifted, len(statements))
+        log.warning("capture.installed_anew", extra={"tables": drifted, "statements": len(statements)})
 
     def _captured(self) -> list[TableShape]:
         """Return the configured tables that can be captured; name those that can't."""

@@ -11,7 +11,7 @@ from common.ids import new_incarnation
 from common.ops.rehearsal import empty_copy
 from common.ops.table_choice import TableChoice, choose_tables
 from common.ports.dialect import Database, NodeFacts
-from common.retry import in_transaction
+from common.retry import in_transaction, while_contended
 from common.schema import migrate as schema
 from common.schema import tables as rf
 
@@ -61,7 +61,8 @@ def migrate(database: Database, config: Config, clock: Clock) -> MigrationReport
         in_transaction(database, lambda connection: connection.execute(statement))
         ran += _rendered(database, statement)
     after = _read_self(database, config.node)
-    ran += database.capture().install(choice.captured)
+    # A transaction that has written one of the tables must end first.
+    ran += while_contended(lambda: database.capture().install(choice.captured))
     return _report(database, choice, ran, after.incarnation if after else None, dry_run=False)
 
 

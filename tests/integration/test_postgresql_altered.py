@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from common.wire.records import Change
+from tests.support.nodes import CliNode
 from tests.support.postgresql_node import PostgresNode, canonical
 
 pytestmark = pytest.mark.containers
@@ -181,3 +184,26 @@ def test_a_table_with_another_key_is_not_compared(pg_database: str) -> None:
         known = node.log.head().lsn
         node.install()
         assert node.changes(known) == []
+
+
+def test_an_open_transaction_on_an_altered_table_stops_nothing_but_its_capture(
+    pg_database: str, tmp_path: Path
+) -> None:
+    node = CliNode.init("a", tmp_path / "a", pg_database, "--directory", str(tmp_path / "exchange"))
+    node.execute(ITEM)
+    node.ok("migrate")
+    node.execute("ALTER TABLE item ADD extra int")
+    with psycopg.connect(pg_database.replace("+psycopg", "")) as session:
+        session.execute("INSERT INTO item VALUES (1, 'open')")
+        node.execute("INSERT INTO item VALUES (2, 'b', 2, 22)")
+        assert 'LOCK TABLE "public"."item"' in node.call("migrate").stderr
+        node.ok("run", "--once")
+        status = node.report("status")
+        assert status["drifted"] == ["item"]
+        assert node.query("SELECT count(*) FROM rf_tx") == [(1,)]
+    node.ok("run", "--once")
+    assert node.report("status")["drifted"] == []
+    node.ok("export-change-log", "--out", str(tmp_path / "all.jsonl"))
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    images = [line["after"] for line in lines if line["type"] == "change" and line["pk"] == {"id": 2}]
+    assert [image.get("extra") for image in images] == [None, 22]

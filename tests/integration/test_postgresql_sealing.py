@@ -307,3 +307,22 @@ def test_looking_for_nothing_takes_no_transaction_id(node: PostgresNode) -> None
     before = node.rows(locked_by)
     assert [node.seal().last_lsn for _ in range(3)] == [1, 1, 1]
     assert node.rows(locked_by) == before
+
+
+def test_what_the_database_sets_for_its_applications_does_not_stop_the_node(pg_database: str) -> None:
+    name = pg_database.rpartition("/")[2]
+    with PostgresNode(pg_database, "a", "CREATE TABLE named (id int PRIMARY KEY, name text)") as node:
+        node.run(
+            f"ALTER DATABASE {name} SET default_transaction_read_only = on",
+            f"ALTER DATABASE {name} SET statement_timeout = 1",
+            f"ALTER DATABASE {name} SET lock_timeout = 1",
+            f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'",
+            f"ALTER DATABASE {name} SET client_encoding = 'LATIN1'",
+        )
+    with PostgresNode(pg_database, "a") as node:
+        with node.application() as session:
+            session.execute("SET TRANSACTION READ WRITE")
+            session.execute("SET LOCAL statement_timeout = 0")
+            session.execute("INSERT INTO named SELECT n, 'é' FROM generate_series(1, 2000) n")
+        assert node.seal().changes == 2000
+        assert len(node.changes()) == 2000

@@ -20,7 +20,7 @@ from common.dialects.postgresql.triggers import (
     capture_sql,
     drop_sql,
 )
-from common.errors import ConfigError
+from common.errors import ConfigError, ContentionError
 from common.ports.dialect import TableShape
 from common.wire.records import TableMeta
 
@@ -91,7 +91,7 @@ class PostgresCapture:
             pin_settings(raw, lock_timeout=_LOCK_TIMEOUT)
             statements = self._statements(raw, tables)
             for statement in statements:
-                raw.execute(statement.encode())
+                _run(raw, statement)
         return statements
 
     def uninstall(self) -> list[str]:
@@ -101,7 +101,7 @@ class PostgresCapture:
             raw.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
             statements = [drop for prefix in FUNCTION_PREFIXES for drop in _drops(raw, prefix)]
             for statement in statements:
-                raw.execute(statement.encode())
+                _run(raw, statement)
             Registry(raw).forget_captures()
         return statements
 
@@ -128,6 +128,15 @@ class PostgresCapture:
                 statements += capture_sql(table)
                 statements += missed_sql(table, missing)
         return statements
+
+
+def _run(raw: Raw, statement: str) -> None:
+    try:
+        raw.execute(statement.encode())
+    except psycopg.errors.LockNotAvailable as error:
+        raise ContentionError(
+            f"a transaction that is still open holds the table (pg_stat_activity, pg_locks): {statement}"
+        ) from error
 
 
 def _registered(registry: Registry, target: _Target, home: str) -> CapturedTable:

@@ -29,6 +29,18 @@ _SESSION_SETTINGS = {
 }
 
 
+_STARTUP_OPTIONS = " ".join(
+    f"-c {name}={value}"
+    for name, value in {
+        "default_transaction_read_only": "off",
+        "statement_timeout": 0,
+        "lock_timeout": 0,
+        "idle_in_transaction_session_timeout": 0,
+    }.items()
+)
+"""What a database or a role may have set for its applications would stop a node for ever. The URL's `options` win."""
+
+
 def normalised(url: str) -> sa.URL:
     """Return `url` for psycopg 3, whatever driver it names. Raises ConfigError."""
     try:
@@ -43,9 +55,14 @@ def normalised(url: str) -> sa.URL:
 def make_engine(url: str) -> sa.Engine:
     """Return an engine whose transactions are READ COMMITTED, whatever the server's default says."""
     parsed = normalised(url)
-    defaults = {"application_name": "rowferry", "connect_timeout": 10, "client_encoding": "utf8"}
+    defaults: dict[str, str | int] = {"application_name": "rowferry", "connect_timeout": 10, "client_encoding": "utf8"}
     given = {name: value for name, value in defaults.items() if name not in parsed.query}
+    given["options"] = f"{_STARTUP_OPTIONS} {_text(parsed.query.get('options', ''))}".strip()
     return sa.create_engine(parsed, isolation_level="READ COMMITTED", connect_args=given, pool_size=10)
+
+
+def _text(value: str | tuple[str, ...]) -> str:
+    return value if isinstance(value, str) else " ".join(value)
 
 
 def driver(connection: sa.Connection) -> "psycopg.Connection[tuple[Any, ...]]":
