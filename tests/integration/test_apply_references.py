@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,18 @@ import pytest
 
 from common.versions import Version
 from common.wire.records import TableMeta
-from tests.support.applying import DATABASES, Origin, Tx, World, Write, item, world_on
+from tests.support.applying import (
+    DATABASES,
+    Origin,
+    Tx,
+    World,
+    Write,
+    close_world,
+    item,
+    open_world,
+    sqlite_url,
+    world_on,
+)
 
 TREE = TableMeta(pk=("id",), columns={"id": "int", "parent_id": "int"})
 TABLES_SQL = (
@@ -213,3 +225,24 @@ def test_a_large_tx_whose_children_come_parts_before_their_parents(world: World)
     assert world.letters() == [(orphan.tx_id, "foreign-key", "early")]
     world.receive(origin("f").tx(row("I", "tree", count + 90, None, 99)).body)
     assert world.one("SELECT count(*) FROM tree") == count + 90
+
+
+def test_sqlite_compares_references_under_the_collation_of_the_parent(tmp_path: Path) -> None:
+    """`ABC` points to `abc` where the parent's column says so; the delete of `abc` must not leave it behind."""
+    schema = (
+        "CREATE TABLE word (id TEXT COLLATE NOCASE PRIMARY KEY, kind TEXT)",
+        "CREATE TABLE used (id INTEGER PRIMARY KEY, word TEXT REFERENCES word (id))",
+    )
+    made = open_world(sqlite_url(tmp_path), schema=schema)
+    a = Origin("a")
+    a.tables |= {
+        "word": TableMeta(pk=("id",), columns={"id": "text", "kind": "text"}),
+        "used": TableMeta(pk=("id",), columns={"id": "int", "word": "text"}),
+    }
+    word = Write("I", "word", {"id": "abc", "kind": None}, 10)
+    made.receive(a.tx(word, Write("I", "used", {"id": 1, "word": "ABC"}, 11)).body)
+    gone = a.tx(replace(word, op="D", hlc=20, base=Version(0, 10, "a")))
+    made.receive(gone.body)
+    assert made.letters() == [(gone.tx_id, "foreign-key", "early")]
+    assert made.rows("word") == [("abc", None)]
+    close_world(made)

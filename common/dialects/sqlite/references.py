@@ -70,17 +70,24 @@ class ReferenceCheck:
             if None in one.values:
                 continue
             reference = one.reference
-            marks = placeholders(one.values)
-            parent = _all(reference.parent_columns, marks)
-            children = ", ".join(quote(name) for name in reference.child_pk) or "1"
-            query = (
-                f"SELECT {children} FROM main.{quote(reference.child)} WHERE {_all(reference.columns, marks)}"
-                f" AND NOT EXISTS (SELECT 1 FROM main.{quote(table.shape.bare)} WHERE {parent}) LIMIT 1"
-            )
-            found = self._connection.execute(query, (*one.values, *one.values)).fetchone()
+            found = self._connection.execute(_left_behind(table, one), (*one.values, *one.values)).fetchone()
             if found is not None:
                 detail = f"({', '.join(reference.columns)}) = {key_text(one.values)}"
                 yield BrokenReference(wire_name(reference.child), table.shape.name, key_text(found), detail)
+
+
+def _left_behind(table: SqliteTable, gone: GoneKey) -> str:
+    """The gone values stand in a row of the parent's own columns, so that they compare under its collations."""
+    reference, marks = gone.reference, placeholders(gone.values)
+    parent = f"main.{quote(table.shape.bare)}"
+    children = ", ".join(f"child.{quote(name)}" for name in reference.child_pk) or "1"
+    own = ", ".join(f"{quote(name)} AS k{place}" for place, name in enumerate(reference.parent_columns))
+    points = " AND ".join(f"gone.k{place} = child.{quote(name)}" for place, name in enumerate(reference.columns))
+    return (
+        f"SELECT {children} FROM (SELECT {own} FROM {parent} WHERE 0 UNION ALL SELECT {', '.join(marks)}) AS gone"
+        f" CROSS JOIN main.{quote(reference.child)} AS child WHERE {points}"
+        f" AND NOT EXISTS (SELECT 1 FROM {parent} WHERE {_all(reference.parent_columns, marks)}) LIMIT 1"
+    )
 
 
 def _all(columns: Sequence[str], marks: Sequence[str]) -> str:
