@@ -8,8 +8,10 @@ from common.ports.dialect import Database
 _SUPPORTED = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, *, create: bool = True) -> Database:
     """Return the database behind an SQLAlchemy URL; nothing is read yet. Raises ConfigError that names what would do.
+
+    `create`: a SQLite file that is not there is made, empty, at the first look; else that is a ConfigError here.
 
     A dialect is imported only when it is asked for, so that one database's driver need not be there for the other."""
     try:
@@ -20,7 +22,7 @@ def open_database(url: str) -> Database:
         case "sqlite":
             from common.dialects.sqlite import SqliteDatabase
 
-            return SqliteDatabase(parsed)
+            return SqliteDatabase(parsed, create=create)
         case "postgresql":
             from common.dialects.postgresql import PostgresDatabase
 

@@ -32,7 +32,8 @@ class Node:
 @contextmanager
 def open_node(config: Config, clock: Clock | None = None) -> Iterator[Node]:
     """Open the node's database and read who it is. Raises ConfigError before the first `migrate`."""
-    database = open_database(config.node.database)
+    # A mount that is not there must not look like a new, empty database.
+    database = open_database(config.node.database, create=False)
     try:
         yield Node(config, database, read_facts(database, config), clock or SystemClock())
     finally:

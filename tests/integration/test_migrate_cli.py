@@ -214,6 +214,16 @@ def test_status_needs_a_migrated_database(place: Place) -> None:
     assert "rowferry migrate" in result.stderr
 
 
+@pytest.mark.parametrize("command", [["status"], ["run", "--once"], ["dlq", "list"]])
+def test_a_file_that_is_not_there_is_not_made(tmp_path: Path, command: list[str]) -> None:
+    place = Place(tmp_path / "rowferry.toml", f"sqlite:///{tmp_path / 'store.db'}")
+    place.init()
+    result = rowferry(place.config, *command)
+    assert result.exit_code == 2
+    assert "is not there" in result.stderr
+    assert not (tmp_path / "store.db").exists()
+
+
 def test_a_database_that_is_away_is_an_outage(tmp_path: Path) -> None:
     config = tmp_path / "rowferry.toml"
     document(config, "init", "--node", "a", "--database", "postgresql://nobody:s3cret@127.0.0.1:1/none")

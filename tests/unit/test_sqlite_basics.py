@@ -92,6 +92,30 @@ def test_a_folder_that_is_not_there_is_an_outage(tmp_path: Path) -> None:
     database.close()
 
 
+def test_a_file_that_is_not_there_is_made_only_when_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with pytest.raises(ConfigError, match="is not there"):
+        open_database(f"sqlite:///{path}", create=False)
+    assert not path.exists()
+    with closing(open_database(f"sqlite:///{path}")) as made:
+        made.catalog()
+    with closing(open_database(f"sqlite:///{path}", create=False)) as database:
+        path.unlink()
+        with pytest.raises(OutageError, match="is gone"):
+            database.catalog()
+        with pytest.raises(OutageError, match="is gone"), database.apply_session():
+            pass
+    assert not path.exists()
+
+
+def test_a_file_taken_away_under_an_open_database_is_an_outage(tmp_path: Path) -> None:
+    with sqlite_app(tmp_path / "a.db", wal=False) as app:
+        app.database.server_identity()
+        app.path.unlink()
+        with pytest.raises(OutageError, match="is gone"):
+            app.database.server_identity()
+
+
 def test_a_copied_file_is_another_server(tmp_path: Path) -> None:
     with sqlite_app(tmp_path / "a.db", "CREATE TABLE t (id INTEGER PRIMARY KEY)", wal=False) as app:
         (tmp_path / "b.db").write_bytes(app.path.read_bytes())

@@ -1,5 +1,6 @@
 """Connections: engines with real transactions, and the plain sqlite3 connection under them."""
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 
 from common.dialects.sqlite.errors import translating
 from common.dialects.sqlite.values import read_text
-from common.errors import ConfigError
+from common.errors import ConfigError, OutageError
 
 BUSY_TIMEOUT_MS = 5_000
 OLDEST = (3, 37, 0)
@@ -27,14 +28,28 @@ def check_url(url: sa.URL) -> str:
     return path
 
 
+def is_there(path: str) -> bool:
+    """Tell whether a URL's file exists; of one that is a URI itself, SQLite says so."""
+    return path.startswith("file:") or os.path.exists(path)
+
+
 def make_engine(
-    url: sa.URL, begin: str = "BEGIN", prepare: Callable[[sqlite3.Connection], None] | None = None
+    url: sa.URL,
+    begin: str = "BEGIN",
+    prepare: Callable[[sqlite3.Connection], None] | None = None,
+    *,
+    create: bool = True,
 ) -> sa.Engine:
     """Return an engine whose transactions are SQLite's own, each opened with the statement `begin`.
 
     Python's sqlite3 would begin late and commit before DDL, so that is switched off (`isolation_level`).
-    `prepare` is called on each new connection."""
+    `prepare` is called on each new connection. Without `create` a file that is not there is an OutageError."""
+    path = check_url(url)
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+
+    def before_connect(*_: object) -> None:
+        if not create and not is_there(path):
+            raise OutageError(f"node.database: {path} is gone; put it back, or check its mount")
 
     def on_connect(raw: Any, _record: object) -> None:
         connection = cast(sqlite3.Connection, raw)
@@ -46,6 +61,7 @@ def make_engine(
     def on_begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql(begin)
 
+    sa.event.listen(engine, "do_connect", before_connect)
     sa.event.listen(engine, "connect", on_connect)
     sa.event.listen(engine, "begin", on_begin)
     return engine

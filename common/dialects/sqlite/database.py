@@ -11,21 +11,26 @@ import sqlalchemy as sa
 from common.dialects.sqlite.applying import SqliteApplySession
 from common.dialects.sqlite.capture import SqliteCapture
 from common.dialects.sqlite.catalog import SchemaCache
-from common.dialects.sqlite.connection import borrowed, check_url, make_engine
+from common.dialects.sqlite.connection import borrowed, check_url, is_there, make_engine
 from common.dialects.sqlite.errors import translate, translating
 from common.dialects.sqlite.log import SqliteLog
 from common.dialects.sqlite.sealing import SqliteSealer
 from common.dialects.sqlite.triggers_off import switch_triggers_off
+from common.errors import ConfigError, OutageError
 from common.ports.dialect import Catalog, DialectFeatures, NodeFacts
 
 
 class SqliteDatabase:
     """One database file. Threads may share it: each call, each session has a connection of its own."""
 
-    def __init__(self, url: sa.URL) -> None:
+    def __init__(self, url: sa.URL, *, create: bool = True) -> None:
         self._path = check_url(url)
-        self._engine = make_engine(url)
-        self._applying = make_engine(url, "BEGIN IMMEDIATE", self._prepare_applying)
+        if not create and not is_there(self._path):
+            raise ConfigError(
+                f"node.database: {self._path} is not there; check the path and its mount, or run `rowferry migrate`"
+            )
+        self._engine = make_engine(url, create=create)
+        self._applying = make_engine(url, "BEGIN IMMEDIATE", self._prepare_applying, create=create)
         self._schemas = SchemaCache()
         self._triggers_off: bool | None = None
 
@@ -77,7 +82,10 @@ class SqliteDatabase:
             query = "SELECT value FROM rf_sqlite WHERE name = 'database_id'"
             database_id = connection.execute(query).fetchone()[0]
             path = connection.execute("PRAGMA database_list").fetchone()[2]
-        return f"{database_id}/{os.stat(path).st_ino}"
+        try:
+            return f"{database_id}/{os.stat(path).st_ino}"
+        except OSError as error:
+            raise OutageError(f"the database's file is gone: {error}; put it back, or check its mount") from error
 
     def translate(self, error: sa.exc.SQLAlchemyError) -> Exception:
         """Return the RowferryError that a driver's error calls for, by result code."""
