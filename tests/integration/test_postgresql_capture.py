@@ -344,6 +344,8 @@ def test_the_owner_may_alter_the_table_and_every_session_writes_on(
         session.execute("UPDATE item SET qty = qty WHERE id = 1")
         session.execute("DELETE FROM item WHERE id = 1")
     assert json.loads(bytes(node.changes()[1].after)) == captured
+    # A reader refuses a row that has other columns than its header.
+    assert list(node.txs()[1].header.tables["item"].columns) == list(captured)
     assert ops(node.changes())[-1] == ("D", {"id": 1})
     node.install()
     assert node.database.capture().drifted(list(node.tables.values())) == []

@@ -11,14 +11,17 @@ import msgspec
 from common.dialects.postgresql.chains import TRUNCATED
 from common.dialects.postgresql.connection import IMAGE_SETTINGS
 from common.dialects.postgresql.naming import fitting, ident, literal, qualified
+from common.dialects.postgresql.registry import encode_meta
 from common.dialects.postgresql.shapes import image_expression, key_expression, relation
 from common.dialects.postgresql.types import image_value, pg_column
 from common.ports.dialect import ColumnShape, TableShape
+from common.wire.records import TableMeta
 
 _TRIGGER_NAME = "!rowferry capture"
 """AFTER triggers run in the order of their names: the application's own, which may write the row again, come later.
 The table's number follows: a table that is captured by itself may become a partition of another that is captured."""
 _TRUNCATE_TRIGGER_NAME = "!rowferry truncate"
+_META_HEAD = '{"pk":[],"columns":{'
 FUNCTION_PREFIXES = ("rowferry capture ", "rowferry truncate ")
 
 
@@ -101,13 +104,15 @@ def _dollar_quoted(body: str) -> str:
 
 
 def _row_body(table: CapturedTable) -> str:
-    log, shape_id, shape = table.log, table.shape_id, table.shape
+    log, shape = table.log, table.shape
     return f"""DECLARE
+  v_shape int := {table.shape_id};
   v_before text;
   v_after text;
   v_old_key text;
   v_new_key text;
   v_row text;
+  v_meta text;
 BEGIN
   BEGIN
     IF TG_OP <> 'INSERT' THEN
@@ -124,7 +129,7 @@ BEGIN
     IF v_row IS NULL THEN
       RETURN NULL;
     END IF;
-    IF TG_OP <> 'INSERT' THEN
+{_find_shape(table)}    IF TG_OP <> 'INSERT' THEN
       EXECUTE v_row INTO v_old_key, v_before USING OLD;
     END IF;
     IF TG_OP <> 'DELETE' THEN
@@ -133,10 +138,10 @@ BEGIN
   END;
   IF TG_OP = 'INSERT' THEN
     INSERT INTO {log} (shape_id, op, new_tid, pk, after)
-    VALUES ({shape_id}, 'I', NEW.ctid, v_new_key, v_after);
+    VALUES (v_shape, 'I', NEW.ctid, v_new_key, v_after);
   ELSIF TG_OP = 'DELETE' THEN
     INSERT INTO {log} (shape_id, op, old_tid, pk, before)
-    VALUES ({shape_id}, 'D', OLD.ctid, v_old_key, v_before);
+    VALUES (v_shape, 'D', OLD.ctid, v_old_key, v_before);
   ELSE
     -- What an application's trigger leaves as it was is logged all the same: the places of the row versions must form
     -- a chain where a nested change is logged before the change that caused it.
@@ -147,17 +152,53 @@ BEGIN
     END IF;
     IF v_old_key <> v_new_key COLLATE "C" THEN
       INSERT INTO {log} (shape_id, op, old_tid, pk, before)
-      VALUES ({shape_id}, 'D', OLD.ctid, v_old_key, v_before);
+      VALUES (v_shape, 'D', OLD.ctid, v_old_key, v_before);
       INSERT INTO {log} (shape_id, op, new_tid, pk, after)
-      VALUES ({shape_id}, 'I', NEW.ctid, v_new_key, v_after);
+      VALUES (v_shape, 'I', NEW.ctid, v_new_key, v_after);
     ELSE
       INSERT INTO {log} (shape_id, op, old_tid, new_tid, pk, before, after)
-      VALUES ({shape_id}, 'U', OLD.ctid, NEW.ctid, v_new_key, v_before, v_after);
+      VALUES (v_shape, 'U', OLD.ctid, NEW.ctid, v_new_key, v_before, v_after);
     END IF;
   END IF;
   RETURN NULL;
 END
 """
+
+
+def _find_shape(table: CapturedTable) -> str:
+    """The statements that find the number of the shape that is left: each log row has the columns of its shape."""
+    shapes = qualified(table.home, "rf_shape")
+    return f"""    v_meta := {_meta_of_what_is_left(table)};
+    LOOP
+      SELECT s.shape_id INTO v_shape FROM {shapes} s WHERE s.table_id = {table.table_id} AND s.meta = v_meta;
+      EXIT WHEN FOUND;
+      INSERT INTO {shapes} (shape_id, table_id, meta)
+      SELECT max(s.shape_id) + 1, {table.table_id}, v_meta FROM {shapes} s ON CONFLICT DO NOTHING;
+    END LOOP;
+"""
+
+
+def _meta_of_what_is_left(table: CapturedTable) -> str:
+    shape = table.shape
+    pieces = ", ".join(
+        f"({place}, {pg_column(column).number}, {literal(column.name)}, {literal(_member_of_meta(column))})"
+        for place, column in enumerate(shape.written)
+    )
+    opening, closing = encode_meta(TableMeta.model_construct(pk=shape.pk, columns={})).split("{}")
+    return f"""(
+      SELECT {literal(opening + "{")} || string_agg(e.piece, ',' ORDER BY e.place) || {literal("}" + closing)}
+      FROM (VALUES {pieces}) AS e(place, number, name, piece)
+      {_columns_left(table)})"""
+
+
+def _member_of_meta(column: ColumnShape) -> str:
+    return encode_meta(TableMeta.model_construct(pk=(), columns={column.name: column.logical}))[len(_META_HEAD) : -2]
+
+
+def _columns_left(table: CapturedTable) -> str:
+    # A column that was renamed has its number still; in a partition it may have another one.
+    same = "a.attname = e.name" if table.partitioned else "a.attnum = e.number"
+    return f"JOIN pg_attribute a ON a.attrelid = TG_RELID AND {same} AND NOT a.attisdropped"
 
 
 def _row_of_what_is_left(table: CapturedTable, source: str, before: str = "''") -> str:
@@ -169,15 +210,13 @@ def _row_of_what_is_left(table: CapturedTable, source: str, before: str = "''") 
         f"({place}, {pg_column(column).number}, {literal(column.name)}, {literal(_member(column))})"
         for place, column in enumerate(shape.written)
     )
-    # A column that was renamed has its number still; in a partition it may have another one.
-    same = "a.attname = e.name" if table.partitioned else "a.attnum = e.number"
     key = literal(f"{key_expression(shape, 'r')}, concat('{{', ")
     names = ", ".join(literal(name) for name in shape.pk)
     return f"""(
       SELECT 'SELECT ' || {before} || {key} || string_agg(e.piece, ' || '', '' || ' ORDER BY e.place) || ', ''}}'')'
         || ' FROM (SELECT ' || string_agg(format('q.%I AS %I', a.attname, e.name), ', ') || {source} || ') r'
       FROM (VALUES {pieces}) AS e(place, number, name, piece)
-      JOIN pg_attribute a ON a.attrelid = TG_RELID AND {same} AND NOT a.attisdropped
+      {_columns_left(table)}
       HAVING count(*) FILTER (WHERE e.name IN ({names})) = {len(shape.pk)})"""
 
 
@@ -196,12 +235,14 @@ def _truncate_body(table: CapturedTable) -> str:
         rows = f"""' FROM ' || TG_RELID::regclass || ' q WHERE q.tableoid = ' || TG_RELID
         || {literal(f" OR q.tableoid NOT IN ({others})")}"""
     head = literal(f"INSERT INTO {table.log} (shape_id, op, old_tid, pk, before) ")
-    what = literal(f"{table.shape_id}, 'D', {literal(TRUNCATED)}::tid, ")
+    what = literal(f"$1, 'D', {literal(TRUNCATED)}::tid, ")
     return f"""DECLARE
+  v_shape int;
+  v_meta text;
   v_rows text := {_row_of_what_is_left(table, rows, what)};
 BEGIN
   IF v_rows IS NOT NULL THEN
-    EXECUTE {head} || v_rows;
+{_find_shape(table)}    EXECUTE {head} || v_rows USING v_shape;
   END IF;
   RETURN NULL;
 END
