@@ -8,18 +8,14 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
+from common.dialects.postgresql.captured import FUNCTION_PREFIXES, CapturedTable
 from common.dialects.postgresql.connection import driver, pin_settings
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.missed import Missing, columns_since, missed_sql, partitions_left
 from common.dialects.postgresql.naming import qualified
 from common.dialects.postgresql.registry import Installed, Registry, encode_meta
 from common.dialects.postgresql.shapes import relation
-from common.dialects.postgresql.triggers import (
-    FUNCTION_PREFIXES,
-    CapturedTable,
-    capture_sql,
-    drop_sql,
-)
+from common.dialects.postgresql.triggers import capture_sql, drop_sql
 from common.errors import ConfigError, ContentionError
 from common.ports.dialect import TableShape
 from common.wire.records import TableMeta

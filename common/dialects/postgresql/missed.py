@@ -8,9 +8,9 @@ from typing import Any
 
 import psycopg
 
+from common.dialects.postgresql.captured import CapturedTable
 from common.dialects.postgresql.naming import ident, literal, qualified
 from common.dialects.postgresql.shapes import image_expression, key_expression, relation
-from common.dialects.postgresql.triggers import CapturedTable
 from common.dialects.postgresql.types import image_value
 
 Raw = psycopg.Connection[tuple[Any, ...]]

@@ -4,67 +4,12 @@ Nothing here depends on a column, so that whatever the owner does to the table w
 fits logs the columns that are left; `drifted` notices, and the next `install` makes it anew.
 """
 
-from dataclasses import dataclass
-
-import msgspec
-
+from common.dialects.postgresql.captured import CapturedTable
 from common.dialects.postgresql.chains import TRUNCATED
 from common.dialects.postgresql.connection import IMAGE_SETTINGS
-from common.dialects.postgresql.naming import fitting, ident, literal, qualified
-from common.dialects.postgresql.registry import encode_meta
+from common.dialects.postgresql.leftover import find_shape, row_of_what_is_left
+from common.dialects.postgresql.naming import ident, literal, qualified
 from common.dialects.postgresql.shapes import image_expression, key_expression, relation
-from common.dialects.postgresql.types import image_value, pg_column
-from common.ports.dialect import ColumnShape, TableShape
-from common.wire.records import TableMeta
-
-_TRIGGER_NAME = "!rowferry capture"
-"""AFTER triggers run in the order of their names: the application's own, which may write the row again, come later.
-The table's number follows: a table that is captured by itself may become a partition of another that is captured."""
-_TRUNCATE_TRIGGER_NAME = "!rowferry truncate"
-_META_HEAD = '{"pk":[],"columns":{'
-FUNCTION_PREFIXES = ("rowferry capture ", "rowferry truncate ")
-
-
-@dataclass(frozen=True, slots=True)
-class CapturedTable:
-    """One table as capture is to be made for it."""
-
-    shape: TableShape
-    home: str
-    """The schema of the `rf_*` tables."""
-    table_id: int
-    shape_id: int
-    partitioned: bool = False
-    leaves: tuple[tuple[str, str], ...] = ()
-    """Its leaf partitions, as (schema, name)."""
-
-    def function(self, prefix: str, ending: str = "") -> str:
-        return qualified(self.home, fitting(f"{prefix}{self.shape.name}{ending}"))
-
-    @property
-    def capture(self) -> str:
-        return self.function("rowferry capture ")
-
-    @property
-    def truncate(self) -> str:
-        return self.function("rowferry truncate ")
-
-    @property
-    def capture_trigger(self) -> str:
-        return f"{_TRIGGER_NAME} {self.table_id}"
-
-    @property
-    def truncate_trigger(self) -> str:
-        return f"{_TRUNCATE_TRIGGER_NAME} {self.table_id}"
-
-    @property
-    def function_names(self) -> tuple[str, str]:
-        """Of the two trigger functions, as the catalog has them."""
-        return fitting(f"rowferry capture {self.shape.name}"), fitting(f"rowferry truncate {self.shape.name}")
-
-    @property
-    def log(self) -> str:
-        return qualified(self.home, "rf_change_log")
 
 
 def capture_sql(table: CapturedTable) -> list[str]:
@@ -125,11 +70,11 @@ BEGIN
     END IF;
   EXCEPTION WHEN OTHERS THEN
     -- The table was altered, and capture is not installed anew yet.
-    v_row := {_row_of_what_is_left(table, "' FROM (SELECT ($1).*) q'")};
+    v_row := {row_of_what_is_left(table, "' FROM (SELECT ($1).*) q'")};
     IF v_row IS NULL THEN
       RETURN NULL;
     END IF;
-{_find_shape(table)}    IF TG_OP <> 'INSERT' THEN
+{find_shape(table)}    IF TG_OP <> 'INSERT' THEN
       EXECUTE v_row INTO v_old_key, v_before USING OLD;
     END IF;
     IF TG_OP <> 'DELETE' THEN
@@ -165,66 +110,6 @@ END
 """
 
 
-def _find_shape(table: CapturedTable) -> str:
-    """The statements that find the number of the shape that is left: each log row has the columns of its shape."""
-    shapes = qualified(table.home, "rf_shape")
-    return f"""    v_meta := {_meta_of_what_is_left(table)};
-    LOOP
-      SELECT s.shape_id INTO v_shape FROM {shapes} s WHERE s.table_id = {table.table_id} AND s.meta = v_meta;
-      EXIT WHEN FOUND;
-      INSERT INTO {shapes} (shape_id, table_id, meta)
-      SELECT max(s.shape_id) + 1, {table.table_id}, v_meta FROM {shapes} s ON CONFLICT DO NOTHING;
-    END LOOP;
-"""
-
-
-def _meta_of_what_is_left(table: CapturedTable) -> str:
-    shape = table.shape
-    pieces = ", ".join(
-        f"({place}, {pg_column(column).number}, {literal(column.name)}, {literal(_member_of_meta(column))})"
-        for place, column in enumerate(shape.written)
-    )
-    opening, closing = encode_meta(TableMeta.model_construct(pk=shape.pk, columns={})).split("{}")
-    return f"""(
-      SELECT {literal(opening + "{")} || string_agg(e.piece, ',' ORDER BY e.place) || {literal("}" + closing)}
-      FROM (VALUES {pieces}) AS e(place, number, name, piece)
-      {_columns_left(table)})"""
-
-
-def _member_of_meta(column: ColumnShape) -> str:
-    return encode_meta(TableMeta.model_construct(pk=(), columns={column.name: column.logical}))[len(_META_HEAD) : -2]
-
-
-def _columns_left(table: CapturedTable) -> str:
-    # A column that was renamed has its number still; in a partition it may have another one.
-    same = "a.attname = e.name" if table.partitioned else "a.attnum = e.number"
-    return f"JOIN pg_attribute a ON a.attrelid = TG_RELID AND {same} AND NOT a.attisdropped"
-
-
-def _row_of_what_is_left(table: CapturedTable, source: str, before: str = "''") -> str:
-    """The expression of a query: key and image of rows `q`, made of those of the columns that TG_RELID still has.
-
-    NULL where a column of the key is gone: then the table has no key that it was captured by."""
-    shape = table.shape
-    pieces = ", ".join(
-        f"({place}, {pg_column(column).number}, {literal(column.name)}, {literal(_member(column))})"
-        for place, column in enumerate(shape.written)
-    )
-    key = literal(f"{key_expression(shape, 'r')}, concat('{{', ")
-    names = ", ".join(literal(name) for name in shape.pk)
-    return f"""(
-      SELECT 'SELECT ' || {before} || {key} || string_agg(e.piece, ' || '', '' || ' ORDER BY e.place) || ', ''}}'')'
-        || ' FROM (SELECT ' || string_agg(format('q.%I AS %I', a.attname, e.name), ', ') || {source} || ') r'
-      FROM (VALUES {pieces}) AS e(place, number, name, piece)
-      {_columns_left(table)}
-      HAVING count(*) FILTER (WHERE e.name IN ({names})) = {len(shape.pk)})"""
-
-
-def _member(column: ColumnShape) -> str:
-    name = literal(f"{msgspec.json.encode(column.name).decode()} : ")
-    return f"{name} || coalesce(to_json({image_value(column, 'r')})::text, 'null')"
-
-
 def _truncate_body(table: CapturedTable) -> str:
     """The rows of a partition belong to its own trigger; the root's takes those of partitions that have none yet.
 
@@ -239,10 +124,10 @@ def _truncate_body(table: CapturedTable) -> str:
     return f"""DECLARE
   v_shape int;
   v_meta text;
-  v_rows text := {_row_of_what_is_left(table, rows, what)};
+  v_rows text := {row_of_what_is_left(table, rows, what)};
 BEGIN
   IF v_rows IS NOT NULL THEN
-{_find_shape(table)}    EXECUTE {head} || v_rows USING v_shape;
+{find_shape(table)}    EXECUTE {head} || v_rows USING v_shape;
   END IF;
   RETURN NULL;
 END
