@@ -58,6 +58,23 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
         assert [name for name, table in catalog.tables.items() if table.numbers_itself] == ["counted", "t"]
 
 
+def test_a_key_under_a_collation_that_only_the_application_knows_is_left_out_by_name(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as application:
+        application.create_collation("mine", lambda left, right: (left > right) - (left < right))
+        application.execute("CREATE TABLE k (k TEXT COLLATE mine PRIMARY KEY, v)")
+        application.execute("CREATE TABLE w (a INT, k TEXT COLLATE mine, PRIMARY KEY (a, k)) WITHOUT ROWID")
+        application.execute("CREATE TABLE u (id INTEGER PRIMARY KEY, a TEXT COLLATE mine UNIQUE)")
+        application.execute("INSERT INTO k VALUES ('a', 1)")
+        with sqlite_app(tmp_path / "a.db") as app:
+            assert set(app.tables) == {"u"}
+            assert set(app.database.catalog().left_out) == {"k", "w"}
+            assert "collation MINE" in app.database.catalog().left_out["k"]
+            application.execute("INSERT INTO k VALUES ('b', 2)")
+            application.execute("INSERT INTO u VALUES (1, 'a')")
+            application.execute("REPLACE INTO u VALUES (2, 'a')")
+            assert [(table, op) for table, op, *_ in brief(app.changes())] == [("u", "I")]
+
+
 def test_rows_with_null_in_their_key_stay_as_a_dead_letter(tmp_path: Path) -> None:
     with sqlite_app(tmp_path / "a.db", "CREATE TABLE n (k TEXT PRIMARY KEY, v)") as app:
         app.run("INSERT INTO n VALUES (NULL, 1)", "INSERT INTO n VALUES ('k', 2)", "INSERT INTO n VALUES (NULL, 3)")

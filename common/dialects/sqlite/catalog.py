@@ -11,6 +11,8 @@ from common.dialects.sqlite.types import Affinity, affinity_of, logical_type
 from common.ports.dialect import Catalog, ColumnShape, ForeignKey, TableShape
 
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
+_COLLATIONS = ("BINARY", "NOCASE", "RTRIM")
+"""SQLite's own. Under any other no row can be found by its key, except by the application that made it."""
 _HIDDEN, _VIRTUAL, _STORED = 1, 2, 3
 
 
@@ -122,6 +124,8 @@ def read_schema(connection: sqlite3.Connection) -> Schema:
             references.setdefault(fold(foreign.parent), []).append(reference)
         if table is None:
             keyless.append(name)
+        elif strange := [one for one in table.key_collations if one not in _COLLATIONS]:
+            left_out[name] = f"table whose key has the collation {strange[0]}, which only its application knows"
         else:
             tables[name] = table
     shapes = {name: table.shape for name, table in tables.items()}
