@@ -15,13 +15,15 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS = 0.005
 """Between two looks while there is work: what commits meanwhile is sealed together."""
+_BUSY_SECONDS = 1.0
+"""So long after the last change the next one is expected soon, and looked for without growing pauses."""
 _WATCH_SECONDS = 5.0
 
 
 class SealerService:
     """Seals what is committed, as soon as possible. A `Service`; only one process seals at a time, the port sees to it.
 
-    Idle, it looks again after pauses that grow from milliseconds to `limits.seal_interval_seconds`.
+    While changes come it looks every few milliseconds; idle, after pauses that grow to `limits.seal_interval_seconds`.
     """
 
     name = "sealer"
@@ -35,6 +37,8 @@ class SealerService:
         self._watch_at = 0.0
         self._same_server = False
         self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._busy_until = 0.0
+        self._look_at = 0.0
         self._wake = threading.Event()
 
     def wake(self) -> None:
@@ -45,7 +49,7 @@ class SealerService:
         self._wake.clear()
         try:
             self._check_server()
-            sealed = self._seal_all()
+            sealed = not self._is_quiet() and self._seal_all()
             self._look_after_capture()
         except BaseException:
             # Also a failover looks like this: the next step must not go on before it knows who answers.
@@ -71,6 +75,14 @@ class SealerService:
             self._same_server = False
             self._watch_at = time.monotonic() + _WATCH_SECONDS
 
+    def _is_quiet(self) -> bool:
+        """Whether a look can be left out; not for longer than the longest pause."""
+        now = time.monotonic()
+        if now < self._look_at and self._sealer.is_quiet():
+            return True
+        self._look_at = now + self._node.config.limits.seal_interval_seconds
+        return False
+
     def _seal_all(self) -> bool:
         sealed = False
         while not self._stop.is_set():
@@ -85,8 +97,10 @@ class SealerService:
         return sealed
 
     def _pause(self, sealed: bool, idle_seconds: float) -> None:
+        now = time.monotonic()
         if sealed:
+            self._busy_until = now + _BUSY_SECONDS
             self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._wake.wait(min(self._pause_seconds, idle_seconds))
-        if not sealed:
+        if now >= self._busy_until:
             self._pause_seconds = min(self._pause_seconds * 1.5, self._node.config.limits.seal_interval_seconds)

@@ -232,6 +232,12 @@ class Sealer(Protocol):
         """Seal what is committed now; one short transaction. Raises ContentionError, OutageError."""
         ...
 
+    def is_quiet(self) -> bool:
+        """Tell for next to nothing that no transaction ended since the last `seal` found nothing.
+
+        False in doubt, and where a `seal` that finds nothing costs as little. Raises OutageError."""
+        ...
+
 
 class SealedLog(Protocol):
     """The sealed log, read as a stream."""

@@ -242,6 +242,19 @@ class SealingContract:
         report = database.sealer(NODE).seal()
         assert (report.txs, report.changes, report.last_lsn, report.more) == (0, 0, 1, False)
 
+    def test_a_quiet_sealer_misses_no_commit(self, case: DialectCase) -> None:
+        database = captured(case)
+        sealer = database.sealer(NODE)
+        assert not sealer.is_quiet(), "it has not looked yet"
+        sealer.seal()
+        sealer.is_quiet()
+        for number in range(1, 4):
+            case.execute(database, f"INSERT INTO company VALUES ({number}, 'n{number}', NULL)")
+            assert not sealer.is_quiet()
+            assert sealer.seal().txs == 1
+            assert not sealer.is_quiet(), "what it did itself is no look that found nothing"
+            assert sealer.seal().txs == 0
+
     def test_what_was_rolled_back_never_was(self, case: DialectCase) -> None:
         database = captured(case)
         with pytest.raises(Exception, match=r"(?i)unique|constraint"):

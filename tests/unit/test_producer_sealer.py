@@ -33,6 +33,7 @@ class Server(MemoryDatabase):
         self.identity = "server-1"
         self.reports: list[SealReport | Exception] = []
         self.seals = 0
+        self.quiet = False
         self.drifts: list[str] = []
         self.install_fails: Exception | None = None
         self.installed: list[list[str]] = []
@@ -59,6 +60,9 @@ class Server(MemoryDatabase):
         if isinstance(now, Exception):
             raise now
         return now
+
+    def is_quiet(self) -> bool:
+        return self.quiet
 
     def drifted(self, tables: Sequence[TableShape]) -> list[str]:
         return self.drifts
@@ -109,6 +113,26 @@ def test_idle_pauses_grow_to_the_configured_interval(server: Server) -> None:
     server.reports = [SealReport(1, 1, 1)]
     service.step(0)
     assert service._pause_seconds < 0.01
+
+
+def test_soon_after_a_change_the_pauses_stay_short(server: Server) -> None:
+    service = service_of(server)
+    server.reports = [SealReport(1, 1, 1)]
+    for _ in range(5):
+        service.step(0)
+    assert service._pause_seconds < 0.01
+
+
+def test_a_quiet_database_is_looked_at_again_after_the_longest_pause(server: Server) -> None:
+    service = service_of(server)
+    service.step(0)
+    server.quiet = True
+    for _ in range(3):
+        assert not service.step(0)
+    assert server.seals == 1
+    service._look_at = 0.0
+    service.step(0)
+    assert server.seals == 2
 
 
 def test_an_outage_goes_up(server: Server) -> None:

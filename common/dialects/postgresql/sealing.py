@@ -61,13 +61,23 @@ class PostgresSealer:
         self._node = node
         self._clock = clock or SystemClock()
         self._shapes = ShapeCache()
+        self._quiet_at: str | None = None
 
     def seal(self, max_changes: int = 50_000) -> SealReport:
         """Seal what is committed now; one short transaction. Raises ContentionError, OutageError."""
         with translated(), self._engine.begin() as connection:
             return self._step(driver(connection), max_changes)
 
+    def is_quiet(self) -> bool:
+        """Compare snapshots: two that are the same show the same. Any transaction of the cluster makes another one."""
+        if self._quiet_at is None:
+            return False
+        with translated(), self._engine.connect() as connection:
+            autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
+            return bool(autocommit.exec_driver_sql(sql.SNAPSHOT).scalar() == self._quiet_at)
+
     def _step(self, raw: Raw, max_changes: int) -> SealReport:
+        self._quiet_at = None
         raw.execute(sql.PLAN_SETTINGS)
         idle_at = self._idle_at(raw)
         if idle_at is not None:
@@ -104,7 +114,10 @@ class PostgresSealer:
             return None
         lows, highs = bounds(ended_between(Snapshot.parse(before), Snapshot.parse(now)))
         found = raw.execute(sql.ANY_ENDED, {"lows": lows, "highs": highs}).fetchone()
-        return None if found is None or found[0] else int(last_lsn)
+        if found is None or found[0]:
+            return None
+        self._quiet_at = now
+        return int(last_lsn)
 
     def _begin(self, raw: Raw) -> _State:
         # A statement of its own: one that had to wait for the lock would read the log as it was before.

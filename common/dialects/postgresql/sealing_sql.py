@@ -11,6 +11,8 @@ SELECT snapshot, pg_current_snapshot()::text, server_identity, incarnation, last
        EXISTS (SELECT FROM rf_seal_pending), ({identity}) FROM rf_seal
 """
 
+SNAPSHOT = "SELECT pg_current_snapshot()::text"
+
 ANY_ENDED = """
 SELECT EXISTS (
     SELECT FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
