@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+_WIDEST = 10_000
+
 
 class Progress(Protocol):
     """A progress bar, or nothing."""
@@ -38,6 +40,9 @@ class Console:
     def __init__(self, *, json: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self.json = json
         self._out = RichConsole(file=out, highlight=False, soft_wrap=True)
+        if not self._out.is_terminal:
+            # Nobody reads a pipe by its width: one row, one line, for grep and its friends.
+            self._out.width = _WIDEST
         self._err = RichConsole(file=err, stderr=err is None, highlight=False, soft_wrap=True)
 
     def say(self, text: str = "", style: str | None = None) -> None:
@@ -64,7 +69,8 @@ class Console:
 
     def print_json(self, document: Any) -> None:
         """Print one JSON document."""
-        self._out.file.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+        is_unicode = self._out.encoding.lower().startswith("utf")
+        self._out.file.write(json.dumps(document, ensure_ascii=not is_unicode, indent=2) + "\n")
         self._out.file.flush()
 
     @contextmanager

@@ -74,7 +74,16 @@ def export(node: Node, request: Request, host: Host) -> Export:
             return _to_stream(node, found, sys.stdout.buffer, progress)
         if request.out.endswith("/") or Path(request.out).is_dir():
             return _to_folder(node, found, Path(request.out).resolve(), progress)
-        return _to_file(node, found, checked_file(Path(request.out)), progress)
+        return _to_file(node, found, checked_file(Path(request.out), _own_files(node, host)), progress)
+
+
+def _own_files(node: Node, host: Host) -> list[Path]:
+    """Return the files that an export must never replace: the configuration and, on SQLite, the database."""
+    database = node.database.engine.url
+    found = [host.config_file]
+    if database.get_backend_name() == "sqlite" and database.database:
+        found += [Path(database.database + ending) for ending in ("", "-wal", "-shm", "-journal")]
+    return found
 
 
 def _begins(node: Node, request: Request) -> Callable[[str], int | None]:

@@ -16,11 +16,13 @@ _GZIP_WITHOUT_TIME = 31
 """zlib's window bits for a gzip wrapper; its header holds no time, so equal input gives equal files."""
 
 
-def checked_file(out: Path) -> Path:
-    """Return the file that `out` means, links followed. Raises UsageError for what is no regular file."""
+def checked_file(out: Path, kept: Iterable[Path]) -> Path:
+    """Return the file that `out` means, links followed. Raises UsageError for one of `kept` or no regular file."""
     path = out.resolve()
     if path.exists() and not path.is_file():
         raise UsageError(f"{out} is no regular file; name a file or a folder, or - for stdout")
+    if any(path == one.resolve() or (path.exists() and one.exists() and path.samefile(one)) for one in kept):
+        raise UsageError(f"{out} belongs to this node itself and would be lost: name another file")
     return path
 
 

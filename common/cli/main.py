@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import io
 import logging
 import os
 import sys
@@ -67,7 +68,9 @@ class Program(click.Group):
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise
-            log.log(command_line(ctx).failure_level, "command.failed", exc_info=True)
+            # What we raise on purpose says all there is to say.
+            level = logging.DEBUG if isinstance(error, RowferryError) else command_line(ctx).failure_level
+            log.log(level, "command.failed", exc_info=True)
             command_line(ctx).console.error(f"Error: {sentence_for(error)}")
             code = int(exit_code_for(error))
         ctx.exit(code)
@@ -95,6 +98,9 @@ def sentence_for(error: Exception) -> str:
             text = f"the database refused: {getattr(error, 'orig', None) or error}"
         case OSError() if error.filename is not None:
             text = f"{error.filename}: {error.strerror}"
+        case OSError() if error.errno is not None:
+            # Without a name it is a stream of ours: a result on its way to a full disk.
+            text = f"the output can't be written: {error.strerror}"
         case _:
             text = f"{type(error).__name__}: {error}; this is a fault in Rowferry: run again with --debug and report it"
     return masked(text)
@@ -118,7 +124,15 @@ def main() -> None:
     """Run the command line of this process; the console script."""
     program = build()
     _collect_rarely()
+    _escape_what_the_terminal_can_not_show()
     program.main(prog_name="rowferry")
+
+
+def _escape_what_the_terminal_can_not_show() -> None:
+    """A name that another node chose must not end a command here, whatever the locale."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _collect_rarely() -> None:

@@ -116,6 +116,16 @@ def test_what_is_no_file_is_refused(shop: CliNode, tmp_path: Path) -> None:
     assert shop.call("export-change-log", "--out", "x", "--since", "1", "--client", "c").returncode == 2
 
 
+@pytest.mark.parametrize("command", [["export-change-log", "--out"], ["push", "--file"]])
+def test_the_nodes_own_files_are_never_replaced(shop: CliNode, tmp_path: Path, command: list[str]) -> None:
+    sell(shop, 1)
+    (tmp_path / "link.db").hardlink_to(tmp_path / "shop.db")
+    for name in ("shop.db", "link.db", "shop.db-wal", "rowferry.toml"):
+        refused = shop.call(*command, name)
+        assert (refused.returncode, "belongs to this node" in refused.stderr) == (2, True), name
+    assert shop.query("SELECT note FROM sale") == [("sale 1",)]
+
+
 def test_a_failed_export_leaves_the_older_file(shop: CliNode, tmp_path: Path) -> None:
     sell(shop, *range(50))
     shop.ok("export-change-log", "--out", "all.jsonl")
