@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
-from tests.bench.results import CatchUp, Results, Spread
+from tests.bench.results import CatchUp, Latency, Results, Spread
 from tests.bench.summary import Value, caught, cpu, goals, spread, written
 from tests.bench.words import distinct
 
@@ -35,9 +35,7 @@ def _lines(results: Results) -> Iterator[str]:
     yield from _figures("catch-up, 1,000 rows/s", results.catch_up, caught)
     yield from _figures("application, workers paused, 1,000 rows/s", results.catch_up, written)
     yield from _figures("application, replicated at once, 1,000 rows/s", results.live, written)
-    if results.latency:
-        rows = ([one.system, f"{one.p50_ms:.1f}", f"{one.p99_ms:.1f}"] for one in results.latency)
-        yield from _table(["latency at 50 tx/s, ms", "p50", "p99"], rows)
+    yield from _latency(results.latency)
     yield from _cpu(results.catch_up)
 
 
@@ -54,6 +52,16 @@ def _figures(title: str, runs: Sequence[CatchUp], value: Value) -> Iterator[str]
     rows = ([system, *(_range(one) for one in line)] for system, line in found.items() if any(line))
     if runs:
         yield from _table([title, *loads], rows)
+
+
+def _latency(found: Sequence[Latency]) -> Iterator[str]:
+    rows = []
+    for system in distinct(one.system for one in found):
+        ours = [one for one in found if one.system == system]
+        spreads = Spread.of(one.p50_ms for one in ours), Spread.of(one.p99_ms for one in ours)
+        rows.append([system, *(f"{one.median:.1f} ({one.low:.1f}–{one.high:.1f})" for one in spreads if one)])
+    if rows:
+        yield from _table(["latency at 50 tx/s, ms", "p50", "p99"], rows)
 
 
 def _cpu(runs: Sequence[CatchUp]) -> Iterator[str]:
