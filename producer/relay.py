@@ -61,9 +61,13 @@ class Relay:
         self._sizes = sizes
         self._stop = stop
         self._wake = threading.Event()
+        self._may_have_more = True
+        """Whether something may have been sealed since the last look at the log: a confirm alone is no reason."""
         self._passage: _Passage | None = None
 
     def wake(self) -> None:
+        """Something was sealed."""
+        self._may_have_more = True
         self._wake.set()
 
     def step(self, idle_seconds: float) -> bool:
@@ -97,6 +101,7 @@ class Relay:
         """Open a sink for the first incarnation of which something is left to send, else for the present one."""
         incarnation, after = self._where_to_begin()
         sealed = self._logs.of(incarnation)
+        self._may_have_more = True
         self._passage = _Passage(self._open_sink(self._wake.set), incarnation, sealed, after, after, after)
         log.info("relay.opened", extra={"sink": self._sink_name, "incarnation": incarnation, "after_lsn": after})
         return self._passage
@@ -110,7 +115,8 @@ class Relay:
         return present, self._cursors.load(self._sink_name, present)
 
     def _round(self, passage: _Passage, idle_seconds: float) -> bool:
-        sent = passage.in_flight.size < _WINDOW_BYTES and self._send(passage)
+        looked = self._may_have_more
+        sent = looked and passage.in_flight.size < _WINDOW_BYTES and self._send(passage)
         moved = self._take(passage, passage.sink.confirmed())
         if sent or moved:
             if time.monotonic() - passage.saved_at >= _SAVE_SECONDS:
@@ -118,20 +124,29 @@ class Relay:
             return True
         if passage.in_flight:
             # A confirm or a newly sealed tx ends the wait.
-            self._wake.wait(min(idle_seconds, _CONFIRM_SECONDS))
+            self._wait(min(idle_seconds, _CONFIRM_SECONDS))
             return True
         self._save(passage)
         if passage.incarnation != self._logs.facts.incarnation:
             # LSNs count within an incarnation, so the sink's `confirmed` can't go on with another one's.
             self._drop()
             return True
-        self._wake.wait(idle_seconds)
-        return False
+        self._wait(idle_seconds)
+        return not looked
+
+    def _wait(self, seconds: float) -> None:
+        """Wait to be woken. Whoever is not looks at the log all the same: another process may have sealed."""
+        if not self._wake.wait(seconds):
+            self._may_have_more = True
 
     def _send(self, passage: _Passage) -> bool:
         """Hand one read of the log to the sink; False when there was nothing."""
+        # Before the look: what is sealed from now on asks for another one.
+        self._may_have_more = False
         # All at once: a sink that blocks must not keep a transaction open here. Large txs come as promises.
         txs = list(passage.log.read(passage.read_lsn, _READ_BYTES))
+        if txs:
+            self._may_have_more = True
         for envelope in pack(txs, self._sizes):
             passage.sink.send(envelope)
             passage.in_flight.add(envelope)

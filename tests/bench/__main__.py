@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -73,6 +74,7 @@ def main() -> int:
                 bench.files(files)
             bench.live(form.w3)
             bench.latency(form.w1, form.trickle)
+        bench.results.conditions["load average at the end"] = f"{os.getloadavg()[0]:.1f}"
     write(bench.results, arguments.out)
     print(as_markdown(bench.results))
     if arguments.publish:

@@ -29,6 +29,7 @@ class Setup:
         self.stop = threading.Event()
         self.sinks: list[HandSink] = []
         self.prepare: Callable[[HandSink], None] = lambda sink: None
+        self.on_confirmed: Callable[[], None] = lambda: None
         self.relay = self.new_relay()
 
     def new_relay(self) -> Relay:
@@ -45,6 +46,7 @@ class Setup:
 
     def _open(self, on_confirmed: Callable[[], None]) -> HandSink:
         self.sinks.append(HandSink())
+        self.on_confirmed = on_confirmed
         self.prepare(self.sink)
         return self.sink
 
@@ -105,6 +107,38 @@ def test_the_prefix_is_noted_while_more_is_under_way(setup: Setup, monkeypatch: 
     assert setup.relay.step(0)
     assert setup.cursor == setup.sink.sent[1].to_lsn
     assert setup.relay.step(0), "unconfirmed envelopes are work"
+
+
+def test_a_confirm_alone_is_no_reason_to_look_at_the_log(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    read = setup.log.read
+    monkeypatch.setattr(setup.log, "read", lambda after, most: looks.append(after) or read(after, most))
+    setup.log.add("one")
+    assert setup.relay.step(30)
+    confirmed = setup.sink.confirmed
+
+    def confirmed_at_once() -> int:
+        setup.on_confirmed()
+        return confirmed()
+
+    monkeypatch.setattr(setup.sink, "confirmed", confirmed_at_once)
+    assert setup.relay.step(30), "there may have been more"
+    setup.sink.confirm()
+    assert setup.relay.step(30)
+    assert looks == [0, 1]
+    setup.log.add("two")
+    setup.relay.wake()
+    assert setup.relay.step(30)
+    assert (looks, len(setup.sink.sent)) == ([0, 1, 1], 2)
+
+
+def test_what_another_process_sealed_is_found_without_being_told(setup: Setup) -> None:
+    assert not setup.relay.step(0)
+    setup.log.add("one")
+    setup.drain()
+    setup.log.add("two")
+    setup.drain()
+    assert len(tx_ids(setup.sink.sent)) == 2
 
 
 def test_a_large_tx_holds_the_cursor_until_its_last_part(setup: Setup) -> None:

@@ -1,4 +1,6 @@
-"""The sealed log as a stream. PostgreSQL writes the change lines, byte for byte as `common.wire.encode` would."""
+"""The sealed log as a stream. PostgreSQL writes the change lines, byte for byte as `common.wire.encode` would.
+
+Each read ends with a commit: after a rollback psycopg forgets the connection's prepared statements."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -116,7 +118,7 @@ class _LargeTx:
             "from_lsn": header.from_lsn,
             "to_lsn": header.to_lsn,
         }
-        with translated(), self.engine.connect() as connection:
+        with translated(), self.engine.begin() as connection:
             raw = driver(connection)
             raw.execute(PLAN_SETTINGS)
             with raw.cursor(name="rowferry_tx") as cursor:
@@ -137,7 +139,7 @@ class PostgresLog:
     def head(self) -> LogHead:
         """Return the last sealed LSN of this incarnation (0 when there is none) and its tx_id."""
         given = {"incarnation": self._node.incarnation}
-        with translated(), self._engine.connect() as connection:
+        with translated(), self._engine.begin() as connection:
             raw = driver(connection)
             # rf_seal knows it also after the txs were purged; a former incarnation's stand in rf_tx alone.
             row = raw.execute(_REMEMBERED, given).fetchone() or raw.execute(_LAST, given).fetchone() or (0, None)
@@ -145,7 +147,7 @@ class PostgresLog:
 
     def unsealed(self) -> Unsealed:
         """Return what waits to be sealed, by the difference of snapshots that the sealer goes by."""
-        with translated(), self._engine.connect() as connection:
+        with translated(), self._engine.begin() as connection:
             raw = driver(connection)
             raw.execute(PLAN_SETTINGS)
             before, now = raw.execute(_SNAPSHOTS).fetchone() or ("1:1:", "1:1:")
@@ -155,7 +157,7 @@ class PostgresLog:
 
     def read(self, after_lsn: int, limit_bytes: int) -> Iterator[SealedTx]:
         """Yield whole txs with `to_lsn > after_lsn` in LSN order, about `limit_bytes` of them, at least one if any."""
-        with translated(), self._engine.connect() as connection:
+        with translated(), self._engine.begin() as connection:
             raw = driver(connection)
             raw.execute(PLAN_SETTINGS)
             rows = _within(self._headers(raw, after_lsn), limit_bytes)

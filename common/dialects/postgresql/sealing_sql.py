@@ -20,11 +20,12 @@ SELECT EXISTS (
 """
 
 # Hash and merge joins read whole tables where statistics are stale. So every join here goes by an index, and LATERAL
-# with OFFSET 0 or LIMIT 1 says from which side.
+# with OFFSET 0 or LIMIT 1 says from which side. Such plans don't depend on the parameters: made once, they are kept
+# with the prepared statement, for planning took longer than running.
 PLAN_SETTINGS = """
 SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
        set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),
-       set_config('work_mem', '64MB', true)
+       set_config('work_mem', '64MB', true), set_config('plan_cache_mode', 'force_generic_plan', true)
 """
 
 _SUMMED = """
