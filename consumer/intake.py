@@ -110,7 +110,7 @@ class Intake:
 
     def _step(self, idle_seconds: float) -> bool:
         worked = self._begin()
-        source = self._source = self._source or self._open_source()
+        source = self._source or self._opened()
         deliveries = source.receive(_MOST_DELIVERIES, idle_seconds)
         self._unacknowledged = list(deliveries)
         for one in self._rounds(deliveries):
@@ -119,6 +119,14 @@ class Intake:
         if deliveries:
             self._wary = False
         return self._settle(self._early.due()) or worked
+
+    def _opened(self) -> Source:
+        """Open the source, once the database takes a write.
+
+        What is received and given back counts as a delivery: a long outage of ours must not use up a broker's limit."""
+        self._attempts.mark_busy(self._source_name)
+        source = self._source = self._open_source()
+        return source
 
     def _begin(self) -> bool:
         """Before the first round of a process: see how the last one ended, and take up what it left."""

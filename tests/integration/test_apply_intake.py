@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import threading
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
@@ -22,9 +23,11 @@ from consumer.apply.prepare import Prepared, Preparer
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
 from consumer.incoming import Incoming
+from consumer.intake import Intake
 from tests.support.applying import (
     DATABASES,
     SCHEMA,
+    MemorySource,
     Origin,
     World,
     Write,
@@ -520,3 +523,35 @@ def test_rows_older_than_migrate_are_no_conflict(tmp_path: Path) -> None:
     assert made.one("SELECT count(*) FROM rf_conflict") == 0
     assert "missing" not in str(made.query("SELECT detail FROM rf_audit"))
     close_world(made)
+
+
+def test_nothing_is_received_while_the_database_is_away(tmp_path: Path) -> None:
+    """What is received and given back counts as a delivery, and a long outage must not use up the broker's limit."""
+    opened: list[int] = []
+
+    def open_source() -> MemorySource:
+        opened.append(1)
+        return world.source
+
+    world = open_world(sqlite_url(tmp_path))
+    intake = Intake(world.node, "test", open_source, None, threading.Event())
+    try:
+        intake.step(0)
+        world.source.put(Origin("a").put(1, "one", 20).body)
+        (tmp_path / "app.db").rename(tmp_path / "away.db")
+        (tmp_path / "app.db").mkdir()
+        world.node.database.close()
+        with pytest.raises(OutageError):
+            intake.step(0)
+        for _ in range(3):
+            with pytest.raises(OutageError):
+                intake.step(0)
+        assert len(opened) == 1
+        (tmp_path / "app.db").rmdir()
+        (tmp_path / "away.db").rename(tmp_path / "app.db")
+        assert intake.step(0)
+        assert [row[1] for row in world.rows()] == ["one"]
+        assert len(opened) == 2
+    finally:
+        intake.close()
+        close_world(world)

@@ -277,3 +277,27 @@ def test_connections_are_named_after_node_and_role(rabbitmq: RabbitServer, rabbi
         [one] = wait_for(lambda: _connections(rabbitmq, rabbitmq_url, "consumer"), WAIT_SECONDS, "the connection")
         assert one["client_properties"]["connection_name"] == "rowferry store-2 consumer"
         assert queue(rabbitmq, rabbitmq_url, QUEUE)["name"] == QUEUE
+
+
+@pytest.mark.parametrize("gone", ["exchange", "binding"])
+def test_a_deleted_exchange_or_binding_comes_back_by_itself(any_url: str, gone: str) -> None:
+    """Nobody tells the consumer: its queue stands, and simply gets nothing any more."""
+    with source(settings(any_url, "store-2", topology_check_seconds=0.1)) as consumer:
+        with raw_channel(any_url) as channel:
+            if gone == "exchange":
+                channel.exchange_delete("rowferry.changes")
+            else:
+                channel.queue_unbind(QUEUE, "rowferry.changes", "default.*")
+        made: list[bytes] = []
+
+        def sent() -> bool:
+            try:
+                publish(settings(any_url), 1)
+            except OutageError:
+                made.extend(one.body for one in consumer.receive(10, 0.1))
+                return False
+            return True
+
+        wait_for(sent, WAIT_SECONDS, "a message that finds a queue")
+        assert not made
+        assert drain(consumer, 1) == ["body 1"]

@@ -7,7 +7,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from common.dialects.sqlite.types import WIRE_STAMP, Affinity
 from common.dialects.sqlite.values import RawText, Value
@@ -16,6 +16,8 @@ Reader = Callable[[object], Value]
 
 _LEAST, _MOST = -(2**63), 2**63 - 1
 _INT_DIGITS = 19
+_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,9})?", re.ASCII)
+_NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
 _NUMBER = re.compile(r"[ \t\n\v\f\r]*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?[ \t\n\v\f\r]*\Z", re.ASCII)
 """What SQLite takes for a number in a text."""
 _FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
@@ -143,12 +145,12 @@ def _stamp(value: object) -> str:
 
 def _decimal_as_number(value: object) -> Value:
     text = _text(value)
-    try:
-        number = Decimal(text)
-    except InvalidOperation as error:
-        raise UnfitError(f"{text[:60]!r} is no decimal") from error
-    if not number.is_finite():
+    if text in _NO_NUMBERS:
         return _float(text)
+    # Python's Decimal takes more than anybody means: `1_0`, digits of every script.
+    if not _DECIMAL.fullmatch(text):
+        raise UnfitError(f"{text[:60]!r} is no decimal")
+    number = Decimal(text)
     if number.adjusted() < _INT_DIGITS and number == number.to_integral_value():
         whole = int(number)
         if _LEAST <= whole <= _MOST:

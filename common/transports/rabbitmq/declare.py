@@ -31,18 +31,19 @@ def declare_for_publisher(settings: RabbitSettings) -> None:
         _Declarer(connection, settings).exchange(CHANGES)
 
 
-def declare_for_consumer(settings: RabbitSettings) -> None:
+def declare_for_consumer(settings: RabbitSettings, *, tell: bool = True) -> None:
     """Make a node's exchanges, queues and bindings stand.
 
     Raises ConfigError when a queue has other arguments. Where the account may not declare, only existence can be
-    checked (a passive declare looks at no argument): that is a warning in the log."""
+    checked (a passive declare looks at no argument): with `tell` that is a warning in the log."""
     with short_connection(settings, "topology") as connection:
         declarer = _Declarer(connection, settings)
         for name in EXCHANGES:
             declarer.exchange(name)
         for spec in queues(settings):
             declarer.queue(spec)
-        declarer.warn_of_refusals()
+        if tell:
+            declarer.warn_of_refusals()
 
 
 def queue_depths(settings: RabbitSettings) -> dict[str, int | None]:

@@ -33,6 +33,8 @@ class RabbitSettings:
     """How long a publisher waits while the broker blocks it, or confirms nothing, before that is an outage."""
     heartbeat_seconds: int = 30
     connect_timeout_seconds: float = 5.0
+    topology_check_seconds: float = 60.0
+    """How often a consumer makes sure that exchanges, queues and bindings stand: without a binding it hears nothing."""
     window_messages: int = 1_000
     """Messages sent and not yet confirmed, at most."""
     window_bytes: int = 32 * _MIB

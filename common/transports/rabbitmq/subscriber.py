@@ -1,6 +1,7 @@
 """The source: this node's queue, received on a thread of its own and acknowledged by hand."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class RabbitSource:
     def __init__(self, settings: RabbitSettings) -> None:
         """Make the topology stand and start to consume. Raises OutageError and ConfigError."""
         declare_for_consumer(settings)
+        self._checked_at = time.monotonic()
         self._settings = settings
         self._user = user_of(settings)
         self._changed = threading.Condition()
@@ -51,6 +53,7 @@ class RabbitSource:
         return features(self._settings)
 
     def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
+        self._keep_topology()
         with self._changed:
             self._changed.wait_for(lambda: self._buffer or self._failure, timeout_seconds)
             self._raise_failure()
@@ -69,6 +72,12 @@ class RabbitSource:
         """Acknowledge what was handed to `ack`, let the rest go back, and disconnect. From any thread."""
         self._fail(OutageError("the consumer was closed"))
         self._thread.close()
+
+    def _keep_topology(self) -> None:
+        """Bind again what somebody took away: the queue alone stands on, and just gets nothing any more."""
+        if time.monotonic() - self._checked_at >= self._settings.topology_check_seconds:
+            declare_for_consumer(self._settings, tell=False)
+            self._checked_at = time.monotonic()
 
     def _tags(self, deliveries: Iterable[Delivery]) -> list[int]:
         with self._changed:
