@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from common.errors import PoisonError
-from common.wire.decode import TxReader
+from common.wire.changes import TxReader
 from common.wire.records import BatchHeader
 
 

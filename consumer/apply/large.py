@@ -6,7 +6,7 @@ from dataclasses import replace as changed
 from common.config.model import Config
 from common.errors import PoisonError, Reason
 from common.ports.dialect import ApplySession, RowWrite
-from common.wire.decode import TxReader
+from common.wire.changes import TxReader
 from common.wire.records import BatchHeader
 from consumer.apply.decision import Entry, row_write
 from consumer.apply.rows import check, decide_rows, lock_states, write_rows

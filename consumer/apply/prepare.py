@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common.config.model import Config
 from common.errors import EarlyError, PoisonError
-from common.wire.decode import TxReader
+from common.wire.changes import TxReader
 from common.wire.records import BatchHeader, Change
 from consumer.apply.allowed_ddl import AllowedDdl, Statement
 from consumer.incoming import Incoming

@@ -13,7 +13,7 @@ from common.errors import PoisonError
 from common.ports.dialect import ApplySession, RowState
 from common.runtime.node import Node
 from common.versions import Version
-from common.wire.decode import TxReader
+from common.wire.changes import TxReader
 from consumer.apply.decision import Entry
 from consumer.apply.group import Applier
 from consumer.apply.prepare import Preparer

@@ -28,7 +28,8 @@ from common.ports.dialect import (
     Unsealed,
 )
 from common.versions import NEVER, Version
-from common.wire.decode import TxReader, read_body
+from common.wire.changes import TxReader
+from common.wire.decode import read_body
 from common.wire.encode import encode_tx
 from common.wire.records import Change, Part, SealedTx
 

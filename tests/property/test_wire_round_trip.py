@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from common.errors import PoisonError, Reason
 from common.versions import NEVER, Version
+from common.wire.changes import TxReader
 from common.wire.compress import compress, decompress
-from common.wire.decode import Broken, TxReader, read_body, read_parts
+from common.wire.decode import Broken, read_body, read_parts
 from common.wire.encode import encode_change, encode_tx
 from common.wire.limits import Limits
 from common.wire.records import Change, Part, TableMeta, TxHeader

@@ -14,7 +14,8 @@ from common.errors import ContentionError
 from common.ports.dialect import NodeFacts, RowWrite, SealReport, TableShape
 from common.schema import migrate
 from common.versions import NEVER
-from common.wire.decode import TxReader, read_body
+from common.wire.changes import TxReader
+from common.wire.decode import read_body
 from common.wire.encode import encode_tx
 from common.wire.records import Change, Part, SealedTx
 

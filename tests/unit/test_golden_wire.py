@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from common.wire.changes import TxReader
 from common.wire.compress import encoding_of, open_decompressed
-from common.wire.decode import TxReader, read_parts
+from common.wire.decode import read_parts
 from common.wire.records import Change, Part
 
 GOLDEN = Path(__file__).parents[1] / "golden"

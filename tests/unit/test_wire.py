@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from common.versions import NEVER, Version
-from common.wire.decode import Broken, TxReader, read_body, read_parts
+from common.wire.changes import TxReader
+from common.wire.decode import Broken, read_body, read_parts
 from common.wire.encode import encode_change, encode_tx
 from common.wire.records import Part, TableMeta, TxHeader
 
