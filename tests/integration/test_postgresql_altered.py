@@ -164,6 +164,64 @@ def test_a_captured_table_can_become_a_partition(pg_database: str) -> None:
         assert rows_elsewhere(node.changes(), "part") == {}
 
 
+DROPPED_BETWEEN = (
+    "BEGIN; UPDATE item SET name = 'x', qty = 7 WHERE id = 1; INSERT INTO item VALUES (4, 'd', 4);"
+    " DELETE FROM item WHERE id = 2;"
+    """ UPDATE item SET doc = '{"a": [1, "\\u0000"], "a": 2.50}', price = 1.50 WHERE id = 3;"""
+    " ALTER TABLE item DROP COLUMN name; UPDATE item SET qty = 8 WHERE id = 1;"
+    " ALTER TABLE item DROP COLUMN qty; UPDATE item SET price = 2.250 WHERE id = 4; COMMIT"
+)
+WIDE_ITEM = f"{ITEM[:-1]}, doc json, price numeric)"
+WIDE_ITEMS = "INSERT INTO item VALUES (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)"
+
+
+def test_images_of_a_tx_that_dropped_columns_have_those_of_its_header(pg_database: str) -> None:
+    with PostgresNode(pg_database, "a", WIDE_ITEM) as node:
+        node.run(WIDE_ITEMS)
+        node.seal_all()
+        node.run(DROPPED_BETWEEN, "UPDATE item SET price = 3")
+        changes = node.changes()[3:]
+        dropped, last = node.txs()[-2:]
+        named = ["id", "doc", "price"]
+        assert list(dropped.header.tables["item"].columns) == named
+        assert dict(dropped.header.tables["item"].columns) == {"id": "int", "doc": "json", "price": "decimal"}
+        for change in changes:
+            for image in (change.before, change.after):
+                assert json.loads(bytes(image)) is None or list(json.loads(bytes(image))) == named
+        # Each row was written by the last statement too.
+        assert rows_elsewhere(changes, "item") == node.images("item")
+        assert last.header.tables == dropped.header.tables
+
+
+@pytest.mark.parametrize("drops_too", [False, True])
+def test_a_tx_that_drops_columns_between_its_writes_is_applied(
+    pg_database: str, tmp_path: Path, drops_too: bool
+) -> None:
+    """By nodes that still have the columns, and by those that dropped them before."""
+    folder = ["--directory", str(tmp_path / "exchange")]
+    node = CliNode.init("a", tmp_path / "a", pg_database, *folder)
+    other = CliNode.init("b", tmp_path / "b", f"sqlite:///{tmp_path / 'b.db'}", *folder)
+    for one in (node, other):
+        one.execute("CREATE TABLE item (id integer PRIMARY KEY, name text, qty int, doc json, price numeric)")
+        one.ok("migrate")
+    node.execute(WIDE_ITEMS)
+    node.ok("run", "--once")
+    other.ok("run", "--once")
+    if drops_too:
+        other.execute(
+            "CREATE TABLE item_new (id integer PRIMARY KEY, doc json, price numeric)",
+            "INSERT INTO item_new SELECT id, doc, price FROM item",
+            "DROP TABLE item",
+            "ALTER TABLE item_new RENAME TO item",
+        )
+    node.execute(*DROPPED_BETWEEN[len("BEGIN; ") : -len("; COMMIT")].split("; "))
+    node.ok("run", "--once")
+    other.ok("run", "--once")
+    assert other.report("dlq", "list") == []
+    prices = "SELECT id, CAST(price AS float), CAST(doc AS text) FROM item ORDER BY id"
+    assert other.query(prices) == node.query(prices)
+
+
 def test_what_is_not_known_to_have_been_written_beats_nobody(pg_database: str) -> None:
     """Rows that others wrote, or nobody since migrate, are sent with the weakest version there is."""
     with PostgresNode(pg_database, "a") as node:

@@ -16,6 +16,7 @@ from common.dialects.postgresql import sealing_sql as sql
 from common.dialects.postgresql.chains import mend_chains
 from common.dialects.postgresql.connection import SERVER_IDENTITY, driver
 from common.dialects.postgresql.errors import translated
+from common.dialects.postgresql.narrowing import narrow
 from common.dialects.postgresql.rebase import begin_again, is_continued
 from common.dialects.postgresql.shape_cache import ShapeCache
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
@@ -151,7 +152,8 @@ class PostgresSealer:
             state = replace(state, **incarnation, era=era[0] if era else 0, last_lsn=last[0], last_tx_id=last[1])
         return state
 
-    def _seal_txs(self, raw: Raw, state: _State, txs: Sequence[_EndedTx], *, more: bool) -> SealReport:
+    def _seal_txs(self, raw: Raw, state: _State, found: Sequence[_EndedTx], *, more: bool) -> SealReport:
+        txs = self._with_one_shape_a_table(raw, found)
         given: dict[str, Any] = {
             "xids": _array(tx.xid for tx in txs),
             "last_lsn": state.last_lsn,
@@ -167,6 +169,12 @@ class PostgresSealer:
         last_tx_id = self._add_txs(raw, state, txs)
         _remember(raw, replace(state, last_lsn=state.last_lsn + changes, last_tx_id=last_tx_id))
         return SealReport(len(txs), changes, state.last_lsn + changes, more)
+
+    def _with_one_shape_a_table(self, raw: Raw, txs: Sequence[_EndedTx]) -> list[_EndedTx]:
+        self._shapes.load(raw, (number for tx in txs for number in tx.shapes))
+        return [
+            tx if self._shapes.agree(tx.shapes) else tx._replace(shapes=narrow(raw, tx.xid, tx.shapes)) for tx in txs
+        ]
 
     def _add_txs(self, raw: Raw, state: _State, txs: Sequence[_EndedTx]) -> str:
         self._shapes.load(raw, (number for tx in txs for number in tx.shapes))

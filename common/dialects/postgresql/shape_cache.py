@@ -25,19 +25,18 @@ class ShapeCache:
             for shape_id, name, meta in raw.execute(SHAPES, {"shapes": missing}):
                 self._shapes[shape_id] = (name, json.loads(meta))
 
+    def agree(self, numbers: Sequence[int]) -> bool:
+        """Tell whether these shapes are of as many tables: a header describes a table once."""
+        return len({self._shapes[number][0] for number in numbers}) == len(numbers)
+
     def header_tables(self, numbers: Sequence[int]) -> str:
         """Return `{"orders":{"pk":["id"],"columns":{…}}}` for a tx whose rows have these shapes."""
         wanted = tuple(sorted(numbers))
         known = self._headers.get(wanted)
         if known is None:
-            known = self._headers[wanted] = self._merged(wanted)
+            known = self._headers[wanted] = self._encoded(wanted)
         return known
 
-    def _merged(self, numbers: Sequence[int]) -> str:
-        tables: dict[str, dict[str, Any]] = {}
-        for number in numbers:
-            name, meta = self._shapes[number]
-            # A tx that saw a table change its shape names the columns of both.
-            columns = {**tables.get(name, {}).get("columns", {}), **meta["columns"]}
-            tables[name] = {"pk": meta["pk"], "columns": columns}
+    def _encoded(self, numbers: Sequence[int]) -> str:
+        tables = dict(self._shapes[number] for number in numbers)
         return json.dumps(tables, ensure_ascii=False, separators=(",", ":"))
