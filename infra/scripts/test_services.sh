@@ -18,7 +18,7 @@ pid_file="$cache/dockerd.pid"
 engine_log="$cache/dockerd.log"
 image_names=(postgres15 rabbitmq4 rabbitmq310)
 debian_default_mirror=http://deb.debian.org/debian
-# The fixtures label their containers with the same value (tests/fixtures/containers.py).
+# The fixtures label their containers with the same value (tests/support/container_engine.py).
 checkout_label="rowferry.test.checkout=$(printf '%s' "$repo" | sha256sum | cut -c1-12)"
 
 say() { printf 'services: %s\n' "$*"; }

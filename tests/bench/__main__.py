@@ -26,7 +26,8 @@ from tests.bench.systems.native import Native
 from tests.bench.systems.port import System
 from tests.bench.systems.rowferry import Rowferry
 from tests.bench.workloads import Items, Pgbench
-from tests.fixtures.containers import REPOSITORY, rabbitmq_outside_pytest
+from tests.fixtures.containers import rabbitmq_outside_pytest
+from tests.support.container_engine import REPOSITORY
 from tests.support.services import read_services_file
 
 

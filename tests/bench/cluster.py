@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-from tests.fixtures.containers import free_port
+from tests.support.container_engine import free_port
 
 SUPERUSER = "bench"
 _SETTINGS = {

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.containers import PostgresServer
 from tests.support.nodes import CliNode, wait_until_applied
+from tests.support.postgres_server import PostgresServer
 from tests.support.waiting import wait_for
 
 README = Path(__file__).parents[2] / "README.md"

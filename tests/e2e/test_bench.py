@@ -17,7 +17,8 @@ from tests.bench.sqlite import FileItems
 from tests.bench.systems.bare import Bare
 from tests.bench.systems.rowferry import Rowferry
 from tests.bench.workloads import Items, Pgbench
-from tests.fixtures.containers import PostgresServer, RabbitServer
+from tests.support.postgres_server import PostgresServer
+from tests.support.rabbit_server import RabbitServer
 
 pytestmark = pytest.mark.heavy
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.containers import PostgresServer
 from tests.support.nodes import CliNode, wait_until_applied
+from tests.support.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.heavy
 

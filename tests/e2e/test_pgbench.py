@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.containers import PostgresServer, RabbitServer
 from tests.support.nodes import CliNode, wait_until_applied
+from tests.support.postgres_server import PostgresServer
+from tests.support.rabbit_server import RabbitServer
 from tests.support.waiting import wait_for
 
 TABLES = ("pgbench_accounts", "pgbench_branches", "pgbench_tellers", "pgbench_history")

@@ -7,7 +7,9 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from tests.fixtures.containers import DatabaseFactory, PostgresServer, RabbitServer
+from tests.fixtures.containers import DatabaseFactory
+from tests.support.postgres_server import PostgresServer
+from tests.support.rabbit_server import RabbitServer
 
 
 def _declare_and_publish(url: str, queue: str, body: bytes, queue_type: str = "quorum") -> None:

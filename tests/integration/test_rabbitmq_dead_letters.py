@@ -11,7 +11,7 @@ from common.errors import OutageError
 from common.ports.dead_letters import DeadLetter
 from common.transports.rabbitmq import RabbitDeadLetters, RabbitSettings, queue_depths
 from common.transports.rabbitmq.topology import node_queue
-from tests.fixtures.containers import RabbitServer
+from tests.support.rabbit_server import RabbitServer
 from tests.support.rabbitmq import WAIT_SECONDS, node_user, publish, raw_channel, receive, settings, source
 from tests.support.waiting import wait_for
 

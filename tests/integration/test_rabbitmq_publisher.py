@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import ConfigError, OutageError, PoisonError, Reason
 from common.transports.rabbitmq import RabbitSettings, RabbitSink, open_sink
-from tests.fixtures.containers import RabbitServer
+from tests.support.rabbit_server import RabbitServer
 from tests.support.rabbitmq import (
     WAIT_SECONDS,
     bodies,

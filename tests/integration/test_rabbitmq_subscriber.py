@@ -14,7 +14,7 @@ import pytest
 
 from common.errors import OutageError
 from common.transports.rabbitmq import open_source, queue_depths
-from tests.fixtures.containers import RabbitServer
+from tests.support.rabbit_server import RabbitServer
 from tests.support.rabbitmq import (
     WAIT_SECONDS,
     bodies,

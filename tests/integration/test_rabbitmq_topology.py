@@ -10,7 +10,7 @@ import pytest
 from common.errors import ConfigError, OutageError
 from common.transports.rabbitmq import open_sink, open_source, queue_depths
 from common.transports.rabbitmq.topology import DELIVERY_LIMIT, queues
-from tests.fixtures.containers import RabbitServer
+from tests.support.rabbit_server import RabbitServer
 from tests.support.rabbitmq import (
     bindings,
     envelope,

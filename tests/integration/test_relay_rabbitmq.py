@@ -20,8 +20,8 @@ from producer.cursors import Cursors
 from producer.log import NodeLogs
 from producer.packing import Sizes
 from producer.relay import Relay
-from tests.fixtures.containers import RabbitServer
 from tests.support.producing import FACTS, INCARNATION, MemoryDatabase
+from tests.support.rabbit_server import RabbitServer
 from tests.support.rabbitmq import settings
 from tests.support.waiting import wait_for
 

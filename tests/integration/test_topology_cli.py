@@ -18,8 +18,9 @@ import pytest
 import sqlalchemy as sa
 
 from common.transports.rabbitmq.topology import QueueSpec, queues
-from tests.fixtures.containers import PASSWORD, USER, RabbitServer
 from tests.support.cli import document, rowferry
+from tests.support.container_server import PASSWORD, USER
+from tests.support.rabbit_server import RabbitServer
 from tests.support.rabbitmq import raw_channel, settings
 from tests.support.waiting import wait_for
 

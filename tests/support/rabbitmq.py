@@ -13,7 +13,7 @@ from common.ports.sink import Envelope
 from common.ports.source import Delivery
 from common.transports.rabbitmq import RabbitSettings, RabbitSink, RabbitSource, open_sink, open_source
 from common.transports.rabbitmq.topology import permissions
-from tests.fixtures.containers import RabbitServer
+from tests.support.rabbit_server import RabbitServer
 
 WAIT_SECONDS = 30.0
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from tests.bench.pair import Pair
 from tests.bench.processes import Workers
-from tests.fixtures.containers import RabbitServer
 from tests.support.nodes import CliNode
+from tests.support.rabbit_server import RabbitServer
 
 
 class Rowferry:
