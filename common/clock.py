@@ -25,11 +25,3 @@ class SystemClock:
 def to_iso(us: int) -> str:
     """Return `us` (microseconds since the epoch) as `2026-11-23T09:00:00.000000Z`."""
     return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def from_iso(text: str) -> int:
-    """Return microseconds since the epoch of an ISO 8601 instant with offset or Z. Raises ValueError."""
-    parsed = datetime.fromisoformat(text)
-    if parsed.tzinfo is None:
-        raise ValueError(f"{text!r} has no offset")
-    return (parsed - _EPOCH) // timedelta(microseconds=1)

@@ -1,23 +1,13 @@
-"""Ids: UUIDv7 for transactions, random incarnations, checked node ids."""
+"""Ids: UUIDv7 for transactions, random incarnations, the form of node ids."""
 
 import os
 import re
 import uuid
 
-from common.errors import ConfigError
-
 NODE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-INCARNATION = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 _RAND_BITS = 74
 _RAND_MAX = (1 << _RAND_BITS) - 1
-
-
-def check_node_id(node_id: str, where: str) -> str:
-    """Return `node_id`, or raise ConfigError that names `where` it was found."""
-    if not NODE_ID.match(node_id):
-        raise ConfigError(f"{where}: {node_id!r} is no node id; use 1 to 64 letters, digits, '-' or '_'")
-    return node_id
 
 
 def new_incarnation() -> str:

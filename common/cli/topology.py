@@ -4,7 +4,6 @@ The operation's modules are imported where they are used: pika takes a part of a
 pay.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import click
 from common.config.load import read_secret_file
 from common.console import Console
 from common.errors import UsageError
+from common.ids import NODE_ID
 from common.runtime.host import ExitCode, Host, current_host
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 STDOUT = "-"
 PASSWORDS_FILE = "rowferry-passwords.json"
-_NODE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @click.group()
@@ -108,7 +107,7 @@ def _known(host: Host) -> tuple[str, ...]:
 def _split(given: tuple[str, ...]) -> tuple[str, ...]:
     names = [name.strip() for one in given for name in one.split(",")]
     for name in names:
-        if not _NODE_ID.fullmatch(name):
+        if not NODE_ID.match(name):
             raise UsageError(f"--nodes {name!r}: a node's id is 1 to 64 letters, digits, - or _")
     return tuple(dict.fromkeys(names))
 

@@ -38,11 +38,6 @@ def arm(point: CrashPoint, *, after_passes: int = 0) -> None:
     _armed.point, _armed.passes_left = point, after_passes
 
 
-def disarm() -> None:
-    """Take back `arm`."""
-    _armed.point = None
-
-
 def reach(point: CrashPoint) -> None:
     """Die here, if a test wants that."""
     if _armed.point is not point:

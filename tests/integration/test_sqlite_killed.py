@@ -228,7 +228,7 @@ def test_speed_of_capture_and_lock_is_told(tmp_path: Path, rows: int, capsys: py
     assert sealed == 8_000
 
 
-def test_the_write_lock_is_held_shortly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_not_judged_how_long_the_write_lock_is_held(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     held: list[float] = []
 
     def timed(seal: Callable[[], object], watch: sqlite3.Connection) -> None:

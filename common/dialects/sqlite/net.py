@@ -47,7 +47,6 @@ class Segment:
     last_seqs: dict[int, int] = field(default_factory=dict)
     """By shape: touches up to here are done with it."""
     mark: int | None = None
-    first_us: int = 0
 
 
 def segments(look: Look) -> list[Segment]:

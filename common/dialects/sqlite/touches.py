@@ -22,7 +22,6 @@ class Touch:
     key: Row
     before: Row | None
     """The row before the segment; None: there was none."""
-    first_us: int
     last_us: int
     fresh_possible: bool
     """Only updates so far: an `I` would tell that they are of a row that was not there before."""
@@ -50,7 +49,7 @@ class TouchedTable:
         touch = self.touches.get(text)
         if touch is None:
             before = None if kind in "IKB" else row
-            self.touches[text] = Touch(key, before, at_us, at_us, kind == "U", kind == MISSED)
+            self.touches[text] = Touch(key, before, at_us, kind == "U", kind == MISSED)
             return
         touch.last_us = at_us
         if touch.fresh_possible:
