@@ -33,7 +33,7 @@ from common.runtime.parts import load_parts
 log = logging.getLogger(__name__)
 
 INTERRUPTED = 130
-"""What a shell reports for a program that Ctrl-C ended. Not one of SPEC's codes: nothing was judged."""
+"""What a shell reports for a program that Ctrl-C ended. None of the documented codes: nothing was judged."""
 _SERVICES = ("run", "serve")
 
 
@@ -50,7 +50,7 @@ class NodeCommandLine(CommandLine):
 
 
 class Program(click.Group):
-    """The command group: lists commands in the order of a node's life, ends with SPEC's exit codes."""
+    """The command group: lists commands in the order of a node's life, ends with the documented exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         order = list(self.commands)

@@ -17,7 +17,7 @@ class ColumnShape:
 
     name: str
     logical: str
-    """Logical type of SPEC 3: `int decimal … json`, or `pg:int4range`."""
+    """The logical type (docs/DB_SYNC_POLICY.md): `int decimal … json`, or `pg:int4range`."""
     declared: str
     """The type as the database writes it."""
     nullable: bool = True

@@ -17,7 +17,7 @@ from common.runtime.node import Node, open_node
 
 
 class ExitCode(IntEnum):
-    """What the exit status of every command means (SPEC 6)."""
+    """What the exit status of every command means (docs/README_M2.md)."""
 
     DONE = 0
     FAILED = 1

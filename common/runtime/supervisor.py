@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
 STOP_SECONDS = 9.0
-"""How long services may take to stop, all together; SPEC gives the whole process ten seconds."""
+"""How long services may take to stop, all together; the whole process has ten seconds."""
 ONCE_PATIENCE_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
 _SHORT_IDLE_SECONDS = 0.02

@@ -62,7 +62,7 @@ class PgForeignKey(ForeignKey):
 
 
 def logical_type(kind: str, spoken: str) -> str:
-    """Return the logical type of SPEC 3 for a base type; `spoken` is its usual name."""
+    """Return the logical type of a base type; `spoken` is its usual name."""
     return _LOGICAL.get(kind) or f"pg:{spoken}"
 
 

@@ -61,7 +61,7 @@ def affinity_of(declared: str, *, strict: bool) -> Affinity:
 
 
 def logical_type(declared: str, *, strict: bool) -> str:
-    """Return the logical type of SPEC 3. A name that says nothing (`STRING`, `ENUM`) counts as text."""
+    """Return the logical type. A name that says nothing (`STRING`, `ENUM`) counts as text."""
     name = " ".join(re.sub(r"\(.*?\)", " ", declared.upper()).split())
     return _BY_NAME.get(name) or _BY_AFFINITY[affinity_of(declared, strict=strict)]
 

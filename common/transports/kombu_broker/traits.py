@@ -38,7 +38,7 @@ class Traits:
 
 
 _ONE_READER = "One process may read a node's queue at a time."
-_HEALS = "What is lost so is a gap, which the receiver notices and asks for again."
+_A_GAP = "What is lost so is a gap, which `rowferry status` names with the commands that fill it."
 
 _MEMORY = Traits(
     TransportFeatures(
@@ -122,7 +122,7 @@ _REDIS = Traits(
         notes=(
             "As durable as the server's `appendfsync` makes it: by default up to a second is lost with the server.",
             "What a killed reader held comes again after kombu's `visibility_timeout` (an hour), to all nodes; what it "
-            "had just taken may be lost. " + _HEALS,
+            "had just taken may be lost. " + _A_GAP,
             "Whoever may write to the server may write as any node.",
             _ONE_READER,
             "The queue of a node that no longer reads grows without bound.",
@@ -146,7 +146,7 @@ _AMQP = Traits(
         notes=(
             "For AMQP brokers other than RabbitMQ. Use `amqp://` or `amqps://` for RabbitMQ: only that adapter has "
             "quorum queues, proven senders, unroutable messages and pipelined confirms.",
-            "A message that nobody would get is a gap, which the receiver notices and asks for again.",
+            "A message that nobody would get is lost. " + _A_GAP,
         ),
     ),
     Routing.TOPIC,
@@ -164,7 +164,7 @@ _UNKNOWN = Traits(
         authenticated=False,
         max_message_bytes=None,
         notes=(
-            "Nothing is known of it, so nothing is promised. " + _HEALS,
+            "Nothing is known of it, so nothing is promised. " + _A_GAP,
             "The nodes to send to must be named, since kombu keeps the bindings of most transports in one process.",
             _ONE_READER,
         ),

@@ -205,7 +205,7 @@ def _from_precondition(text: str, where: str) -> RowferryError:
 def _different(found: Difference, where: str) -> ConfigError:
     return ConfigError(
         f"{where}: {found.kind} {found.name!r} exists with another {found.argument!r} ({found.values}): "
-        f"{found.remedy}; what was in a deleted node queue is asked for again"
+        f"{found.remedy}; what was in a deleted node queue is a gap, which `rowferry status` names"
     )
 
 

@@ -51,7 +51,7 @@ def features(settings: RabbitSettings) -> TransportFeatures:
         authenticated=settings.verify_user,
         max_message_bytes=settings.max_message_bytes,
         notes=(
-            "a node's queue that is full drops its oldest messages: a gap, which heals",
+            "a node's queue that is full drops its oldest messages: a gap",
             "a publisher's own queue takes its messages too, so unroutable says that no node at all listens",
             "a message given back comes again before later ones of the queue, but after those already prefetched",
         ),
@@ -59,7 +59,7 @@ def features(settings: RabbitSettings) -> TransportFeatures:
 
 
 def envelope_properties(envelope: Envelope, *, user_id: str, encoding: str | None) -> Any:
-    """Return the properties that SPEC 3 fixes for a message."""
+    """Return the properties that every message has."""
     return pika.BasicProperties(
         content_type=CONTENT_TYPE,
         content_encoding=encoding,
