@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.support.nodes import CliNode, wait_until_applied
+from tests.support.nodes import MakeNode, sqlite_database, wait_until_applied
 from tests.support.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.heavy
 
 ROWS = 300_000
-MakeNode = Callable[..., CliNode]
-
-
-@pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[MakeNode]:
-    made: list[CliNode] = []
-
-    def make(node_id: str, database: str, *options: str) -> CliNode:
-        made.append(CliNode.init(node_id, tmp_path / node_id, database, *options))
-        return made[-1]
-
-    yield make
-    for node in made:
-        node.close()
-
-
-def sqlite_file(folder: Path, name: str, *statements: str) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(folder / name)) as connection:
-        for statement in statements:
-            connection.execute(statement)
-        connection.commit()
-    return f"sqlite:///{folder / name}"
 
 
 def test_300_000_rows_in_one_transaction_through_rabbitmq(
@@ -65,8 +39,8 @@ def test_300_000_rows_in_one_transaction_through_rabbitmq(
 def test_300_000_rows_in_one_transaction_through_a_folder(nodes: MakeNode, tmp_path: Path) -> None:
     create = "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT NOT NULL, price NUMERIC)"
     exchange = ("--directory", str(tmp_path / "exchange"))
-    left = nodes("left", sqlite_file(tmp_path / "data", "left.db", create), *exchange)
-    right = nodes("right", sqlite_file(tmp_path / "data", "right.db", create), *exchange)
+    left = nodes("left", sqlite_database(tmp_path, "left.db", [create]), *exchange)
+    right = nodes("right", sqlite_database(tmp_path, "right.db", [create]), *exchange)
     for node in (left, right):
         node.ok("migrate")
     left.execute(
@@ -86,7 +60,7 @@ def test_a_blob_of_20_mb_through_rabbitmq_and_its_default_limits(
 ) -> None:
     """RabbitMQ 4 refuses messages over 16 MiB; the BLOB is 27 MB as base64 and comes in chunks."""
     create = "CREATE TABLE photo (id INTEGER PRIMARY KEY, data BLOB)"
-    shop = nodes("shop", sqlite_file(tmp_path / "data", "shop.db", create), "--broker", rabbitmq_url)
+    shop = nodes("shop", sqlite_database(tmp_path, "shop.db", [create]), "--broker", rabbitmq_url)
     office = nodes("office", postgres_server.create_database(), "--broker", rabbitmq_url, "--tables", "photo")
     office.execute("CREATE TABLE photo (id integer PRIMARY KEY, data bytea)")
     for node in (shop, office):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Running:
         self.process.wait(timeout=30)
 
     def stop(self) -> int:
-        """SIGTERM, and the exit code it ended with; within the ten seconds that the SPEC gives it, and some air."""
+        """SIGTERM, and the exit code it ended with; within the ten seconds that a node has, and some air."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=30)
@@ -139,6 +140,10 @@ class CliNode:
                 running.kill()
 
 
+MakeNode = Callable[..., CliNode]
+"""The fixture `nodes`: id, database and options of `init`."""
+
+
 def wait_until_applied(source: CliNode, target: CliNode, timeout_seconds: float = 120, txs: int = 1) -> None:
     """Wait until `source` has sealed at least `txs`, and `target` has applied all that is sealed."""
 
@@ -153,3 +158,24 @@ def wait_until_applied(source: CliNode, target: CliNode, timeout_seconds: float 
             for running in node.runs[-1:]:
                 error.add_note(f"--- {node.node_id}: {running.log.name}\n{running.tail()}")
         raise
+
+
+def sync(*way: CliNode, code: int = 0) -> None:
+    """Each node of `way` in turn sends and takes what there is; the last one may set things aside."""
+    for node in way[:-1]:
+        node.ok("run", "--once")
+    way[-1].ok("run", "--once", code=code)
+
+
+def letters(node: CliNode) -> list[tuple[str, str]]:
+    """Table and reason of every dead letter."""
+    return sorted((str(one["table_name"]), one["reason"]) for one in node.report("dlq", "list", "--all"))
+
+
+def sqlite_database(folder: Path, name: str, statements: Sequence[str]) -> str:
+    """Make a database file with what `statements` make in it; return its URL."""
+    with closing(sqlite3.connect(folder / name)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+    return f"sqlite:///{folder / name}"
