@@ -1,7 +1,6 @@
 """Lines of `rf_audit`: who did what, and when; written in the transaction they tell of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 import sqlalchemy as sa
@@ -13,15 +12,14 @@ APPLIER = "rowferry"
 """The actor where nobody asked for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One thing that was done."""
 
     action: str
     source_node: str
     tx_id: str
     actor: str = APPLIER
-    detail: Mapping[str, object] = field(default_factory=dict)
+    detail: Mapping[str, object] = msgspec.field(default_factory=dict)
 
 
 def write(connection: sa.Connection, lines: Sequence[Line], now_us: int) -> None:

@@ -1,9 +1,9 @@
 """Tells what was seen before: everything at or below the watermark, and what was applied or set aside above it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
 import sqlalchemy as sa
 
 from common.errors import Reason
@@ -32,8 +32,7 @@ class Standing(StrEnum):
     """Set aside before, in a way that another copy can't mend by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownLetter:
+class KnownLetter(msgspec.Struct, frozen=True):
     """What dedup needs of a dead letter."""
 
     state: LetterState
@@ -42,8 +41,7 @@ class KnownLetter:
     first_failed_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """What is in the database about one tx."""
 
     applied_sha256: str | None = None
@@ -53,8 +51,7 @@ class Known:
 NOTHING = Known()
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, gc=False):
     """What a tx says of itself."""
 
     tx_id: str

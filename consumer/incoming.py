@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from common.errors import PoisonError, Reason
 from common.wire.records import BatchHeader
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True):
     """One whole tx, or bytes that are none. The bytes are here (`raw`) or, for a tx in parts, in `rf_tx_part`."""
 
     source_node: str
@@ -89,13 +90,12 @@ class Counts:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """The end of one tx's way through the consumer."""
 
     incoming: Incoming
     outcome: Outcome
-    counts: Counts = field(default_factory=Counts)
+    counts: Counts = msgspec.field(default_factory=Counts)
     reason: Reason | None = None
     error: str | None = None
     table: str | None = None

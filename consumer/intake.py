@@ -4,7 +4,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
 
 from common.errors import ContentionError, OutageError, PoisonError, Reason
 from common.ports.source import Delivery, Source
@@ -251,4 +253,4 @@ def _runs(txs: Sequence[Incoming], together: Callable[[Incoming], bool]) -> Iter
 
 def _crashing(tx: Incoming) -> Incoming:
     text = f"began {MOST_ATTEMPTS} times and never came to an end: the process died, or failed as the log tells"
-    return replace(tx, error=PoisonError(Reason.CRASH, text))
+    return msgspec.structs.replace(tx, error=PoisonError(Reason.CRASH, text))

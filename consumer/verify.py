@@ -1,7 +1,6 @@
 """Refuses what can't be checked or may not be: senders, features, versions, tables, keys and images."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import msgspec
 
@@ -20,8 +19,7 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NULL = b"null"
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True):
     """A change that may be applied, with the table it goes to."""
 
     change: Change

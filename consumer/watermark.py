@@ -6,6 +6,7 @@ The watermark passes over what was applied and over what was set aside alike: it
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import sqlalchemy as sa
 
 from common.schema import tables as rf
@@ -35,8 +36,7 @@ class Mark:
         return self.highest_lsn > self.last_lsn
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One tx that was applied or set aside: a link of the chain of LSNs."""
 
     prev_lsn: int

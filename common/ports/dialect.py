@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
 import sqlalchemy as sa
 
 from common.versions import Version
@@ -124,8 +125,7 @@ class DialectFeatures:
     """A tx is the database's own transaction; else it is what was committed between two looks (`grouped`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowState:
+class RowState(msgspec.Struct, frozen=True):
     """What this node knows of one row, read under lock."""
 
     key: str
@@ -140,8 +140,7 @@ class RowState:
     """Whether there is a version record at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowWrite:
+class RowWrite(msgspec.Struct, frozen=True):
     """One row as it must stand after the commit."""
 
     key: str

@@ -2,14 +2,14 @@
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from common.versions import Version
-from common.wire.records import FORMAT, SealedTx, TxHeader
+from common.wire.records import FORMAT, SealedTx, TableMeta, TxHeader
 
 DEFAULT_MAX_BATCH_BYTES = 4 * 1024 * 1024
 _LEAST_ROOM = 1024
@@ -18,11 +18,15 @@ _CHANGE = (
     b'{"type":"change","lsn":%d,"tx_id":"%s","table":%s,"op":"%s","pk":%s,"before":%s,"after":%s,'
     b'"version":%s,"base":%s,"captured_at":"%s"}\n'
 )
+_ROOM_FOR_THE_REST = 2_048
+"""More than a header without its tables, and the end line, ever take."""
+_MOST_TABLES_KNOWN = 1_000
 _json = msgspec.json.Encoder()
+_tables_known: dict[int, tuple[Mapping[str, TableMeta], msgspec.Raw]] = {}
+"""By identity: a log gives thousands of txs with one and the same description of their tables."""
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedPart:
+class EncodedPart(msgspec.Struct, frozen=True):
     """One batch, or one part of it, ready to travel."""
 
     header: TxHeader
@@ -89,6 +93,10 @@ def encode_tx(tx: SealedTx, max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES) -> I
 
     A tx that doesn't fit one part is read twice: each header says how many parts there are and what the whole weighs.
     """
+    lines = _few_lines(tx, max_batch_bytes)
+    if lines is not None:
+        yield _finish(tx.header, _Segment(lines, changes=len(lines)), 1, _Plan(1, ""))
+        return
     room = _room_for_lines(tx.header, max_batch_bytes)
     segments = _segments(tx, room)
     first = next(segments, None) or _Segment([])
@@ -124,10 +132,20 @@ def header_fields(header: TxHeader, changes: int, part: int, parts: int, tx_sha2
         fields["grouped"] = True
     if header.requires:
         fields["requires"] = list(header.requires)
-    fields["tables"] = {
-        name: {"pk": list(meta.pk), "columns": dict(meta.columns)} for name, meta in header.tables.items()
-    }
+    fields["tables"] = _tables_json(header.tables)
     return fields
+
+
+def _tables_json(tables: Mapping[str, TableMeta]) -> msgspec.Raw:
+    found = _tables_known.get(id(tables))
+    if found is not None and found[0] is tables:
+        return found[1]
+    if len(_tables_known) >= _MOST_TABLES_KNOWN:
+        _tables_known.clear()
+    described = {name: {"pk": list(meta.pk), "columns": dict(meta.columns)} for name, meta in tables.items()}
+    encoded = msgspec.Raw(_json.encode(described))
+    _tables_known[id(tables)] = tables, encoded
+    return encoded
 
 
 def seal_part(fields: dict[str, Any], lines: Sequence[bytes]) -> bytes:
@@ -140,6 +158,20 @@ def seal_part(fields: dict[str, Any], lines: Sequence[bytes]) -> bytes:
         "sha256": hashlib.sha256(body).hexdigest(),
     }
     return body + _json.encode(end) + b"\n"
+
+
+def _few_lines(tx: SealedTx, max_batch_bytes: int) -> list[bytes] | None:
+    """Return the lines of a tx that fits one part for sure, as nearly all do; None when that wants a closer look."""
+    if tx.header.requires:
+        return None
+    room = max_batch_bytes - len(bytes(_tables_json(tx.header.tables))) - _ROOM_FOR_THE_REST
+    lines = []
+    for line in tx.lines():
+        room -= len(line)
+        if room < 0:
+            return None
+        lines.append(line)
+    return lines
 
 
 def _room_for_lines(header: TxHeader, max_batch_bytes: int) -> int:

@@ -1,7 +1,6 @@
 """The records of `rowferry/1` as Python sees them. Pydantic stands at the border, plain dataclasses behind it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
 
 import msgspec
@@ -73,8 +72,7 @@ class BatchHeader(BaseModel):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class TxHeader:
+class TxHeader(msgspec.Struct, frozen=True):
     """What sealing fixed about a tx: the same on every way out and in every part."""
 
     tx_id: str
@@ -127,8 +125,7 @@ class Change(msgspec.Struct, frozen=True):
         return None if self.op == "D" else bytes(self.after)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One verified batch or part of one: count and checksum were right."""
 
     header: BatchHeader
@@ -138,5 +135,5 @@ class Part:
     """The whole part, header and end line included."""
     sha256: str
     """Checksum of the part as its end line gives it."""
-    line: int = field(default=1)
+    line: int = 1
     """Where the header stands in its file or message, from 1."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from common.config.model import Policy
 from common.ports.dialect import ApplySession, RowWrite
 from common.versions import NEVER, Version
@@ -17,8 +19,7 @@ from consumer.tables import TableUse
 _MOST_MISSING_NAMED = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One change on its way: which tx of the call it belongs to, and where it goes."""
 
     change: Change

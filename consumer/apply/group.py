@@ -3,8 +3,8 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 
+import msgspec
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -110,7 +110,7 @@ class Applier:
             log.info("tables_changed", extra={"error": str(error)})
             return self._apply_group([self._preparer.prepare(one.incoming) for one in group], guarded)
         elif len(group) == 1:
-            results = self._any_way([replace(group[0], error=error)], guarded)
+            results = self._any_way([msgspec.structs.replace(group[0], error=error)], guarded)
             self._after_ddl(group)
             return results
         half = len(group) // 2

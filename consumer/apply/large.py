@@ -1,7 +1,8 @@
 """A tx in parts: one transaction, read in slices from `rf_tx_part`, so that memory stays bounded."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace as changed
+
+import msgspec
 
 from common.config.model import Config
 from common.errors import PoisonError, Reason
@@ -75,7 +76,7 @@ def _taken_away(writes: Mapping[TableUse, Sequence[RowWrite]]) -> dict[TableUse,
                 f"the batch does not name their column {min(unnamed)!r}"
             )
             raise PoisonError(Reason.CONSTRAINT, text, table=use.name)
-    return {use: [changed(row, image=None) for row in rows] for use, rows in writes.items()}
+    return {use: [msgspec.structs.replace(row, image=None) for row in rows] for use, rows in writes.items()}
 
 
 def _cut(changes: Iterable[Checked]) -> Iterator[list[Checked]]:

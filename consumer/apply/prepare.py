@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from common.config.model import Config
 from common.errors import EarlyError, PoisonError
@@ -14,8 +15,7 @@ from consumer.tables import Tables
 from consumer.verify import ChangeChecker, Checked, header_error
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """A tx ready for the transaction, or the reason why it can't be."""
 
     incoming: Incoming

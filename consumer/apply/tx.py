@@ -1,8 +1,9 @@
 """One database transaction: the rows of one or many whole txs, and everything that is kept beside them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import msgspec
 import sqlalchemy as sa
 
 from common.errors import ContentionError, EarlyError, OutageError, PoisonError, Reason
@@ -122,7 +123,7 @@ class GroupTransaction:
             if result.outcome is not Outcome.APPLIED:
                 continue
             if one.incoming.in_parts:
-                results[place] = replace(result, counts=self._apply_large(one))
+                results[place] = msgspec.structs.replace(result, counts=self._apply_large(one))
             elif one.statements:
                 self._run_ddl(one)
             else:
@@ -202,4 +203,6 @@ def _own_name_if_taken(one: Prepared, known: Known) -> Prepared:
         return one
     if known.letter.reason in BROKEN_REASONS:
         return one
-    return replace(one, incoming=replace(one.incoming, tx_id=bytes_id(raw), header=None))
+    return msgspec.structs.replace(
+        one, incoming=msgspec.structs.replace(one.incoming, tx_id=bytes_id(raw), header=None)
+    )

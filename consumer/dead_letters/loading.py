@@ -1,7 +1,6 @@
 """From a dead letter back to a tx that can be applied."""
 
-from dataclasses import replace
-
+import msgspec
 import sqlalchemy as sa
 
 from common.errors import PoisonError, Reason
@@ -34,7 +33,7 @@ def load(
         # It stands under another name because it can't be believed under its own; that has not changed.
         error = PoisonError(Reason(letter.reason), letter.error, table=letter.table_name)
         tx = Incoming(*key, letter.origin, None, body, error=error)
-    return replace(tx, replayed_by=replayed_by)
+    return msgspec.structs.replace(tx, replayed_by=replayed_by)
 
 
 def from_bytes(body: bytes, key: tuple[str, str], origin: str) -> Incoming:
