@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from common.runtime.crash_points import CrashPoint
 from common.versions import Version
-from tests.support.applying import DATABASES, Origin, World, Write, item, world_on
+from tests.support.applying import Origin, World, Write, item
 from tests.support.applying_child import replay_all, run_child, run_children, take, take_or_die_of
 from tests.support.mirror import FileMirror
 
 KILLED = -signal.SIGKILL
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

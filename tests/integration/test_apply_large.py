@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from common.versions import Version
-from tests.support.applying import DATABASES, Origin, World, Write, item, resealed, world_on
+from tests.support.applying import Origin, World, Write, item, resealed
 from tests.support.applying_child import run_child, take_huge
 
 MOST_MEBIBYTES = 160
 """What a process may grow by. The 300,000 rows weigh about 100 MiB as lines, the value twice 20 MiB."""
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
 
 
 @pytest.mark.heavy

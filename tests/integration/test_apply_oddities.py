@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from consumer.apply.group import Applier
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
 from tests.support.applying import (
-    DATABASES,
     SCHEMA,
     Origin,
     Tx,
@@ -26,16 +24,9 @@ from tests.support.applying import (
     open_world,
     outcomes,
     sqlite_url,
-    world_on,
 )
 
 HOW = Replay("tester")
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
 
 
 def test_a_damaged_copy_and_a_whole_one_in_one_group(world: World) -> None:

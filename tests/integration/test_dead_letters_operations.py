@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Selection
 from consumer.early import retry_unknown
-from tests.support.applying import DATABASES, Origin, Tx, World, Write, item, outcomes, world_on
+from tests.support.applying import Origin, Tx, World, Write, item, outcomes
 from tests.support.cli import document, rowferry
 
 HOW = Replay("tester")
@@ -52,12 +52,6 @@ class MemoryMirror:
     def _check(self) -> None:
         if self.away:
             raise OutageError("the broker is away")
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

@@ -14,14 +14,8 @@ from common.versions import NEVER, Version
 from common.wire.compress import compress
 from common.wire.encode import encode_tx
 from common.wire.records import TxHeader
-from tests.support.applying import DATABASES, WHEN, Origin, World, Write, item, tx_id_of, world_on
+from tests.support.applying import WHEN, Origin, World, Write, item, tx_id_of
 from tests.support.cli import document, rowferry
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

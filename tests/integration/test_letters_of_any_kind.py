@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from common.errors import Reason
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.show import show
 from consumer.dead_letters.table_store import Selection
-from tests.support.applying import DATABASES, Origin, World, outcomes, resealed, world_on
+from tests.support.applying import Origin, World, outcomes, resealed
 
 DEEP = b"[" * 5_000 + b"]" * 5_000
 
@@ -46,12 +42,6 @@ WRONG = [
     (b'"table":"item"', b'"table":"rf_node"'),
     (b'"table":"item"', b'"table":"item; DROP TABLE item"'),
 ]  # fmt: skip
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
 
 
 def standing(world: World) -> str:
