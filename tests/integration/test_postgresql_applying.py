@@ -463,3 +463,23 @@ def test_unusual_primary_keys(pg_database_factory: Any, ddl: str, statements: li
             for part in source.parts(known):
                 apply_part(node, part)
             assert node.images("moved") == source.images("moved")
+
+
+@pytest.mark.parametrize("name", ["excluded", "new", "old", "r", "t", "q", "l", "e", "user", "pks"])
+def test_names_that_mean_something_in_statements(pg_database_factory: Any, name: str) -> None:
+    """As the name of a table, and of its columns."""
+    ddl = f'CREATE TABLE "{name}" (id int PRIMARY KEY, "{name}" text, parent int REFERENCES "{name}")'
+    with PostgresNode(pg_database_factory(), "a", ddl) as source, PostgresNode(pg_database_factory(), "b", ddl) as node:
+        source.run(
+            f"INSERT INTO \"{name}\" VALUES (1, 'x', NULL), (2, 'y', 1)",
+            f"UPDATE \"{name}\" SET \"{name}\" = 'z', parent = 2",
+            f'TRUNCATE "{name}"',
+            f"INSERT INTO \"{name}\" VALUES (3, 'x', 3)",
+            f"UPDATE \"{name}\" SET id = 4, parent = 4",
+            f'DELETE FROM "{name}" WHERE id = 3',
+        )
+        source.seal_all()
+        for part in source.parts():
+            apply_part(node, part)
+        assert node.images(name) == source.images(name)
+        assert len(node.images(name)) == 1

@@ -66,7 +66,8 @@ def _insert_missing(table: TableShape, source: str, names: Sequence[str]) -> str
 def _insert(table: TableShape, source: str, names: Sequence[str]) -> str:
     columns = ", ".join(column(name) for name in names)
     values = ", ".join(f"r.{column(name)}" for name in names)
-    return f"INSERT INTO {target(table)} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {source}"
+    # The alias, since the table may be called `excluded`.
+    return f"INSERT INTO {target(table)} AS t ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {source}"
 
 
 def _changes(table: TableShape, names: Sequence[str], row: str) -> str:
