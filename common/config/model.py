@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from common.config.schema_histories import is_schema_history
+
 NodeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Channel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 PositiveSeconds = Annotated[float, Field(gt=0, le=31_536_000)]
@@ -67,7 +69,9 @@ class TablesSection(Section):
 
     def wants(self, table: str) -> bool:
         """Tell whether `table` (its wire name) is among the configured ones."""
-        return table not in self.exclude and ("*" in self.include or table in self.include)
+        if table in self.exclude:
+            return False
+        return table in self.include or ("*" in self.include and not is_schema_history(table))
 
     def policy_for(self, table: str) -> Policy:
         """Return the policy of `table`; `lww` unless it is named."""

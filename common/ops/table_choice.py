@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from common.config.model import TablesSection
+from common.config.schema_histories import WHY, is_schema_history
 from common.errors import ConfigError
 from common.ports.dialect import Catalog, TableShape
 
@@ -26,8 +27,15 @@ def choose_tables(catalog: Catalog, tables: TablesSection) -> TableChoice:
     _refuse_keyless(catalog, tables)
     captured = tuple(shape for name, shape in sorted(catalog.tables.items()) if tables.wants(name))
     everything = EVERYTHING in tables.include
-    left_out = sorted(catalog.left_out.items()) if everything else []
-    return TableChoice(captured, tuple(left_out), tuple(shape.name for shape in captured if shape.numbers_itself))
+    left_out = catalog.left_out | _histories(catalog, tables) if everything else {}
+    return TableChoice(
+        captured, tuple(sorted(left_out.items())), tuple(shape.name for shape in captured if shape.numbers_itself)
+    )
+
+
+def _histories(catalog: Catalog, tables: TablesSection) -> dict[str, str]:
+    names = (name for name in (*catalog.tables, *catalog.keyless) if is_schema_history(name))
+    return {name: WHY for name in names if not tables.wants(name) and name not in tables.exclude}
 
 
 def _refuse_unknown(catalog: Catalog, tables: TablesSection) -> None:

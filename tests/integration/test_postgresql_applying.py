@@ -472,10 +472,10 @@ def test_names_that_mean_something_in_statements(pg_database_factory: Any, name:
     with PostgresNode(pg_database_factory(), "a", ddl) as source, PostgresNode(pg_database_factory(), "b", ddl) as node:
         source.run(
             f"INSERT INTO \"{name}\" VALUES (1, 'x', NULL), (2, 'y', 1)",
-            f"UPDATE \"{name}\" SET \"{name}\" = 'z', parent = 2",
+            f'UPDATE "{name}" SET "{name}" = \'z\', parent = 2',
             f'TRUNCATE "{name}"',
             f"INSERT INTO \"{name}\" VALUES (3, 'x', 3)",
-            f"UPDATE \"{name}\" SET id = 4, parent = 4",
+            f'UPDATE "{name}" SET id = 4, parent = 4',
             f'DELETE FROM "{name}" WHERE id = 3',
         )
         source.seal_all()

@@ -64,3 +64,17 @@ def test_what_everything_leaves_out_is_told() -> None:
 
 def test_names_leave_out_nothing_worth_telling() -> None:
     assert choose_tables(CATALOG, TablesSection(include=("store",))).left_out == ()
+
+
+def test_what_a_framework_notes_of_one_database_is_not_everything() -> None:
+    """Django and Alembic would take a schema change for done that another node has had."""
+    catalog = Catalog(
+        tables={name: shape(name) for name in ("store", "django_migrations", "other.alembic_version")},
+        keyless=("schema_migrations",),
+        left_out={},
+    )
+    choice = choose_tables(catalog, TablesSection(exclude=("django_migrations",)))
+    assert [one.name for one in choice.captured] == ["store"]
+    assert [name for name, _ in choice.left_out] == ["other.alembic_version", "schema_migrations"]
+    named = choose_tables(catalog, TablesSection(include=("*", "django_migrations")))
+    assert [one.name for one in named.captured] == ["django_migrations", "store"]
