@@ -180,6 +180,12 @@ def test_strange_names(node_of: Callable[[str], PostgresNode]) -> None:
     assert json.loads(bytes(changes[0].pk)) == {"zwei-Ä": "1.5", "Key %s": "a\nb'\\"}
 
 
+def test_a_key_called_like_an_empty_object(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of("""CREATE TABLE odd ("a{}" int PRIMARY KEY, "{}" text)""")
+    node.run("INSERT INTO odd VALUES (1, 'x')", """ALTER TABLE odd DROP COLUMN "{}\"""", "INSERT INTO odd VALUES (2)")
+    assert [json.loads(bytes(change.after)) for change in node.changes()] == [{"a{}": 1, "{}": "x"}, {"a{}": 2}]
+
+
 def test_more_columns_than_a_function_takes_arguments(node_of: Callable[[str], PostgresNode]) -> None:
     columns = ", ".join(f"c{number} text DEFAULT 'ä{{}},{number}'" for number in range(173))
     node = node_of(f"CREATE TABLE wide (id int PRIMARY KEY, {columns}, b bytea)")

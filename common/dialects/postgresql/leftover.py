@@ -1,5 +1,7 @@
 """The SQL by which a trigger function goes on when the table was altered under it: what is left of the columns."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from common.dialects.postgresql.captured import CapturedTable
@@ -27,26 +29,27 @@ def find_shape(table: CapturedTable) -> str:
 
 
 def _meta_of_what_is_left(table: CapturedTable) -> str:
-    shape = table.shape
-    pieces = ", ".join(
-        f"({place}, {pg_column(column).number}, {literal(column.name)}, {literal(_member_of_meta(column))})"
-        for place, column in enumerate(shape.written)
-    )
-    opening, closing = encode_meta(TableMeta.model_construct(pk=shape.pk, columns={})).split("{}")
+    # The last one: a key may be called so.
+    opening, _, closing = encode_meta(TableMeta.model_construct(pk=table.shape.pk, columns={})).rpartition("{}")
     return f"""(
       SELECT {literal(opening + "{")} || string_agg(e.piece, ',' ORDER BY e.place) || {literal("}" + closing)}
-      FROM (VALUES {pieces}) AS e(place, number, name, piece)
-      {_columns_left(table)})"""
+      {_columns_left(table, _member_of_meta)})"""
 
 
 def _member_of_meta(column: ColumnShape) -> str:
     return encode_meta(TableMeta.model_construct(pk=(), columns={column.name: column.logical}))[len(_META_HEAD) : -2]
 
 
-def _columns_left(table: CapturedTable) -> str:
+def _columns_left(table: CapturedTable, piece_of: Callable[[ColumnShape], str]) -> str:
+    """The FROM of a query: the columns `e` that TG_RELID still has, each with its piece, and `a`, as they are now."""
+    columns = ", ".join(
+        f"({place}, {pg_column(column).number}, {literal(column.name)}, {literal(piece_of(column))})"
+        for place, column in enumerate(table.shape.written)
+    )
     # A column that was renamed has its number still; in a partition it may have another one.
     same = "a.attname = e.name" if table.partitioned else "a.attnum = e.number"
-    return f"JOIN pg_attribute a ON a.attrelid = TG_RELID AND {same} AND NOT a.attisdropped"
+    return f"""FROM (VALUES {columns}) AS e(place, number, name, piece)
+      JOIN pg_attribute a ON a.attrelid = TG_RELID AND {same} AND NOT a.attisdropped"""
 
 
 def row_of_what_is_left(table: CapturedTable, source: str, before: str = "''") -> str:
@@ -54,17 +57,12 @@ def row_of_what_is_left(table: CapturedTable, source: str, before: str = "''") -
 
     NULL where a column of the key is gone: then the table has no key that it was captured by."""
     shape = table.shape
-    pieces = ", ".join(
-        f"({place}, {pg_column(column).number}, {literal(column.name)}, {literal(_member(column))})"
-        for place, column in enumerate(shape.written)
-    )
     key = literal(f"{key_expression(shape, 'r')}, concat('{{', ")
     names = ", ".join(literal(name) for name in shape.pk)
     return f"""(
       SELECT 'SELECT ' || {before} || {key} || string_agg(e.piece, ' || '', '' || ' ORDER BY e.place) || ', ''}}'')'
         || ' FROM (SELECT ' || string_agg(format('q.%I AS %I', a.attname, e.name), ', ') || {source} || ') r'
-      FROM (VALUES {pieces}) AS e(place, number, name, piece)
-      {_columns_left(table)}
+      {_columns_left(table, _member)}
       HAVING count(*) FILTER (WHERE e.name IN ({names})) = {len(shape.pk)})"""
 
 
