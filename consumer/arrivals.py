@@ -1,11 +1,11 @@
 """From what a transport or a file gives to whole txs: own batches dropped, senders checked, broken bytes named."""
 
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 from common.errors import PoisonError
+from common.ids import NODE_ID
 from common.ports.source import Delivery
 from common.runtime.node import Node
 from common.wire.compress import decompress, open_decompressed
@@ -19,7 +19,6 @@ from consumer.peers import PeerIds
 from consumer.verify import IDENTITY_ERROR, sender_error
 
 UNKNOWN_SENDER = "unknown"
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Arrivals:
@@ -70,7 +69,7 @@ class Arrivals:
 def sender_of(delivery: Delivery) -> str:
     """Return who sent it as far as that can be a node's id: a sender may write anything into a header."""
     said = None if IDENTITY_ERROR in delivery.headers else delivery.source_node
-    return said if said is not None and _ID.fullmatch(said) else UNKNOWN_SENDER
+    return said if said is not None and NODE_ID.match(said) else UNKNOWN_SENDER
 
 
 def pieces(delivery: Delivery) -> list[Delivery]:
