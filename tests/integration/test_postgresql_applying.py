@@ -281,6 +281,29 @@ def test_nothing_is_captured_and_application_triggers_stay_quiet(node: PostgresN
     assert [change.op for change in node.changes()] == ["U"]
 
 
+def test_a_connection_that_applies_keeps_its_settings_and_plans(node: PostgresNode) -> None:
+    def planned() -> tuple[str, int, int]:
+        with node.database.apply_session() as session:
+            role = session.connection.exec_driver_sql("SHOW session_replication_role").scalar_one()
+            plans = "SELECT sum(generic_plans), sum(custom_plans) FROM pg_prepared_statements WHERE statement LIKE %s"
+            generic, custom = session.connection.exec_driver_sql(plans, ("%rf_row_version%",)).one()
+            return role, int(generic or 0), int(custom or 0)
+
+    with pytest.raises(ZeroDivisionError), node.database.apply_session():
+        raise ZeroDivisionError
+    for number in range(8):
+        write(node, "parent", {"id": number, "code": f"c{number}"})
+    role, generic, custom = planned()
+    assert (role, custom) == ("replica", 0)
+    assert generic > 0
+    write(node, "parent", *({"id": 1_000 + number, "code": f"d{number}"} for number in range(200)))
+    role, _, custom = planned()
+    assert role == "replica"
+    assert custom > 0, "the values of many rows deserve a plan of their own"
+    with node.database.engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW session_replication_role").scalar_one() == "origin"
+
+
 def test_a_server_that_is_gone_is_an_outage() -> None:
     from common.dialects.postgresql import PostgresDatabase
 

@@ -6,7 +6,8 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from common.dialects.postgresql.connection import driver, pin_settings
+from common.dialects.postgresql.apply_settings import ROW_LOCK_TIMEOUT, plan_anew, ready
+from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target
 from common.dialects.postgresql.references import References
@@ -22,10 +23,10 @@ from common.wire.records import TableMeta
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
-_ROW_LOCK_TIMEOUT = "100ms"
-"""Well below the server's deadlock_timeout: of an applier and the application, the applier gives way."""
 _TURN_TIMEOUT = "10s"
 """The sealer and other appliers hold the lock of rf_seal for one short transaction each."""
+_FEW = 100
+"""Up to so many rows at once planning a statement takes longer than running it."""
 
 _TAKE_TURN = "SELECT snapshot FROM rf_seal FOR UPDATE"
 
@@ -49,13 +50,7 @@ class PostgresApplySession:
         self._references = References(self._raw)
         self._table_ids: dict[str, int] = {}
         self._snapshot: Snapshot | None = None
-        try:
-            pin_settings(self._raw, session_replication_role="replica", lock_timeout=_ROW_LOCK_TIMEOUT)
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise ConfigError(
-                "the database account may not switch triggers off while batches are applied; as a superuser run:"
-                f" GRANT SET ON PARAMETER session_replication_role TO {self._raw.info.user}"
-            ) from error
+        ready(connection)
 
     @property
     def connection(self) -> sa.Connection:
@@ -70,6 +65,8 @@ class PostgresApplySession:
         given = {"pks": rows.keys(pks)}
         source = recordset(rows.key_readings(), "pks", numbered=True)
         with translated():
+            if len(pks) > _FEW:
+                plan_anew(self._connection)
             keys = self._keys(table, source, given)
             self._raw.execute(_lock_sql(table, source), given)
             self._take_turn()
@@ -142,7 +139,7 @@ class PostgresApplySession:
             return
         self._raw.execute("SELECT set_config('lock_timeout', %s, true)", (_TURN_TIMEOUT,))
         row = self._raw.execute(_TAKE_TURN).fetchone()
-        self._raw.execute("SELECT set_config('lock_timeout', %s, true)", (_ROW_LOCK_TIMEOUT,))
+        self._raw.execute("SELECT set_config('lock_timeout', %s, true)", (ROW_LOCK_TIMEOUT,))
         if row is None:
             raise ConfigError("rf_seal has no row: run `rowferry migrate`")
         self._snapshot = Snapshot.parse(row[0])

@@ -1,6 +1,7 @@
 """Engines for psycopg 3, and the settings under which Rowferry's own sessions read and write values."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import psycopg
 import sqlalchemy as sa
@@ -58,7 +59,10 @@ def make_engine(url: str) -> sa.Engine:
     defaults: dict[str, str | int] = {"application_name": "rowferry", "connect_timeout": 10, "client_encoding": "utf8"}
     given = {name: value for name, value in defaults.items() if name not in parsed.query}
     given["options"] = f"{_STARTUP_OPTIONS} {_text(parsed.query.get('options', ''))}".strip()
-    return sa.create_engine(parsed, isolation_level="READ COMMITTED", connect_args=given, pool_size=10)
+    # The connection used last is used next: it has its statements prepared and their plans made.
+    return sa.create_engine(
+        parsed, isolation_level="READ COMMITTED", connect_args=given, pool_size=10, pool_use_lifo=True
+    )
 
 
 def _text(value: str | tuple[str, ...]) -> str:
@@ -75,9 +79,19 @@ def driver(connection: sa.Connection) -> "psycopg.Connection[tuple[Any, ...]]":
 
 def pin_settings(raw: "psycopg.Connection[tuple[Any, ...]]", **more: str) -> None:
     """Set the session's settings until the end of the transaction, in one round trip."""
-    wanted = {**_SESSION_SETTINGS, **more}
-    calls = ", ".join("set_config(%s, %s, true)" for _ in wanted)
-    values = [part for pair in wanted.items() for part in pair]
+    _set(raw, {**_SESSION_SETTINGS, **more}, until="transaction")
+
+
+def pin_for_good(raw: "psycopg.Connection[tuple[Any, ...]]", **more: str) -> None:
+    """Set the session's settings for as long as the connection lives. The caller commits, or they are taken back."""
+    _set(raw, {**_SESSION_SETTINGS, **more}, until="session")
+
+
+def _set(
+    raw: "psycopg.Connection[tuple[Any, ...]]", wanted: Mapping[str, str], until: Literal["transaction", "session"]
+) -> None:
+    calls = ", ".join("set_config(%s, %s, %s)" for _ in wanted)
+    values = [part for name, value in wanted.items() for part in (name, value, until == "transaction")]
     raw.execute(f"SELECT {calls}".encode(), values)
 
 

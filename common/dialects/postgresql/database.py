@@ -22,6 +22,8 @@ class PostgresDatabase:
 
     def __init__(self, url: str) -> None:
         self._engine = make_engine(url)
+        self._applying = make_engine(url)
+        """Of connections that stay set for applying: see `apply_settings`."""
 
     @property
     def engine(self) -> sa.Engine:
@@ -53,7 +55,7 @@ class PostgresDatabase:
     @contextmanager
     def apply_session(self) -> Iterator[PostgresApplySession]:
         """Begin one applying transaction; sealer and other appliers wait from its first `lock` on."""
-        with translated(), self._engine.begin() as connection:
+        with translated(), self._applying.begin() as connection:
             session = PostgresApplySession(connection)
             yield session
 
@@ -69,3 +71,4 @@ class PostgresDatabase:
     def close(self) -> None:
         """Close the pool's connections; may be called twice."""
         self._engine.dispose()
+        self._applying.dispose()
