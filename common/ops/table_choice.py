@@ -27,7 +27,7 @@ def choose_tables(catalog: Catalog, tables: TablesSection) -> TableChoice:
     _refuse_keyless(catalog, tables)
     captured = tuple(shape for name, shape in sorted(catalog.tables.items()) if tables.wants(name))
     everything = EVERYTHING in tables.include
-    left_out = catalog.left_out | _histories(catalog, tables) if everything else {}
+    left_out = {**catalog.left_out, **_histories(catalog, tables)} if everything else {}
     return TableChoice(
         captured, tuple(sorted(left_out.items())), tuple(shape.name for shape in captured if shape.numbers_itself)
     )
