@@ -199,7 +199,7 @@ def _retyped(before: TableMeta, now: TableMeta) -> bool:
 
 def _drops_of(raw: Raw, name: str) -> list[str]:
     made = CapturedTable(TableShape(name, None, name, (), ()), "", 0, 0)
-    wanted = {made.capture, made.truncate}
+    wanted = {made.capture, made.truncate, made.reshaped}
     return [drop for prefix in FUNCTION_PREFIXES for drop in _drops(raw, prefix, wanted)]
 
 

@@ -9,7 +9,7 @@ _TRIGGER_NAME = "!rowferry capture"
 """AFTER triggers run in the order of their names: the application's own, which may write the row again, come later.
 The table's number follows: a table that is captured by itself may become a partition of another that is captured."""
 _TRUNCATE_TRIGGER_NAME = "!rowferry truncate"
-FUNCTION_PREFIXES = ("rowferry capture ", "rowferry truncate ")
+FUNCTION_PREFIXES = ("rowferry capture ", "rowferry truncate ", "rowferry reshaped ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,11 @@ class CapturedTable:
     @property
     def truncate(self) -> str:
         return self.function("rowferry truncate ")
+
+    @property
+    def reshaped(self) -> str:
+        """What the capture function calls for a row that is not of the shape it was made for."""
+        return self.function("rowferry reshaped ")
 
     @property
     def capture_trigger(self) -> str:

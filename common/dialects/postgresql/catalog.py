@@ -31,7 +31,11 @@ SELECT a.attrelid AS oid, a.attname AS name, a.attnum AS number, NOT a.attnotnul
        a.attidentity = 'a' AS identity_always, format_type(a.atttypid, a.atttypmod) AS declared,
        format_type(b.type_oid, NULL) AS spoken, format_type(b.type_oid, -1) AS base,
        format_type(b.type_oid, b.modifier) AS limited,
-       CASE WHEN b.type_oid < 16384 THEN t.typname ELSE '' END AS kind,
+       CASE WHEN b.type_oid < 16384 THEN t.typname ELSE '' END AS kind, t.typtype = 'e' AS is_enum,
+       a.atttypid::int8 AS type_id,
+       (SELECT format('%%I.%%I', n.nspname, l.typname) FROM pg_type o
+        JOIN pg_type l ON l.oid = CASE WHEN o.typarray = 0 AND o.typcategory = 'A' THEN o.oid ELSE o.typarray END
+        JOIN pg_namespace n ON n.oid = l.typnamespace WHERE o.oid = a.atttypid) AS in_array,
        a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid), '') LIKE 'nextval(%%' AS numbers_itself,
        coalesce((
            SELECT format('OPERATOR(%%I.%%s)', n.nspname, o.oprname)

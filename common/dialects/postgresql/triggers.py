@@ -1,24 +1,35 @@
 """The SQL of capture for one table: two trigger functions and their triggers.
 
 Nothing here depends on a column, so that whatever the owner does to the table works at once. A function that no longer
-fits logs the columns that are left; `drifted` notices, and the next `install` makes it anew.
+fits has another one log the columns that are left; `drifted` notices, and the next `install` makes it anew.
 """
+
+from collections.abc import Mapping
 
 from common.dialects.postgresql.captured import CapturedTable
 from common.dialects.postgresql.chains import TRUNCATED
 from common.dialects.postgresql.connection import IMAGE_SETTINGS
-from common.dialects.postgresql.leftover import find_shape, row_of_what_is_left
+from common.dialects.postgresql.leftover import find_shape, reshaped_body, row_of_what_is_left
 from common.dialects.postgresql.naming import ident, literal, qualified
+from common.dialects.postgresql.pinning import checked, pinned_settings
 from common.dialects.postgresql.shapes import image_expression, key_expression, relation
+
+# A policy that hides rows must be an error, not a hole in what TRUNCATE took.
+_EVERY_SETTING = {**IMAGE_SETTINGS, "row_security": "off"}
 
 
 def capture_sql(table: CapturedTable) -> list[str]:
     """Return the statements that install capture on a table that has none."""
     name = relation(table.shape)
     return [
-        _trigger_function(table.capture, _row_body(table)),
-        _trigger_function(table.truncate, _truncate_body(table)),
-        *(f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC" for function in (table.capture, table.truncate)),
+        *_function(
+            f"{table.reshaped}(relation oid, r anyelement, OUT shape int, OUT key text, OUT image text)",
+            "record",
+            _EVERY_SETTING,
+            reshaped_body(table),
+        ),
+        *_function(f"{table.capture}()", "trigger", pinned_settings(table.shape), _row_body(table)),
+        *_function(f"{table.truncate}()", "trigger", _EVERY_SETTING, _truncate_body(table)),
         f"CREATE TRIGGER {ident(table.capture_trigger)} AFTER INSERT OR UPDATE OR DELETE ON {name}"
         f" FOR EACH ROW EXECUTE FUNCTION {table.capture}()",
         *(_truncate_trigger(table, place) for place in (name, *(qualified(*leaf) for leaf in table.leaves))),
@@ -32,13 +43,13 @@ def drop_sql(schema: str, function: str, arguments: str) -> str:
     return f"DROP FUNCTION {qualified(schema, function)}({arguments}) CASCADE"
 
 
-def _trigger_function(name: str, body: str) -> str:
-    settings = "\n".join(f"SET {setting} = {literal(value)}" for setting, value in IMAGE_SETTINGS.items())
-    return (
-        f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
-        f"SET search_path = pg_catalog, pg_temp\n{settings}\nSET row_security = off\n"
-        f"AS {_dollar_quoted(body)}"
-    )
+def _function(signature: str, returns: str, settings: Mapping[str, str], body: str) -> list[str]:
+    pinned = "".join(f"SET {setting} = {literal(value)}\n" for setting, value in settings.items())
+    return [
+        f"CREATE FUNCTION {signature} RETURNS {returns} LANGUAGE plpgsql SECURITY DEFINER\n"
+        f"SET search_path = pg_catalog, pg_temp\n{pinned}AS {_dollar_quoted(body)}",
+        f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC",
+    ]
 
 
 def _dollar_quoted(body: str) -> str:
@@ -56,29 +67,26 @@ def _row_body(table: CapturedTable) -> str:
   v_after text;
   v_old_key text;
   v_new_key text;
-  v_row text;
-  v_meta text;
 BEGIN
   BEGIN
     IF TG_OP <> 'INSERT' THEN
-      v_before := {image_expression(shape, "OLD")};
+      v_before := {checked(shape, "OLD", image_expression(shape, "OLD"))};
       v_old_key := {key_expression(shape, "OLD")};
     END IF;
     IF TG_OP <> 'DELETE' THEN
-      v_after := {image_expression(shape, "NEW")};
+      v_after := {checked(shape, "NEW", image_expression(shape, "NEW"))};
       v_new_key := {key_expression(shape, "NEW")};
     END IF;
   EXCEPTION WHEN OTHERS THEN
     -- The table was altered, and capture is not installed anew yet.
-    v_row := {row_of_what_is_left(table, "' FROM (SELECT ($1).*) q'")};
-    IF v_row IS NULL THEN
-      RETURN NULL;
-    END IF;
-{find_shape(table)}    IF TG_OP <> 'INSERT' THEN
-      EXECUTE v_row INTO v_old_key, v_before USING OLD;
+    IF TG_OP <> 'INSERT' THEN
+      SELECT * INTO v_shape, v_old_key, v_before FROM {table.reshaped}(TG_RELID, OLD);
     END IF;
     IF TG_OP <> 'DELETE' THEN
-      EXECUTE v_row INTO v_new_key, v_after USING NEW;
+      SELECT * INTO v_shape, v_new_key, v_after FROM {table.reshaped}(TG_RELID, NEW);
+    END IF;
+    IF v_shape IS NULL THEN
+      RETURN NULL;
     END IF;
   END;
   IF TG_OP = 'INSERT' THEN
@@ -124,10 +132,10 @@ def _truncate_body(table: CapturedTable) -> str:
     return f"""DECLARE
   v_shape int;
   v_meta text;
-  v_rows text := {row_of_what_is_left(table, rows, what)};
+  v_rows text := {row_of_what_is_left(table, "TG_RELID", rows, what)};
 BEGIN
   IF v_rows IS NOT NULL THEN
-{find_shape(table)}    EXECUTE {head} || v_rows USING v_shape;
+{find_shape(table, "TG_RELID", "v_shape")}    EXECUTE {head} || v_rows USING v_shape;
   END IF;
   RETURN NULL;
 END

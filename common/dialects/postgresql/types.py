@@ -43,6 +43,11 @@ class PgColumn(ColumnShape):
     """Its name in `pg_type`: `numeric`, `varchar`, `mood`; empty for a type that did not come with PostgreSQL."""
     limited: str = ""
     """`base` with its length or precision where it has one: `numeric(10,2)`."""
+    is_enum: bool = False
+    type_id: int = 0
+    """The number of its declared type, which may be a domain."""
+    in_array: str | None = None
+    """The type of `ARRAY[column]`, qualified; none for a domain that was made before PostgreSQL 11."""
     numbers_itself: bool = False
     """Its default counts up: serial or identity."""
     number: int = 0
