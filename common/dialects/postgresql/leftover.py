@@ -60,7 +60,7 @@ def _member_of_meta(column: ColumnShape) -> str:
 
 
 def _columns_left(table: CapturedTable, relation: str, names: str, pieces_of: Callable[[ColumnShape], str]) -> str:
-    """The FROM of a query: the columns `e` that `relation` still has, each with its pieces, and `a`, as they are now."""
+    """The FROM of a query: the columns `e` that `relation` still has, with their pieces, and `a`, as they are now."""
     columns = ",\n        ".join(
         f"({place}, {pg_column(column).number}, {literal(column.name)}, {pieces_of(column)})"
         for place, column in enumerate(table.shape.written)
