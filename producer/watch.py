@@ -15,16 +15,24 @@ log = logging.getLogger(__name__)
 
 
 class CaptureWatch:
-    """Notices drifted tables and, with `[node] auto_migrate`, mends them. What it can't mend it says once."""
+    """Notices drifted tables and, with `[node] auto_migrate`, mends them. The rest it says once while it lasts."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._said: frozenset[str] = frozenset()
+        self._said: set[str] = set()
+        self._seen: set[str] = set()
+        """By the look that goes on."""
 
     def look(self) -> list[str]:
         """Look once; return the tables whose capture didn't fit. Raises OutageError and ContentionError.
 
         Whatever else goes wrong is said and no more: the other tables are sealed on."""
+        self._seen = set()
+        drifted = self._look_and_tell()
+        self._said = self._seen
+        return drifted
+
+    def _look_and_tell(self) -> list[str]:
         try:
             return self._look()
         except (OutageError, ContentionError):
@@ -73,8 +81,8 @@ class CaptureWatch:
         return [shape for name, shape in catalog.tables.items() if chosen.wants(name)]
 
     def _say(self, problem: str) -> None:
+        self._seen.add(problem)
         if problem not in self._said:
-            self._said |= {problem}
             log.error("capture.incomplete", extra={"problem": problem})
 
     def _audit(self, drifted: list[str], statements: int) -> None:
