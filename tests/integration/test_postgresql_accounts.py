@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,6 +117,28 @@ def test_rowferry_applies_and_takes_its_triggers_off_without_owning_the_table(
     with accounts.connect(accounts.application) as connection:
         connection.execute("INSERT INTO shop.item VALUES (9, 'unseen')")
     assert node.changes() == []
+
+
+def test_the_owner_adds_partitions_and_a_new_owner_too(node: PostgresNode, accounts: Accounts) -> None:
+    """Each gets a clone of the trigger, for which PostgreSQL wants the right to execute its function."""
+    with accounts.connect(accounts.owner) as owner:
+        owner.execute("CREATE TABLE shop.part_2 PARTITION OF shop.part FOR VALUES IN (2)")
+        owner.execute("CREATE TABLE shop.part_3 (id int, k int, PRIMARY KEY (id, k))")
+        owner.execute("ALTER TABLE shop.part ATTACH PARTITION shop.part_3 FOR VALUES IN (3)")
+        owner.execute("INSERT INTO shop.part VALUES (1, 1), (2, 2), (3, 3)")
+    assert [json.loads(bytes(change.pk))["id"] for change in node.changes()] == [1, 2, 3]
+    with psycopg.connect(accounts.url.replace("+psycopg", ""), autocommit=True) as admin:
+        for name in ("part_2", "part_3"):
+            admin.execute(f"GRANT ALL ON shop.{name} TO {accounts.rowferry}".encode())
+        node.install()
+        assert node.database.capture().drifted(list(node.tables.values())) == []
+        admin.execute(f"GRANT CREATE ON SCHEMA shop TO {accounts.application}".encode())
+        admin.execute(f"ALTER TABLE shop.part OWNER TO {accounts.application}".encode())
+        assert node.database.capture().drifted(list(node.tables.values())) == ["shop.part"]
+        admin.execute(f"GRANT ALL ON shop.part TO {accounts.rowferry}".encode())
+    node.install()
+    with accounts.connect(accounts.application) as owner:
+        owner.execute("CREATE TABLE shop.part_4 PARTITION OF shop.part FOR VALUES IN (4)")
 
 
 def test_without_the_grant_the_error_says_what_to_run(node: PostgresNode, accounts: Accounts) -> None:

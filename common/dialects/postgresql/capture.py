@@ -29,7 +29,8 @@ _TARGETS = """
 SELECT c.oid, c.relkind = 'p', c.relnatts,
        array(SELECT ARRAY[n.nspname::text, l.relname::text] FROM pg_partition_tree(c.oid) p
              JOIN pg_class l ON l.oid = p.relid JOIN pg_namespace n ON n.oid = l.relnamespace
-             WHERE p.isleaf AND p.relid <> c.oid ORDER BY 1)
+             WHERE p.isleaf AND p.relid <> c.oid ORDER BY 1),
+       pg_get_userbyid(c.relowner)
 FROM pg_class c WHERE c.oid = %s::regclass
 """
 
@@ -58,6 +59,7 @@ class _Target:
     """As it is to be noted."""
     partitioned: bool
     leaves: tuple[tuple[str, str], ...]
+    owner: str
     before: Installed | None = None
     blind: tuple[tuple[str, str], ...] = ()
     """Where the triggers do not stand: the table itself or some of its partitions."""
@@ -139,7 +141,7 @@ def _registered(registry: Registry, target: _Target, home: str) -> CapturedTable
     table_id = registry.add_table(target.shape.name)
     shape_id = registry.add_shape(table_id, target.shape.meta)
     registry.add_capture(table_id, shape_id, target.installed)
-    return CapturedTable(target.shape, home, table_id, shape_id, target.partitioned, target.leaves)
+    return CapturedTable(target.shape, home, table_id, shape_id, target.partitioned, target.leaves, target.owner)
 
 
 def _targets(raw: Raw, tables: Sequence[TableShape]) -> list[_Target]:
@@ -152,16 +154,17 @@ def _target(raw: Raw, shape: TableShape, home: str, before: Installed | None) ->
     row = raw.execute(_TARGETS, (relation(shape),)).fetchone()
     if row is None:
         raise ConfigError(f"table {shape.name!r} is gone")
-    oid, partitioned, last_column, found = row
+    oid, partitioned, last_column, found, owner = row
     leaves = tuple((schema, name) for schema, name in found)
-    installed = Installed(oid, last_column, shape.meta, _fingerprint(shape, home, leaves, partitioned=partitioned))
-    return _Target(shape, installed, partitioned, leaves, before, _blind(raw, shape, leaves))
+    made = CapturedTable(shape, home, 0, 0, partitioned, leaves, owner)
+    installed = Installed(oid, last_column, shape.meta, _fingerprint(made))
+    return _Target(shape, installed, partitioned, leaves, owner, before, _blind(raw, shape, leaves))
 
 
-def _fingerprint(shape: TableShape, home: str, leaves: tuple[tuple[str, str], ...], *, partitioned: bool) -> str:
+def _fingerprint(table: CapturedTable) -> str:
     """A digest of what capture would be made of here, whatever its numbers are. An expression alone does not show
     that a number became a text."""
-    parts = [encode_meta(shape.meta), *capture_sql(CapturedTable(shape, home, 0, 0, partitioned, leaves))]
+    parts = [encode_meta(table.shape.meta), *capture_sql(table)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -24,6 +24,7 @@ class CapturedTable:
     partitioned: bool = False
     leaves: tuple[tuple[str, str], ...] = ()
     """Its leaf partitions, as (schema, name)."""
+    owner: str = ""
 
     def function(self, prefix: str, ending: str = "") -> str:
         return qualified(self.home, fitting(f"{prefix}{self.shape.name}{ending}"))

@@ -30,10 +30,18 @@ def capture_sql(table: CapturedTable) -> list[str]:
         ),
         *_function(f"{table.capture}()", "trigger", pinned_settings(table.shape), _row_body(table)),
         *_function(f"{table.truncate}()", "trigger", _EVERY_SETTING, _truncate_body(table)),
+        *_right_to_add_partitions(table),
         f"CREATE TRIGGER {ident(table.capture_trigger)} AFTER INSERT OR UPDATE OR DELETE ON {name}"
         f" FOR EACH ROW EXECUTE FUNCTION {table.capture}()",
         *(_truncate_trigger(table, place) for place in (name, *(qualified(*leaf) for leaf in table.leaves))),
     ]
+
+
+def _right_to_add_partitions(table: CapturedTable) -> list[str]:
+    """A new partition gets a clone of the trigger, and PostgreSQL asks whether who makes it may execute the function.
+
+    The owner can forge nothing by it: they may write the table, and take its triggers off."""
+    return [f"GRANT EXECUTE ON FUNCTION {table.capture}() TO {ident(table.owner)}"] if table.partitioned else []
 
 
 def drop_sql(schema: str, function: str, arguments: str) -> str:
