@@ -16,6 +16,7 @@ from unittest import mock
 import psycopg
 import pytest
 
+from common.dialects.postgresql import shape_cache
 from common.ids import is_tx_id
 from common.ports.dialect import NodeFacts
 from common.versions import NEVER, Version
@@ -179,6 +180,48 @@ def test_reading_from_an_lsn_and_within_a_bound(node: PostgresNode) -> None:
     assert [tx.header.to_lsn for tx in node.log.read(4, 10**6)] == [5, 6]
     assert [tx.header.to_lsn for tx in node.log.read(0, 1)] == [1]
     assert list(node.log.read(6, 10**6)) == []
+
+
+def test_one_read_takes_as_many_txs_as_fit(node: PostgresNode) -> None:
+    with node.application(autocommit=True) as session:
+        for number in range(700):
+            session.execute(f"INSERT INTO item VALUES ({number}, {10 ** (number % 9)})".encode())
+    node.seal()
+    assert [tx.header.to_lsn for tx in node.log.read(0, 10**9)] == list(range(1, 701))
+    sizes = [size for (size,) in node.rows("SELECT bytes FROM rf_tx ORDER BY to_lsn")]
+    for count in (1, 255, 256, 257, 600):
+        assert len(list(node.log.read(0, sum(sizes[:count])))) == count
+        assert len(list(node.log.read(0, sum(sizes[:count]) + 1))) == count
+
+
+def test_no_table_of_the_log_is_read_as_a_whole(node: PostgresNode) -> None:
+    """Nothing is known of the tables yet but that they were empty: that must not choose how they are read."""
+    node.database.engine.dispose()
+    node.run("SELECT pg_stat_reset()")
+    for number in range(3):
+        node.run(f"INSERT INTO item SELECT g FROM generate_series({number * 500}, {number * 500 + 499}) g")
+        node.run("UPDATE item SET n = n + 1")
+        node.seal()
+        assert sum(1 for tx in node.txs() for _ in tx.lines()) == 500 * (number + 1) * (number + 4) // 2
+    node.log.unsealed()
+    node.database.close()
+    scanned = """
+        SELECT relname, seq_scan, idx_scan FROM pg_stat_user_tables
+        WHERE relname IN ('rf_change_log', 'rf_sealed', 'rf_sealed_tx', 'rf_row_version', 'rf_tx')"""
+    wait_for(lambda: all(idx for _, _, idx in node.rows(scanned)), 10, "the counters")
+    assert {name: whole for name, whole, _ in node.rows(scanned) if whole} == {}
+
+
+def test_the_name_of_a_table_that_comes_after_many_others(node: PostgresNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the first shapes are kept, others are looked up."""
+    monkeypatch.setattr(shape_cache, "_MOST_NAMES", 2)
+    for name in "abc":
+        node.run(f"CREATE TABLE {name} (id int PRIMARY KEY)")
+        node.install()
+        node.run(f"INSERT INTO {name} VALUES (1)", "INSERT INTO item SELECT count(*) FROM item")
+        node.seal()
+        list(node.log.read(0, 10**6))
+    assert [change.table for change in node.changes()] == ["a", "item", "b", "item", "c", "item"]
 
 
 def test_a_new_incarnation_counts_from_one(node: PostgresNode) -> None:

@@ -10,6 +10,12 @@ from common.dialects.postgresql.sealing_sql import SHAPES
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
+_FIRST_NAMES = """
+SELECT h.shape_id, n.json_name FROM rf_shape h JOIN rf_table n USING (table_id) WHERE h.shape_id <= %s
+"""
+_MOST_NAMES = 100
+"""Finding an element of an array takes time by its place."""
+
 
 class ShapeCache:
     """Gives the `tables` of a tx header as JSON text."""
@@ -40,3 +46,9 @@ class ShapeCache:
     def _encoded(self, numbers: Sequence[int]) -> str:
         tables = dict(self._shapes[number] for number in numbers)
         return json.dumps(tables, ensure_ascii=False, separators=(",", ":"))
+
+
+def first_table_names(raw: Raw) -> list[str | None]:
+    """Return the name of the table, as JSON text, of each of the first shapes: by place, from 1; never empty."""
+    names: dict[int, str] = dict(raw.execute(_FIRST_NAMES, (_MOST_NAMES,)).fetchall())
+    return [names.get(shape_id) for shape_id in range(1, max(names, default=1) + 1)]
