@@ -65,7 +65,7 @@ def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mappi
     from common.dialects.postgresql.copying import copy_rows
 
     names = list(rows[0])
-    copy_rows(connection, table, names, ([row[name] for name in names] for row in rows))
+    copy_rows(connection, table, names, [[row[name] for name in names] for row in rows])
 
 
 def insert_missing(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

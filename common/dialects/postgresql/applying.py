@@ -12,7 +12,7 @@ from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target
 from common.dialects.postgresql.references import References
 from common.dialects.postgresql.registry import Registry
-from common.dialects.postgresql.row_versions import read_versions, write_versions
+from common.dialects.postgresql.row_versions import row_states, versions_query, write_versions
 from common.dialects.postgresql.rows import Rows
 from common.dialects.postgresql.shapes import image_expression, key_expression
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
@@ -28,6 +28,7 @@ _TURN_TIMEOUT = "10s"
 _FEW = 100
 """Up to so many rows at once planning a statement takes longer than running it."""
 
+_SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
 _TAKE_TURN = "SELECT snapshot FROM rf_seal FOR UPDATE"
 
 _UNSEALED = """
@@ -67,10 +68,16 @@ class PostgresApplySession:
         with translated():
             if len(pks) > _FEW:
                 plan_anew(self._connection)
-            keys = self._keys(table, source, given)
-            self._raw.execute(_lock_sql(table, source), given)
-            self._take_turn()
-            return read_versions(self._raw, self._table_id(table.name), keys)
+            with self._raw.pipeline():
+                self._raw.execute(_lock_sql(table, source), given)
+                turn = self._take_turn()
+                cursor = self._raw.execute(_versions_sql(table, source), given | {"table": table.name})
+            if turn is not None:
+                self._snapshot = _snapshot(turn)
+            found = cursor.fetchall()
+            if found[0][1] is not None:
+                self._table_ids[table.name] = found[0][1]
+            return row_states(found)
 
     def images(self, table: TableShape, pks: Sequence[bytes], meta: TableMeta) -> list[bytes | None]:
         """Return the rows as they stand now as JSON objects in wire form, None where there is none."""
@@ -96,11 +103,14 @@ class PostgresApplySession:
             self._references.before_write(rows, [write.pk for write in writes])
             gone = [write.pk for write in writes if replace or write.image is None]
             stood = self.images(table, [write.pk for write in writes], meta) if replace else [None] * len(writes)
-            if gone:
-                delete_rows(self._raw, rows, gone)
+            table_id = self._table_id(table.name)
             pairs = zip(writes, stood, strict=True)
-            insert_rows(self._raw, rows, [(write.image, image) for write, image in pairs if write.image is not None])
-            write_versions(self._raw, self._table_id(table.name), writes)
+            with self._raw.pipeline():
+                if gone:
+                    delete_rows(self._raw, rows, gone)
+                images = [(write.image, image) for write, image in pairs if write.image is not None]
+                insert_rows(self._raw, rows, images)
+                write_versions(self._raw, table_id, writes)
 
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
         """Tell whether a local write of one of these rows is committed but not sealed: then roll back, seal, retry."""
@@ -128,21 +138,14 @@ class PostgresApplySession:
                 *self._references.left_behind(rows, [write.pk for write in deleted]),
             ]
 
-    def _keys(self, table: TableShape, source: str, given: dict[str, Any]) -> list[str]:
-        key = escaped(key_expression(table, "r"))
-        query = f"SELECT {key} FROM {source} ORDER BY r.rf_place"
-        return [row[0] for row in self._raw.execute(query.encode(), given)]
-
-    def _take_turn(self) -> None:
+    def _take_turn(self) -> "psycopg.Cursor[tuple[Any, ...]] | None":
         """Wait for the sealer and other appliers; from here to the commit nobody else gives out or reads versions."""
         if self._snapshot is not None:
-            return
-        self._raw.execute("SELECT set_config('lock_timeout', %s, true)", (_TURN_TIMEOUT,))
-        row = self._raw.execute(_TAKE_TURN).fetchone()
-        self._raw.execute("SELECT set_config('lock_timeout', %s, true)", (ROW_LOCK_TIMEOUT,))
-        if row is None:
-            raise ConfigError("rf_seal has no row: run `rowferry migrate`")
-        self._snapshot = Snapshot.parse(row[0])
+            return None
+        self._raw.execute(_SET_LOCK_TIMEOUT, (_TURN_TIMEOUT,))
+        cursor = self._raw.execute(_TAKE_TURN)
+        self._raw.execute(_SET_LOCK_TIMEOUT, (ROW_LOCK_TIMEOUT,))
+        return cursor
 
     def _table_id(self, name: str) -> int:
         known = self._table_ids.get(name)
@@ -158,3 +161,15 @@ def _lock_sql(table: TableShape, source: str) -> bytes:
         f"SELECT 1 FROM {source} JOIN {target(table)} t ON {same_key(table, 't', 'r')}"
         f" ORDER BY {columns} FOR NO KEY UPDATE OF t"
     ).encode()
+
+
+def _versions_sql(table: TableShape, source: str) -> bytes:
+    key = escaped(key_expression(table, "r"))
+    return versions_query(f"SELECT {key} AS key, r.rf_place FROM {source} OFFSET 0")
+
+
+def _snapshot(turn: "psycopg.Cursor[tuple[Any, ...]]") -> Snapshot:
+    row = turn.fetchone()
+    if row is None:
+        raise ConfigError("rf_seal has no row: run `rowferry migrate`")
+    return Snapshot.parse(row[0])

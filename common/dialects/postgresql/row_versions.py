@@ -11,10 +11,14 @@ from common.versions import NEVER, Version
 Raw = psycopg.Connection[tuple[Any, ...]]
 
 _READ = """
-SELECT v.key, v.main_epoch, v.hlc, v.node_id, v.base_epoch, v.base_hlc, v.base_node, v.deleted
-FROM unnest(%(keys)b::text[]) AS k(key)
-CROSS JOIN LATERAL (
-    SELECT * FROM rf_row_version v WHERE v.table_id = %(table_id)s AND v.key = k.key COLLATE "C" LIMIT 1) v
+SELECT k.key, (SELECT table_id FROM rf_table WHERE name = %(table)s),
+       v.main_epoch, v.hlc, v.node_id, v.base_epoch, v.base_hlc, v.base_node, v.deleted
+FROM ({keys}) AS k
+LEFT JOIN LATERAL (
+    SELECT * FROM rf_row_version v
+    WHERE v.table_id = (SELECT table_id FROM rf_table WHERE name = %(table)s) AND v.key = k.key COLLATE "C" LIMIT 1
+) v ON true
+ORDER BY k.rf_place
 """
 _WRITE = """
 INSERT INTO rf_row_version AS v
@@ -29,15 +33,19 @@ SET main_epoch = excluded.main_epoch, hlc = excluded.hlc, node_id = excluded.nod
 """
 
 
-def read_versions(raw: Raw, table_id: int, keys: Sequence[str]) -> list[RowState]:
-    """Return the states of the rows with these keys, in their order."""
-    found: dict[str, RowState] = {}
-    for key, epoch, hlc, node, base_epoch, base_hlc, base_node, deleted in raw.execute(
-        _READ, {"keys": list(dict.fromkeys(keys)), "table_id": table_id}
-    ):
-        version, base = Version(epoch, hlc, node), Version(base_epoch, base_hlc, base_node)
-        found[key] = RowState(key, version, base, deleted, known=True)
-    return [found.get(key) or RowState(key, NEVER, NEVER, deleted=False, known=False) for key in keys]
+def versions_query(keys: str) -> bytes:
+    """Return the query for the versions of what `keys` selects as `key` and `rf_place`; its parameter is `table`."""
+    return _READ.replace("{keys}", keys).encode()
+
+
+def row_states(found: Sequence[tuple[Any, ...]]) -> list[RowState]:
+    """Return the states that rows of that query tell, in the order of the keys."""
+    return [
+        RowState(key, Version(epoch, hlc, node), Version(base_epoch, base_hlc, base_node), deleted, known=True)
+        if epoch is not None
+        else RowState(key, NEVER, NEVER, deleted=False, known=False)
+        for key, _, epoch, hlc, node, base_epoch, base_hlc, base_node, deleted in found
+    ]
 
 
 def write_versions(raw: Raw, table_id: int, writes: Sequence[RowWrite]) -> None:
