@@ -16,6 +16,8 @@ from consumer.statements import reading
 from consumer.tables import Tables
 
 _A_ROUND = 50
+_LOOK_AGAIN_US = 1_000_000
+"""None is due sooner than this after it was set aside."""
 _SHAPES = (Reason.UNKNOWN_TABLE, Reason.UNKNOWN_COLUMN)
 
 
@@ -25,10 +27,18 @@ class EarlyRetries:
     def __init__(self, node: Node, apply: Callable[[Sequence[Incoming]], list[Result]]) -> None:
         self._node = node
         self._apply = apply
+        self._none_since_us: int | None = None
+        """When a look found none at all; looking again costs two transactions a commit."""
 
     def after(self, results: Sequence[Result]) -> list[Result]:
-        """Try those that wait for rows of a table which `results` wrote to, and those that wait for theirs in turn."""
+        """Try those that wait for rows of a table which `results` wrote to, and those that wait for theirs in turn.
+
+        What another process set aside within this second is left to `due`."""
         found: list[Result] = []
+        if any(result.outcome is Outcome.EARLY for result in results):
+            self._none_since_us = None
+        if self._are_none():
+            return found
         while tables := _written_tables(results):
             results = self._try_waiting_for(tables)
             found += results
@@ -36,6 +46,8 @@ class EarlyRetries:
 
     def due(self) -> list[Result]:
         """Try those whose wait is over, and those that wait for their rows."""
+        if self._are_none():
+            return []
         results = self._try(lambda connection: early_ones(connection, self._now_us, _A_ROUND, due_only=True))
         return results + self.after(results)
 
@@ -52,6 +64,15 @@ class EarlyRetries:
     @property
     def _now_us(self) -> int:
         return self._node.clock.now_us()
+
+    def _are_none(self) -> bool:
+        now_us = self._now_us
+        if self._none_since_us is not None and 0 <= now_us - self._none_since_us < _LOOK_AGAIN_US:
+            return True
+        with reading(self._node.database) as connection:
+            some = early_ones(connection, now_us, 1)
+        self._none_since_us = None if some else now_us
+        return not some
 
     def _try_waiting_for(self, tables: Sequence[str]) -> list[Result]:
         return self._try(lambda connection: early_ones(connection, self._now_us, _A_ROUND, parents=tables))

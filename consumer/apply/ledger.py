@@ -108,12 +108,13 @@ class Ledger:
         headers = [result.incoming.header for result in results if _is_verified(result)]
         seen = {header.source_node: header.incarnation for header in headers if header is not None}
         rows = [self._peer(node_id, incarnation) for node_id, incarnation in sorted(seen.items())]
-        insert_missing(self._connection, rf.node, rows)
-        for row in rows:
-            mine = sa.and_(rf.node.c.node_id == row["node_id"], rf.node.c.is_self.is_(False))
-            self._connection.execute(
-                sa.update(rf.node).where(mine).values(last_seen_us=self._now_us, incarnation=row["incarnation"])
-            )
+        insert_missing(self._connection, rf.node, [row for row in rows if not self._touch_peer(row)])
+
+    def _touch_peer(self, row: Mapping[str, object]) -> bool:
+        """Note what was heard of a peer; False where there is none of this id. This node itself is none."""
+        mine = sa.and_(rf.node.c.node_id == row["node_id"], rf.node.c.is_self.is_(False))
+        heard = sa.update(rf.node).where(mine).values(last_seen_us=self._now_us, incarnation=row["incarnation"])
+        return self._connection.execute(heard).rowcount > 0
 
     def _peer(self, node_id: str, incarnation: str) -> dict[str, object]:
         return {
