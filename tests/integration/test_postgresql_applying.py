@@ -93,6 +93,7 @@ def test_identity_and_generated_columns(node: PostgresNode) -> None:
         ({"bits": "1011"}, Reason.TYPE, ""),
         ({"flag": 2}, Reason.TYPE, ""),
         ({"j": "{"}, Reason.TYPE, ""),
+        ({"j": "[" * 100_000}, Reason.TYPE, "depth"),
         ({"b": {"$text": base64.b64encode(b"x").decode()}}, Reason.TYPE, "b"),
         ({"short": {"$bytes": base64.b64encode(b"x").decode()}}, Reason.TYPE, "short"),
         ({"short": {"$text": base64.b64encode(b"\xff").decode()}}, Reason.TYPE, "short"),

@@ -47,13 +47,14 @@ def _by_state(error: psycopg.Error) -> Exception:
     if not state or state.startswith(_OUTAGE_CLASSES) or state in _OUTAGE_STATES:
         return OutageError(message)
     if state in _CONFIG_STATES:
-        return ConfigError(f"{message}; `rowferry doctor` names rights and tables that are missing")
+        return ConfigError(f"{message}; docs/README_M2.md lists the rights, `rowferry migrate` makes the tables")
     return _poison(error, state, message)
 
 
 def _poison(error: psycopg.Error, state: str, message: str) -> PoisonError:
     table = error.diag.table_name
-    if state.startswith("22"):
+    # 54: nested too deep, too large for an index or for a row; the value is at fault, and stays so.
+    if state.startswith(("22", "54")):
         return PoisonError(Reason.TYPE, message, table=table)
     if state == "23503":
         return PoisonError(Reason.FOREIGN_KEY, message, table=table)

@@ -21,7 +21,7 @@ _REMEDY = {
     sqlite3.SQLITE_CANTOPEN: "check the path, and permissions on the file and its folder",
     sqlite3.SQLITE_PERM: "give this account permission on the file",
     sqlite3.SQLITE_NOTADB: "the file is no SQLite database: check node.database",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged: restore a backup (`rowferry restore`)",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: put back a copy that was made before",
     sqlite3.SQLITE_PROTOCOL: "the locks of its WAL could not be had; try again",
     sqlite3.SQLITE_NOMEM: "the machine is out of memory",
 }
