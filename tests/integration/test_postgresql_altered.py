@@ -265,3 +265,18 @@ def test_an_open_transaction_on_an_altered_table_stops_nothing_but_its_capture(
     lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     images = [line["after"] for line in lines if line["type"] == "change" and line["pk"] == {"id": 2}]
     assert [image.get("extra") for image in images] == [None, 22]
+
+
+@pytest.mark.parametrize("held", ["other", "part_2"])
+def test_a_table_that_is_locked_altogether_stops_nothing(pg_database: str, tmp_path: Path, held: str) -> None:
+    """Looking at the catalogs must not wait for an ALTER TABLE that its owner has not committed."""
+    node = CliNode.init("a", tmp_path / "a", pg_database, "--directory", str(tmp_path / "exchange"))
+    node.execute(ITEM, "CREATE TABLE other (id serial PRIMARY KEY, v text DEFAULT 'x')", *PART.split(";"))
+    node.ok("migrate")
+    with psycopg.connect(pg_database.replace("+psycopg", "")) as session:
+        session.execute(f"LOCK TABLE {held} IN ACCESS EXCLUSIVE MODE".encode())
+        node.execute("INSERT INTO item VALUES (1, 'a')")
+        node.ok("run", "--once", timeout=60)
+        assert node.report("status")["drifted"] == []
+        assert node.query("SELECT count(*) FROM rf_tx") == [(1,)]
+        assert node.ok("migrate", timeout=60).startswith("Nothing to do")

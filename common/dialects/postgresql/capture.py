@@ -13,6 +13,7 @@ from common.dialects.postgresql.connection import driver, pin_settings
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.missed import Missing, columns_since, missed_sql, partitions_left
 from common.dialects.postgresql.naming import qualified
+from common.dialects.postgresql.queries import partition_tree
 from common.dialects.postgresql.registry import Installed, Registry, encode_meta
 from common.dialects.postgresql.shapes import relation
 from common.dialects.postgresql.triggers import capture_sql, drop_sql
@@ -25,11 +26,12 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 _LOCK_TIMEOUT = "500ms"
 """CREATE TRIGGER waits for open transactions on its table, and new ones wait behind it. Callers try again."""
 
-_TARGETS = """
+_TARGETS = f"""
 SELECT c.oid, c.relkind = 'p', c.relnatts,
-       array(SELECT ARRAY[n.nspname::text, l.relname::text] FROM pg_partition_tree(c.oid) p
-             JOIN pg_class l ON l.oid = p.relid JOIN pg_namespace n ON n.oid = l.relnamespace
-             WHERE p.isleaf AND p.relid <> c.oid ORDER BY 1),
+       array({partition_tree("c.oid")}
+             SELECT ARRAY[n.nspname::text, l.relname::text] FROM tree
+             JOIN pg_class l ON l.oid = tree.relid JOIN pg_namespace n ON n.oid = l.relnamespace
+             WHERE l.relkind <> 'p' AND l.oid <> c.oid ORDER BY 1),
        pg_get_userbyid(c.relowner)
 FROM pg_class c WHERE c.oid = %s::regclass
 """
@@ -151,7 +153,7 @@ def _targets(raw: Raw, tables: Sequence[TableShape]) -> list[_Target]:
 
 
 def _target(raw: Raw, shape: TableShape, home: str, before: Installed | None) -> _Target:
-    row = raw.execute(_TARGETS, (relation(shape),)).fetchone()
+    row = raw.execute(_TARGETS.encode(), (relation(shape),)).fetchone()
     if row is None:
         raise ConfigError(f"table {shape.name!r} is gone")
     oid, partitioned, last_column, found, owner = row

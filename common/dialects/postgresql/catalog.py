@@ -36,7 +36,8 @@ SELECT a.attrelid AS oid, a.attname AS name, a.attnum AS number, NOT a.attnotnul
        (SELECT format('%%I.%%I', n.nspname, l.typname) FROM pg_type o
         JOIN pg_type l ON l.oid = CASE WHEN o.typarray = 0 AND o.typcategory = 'A' THEN o.oid ELSE o.typarray END
         JOIN pg_namespace n ON n.oid = l.typnamespace WHERE o.oid = a.atttypid) AS in_array,
-       a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid), '') LIKE 'nextval(%%' AS numbers_itself,
+       a.attidentity <> '' OR coalesce(d.adbin::text, '') LIKE '{FUNCEXPR%%:funcid ' || 'nextval'::regproc::oid || ' %%'
+           AS numbers_itself,
        coalesce((
            SELECT format('OPERATOR(%%I.%%s)', n.nspname, o.oprname)
            FROM pg_index i

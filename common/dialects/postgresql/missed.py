@@ -10,6 +10,7 @@ import psycopg
 
 from common.dialects.postgresql.captured import CapturedTable
 from common.dialects.postgresql.naming import ident, literal, qualified
+from common.dialects.postgresql.queries import partition_tree
 from common.dialects.postgresql.shapes import image_expression, key_expression, relation
 from common.dialects.postgresql.types import image_value
 
@@ -24,11 +25,12 @@ SELECT a.attname, CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])
 FROM pg_attribute a
 WHERE a.attrelid = %s AND a.attnum > %s AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum
 """
-_LEFT = """
+_LEFT = f"""
+{partition_tree("%(root)s")}
 SELECT n.nspname, c.relname FROM pg_trigger t
 JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = current_schema()::regnamespace
 JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE p.proname = %s AND c.oid NOT IN (SELECT relid FROM pg_partition_tree(%s)) ORDER BY 1, 2
+WHERE p.proname = %(function)s AND c.oid NOT IN (SELECT relid FROM tree) ORDER BY 1, 2
 """
 
 
@@ -55,7 +57,9 @@ def columns_since(raw: Raw, oid: int, last: int) -> tuple[tuple[str, str | None,
 
 def partitions_left(raw: Raw, oid: int, truncate_function: str) -> tuple[tuple[str, str], ...]:
     """Return the tables that still call a captured table's trigger function and are no part of it any more."""
-    return tuple((schema, name) for schema, name in raw.execute(_LEFT, (truncate_function, oid)))
+    return tuple(
+        (schema, name) for schema, name in raw.execute(_LEFT.encode(), {"root": oid, "function": truncate_function})
+    )
 
 
 def missed_sql(table: CapturedTable, missing: Missing) -> list[str]:

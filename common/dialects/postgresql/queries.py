@@ -47,3 +47,14 @@ def recordset(readings: Sequence[Reading], parameter: str, *, numbered: bool = F
         return f"(SELECT {values} FROM {given} AS r({typed})) AS r"
     listed = ", ".join([*names, "rf_place"])
     return f"(SELECT {values}, rf_place FROM ROWS FROM ({given} AS ({typed})) WITH ORDINALITY AS r({listed})) AS r"
+
+
+def partition_tree(root: str) -> str:
+    """The CTE `tree (relid)`: a table, given by an expression, and all its partitions.
+
+    pg_partition_tree would say the same, and wait for every transaction that holds one of them."""
+    return f"""WITH RECURSIVE tree (relid) AS (
+    SELECT {root}::oid
+    UNION ALL
+    SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.relid AND NOT i.inhdetachpending
+    JOIN pg_class k ON k.oid = i.inhrelid AND k.relispartition)"""
