@@ -16,7 +16,7 @@ from tenacity import (
 from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_random_exponential
 
-from common.errors import ContentionError, EarlyError, OutageError, PoisonError, Reason
+from common.errors import ConfigError, ContentionError, EarlyError, OutageError, PoisonError, Reason
 from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from consumer.apply.allowed_ddl import AllowedDdl
@@ -51,9 +51,18 @@ class Applier:
         Raises OutageError: what was committed before stays, trying all of it again does no harm. `guarded`: the txs
         were noted in `rf_attempt`, take the notes away."""
         self._tables.begin()
-        results = [result for group in self._groups(txs) for result in self._apply_group(group, guarded)]
+        try:
+            results = self._apply_all(txs, guarded)
+        except ConfigError:
+            # Their owner may have altered the tables since they were looked at. What is committed counts as duplicate.
+            if not self._tables.look_again():
+                raise
+            results = self._apply_all(txs, guarded)
         _log(results)
         return results
+
+    def _apply_all(self, txs: Sequence[Incoming], guarded: bool) -> list[Result]:
+        return [result for group in self._groups(txs) for result in self._apply_group(group, guarded)]
 
     def content_sha256(self, tx: Incoming) -> str:
         """Return the checksum by which a tx is known; over its bytes where they can't be read."""

@@ -243,6 +243,25 @@ def test_a_sender_that_names_fewer_columns_takes_none_along(world: World) -> Non
     assert (row_id, name, float(price)) == (1, "part", 1.5)
 
 
+@pytest.mark.parametrize(
+    ("altered", "reason"),
+    [
+        ("ALTER TABLE item RENAME COLUMN name TO title", "unknown-column"),
+        ("ALTER TABLE item RENAME TO thing", "unknown-table"),
+    ],
+)
+def test_a_table_that_is_altered_while_its_node_applies(world: World, altered: str, reason: str) -> None:
+    """Nobody tells the running intake; what does not fit any more is set aside by name, and the stream goes on."""
+    a = Origin("a")
+    world.receive(a.put(1, "one", 10).body)
+    world.execute(altered)
+    second = a.put(2, "two", 20)
+    after = a.tx(Write("I", "parent", {"id": 1, "name": "p"}, 30))
+    world.receive(second.body, after.body)
+    assert world.letters() == [(second.tx_id, reason, "dead")]
+    assert world.rows("parent") == [(1, "p")]
+
+
 def test_a_table_that_needs_functions_of_its_application(tmp_path: Path) -> None:
     """Only the application's connections have them: such a tx is set aside, the others go on."""
     raw = sqlite3.connect(tmp_path / "app.db")
