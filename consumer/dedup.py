@@ -1,7 +1,9 @@
 """Tells what was seen before: everything at or below the watermark, and what was applied or set aside above it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import cache
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -9,7 +11,7 @@ import sqlalchemy as sa
 from common.errors import Reason
 from common.schema import tables as rf
 from consumer.dead_letters.states import LetterState
-from consumer.statements import among
+from consumer.statements import among_given, as_list
 from consumer.watermark import Mark
 
 TxKey = tuple[str, str]
@@ -89,31 +91,32 @@ def _stand_by_letter(facts: Facts, letter: KnownLetter) -> Standing:
 
 
 def look_up(connection: sa.Connection, keys: Iterable[TxKey]) -> Mapping[TxKey, Known]:
-    """Return what is known of each tx; two queries for a group. Keys of which nothing is known are left out."""
+    """Return what is known of each tx; one query for each source. Keys of which nothing is known are left out."""
     by_source: dict[str, list[str]] = {}
     for source_node, tx_id in dict.fromkeys(keys):
         by_source.setdefault(source_node, []).append(tx_id)
+    dialect = connection.dialect.name
     applied: dict[TxKey, str] = {}
     letters: dict[TxKey, KnownLetter] = {}
     for source_node, tx_ids in by_source.items():
-        applied |= _applied(connection, source_node, tx_ids)
-        letters |= _letters(connection, source_node, tx_ids)
+        given = {"source_node": source_node, "tx_ids": as_list(dialect, tx_ids)}
+        for tx_id, sha256, state, reason, first_failed_us in connection.execute(_known(dialect), given):
+            if state is None:
+                applied[source_node, tx_id] = sha256
+            else:
+                letters[source_node, tx_id] = KnownLetter(LetterState(state), reason, sha256, first_failed_us)
     return {key: Known(applied.get(key), letters.get(key)) for key in applied.keys() | letters.keys()}
 
 
-def _applied(connection: sa.Connection, source_node: str, tx_ids: Sequence[str]) -> dict[TxKey, str]:
-    table = rf.applied_tx
-    query = sa.select(table.c.tx_id, table.c.sha256)
-    query = query.where(table.c.source_node == source_node, among(connection, table.c.tx_id, tx_ids))
-    return {(source_node, row.tx_id): row.sha256 for row in connection.execute(query)}
-
-
-def _letters(connection: sa.Connection, source_node: str, tx_ids: Sequence[str]) -> dict[TxKey, KnownLetter]:
-    table = rf.dead_letter
-    query = sa.select(table.c.tx_id, table.c.state, table.c.reason, table.c.sha256, table.c.first_failed_us)
-    query = query.where(table.c.source_node == source_node, among(connection, table.c.tx_id, tx_ids))
-    rows = connection.execute(query)
-    return {
-        (source_node, row.tx_id): KnownLetter(LetterState(row.state), row.reason, row.sha256, row.first_failed_us)
-        for row in rows
-    }
+@cache
+def _known(dialect: str) -> sa.CompoundSelect[Any]:
+    applied, letter = rf.applied_tx.c, rf.dead_letter.c
+    nothing = (sa.cast(None, column.type) for column in (letter.state, letter.reason, letter.first_failed_us))
+    return sa.union_all(
+        sa.select(applied.tx_id, applied.sha256, *nothing).where(
+            applied.source_node == sa.bindparam("source_node"), among_given(dialect, applied.tx_id, "tx_ids")
+        ),
+        sa.select(letter.tx_id, letter.sha256, letter.state, letter.reason, letter.first_failed_us).where(
+            letter.source_node == sa.bindparam("source_node"), among_given(dialect, letter.tx_id, "tx_ids")
+        ),
+    )

@@ -7,6 +7,7 @@ can't be put together, so the later cut stands.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ from common.wire.records import BatchHeader, Part
 from consumer.dead_letters.table_store import bytes_id
 from consumer.dedup import BROKEN_REASONS, NOTHING, Known, TxKey, look_up
 from consumer.incoming import Incoming
-from consumer.statements import among, insert_missing, reading, writing
+from consumer.statements import among_given, as_list, insert_missing, reading, writing
 
 log = logging.getLogger(__name__)
 
@@ -145,9 +146,15 @@ def delete_parts(connection: sa.Connection, keys: Sequence[TxKey]) -> None:
     by_source: dict[str, list[str]] = {}
     for source_node, tx_id in keys:
         by_source.setdefault(source_node, []).append(tx_id)
+    dialect = connection.dialect.name
     for source_node, tx_ids in by_source.items():
-        where = sa.and_(rf.tx_part.c.source_node == source_node, among(connection, rf.tx_part.c.tx_id, tx_ids))
-        connection.execute(sa.delete(rf.tx_part).where(where))
+        connection.execute(_delete_parts(dialect), {"source": source_node, "tx_ids": as_list(dialect, tx_ids)})
+
+
+@cache
+def _delete_parts(dialect: str) -> sa.Delete:
+    is_one = among_given(dialect, rf.tx_part.c.tx_id, "tx_ids")
+    return sa.delete(rf.tx_part).where(rf.tx_part.c.source_node == sa.bindparam("source"), is_one)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -54,6 +55,22 @@ def among(connection: sa.Connection, column: sa.Column[str], values: Sequence[st
             return column.in_(values)
 
 
+def among_given(dialect: str, column: sa.Column[str], name: str) -> sa.ColumnElement[bool]:
+    """Return `column IN` the list that `as_list` gives the parameter `name`: for statements that are made once."""
+    match dialect:
+        case "sqlite":
+            return column.in_(sa.select(sa.func.json_each(sa.bindparam(name)).table_valued("value").c.value))
+        case "postgresql":
+            return column == sa.any_(sa.bindparam(name, type_=postgresql.ARRAY(sa.Text)))
+        case _:
+            return column.in_(sa.bindparam(name, expanding=True))
+
+
+def as_list(dialect: str, values: Sequence[str]) -> str | list[str]:
+    """Return `values` as the parameter of `among_given`."""
+    return json.dumps(list(values)) if dialect == "sqlite" else list(values)
+
+
 def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows that name the same columns, by COPY where the database has it."""
     if not rows:
@@ -70,32 +87,38 @@ def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mappi
 
 def insert_missing(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert the rows whose primary key is not there yet. Waits for another transaction that is inserting one."""
-    if not rows:
-        return
-    match connection.dialect.name:
-        case "sqlite":
-            connection.execute(sqlite.insert(table).on_conflict_do_nothing(), rows)
-        case "postgresql":
-            connection.execute(postgresql.insert(table).on_conflict_do_nothing(), rows)
-        case _:
-            connection.execute(mysql.insert(table).prefix_with("IGNORE"), rows)
+    if rows:
+        connection.execute(_insert_missing(connection.dialect.name, table), rows)
 
 
 def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert the rows, or set the given columns where the primary key is there. All rows name the same columns."""
-    if not rows:
-        return
+    if rows:
+        connection.execute(_upsert(connection.dialect.name, table, tuple(rows[0])), rows)
+
+
+@cache
+def _insert_missing(dialect: str, table: sa.Table) -> sa.Insert:
+    match dialect:
+        case "sqlite":
+            return sqlite.insert(table).on_conflict_do_nothing()
+        case "postgresql":
+            return postgresql.insert(table).on_conflict_do_nothing()
+        case _:
+            return mysql.insert(table).prefix_with("IGNORE")
+
+
+@cache
+def _upsert(dialect: str, table: sa.Table, names: tuple[str, ...]) -> sa.Insert:
     keys = [column.name for column in table.primary_key]
-    given = [name for name in rows[0] if name not in keys]
-    statement: sa.Insert
-    match connection.dialect.name:
+    given = [name for name in names if name not in keys]
+    match dialect:
         case "sqlite":
             lite = sqlite.insert(table)
-            statement = lite.on_conflict_do_update(index_elements=keys, set_={n: lite.excluded[n] for n in given})
+            return lite.on_conflict_do_update(index_elements=keys, set_={n: lite.excluded[n] for n in given})
         case "postgresql":
             post = postgresql.insert(table)
-            statement = post.on_conflict_do_update(index_elements=keys, set_={n: post.excluded[n] for n in given})
+            return post.on_conflict_do_update(index_elements=keys, set_={n: post.excluded[n] for n in given})
         case _:
             maria = mysql.insert(table)
-            statement = maria.on_duplicate_key_update({n: maria.inserted[n] for n in given})
-    connection.execute(statement, rows)
+            return maria.on_duplicate_key_update({n: maria.inserted[n] for n in given})

@@ -20,6 +20,17 @@ UNSURE = ("checksum", "format", "limit", "content")
 """Dead letters with these reasons may lie about their LSNs: they count once the next tx confirms them."""
 
 
+_LOCKED = (
+    sa.select(rf.sync_state)
+    .where(
+        rf.sync_state.c.direction == "in",
+        sa.tuple_(rf.sync_state.c.peer, rf.sync_state.c.incarnation).in_(sa.bindparam("keys", expanding=True)),
+    )
+    .order_by(rf.sync_state.c.peer, rf.sync_state.c.incarnation)
+    .with_for_update()
+)
+
+
 @dataclass(slots=True)
 class Mark:
     """Where this node stands with one incarnation of a source."""
@@ -82,18 +93,12 @@ def lock(connection: sa.Connection, keys: Iterable[SourceKey], now_us: int) -> d
     wanted = sorted(set(keys))
     if not wanted:
         return {}
-    state = rf.sync_state
-    query = (
-        sa.select(state)
-        .where(state.c.direction == "in", sa.tuple_(state.c.peer, state.c.incarnation).in_(wanted))
-        .order_by(state.c.peer, state.c.incarnation)
-        .with_for_update()
-    )
-    found = _marks(connection, query)
+    given = {"keys": wanted}
+    found = _marks(connection, _LOCKED, given)
     if len(found) < len(wanted):
         fresh = [_row(Mark(*key), now_us) for key in wanted if key not in found]
-        insert_missing(connection, state, fresh)
-        found = _marks(connection, query)
+        insert_missing(connection, rf.sync_state, fresh)
+        found = _marks(connection, _LOCKED, given)
     return found
 
 
@@ -172,8 +177,10 @@ def _of(table: sa.Table, mark: Mark) -> sa.ColumnElement[bool]:
     return sa.and_(table.c.source_node == mark.source_node, table.c.incarnation == mark.incarnation)
 
 
-def _marks(connection: sa.Connection, query: sa.Select[tuple[object, ...]]) -> dict[SourceKey, Mark]:
-    return {(row.peer, row.incarnation): _mark(row) for row in connection.execute(query)}
+def _marks(
+    connection: sa.Connection, query: sa.Select[tuple[object, ...]], given: Mapping[str, object] | None = None
+) -> dict[SourceKey, Mark]:
+    return {(row.peer, row.incarnation): _mark(row) for row in connection.execute(query, given)}
 
 
 def _mark(row: sa.Row[tuple[object, ...]]) -> Mark:

@@ -22,6 +22,12 @@ _STATES = {
     Outcome.FORKED: LetterState.FORKED,
 }
 
+_HEARD = (
+    sa.update(rf.node)
+    .where(rf.node.c.node_id == sa.bindparam("peer"), rf.node.c.is_self.is_(False))
+    .values(last_seen_us=sa.bindparam("last_seen_us"), incarnation=sa.bindparam("incarnation"))
+)
+
 
 class Ledger:
     """Keeps the books of one transaction."""
@@ -112,9 +118,8 @@ class Ledger:
 
     def _touch_peer(self, row: Mapping[str, object]) -> bool:
         """Note what was heard of a peer; False where there is none of this id. This node itself is none."""
-        mine = sa.and_(rf.node.c.node_id == row["node_id"], rf.node.c.is_self.is_(False))
-        heard = sa.update(rf.node).where(mine).values(last_seen_us=self._now_us, incarnation=row["incarnation"])
-        return self._connection.execute(heard).rowcount > 0
+        given = {"peer": row["node_id"], "last_seen_us": self._now_us, "incarnation": row["incarnation"]}
+        return self._connection.execute(_HEARD, given).rowcount > 0
 
     def _peer(self, node_id: str, incarnation: str) -> dict[str, object]:
         return {
