@@ -154,18 +154,23 @@ class PostgresSealer:
 
     def _seal_txs(self, raw: Raw, state: _State, found: Sequence[_EndedTx], *, more: bool) -> SealReport:
         txs = self._with_one_shape_a_table(raw, found)
+        shapes = {number for tx in txs for number in tx.shapes}
+        self._shapes.load(raw, shapes)
         given: dict[str, Any] = {
             "xids": _array(tx.xid for tx in txs),
+            "table_ids": self._shapes.table_ids(shapes),
             "last_lsn": state.last_lsn,
             "era": state.era,
             "node": self._node.node_id,
         }
         row = raw.execute(sql.SEAL, given).fetchone()
-        changes, tangled = row if row else (0, None)
+        changes, may_be_tangled = row if row else (0, None)
         if changes != sum(tx.changes for tx in txs):
             raise LookupError(f"{changes} log rows stand where {sum(tx.changes for tx in txs)} were counted")
-        if tangled:
-            mend_chains(raw, state.era, given["xids"], tangled)
+        if may_be_tangled:
+            (tangled,) = raw.execute(sql.TANGLED, given).fetchone() or (None,)
+            if tangled:
+                mend_chains(raw, state.era, given["xids"], tangled)
         last_tx_id = self._add_txs(raw, state, txs)
         _remember(raw, replace(state, last_lsn=state.last_lsn + changes, last_tx_id=last_tx_id))
         return SealReport(len(txs), changes, state.last_lsn + changes, more)
@@ -177,7 +182,6 @@ class PostgresSealer:
         ]
 
     def _add_txs(self, raw: Raw, state: _State, txs: Sequence[_EndedTx]) -> str:
-        self._shapes.load(raw, (number for tx in txs for number in tx.shapes))
         now_us = self._clock.now_us()
         ids = TxIds(state.last_tx_id)
         ends = list(accumulate((tx.changes for tx in txs), initial=state.last_lsn))

@@ -55,31 +55,37 @@ SELECT last_seq, xid, changes, captured_us, bytes, shapes FROM rf_seal_pending O
 
 TAKE_PENDING = "DELETE FROM rf_seal_pending WHERE last_seq <= %(last_seq)s"
 
-SEAL = f"""
+_ENTRIES = """
 WITH tx AS (SELECT * FROM unnest(%(xids)s::xid8[]) WITH ORDINALITY AS t(xid, place)),
 entry AS (
     SELECT row_number() OVER (ORDER BY tx.place, l.seq) + %(last_lsn)s AS lsn, tx.place, l.seq, l.op,
-           (SELECT s.table_id FROM rf_shape s WHERE s.shape_id = l.shape_id) AS table_id,
-           l.pk AS key, (extract(epoch FROM l.captured_at) * 1000000)::bigint AS captured_us, l.old_tid, l.new_tid
+           (%(table_ids)b::int[])[l.shape_id] AS table_id, l.pk AS key, l.captured_at, l.old_tid, l.new_tid
     FROM tx CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = tx.xid OFFSET 0) l),
+"""
+
+_NOT_FOLLOWING = f"""
+lag(place) OVER w = place AND lag(new_tid) OVER w IS DISTINCT FROM old_tid AND old_tid IS DISTINCT FROM '{TRUNCATED}'
+"""
+
+SEAL = f"""{_ENTRIES}
 numbered AS (
-    SELECT *, row_number() OVER w AS n, lead(lsn) OVER w IS NULL AS is_last,
-           lag(place) OVER w = place AND lag(new_tid) OVER w IS DISTINCT FROM old_tid
-           AND old_tid IS DISTINCT FROM '{TRUNCATED}'
-           OR op = 'I' AND new_tid = first_value(old_tid) OVER (PARTITION BY table_id, key, place ORDER BY lsn)
-           AS unchained
+    SELECT table_id, key, lsn, seq, op, row_number() OVER w AS n, lead(lsn) OVER w IS NULL AS is_last,
+           (extract(epoch FROM captured_at) * 1000000)::bigint AS captured_us,
+           {_NOT_FOLLOWING} OR op = 'I' AND lag(op) OVER w = 'D' AND lag(place) OVER w = place AS may_be_tangled
     FROM entry WINDOW w AS (PARTITION BY table_id, key ORDER BY lsn)),
 clocked AS (
-    SELECT e.*, v.node_id AS known_node, v.hlc AS known_hlc, coalesce(v.main_epoch, 0) AS main_epoch,
-           e.n + greatest(coalesce(v.hlc, 0),
-                          max(e.captured_us - e.n) OVER (PARTITION BY e.table_id, e.key ORDER BY e.lsn)) AS hlc,
-           bool_or(e.unchained) OVER (PARTITION BY e.table_id, e.key) AS tangled
+    SELECT e.table_id, e.key, e.lsn, e.seq, e.op, e.is_last, e.may_be_tangled,
+           first_value(v.node_id) OVER w AS known_node, first_value(v.hlc) OVER w AS known_hlc,
+           coalesce(first_value(v.main_epoch) OVER w, 0) AS main_epoch,
+           e.n + greatest(coalesce(first_value(v.hlc) OVER w, 0), max(e.captured_us - e.n) OVER w) AS hlc
     FROM numbered e LEFT JOIN LATERAL (
-        SELECT * FROM rf_row_version v WHERE v.table_id = e.table_id AND v.key = e.key LIMIT 1) v ON true),
+        SELECT * FROM rf_row_version v WHERE e.n = 1 AND v.table_id = e.table_id AND v.key = e.key LIMIT 1) v ON true
+    WINDOW w AS (PARTITION BY e.table_id, e.key ORDER BY e.lsn)),
 based AS (
     SELECT *, lag(hlc) OVER (PARTITION BY table_id, key ORDER BY lsn) AS previous_hlc FROM clocked),
 versioned AS (
-    SELECT *, coalesce(previous_hlc, known_hlc, CASE WHEN op <> 'I' THEN 0 END) AS base_hlc,
+    SELECT table_id, key, lsn, seq, op, is_last, may_be_tangled, hlc, main_epoch,
+           coalesce(previous_hlc, known_hlc, CASE WHEN op <> 'I' THEN 0 END) AS base_hlc,
            CASE WHEN previous_hlc IS NOT NULL THEN %(node)s::text
                 WHEN known_hlc IS NOT NULL THEN known_node
                 WHEN op <> 'I' THEN '' END AS base_node
@@ -99,12 +105,23 @@ recorded AS (
     SET hlc = excluded.hlc, base_hlc = excluded.base_hlc, main_epoch = excluded.main_epoch,
         base_epoch = excluded.base_epoch, deleted = excluded.deleted, node_id = excluded.node_id,
         base_node = excluded.base_node)
-SELECT count(*), json_agg(json_build_array(table_id, key, place, lsn, seq, op, old_tid, new_tid) ORDER BY lsn)
-                 FILTER (WHERE tangled)
-FROM versioned
+SELECT count(*), bool_or(may_be_tangled) FROM versioned
 """
 """LSN, version and base of every change of the txs. A row written again gets a clock value above its last:
 hlc(n) = max(captured(n), hlc(n-1) + 1), which is n + max over all up to n of (captured - n)."""
+
+TANGLED = f"""{_ENTRIES}
+numbered AS (
+    SELECT *, {_NOT_FOLLOWING}
+           OR op = 'I' AND new_tid = first_value(old_tid) OVER (PARTITION BY table_id, key, place ORDER BY lsn)
+           AS unchained
+    FROM entry WINDOW w AS (PARTITION BY table_id, key ORDER BY lsn)),
+marked AS (SELECT *, bool_or(unchained) OVER (PARTITION BY table_id, key) AS tangled FROM numbered)
+SELECT json_agg(json_build_array(table_id, key, place, lsn, seq, op, old_tid, new_tid) ORDER BY lsn) FROM marked
+WHERE tangled
+"""
+"""The rows whose changes don't follow each other as they were logged. Asked for only where `SEAL` says there may be
+some: a row deleted and inserted again in one transaction is enough for that."""
 
 ADD_TXS = """
 INSERT INTO rf_tx (incarnation, to_lsn, from_lsn, prev_lsn, tx_id, exported_at, grouped, tables, bytes, captured_us)
@@ -134,5 +151,6 @@ SELECT to_lsn, tx_id FROM rf_tx WHERE incarnation = %(incarnation)s ORDER BY to_
 """
 
 SHAPES = """
-SELECT s.shape_id, t.name, s.meta FROM rf_shape s JOIN rf_table t USING (table_id) WHERE s.shape_id = ANY(%(shapes)s)
+SELECT s.shape_id, table_id, t.name, s.meta FROM rf_shape s JOIN rf_table t USING (table_id)
+WHERE s.shape_id = ANY(%(shapes)s)
 """

@@ -1,7 +1,7 @@
 """Shapes by their number. A shape never changes once it has one, so what was read stays true."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import psycopg
@@ -22,14 +22,20 @@ class ShapeCache:
 
     def __init__(self) -> None:
         self._shapes: dict[int, tuple[str, dict[str, Any]]] = {}
+        self._table_ids: dict[int, int] = {}
         self._headers: dict[tuple[int, ...], str] = {}
 
     def load(self, raw: Raw, numbers: Iterable[int]) -> None:
         """Read the shapes that are not known yet."""
         missing = sorted(set(numbers) - self._shapes.keys())
         if missing:
-            for shape_id, name, meta in raw.execute(SHAPES, {"shapes": missing}):
+            for shape_id, table_id, name, meta in raw.execute(SHAPES, {"shapes": missing}):
                 self._shapes[shape_id] = (name, json.loads(meta))
+                self._table_ids[shape_id] = table_id
+
+    def table_ids(self, numbers: Collection[int]) -> list[int]:
+        """Return the tables of these shapes, by the shapes' places from 1; others have 0."""
+        return [self._table_ids[number] if number in numbers else 0 for number in range(1, max(numbers) + 1)]
 
     def agree(self, numbers: Sequence[int]) -> bool:
         """Tell whether these shapes are of as many tables: a header describes a table once."""
