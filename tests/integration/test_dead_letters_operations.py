@@ -167,15 +167,20 @@ def with_blanks(part: bytes) -> bytes:
     return b"\n".join([*lines, json.dumps(json.loads(end) | {"more": True}).encode(), b""])
 
 
-def test_of_two_who_decide_at_once_the_first_one_counts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def two_desks(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[Tx, DeadLetters, DeadLetters]:
+    """Return a letter that could be applied now, and two desks; the first has found it before the other acts."""
     dead = blocked(Origin("a"))
     block(world)
     world.receive(dead.body)
     unblock(world)
     desk, other = DeadLetters(world.node), DeadLetters(world.node)
     found = desk.find(Selection())
-
     monkeypatch.setattr(desk, "find", lambda _: found)
+    return dead, desk, other
+
+
+def test_of_two_who_decide_at_once_the_first_one_counts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead, desk, other = two_desks(world, monkeypatch)
     assert outcomes(other.replay(Selection(), HOW, no_bar)) == ["applied"]
     assert desk.discard(Selection(), "not wanted", "tester") == []
     assert world.letters() == [(dead.tx_id, "constraint", "replayed")]
@@ -197,13 +202,7 @@ def test_bytes_that_hold_no_tx_are_not_called_replayed(world: World, monkeypatch
 
 
 def test_what_was_given_up_meanwhile_is_not_replayed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    dead = blocked(Origin("a"))
-    block(world)
-    world.receive(dead.body)
-    unblock(world)
-    desk, other = DeadLetters(world.node), DeadLetters(world.node)
-    found = desk.find(Selection())
-    monkeypatch.setattr(desk, "find", lambda _: found)
+    dead, desk, other = two_desks(world, monkeypatch)
     other.discard(Selection(), "not wanted", "tester")
     assert outcomes(desk.replay(Selection(), HOW, no_bar)) == ["duplicate"]
     assert world.rows() == []
