@@ -21,6 +21,7 @@ class Reason(StrEnum):
     POLICY = "policy"
     DDL = "ddl"
     NULL_KEY = "null-key"
+    RIGHTS = "rights"
     CRASH = "crash"
     FORKED = "forked"
     OLDER_THAN_TOMBSTONES = "older-than-tombstones"
@@ -47,7 +48,21 @@ class ContentionError(RowferryError):
 
 
 class EarlyError(RowferryError):
-    """A row points to one that has not come yet: try again later, up to a limit."""
+    """What the tx needs is not here yet, most often a row that it points to: try again later, up to a limit."""
+
+    reason = Reason.FOREIGN_KEY
+    table: str | None = None
+    """The table whose rows may end the wait."""
+
+
+class RightsError(EarlyError):
+    """The database account may not do this to a table: that table waits for a GRANT, everything else goes on."""
+
+    reason = Reason.RIGHTS
+
+    def __init__(self, message: str, *, table: str) -> None:
+        super().__init__(message)
+        self.table = table
 
 
 class PoisonError(RowferryError):

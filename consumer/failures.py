@@ -38,4 +38,4 @@ def decide(error: Exception) -> Decision:
 
 def reason_of(error: EarlyError | PoisonError) -> Reason:
     """Return the reason under which `error` sets a tx aside."""
-    return error.reason if isinstance(error, PoisonError) else Reason.FOREIGN_KEY
+    return error.reason

@@ -28,7 +28,7 @@ class MissingParentError(EarlyError):
         super().__init__(
             f"{broken.table} {broken.child_pk} points to a row of {broken.parent} {missing}: {broken.detail}"
         )
-        self.waits_for = broken.parent if is_written else broken.table
+        self.table = broken.parent if is_written else broken.table
 
 
 def decide_rows(session: ApplySession, entries: Sequence[Entry], policy_for: Callable[[str], Policy]) -> Written:

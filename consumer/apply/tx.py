@@ -15,7 +15,7 @@ from consumer.apply.decision import Entry
 from consumer.apply.large import LargeTx
 from consumer.apply.ledger import Ledger, step_of
 from consumer.apply.prepare import Prepared, Preparer
-from consumer.apply.rows import MissingParentError, check, decide_rows, write_rows
+from consumer.apply.rows import check, decide_rows, write_rows
 from consumer.conflict.record import record
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import bytes_id
@@ -156,9 +156,7 @@ class GroupTransaction:
 
 def _table_of(error: PoisonError | EarlyError) -> str | None:
     """Return the table that stands in the way: for a broken reference the one whose rows may end the wait."""
-    if isinstance(error, MissingParentError):
-        return error.waits_for
-    return error.table if isinstance(error, PoisonError) else None
+    return error.table
 
 
 def _source_key(one: Prepared) -> SourceKey | None:

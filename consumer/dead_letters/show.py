@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from common.errors import PoisonError
+from common.errors import EarlyError, PoisonError
 from common.ports.dialect import ApplySession, RowState
 from common.runtime.node import Node
 from common.versions import Version
@@ -83,7 +83,7 @@ def row_effects(node: Node, tx: Incoming) -> tuple[list[RowEffect], str | None]:
             checked = list(islice(_changes(session.connection, preparer, tx), MOST_ROWS))
             found = _effects(session, checked, tx.source_node)
             raise _TakenBackError
-    except PoisonError as error:
+    except (PoisonError, EarlyError) as error:
         return found, str(error)
     return found, f"the first {MOST_ROWS} rows" if len(found) == MOST_ROWS else None
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from common.errors import ConfigError
+from tests.support.nodes import CliNode, sync
 from tests.support.postgresql_node import PostgresNode, replayed
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.containers
 
@@ -151,3 +154,110 @@ def test_without_the_grant_the_error_says_what_to_run(node: PostgresNode, accoun
 def enter(node: PostgresNode) -> None:
     with node.database.apply_session():
         raise AssertionError("an applying session began that captures what it writes")
+
+
+SHOP = (
+    "CREATE SCHEMA shop",
+    "CREATE TABLE shop.item (id int PRIMARY KEY, name text)",
+    "CREATE TABLE shop.part (id int, k int, PRIMARY KEY (id, k))",
+)
+
+
+@dataclass
+class Pair:
+    """A source whose account may do everything, and a node whose account has least rights."""
+
+    source: CliNode
+    node: CliNode
+    owner: Callable[..., None]
+    """Runs statements as a superuser in the node's database."""
+
+
+@pytest.fixture
+def pair(accounts: Accounts, pg_database_factory: Callable[[], str], tmp_path: Path) -> Pair:
+    folder = ["--directory", str(tmp_path / "exchange")]
+    source = CliNode.init("a", tmp_path / "a", pg_database_factory(), *folder)
+    source.execute(*SHOP)
+    node = CliNode.init("b", tmp_path / "b", accounts.url_of(accounts.rowferry), *folder)
+    for one in (source, node):
+        one.ok("migrate")
+
+    def owner(*statements: str) -> None:
+        with psycopg.connect(accounts.url.replace("+psycopg", ""), autocommit=True) as admin:
+            for statement in statements:
+                admin.execute(statement.format(rf=accounts.rowferry).encode())
+
+    return Pair(source, node, owner)
+
+
+@pytest.mark.parametrize(
+    ("taken", "given", "named"),
+    [
+        pytest.param(
+            "REVOKE INSERT ON shop.item FROM {rf}",
+            "GRANT INSERT ON shop.item TO {rf}",
+            'GRANT SELECT, INSERT, UPDATE, DELETE ON "shop"."item" TO ',
+            id="a right to write",
+        ),
+        pytest.param(
+            "ALTER TABLE shop.item ENABLE ROW LEVEL SECURITY; CREATE POLICY none ON shop.item USING (false)",
+            "ALTER ROLE {rf} BYPASSRLS",
+            "BYPASSRLS",
+            id="row level security",
+        ),
+    ],
+)
+def test_a_table_without_rights_waits_alone_and_goes_on_after_the_grant(
+    pair: Pair, taken: str, given: str, named: str
+) -> None:
+    pair.owner(taken)
+    pair.source.execute("INSERT INTO shop.item VALUES (1, 'a')")
+    pair.source.execute("INSERT INTO shop.part VALUES (1, 1)")
+    pair.source.execute("UPDATE shop.item SET name = 'b'")
+    sync(pair.source, pair.node, code=4)
+    found = pair.node.report("dlq", "list")
+    assert [(one["reason"], one["state"]) for one in found] == [("rights", "early")] * 2
+    assert all(named in one["error"] for one in found)
+    assert pair.node.query("SELECT * FROM shop.part") == [(1, 1)]
+    assert named in pair.node.report("dlq", "show", found[0]["tx_id"])["blocked_by"]
+    pair.owner(given)
+    wait_for(lambda: pair.node.call("run", "--once").returncode == 0, 60, "what waited to be tried again")
+    assert pair.node.query("SELECT * FROM shop.item") == [(1, "b")]
+    assert pair.node.report("dlq", "list") == []
+
+
+@pytest.mark.parametrize("way", [("migrate",), ("dlq", "replay", "--all")], ids=["migrate", "replay"])
+def test_what_waited_too_long_for_its_rights_is_tried_again_on_demand(pair: Pair, way: tuple[str, ...]) -> None:
+    with (pair.node.folder / "rowferry.toml").open("a") as file:
+        file.write("\n[limits]\nearly_seconds = 0.001\n")
+    pair.owner("REVOKE INSERT ON shop.item FROM {rf}")
+    pair.source.execute("INSERT INTO shop.item VALUES (1, 'a')")
+    sync(pair.source, pair.node, code=4)
+
+    def dead() -> bool:
+        pair.node.call("run", "--once")
+        return [one["state"] for one in pair.node.report("dlq", "list")] == ["dead"]
+
+    wait_for(dead, 60, "the time for a grant to be over")
+    pair.owner("GRANT INSERT ON shop.item TO {rf}")
+    pair.node.ok(*way)
+    assert pair.node.query("SELECT * FROM shop.item") == [(1, "a")]
+    assert pair.node.report("dlq", "list") == []
+
+
+def test_a_new_table_without_the_right_to_capture_it_does_not_keep_others_from_being_captured(pair: Pair) -> None:
+    pair.owner(
+        "CREATE TABLE shop.a_closed (id int PRIMARY KEY); CREATE TABLE shop.open (id int PRIMARY KEY)",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON shop.a_closed TO {rf}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON shop.open TO {rf}",
+        "ALTER TABLE shop.item ADD extra int",
+    )
+    pair.node.ok("run", "--once")
+    assert pair.node.report("status")["drifted"] == ["shop.a_closed"]
+    pair.owner("INSERT INTO shop.open VALUES (1)")
+    pair.node.ok("run", "--once")
+    assert pair.node.query("SELECT count(*) FROM rf_tx") == [(1,)]
+    assert 'TRIGGER ON "shop"."a_closed" TO' in pair.node.call("migrate").stderr
+    pair.owner("GRANT TRIGGER ON shop.a_closed TO {rf}")
+    pair.node.ok("migrate")
+    assert pair.node.report("status")["drifted"] == []

@@ -206,6 +206,23 @@ def test_foreign_keys_are_checked(node: PostgresNode) -> None:
         session.connection.rollback()
 
 
+def test_a_row_of_a_table_that_inherits_from_the_parent_is_no_parent(pg_database: str) -> None:
+    tables = """
+    CREATE TABLE city (id int PRIMARY KEY);
+    CREATE TABLE capital (PRIMARY KEY (id)) INHERITS (city);
+    CREATE TABLE visit (id int PRIMARY KEY, city int REFERENCES city)
+    """
+    with PostgresNode(pg_database, "b", tables) as node:
+        node.run("INSERT INTO capital VALUES (5)")
+        visit = node.tables["visit"]
+        with node.database.apply_session() as session:
+            row = as_write(("id",), {"id": 1, "city": 5})
+            session.write(visit, visit.meta, [row])
+            broken = session.broken_references(visit, visit.meta, [row], [])
+            assert [(one.table, one.parent) for one in broken] == [("visit", "city")]
+            session.connection.rollback()
+
+
 def test_a_parent_that_was_checked_can_not_be_deleted_before_the_commit(node: PostgresNode) -> None:
     child = node.tables["child"]
     node.run("INSERT INTO parent VALUES (1, 'x')")

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from common.dialects.postgresql.apply_settings import ROW_LOCK_TIMEOUT, plan_anew, ready
 from common.dialects.postgresql.connection import driver
-from common.dialects.postgresql.errors import translated
-from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target
+from common.dialects.postgresql.errors import translated, translated_for
+from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target_rows
 from common.dialects.postgresql.references import References
 from common.dialects.postgresql.registry import Registry
 from common.dialects.postgresql.row_versions import row_states, versions_query, write_versions
@@ -65,7 +65,7 @@ class PostgresApplySession:
         rows = Rows(table, meta)
         given = {"pks": rows.keys(pks)}
         source = recordset(rows.key_readings(), "pks", numbered=True)
-        with translated():
+        with translated_for(table, self._raw.info.user):
             if len(pks) > _FEW:
                 plan_anew(self._connection)
             with self._raw.pipeline():
@@ -88,9 +88,9 @@ class PostgresApplySession:
         image = escaped(image_expression(table, "t"))
         query = (
             f"SELECT r.rf_place, convert_to({image}, 'UTF8')"
-            f" FROM {source} JOIN {target(table)} t ON {same_key(table, 't', 'r')}"
+            f" FROM {source} JOIN {target_rows(table)} t ON {same_key(table, 't', 'r')}"
         )
-        with translated():
+        with translated_for(table, self._raw.info.user):
             found: dict[int, bytes] = dict(self._raw.execute(query.encode(), {"pks": rows.keys(pks)}).fetchall())
         return [found.get(place) for place in range(1, len(pks) + 1)]
 
@@ -99,7 +99,7 @@ class PostgresApplySession:
         if not writes:
             return
         rows = Rows(table, meta)
-        with translated():
+        with translated_for(table, self._raw.info.user):
             self._references.before_write(rows, [write.pk for write in writes])
             gone = [write.pk for write in writes if replace or write.image is None]
             stood = self.images(table, [write.pk for write in writes], meta) if replace else [None] * len(writes)
@@ -132,7 +132,7 @@ class PostgresApplySession:
 
         Locks the parents, so that no local writer deletes one before the commit. Returns at most a few."""
         rows = Rows(table, meta)
-        with translated():
+        with translated_for(table, self._raw.info.user):
             return [
                 *self._references.without_parent(rows, [write.pk for write in written]),
                 *self._references.left_behind(rows, [write.pk for write in deleted]),
@@ -158,7 +158,7 @@ def _lock_sql(table: TableShape, source: str) -> bytes:
     # NO KEY: a transaction that only points to the row with a foreign key is no reason to wait.
     columns = ", ".join(f"t.{column(name)}" for name in table.pk)
     return (
-        f"SELECT 1 FROM {source} JOIN {target(table)} t ON {same_key(table, 't', 'r')}"
+        f"SELECT 1 FROM {source} JOIN {target_rows(table)} t ON {same_key(table, 't', 'r')}"
         f" ORDER BY {columns} FOR NO KEY UPDATE OF t"
     ).encode()
 

@@ -12,7 +12,7 @@ from common.dialects.postgresql.captured import FUNCTION_PREFIXES, CapturedTable
 from common.dialects.postgresql.connection import driver, pin_settings
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.missed import Missing, columns_since, missed_sql, partitions_left
-from common.dialects.postgresql.naming import qualified
+from common.dialects.postgresql.naming import ident, qualified
 from common.dialects.postgresql.queries import partition_tree
 from common.dialects.postgresql.registry import Installed, Registry, encode_meta
 from common.dialects.postgresql.shapes import relation
@@ -80,18 +80,36 @@ class PostgresCapture:
     def plan(self, tables: Sequence[TableShape]) -> list[str]:
         """Return the SQL that `install` would run now; empty when all stands already."""
         with translated(), self._engine.connect() as connection:
-            statements = self._statements(driver(connection), tables)
+            raw = driver(connection)
+            registry, targets = Registry(raw), _targets(raw, tables)
+            statements = _taken_off(raw, registry, targets)
+            for target in targets:
+                statements += _made_anew(raw, registry, target)
             connection.rollback()
         return statements
 
     def install(self, tables: Sequence[TableShape]) -> list[str]:
-        """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran."""
+        """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran.
+
+        Raises ConfigError where the account lacks a right on some of the tables; the others have capture then."""
+        refused: list[str] = []
         with translated(), self._engine.begin() as connection:
             raw = driver(connection)
             pin_settings(raw, lock_timeout=_LOCK_TIMEOUT)
-            statements = self._statements(raw, tables)
-            for statement in statements:
-                _run(raw, statement)
+            registry, targets = Registry(raw), _targets(raw, tables)
+            statements = _taken_off(raw, registry, targets)
+            _run(raw, statements)
+            for target in targets:
+                try:
+                    with raw.transaction():
+                        made = _made_anew(raw, registry, target)
+                        _run(raw, made)
+                except psycopg.errors.InsufficientPrivilege as error:
+                    refused.append(_grant(raw, target.shape, error))
+                else:
+                    statements += made
+        if refused:
+            raise ConfigError(f"capture can't be installed everywhere: {'; '.join(refused)}")
         return statements
 
     def uninstall(self) -> list[str]:
@@ -100,8 +118,7 @@ class PostgresCapture:
             raw = driver(connection)
             raw.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
             statements = [drop for prefix in FUNCTION_PREFIXES for drop in _drops(raw, prefix)]
-            for statement in statements:
-                _run(raw, statement)
+            _run(raw, statements)
             Registry(raw).forget_captures()
         return statements
 
@@ -111,32 +128,38 @@ class PostgresCapture:
             targets = _targets(driver(connection), tables)
         return [target.shape.name for target in targets if not target.stands]
 
-    def _statements(self, raw: Raw, tables: Sequence[TableShape]) -> list[str]:
-        registry = Registry(raw)
-        home = _home(raw)
-        targets = _targets(raw, tables)
-        wanted = {target.shape.name for target in targets}
-        dropped = [name for name in registry.captures() if name not in wanted]
-        statements = [drop for name in dropped for drop in _drops_of(raw, name)]
-        registry.forget_captures(dropped)
-        for target in targets:
-            if not target.stands:
-                table = _registered(registry, target, home)
-                missing = _missing(raw, target)
-                statements += _lock(target.shape)
-                statements += _drops_of(raw, target.shape.name)
-                statements += capture_sql(table)
-                statements += missed_sql(table, missing)
-        return statements
+
+def _taken_off(raw: Raw, registry: Registry, targets: Sequence[_Target]) -> list[str]:
+    """The statements that take capture off what is no target."""
+    wanted = {target.shape.name for target in targets}
+    dropped = [name for name in registry.captures() if name not in wanted]
+    registry.forget_captures(dropped)
+    return [drop for name in dropped for drop in _drops_of(raw, name)]
 
 
-def _run(raw: Raw, statement: str) -> None:
-    try:
-        raw.execute(statement.encode())
-    except psycopg.errors.LockNotAvailable as error:
-        raise ContentionError(
-            f"a transaction that is still open holds the table (pg_stat_activity, pg_locks): {statement}"
-        ) from error
+def _made_anew(raw: Raw, registry: Registry, target: _Target) -> list[str]:
+    """The statements that install capture on a table and log what was missed; none where it stands."""
+    if target.stands:
+        return []
+    table = _registered(registry, target, _home(raw))
+    missing = _missing(raw, target)
+    drops = _drops_of(raw, target.shape.name)
+    return [*_lock(target.shape), *drops, *capture_sql(table), *missed_sql(table, missing)]
+
+
+def _run(raw: Raw, statements: Iterable[str]) -> None:
+    for statement in statements:
+        try:
+            raw.execute(statement.encode())
+        except psycopg.errors.LockNotAvailable as error:
+            raise ContentionError(
+                f"a transaction that is still open holds the table (pg_stat_activity, pg_locks): {statement}"
+            ) from error
+
+
+def _grant(raw: Raw, shape: TableShape, error: psycopg.Error) -> str:
+    rights = f"GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON {relation(shape)} TO {ident(raw.info.user)}"
+    return f"{error.diag.message_primary}: as the owner run {rights}"
 
 
 def _registered(registry: Registry, target: _Target, home: str) -> CapturedTable:
@@ -185,7 +208,7 @@ def _missing(raw: Raw, target: _Target) -> Missing:
     if before is None or set(before.meta.pk) != set(target.shape.pk):
         return Missing()
     if (target.shape.schema, target.shape.bare) in target.blind or _retyped(before.meta, target.shape.meta):
-        return Missing(whole=True)
+        return Missing(whole=True, rekeyed=_retyped(before.meta, target.shape.meta, target.shape.pk))
     if before.relation != oid:
         # It came out of a dump with its triggers: nothing went by.
         return Missing()
@@ -198,8 +221,9 @@ def _missing(raw: Raw, target: _Target) -> Missing:
     )
 
 
-def _retyped(before: TableMeta, now: TableMeta) -> bool:
-    return any(before.columns.get(name, logical) != logical for name, logical in now.columns.items())
+def _retyped(before: TableMeta, now: TableMeta, among: Iterable[str] | None = None) -> bool:
+    names = now.columns if among is None else among
+    return any(before.columns.get(name, now.columns[name]) != now.columns[name] for name in names)
 
 
 def _drops_of(raw: Raw, name: str) -> list[str]:

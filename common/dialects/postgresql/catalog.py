@@ -8,8 +8,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from common.dialects.postgresql.naming import wire_name
-from common.dialects.postgresql.types import PgColumn, PgForeignKey, logical_type
-from common.ports.dialect import Catalog, ForeignKey, TableShape
+from common.dialects.postgresql.types import PgColumn, PgForeignKey, PgTable, logical_type
+from common.ports.dialect import Catalog, ForeignKey
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
@@ -17,7 +17,10 @@ _RELATIONS = """
 SELECT c.oid, n.nspname AS schema, c.relname AS bare, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        current_schema() AS default_schema,
        EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-               AND d.deptype = 'e') AS of_extension
+               AND d.deptype = 'e') AS of_extension,
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND NOT i.indimmediate)
+       OR EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = c.oid
+                  AND (w.ev_type = '2' OR w.ev_type = '3' AND w.ev_enabled IN ('A', 'R'))) AS no_upsert
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
   AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
@@ -46,9 +49,7 @@ SELECT a.attrelid AS oid, a.attname AS name, a.attnum AS number, NOT a.attnotnul
            JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3
                 AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype
            JOIN pg_operator o ON o.oid = m.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
-           WHERE i.indrelid = a.attrelid AND i.indisprimary AND n.nspname <> 'pg_catalog' LIMIT 1), '=') AS equals,
-       EXISTS (SELECT FROM pg_index i
-               WHERE i.indrelid = a.attrelid AND i.indisprimary AND NOT i.indimmediate) AS late_key
+           WHERE i.indrelid = a.attrelid AND i.indisprimary AND n.nspname <> 'pg_catalog' LIMIT 1), '=') AS equals
 FROM pg_attribute a
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 CROSS JOIN LATERAL (
@@ -83,7 +84,8 @@ SELECT f.conrelid AS oid, f.confrelid AS parent, f.conname AS name,
        array(SELECT CASE WHEN s.nspname = 'pg_catalog' THEN '='
                          ELSE format('OPERATOR(%%I.%%s)', s.nspname, o.oprname) END
              FROM unnest(f.conpfeqop) WITH ORDINALITY k(operator, n) JOIN pg_operator o ON o.oid = k.operator
-             JOIN pg_namespace s ON s.oid = o.oprnamespace ORDER BY k.n) AS equals
+             JOIN pg_namespace s ON s.oid = o.oprnamespace ORDER BY k.n) AS equals,
+       (SELECT p.relkind = 'p' FROM pg_class p WHERE p.oid = f.confrelid) AS parent_partitioned
 FROM pg_constraint f
 WHERE f.contype = 'f' AND f.conparentid = 0 AND f.conrelid = ANY(%s::oid[])
 ORDER BY f.conrelid, f.conname
@@ -102,6 +104,10 @@ _WHY_LEFT_OUT = {
 class _Found:
     """What the queries said about one table."""
 
+    schema: str
+    bare: str
+    partitioned: bool
+    no_upsert: bool
     columns: list[PgColumn] = field(default_factory=list)
     pk: tuple[str, ...] = ()
     unique_keys: list[tuple[str, ...]] = field(default_factory=list)
@@ -111,7 +117,7 @@ class _Found:
 def read_catalog(raw: Raw) -> Catalog:
     """Look at every table that this account can see in the system catalogs."""
     names: dict[int, str] = {}
-    places: dict[int, tuple[str, str]] = {}
+    found: dict[int, _Found] = {}
     left_out: dict[str, str] = {}
     for row in _rows(raw, _RELATIONS):
         name = wire_name(row["schema"], row["bare"], row["default_schema"] or "")
@@ -120,9 +126,9 @@ def read_catalog(raw: Raw) -> Catalog:
             left_out[name] = reason
         else:
             names[row["oid"]] = name
-            places[row["oid"]] = (row["schema"], row["bare"])
-    found = _details(raw, names)
-    tables = {names[oid]: _shape(names[oid], places[oid], found[oid]) for oid in names if found[oid].pk}
+            found[row["oid"]] = _Found(row["schema"], row["bare"], row["kind"] == "p", row["no_upsert"])
+    _add_details(raw, names, found)
+    tables = {names[oid]: _shape(names[oid], found[oid]) for oid in names if found[oid].pk}
     keyless = tuple(sorted(names[oid] for oid in names if not found[oid].pk))
     return Catalog(tables=tables, keyless=keyless, left_out=left_out)
 
@@ -135,8 +141,7 @@ def _left_out(row: Mapping[str, Any]) -> str | None:
     return "part of an extension" if row["of_extension"] else None
 
 
-def _details(raw: Raw, names: Mapping[int, str]) -> dict[int, _Found]:
-    found = {oid: _Found() for oid in names}
+def _add_details(raw: Raw, names: Mapping[int, str], found: Mapping[int, _Found]) -> None:
     wanted = list(names)
     for row in _rows(raw, _COLUMNS, wanted):
         logical = logical_type(row["kind"], row.pop("spoken"))
@@ -151,22 +156,22 @@ def _details(raw: Raw, names: Mapping[int, str]) -> dict[int, _Found]:
         parent = names.get(row["parent"])
         if parent is not None:
             columns, parents, equals = tuple(row["columns"]), tuple(row["parent_columns"]), tuple(row["equals"])
-            key = PgForeignKey(columns, parent, parents, row["name"], equals)
+            key = PgForeignKey(columns, parent, parents, row["name"], equals, row["parent_partitioned"])
             found[row["oid"]].foreign_keys.append(key)
-    return found
 
 
-def _shape(name: str, place: tuple[str, str], found: _Found) -> TableShape:
-    schema, bare = place
-    return TableShape(
+def _shape(name: str, found: _Found) -> PgTable:
+    return PgTable(
         name=name,
-        schema=schema,
-        bare=bare,
+        schema=found.schema,
+        bare=found.bare,
         columns=tuple(found.columns),
         pk=found.pk,
         foreign_keys=tuple(found.foreign_keys),
         unique_keys=tuple(found.unique_keys),
         numbers_itself=any(column.numbers_itself for column in found.columns if column.name in found.pk),
+        partitioned=found.partitioned,
+        no_upsert=found.no_upsert,
     )
 
 

@@ -6,16 +6,24 @@ from contextlib import contextmanager
 import psycopg
 import sqlalchemy as sa
 
-from common.errors import ConfigError, ContentionError, OutageError, PoisonError, Reason, RowferryError
+from common.dialects.postgresql.naming import ident, relation_of
+from common.dialects.postgresql.shapes import relation
+from common.errors import ConfigError, ContentionError, OutageError, PoisonError, Reason, RightsError, RowferryError
+from common.ports.dialect import TableShape
 
 _OUTAGE_CLASSES = ("08", "53", "57P", "58", "F0", "XX")
 """Connections, resources, shutdown, files and the server's own faults: nothing of it is the batch's doing."""
 _OUTAGE_STATES = frozenset({"25006", "55006"})
 """A server that is read-only (a standby took the place), a database that is in use by DROP or CREATE."""
-_CONTENTION_STATES = frozenset({"40001", "40P01", "55P03", "57014", "0A000"})
-"""Serialization, deadlock, lock timeout, statement timeout, and a plan whose table changed meanwhile."""
+_CONTENTION_STATES = frozenset({"40001", "40P01", "55P03", "57014"})
+"""Serialization, deadlock, lock timeout, statement timeout."""
+_STALE_PLAN = ("0A000", "RevalidateCachedQuery")
+"""A plan whose table changed meanwhile; anything else that the server does not support stays so."""
 _CONFIG_STATES = frozenset({"42501", "42P01", "42703", "42883", "55000", "3D000", "3F000", "28000", "28P01"})
 """Rights, relations, columns that are missing or unfit: the schema or the accounts must be mended first."""
+
+_ROW_SECURITY = ("check_enable_rls", "ExecWithCheckOptions")
+"""Where the server finds that a policy stands in the way; the state is the one of a missing right."""
 
 
 def translate(error: BaseException) -> Exception:
@@ -31,6 +39,17 @@ def translate(error: BaseException) -> Exception:
 
 
 @contextmanager
+def translated_for(table: TableShape, account: str) -> Iterator[None]:
+    """The same as `translated` while rows of `table` are read and written: a right that is missing says what to run."""
+    try:
+        yield
+    except (psycopg.Error, sa.exc.SQLAlchemyError) as error:
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            raise RightsError(f"{_message(error)}; {_remedy(error, table, account)}", table=table.name) from error
+        raise translate(error) from error
+
+
+@contextmanager
 def translated() -> Iterator[None]:
     """Raise errors of the driver as Rowferry's own."""
     try:
@@ -42,13 +61,22 @@ def translated() -> Iterator[None]:
 def _by_state(error: psycopg.Error) -> Exception:
     state = error.sqlstate or ""
     message = _message(error)
-    if state in _CONTENTION_STATES:
+    if state in _CONTENTION_STATES or (state, error.diag.source_function) == _STALE_PLAN:
         return ContentionError(message)
     if not state or state.startswith(_OUTAGE_CLASSES) or state in _OUTAGE_STATES:
         return OutageError(message)
     if state in _CONFIG_STATES:
         return ConfigError(f"{message}; docs/README_M2.md lists the rights, `rowferry migrate` makes the tables")
     return _poison(error, state, message)
+
+
+def _remedy(error: psycopg.Error, table: TableShape, account: str) -> str:
+    if error.diag.source_function in _ROW_SECURITY:
+        return f"as a superuser run: ALTER ROLE {ident(account)} BYPASSRLS"
+    parents = dict.fromkeys(key.parent for key in table.foreign_keys if key.parent != table.name)
+    grants = [f"GRANT SELECT, INSERT, UPDATE, DELETE ON {relation(table)} TO {ident(account)}"]
+    grants += [f"GRANT SELECT, UPDATE ON {relation_of(parent)} TO {ident(account)}" for parent in parents]
+    return f"as the owner run what is missing of: {'; '.join(grants)}"
 
 
 def _poison(error: psycopg.Error, state: str, message: str) -> PoisonError:

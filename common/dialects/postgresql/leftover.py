@@ -15,6 +15,7 @@ _META_HEAD = '{"pk":[],"columns":{'
 
 _NUMBERS = "{20,21,23,700,701,1700}"
 """The type numbers of int8, int2, int4, float4, float8, numeric."""
+_INTEGERS = "{20,21,23}"
 _BYTEA = "{17}"
 
 _FIRST_OF_USERS = 16384
@@ -122,4 +123,7 @@ def _types_that_fit(column: ColumnShape, *, in_key: bool) -> str:
     """Of the types that came with PostgreSQL, those for which the column's expressions do too; NULL: all."""
     if column.logical == "bytes":
         return literal(_BYTEA)
+    if in_key and column.logical == "int":
+        # It stands in the key as it is, which is JSON for a whole number alone.
+        return literal(_INTEGERS)
     return literal(_NUMBERS) if in_key and column.logical in ("decimal", "float") else "NULL"

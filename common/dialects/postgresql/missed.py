@@ -11,7 +11,7 @@ import psycopg
 from common.dialects.postgresql.captured import CapturedTable
 from common.dialects.postgresql.naming import ident, literal, qualified
 from common.dialects.postgresql.queries import partition_tree
-from common.dialects.postgresql.shapes import image_expression, key_expression, relation
+from common.dialects.postgresql.shapes import image_expression, key_columns, key_expression, rows_of
 from common.dialects.postgresql.types import image_value
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -46,6 +46,8 @@ class Missing:
     """Partitions that went and still stand by themselves."""
     shrank: bool = False
     """Rows may have gone without a log row of theirs."""
+    rekeyed: bool = False
+    """A column of the key has another logical type: the rows are known under keys of another form."""
     added: tuple[tuple[str, str | None, str], ...] = ()
     """New columns: name, the value of rows that were there before, type."""
 
@@ -64,7 +66,7 @@ def partitions_left(raw: Raw, oid: int, truncate_function: str) -> tuple[tuple[s
 
 def missed_sql(table: CapturedTable, missing: Missing) -> list[str]:
     """Return the statements that log what was missed."""
-    everything = relation(table.shape) if table.partitioned else f"ONLY {relation(table.shape)}"
+    everything = rows_of(table.shape)
     statements = [_gone_with(table, qualified(*leaf)) for leaf in missing.left]
     if missing.whole:
         statements.append(_differing(table, everything))
@@ -72,7 +74,8 @@ def missed_sql(table: CapturedTable, missing: Missing) -> list[str]:
         statements += [_differing(table, f"ONLY {qualified(*leaf)}") for leaf in missing.leaves]
         if missing.added:
             statements.append(_filled(table, everything, missing))
-    if missing.whole or missing.shrank:
+    # After a new key type what is known would all seem gone, and the deletes would hit the rows under their new keys.
+    if (missing.whole or missing.shrank) and not missing.rekeyed:
         statements.append(_gone(table))
     return statements
 
@@ -118,10 +121,22 @@ def _gone(table: CapturedTable) -> str:
     return f"""INSERT INTO {table.log} (captured_at, shape_id, op, pk, before)
 SELECT {_UNKNOWN_WHEN}, {table.shape_id}, 'D', v.key, coalesce(l.after, v.key)
 FROM {_home(table, "rf_row_version")} v LEFT JOIN ({_last_logged(table)}) l ON l.pk = v.key
-WHERE v.table_id = {table.table_id} AND NOT v.deleted
-  AND NOT EXISTS (SELECT FROM {relation(shape)} r WHERE {key_expression(shape, "r")} = v.key)
+WHERE v.table_id = {table.table_id} AND NOT v.deleted AND {_has_this_form(table)}
+  AND NOT EXISTS (SELECT FROM {rows_of(shape)} r WHERE {key_expression(shape, "r")} = v.key)
   AND NOT EXISTS (SELECT FROM {table.log} w
                   WHERE w.xid = pg_current_xact_id() AND w.shape_id = {table.shape_id} AND w.pk = v.key)"""
+
+
+def _has_this_form(table: CapturedTable) -> str:
+    """Whether `v.key` is a key of the table as it is: another table of its name may have had another one."""
+    names = ", ".join(literal(name) for name in table.shape.pk)
+    conditions = [f"array(SELECT json_object_keys(v.key::json)) = ARRAY[{names}]"]
+    for column in key_columns(table.shape):
+        # A float may be a number or the text "NaN".
+        if column.logical != "float":
+            operator = "=" if column.logical == "int" else "<>"
+            conditions.append(f"json_typeof(v.key::json -> {literal(column.name)}) {operator} 'number'")
+    return " AND ".join(conditions)
 
 
 def _gone_with(table: CapturedTable, leaf: str) -> str:

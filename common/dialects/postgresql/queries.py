@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from common.dialects.postgresql.naming import ident, literal
 from common.dialects.postgresql.reading import Reading
-from common.dialects.postgresql.shapes import key_columns, relation
+from common.dialects.postgresql.shapes import key_columns, relation, rows_of
 from common.dialects.postgresql.types import pg_column
 from common.ports.dialect import TableShape
 
@@ -27,6 +27,11 @@ def text(value: str) -> str:
 def target(table: TableShape) -> str:
     """Return a table's qualified name."""
     return escaped(relation(table))
+
+
+def target_rows(table: TableShape) -> str:
+    """Return the table as a statement names it that reads, changes or deletes its rows."""
+    return escaped(rows_of(table))
 
 
 def same_key(table: TableShape, left: str, right: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 from common.dialects.postgresql.naming import qualified, relation_of, wire_name
-from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target, text
+from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target_rows, text
 from common.dialects.postgresql.rows import Rows
 from common.dialects.postgresql.shapes import key_expression, relation
 from common.dialects.postgresql.types import PgForeignKey, pg_column
@@ -18,7 +18,7 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 _MOST = 5
 
 _CHILDREN = """
-SELECT f.conname, n.nspname, c.relname, current_schema(),
+SELECT f.conname, n.nspname, c.relname, current_schema(), c.relkind = 'p',
        array(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY k(attnum, n)
              JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.n),
        array(SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY k(attnum, n)
@@ -39,6 +39,7 @@ class _Child:
 
     name: str
     relation: str
+    """As a statement names it that means its rows."""
     wire: str
     columns: tuple[str, ...]
     parent_columns: tuple[str, ...]
@@ -60,9 +61,10 @@ class References:
             if set(columns) == set(table.pk):
                 continue
             values = ", ".join(f"{text(name)}, t.{column(name)}::text" for name in columns)
+            stood = f"{target_rows(table)} t ON {same_key(table, 't', 'r')}"
             query = (
                 f"SELECT DISTINCT json_build_object({values})::text"
-                f" FROM {recordset(rows.key_readings(), 'pks')} JOIN {target(table)} t ON {same_key(table, 't', 'r')}"
+                f" FROM {recordset(rows.key_readings(), 'pks')} JOIN {stood}"
             )
             found = self._raw.execute(query.encode(), {"pks": rows.keys(pks)})
             self._former.setdefault((table.name, columns), []).extend(row[0] for row in found)
@@ -100,27 +102,31 @@ class References:
             known = self._children[table.name] = [
                 _Child(
                     name,
-                    qualified(schema, bare),
+                    qualified(schema, bare) if partitioned else f"ONLY {qualified(schema, bare)}",
                     wire_name(schema, bare, home or ""),
                     tuple(own),
                     tuple(parents),
                     tuple(eq),
                 )
-                for name, schema, bare, home, own, parents, eq in found
+                for name, schema, bare, home, partitioned, own, parents, eq in found
             ]
         return known
 
 
 def _orphans(rows: Rows, reference: ForeignKey) -> str:
     table = rows.table
-    equals = reference.equals if isinstance(reference, PgForeignKey) else ("=",) * len(reference.columns)
+    known = reference if isinstance(reference, PgForeignKey) else None
+    equals = known.equals if known else ("=",) * len(reference.columns)
+    parent = escaped(relation_of(reference.parent))
+    if known and not known.parent_partitioned:
+        parent = f"ONLY {parent}"
     matches = _same(reference.columns, reference.parent_columns, equals, "p", "c")
     filled = " AND ".join(f"c.{column(own)} IS NOT NULL" for own in reference.columns)
     key = escaped(key_expression(table, "c"))
     return (
         f"SELECT {key} FROM {recordset(rows.key_readings(), 'pks')}"
-        f" JOIN {target(table)} c ON {same_key(table, 'c', 'r')}"
-        f" LEFT JOIN LATERAL (SELECT true AS stands FROM {escaped(relation_of(reference.parent))} p"
+        f" JOIN {target_rows(table)} c ON {same_key(table, 'c', 'r')}"
+        f" LEFT JOIN LATERAL (SELECT true AS stands FROM {parent} p"
         f" WHERE {matches} FOR KEY SHARE) p ON true"
         f" WHERE {filled} AND p.stands IS NULL LIMIT {_MOST}"
     )
@@ -132,7 +138,7 @@ def _children_left(table: TableShape, child: _Child, source: str) -> str:
     shown = ", ".join(f"{text(own)}, c.{column(own)}" for own in child.columns)
     return (
         f"SELECT json_build_object({shown})::text FROM {source} JOIN {escaped(child.relation)} c ON {points}"
-        f" WHERE NOT EXISTS (SELECT FROM {target(table)} p WHERE {stands}) LIMIT {_MOST}"
+        f" WHERE NOT EXISTS (SELECT FROM {target_rows(table)} p WHERE {stands}) LIMIT {_MOST}"
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import msgspec
 
 from common.dialects.postgresql.naming import ident, literal
-from common.ports.dialect import ColumnShape, ForeignKey
+from common.ports.dialect import ColumnShape, ForeignKey, TableShape
 
 _LOGICAL = {
     "int2": "int",
@@ -54,8 +54,15 @@ class PgColumn(ColumnShape):
     """It stays when the column is renamed."""
     equals: str = "="
     """The operator by which the primary key tells two values apart, whatever the search_path."""
-    late_key: bool = False
-    """The table's primary key is `DEFERRABLE`: no `ON CONFLICT` can name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PgTable(TableShape):
+    """A table with what decides how its rows are named in a statement, and written."""
+
+    partitioned: bool = False
+    no_upsert: bool = False
+    """No `ON CONFLICT`: its primary key is `DEFERRABLE`, or it has rules that PostgreSQL does not take beside one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,7 @@ class PgForeignKey(ForeignKey):
 
     equals: tuple[str, ...] = ()
     """For each column: the parent's stands on the left."""
+    parent_partitioned: bool = False
 
 
 def logical_type(kind: str, spoken: str) -> str:

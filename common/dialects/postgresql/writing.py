@@ -5,9 +5,9 @@ from typing import Any
 
 import psycopg
 
-from common.dialects.postgresql.queries import column, recordset, same_key, target
+from common.dialects.postgresql.queries import column, recordset, same_key, target, target_rows
 from common.dialects.postgresql.rows import Rows
-from common.dialects.postgresql.types import pg_column
+from common.dialects.postgresql.types import PgTable
 from common.ports.dialect import TableShape
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -16,7 +16,7 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 def delete_rows(raw: Raw, rows: Rows, pks: Sequence[bytes]) -> None:
     """Delete the rows with these keys."""
     source = recordset(rows.key_readings(), "pks")
-    statement = f"DELETE FROM {target(rows.table)} t USING {source} WHERE {same_key(rows.table, 't', 'r')}"
+    statement = f"DELETE FROM {target_rows(rows.table)} t USING {source} WHERE {same_key(rows.table, 't', 'r')}"
     raw.execute(statement.encode(), {"pks": rows.keys(pks)})
 
 
@@ -35,7 +35,7 @@ def insert_rows(raw: Raw, rows: Rows, images: Sequence[tuple[bytes, bytes | None
 
 
 def _written(table: TableShape, source: str, names: Sequence[str]) -> list[str]:
-    if not any(pg_column(column).late_key for column in table.columns):
+    if not (isinstance(table, PgTable) and table.no_upsert):
         return [_upsert(table, source, names)]
     return [
         # A local writer of the same key must not come between the two.
@@ -54,12 +54,12 @@ def _upsert(table: TableShape, source: str, names: Sequence[str]) -> str:
 
 def _update(table: TableShape, source: str, names: Sequence[str]) -> list[str]:
     changes = _changes(table, names, "r")
-    statement = f"UPDATE {target(table)} t SET {changes} FROM {source} WHERE {same_key(table, 't', 'r')}"
+    statement = f"UPDATE {target_rows(table)} t SET {changes} FROM {source} WHERE {same_key(table, 't', 'r')}"
     return [statement] if changes else []
 
 
 def _insert_missing(table: TableShape, source: str, names: Sequence[str]) -> str:
-    there = f"SELECT FROM {target(table)} t WHERE {same_key(table, 't', 'r')}"
+    there = f"SELECT FROM {target_rows(table)} t WHERE {same_key(table, 't', 'r')}"
     return f"{_insert(table, source, names)} WHERE NOT EXISTS ({there})"
 
 
@@ -84,6 +84,6 @@ def _fixed_columns(table: TableShape, names: Sequence[str]) -> list[str]:
 def _delete_changed(table: TableShape, source: str, name: str) -> str:
     """The row is made anew where such a column differs: an update can't change it."""
     return (
-        f"DELETE FROM {target(table)} t USING {source}"
+        f"DELETE FROM {target_rows(table)} t USING {source}"
         f" WHERE {same_key(table, 't', 'r')} AND t.{column(name)} IS DISTINCT FROM r.{column(name)}"
     )
