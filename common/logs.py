@@ -18,8 +18,9 @@ _PASSWORD_IN_URL = re.compile(r"(?P<head>\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/@]*):
 _SECRET_FIELD = re.compile(r"password|secret|token$", re.IGNORECASE)
 _MASK = "***"
 _LIBRARIES = ("alembic", "amqp", "kombu", "sqlalchemy", "urllib3")
-_SILENT = "pika"
-"""Tells of one broker that is away in five errors and a traceback. Each comes up as an exception too, told once."""
+_SILENT = ("pika", "psycopg")
+"""One tells of a broker that is away in five errors and a traceback, the other of each pipeline that a bad row ended.
+Each comes up as an exception too, told once."""
 
 
 class LogFormat(StrEnum):

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from common.errors import ContentionError
 from common.wire.records import Change
 from tests.support.nodes import CliNode
 from tests.support.postgresql_node import PostgresNode, canonical
@@ -265,6 +266,21 @@ def test_an_open_transaction_on_an_altered_table_stops_nothing_but_its_capture(
     lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     images = [line["after"] for line in lines if line["type"] == "change" and line["pk"] == {"id": 2}]
     assert [image.get("extra") for image in images] == [None, 22]
+
+
+def test_a_table_that_is_held_does_not_keep_others_from_being_captured(pg_database: str) -> None:
+    with PostgresNode(pg_database, "a", f"{ITEM}; CREATE TABLE a_held (id int PRIMARY KEY)") as node:
+        node.run("ALTER TABLE a_held ADD extra int", "ALTER TABLE item ADD extra int")
+        with node.application() as session:
+            session.execute("INSERT INTO a_held VALUES (1, 1)")
+            node.run("CREATE TABLE later (id int PRIMARY KEY)")
+            with pytest.raises(ContentionError, match="a_held"):
+                node.install()
+            assert node.database.capture().drifted(list(node.tables.values())) == ["a_held"]
+            node.run("INSERT INTO later VALUES (1)", "INSERT INTO item (id, extra) VALUES (1, 1)")
+        node.install()
+        assert node.database.capture().drifted(list(node.tables.values())) == []
+        assert {change.table for change in node.changes()} == {"a_held", "item", "later"}
 
 
 @pytest.mark.parametrize("held", ["other", "part_2"])

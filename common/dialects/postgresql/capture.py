@@ -25,6 +25,8 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 
 _LOCK_TIMEOUT = "500ms"
 """CREATE TRIGGER waits for open transactions on its table, and new ones wait behind it. Callers try again."""
+_SHORT_LOCK_TIMEOUT = "50ms"
+"""After the first table that is held."""
 
 _TARGETS = f"""
 SELECT c.oid, c.relkind = 'p', c.relnatts,
@@ -91,8 +93,10 @@ class PostgresCapture:
     def install(self, tables: Sequence[TableShape]) -> list[str]:
         """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran.
 
-        Raises ConfigError where the account lacks a right on some of the tables; the others have capture then."""
+        Raises ConfigError where the account lacks a right on some of the tables, and ContentionError where open
+        transactions hold some; the others have capture then."""
         refused: list[str] = []
+        held: ContentionError | None = None
         with translated(), self._engine.begin() as connection:
             raw = driver(connection)
             pin_settings(raw, lock_timeout=_LOCK_TIMEOUT)
@@ -106,8 +110,14 @@ class PostgresCapture:
                         _run(raw, made)
                 except psycopg.errors.InsufficientPrivilege as error:
                     refused.append(_grant(raw, target.shape, error))
+                except ContentionError as error:
+                    held = held or error
+                    # Writers of the tables that are done wait meanwhile.
+                    pin_settings(raw, lock_timeout=_SHORT_LOCK_TIMEOUT)
                 else:
                     statements += made
+        if held is not None:
+            raise held
         if refused:
             raise ConfigError(f"capture can't be installed everywhere: {'; '.join(refused)}")
         return statements
