@@ -1,6 +1,7 @@
 """Refuses what can't be checked or may not be: senders, features, versions, tables, keys and images."""
 
 from collections.abc import Iterable, Iterator
+from decimal import Decimal, InvalidOperation
 
 import msgspec
 
@@ -91,17 +92,22 @@ class ChangeChecker:
             raise PoisonError(Reason.FORMAT, text, table=use.name)
         # The version is kept under the key, the row is written from the image: they must be of one row.
         for name, value in key.items():
-            if image[name] != value and not _are_equal(image[name], value):
+            if image[name] != value and not _are_equal(image[name], value, use.meta.columns[name]):
                 text = f"lsn {change.lsn}: {name!r} is not the same in the key and in the row"
                 raise PoisonError(Reason.FORMAT, text, table=use.name)
 
 
-def _are_equal(one: msgspec.Raw, other: msgspec.Raw) -> bool:
-    """Tell whether two spellings are of one value; those that JSON allows and nobody can read are of none."""
+def _are_equal(one: msgspec.Raw, other: msgspec.Raw, logical: str) -> bool:
+    """Tell whether two spellings are of one value; those that JSON allows and nobody can read are of none.
+
+    An image keeps a decimal's zeros at the end, a key has none: equal keys have one text."""
     try:
-        return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
-    except (msgspec.DecodeError, RecursionError):
+        values = msgspec.json.decode(one), msgspec.json.decode(other)
+        if logical == "decimal":
+            return Decimal(str(values[0])) == Decimal(str(values[1]))
+    except (msgspec.DecodeError, RecursionError, InvalidOperation):
         return False
+    return bool(values[0] == values[1])
 
 
 def _parsed(raw: msgspec.Raw, change: Change, what: str) -> dict[str, msgspec.Raw]:

@@ -15,7 +15,7 @@ from tests.support.postgresql_values import HOSTILE, OWN_TYPES, PG_TABLES, PG_VA
 # A number of a type that was made in this database stands inside: two databases number theirs differently.
 NO_BINARY = ("mood[]", '"Pair of"[]', "nested")
 PG_KEYS = (
-    *("bigint", "real", "double precision", "boolean", "text", "varchar(5)", "char(6)"),
+    *("bigint", "numeric", "numeric(20,4)", "real", "double precision", "boolean", "text", "varchar(5)", "char(6)"),
     *("bytea", "date", "time", "timetz", "timestamp", "timestamptz", "uuid", "jsonb", "int[]", "text[]", "bytea[]"),
     *("mood", '"Pair of"', "int4range", "span", "tstzrange", "nummultirange", "money", "inet", "cidr"),
     *("macaddr", "bit(5)", "varbit", "oid", "pg_lsn", "name", '"char"', "xid8", "tsvector"),

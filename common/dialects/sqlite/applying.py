@@ -71,6 +71,7 @@ class SqliteApplySession:
         known = self._table(table)
         decoder = ImageDecoder(known, meta)
         wanted = [(decoder.key(one.pk), None if one.image is None else decoder.image(one.image)) for one in writes]
+        _spell_decimals_as_in_the_key(meta, table.pk, wanted)
         with translating():
             self._write_rows(known, wanted, replace=replace)
             table_id = self._table_id(table)
@@ -157,6 +158,18 @@ class SqliteApplySession:
         query = f"SELECT {columns} FROM {log_table(log.shape_id)} LIMIT ?"
         touched = self._raw.execute(query, (_MOST_TOUCHES + 1,)).fetchall()
         return len(touched) > _MOST_TOUCHES or any(key_text(key) in wanted for key in touched)
+
+
+def _spell_decimals_as_in_the_key(
+    meta: TableMeta, pk: Sequence[str], wanted: Sequence[tuple[Row, dict[str, Value] | None]]
+) -> None:
+    """A decimal has one spelling as a key and may have another in the image: 1.5 and 1.50. A text column would keep
+    the image's, and later changes, which name the key's, would not find the row."""
+    decimals = [(place, name) for place, name in enumerate(pk) if meta.columns.get(name) == "decimal"]
+    for key, image in wanted if decimals else ():
+        for place, name in decimals:
+            if image is not None and isinstance(key[place], str):
+                image[name] = key[place]
 
 
 def _besides_key(key: dict[str, Value], image: dict[str, Value]) -> dict[str, Value]:
