@@ -25,6 +25,7 @@ class Reason(StrEnum):
     CRASH = "crash"
     FORKED = "forked"
     OLDER_THAN_TOMBSTONES = "older-than-tombstones"
+    PAUSED = "paused"
 
 
 class RowferryError(Exception):
@@ -62,6 +63,19 @@ class RightsError(EarlyError):
 
     def __init__(self, message: str, *, table: str) -> None:
         super().__init__(message)
+        self.table = table
+
+
+class PausedError(EarlyError):
+    """A row of a paused table that its owner has written meanwhile: what comes for it waits for `resume`."""
+
+    reason = Reason.PAUSED
+
+    def __init__(self, table: str, key: str) -> None:
+        super().__init__(
+            f"{table} {key} was written while {table} is paused: this waits for `rowferry resume {table}`, else it "
+            "would overwrite what was written"
+        )
         self.table = table
 
 

@@ -1,6 +1,5 @@
 """`dlq`: what was set aside, why, and what to do with it."""
 
-import getpass
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -95,7 +94,7 @@ def replay(dry_run: bool, from_queue: bool, trust_source: bool, **chosen: Any) -
         selection = _must_choose(node, desk, chosen, everything=from_queue)
         count = len(desk.find(selection))
         with host.progress(count, "replaying") as bar:
-            results = desk.replay(selection, Replay(_actor(), dry_run, trust_source), bar.advance)
+            results = desk.replay(selection, Replay(host.actor, dry_run, trust_source), bar.advance)
     if left_waiting(results) and not dry_run:
         host.exit_code = ExitCode.SET_ASIDE
     document = {"dry_run": dry_run, "restored": restored, "results": [result_document(one) for one in results]}
@@ -111,7 +110,7 @@ def discard(because: str | None, **chosen: Any) -> None:
     if because is None:
         raise UsageError("discarding needs a reason: --reason TEXT")
     with _desk(host) as (node, desk):
-        letters = desk.discard(_must_choose(node, desk, chosen), because, _actor())
+        letters = desk.discard(_must_choose(node, desk, chosen), because, host.actor)
     document = [letter_document(letter) | {"state": LetterState.DISCARDED.value} for letter in letters]
     host.emit(document, lambda console: console.say(f"{len(letters)} discarded" if letters else _NOTHING))
 
@@ -190,14 +189,6 @@ def _age_us(text: str | None) -> int | None:
     if found is None:
         raise UsageError(f"--older-than {text!r}: give a number and s, m, h or d, like 30m")
     return int(float(found[1]) * _SECONDS[found[2]] * 1_000_000)
-
-
-def _actor() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        # A container may run under a number that has no name.
-        return f"uid-{os.getuid()}"
 
 
 def _tell_letters(console: Console, letters: list[Letter]) -> None:

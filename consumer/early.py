@@ -19,7 +19,8 @@ _A_ROUND = 50
 _LOOK_AGAIN_US = 1_000_000
 """None is due sooner than this after it was set aside."""
 _SHAPES = (Reason.UNKNOWN_TABLE, Reason.UNKNOWN_COLUMN)
-_MENDED_AT_MIGRATE = (*_SHAPES, Reason.RIGHTS)
+_MENDED = (*_SHAPES, Reason.RIGHTS, Reason.PAUSED)
+"""What `migrate` or `resume` may have ended."""
 
 
 class EarlyRetries:
@@ -94,13 +95,13 @@ def _written_tables(results: Sequence[Result]) -> list[str]:
 
 
 def retry_unknown(node: Node) -> list[Result]:
-    """Try again what was set aside for an unknown table or column, where it fits now, or for want of rights; and what
-    waits for its rows.
+    """Try again what was set aside for an unknown table or column, where it fits now, for want of rights or on a paused
+    table; and what waits for its rows.
 
-    For the end of `migrate`."""
+    For the end of `migrate` and of `resume`."""
     applier, preparer = Applier(node), Preparer(Tables(node), node.config)
     with reading(node.database) as connection:
-        found = [letter for reason in _MENDED_AT_MIGRATE for letter in find(connection, Selection(reason=reason.value))]
+        found = [letter for reason in _MENDED for letter in find(connection, Selection(reason=reason.value))]
     results: list[Result] = []
     for letter in found:
         with reading(node.database) as connection:

@@ -5,7 +5,9 @@ import logging
 
 import sqlalchemy as sa
 
+from common.clock import to_iso
 from common.errors import ContentionError, OutageError, RowferryError
+from common.ops.pausing import paused_tables
 from common.ports.dialect import TableShape
 from common.retry import in_transaction
 from common.runtime.node import Node
@@ -48,6 +50,8 @@ class CaptureWatch:
 
     def _look(self) -> list[str]:
         tables = self._captured()
+        for name, since_us in paused_tables(self._node.database).items():
+            self._say(f"{name} is paused since {to_iso(since_us)}: run `rowferry resume {name}` when it is done")
         capture = self._node.database.capture()
         drifted = capture.drifted(tables)
         if drifted and self._node.config.node.auto_migrate:

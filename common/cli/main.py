@@ -17,6 +17,7 @@ from common.cli.demo import demo
 from common.cli.init import init
 from common.cli.migrate import migrate, unmigrate
 from common.cli.options import LEVELS, CommandLine, command_line, with_shared_options
+from common.cli.pause import pause, resume
 from common.cli.run import run
 from common.cli.seed import seed
 from common.cli.status import status
@@ -115,7 +116,7 @@ def build(parts: Sequence[Part[Node]] | None = None) -> Program:
     for part in load_parts() if parts is None else parts:
         for command in part.commands():
             _add(program, command)
-    for command in (status, topology, demo):
+    for command in (pause, resume, status, topology, demo):
         _add(program, command)
     return program
 

@@ -107,9 +107,10 @@ def _document(host: Host, report: migration.MigrationReport, beside: _Beside) ->
         "revision": report.revision,
         "dry_run": report.dry_run,
         "changed": report.changed,
-        "tables": [shape.name for shape in report.choice.captured],
+        "tables": [shape.name for shape in report.choice.captured if shape.name not in report.paused],
         "left_out": dict(report.choice.left_out),
         "own_keys": list(report.choice.own_keys),
+        "paused": list(report.paused),
         "sql": list(report.sql),
         "retried": beside.retried,
         "directory": str(beside.folder) if beside.folder else None,
@@ -117,14 +118,17 @@ def _document(host: Host, report: migration.MigrationReport, beside: _Beside) ->
 
 
 def _tell(console: Console, host: Host, report: migration.MigrationReport, beside: _Beside) -> None:
-    names = ", ".join(shape.name for shape in report.choice.captured)
+    captured = [shape.name for shape in report.choice.captured if shape.name not in report.paused]
+    names = ", ".join(captured)
     if report.dry_run:
         _tell_plan(console, report, beside.folder)
     elif report.changed:
         console.say(f"Node {host.config.node.id} ({host.config.node.role}) is ready on {report.dialect}.")
-        console.say(f"Capturing {len(report.choice.captured)} tables: {names}" if names else _NO_TABLES)
+        console.say(f"Capturing {len(captured)} tables: {names}" if names else _NO_TABLES)
     else:
         console.say(f"Nothing to do: all stands already ({names or 'no tables'}).")
+    for name in report.paused:
+        console.warn(f"{name} is paused: its changes are not captured until rowferry resume {name}")
     if beside.folder is not None and not report.dry_run:
         console.say(f"Made the folder {beside.folder}, through which the nodes exchange batches.")
     for name, why in report.choice.left_out:

@@ -68,6 +68,7 @@ def document(standing: Standing) -> dict[str, Any]:
         "conflicts": dict(standing.conflicts),
         "oldest_early_seconds": standing.oldest_early_seconds or 0.0,
         "drifted": list(standing.drifted),
+        "paused": [{"table": name, "since": to_iso(since_us)} for name, since_us in standing.paused.items()],
     }
 
 

@@ -8,6 +8,7 @@ from common.clock import Clock
 from common.config.model import Config, NodeSection
 from common.errors import ConfigError, UsageError
 from common.ids import new_incarnation
+from common.ops.pausing import paused_tables
 from common.ops.rehearsal import empty_copy
 from common.ops.table_choice import TableChoice, choose_tables
 from common.ports.dialect import Database, NodeFacts
@@ -30,6 +31,8 @@ class MigrationReport:
     incarnation: str | None
     """None before the first run that is not dry."""
     choice: TableChoice
+    paused: tuple[str, ...] = ()
+    """Of the chosen tables those that stay without capture until `resume`."""
 
     @property
     def changed(self) -> bool:
@@ -182,4 +185,5 @@ def _report(
         sql=tuple(sql),
         incarnation=incarnation,
         choice=choice,
+        paused=tuple(paused_tables(database)) if is_migrated(database) else (),
     )

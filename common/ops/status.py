@@ -7,8 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from common.clock import to_iso
 from common.config.model import Config
 from common.errors import ConfigError, OutageError
+from common.ops.pausing import paused_tables
 from common.ports.dialect import Database, NodeFacts
 from common.schema import tables as rf
 
@@ -61,6 +63,8 @@ class Standing:
     oldest_early_seconds: float | None
     drifted: tuple[str, ...]
     """Captured tables whose shape or triggers are not those that `migrate` left."""
+    paused: Mapping[str, int]
+    """Tables that capture is off by command, and since when: microseconds since the epoch."""
 
     @property
     def lagging_sinks(self) -> list[Mapping[str, Any]]:
@@ -78,6 +82,10 @@ class Standing:
             ),
             f"broker unreachable: {self.queues.error}" if self.queues.error else "",
             f"capture is out of date on {', '.join(self.drifted)}: run rowferry migrate" if self.drifted else "",
+            *(
+                f"{name} is paused since {to_iso(since_us)}, its changes stay here (rowferry resume {name})"
+                for name, since_us in self.paused.items()
+            ),
         ]
         return [reason for reason in found if reason] + [_missing(gap) for gap in self.shares.get("gaps", ())]
 
@@ -105,6 +113,7 @@ def read_standing(
     database: Database, config: Config, facts: NodeFacts, now_us: int, shares: Mapping[str, Any]
 ) -> Standing:
     """Look at the node as it stands now. The broker is given three seconds. Raises OutageError for the database."""
+    paused = paused_tables(database)
     wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
     with database.engine.connect() as connection:
         return Standing(
@@ -118,6 +127,7 @@ def read_standing(
             conflicts=_counts(connection, rf.conflict.c.state, ("settled", "waiting")),
             oldest_early_seconds=_oldest_early(connection, now_us),
             drifted=tuple(database.capture().drifted(wanted)),
+            paused=paused,
         )
 
 

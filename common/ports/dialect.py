@@ -178,7 +178,8 @@ class ApplySession(Protocol):
     def lock(self, table: TableShape, meta: TableMeta, pks: Sequence[bytes]) -> list[RowState]:
         """Lock rows and their version records, in key order, and return their states in the order of `pks`.
 
-        `meta` is the sender's description: it says how the JSON values are to be read."""
+        `meta` is the sender's description: it says how the JSON values are to be read.
+        Raises PausedError for a row of a paused table that was written since it was sealed or applied last."""
         ...
 
     def images(self, table: TableShape, pks: Sequence[bytes], meta: TableMeta) -> list[bytes | None]:
@@ -205,7 +206,7 @@ class ApplySession(Protocol):
 
 
 class Capture(Protocol):
-    """Triggers and what belongs to them. Each call is one transaction."""
+    """Triggers and what belongs to them. Each call is one transaction. No call but `resume` touches a paused table."""
 
     def plan(self, tables: Sequence[TableShape]) -> list[str]:
         """Return the SQL that `install` would run now; empty when all stands already."""
@@ -213,6 +214,18 @@ class Capture(Protocol):
 
     def install(self, tables: Sequence[TableShape]) -> list[str]:
         """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran."""
+        ...
+
+    def pause(self, tables: Sequence[TableShape], at_us: int, by: str) -> list[str]:
+        """Take capture off these tables until `resume`, and note it in `rf_paused`. Returns those that were not paused.
+
+        Batches are applied on. Of a row that was written meanwhile `ApplySession.lock` raises PausedError."""
+        ...
+
+    def resume(self, names: Sequence[str], tables: Sequence[TableShape]) -> list[str]:
+        """End the pause of `names` and install capture on `tables`. Returns the SQL that it ran.
+
+        What was written to them meanwhile, compared with what was sealed or applied last, is there for the sealer."""
         ...
 
     def uninstall(self) -> list[str]:

@@ -1,5 +1,7 @@
 """What a command gets from the program that hosts it: the configuration, the opened node, the way to report."""
 
+import getpass
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +42,15 @@ class Host:
     def config(self) -> Config:
         """The configuration, read at first use. Raises ConfigError."""
         return load_config(self.config_file)
+
+    @property
+    def actor(self) -> str:
+        """Who runs this, for the audit."""
+        try:
+            return getpass.getuser()
+        except (OSError, KeyError):
+            # A container may run under a number that has no name.
+            return f"uid-{os.getuid()}"
 
     @contextmanager
     def node(self) -> Iterator[Node]:

@@ -135,6 +135,15 @@ attempt = sa.Table(
     comment="Txs begun one by one after a redelivery and not ended: one that kills the process is found by this.",
 )
 
+paused = sa.Table(
+    "rf_paused",
+    metadata,
+    sa.Column("table_name", _text, primary_key=True),
+    sa.Column("since_us", _us, nullable=False),
+    sa.Column("paused_by", _text, nullable=False),
+    comment="Tables that capture is off by command, until they are resumed.",
+)
+
 conflict = sa.Table(
     "rf_conflict",
     metadata,

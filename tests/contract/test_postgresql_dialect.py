@@ -12,6 +12,7 @@ from common.dialects import open_database
 from common.ports.dialect import Database
 from common.schema.migrate import upgrade
 from tests.contract.dialect import SCHEMA, DialectContract
+from tests.contract.pausing import PauseContract
 
 pytestmark = pytest.mark.containers
 
@@ -55,5 +56,5 @@ def case(pg_database_factory: Callable[[], str]) -> Iterator[PostgresCase]:
     case.close()
 
 
-class TestPostgresDialect(DialectContract):
+class TestPostgresDialect(DialectContract, PauseContract):
     """The suite, and nothing left out."""

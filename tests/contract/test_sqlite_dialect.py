@@ -14,6 +14,7 @@ from common.dialects import open_database
 from common.ports.dialect import Database
 from common.schema.migrate import upgrade
 from tests.contract.dialect import SCHEMA, DialectContract
+from tests.contract.pausing import PauseContract
 
 
 class SqliteCase:
@@ -25,7 +26,7 @@ class SqliteCase:
 
     def fresh(self, schema: Sequence[str] = SCHEMA) -> Database:
         path = self._folder / f"{len(self._databases)}.db"
-        with closing(sqlite3.connect(path)) as connection:
+        with closing(sqlite3.connect(path)) as connection, connection:
             for statement in schema:
                 connection.execute(statement)
         database = open_database(f"sqlite:///{path}")
@@ -59,5 +60,5 @@ def case(tmp_path: Path) -> Iterator[SqliteCase]:
     case.close()
 
 
-class TestSqliteDialect(DialectContract):
+class TestSqliteDialect(DialectContract, PauseContract):
     """The suite, and nothing left out."""

@@ -180,7 +180,19 @@ def test_no_command_and_an_unknown_one_are_usage_errors() -> None:
 
 def test_commands_are_listed_in_the_order_of_a_nodes_life() -> None:
     names = list(build([OneCommand(emit)]).commands)
-    assert names == ["init", "migrate", "unmigrate", "seed", "run", "try", "status", "topology", "demo"]
+    assert names == [
+        "init",
+        "migrate",
+        "unmigrate",
+        "seed",
+        "run",
+        "try",
+        "pause",
+        "resume",
+        "status",
+        "topology",
+        "demo",
+    ]
 
 
 def test_two_commands_of_one_name_are_refused() -> None:

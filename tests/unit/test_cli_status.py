@@ -41,6 +41,7 @@ def standing(shares: dict[str, Any] | None = None, **changes: Any) -> Standing:
         "conflicts": {"settled": 3, "waiting": 0},
         "oldest_early_seconds": None,
         "drifted": (),
+        "paused": {},
     }
     return Standing(**(values | changes))
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from common.dialects.postgresql.apply_settings import ROW_LOCK_TIMEOUT, plan_anew, ready
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated, translated_for
+from common.dialects.postgresql.paused import PausedRows
 from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target_rows
 from common.dialects.postgresql.references import References
 from common.dialects.postgresql.registry import Registry
@@ -50,6 +51,7 @@ class PostgresApplySession:
         self._raw: Raw = driver(connection)
         self._references = References(self._raw)
         self._table_ids: dict[str, int] = {}
+        self._paused: dict[str, PausedRows] = {}
         self._snapshot: Snapshot | None = None
         ready(connection)
 
@@ -77,6 +79,9 @@ class PostgresApplySession:
             found = cursor.fetchall()
             if found[0][1] is not None:
                 self._table_ids[table.name] = found[0][1]
+            if found[0][2]:
+                paused = self._paused[table.name] = PausedRows(self._raw, table, self._table_id(table.name))
+                paused.refuse_written_meanwhile(rows, pks)
             return row_states(found)
 
     def images(self, table: TableShape, pks: Sequence[bytes], meta: TableMeta) -> list[bytes | None]:
@@ -111,6 +116,9 @@ class PostgresApplySession:
                 images = [(write.image, image) for write, image in pairs if write.image is not None]
                 insert_rows(self._raw, rows, images)
                 write_versions(self._raw, table_id, writes)
+            if table.name in self._paused:
+                pks, keys = [write.pk for write in writes], [write.key for write in writes]
+                self._paused[table.name].remember(rows, pks, keys)
 
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
         """Tell whether a local write of one of these rows is committed but not sealed: then roll back, seal, retry."""

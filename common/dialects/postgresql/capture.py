@@ -1,8 +1,9 @@
 """Installs, checks and takes off the triggers of capture."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from common.dialects.postgresql.connection import driver, pin_settings
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.missed import Missing, columns_since, missed_sql, partitions_left
 from common.dialects.postgresql.naming import ident, qualified
+from common.dialects.postgresql.paused import remember_sql, written_meanwhile_sql
 from common.dialects.postgresql.queries import partition_tree
 from common.dialects.postgresql.registry import Installed, Registry, encode_meta
 from common.dialects.postgresql.shapes import relation
@@ -83,8 +85,10 @@ class PostgresCapture:
         """Return the SQL that `install` would run now; empty when all stands already."""
         with translated(), self._engine.connect() as connection:
             raw = driver(connection)
-            registry, targets = Registry(raw), _targets(raw, tables)
-            statements = _taken_off(raw, registry, targets)
+            registry = Registry(raw)
+            paused = registry.paused()
+            targets = _targets(raw, _without(tables, paused))
+            statements = _taken_off(raw, registry, targets, paused)
             for target in targets:
                 statements += _made_anew(raw, registry, target)
             connection.rollback()
@@ -95,31 +99,33 @@ class PostgresCapture:
 
         Raises ConfigError where the account lacks a right on some of the tables, and ContentionError where open
         transactions hold some; the others have capture then."""
-        refused: list[str] = []
-        held: ContentionError | None = None
-        with translated(), self._engine.begin() as connection:
-            raw = driver(connection)
-            pin_settings(raw, lock_timeout=_LOCK_TIMEOUT)
-            registry, targets = Registry(raw), _targets(raw, tables)
-            statements = _taken_off(raw, registry, targets)
-            _run(raw, statements)
-            for target in targets:
-                try:
-                    with raw.transaction():
-                        made = _made_anew(raw, registry, target)
-                        _run(raw, made)
-                except psycopg.errors.InsufficientPrivilege as error:
-                    refused.append(_grant(raw, target.shape, error))
-                except ContentionError as error:
-                    held = held or error
-                    # Writers of the tables that are done wait meanwhile.
-                    pin_settings(raw, lock_timeout=_SHORT_LOCK_TIMEOUT)
-                else:
-                    statements += made
-        if held is not None:
-            raise held
-        if refused:
-            raise ConfigError(f"capture can't be installed everywhere: {'; '.join(refused)}")
+        with self._changing() as raw:
+            statements, failed = _install(raw, tables)
+        failed.tell()
+        return statements
+
+    def pause(self, tables: Sequence[TableShape], at_us: int, by: str) -> list[str]:
+        """Take capture off these tables until `resume`; returns those that were not paused already."""
+        with self._changing() as raw:
+            registry = Registry(raw)
+            paused = registry.paused()
+            fresh = _without(tables, paused)
+            for target in _targets(raw, fresh):
+                _pause(raw, registry, target)
+                registry.add_paused(target.shape.name, at_us, by)
+        return [shape.name for shape in fresh]
+
+    def resume(self, names: Sequence[str], tables: Sequence[TableShape]) -> list[str]:
+        """End the pause of these tables and install capture on `tables`; what was written meanwhile is logged."""
+        with self._changing() as raw:
+            registry = Registry(raw)
+            resumed = registry.end_paused(names)
+            statements, failed = _install(raw, tables, resumed)
+            if resumed & failed.names:
+                # Taken back: they stay paused, and their digests.
+                failed.tell()
+            registry.forget_paused_rows(resumed)
+        failed.tell()
         return statements
 
     def uninstall(self) -> list[str]:
@@ -135,26 +141,99 @@ class PostgresCapture:
     def drifted(self, tables: Sequence[TableShape]) -> list[str]:
         """Name the tables whose shape is not the one that capture was installed for, or whose triggers are gone."""
         with translated(), self._engine.connect() as connection:
-            targets = _targets(driver(connection), tables)
+            raw = driver(connection)
+            targets = _targets(raw, _without(tables, Registry(raw).paused()))
         return [target.shape.name for target in targets if not target.stands]
 
+    @contextmanager
+    def _changing(self) -> Iterator[Raw]:
+        with translated(), self._engine.begin() as connection:
+            raw = driver(connection)
+            pin_settings(raw, lock_timeout=_LOCK_TIMEOUT)
+            yield raw
 
-def _taken_off(raw: Raw, registry: Registry, targets: Sequence[_Target]) -> list[str]:
-    """The statements that take capture off what is no target."""
-    wanted = {target.shape.name for target in targets}
+
+def _install(
+    raw: Raw, tables: Sequence[TableShape], resumed: Collection[str] = ()
+) -> tuple[list[str], "_Failed"]:
+    """Install capture on tables; return what ran, and where it could not."""
+    failed = _Failed()
+    registry = Registry(raw)
+    paused = registry.paused()
+    targets = _targets(raw, _without(tables, paused))
+    statements = _taken_off(raw, registry, targets, paused)
+    _run(raw, statements)
+    for target in targets:
+        try:
+            with raw.transaction():
+                made = _made_anew(raw, registry, target, resumed=target.shape.name in resumed)
+                _run(raw, made)
+        except psycopg.errors.InsufficientPrivilege as error:
+            failed.refused[target.shape.name] = _grant(raw, target.shape, error)
+        except ContentionError as error:
+            failed.held[target.shape.name] = error
+            # Writers of the tables that are done wait meanwhile.
+            pin_settings(raw, lock_timeout=_SHORT_LOCK_TIMEOUT)
+        else:
+            statements += made
+    return statements, failed
+
+
+@dataclass(slots=True)
+class _Failed:
+    """Tables on which capture could not be installed."""
+
+    refused: dict[str, str] = field(default_factory=dict)
+    """What would help, for each on which the account lacks a right."""
+    held: dict[str, ContentionError] = field(default_factory=dict)
+    """By an open transaction."""
+
+    @property
+    def names(self) -> set[str]:
+        return {*self.refused, *self.held}
+
+    def tell(self) -> None:
+        """Raise what there is to tell, if anything."""
+        for error in self.held.values():
+            raise error
+        if self.refused:
+            raise ConfigError(f"capture can't be installed everywhere: {'; '.join(self.refused.values())}")
+
+
+def _pause(raw: Raw, registry: Registry, target: _Target) -> None:
+    table = _registered(registry, target, _home(raw))
+    # EXCLUSIVE: an applier that has locked rows without knowing of the pause must end first.
+    statements = [f"LOCK TABLE {relation(target.shape)} IN EXCLUSIVE MODE"]
+    if not target.stands:
+        statements += missed_sql(table, _missing(raw, target))
+    _run(raw, [*statements, *remember_sql(table), *_drops_of(raw, target.shape.name)])
+
+
+def _taken_off(raw: Raw, registry: Registry, targets: Sequence[_Target], paused: Collection[str]) -> list[str]:
+    """The statements that take capture off what is no target. Of paused tables nothing stands, and all is kept."""
+    wanted = {*paused, *(target.shape.name for target in targets)}
     dropped = [name for name in registry.captures() if name not in wanted]
     registry.forget_captures(dropped)
     return [drop for name in dropped for drop in _drops_of(raw, name)]
 
 
-def _made_anew(raw: Raw, registry: Registry, target: _Target) -> list[str]:
+def _made_anew(raw: Raw, registry: Registry, target: _Target, *, resumed: bool = False) -> list[str]:
     """The statements that install capture on a table and log what was missed; none where it stands."""
     if target.stands:
         return []
     table = _registered(registry, target, _home(raw))
-    missing = _missing(raw, target)
-    drops = _drops_of(raw, target.shape.name)
-    return [*_lock(target.shape), *drops, *capture_sql(table), *missed_sql(table, missing)]
+    missed = _missed(raw, table, target, resumed=resumed)
+    return [*_lock(target.shape), *_drops_of(raw, target.shape.name), *capture_sql(table), *missed]
+
+
+def _missed(raw: Raw, table: CapturedTable, target: _Target, *, resumed: bool) -> list[str]:
+    if not resumed:
+        return missed_sql(table, _missing(raw, target))
+    before = target.before
+    if before is None or set(before.meta.pk) != set(target.shape.pk):
+        return []
+    rekeyed = _retyped(before.meta, target.shape.meta, target.shape.pk)
+    return written_meanwhile_sql(raw, table, target.installed.relation, rekeyed=rekeyed)
 
 
 def _run(raw: Raw, statements: Iterable[str]) -> None:
@@ -229,6 +308,10 @@ def _missing(raw: Raw, target: _Target) -> Missing:
         shrank=target.partitioned,
         added=columns_since(raw, oid, before.last_column),
     )
+
+
+def _without(tables: Sequence[TableShape], names: Collection[str]) -> list[TableShape]:
+    return [shape for shape in tables if shape.name not in names]
 
 
 def _retyped(before: TableMeta, now: TableMeta, among: Iterable[str] | None = None) -> bool:

@@ -90,7 +90,7 @@ SELECT {_UNKNOWN_WHEN}, {table.shape_id}, CASE WHEN v.key IS NULL THEN 'I' ELSE 
 FROM (SELECT r.ctid AS place, {key_expression(shape, "r")} AS key, {image_expression(shape, "r")} AS image
       FROM {rows} r) c
 LEFT JOIN {_home(table, "rf_row_version")} v ON v.table_id = {table.table_id} AND v.key = c.key AND NOT v.deleted
-LEFT JOIN ({_last_logged(table)}) l ON l.pk = c.key
+LEFT JOIN ({last_logged(table)}) l ON l.pk = c.key
 WHERE l.after IS DISTINCT FROM c.image
    OR v.node_id <> (SELECT node_id FROM {_home(table, "rf_node")} WHERE is_self)"""
 
@@ -120,7 +120,7 @@ def _gone(table: CapturedTable) -> str:
     shape = table.shape
     return f"""INSERT INTO {table.log} (captured_at, shape_id, op, pk, before)
 SELECT {_UNKNOWN_WHEN}, {table.shape_id}, 'D', v.key, coalesce(l.after, v.key)
-FROM {_home(table, "rf_row_version")} v LEFT JOIN ({_last_logged(table)}) l ON l.pk = v.key
+FROM {_home(table, "rf_row_version")} v LEFT JOIN ({last_logged(table)}) l ON l.pk = v.key
 WHERE v.table_id = {table.table_id} AND NOT v.deleted AND {_has_this_form(table)}
   AND NOT EXISTS (SELECT FROM {rows_of(shape)} r WHERE {key_expression(shape, "r")} = v.key)
   AND NOT EXISTS (SELECT FROM {table.log} w
@@ -146,7 +146,8 @@ SELECT {_UNKNOWN_WHEN}, {table.shape_id}, 'D', r.ctid, {key_expression(shape, "r
 FROM ONLY {leaf} r"""
 
 
-def _last_logged(table: CapturedTable) -> str:
+def last_logged(table: CapturedTable) -> str:
+    """Return the query for the newest image `after` that the log has of each `pk` of a table."""
     shapes = f"SELECT shape_id FROM {_home(table, 'rf_shape')} WHERE table_id = {table.table_id}"
     return f"""SELECT DISTINCT ON (pk) pk, after FROM {table.log}
       WHERE shape_id IN ({shapes}) ORDER BY pk, seq DESC"""

@@ -75,6 +75,34 @@ class Registry:
         known = "SELECT shape_id FROM rf_shape WHERE table_id = %s AND meta = %s"
         return self._upsert(_ADD_SHAPE, values, known, values)
 
+    def shapes(self, table_id: int) -> dict[int, TableMeta]:
+        """Return the shapes that a table has had, by number."""
+        found = self._raw.execute("SELECT shape_id, meta FROM rf_shape WHERE table_id = %s", (table_id,)).fetchall()
+        return {number: TableMeta.model_validate_json(meta) for number, meta in found}
+
+    def paused(self) -> set[str]:
+        """Return the names of the tables that are paused."""
+        if self._missing:
+            return set()
+        return {name for (name,) in self._raw.execute("SELECT table_name FROM rf_paused")}
+
+    def add_paused(self, name: str, at_us: int, by: str) -> None:
+        """Note that a table is paused."""
+        values = (name, at_us, by)
+        self._raw.execute("INSERT INTO rf_paused (table_name, since_us, paused_by) VALUES (%s, %s, %s)", values)
+
+    def end_paused(self, names: Iterable[str]) -> set[str]:
+        """Note that tables are no longer paused; return those that were."""
+        gone = "DELETE FROM rf_paused WHERE table_name = ANY(%s) RETURNING table_name"
+        return {name for (name,) in self._raw.execute(gone, (list(names),))}
+
+    def forget_paused_rows(self, names: Iterable[str]) -> None:
+        """Forget how the rows of these tables were when they were paused."""
+        self._raw.execute(
+            "DELETE FROM rf_paused_row p USING rf_table t WHERE t.table_id = p.table_id AND t.name = ANY(%s)",
+            (list(names),),
+        )
+
     def add_capture(self, table_id: int, shape_id: int, found: Installed) -> None:
         """Note what capture stands for now."""
         if not self._missing:

@@ -12,6 +12,7 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 
 _READ = """
 SELECT k.key, (SELECT table_id FROM rf_table WHERE name = %(table)s),
+       EXISTS (SELECT FROM rf_paused WHERE table_name = %(table)s),
        v.main_epoch, v.hlc, v.node_id, v.base_epoch, v.base_hlc, v.base_node, v.deleted
 FROM ({keys}) AS k
 LEFT JOIN LATERAL (
@@ -34,7 +35,9 @@ SET main_epoch = excluded.main_epoch, hlc = excluded.hlc, node_id = excluded.nod
 
 
 def versions_query(keys: str) -> bytes:
-    """Return the query for the versions of what `keys` selects as `key` and `rf_place`; its parameter is `table`."""
+    """Return the query for the versions of what `keys` selects as `key` and `rf_place`; its parameter is `table`.
+
+    Each row begins with the key, the table's number, and whether the table is paused."""
     return _READ.replace("{keys}", keys).encode()
 
 
@@ -44,7 +47,7 @@ def row_states(found: Sequence[tuple[Any, ...]]) -> list[RowState]:
         RowState(key, Version(epoch, hlc, node), Version(base_epoch, base_hlc, base_node), deleted, known=True)
         if epoch is not None
         else RowState(key, NEVER, NEVER, deleted=False, known=False)
-        for key, _, epoch, hlc, node, base_epoch, base_hlc, base_node, deleted in found
+        for key, _, _, epoch, hlc, node, base_epoch, base_hlc, base_node, deleted in found
     ]
 
 

@@ -11,12 +11,13 @@ from common.dialects.sqlite.decoding import ImageDecoder
 from common.dialects.sqlite.digests import RowDigests
 from common.dialects.sqlite.errors import translating
 from common.dialects.sqlite.names import log_table
+from common.dialects.sqlite.paused import paused_names, written_meanwhile
 from common.dialects.sqlite.references import GoneKey, ReferenceCheck
 from common.dialects.sqlite.rows import TableRows, by_columns
 from common.dialects.sqlite.shapes import ImageEncoder, TouchLog, stored_shape, table_id_of
 from common.dialects.sqlite.values import Row, Value, is_float_zero, key_text
 from common.dialects.sqlite.versions import Record, read_versions, write_versions
-from common.errors import PoisonError, Reason
+from common.errors import PausedError, PoisonError, Reason
 from common.ports.dialect import BrokenReference, RowState, RowWrite, TableShape
 from common.versions import NEVER
 from common.wire.records import TableMeta
@@ -38,6 +39,7 @@ class SqliteApplySession:
         self._references = ReferenceCheck(raw, self._schema)
         self._table_ids: dict[str, int] = {}
         self._gone: dict[str, list[GoneKey]] = {}
+        self._paused = paused_names(raw)
 
     @property
     def connection(self) -> sa.Connection:
@@ -46,9 +48,13 @@ class SqliteApplySession:
 
     def lock(self, table: TableShape, meta: TableMeta, pks: Sequence[bytes]) -> list[RowState]:
         """Return the rows' states in the order of `pks`; the transaction holds the write lock already."""
-        decoder = ImageDecoder(self._table(table), meta)
-        keys = [key_text(decoder.key(pk)) for pk in pks]
+        known = self._table(table)
+        decoder = ImageDecoder(known, meta)
+        named = [decoder.key(pk) for pk in pks]
+        keys = [key_text(key) for key in named]
         with translating():
+            if table.name in self._paused:
+                self._refuse_written_meanwhile(known, named)
             records = read_versions(self._raw, self._table_id(table), keys)
         states = []
         for key in keys:
@@ -75,7 +81,7 @@ class SqliteApplySession:
         with translating():
             self._write_rows(known, wanted, replace=replace)
             table_id = self._table_id(table)
-            digests = RowDigests(self._raw, known, self._logs).of(wanted)
+            digests = RowDigests(self._raw, known, self._logs, paused=table.name in self._paused).of(wanted)
             write_versions(
                 self._raw,
                 (
@@ -102,6 +108,16 @@ class SqliteApplySession:
         with translating():
             found = chain(self._references.orphans(known, keys), self._references.abandoned(known, gone))
             return list(islice(found, _A_FEW))
+
+    def _refuse_written_meanwhile(self, table: SqliteTable, keys: Sequence[Row]) -> None:
+        """Of a paused table: what its owner wrote has no version yet, and nobody may overwrite it before it has."""
+        found = written_meanwhile(self._raw, table, self._table_id(table.shape), keys)
+        logs = [log for log in self._logs if log.shape.table == table.shape.name]
+        for key in found:
+            text = key_text(key)
+            # What was written before the pause, and waits for the sealer, `unsealed` will find.
+            if not any(self._touched(log, {text}) for log in logs):
+                raise PausedError(table.shape.name, text)
 
     def _table(self, shape: TableShape) -> SqliteTable:
         known = self._schema.tables.get(shape.name)

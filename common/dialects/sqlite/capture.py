@@ -1,7 +1,7 @@
 """Puts capture on tables and takes it off; says what that would run, and which tables have drifted."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ from common.dialects.sqlite.connection import borrowed, transaction
 from common.dialects.sqlite.digests import same_key
 from common.dialects.sqlite.missed import Comparison
 from common.dialects.sqlite.names import literal, log_table, quote
+from common.dialects.sqlite.paused import note_paused, note_resumed, paused_names
 from common.dialects.sqlite.shapes import StoredShape, TouchLog, last_shapes, stored_shape, touch_logs
 from common.dialects.sqlite.triggers import MARK_TRIGGER, log_ddl, mark_trigger, table_triggers, trigger_prefix
 from common.errors import ConfigError
@@ -41,15 +42,34 @@ class SqliteCapture:
         """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran.
 
         Takes digests of rows that have none. Where capture did not fit, the sealer compares the rows with theirs."""
-        with borrowed(self._engine) as connection, transaction(connection):
-            plan = self._plan(connection, tables)
-            for statement in plan.sql:
-                connection.execute(statement)
         with borrowed(self._engine) as connection:
-            comparison = Comparison(self._schemas, first_only=True)
-            while comparison.step(connection):
-                pass
-        return plan.sql
+            with transaction(connection):
+                ran = self._install(connection, tables)
+            self._take_first_digests(connection)
+        return ran
+
+    def pause(self, tables: Sequence[TableShape], at_us: int, by: str) -> list[str]:
+        """Take capture off these tables until `resume`; returns those that were not paused already."""
+        with borrowed(self._engine) as connection:
+            # What has no digest yet would pass for unchanged.
+            self._take_first_digests(connection)
+            with transaction(connection):
+                paused = paused_names(connection)
+                fresh = [shape.name for shape in tables if shape.name not in paused]
+                for name in fresh:
+                    note_paused(connection, name, at_us, by)
+                    for trigger in _triggers_of(connection, name):
+                        connection.execute(f"DROP TRIGGER {quote(trigger)}")
+        return fresh
+
+    def resume(self, names: Sequence[str], tables: Sequence[TableShape]) -> list[str]:
+        """End the pause of these tables and install capture on `tables`. Sealing then compares their rows."""
+        with borrowed(self._engine) as connection:
+            with transaction(connection):
+                note_resumed(connection, names)
+                ran = self._install(connection, tables)
+            self._take_first_digests(connection)
+        return ran
 
     def uninstall(self) -> list[str]:
         """Take off every trigger that `install` made. The touch logs stay: what is in them can still be sealed."""
@@ -66,19 +86,32 @@ class SqliteCapture:
             wanted = {shape.name for shape in tables}
             return [name for name in self._plan(connection, tables).tables if name in wanted]
 
+    def _install(self, connection: sqlite3.Connection, tables: Sequence[TableShape]) -> list[str]:
+        plan = self._plan(connection, tables)
+        for statement in plan.sql:
+            connection.execute(statement)
+        return plan.sql
+
+    def _take_first_digests(self, connection: sqlite3.Connection) -> None:
+        comparison = Comparison(self._schemas, first_only=True)
+        while comparison.step(connection):
+            pass
+
     def _plan(self, connection: sqlite3.Connection, tables: Sequence[TableShape]) -> _Plan:
-        known = self._schemas.read(connection).tables
-        missing = [shape.name for shape in tables if shape.name not in known]
+        known, paused = self._schemas.read(connection).tables, paused_names(connection)
+        wanted = [shape.name for shape in tables if shape.name not in paused]
+        missing = [name for name in wanted if name not in known]
         if missing:
             raise ConfigError(f"tables.include: {missing[0]!r} is no table with a primary key in this database")
-        return _Planner(connection, [known[shape.name] for shape in tables]).plan()
+        return _Planner(connection, [known[name] for name in wanted], paused).plan()
 
 
 class _Planner:
-    """Compares what stands with what should stand."""
+    """Compares what stands with what should stand. Of paused tables the touch log stays, and no trigger."""
 
-    def __init__(self, connection: sqlite3.Connection, tables: Sequence[SqliteTable]) -> None:
+    def __init__(self, connection: sqlite3.Connection, tables: Sequence[SqliteTable], paused: Collection[str]) -> None:
         self._tables = tables
+        self._paused = paused
         self._standing = _triggers(connection)
         self._logs = touch_logs(connection)
         known = connection.execute("SELECT name, table_id, compared FROM rf_table").fetchall()
@@ -93,7 +126,7 @@ class _Planner:
     def plan(self) -> _Plan:
         plan = _Plan()
         wanted = {MARK_TRIGGER}
-        shape_ids = []
+        shape_ids = [log.shape_id for log in self._logs if log.current and log.shape.table in self._paused]
         for table in self._tables:
             before = len(plan.sql)
             table_id = self._table_id(table.shape.name, plan)
@@ -153,7 +186,7 @@ class _Planner:
 
     def _take_off(self, wanted: set[str], plan: _Plan) -> None:
         plan.sql.extend(f"DROP TRIGGER {quote(name)}" for name in self._standing if name not in wanted)
-        names = {table.shape.name for table in self._tables}
+        names = {*self._paused, *(table.shape.name for table in self._tables)}
         for log in self._logs:
             if log.current and log.shape.table not in names:
                 plan.sql.append(f"UPDATE rf_table SET shape_id = NULL WHERE table_id = {log.table_id}")
@@ -176,6 +209,13 @@ def _next(connection: sqlite3.Connection, query: str) -> int:
 
 def _is_empty(connection: sqlite3.Connection, log: TouchLog) -> bool:
     return connection.execute(f"SELECT 1 FROM {log_table(log.shape_id)} LIMIT 1").fetchone() is None
+
+
+def _triggers_of(connection: sqlite3.Connection, table: str) -> list[str]:
+    known = connection.execute("SELECT table_id FROM rf_table WHERE name = ?", (table,)).fetchone()
+    return (
+        [] if known is None else [name for name in _triggers(connection) if name.startswith(trigger_prefix(known[0]))]
+    )
 
 
 def _triggers(connection: sqlite3.Connection) -> dict[str, str]:

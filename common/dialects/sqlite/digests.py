@@ -10,7 +10,7 @@ from zlib import crc32
 
 from common.dialects.sqlite.catalog import SqliteTable
 from common.dialects.sqlite.rows import TableRows
-from common.dialects.sqlite.shapes import StoredShape, TouchLog, stored_shape
+from common.dialects.sqlite.shapes import StoredShape, TouchLog, read_shape, stored_shape
 from common.dialects.sqlite.values import Row, Value
 
 UNKNOWN = 0
@@ -90,16 +90,20 @@ def same_key(old: StoredShape, new: StoredShape) -> bool:
 
 
 class RowDigests:
-    """Digests of rows that an applier has just written."""
+    """Digests of rows that an applier has just written.
 
-    def __init__(self, connection: sqlite3.Connection, table: SqliteTable, logs: Sequence[TouchLog]) -> None:
+    `paused`: the table may have another shape than it was captured with. Else there are none then: the row may hold
+    what went by."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, table: SqliteTable, logs: Sequence[TouchLog], *, paused: bool = False
+    ) -> None:
         self._connection = connection
         self._table = table
         shape = stored_shape(table.shape)
         self._names = [column.name for column in shape.columns]
-        current = (one.shape_id for one in logs if one.current and one.shape.table == shape.table)
-        matching = {one.shape_id for one in logs if one.shape == shape}
-        self._shape_id = next((shape_id for shape_id in current if shape_id in matching), None)
+        current = (one.shape_id for one in logs if one.current and one.shape == shape)
+        self._shape_id = registered(connection, shape) if paused else next(current, None)
 
     def of(self, written: Sequence[tuple[Row, Mapping[str, Value] | None]]) -> list[bytes | None]:
         """Return a digest for each key and image; None for no row, or where capture has another shape."""
@@ -120,3 +124,23 @@ class RowDigests:
             for place, row in zip(partly, rows, strict=True):
                 found[place] = None if row is None else digest(shape_id, row)
         return found
+
+
+def registered(connection: sqlite3.Connection, shape: StoredShape) -> int | None:
+    """Return the number of the shape that a table has now, given if it has none.
+
+    None where the table was captured by another key, or never: what is known then says nothing of its rows."""
+    found = connection.execute(
+        "SELECT s.shape_id, s.table_id, s.shape FROM main.rf_shape s JOIN main.rf_table t USING (table_id)"
+        " WHERE t.name = ? ORDER BY s.shape_id DESC LIMIT 1",
+        (shape.table,),
+    ).fetchone()
+    if found is None:
+        return None
+    shape_id, table_id, text = found
+    if text == shape.text():
+        return int(shape_id)
+    if not same_key(read_shape(text), shape):
+        return None
+    values = (table_id, shape.text())
+    return connection.execute("INSERT INTO main.rf_shape (table_id, shape) VALUES (?, ?)", values).lastrowid

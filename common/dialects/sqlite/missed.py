@@ -3,30 +3,24 @@
 What differs gets a touch of its own, so it is sealed like any other change. Nothing is locked while nothing differs."""
 
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
 import msgspec
 
 from common.dialects.sqlite.catalog import SchemaCache, SqliteTable
 from common.dialects.sqlite.connection import transaction
-from common.dialects.sqlite.digests import Passage, came_from, digest, number_of, shape_of
+from common.dialects.sqlite.digests import digest
 from common.dialects.sqlite.incoming import unescape
-from common.dialects.sqlite.names import literal, log_table, quote
+from common.dialects.sqlite.known import Captured, KnownDigests
+from common.dialects.sqlite.names import log_table, quote
 from common.dialects.sqlite.rows import TableRows
-from common.dialects.sqlite.shapes import StoredShape, TouchLog, read_shape, stored_shape
+from common.dialects.sqlite.shapes import TouchLog, stored_shape
 from common.dialects.sqlite.touches import MISSED
-from common.dialects.sqlite.values import Row, Value, key_text, placeholders, read_text
+from common.dialects.sqlite.values import Row, Value, key_text, placeholders
 
 _ROWS_A_PAGE = 500
 _BYTES_A_PAGE = 4 * 1024 * 1024
 _PAGES_A_STEP = 10
-_json = msgspec.json.Encoder()
-_DIGESTS = (
-    "SELECT v.key, v.digest, v.deleted FROM json_each(?) AS asked CROSS JOIN main.rf_row_version AS v"
-    " ON v.table_id = ? AND v.key = asked.value"
-)
 _RECORDS = "SELECT key FROM main.rf_row_version WHERE table_id = ? AND key > ? AND NOT deleted ORDER BY key LIMIT ?"
 _REMEMBER = (
     "INSERT INTO main.rf_row_version (table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node,"
@@ -79,7 +73,7 @@ class Comparison:
         self._schemas = schemas
         self._first_only = first_only
         self._place: _Place | None = None
-        self._passages: dict[tuple[int, int], Passage | None] = {}
+        self._digests = KnownDigests()
 
     def step(self, connection: sqlite3.Connection) -> bool:
         """Compare some pages; True when there was something to compare. Raises sqlite3.Error."""
@@ -108,6 +102,7 @@ class Comparison:
     def _task(self, connection: sqlite3.Connection) -> _Task | None:
         pending = connection.execute(
             "SELECT table_id, compared FROM main.rf_table WHERE compared <> 'done' AND shape_id IS NOT NULL"
+            " AND name NOT IN (SELECT table_name FROM main.rf_paused)"
         ).fetchall()
         if not pending:
             return None
@@ -134,11 +129,13 @@ class Comparison:
         if place.gone_after is not None:
             return self._gone(connection, task, place, place.gone_after)
         rows, after = _rows(connection, task, place.after)
-        known, older = self._known(connection, task, [key for key, _, _ in rows])
+        known, older = self._digests.of(
+            connection, task.table_id, Captured(task.log.shape_id, task.log.shape), [key for key, _, _ in rows]
+        )
         digests, missed = [], []
         for text, key, now in rows:
             if task.first:
-                if known.get(text) is None:
+                if not known.get(text):
                     digests.append((text, now))
             elif known.get(text) != now:
                 missed.append(key)
@@ -149,30 +146,6 @@ class Comparison:
         else:
             next_place = _Place(place.table_id, place.schema_version, gone_after="", done=task.first)
         return _Page(next_place, digests, missed)
-
-    def _known(
-        self, connection: sqlite3.Connection, task: _Task, keys: Sequence[str]
-    ) -> tuple[dict[str, bytes | None], set[str]]:
-        """Return the digests of these keys as the current shape has them, of a tombstone None; and which are older."""
-        known: dict[str, bytes | None] = {}
-        older: set[str] = set()
-        for key, stored, deleted in connection.execute(_DIGESTS, (_json.encode(keys).decode(), task.table_id)):
-            if deleted or stored is None:
-                known[key] = None
-            elif shape_of(stored) == task.log.shape_id:
-                known[key] = stored
-            else:
-                known[key] = self._translated(connection, task, stored)
-                older.add(key)
-        return known, older
-
-    def _translated(self, connection: sqlite3.Connection, task: _Task, stored: bytes) -> bytes | None:
-        made_under = shape_of(stored)
-        both = (made_under, task.log.shape_id)
-        if both not in self._passages:
-            self._passages[both] = _passage(connection, made_under, task.log)
-        passage = self._passages[both]
-        return None if passage is None else passage.translate(stored)
 
     def _gone(self, connection: sqlite3.Connection, task: _Task, place: _Place, after: str) -> _Page:
         texts = [text for (text,) in connection.execute(_RECORDS, (task.table_id, after, _ROWS_A_PAGE)).fetchall()]
@@ -238,29 +211,3 @@ def _key(text: str) -> Row:
     for part in msgspec.json.decode(text, type=list[int | str | dict[str, object]]):
         values.append(unescape(part) if isinstance(part, dict) else part)
     return tuple(values)
-
-
-def _passage(connection: sqlite3.Connection, made_under: int, log: TouchLog) -> Passage | None:
-    found = connection.execute("SELECT shape FROM main.rf_shape WHERE shape_id = ?", (made_under,)).fetchone()
-    if found is None:
-        return None
-    places = came_from(read_shape(found[0]), log.shape)
-    defaults = _defaults(connection, log.shape)
-    fresh = tuple(number_of(defaults[column.name]) for column in log.shape.columns)
-    return Passage(log.shape_id, places, fresh)
-
-
-def _defaults(connection: sqlite3.Connection, shape: StoredShape) -> dict[str, Value]:
-    """Return what each column holds where nobody gave it a value, as SQLite would store it."""
-    written = connection.execute(f"SELECT name, dflt_value FROM pragma_table_xinfo({literal(shape.bare)})").fetchall()
-    defaults = dict(written)
-    found: dict[str, Value] = {}
-    with closing(sqlite3.connect(":memory:")) as scratch:
-        scratch.text_factory = read_text
-        for place, column in enumerate(shape.columns):
-            default = defaults[column.name]
-            given = "" if default is None else f" DEFAULT ({default})"
-            scratch.execute(f"CREATE TABLE t{place} (c {column.declared}{given})")
-            scratch.execute(f"INSERT INTO t{place} DEFAULT VALUES")
-            found[column.name] = scratch.execute(f"SELECT c FROM t{place}").fetchone()[0]
-    return found

@@ -27,6 +27,16 @@ CREATE TABLE rf_capture (
 ;;
 COMMENT ON TABLE rf_capture IS 'The tables that are captured now, and a digest of the SQL that does it.'
 ;;
+CREATE TABLE rf_paused_row (
+    table_id integer NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    shape_id integer NOT NULL,
+    digest bigint[] NOT NULL,
+    PRIMARY KEY (table_id, key)
+)
+;;
+COMMENT ON TABLE rf_paused_row IS 'The rows of a paused table as they were when it was paused, or as they were applied since: a number for each column of the shape.'
+;;
 CREATE TABLE rf_change_log (
     seq bigint GENERATED ALWAYS AS IDENTITY (CACHE 1) NOT NULL,
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),

@@ -138,6 +138,14 @@ def _make_shared_tables() -> None:
         comment="This node and the peers it has heard of.",
     )
     op.create_table(
+        "rf_paused",
+        sa.Column("table_name", sa.Text(), nullable=False),
+        sa.Column("since_us", sa.BigInteger(), nullable=False),
+        sa.Column("paused_by", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("table_name"),
+        comment="Tables that capture is off by command, until they are resumed.",
+    )
+    op.create_table(
         "rf_sync_state",
         sa.Column("peer", sa.Text(), nullable=False),
         sa.Column(
