@@ -86,15 +86,18 @@ def show(tx_id: str, source: str | None) -> None:
 @click.option("--dry-run", is_flag=True, help="Try it and take everything back.")
 @click.option("--from-queue", is_flag=True, help="First take up letters that only the broker's dead queue still has.")
 @click.option("--trust-source", is_flag=True, help="Also apply batches whose sender was not proven to be their source.")
-def replay(dry_run: bool, from_queue: bool, trust_source: bool, **chosen: Any) -> None:
+@click.option("--in-pieces", is_flag=True, help="Apply what can be applied of each, and leave the rest open.")
+def replay(dry_run: bool, from_queue: bool, trust_source: bool, in_pieces: bool, **chosen: Any) -> None:
     """Apply dead letters again. Only rows whose version they beat change."""
     host = current_host()
+    if in_pieces and dry_run:
+        raise UsageError("--in-pieces can't be tried out: dlq show tells of each row what would become of it")
     with _desk(host) as (node, desk):
         restored = desk.restore_from_queue() if from_queue else 0
         selection = _must_choose(node, desk, chosen, everything=from_queue)
         count = len(desk.find(selection))
         with host.progress(count, "replaying") as bar:
-            results = desk.replay(selection, Replay(host.actor, dry_run, trust_source), bar.advance)
+            results = desk.replay(selection, Replay(host.actor, dry_run, trust_source, in_pieces), bar.advance)
     if left_waiting(results) and not dry_run:
         host.exit_code = ExitCode.SET_ASIDE
     document = {"dry_run": dry_run, "restored": restored, "results": [result_document(one) for one in results]}
@@ -205,7 +208,7 @@ def _tell_letter(console: Console, document: dict[str, Any]) -> None:
         if name not in skip and value is not None:
             console.say(f"{name}: {value}")
     if document["rows"]:
-        names = ("table", "pk", "op", "effect", "now", "then")
+        names = ("table", "pk", "op", "open", "effect", "now", "then")
         console.table("rows", names, [[row[name] for name in names] for row in document["rows"]])
     if document["rows_note"]:
         console.say(document["rows_note"])
@@ -216,5 +219,6 @@ def _tell_replay(console: Console, results: list[Result], *, dry_run: bool) -> N
         console.say(_NOTHING)
     for result in results:
         would = "would be " if dry_run else ""
-        error = f": {result.error}" if result.error else ""
+        left = "" if result.open_changes is None else f", {result.open_changes} changes left"
+        error = f"{left}: {result.error}" if result.error else left
         console.say(f"{result.incoming.tx_id} {would}{result.outcome.value}{error}")

@@ -7,6 +7,7 @@ import msgspec
 
 from common.errors import PoisonError, Reason
 from common.wire.records import BatchHeader
+from consumer.dead_letters.lsns import LsnSet
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -27,6 +28,8 @@ class Incoming(msgspec.Struct, frozen=True):
     """Why it can't be applied, known before its changes were looked at."""
     replayed_by: str | None = None
     """The account that asked for a dead letter to be tried again."""
+    applied: LsnSet = LsnSet()
+    """Changes of a dead letter that were applied in pieces: they are not applied again."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -78,6 +81,12 @@ class Counts:
     """The first updates and deletes that found no row: table, pk, op, cause."""
     missing_total: int = 0
 
+    def add(self, others: "Counts") -> None:
+        """Count what another call came to."""
+        for name in ("changes", "won", "lost", "same", "late", "conflicts", "missing_total"):
+            setattr(self, name, getattr(self, name) + getattr(others, name))
+        self.missing += others.missing
+
     def as_dict(self) -> dict[str, object]:
         """Return what is not zero, as the audit line keeps it."""
         found: dict[str, object] = {"changes": self.changes, "won": self.won}
@@ -103,3 +112,5 @@ class Result(msgspec.Struct, frozen=True):
     """Over its change lines, or over the bytes where they can't be read."""
     still_waits: bool = False
     """It was early before, and is again: nothing that anybody has to be told each time."""
+    open_changes: int | None = None
+    """Of a dead letter that was applied in pieces: how many of its changes are left."""

@@ -116,6 +116,7 @@ dead_letter = sa.Table(
     sa.Column("origin", _text, nullable=False, comment="queue or file it came by"),
     sa.Column("sha256", _text, nullable=False, comment="over the tx's change lines, or over the bytes if unreadable"),
     sa.Column("body", sa.LargeBinary, comment="the batch as it came, zstd; null when its parts stand in rf_tx_part"),
+    sa.Column("applied_lsns", _text, comment="JSON ranges of LSNs: what was applied in pieces"),
     sa.Column("broker_copy", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("settled_us", _us),
     sa.Column("settled_by", _text),

@@ -5,24 +5,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_after_delay,
-    stop_when_event_set,
-)
-from tenacity.nap import sleep_using_event
-from tenacity.wait import wait_random_exponential
 
 from common.errors import ConfigError, ContentionError, EarlyError, OutageError, PoisonError, Reason
-from common.runtime.crash_points import CrashPoint, reach
+from common.ports.dialect import ApplySession
 from common.runtime.node import Node
 from consumer.apply.allowed_ddl import AllowedDdl
+from consumer.apply.committing import PATIENCE_SECONDS, Committing
 from consumer.apply.grouping import Group, Pace
 from consumer.apply.prepare import Prepared, Preparer
-from consumer.apply.rows import UnsealedError
 from consumer.apply.tx import GroupTransaction, Mode
 from consumer.failures import reason_of
 from consumer.incoming import Incoming, Outcome, Result
@@ -30,17 +20,13 @@ from consumer.tables import Tables
 
 log = logging.getLogger(__name__)
 
-_TRIES_OF_A_GROUP = 4
-_PATIENCE_SECONDS = 30.0
-"""How long one tx is tried while others hold its rows; then everything waits as in an outage."""
-
 
 class Applier:
     """Applies whole txs to the node's database. Belongs to one thread."""
 
     def __init__(self, node: Node, *, stop: threading.Event | None = None, ddl: AllowedDdl | None = None) -> None:
         self._node = node
-        self._stop = stop or threading.Event()
+        self._committing = Committing(node, stop)
         self._tables = Tables(node)
         self._preparer = Preparer(self._tables, node.config, ddl)
         self._pace = Pace(node.config.limits.group_changes, node.config.limits.group_changes)
@@ -114,7 +100,7 @@ class Applier:
         if isinstance(error, ContentionError):
             self._pace.shrink()
             if len(group) == 1:
-                raise OutageError(f"rows are held by others for {_PATIENCE_SECONDS:g} s: {error}") from error
+                raise OutageError(f"rows are held by others for {PATIENCE_SECONDS:g} s: {error}") from error
         elif self._tables.look_again():
             log.info("tables_changed", extra={"error": str(error)})
             return self._apply_group([self._preparer.prepare(one.incoming) for one in group], guarded)
@@ -137,48 +123,20 @@ class Applier:
     def _committed(
         self, group: list[Prepared], mode: Mode, rollback: Callable[[Result], None] | None = None
     ) -> list[Result]:
-        patience = stop_after_delay(_PATIENCE_SECONDS) if len(group) == 1 else stop_after_attempt(_TRIES_OF_A_GROUP)
-        retrying = Retrying(
-            retry=retry_if_exception_type(ContentionError),
-            wait=wait_random_exponential(multiplier=0.005, max=0.5),
-            stop=patience | stop_when_event_set(self._stop),
-            before_sleep=self._seal_if_asked,
-            sleep=sleep_using_event(self._stop),
-            reraise=True,
-        )
-        results: list[Result] = retrying(self._transaction, group, mode, rollback)
-        reach(CrashPoint.AFTER_COMMIT)
-        return results
-
-    def _transaction(
-        self, group: list[Prepared], mode: Mode, rollback: Callable[[Result], None] | None
-    ) -> list[Result]:
-        with self._node.database.apply_session() as session:
+        def work(session: ApplySession) -> list[Result]:
             results = GroupTransaction(self._node, self._preparer, session, mode).run(group)
             if rollback is not None:
                 rollback(results[0])
                 raise _RolledBackError(results[0])
-        return results
+            return results
 
-    def _seal_if_asked(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        log.debug("rows_held", extra={"attempt": state.attempt_number, "error": str(error)})
-        if isinstance(error, UnsealedError):
-            self._seal()
-
-    def _seal(self) -> None:
-        sealer = self._node.database.sealer(self._node.facts)
-        try:
-            while sealer.seal().more:
-                pass
-        except ContentionError as error:
-            log.debug("seal_held", extra={"error": str(error)})
+        return self._committing.run(work, patiently=len(group) == 1)
 
     def _before_ddl(self, group: Sequence[Prepared]) -> None:
         """Take capture off what is dropped or retyped; what was written there until now is sealed first."""
         uncaptured = {statement.uncaptured for one in group for statement in one.statements} - {None}
         if uncaptured:
-            self._seal()
+            self._committing.seal()
             shapes = self._tables.shapes()
             kept = [shape for name, shape in shapes.items() if name not in uncaptured]
             self._node.database.capture().install(kept)

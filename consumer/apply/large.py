@@ -28,6 +28,7 @@ class LargeTx:
         self._session = session
         self._header = header
         self._config = config
+        self._applied = incoming.applied
         self._payloads = stored_payloads(session.connection, incoming.key)
 
     def apply(self, checker: Callable[[BatchHeader], ChangeChecker], now_us: int, *, replace: bool) -> Counts:
@@ -52,7 +53,7 @@ class LargeTx:
         changes = TxReader(self._header, self._payloads())
         source = self._header.source_node
         for checked in _cut(checker.check(changes)):
-            yield [Entry(one.change, one.use, source, counts) for one in checked]
+            yield [Entry(one.change, one.use, source, counts) for one in checked if one.change.lsn not in self._applied]
 
     def _standing(self, entries: list[Entry], *, only_away: bool = False) -> dict[TableUse, list[RowWrite]]:
         """The rows of a slice that stand as this tx wrote them: not beaten by what was here, nor by a later slice.

@@ -109,7 +109,7 @@ class GroupTransaction:
         if known.letter is not None and known.letter.state is LetterState.FORKED:
             outcome = Outcome.FORKED
         again = outcome is Outcome.EARLY and known.letter is not None and known.letter.state is LetterState.EARLY
-        return Result(one.incoming, outcome, Counts(), reason, str(error), _table_of(error), one.sha256, again)
+        return Result(one.incoming, outcome, Counts(), reason, str(error), table_of(error), one.sha256, again)
 
     def _is_overdue(self, known: Known) -> bool:
         if known.letter is None or known.letter.state is not LetterState.EARLY:
@@ -128,7 +128,11 @@ class GroupTransaction:
                 self._run_ddl(one)
             else:
                 source = one.incoming.source_node
-                entries += [Entry(item.change, item.use, source, result.counts) for item in one.checked]
+                entries += [
+                    Entry(item.change, item.use, source, result.counts)
+                    for item in one.checked
+                    if item.change.lsn not in one.incoming.applied
+                ]
         if entries:
             policy_for = self._node.config.tables.policy_for
             written = decide_rows(self._session, entries, policy_for)
@@ -154,7 +158,7 @@ class GroupTransaction:
                 raise PoisonError(Reason.DDL, f"{statement.sql[:200]!r}: {known}") from error
 
 
-def _table_of(error: PoisonError | EarlyError) -> str | None:
+def table_of(error: PoisonError | EarlyError) -> str | None:
     """Return the table that stands in the way: for a broken reference the one whose rows may end the wait."""
     return error.table
 

@@ -10,9 +10,10 @@ from consumer.incoming import Result
 
 def letter_document(letter: Letter) -> dict[str, Any]:
     """Return one letter."""
-    fields = {name: getattr(letter, name) for name in Letter.__slots__}
+    fields = {name: getattr(letter, name) for name in Letter.__slots__ if name != "applied_lsns"}
     document = {_renamed(name): _instant(name, value) for name, value in fields.items()}
     document["state"] = letter.state.value
+    document["open_changes"] = letter.open_changes
     return document
 
 
@@ -31,6 +32,7 @@ def result_document(result: Result) -> dict[str, Any]:
         "reason": result.reason.value if result.reason else None,
         "error": result.error,
         **result.counts.as_dict(),
+        **({} if result.open_changes is None else {"open_changes": result.open_changes}),
     }
 
 

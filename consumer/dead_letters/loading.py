@@ -18,6 +18,11 @@ def load(
     """Return the tx of a letter. What can't be applied comes back with its `error`.
 
     `trust_source`: somebody answers for a batch whose sender could not prove to be its source."""
+    tx = _loaded(connection, letter, replayed_by, trust_source=trust_source)
+    return msgspec.structs.replace(tx, applied=letter.applied)
+
+
+def _loaded(connection: sa.Connection, letter: Letter, replayed_by: str | None, *, trust_source: bool) -> Incoming:
     key = letter.source_node, letter.tx_id
     body = body_of(connection, *key)
     if body is None:

@@ -15,6 +15,7 @@ from consumer import audit
 from consumer.apply.group import Applier
 from consumer.dead_letters.copies import BrokerCopies
 from consumer.dead_letters.loading import from_bytes, load
+from consumer.dead_letters.pieces import Pieces
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import (
     Failure,
@@ -42,6 +43,8 @@ class Replay:
     dry_run: bool = False
     trust_source: bool = False
     """Also apply batches whose sender could not prove to be their source."""
+    in_pieces: bool = False
+    """Apply what can be applied of a letter, where it is not one transaction of its source. Not for a dry run."""
 
 
 class DeadLetters:
@@ -118,6 +121,8 @@ class DeadLetters:
     def _replay_one(self, applier: Applier, letter: Letter, how: Replay) -> Result:
         with reading(self._node.database) as connection:
             tx = load(connection, letter, how.actor, trust_source=how.trust_source)
+        if how.in_pieces:
+            return Pieces(self._node, how.actor).replay(letter, tx)
         if how.dry_run:
             return applier.try_out(tx, lambda _: None)
         result = applier.apply([tx])[0]

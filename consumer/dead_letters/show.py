@@ -20,6 +20,7 @@ from consumer.apply.prepare import Preparer
 from consumer.apply.rows import lock_states
 from consumer.dead_letters.documents import letter_document, result_document
 from consumer.dead_letters.loading import load
+from consumer.dead_letters.lsns import LsnSet
 from consumer.dead_letters.table_store import Letter
 from consumer.inbox import stored_payloads
 from consumer.incoming import Counts, Incoming
@@ -37,6 +38,8 @@ class RowEffect:
     table: str
     pk: str
     op: str
+    open: bool
+    """False: it was applied in pieces before."""
     effect: str
     """`writes`, `overtaken` (the row has a later version) or `stands` (it has this very version)."""
     version: Version
@@ -69,7 +72,7 @@ def show(node: Node, letter: Letter) -> dict[str, Any]:
     document["overtaken"] = [
         {"table": one.table, "pk": _parsed(one.pk), "by": list(one.current_version)}
         for one in effects
-        if one.effect == "overtaken"
+        if one.open and one.effect == "overtaken"
     ]
     return document
 
@@ -81,7 +84,7 @@ def row_effects(node: Node, tx: Incoming) -> tuple[list[RowEffect], str | None]:
     try:
         with suppress(_TakenBackError), node.database.apply_session() as session:
             checked = list(islice(_changes(session.connection, preparer, tx), MOST_ROWS))
-            found = _effects(session, checked, tx.source_node)
+            found = _effects(session, checked, tx)
             raise _TakenBackError
     except (PoisonError, EarlyError) as error:
         return found, str(error)
@@ -97,12 +100,14 @@ def _changes(connection: sa.Connection, preparer: Preparer, tx: Incoming) -> Ite
     return preparer.checker(tx.header).check(TxReader(tx.header, payloads))
 
 
-def _effects(session: ApplySession, checked: list[Checked], source_node: str) -> list[RowEffect]:
-    entries = [Entry(one.change, one.use, source_node, Counts()) for one in checked]
-    return [_effect(session, entry, state) for entry, state in zip(entries, lock_states(session, entries), strict=True)]
+def _effects(session: ApplySession, checked: list[Checked], tx: Incoming) -> list[RowEffect]:
+    applied = tx.applied
+    entries = [Entry(one.change, one.use, tx.source_node, Counts()) for one in checked]
+    states = lock_states(session, entries)
+    return [_effect(session, entry, state, applied) for entry, state in zip(entries, states, strict=True)]
 
 
-def _effect(session: ApplySession, entry: Entry, state: RowState) -> RowEffect:
+def _effect(session: ApplySession, entry: Entry, state: RowState, applied: LsnSet) -> RowEffect:
     change = entry.change
     now = session.images(entry.use.shape, [bytes(change.pk)], entry.use.meta)[0]
     effect = "writes"
@@ -114,6 +119,7 @@ def _effect(session: ApplySession, entry: Entry, state: RowState) -> RowEffect:
         entry.use.name,
         bytes(change.pk).decode("utf-8"),
         change.op,
+        change.lsn not in applied,
         effect,
         change.version,
         state.version,

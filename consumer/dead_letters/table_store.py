@@ -11,6 +11,7 @@ from common.errors import Reason
 from common.schema import tables as rf
 from common.wire.compress import compress, decompress
 from common.wire.limits import Limits
+from consumer.dead_letters.lsns import LsnSet
 from consumer.dead_letters.states import OPEN_STATES, LetterState
 from consumer.incoming import Incoming
 from consumer.statements import upsert
@@ -42,9 +43,22 @@ class Letter:
     origin: str
     sha256: str
     broker_copy: bool
+    applied_lsns: str | None = None
     settled_us: int | None = None
     settled_by: str | None = None
     settled_note: str | None = None
+
+    @property
+    def applied(self) -> LsnSet:
+        """Those of its changes that were applied in pieces."""
+        return LsnSet.parse(self.applied_lsns)
+
+    @property
+    def open_changes(self) -> int | None:
+        """How many of its changes are left to be applied; None where its header can't be read."""
+        if self.from_lsn is None or self.to_lsn is None:
+            return None
+        return self.to_lsn - self.from_lsn + 1 - len(self.applied) if self.state.is_open else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +178,46 @@ def settle(
         )
         closed += [(source_node, tx_id)] if done.rowcount else []
     return closed
+
+
+def applied_lsns(connection: sa.Connection, key: tuple[str, str]) -> LsnSet:
+    """Return which changes of a letter were applied in pieces."""
+    return LsnSet.parse(
+        connection.execute(sa.select(rf.dead_letter.c.applied_lsns).where(_is(key))).scalar_one_or_none()
+    )
+
+
+def lock_applied_lsns(connection: sa.Connection, key: tuple[str, str]) -> LsnSet | None:
+    """Return the same and keep others from changing it; None where the letter is no longer open."""
+    table = rf.dead_letter
+    query = sa.select(table.c.applied_lsns, table.c.state).where(_is(key)).with_for_update()
+    row = connection.execute(query).one_or_none()
+    return LsnSet.parse(row.applied_lsns) if row is not None and LetterState(row.state).is_open else None
+
+
+def note_applied_lsns(connection: sa.Connection, key: tuple[str, str], applied: LsnSet) -> None:
+    """Note which changes of a letter were applied in pieces."""
+    connection.execute(sa.update(rf.dead_letter).where(_is(key)).values(applied_lsns=applied.text()))
+
+
+def note_attempt(
+    connection: sa.Connection, key: tuple[str, str], reason: Reason, error: str, table_name: str | None, now_us: int
+) -> bool:
+    """Note why the rest of a letter could not be applied; False where it is no longer open."""
+    table = rf.dead_letter
+    is_open = table.c.state.in_([one.value for one in OPEN_STATES])
+    values = {
+        "reason": reason.value,
+        "error": error,
+        "table_name": table_name,
+        "attempts": table.c.attempts + 1,
+        "last_failed_us": now_us,
+    }
+    return connection.execute(sa.update(table).where(_is(key), is_open).values(values)).rowcount > 0
+
+
+def _is(key: tuple[str, str]) -> sa.ColumnElement[bool]:
+    return sa.and_(rf.dead_letter.c.source_node == key[0], rf.dead_letter.c.tx_id == key[1])
 
 
 def mark_copied(connection: sa.Connection, keys: Sequence[tuple[str, str]], *, copied: bool) -> None:

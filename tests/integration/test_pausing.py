@@ -89,7 +89,7 @@ def test_surgery_under_a_running_node(make: Make) -> None:
     assert report["not_paused"] == ["line"]
     assert running.stop() == 0
     assert one.report("status")["paused"] == []
-    exchange(two, one)
+    exchange(one, two, one)
     assert rows(one) == rows(two) == [(1, "meanwhile"), (3, "theirs too"), (4, "new")]
     own = "SELECT count(*) FROM rf_tx"
     sent = one.query(own)

@@ -90,13 +90,15 @@ def take_or_die_of(url: str, bodies: list[bytes], poison: str, redelivered: bool
         take(url, bodies, redelivered)
 
 
-def replay_all(url: str, point: str | None = None, mirror: str | None = None) -> None:
-    """Replay every open dead letter; die at `point`."""
+def replay_all(
+    url: str, point: str | None = None, mirror: str | None = None, in_pieces: bool = False, after_passes: int = 0
+) -> None:
+    """Replay every open dead letter; die at `point`, when it is reached once more than `after_passes` times."""
     node = _node(url)
     if point is not None:
-        arm(CrashPoint(point))
+        arm(CrashPoint(point), after_passes=after_passes)
     copies = BrokerCopies(node, FileMirror(mirror)) if mirror else None
-    DeadLetters(node, copies).replay(Selection(), Replay("child"), lambda _: None)
+    DeadLetters(node, copies).replay(Selection(), Replay("child", in_pieces=in_pieces), lambda _: None)
     node.database.close()
 
 

@@ -116,6 +116,12 @@ def _make_shared_tables() -> None:
             nullable=True,
             comment="the batch as it came, zstd; null when its parts stand in rf_tx_part",
         ),
+        sa.Column(
+            "applied_lsns",
+            sa.Text(),
+            nullable=True,
+            comment="JSON ranges of LSNs: what was applied in pieces",
+        ),
         sa.Column("broker_copy", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("settled_us", sa.BigInteger(), nullable=True),
         sa.Column("settled_by", sa.Text(), nullable=True),
