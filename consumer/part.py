@@ -32,7 +32,7 @@ class ConsumerPart:
 
         factories = source_factories(node, lambda origin, incarnation: passed(node, origin, incarnation))
         return [
-            Intake(node, name, factory, _copies(node) if name == BROKER else None, stop)
+            Intake(node, name, factory, _copies(node, stop) if name == BROKER else None, stop)
             for name, factory in factories.items()
         ]
 
@@ -55,8 +55,8 @@ def passed(node: Node, origin: str, incarnation: str) -> int:
         return read_mark(connection, origin, incarnation).last_lsn
 
 
-def _copies(node: Node) -> BrokerCopies | None:
-    mirror = open_dead_letter_mirror(node)
+def _copies(node: Node, stop: threading.Event) -> BrokerCopies | None:
+    mirror = open_dead_letter_mirror(node, stop)
     return BrokerCopies(node, mirror) if mirror is not None else None
 
 

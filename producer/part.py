@@ -33,7 +33,7 @@ class ProducerPart:
         Raises ConfigError when the changes would go nowhere."""
         logs, cursors = NodeLogs(node.database, node.facts), Cursors(node.database, node.clock)
         sizes = Sizes(node.config.limits.max_batch_bytes, node.config.limits.message_bytes)
-        sinks = sink_factories(node)
+        sinks = sink_factories(node, stop)
         relays = [Relay(name, open_sink, logs, cursors, sizes, stop) for name, open_sink in sinks.items()]
         services: list[Service] = [SealerService(node, [relay.wake for relay in relays], stop), *relays]
         if node.config.directory is not None:

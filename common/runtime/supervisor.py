@@ -1,4 +1,4 @@
-"""Runs services: a thread each, restarted for years, stopped within ten seconds; or step by step until all is drained.
+"""Runs services: a thread each, restarted for years, stopped within seconds; or step by step until all is drained.
 
 Each service is stepped and closed by one thread. A service that failed is stepped again after a wait: it gives up
 what it had open when a step raises, and opens it anew in the next.
@@ -19,8 +19,10 @@ from common.retry import CRASH, OUTAGE, Backoff, Growth
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
-STOP_SECONDS = 9.0
-"""How long services may take to stop, all together; the whole process has ten seconds."""
+STOP_SECONDS = 4.0
+"""How long services may take to stop, all together; the whole process has ten seconds, on a busy machine too.
+
+What is cut off in its middle is rolled back, and done again at the next start."""
 ONCE_PATIENCE_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
 _SHORT_IDLE_SECONDS = 0.02

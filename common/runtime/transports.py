@@ -5,6 +5,7 @@ directory does both. The transports' modules are imported where they are opened:
 second, which `status` and the other short commands need not pay.
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -31,13 +32,15 @@ Passed = Callable[[str, str], int]
 """Origin and incarnation to the highest LSN up to which this node has seen everything."""
 
 
-def sink_factories(node: Node) -> Mapping[str, OpenSink]:
+def sink_factories(node: Node, stop: threading.Event | None = None) -> Mapping[str, OpenSink]:
     """Return how to open each sink, by name: the broker, or without one the directory. Opens nothing.
+
+    Once `stop` is set, no sink waits longer than a moment for its other side, where it can help it.
 
     Raises ConfigError when there is neither: the node's changes would go nowhere."""
     broker, directory = node.config.broker, node.config.directory
     if broker is not None:
-        return {BROKER: partial(_open_broker_sink, node, broker)}
+        return {BROKER: partial(_open_broker_sink, node, broker, stop)}
     if directory is not None:
         return {DIRECTORY: partial(_open_directory_sink, node, directory)}
     raise ConfigError("neither [broker] nor [directory] is configured: set broker.url or directory.path")
@@ -53,14 +56,14 @@ def source_factories(node: Node, passed: Passed) -> Mapping[str, OpenSource]:
     return factories
 
 
-def open_dead_letter_mirror(node: Node) -> "RabbitDeadLetters | None":
+def open_dead_letter_mirror(node: Node, stop: threading.Event | None = None) -> "RabbitDeadLetters | None":
     """Return the broker's own copies of dead letters, which it alone keeps on RabbitMQ; connects at its first call."""
     broker = node.config.broker
     if broker is None or not broker.is_rabbitmq:
         return None
     from common.transports.rabbitmq import RabbitDeadLetters
 
-    return RabbitDeadLetters(rabbit_settings(node, broker))
+    return RabbitDeadLetters(rabbit_settings(node, broker), stop)
 
 
 def rabbit_settings(node: Node, broker: BrokerSection) -> "RabbitSettings":
@@ -101,11 +104,13 @@ def _kombu_settings(node: Node, broker: BrokerSection) -> "KombuSettings":
     )
 
 
-def _open_broker_sink(node: Node, broker: BrokerSection, on_confirmed: Callable[[], None]) -> Sink:
+def _open_broker_sink(
+    node: Node, broker: BrokerSection, stop: threading.Event | None, on_confirmed: Callable[[], None]
+) -> Sink:
     if broker.is_rabbitmq:
         from common.transports.rabbitmq import open_sink
 
-        return open_sink(rabbit_settings(node, broker), on_confirmed)
+        return open_sink(rabbit_settings(node, broker), on_confirmed, stop=stop)
     from common.transports.kombu_broker import KombuSink
 
     # What its `send` returns from is as confirmed as such a broker gets, so nothing is confirmed later.

@@ -26,6 +26,7 @@ class Applier:
 
     def __init__(self, node: Node, *, stop: threading.Event | None = None, ddl: AllowedDdl | None = None) -> None:
         self._node = node
+        self._stop = stop
         self._committing = Committing(node, stop)
         self._tables = Tables(node)
         self._preparer = Preparer(self._tables, node.config, ddl)
@@ -124,7 +125,7 @@ class Applier:
         self, group: list[Prepared], mode: Mode, rollback: Callable[[Result], None] | None = None
     ) -> list[Result]:
         def work(session: ApplySession) -> list[Result]:
-            results = GroupTransaction(self._node, self._preparer, session, mode).run(group)
+            results = GroupTransaction(self._node, self._preparer, session, mode, self._stop).run(group)
             if rollback is not None:
                 rollback(results[0])
                 raise _RolledBackError(results[0])

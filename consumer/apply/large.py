@@ -1,11 +1,12 @@
 """A tx in parts: one transaction, read in slices from `rf_tx_part`, so that memory stays bounded."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from common.config.model import Config
-from common.errors import PoisonError, Reason
+from common.errors import OutageError, PoisonError, Reason
 from common.ports.dialect import ApplySession, RowWrite
 from common.wire.changes import TxReader
 from common.wire.records import BatchHeader
@@ -24,8 +25,17 @@ _SLICE_BYTES = 16 * 1024 * 1024
 class LargeTx:
     """Applies one tx whose parts are stored."""
 
-    def __init__(self, session: ApplySession, incoming: Incoming, header: BatchHeader, config: Config) -> None:
+    def __init__(
+        self,
+        session: ApplySession,
+        incoming: Incoming,
+        header: BatchHeader,
+        config: Config,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Once `stop` is set, the next slice is an OutageError: what is rolled back is applied at the next start."""
         self._session = session
+        self._stop = stop
         self._header = header
         self._config = config
         self._applied = incoming.applied
@@ -53,6 +63,8 @@ class LargeTx:
         changes = TxReader(self._header, self._payloads())
         source = self._header.source_node
         for checked in _cut(checker.check(changes)):
+            if self._stop is not None and self._stop.is_set():
+                raise OutageError(f"the node stops: {self._header.tx_id} is applied when it runs again")
             yield [Entry(one.change, one.use, source, counts) for one in checked if one.change.lsn not in self._applied]
 
     def _standing(self, entries: list[Entry], *, only_away: bool = False) -> dict[TableUse, list[RowWrite]]:

@@ -1,5 +1,6 @@
 """One database transaction: the rows of one or many whole txs, and everything that is kept beside them."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,8 +39,12 @@ class Mode:
 class GroupTransaction:
     """Applies prepared txs within one session. One object a transaction."""
 
-    def __init__(self, node: Node, preparer: Preparer, session: ApplySession, mode: Mode) -> None:
+    def __init__(
+        self, node: Node, preparer: Preparer, session: ApplySession, mode: Mode, stop: threading.Event | None = None
+    ) -> None:
+        """`stop` ends a large tx in its middle, with an OutageError."""
         self._node = node
+        self._stop = stop
         self._preparer = preparer
         self._session = session
         self._mode = mode
@@ -144,7 +149,7 @@ class GroupTransaction:
         header = one.incoming.header
         if header is None:
             raise TypeError("stored parts have a header")
-        large = LargeTx(self._session, one.incoming, header, self._node.config)
+        large = LargeTx(self._session, one.incoming, header, self._node.config, self._stop)
         return large.apply(self._preparer.checker, self._now_us, replace=self._mode.replace)
 
     def _run_ddl(self, one: Prepared) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from common.errors import OutageError
 from common.versions import Version
-from tests.support.applying import Origin, World, Write, item, resealed
+from consumer.attempts import MOST_ATTEMPTS
+from consumer.intake import Intake
+from tests.support.applying import MemorySource, Origin, World, Write, item, resealed
 from tests.support.applying_child import run_child, take_huge
 
 MOST_MEBIBYTES = 160
@@ -115,3 +119,45 @@ def test_a_row_written_twice_in_a_large_tx_ends_as_its_last_write(world: World) 
     world.receive(*a.tx(*first, *again, *gone).parts(100_000))
     assert world.one("SELECT count(*) FROM item WHERE name = 'y'") == 60
     assert world.one("SELECT count(*) FROM item") == 5_999 - 60
+
+
+class StopAt(threading.Event):
+    """Is set after it was asked so many times."""
+
+    def __init__(self, asked: int) -> None:
+        super().__init__()
+        self.left = asked
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def drain(intake: Intake, source: MemorySource) -> None:
+    while source.waiting:
+        intake.step(0)
+
+
+def test_a_stop_ends_a_large_tx_between_two_slices_and_is_no_attempt(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.apply.large._SLICE_CHANGES", 10)
+    tx = Origin("a").tx(*(item(number, "x" * 400, number) for number in range(1, 100)))
+    for _ in range(MOST_ATTEMPTS + 2):
+        # Its process was killed before, so it is begun with care, and counted.
+        world.execute(
+            "INSERT INTO rf_attempt (source_node, tx_id, attempts, began_us) VALUES ('', 'intake:test', 0, 1)"
+        )
+        stop = StopAt(3)
+        source = MemorySource()
+        source.put(*tx.parts(4096), redelivered=True)
+        intake = Intake(world.node, "test", lambda source=source: source, None, stop)
+        with pytest.raises(OutageError, match="when it runs again"):
+            drain(intake, source)
+        assert stop.left == -1, "the slice after that was read"
+        intake.close()
+        assert world.rows() == []
+        assert world.one("SELECT count(*) FROM rf_attempt") == 0
+    world.receive(*tx.parts(4096))
+    assert len(world.rows()) == 99
+    assert world.letters() == []

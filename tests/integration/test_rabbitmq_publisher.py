@@ -332,8 +332,32 @@ def test_a_blocked_publisher_is_an_outage_while_the_consumer_goes_on(private_rab
         publisher.close()
         assert time.monotonic() - started < 5
 
+    stop = threading.Event()
+    patient = settings(url, blocked_timeout_seconds=600.0, window_messages=1)
+    publisher = open_sink(patient, stop=stop)
+    publisher.send(envelope(6))
+    failures: list[str] = []
+
+    def send_more() -> None:
+        try:
+            publisher.send(envelope(7))
+        except OutageError as error:
+            failures.append(str(error))
+
+    waiting = threading.Thread(target=send_more, daemon=True)
+    waiting.start()
+    waiting.join(0.5)
+    assert waiting.is_alive(), "there is no room in the window, and the broker confirms nothing"
+    stop.set()
+    waiting.join(WAIT_SECONDS)
+    assert not waiting.is_alive()
+    assert "the node stops" in failures[0]
+    with pytest.raises(OutageError):
+        publisher.flush(600)
+    publisher.close()
+
     private_rabbitmq.ctl("set_vm_memory_high_watermark", "0.6")
-    publish(settings(url), 6)
+    publish(settings(url), 8)
 
 
 def test_printed_not_judged_small_messages_a_second(rabbitmq_url: str, capsys: pytest.CaptureFixture[str]) -> None:

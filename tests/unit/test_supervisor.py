@@ -15,8 +15,11 @@ import pytest
 
 from common.errors import ConfigError, ContentionError, OutageError
 from common.retry import CRASH, OUTAGE, Backoff, Growth
+from common.runtime import supervisor
 from common.runtime.signals import stop_on_signals
 from common.runtime.supervisor import Patience, ReopenNodeError, Supervisor
+from common.transports.rabbitmq import channel_thread, confirming
+from producer import relay
 from tests.support.waiting import wait_for
 
 QUICK = Patience(
@@ -199,6 +202,7 @@ def test_the_first_signal_stops_and_the_handlers_come_back() -> None:
 
 _CHILD = """
 import threading
+from common.runtime import supervisor
 from common.runtime.signals import stop_on_signals
 stop = threading.Event()
 with stop_on_signals(stop):
@@ -218,3 +222,11 @@ def test_the_second_signal_leaves_at_once(number: signal.Signals) -> None:
         assert read() == "stopping\n"
         child.send_signal(number)
         assert child.wait(10) == 128 + number
+
+
+def test_what_is_waited_for_at_a_stop_fits_in_the_time_there_is() -> None:
+    """A publisher waits for a blocked broker, then closes by force; the process has ten seconds, all in all."""
+    sending = max(confirming._LAST_WAIT_SECONDS + confirming._LOOK_SECONDS, relay._LAST_FLUSH_SECONDS)
+    assert sending + channel_thread._CLOSE_SECONDS < supervisor.STOP_SECONDS
+    assert channel_thread._CLOSE_SECONDS < channel_thread._JOIN_SECONDS
+    assert supervisor.STOP_SECONDS + supervisor._LOOK_SECONDS <= 5

@@ -1,5 +1,6 @@
 """RabbitMQ through pika: the sink, the source, dead letters, delayed retries and the topology."""
 
+import threading
 from collections.abc import Callable
 
 from common.transports.rabbitmq.configured import settings_from
@@ -22,10 +23,13 @@ __all__ = [
 
 
 def open_sink(
-    settings: RabbitSettings, on_confirmed: Callable[[], None] | None = None, to_node: str | None = None
+    settings: RabbitSettings,
+    on_confirmed: Callable[[], None] | None = None,
+    to_node: str | None = None,
+    stop: threading.Event | None = None,
 ) -> RabbitSink:
     """Return a connected sink; `to_node` sends to one node alone. Raises OutageError and ConfigError."""
-    return RabbitSink(settings, on_confirmed, to_node)
+    return RabbitSink(settings, on_confirmed, to_node, stop)
 
 
 def open_source(settings: RabbitSettings) -> RabbitSource:

@@ -16,7 +16,8 @@ from common.transports.rabbitmq.unreadable import tolerate_unreadable_headers
 
 _logger = logging.getLogger(__name__)
 _GRACE_SECONDS = 2.0
-_JOIN_SECONDS = 5.0
+_CLOSE_SECONDS = 1.0
+_JOIN_SECONDS = 3.0
 
 Prepare = Callable[[Any, Callable[[], None]], None]
 
@@ -62,7 +63,7 @@ class ChannelThread:
         return self._blocked
 
     def close(self) -> None:
-        """Run what was posted, then close, by force after two seconds. Safe to call twice."""
+        """Run what was posted, then close, by force after a second. Safe to call twice."""
         if self._thread.ident is None or not self._thread.is_alive():
             return
         self.post(self._shut)
@@ -127,7 +128,7 @@ class ChannelThread:
     def _shut(self) -> None:
         self._closing = True
         # A broker with an alarm reads nothing from this socket, so it would never answer a polite close.
-        self._loop.call_later(_GRACE_SECONDS, self._abort)
+        self._loop.call_later(_CLOSE_SECONDS, self._abort)
         if not (self._connection.is_closing or self._connection.is_closed):
             self._connection.close()
 

@@ -15,16 +15,29 @@ from common.transports.rabbitmq.in_flight import InFlight
 from common.transports.rabbitmq.messages import Outgoing
 from common.transports.rabbitmq.settings import RabbitSettings
 
+_LAST_WAIT_SECONDS = 1.5
+"""For what a broker that is well still takes or confirms when the node is asked to stop."""
+_LOOK_SECONDS = 0.2
+
 
 class ConfirmingChannel:
     """Publishes with confirms, `mandatory` and a window. The first failure is final: nothing after it counts.
 
     `publish`, `position` and `wait_all` belong to one thread; `close` may come from any."""
 
-    def __init__(self, settings: RabbitSettings, role: str, on_progress: Callable[[], None] | None = None) -> None:
-        """Connect. `on_progress` is called on the I/O thread after confirms and after the failure: it must be quick."""
+    def __init__(
+        self,
+        settings: RabbitSettings,
+        role: str,
+        on_progress: Callable[[], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Connect. `on_progress` is called on the I/O thread after confirms and after the failure: it must be quick.
+
+        Once `stop` is set nobody waits longer than a moment."""
         self._settings = settings
         self._on_progress = on_progress
+        self._stop = stop
         self._changed = threading.Condition()
         self._in_flight = InFlight()
         self._outgoing: deque[Outgoing] = deque()
@@ -76,6 +89,7 @@ class ConfirmingChannel:
 
     def _wait_until(self, condition: Callable[[], bool], deadline: float | None = None) -> None:
         """Wait while confirms come in; `deadline` bounds the whole, the blocked timeout each pause between them."""
+        stopped_at: float | None = None
         while True:
             self._raise_failure()
             if condition():
@@ -83,6 +97,12 @@ class ConfirmingChannel:
             left = self._seconds_left()
             if left <= 0:
                 self._stalled()
+            if self._stop is not None:
+                if stopped_at is None and self._stop.is_set():
+                    stopped_at = time.monotonic()
+                if stopped_at is not None and time.monotonic() >= stopped_at + _LAST_WAIT_SECONDS:
+                    raise OutageError(f"{place(self._settings)}: the node stops, and messages are still unconfirmed")
+                left = min(left, _LOOK_SECONDS)
             if deadline is not None:
                 left = min(left, deadline - time.monotonic())
                 if left <= 0:

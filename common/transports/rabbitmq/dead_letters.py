@@ -1,5 +1,6 @@
 """The broker's copies of dead letters, and delayed retries. The consumer's own table stays the index of both."""
 
+import threading
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -29,8 +30,10 @@ class RabbitDeadLetters:
     Connects at the first call; after an OutageError the next call connects anew. Needs the topology that a
     `RabbitSource` of the node declares."""
 
-    def __init__(self, settings: RabbitSettings) -> None:
+    def __init__(self, settings: RabbitSettings, stop: threading.Event | None = None) -> None:
+        """Once `stop` is set, nothing waits longer than a moment for a confirm."""
         self._settings = settings
+        self._stop = stop
         self._publishing: ConfirmingChannel | None = None
 
     def publish(self, dead_letter: DeadLetter) -> None:
@@ -85,7 +88,7 @@ class RabbitDeadLetters:
     def _publish(self, message: Outgoing) -> None:
         try:
             if self._publishing is None:
-                self._publishing = ConfirmingChannel(self._settings, "dead letters")
+                self._publishing = ConfirmingChannel(self._settings, "dead letters", stop=self._stop)
             self._publishing.publish(message)
             self._publishing.wait_all(self._settings.blocked_timeout_seconds)
         except OutageError:

@@ -1,5 +1,6 @@
 """The sink: this node's batches to the exchange, confirmed in a pipeline."""
 
+import threading
 from collections.abc import Callable
 
 from common.errors import PoisonError, Reason
@@ -21,17 +22,22 @@ class RabbitSink:
     One connection for publishing alone, so that a broker that blocks publishers never stops an apply."""
 
     def __init__(
-        self, settings: RabbitSettings, on_confirmed: Callable[[], None] | None = None, to_node: str | None = None
+        self,
+        settings: RabbitSettings,
+        on_confirmed: Callable[[], None] | None = None,
+        to_node: str | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         """Check the exchange and connect. Raises OutageError and ConfigError.
 
         `on_confirmed` is called on the I/O thread when `confirmed` may have moved, and after a failure: it must be
-        quick, like setting an event. `to_node`: send to that node alone, as for a range that it asked for again."""
+        quick, like setting an event. `to_node`: send to that node alone, as for a range that it asked for again.
+        Once `stop` is set, `send` and `flush` wait no longer than a moment."""
         declare_for_publisher(settings)
         self._settings = settings
         self._to_node = to_node
         self._user = user_of(settings)
-        self._channel = ConfirmingChannel(settings, "publisher", on_confirmed)
+        self._channel = ConfirmingChannel(settings, "publisher", on_confirmed, stop)
 
     @property
     def features(self) -> TransportFeatures:
