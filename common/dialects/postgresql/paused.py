@@ -68,7 +68,10 @@ class PausedRows:
         self._shape_id = Registry(raw).add_shape(table_id, table.meta)
 
     def refuse_written_meanwhile(self, rows: Rows, pks: Sequence[bytes]) -> None:
-        """Raise PausedError where one of these rows is not as it was sealed or applied last. They must be locked."""
+        """Raise PausedError where one of these rows is not as it was sealed or applied last.
+
+        Keeps writers off the table until the commit: one that inserts a row now would be overwritten unseen."""
+        self._raw.execute(f"LOCK TABLE {relation(self._table)} IN SHARE ROW EXCLUSIVE MODE".encode())
         found = self._raw.execute(f"SELECT {literal(relation(self._table))}::regclass::oid::bigint".encode()).fetchone()
         oid = int(found[0]) if found else 0
         table, source = self._table, recordset(rows.key_readings(), "pks", numbered=True)
