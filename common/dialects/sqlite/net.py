@@ -88,7 +88,8 @@ class _LogNet:
             bounds = (*self._look.bounds, self._look.last_seq)
             segment.last_seqs[self._log.shape_id] = bounds[place]
             if self._look.readable:
-                segment.changes[:0] = self._changes(touched)
+                changes = list(self._changes(touched))
+                segment.changes = changes + segment.changes if segment.changes else changes
             else:
                 self._set_aside(segment, [touch.before for touch in touched.touches.values() if touch.before], True)
             self._set_aside(segment, [row for _, row in touched.unnamed], False)
@@ -99,7 +100,10 @@ class _LogNet:
             segment.aside.append(SetAside(self._log, images, named))
 
     def _changes(self, touched: TouchedTable) -> Iterator[NetChange]:
-        for key, touch in touched.touches.items():
+        touches = touched.touches
+        # What is done with is let go: a backlog would be in memory several times over.
+        for key in list(touches):
+            touch = touches.pop(key)
             after = self._after(key)
             before = None if touch.before is None else (self._names, touch.before)
             self._followers[key] = after if touch.missed else before
@@ -114,7 +118,7 @@ class _LogNet:
     def _after(self, key: str) -> _Image | None:
         if key in self._followers:
             return self._followers[key]
-        row = self._look.current.get(key)
+        row = self._look.current.pop(key, None)
         return None if row is None else (self._current_names, row)
 
     def _digest(self, image: _Image | None) -> bytes | None:

@@ -136,17 +136,19 @@ class _Numbering:
         for segment in found:
             now_us = self.clock.now_us()
             tx_id = ids.next(now_us)
-            lines = [self._line(lsn + place, tx_id, one) for place, one in enumerate(segment.changes, start=1)]
+            tables = _tables(segment.changes)
             touched = {(one.log.table_id, one.key): None for one in segment.changes}
+            captured_us = min((one.at_us for one in segment.changes), default=now_us)
+            lines = [self._line(lsn + place, tx_id, one) for place, one in enumerate(_let_go(segment.changes), start=1)]
             yield ReadyTx(
                 tx_id=tx_id,
                 exported_at=to_iso(now_us),
                 prev_lsn=lsn,
                 grouped=segment.grouped,
-                tables=_tables(segment.changes),
+                tables=tables,
                 lines=lines,
                 records=[(table_id, key, self.records[table_id, key]) for table_id, key in touched],
-                captured_us=min((one.at_us for one in segment.changes), default=now_us),
+                captured_us=captured_us,
                 last_seqs=segment.last_seqs,
                 mark=segment.mark,
                 letters=[_letter(one, ids.next(now_us), now_us) for one in segment.aside],
@@ -178,6 +180,13 @@ class _Numbering:
         if us not in self._isos:
             self._isos[us] = to_iso(us)
         return self._isos[us]
+
+
+def _let_go(changes: list[NetChange]) -> Iterator[NetChange]:
+    """Yield changes in order, and keep none that was yielded: its line is a copy of all that is in it."""
+    changes.reverse()
+    while changes:
+        yield changes.pop()
 
 
 def _tables(changes: Iterable[NetChange]) -> dict[str, TableMeta]:
