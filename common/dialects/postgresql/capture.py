@@ -1,7 +1,6 @@
 """Installs, checks and takes off the triggers of capture."""
 
-import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +14,9 @@ from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.missed import Missing, columns_since, missed_sql, partitions_left
 from common.dialects.postgresql.naming import ident, qualified
 from common.dialects.postgresql.paused import remember_sql, written_meanwhile_sql
-from common.dialects.postgresql.queries import partition_tree
-from common.dialects.postgresql.registry import Installed, Registry, encode_meta
+from common.dialects.postgresql.registry import Registry
 from common.dialects.postgresql.shapes import relation
+from common.dialects.postgresql.targets import Target, home_schema, targets_of
 from common.dialects.postgresql.triggers import capture_sql, drop_sql
 from common.errors import ConfigError, ContentionError
 from common.ports.dialect import TableShape
@@ -30,49 +29,12 @@ _LOCK_TIMEOUT = "500ms"
 _SHORT_LOCK_TIMEOUT = "50ms"
 """After the first table that is held."""
 
-_TARGETS = f"""
-SELECT c.oid, c.relkind = 'p', c.relnatts,
-       array({partition_tree("c.oid")}
-             SELECT ARRAY[n.nspname::text, l.relname::text] FROM tree
-             JOIN pg_class l ON l.oid = tree.relid JOIN pg_namespace n ON n.oid = l.relnamespace
-             WHERE l.relkind <> 'p' AND l.oid <> c.oid ORDER BY 1),
-       pg_get_userbyid(c.relowner)
-FROM pg_class c WHERE c.oid = %s::regclass
-"""
-
 _FUNCTIONS = """
 SELECT n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = current_schema() AND starts_with(p.proname, %s)
 ORDER BY p.proname, 3
 """
-
-_LIVE_TRIGGERS = """
-SELECT t.tgrelid, count(*) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-WHERE t.tgrelid = ANY(%s::oid[]) AND p.proname = ANY(%s::name[]) AND t.tgenabled = 'O'
-  AND p.pronamespace = current_schema()::regnamespace
-GROUP BY t.tgrelid
-"""
-_TRIGGERS_OF_A_TABLE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """A table as it stands, beside what capture was made for."""
-
-    shape: TableShape
-    installed: Installed
-    """As it is to be noted."""
-    partitioned: bool
-    leaves: tuple[tuple[str, str], ...]
-    owner: str
-    before: Installed | None = None
-    blind: tuple[tuple[str, str], ...] = ()
-    """Where the triggers do not stand: the table itself or some of its partitions."""
-
-    @property
-    def stands(self) -> bool:
-        return not self.blind and self.before == self.installed
 
 
 class PostgresCapture:
@@ -87,7 +49,7 @@ class PostgresCapture:
             raw = driver(connection)
             registry = Registry(raw)
             paused = registry.paused()
-            targets = _targets(raw, _without(tables, paused))
+            targets = targets_of(raw, _without(tables, paused))
             statements = _taken_off(raw, registry, targets, paused)
             for target in targets:
                 statements += _made_anew(raw, registry, target)
@@ -110,7 +72,7 @@ class PostgresCapture:
             registry = Registry(raw)
             paused = registry.paused()
             fresh = _without(tables, paused)
-            for target in _targets(raw, fresh):
+            for target in targets_of(raw, fresh):
                 _pause(raw, registry, target)
                 registry.add_paused(target.shape.name, at_us, by)
         return [shape.name for shape in fresh]
@@ -142,7 +104,7 @@ class PostgresCapture:
         """Name the tables whose shape is not the one that capture was installed for, or whose triggers are gone."""
         with translated(), self._engine.connect() as connection:
             raw = driver(connection)
-            targets = _targets(raw, _without(tables, Registry(raw).paused()))
+            targets = targets_of(raw, _without(tables, Registry(raw).paused()))
         return [target.shape.name for target in targets if not target.stands]
 
     @contextmanager
@@ -153,14 +115,12 @@ class PostgresCapture:
             yield raw
 
 
-def _install(
-    raw: Raw, tables: Sequence[TableShape], resumed: Collection[str] = ()
-) -> tuple[list[str], "_Failed"]:
+def _install(raw: Raw, tables: Sequence[TableShape], resumed: Collection[str] = ()) -> "tuple[list[str], _Failed]":
     """Install capture on tables; return what ran, and where it could not."""
     failed = _Failed()
     registry = Registry(raw)
     paused = registry.paused()
-    targets = _targets(raw, _without(tables, paused))
+    targets = targets_of(raw, _without(tables, paused))
     statements = _taken_off(raw, registry, targets, paused)
     _run(raw, statements)
     for target in targets:
@@ -200,8 +160,8 @@ class _Failed:
             raise ConfigError(f"capture can't be installed everywhere: {'; '.join(self.refused.values())}")
 
 
-def _pause(raw: Raw, registry: Registry, target: _Target) -> None:
-    table = _registered(registry, target, _home(raw))
+def _pause(raw: Raw, registry: Registry, target: Target) -> None:
+    table = _registered(registry, target, home_schema(raw))
     # EXCLUSIVE: an applier that has locked rows without knowing of the pause must end first.
     statements = [f"LOCK TABLE {relation(target.shape)} IN EXCLUSIVE MODE"]
     if not target.stands:
@@ -209,7 +169,7 @@ def _pause(raw: Raw, registry: Registry, target: _Target) -> None:
     _run(raw, [*statements, *remember_sql(table), *_drops_of(raw, target.shape.name)])
 
 
-def _taken_off(raw: Raw, registry: Registry, targets: Sequence[_Target], paused: Collection[str]) -> list[str]:
+def _taken_off(raw: Raw, registry: Registry, targets: Sequence[Target], paused: Collection[str]) -> list[str]:
     """The statements that take capture off what is no target. Of paused tables nothing stands, and all is kept."""
     wanted = {*paused, *(target.shape.name for target in targets)}
     dropped = [name for name in registry.captures() if name not in wanted]
@@ -217,16 +177,16 @@ def _taken_off(raw: Raw, registry: Registry, targets: Sequence[_Target], paused:
     return [drop for name in dropped for drop in _drops_of(raw, name)]
 
 
-def _made_anew(raw: Raw, registry: Registry, target: _Target, *, resumed: bool = False) -> list[str]:
+def _made_anew(raw: Raw, registry: Registry, target: Target, *, resumed: bool = False) -> list[str]:
     """The statements that install capture on a table and log what was missed; none where it stands."""
     if target.stands:
         return []
-    table = _registered(registry, target, _home(raw))
+    table = _registered(registry, target, home_schema(raw))
     missed = _missed(raw, table, target, resumed=resumed)
     return [*_lock(target.shape), *_drops_of(raw, target.shape.name), *capture_sql(table), *missed]
 
 
-def _missed(raw: Raw, table: CapturedTable, target: _Target, *, resumed: bool) -> list[str]:
+def _missed(raw: Raw, table: CapturedTable, target: Target, *, resumed: bool) -> list[str]:
     if not resumed:
         return missed_sql(table, _missing(raw, target))
     before = target.before
@@ -251,47 +211,14 @@ def _grant(raw: Raw, shape: TableShape, error: psycopg.Error) -> str:
     return f"{error.diag.message_primary}: as the owner run {rights}"
 
 
-def _registered(registry: Registry, target: _Target, home: str) -> CapturedTable:
+def _registered(registry: Registry, target: Target, home: str) -> CapturedTable:
     table_id = registry.add_table(target.shape.name)
     shape_id = registry.add_shape(table_id, target.shape.meta)
     registry.add_capture(table_id, shape_id, target.installed)
     return CapturedTable(target.shape, home, table_id, shape_id, target.partitioned, target.leaves, target.owner)
 
 
-def _targets(raw: Raw, tables: Sequence[TableShape]) -> list[_Target]:
-    registered = Registry(raw).captures()
-    home = _home(raw)
-    return [_target(raw, shape, home, registered.get(shape.name)) for shape in tables]
-
-
-def _target(raw: Raw, shape: TableShape, home: str, before: Installed | None) -> _Target:
-    row = raw.execute(_TARGETS.encode(), (relation(shape),)).fetchone()
-    if row is None:
-        raise ConfigError(f"table {shape.name!r} is gone")
-    oid, partitioned, last_column, found, owner = row
-    leaves = tuple((schema, name) for schema, name in found)
-    made = CapturedTable(shape, home, 0, 0, partitioned, leaves, owner)
-    installed = Installed(oid, last_column, shape.meta, _fingerprint(made))
-    return _Target(shape, installed, partitioned, leaves, owner, before, _blind(raw, shape, leaves))
-
-
-def _fingerprint(table: CapturedTable) -> str:
-    """A digest of what capture would be made of here, whatever its numbers are. An expression alone does not show
-    that a number became a text."""
-    parts = [encode_meta(table.shape.meta), *capture_sql(table)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _blind(raw: Raw, shape: TableShape, leaves: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    places = ((shape.schema or "", shape.bare), *leaves)
-    names = [qualified(*place) for place in places]
-    oids = [row[0] for row in raw.execute("SELECT x::regclass::oid FROM unnest(%s::text[]) x", (names,))]
-    live = raw.execute(_LIVE_TRIGGERS, (oids, list(CapturedTable(shape, "", 0, 0).function_names)))
-    found: Mapping[int, int] = dict(live.fetchall())
-    return tuple(place for place, oid in zip(places, oids, strict=True) if found.get(oid) != _TRIGGERS_OF_A_TABLE)
-
-
-def _missing(raw: Raw, target: _Target) -> Missing:
+def _missing(raw: Raw, target: Target) -> Missing:
     """What capture missed since it was installed; nothing if it is new here, or if the rows have another key now."""
     before, oid = target.before, target.installed.relation
     if before is None or set(before.meta.pk) != set(target.shape.pk):
@@ -338,10 +265,3 @@ def _drops(raw: Raw, prefix: str, only: Iterable[str] | None = None) -> list[str
 def _lock(shape: TableShape) -> list[str]:
     # An open transaction that wrote the table must end first, or it would be captured under two shapes.
     return [f"LOCK TABLE {relation(shape)} IN SHARE ROW EXCLUSIVE MODE"]
-
-
-def _home(raw: Raw) -> str:
-    row = raw.execute("SELECT current_schema()").fetchone()
-    if row is None or row[0] is None:
-        raise ConfigError("node.database: the account's search_path names no schema that exists")
-    return str(row[0])

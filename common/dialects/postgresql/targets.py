@@ -1,0 +1,98 @@
+"""Tables as they stand, beside what capture was made for on them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from common.dialects.postgresql.captured import CapturedTable
+from common.dialects.postgresql.naming import qualified
+from common.dialects.postgresql.queries import partition_tree
+from common.dialects.postgresql.registry import Installed, Registry, encode_meta
+from common.dialects.postgresql.shapes import relation
+from common.dialects.postgresql.triggers import capture_sql
+from common.errors import ConfigError
+from common.ports.dialect import TableShape
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_TARGETS = f"""
+SELECT c.oid, c.relkind = 'p', c.relnatts,
+       array({partition_tree("c.oid")}
+             SELECT ARRAY[n.nspname::text, l.relname::text] FROM tree
+             JOIN pg_class l ON l.oid = tree.relid JOIN pg_namespace n ON n.oid = l.relnamespace
+             WHERE l.relkind <> 'p' AND l.oid <> c.oid ORDER BY 1),
+       pg_get_userbyid(c.relowner)
+FROM pg_class c WHERE c.oid = %s::regclass
+"""
+
+_LIVE_TRIGGERS = """
+SELECT t.tgrelid, count(*) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+WHERE t.tgrelid = ANY(%s::oid[]) AND p.proname = ANY(%s::name[]) AND t.tgenabled = 'O'
+  AND p.pronamespace = current_schema()::regnamespace
+GROUP BY t.tgrelid
+"""
+_TRIGGERS_OF_A_TABLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A table as it stands, beside what capture was made for."""
+
+    shape: TableShape
+    installed: Installed
+    """As it is to be noted."""
+    partitioned: bool
+    leaves: tuple[tuple[str, str], ...]
+    owner: str
+    before: Installed | None = None
+    blind: tuple[tuple[str, str], ...] = ()
+    """Where the triggers do not stand: the table itself or some of its partitions."""
+
+    @property
+    def stands(self) -> bool:
+        return not self.blind and self.before == self.installed
+
+
+def targets_of(raw: Raw, tables: Sequence[TableShape]) -> list[Target]:
+    """Return the tables as they stand. Raises ConfigError for one that is gone."""
+    registered = Registry(raw).captures()
+    home = home_schema(raw)
+    return [_target(raw, shape, home, registered.get(shape.name)) for shape in tables]
+
+
+def _target(raw: Raw, shape: TableShape, home: str, before: Installed | None) -> Target:
+    row = raw.execute(_TARGETS.encode(), (relation(shape),)).fetchone()
+    if row is None:
+        raise ConfigError(f"table {shape.name!r} is gone")
+    oid, partitioned, last_column, found, owner = row
+    leaves = tuple((schema, name) for schema, name in found)
+    made = CapturedTable(shape, home, 0, 0, partitioned, leaves, owner)
+    installed = Installed(oid, last_column, shape.meta, _fingerprint(made))
+    return Target(shape, installed, partitioned, leaves, owner, before, _blind(raw, shape, leaves))
+
+
+def _fingerprint(table: CapturedTable) -> str:
+    """A digest of what capture would be made of here, whatever its numbers are. An expression alone does not show
+    that a number became a text."""
+    parts = [encode_meta(table.shape.meta), *capture_sql(table)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _blind(raw: Raw, shape: TableShape, leaves: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    places = ((shape.schema or "", shape.bare), *leaves)
+    names = [qualified(*place) for place in places]
+    oids = [row[0] for row in raw.execute("SELECT x::regclass::oid FROM unnest(%s::text[]) x", (names,))]
+    live = raw.execute(_LIVE_TRIGGERS, (oids, list(CapturedTable(shape, "", 0, 0).function_names)))
+    found: Mapping[int, int] = dict(live.fetchall())
+    return tuple(place for place, oid in zip(places, oids, strict=True) if found.get(oid) != _TRIGGERS_OF_A_TABLE)
+
+
+def home_schema(raw: Raw) -> str:
+    """Return the schema of the `rf_*` tables."""
+    row = raw.execute("SELECT current_schema()").fetchone()
+    if row is None or row[0] is None:
+        raise ConfigError("node.database: the account's search_path names no schema that exists")
+    return str(row[0])
