@@ -58,6 +58,7 @@ class Intake:
         self._node = node
         self._source_name = name
         self._open_source = open_source
+        self._stop = stop
         self._copies = copies
         self._source: Source | None = None
         self._applier = Applier(node, stop=stop)
@@ -118,6 +119,9 @@ class Intake:
         for one in self._rounds(deliveries):
             self._finish(source, one)
             worked = True
+            if self._stop.is_set():
+                # What a large backlog has left is given back by `close`.
+                return True
         if deliveries:
             self._wary = False
         return self._settle(self._early.due()) or worked

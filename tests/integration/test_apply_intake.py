@@ -12,6 +12,7 @@ from typing import BinaryIO
 import pytest
 
 from common.errors import OutageError
+from common.ports.source import Delivery
 from common.versions import Version
 from common.wire.decode import Broken, read_parts
 from common.wire.limits import Limits
@@ -44,6 +45,29 @@ def test_rows_dedup_watermark_and_audit_come_in_one_go(world: World) -> None:
     assert world.query("SELECT node_id FROM rf_node WHERE NOT is_self") == [("a",)]
     assert len(world.source.acked) == 1
     assert world.letters() == []
+
+
+def test_a_stop_ends_a_backlog_after_the_commit_in_hand(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumer.intake._MOST_BYTES", 1)
+    a, stop, source = Origin("a"), threading.Event(), MemorySource()
+    bodies = [a.put(number, f"a{number}", number).body for number in range(1, 6)]
+    source.put(*bodies)
+    acknowledge = source.ack
+
+    def acknowledge_and_stop(deliveries: list[Delivery]) -> None:
+        acknowledge(deliveries)
+        stop.set()
+
+    monkeypatch.setattr(source, "ack", acknowledge_and_stop)
+    intake = Intake(world.node, "test", lambda: source, None, stop)
+    assert intake.step(0)
+    intake.close()
+    assert [row[0] for row in world.rows()] == [1]
+    assert len(source.acked) == 1
+    assert [failed for _, failed in source.given_back] == [False] * 4
+    assert world.query("SELECT * FROM rf_attempt") == []
+    world.receive(*bodies)
+    assert [row[0] for row in world.rows()] == [1, 2, 3, 4, 5]
 
 
 def test_the_same_bytes_again_change_nothing(world: World) -> None:
