@@ -144,6 +144,27 @@ def test_the_owner_adds_partitions_and_a_new_owner_too(node: PostgresNode, accou
         owner.execute("CREATE TABLE shop.part_4 PARTITION OF shop.part FOR VALUES IN (4)")
 
 
+def test_a_resume_without_the_right_to_make_triggers_leaves_the_table_paused(
+    node: PostgresNode, accounts: Accounts
+) -> None:
+    capture, tables = node.database.capture(), list(node.tables.values())
+    with accounts.connect(accounts.application) as connection:
+        connection.execute("INSERT INTO shop.item VALUES (1, 'a'), (2, 'b')")
+    node.seal_all()
+    assert capture.pause([node.tables["shop.item"]], 1, "somebody") == ["shop.item"]
+    with accounts.connect(accounts.owner) as connection:
+        connection.execute("UPDATE shop.item SET name = 'meanwhile' WHERE id = 1")
+        connection.execute(f"REVOKE TRIGGER ON shop.item FROM {accounts.rowferry}".encode())
+    with pytest.raises(ConfigError, match=r"GRANT .*TRIGGER ON"):
+        capture.resume(["shop.item"], tables)
+    assert node.rows("SELECT (SELECT count(*) FROM rf_paused), (SELECT count(*) FROM rf_paused_row)") == [(1, 2)]
+    with accounts.connect(accounts.owner) as connection:
+        connection.execute(f"GRANT TRIGGER ON shop.item TO {accounts.rowferry}".encode())
+    before = node.log.head().lsn
+    capture.resume(["shop.item"], tables)
+    assert [bytes(one.pk) for one in node.changes(before)] == [b'{"id":1}']
+
+
 def test_without_the_grant_the_error_says_what_to_run(node: PostgresNode, accounts: Accounts) -> None:
     with psycopg.connect(accounts.url.replace("+psycopg", ""), autocommit=True) as admin:
         admin.execute(f"REVOKE SET ON PARAMETER session_replication_role FROM {accounts.rowferry}".encode())
