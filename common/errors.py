@@ -88,5 +88,13 @@ class PoisonError(RowferryError):
         self.table = table
 
 
+class NoValueError(PoisonError):
+    """A column that may not be empty got no value. `column` is its name; None where the database does not tell."""
+
+    def __init__(self, message: str, *, table: str | None, column: str | None) -> None:
+        super().__init__(Reason.CONSTRAINT, message, table=table)
+        self.column = column
+
+
 class PreflightError(RowferryError):
     """Input was refused before its first row was written (exit code 3)."""

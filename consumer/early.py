@@ -1,26 +1,19 @@
-"""Tries again what was set aside for a reason that time or `migrate` may mend."""
+"""Tries again what came too early."""
 
 from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
-from common.errors import PoisonError, Reason
 from common.runtime.node import Node
-from consumer.apply.group import Applier
-from consumer.apply.prepare import Preparer
 from consumer.dead_letters.loading import load
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, Selection, early_ones, find
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.statements import reading
-from consumer.tables import Tables
 
 _A_ROUND = 50
 _LOOK_AGAIN_US = 1_000_000
 """None is due sooner than this after it was set aside."""
-_SHAPES = (Reason.UNKNOWN_TABLE, Reason.UNKNOWN_COLUMN)
-_MENDED = (*_SHAPES, Reason.RIGHTS, Reason.PAUSED)
-"""What `migrate` or `resume` may have ended."""
 
 
 class EarlyRetries:
@@ -41,7 +34,7 @@ class EarlyRetries:
             self._none_since_us = None
         if self._are_none():
             return found
-        while tables := _written_tables(results):
+        while tables := written_tables(results):
             results = self._try_waiting_for(tables)
             found += results
         return found
@@ -89,24 +82,7 @@ class EarlyRetries:
             return load(connection, letter)
 
 
-def _written_tables(results: Sequence[Result]) -> list[str]:
+def written_tables(results: Sequence[Result]) -> list[str]:
+    """Return the tables of what was applied."""
     headers = [result.incoming.header for result in results if result.outcome is Outcome.APPLIED]
     return sorted({name for header in headers if header is not None for name in header.tables})
-
-
-def retry_unknown(node: Node) -> list[Result]:
-    """Try again what was set aside for an unknown table or column, where it fits now, for want of rights or on a paused
-    table; and what waits for its rows.
-
-    For the end of `migrate` and of `resume`."""
-    applier, preparer = Applier(node), Preparer(Tables(node), node.config)
-    with reading(node.database) as connection:
-        found = [letter for reason in _MENDED for letter in find(connection, Selection(reason=reason.value))]
-    results: list[Result] = []
-    for letter in found:
-        with reading(node.database) as connection:
-            tx = load(connection, letter)
-        error = preparer.prepare(tx).error
-        if not (isinstance(error, PoisonError) and error.reason in _SHAPES):
-            results += applier.apply([tx])
-    return results + EarlyRetries(node, applier.apply).after(results)

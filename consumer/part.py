@@ -27,14 +27,18 @@ class ConsumerPart:
         return COMMANDS
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
-        """Build one intake for each configured source."""
+        """Build one intake for each configured source, and what tries again what a new shape lets through."""
         from consumer.intake import Intake
+        from consumer.reshaped import ReshapedRetries
 
         factories = source_factories(node, lambda origin, incarnation: passed(node, origin, incarnation))
-        return [
+        services: list[Service] = [
             Intake(node, name, factory, _copies(node, stop) if name == BROKER else None, stop)
             for name, factory in factories.items()
         ]
+        if services:
+            services.append(ReshapedRetries(node, _copies(node, stop), stop))
+        return services
 
     def status(self, node: Node) -> Mapping[str, Any]:
         """Return what waits on this side."""
@@ -43,10 +47,10 @@ class ConsumerPart:
         return read_status(node)
 
     def after_migrate(self, node: Node) -> int:
-        """Try again what was set aside for a table or column that was unknown; return how many txs were applied."""
-        from consumer.early import retry_unknown
+        """Try again what another shape of the tables may let through; return how many txs were applied."""
+        from consumer.reshaped import Reshaped
 
-        return sum(result.outcome is Outcome.APPLIED for result in retry_unknown(node))
+        return sum(result.outcome is Outcome.APPLIED for result in Reshaped(node).retry())
 
 
 def passed(node: Node, origin: str, incarnation: str) -> int:

@@ -7,7 +7,7 @@ a table.
 from collections.abc import Callable, Mapping, Sequence
 
 from common.config.model import Policy
-from common.errors import ContentionError, EarlyError
+from common.errors import ContentionError, EarlyError, NoValueError, Reason
 from common.ports.dialect import ApplySession, BrokenReference, RowState, RowWrite
 from consumer.apply.decision import Decision, Entry, Row, Written
 from consumer.apply.order import parents_first
@@ -31,6 +31,20 @@ class MissingParentError(EarlyError):
         self.table = broken.parent if is_written else broken.table
 
 
+class UnnamedColumnError(EarlyError):
+    """A new row has no value for a column that its sender did not know of.
+
+    Its node sends it again once it has the column: then this one is older than what stands. It waits by time alone:
+    a table that others write to all the time would have it tried with each of their txs."""
+
+    reason = Reason.CONSTRAINT
+
+    def __init__(self, use: TableUse, column: str) -> None:
+        super().__init__(
+            f"a new row of {use.name} has no value for {column!r}: it may not be empty here, and the batch has it not"
+        )
+
+
 def decide_rows(session: ApplySession, entries: Sequence[Entry], policy_for: Callable[[str], Policy]) -> Written:
     """Lock the rows of `entries` and decide what stands; counts go to each entry's `counts`. Writes nothing yet."""
     decision = Decision(session, policy_for)
@@ -43,9 +57,14 @@ def decide_rows(session: ApplySession, entries: Sequence[Entry], policy_for: Cal
 def write_rows(session: ApplySession, writes: Mapping[TableUse, Sequence[RowWrite]], *, replace: bool = False) -> None:
     """Write what stands. `replace`: see `ApplySession.write`.
 
-    Follow with `check`, when everything of the transaction is written."""
+    Follow with `check`, when everything of the transaction is written. Raises UnnamedColumnError."""
     for use in parents_first(writes):
-        session.write(use.shape, use.meta, writes[use], replace=replace)
+        try:
+            session.write(use.shape, use.meta, writes[use], replace=replace)
+        except NoValueError as error:
+            if error.column is None or error.column in use.column_names:
+                raise
+            raise UnnamedColumnError(use, error.column) from error
 
 
 def check(session: ApplySession, writes: Mapping[TableUse, Sequence[RowWrite]], *, references: bool) -> None:

@@ -44,6 +44,12 @@ SCHEMA = (
     "CREATE TABLE part (sale text, place integer, what text, PRIMARY KEY (sale, place))",
 )
 
+DEFERRED = (
+    "CREATE TABLE author (id integer PRIMARY KEY, name text NOT NULL)",
+    "CREATE TABLE book (id integer PRIMARY KEY,"
+    " author integer NOT NULL REFERENCES author (id) DEFERRABLE INITIALLY DEFERRED)",
+)
+
 
 class DialectCase(Protocol):
     """A dialect under test: it makes fresh, migrated databases and writes to them as an application would."""
@@ -456,6 +462,20 @@ class ApplyContract:
         assert (broken.table, broken.parent) == ("sale", "company")
         # Cascades did not act either: what they did at the source is in the batch.
         assert case.query(database, "SELECT id FROM sale ORDER BY id") == [("s",), ("t",)]
+
+    def test_references_that_are_checked_at_the_commit(self, case: DialectCase) -> None:
+        """As some frameworks declare all of theirs: children may come before their parents, and go after them."""
+        here, there = captured(case, DEFERRED), captured(case, DEFERRED)
+        case.execute(here, "INSERT INTO book VALUES (1, 7), (2, 8)", "INSERT INTO author VALUES (7, 'a'), (8, 'b')")
+        seal(here)
+        case.execute(here, "DELETE FROM author WHERE id = 7", "DELETE FROM book WHERE author = 7")
+        seal(here)
+        replay(here, there)
+        for table in ("author", "book"):
+            assert case.query(there, f"SELECT * FROM {table}") == case.query(here, f"SELECT * FROM {table}")
+        (orphan,) = put(there, "book", (b'{"id":3}', b'{"id":3,"author":9}'))
+        (left,) = put(there, "author", (b'{"id":8}', None))
+        assert [(one.table, one.parent) for one in (orphan, left)] == [("book", "author")] * 2
 
     def test_what_one_node_wrote_comes_out_the_same_on_another(self, case: DialectCase) -> None:
         here, there = captured(case), captured(case)

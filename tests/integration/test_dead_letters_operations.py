@@ -19,7 +19,7 @@ from consumer.dead_letters.copies import BrokerCopies
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Selection
-from consumer.early import retry_unknown
+from consumer.reshaped import Reshaped
 from tests.support.applying import Origin, Tx, World, Write, item, outcomes
 from tests.support.cli import document, rowferry
 
@@ -304,7 +304,7 @@ def test_what_waits_for_rows_of_an_unknown_table_goes_with_them(world: World) ->
         "CREATE TABLE branch (id INTEGER PRIMARY KEY, parent_id INTEGER REFERENCES root (id))",
     )
     world.node.database.capture().install(list(world.node.captured_tables().values()))
-    retry_unknown(world.node)
+    Reshaped(world.node).retry()
     assert world.rows("branch") == [(1, 7)]
     assert {state for *_, state in world.letters()} == {"replayed"}
 
@@ -315,10 +315,10 @@ def test_unknown_tables_are_tried_again_once_they_are_known(world: World) -> Non
     other = a.tx(Write("I", "never", {"id": 1, "name": "x", "price": "1.50"}, 11))
     world.receive(tx.body, other.body)
     assert [state for _, _, state in world.letters()] == ["dead", "dead"]
-    assert retry_unknown(world.node) == []
+    assert Reshaped(world.node).retry() == []
     world.execute("CREATE TABLE fresh (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC(12, 2))")
     world.node.database.capture().install(list(world.node.captured_tables().values()))
-    assert outcomes(retry_unknown(world.node)) == ["applied"]
+    assert outcomes(Reshaped(world.node).retry()) == ["applied"]
     assert [row[1] for row in world.rows("fresh")] == ["x"]
     assert world.query(f"SELECT attempts FROM rf_dead_letter WHERE tx_id = '{other.tx_id}'") == [(1,)]
 

@@ -296,3 +296,39 @@ def test_a_table_that_is_locked_altogether_stops_nothing(pg_database: str, tmp_p
         assert node.report("status")["drifted"] == []
         assert node.query("SELECT count(*) FROM rf_tx") == [(1,)]
         assert node.ok("migrate", timeout=60).startswith("Nothing to do")
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_rows_written_before_capture_knows_a_column_that_may_not_be_empty(pg_database: str, together: bool) -> None:
+    """No other node could make them without it, whatever it holds."""
+    alter = [
+        "ALTER TABLE item ADD COLUMN stock int DEFAULT 7 NOT NULL",
+        "ALTER TABLE item ALTER COLUMN stock DROP DEFAULT",
+    ]
+    with PostgresNode(pg_database, "a", ITEM) as node:
+        node.run(SELF, ITEMS)
+        if together:
+            node.run(f"BEGIN; {'; '.join(alter)}; COMMIT")
+        else:
+            node.run(alter[0], "INSERT INTO item VALUES (5, 'between', 5)", alter[1])
+        node.run("INSERT INTO item VALUES (4, 'd', 4, 7)")
+        node.seal_all()
+        known = node.log.head().lsn
+        node.install()
+        changes = node.changes(known)
+        sent = {json.loads(bytes(change.pk))["id"]: json.loads(bytes(change.after)) for change in changes}
+        assert sent[4] == {"id": 4, "name": "d", "qty": 4, "stock": 7}
+        assert (5 in sent) is not together
+        assert node.install() == []
+
+
+def test_rows_written_under_a_columns_new_name_before_capture_knows_it(pg_database: str) -> None:
+    with PostgresNode(pg_database, "a", ITEM) as node:
+        node.run(SELF, ITEMS)
+        node.run("ALTER TABLE item RENAME COLUMN name TO title")
+        node.run("UPDATE item SET title = 'x' WHERE id = 1", "INSERT INTO item VALUES (4, 'd', 4)")
+        node.install()
+        changes = node.changes()
+        last = {json.loads(bytes(change.pk))["id"]: json.loads(bytes(change.after)) for change in changes}
+        assert last[1] == {"id": 1, "title": "x", "qty": 1}
+        assert last[4] == {"id": 4, "title": "d", "qty": 4}

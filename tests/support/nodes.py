@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 
@@ -54,7 +54,7 @@ class CliNode:
     runs: list[Running] = field(default_factory=list)
 
     @classmethod
-    def init(cls, node_id: str, folder: Path, database: str, *options: str) -> CliNode:
+    def init(cls, node_id: str, folder: Path, database: str, *options: str) -> Self:
         """Write the node's configuration with `rowferry init`."""
         folder.mkdir(parents=True, exist_ok=True)
         node = cls(node_id, folder, database)

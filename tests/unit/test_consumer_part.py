@@ -35,8 +35,8 @@ def test_status_tells_gaps_and_unfinished_txs(world: World) -> None:
 
 def test_there_is_one_intake_for_each_way_in(world: World, tmp_path: Path) -> None:
     (tmp_path / "exchange").mkdir()
-    (intake,) = part.services(world.node, threading.Event())
-    assert intake.name == "intake-directory"
+    intake, retries = part.services(world.node, threading.Event())
+    assert [intake.name, retries.name] == ["intake-directory", "reshaped"]
     assert not intake.step(0)
     folder = tmp_path / "exchange" / "a"
     folder.mkdir()
@@ -44,8 +44,9 @@ def test_there_is_one_intake_for_each_way_in(world: World, tmp_path: Path) -> No
     (folder / f"a.inc1.{1:020}-{1:020}.jsonl").write_bytes(tx.body)
     assert intake.step(0)
     assert [row[1] for row in world.rows()] == ["one"]
-    intake.close()
-    intake.close()
+    for service in (intake, retries):
+        service.close()
+        service.close()
 
 
 def test_after_migrate_counts_what_could_be_applied(world: World) -> None:

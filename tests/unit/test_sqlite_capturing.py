@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.wire.compress import decompress
-from tests.support.sqlite_app import brief, sqlite_app
+from tests.support.sqlite_app import brief, changes_of, sqlite_app
 
 T = "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b TEXT)"
 
@@ -168,6 +168,50 @@ def test_changes_of_a_table_that_was_dropped_are_set_aside(tmp_path: Path) -> No
         assert reason == "unknown-table"
         assert decompress(body, "zstd") == b'{"table":"t","row":{"id":1,"a":"x","b":"y"}}\n'
         assert app.changes() == []
+
+
+def test_a_row_that_was_new_in_a_table_that_was_dropped_is_named_by_its_key(tmp_path: Path) -> None:
+    with sqlite_app(tmp_path / "a.db", T) as app:
+        app.run("INSERT INTO t VALUES (1, 'x', 'y')", "DROP TABLE t")
+        assert app.changes() == []
+        ((body,),) = app.query("SELECT body FROM rf_dead_letter")
+        assert decompress(body, "zstd") == b'{"table":"t","row":{"id":1}}\n'
+
+
+def test_named_transactions_of_a_table_without_a_column_of_theirs_are_one(tmp_path: Path) -> None:
+    with sqlite_app(tmp_path / "a.db", T) as app:
+        app.run("INSERT INTO t VALUES (1, 'x', 'y')", "INSERT INTO rf_mark DEFAULT VALUES")
+        app.run("UPDATE t SET b = 'z'", "INSERT INTO rf_mark DEFAULT VALUES")
+        app.run("ALTER TABLE t RENAME COLUMN b TO renamed")
+        app.run("UPDATE t SET a = 'last'")
+        (tx,) = app.seal()
+        assert (tx.header.grouped, list(tx.header.tables["t"].columns)) == (True, ["id", "a", "renamed"])
+        assert brief(changes_of([tx])) == [("t", "I", None, {"id": 1, "a": "last", "renamed": "z"})]
+        assert app.query("SELECT count(*) FROM rf_mark") == [(0,)]
+        app.capture()
+        assert [(one.op, one.base) for one in app.changes()] == [("I", changes_of([tx])[0].version)]
+        assert app.changes() == []
+
+
+def test_a_renamed_table_is_known_under_its_new_name(tmp_path: Path) -> None:
+    with sqlite_app(tmp_path / "a.db", T) as app:
+        app.run("INSERT INTO t VALUES (1, 'x', 'y')")
+        (first,) = app.changes()
+        app.run("ALTER TABLE t RENAME TO u")
+        app.put("u", b'{"id":2}', b'{"id":2,"a":"theirs","b":"b"}')
+        app.run("UPDATE u SET a = 'mine' WHERE id = 1")
+        app.capture()
+        app.run("UPDATE u SET b = 'last' WHERE id = 1")
+        changes = app.changes()
+        assert {(one.table, bytes(one.pk)) for one in changes} <= {("u", b'{"id":1}'), ("u", b'{"id":2}')}
+        mine = [one for one in changes if bytes(one.pk) == b'{"id":1}']
+        assert mine[0].base == first.version
+        assert app.query("SELECT name FROM rf_table") == [("u",)]
+        # Another table under the old name is another table.
+        app.run("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)")
+        app.capture()
+        app.run("INSERT INTO t VALUES (1, 'other')")
+        assert brief(app.changes()) == [("t", "I", None, {"id": 1, "a": "other"})]
 
 
 def test_capture_keeps_what_an_application_sees(tmp_path: Path) -> None:

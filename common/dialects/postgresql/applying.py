@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from common.dialects.postgresql.apply_settings import ROW_LOCK_TIMEOUT, plan_anew, ready
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated, translated_for
+from common.dialects.postgresql.merged import MergedRows
 from common.dialects.postgresql.paused import PausedRows
 from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target_rows
 from common.dialects.postgresql.references import References
@@ -50,6 +51,7 @@ class PostgresApplySession:
         self._connection = connection
         self._raw: Raw = driver(connection)
         self._references = References(self._raw)
+        self._merged = MergedRows(self._raw)
         self._table_ids: dict[str, int] = {}
         self._paused: dict[str, PausedRows] = {}
         self._snapshot: Snapshot | None = None
@@ -106,6 +108,7 @@ class PostgresApplySession:
         rows = Rows(table, meta)
         with translated_for(table, self._raw.info.user):
             self._references.before_write(rows, [write.pk for write in writes])
+            self._merged.note(rows, meta, [write.pk for write in writes if write.image is not None])
             gone = [write.pk for write in writes if replace or write.image is None]
             stood = self.images(table, [write.pk for write in writes], meta) if replace else [None] * len(writes)
             table_id = self._table_id(table.name)
@@ -145,6 +148,11 @@ class PostgresApplySession:
                 *self._references.without_parent(rows, [write.pk for write in written]),
                 *self._references.left_behind(rows, [write.pk for write in deleted]),
             ]
+
+    def finish(self) -> None:
+        """End the transaction's own work: what it merged is to be sealed. Just before the commit."""
+        with translated():
+            self._merged.log()
 
     def _take_turn(self) -> "psycopg.Cursor[tuple[Any, ...]] | None":
         """Wait for the sealer and other appliers; from here to the commit nobody else gives out or reads versions."""

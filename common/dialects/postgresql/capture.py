@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from common.dialects.postgresql.captured import FUNCTION_PREFIXES, CapturedTable
 from common.dialects.postgresql.connection import driver, pin_settings
 from common.dialects.postgresql.errors import translated
-from common.dialects.postgresql.missed import Missing, columns_since, missed_sql, partitions_left
+from common.dialects.postgresql.missed import Missing, columns_since, missed_sql, partitions_left, renamed_or_added
 from common.dialects.postgresql.naming import ident, qualified
 from common.dialects.postgresql.paused import remember_sql, written_meanwhile_sql
 from common.dialects.postgresql.registry import Registry
@@ -229,11 +229,13 @@ def _missing(raw: Raw, target: Target) -> Missing:
         # It came out of a dump with its triggers: nothing went by.
         return Missing()
     _, truncate = CapturedTable(target.shape, "", 0, 0).function_names
+    fresh = [name for name in target.shape.meta.columns if name not in before.meta.columns]
     return Missing(
         leaves=target.blind,
         left=partitions_left(raw, oid, truncate) if target.partitioned else (),
         shrank=target.partitioned,
         added=columns_since(raw, oid, before.last_column),
+        since=renamed_or_added(raw, oid, before.last_column, fresh),
     )
 
 

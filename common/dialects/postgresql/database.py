@@ -58,6 +58,7 @@ class PostgresDatabase:
         with translated(), self._applying.begin() as connection:
             session = PostgresApplySession(connection)
             yield session
+            session.finish()
 
     def server_identity(self) -> str:
         """What sealing remembers of the server: where it changes, the LSNs of before can't be continued."""

@@ -8,7 +8,16 @@ import sqlalchemy as sa
 
 from common.dialects.postgresql.naming import ident, relation_of
 from common.dialects.postgresql.shapes import relation
-from common.errors import ConfigError, ContentionError, OutageError, PoisonError, Reason, RightsError, RowferryError
+from common.errors import (
+    ConfigError,
+    ContentionError,
+    NoValueError,
+    OutageError,
+    PoisonError,
+    Reason,
+    RightsError,
+    RowferryError,
+)
 from common.ports.dialect import TableShape
 
 _OUTAGE_CLASSES = ("08", "53", "57P", "58", "F0", "XX")
@@ -84,6 +93,8 @@ def _poison(error: psycopg.Error, state: str, message: str) -> PoisonError:
     # 54: nested too deep, too large for an index or for a row; the value is at fault, and stays so.
     if state.startswith(("22", "54")):
         return PoisonError(Reason.TYPE, message, table=table)
+    if state == "23502":
+        return NoValueError(message, table=table, column=error.diag.column_name)
     if state == "23503":
         return PoisonError(Reason.FOREIGN_KEY, message, table=table)
     return PoisonError(Reason.CONSTRAINT, message, table=table)

@@ -3,6 +3,7 @@
 The rows are logged by this transaction as its own writes, so that sealing and everything after it know nothing new.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from common.dialects.postgresql.types import image_value
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
-_UNKNOWN_WHEN = "'1970-01-01 00:00:00.000001+00'"
+UNKNOWN_WHEN = "'1970-01-01 00:00:00.000001+00'"
 """The weakest time. Whether such a row was written meanwhile is not known: it must not beat what others write."""
 
 _ADDED = """
@@ -25,6 +26,15 @@ SELECT a.attname, CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])
 FROM pg_attribute a
 WHERE a.attrelid = %s AND a.attnum > %s AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum
 """
+_SINCE = """
+SELECT greatest(pg_snapshot_xmax(pg_current_snapshot())::text::bigint - %s - max(greatest(
+    age(a.xmin), CASE WHEN a.attnum > %s THEN age(c.xmin) ELSE 0 END)), 0)
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attrelid = %s AND a.attname = ANY(%s)
+"""
+"""The transaction in which the first of some columns came. Its default may have been dropped later, which makes the
+column's own line in the catalog younger; the table's is as old as its last new column."""
+_EARLIER = 1_000
+"""`age` counts from the next transaction, and others begin while this is asked."""
 _LEFT = f"""
 {partition_tree("%(root)s")}
 SELECT n.nspname, c.relname FROM pg_trigger t
@@ -50,11 +60,21 @@ class Missing:
     """A column of the key has another logical type: the rows are known under keys of another form."""
     added: tuple[tuple[str, str | None, str], ...] = ()
     """New columns: name, the value of rows that were there before, type."""
+    since: int | None = None
+    """The transaction from which on rows were logged without a column that is new, or has another name."""
 
 
 def columns_since(raw: Raw, oid: int, last: int) -> tuple[tuple[str, str | None, str], ...]:
     """Return the columns that a table got after its column number `last`."""
     return tuple((name, value, kind) for name, value, kind in raw.execute(_ADDED, (oid, last)))
+
+
+def renamed_or_added(raw: Raw, oid: int, last: int, names: Sequence[str]) -> int | None:
+    """Return the transaction in which the first of these columns got its name; None where there are none.
+
+    `last`: the number of the newest column that was known before."""
+    row = raw.execute(_SINCE, (_EARLIER, last, oid, list(names))).fetchone() if names else None
+    return None if row is None or row[0] is None else int(row[0])
 
 
 def partitions_left(raw: Raw, oid: int, truncate_function: str) -> tuple[tuple[str, str], ...]:
@@ -72,7 +92,7 @@ def missed_sql(table: CapturedTable, missing: Missing) -> list[str]:
         statements.append(_differing(table, everything))
     else:
         statements += [_differing(table, f"ONLY {qualified(*leaf)}") for leaf in missing.leaves]
-        if missing.added:
+        if missing.added or missing.since is not None:
             statements.append(_filled(table, everything, missing))
     # After a new key type what is known would all seem gone, and the deletes would hit the rows under their new keys.
     if (missing.whole or missing.shrank) and not missing.rekeyed:
@@ -84,7 +104,7 @@ def _differing(table: CapturedTable, rows: str) -> str:
     """Rows that are not as this node last logged them. What others wrote is in no log here: it counts as different."""
     shape = table.shape
     return f"""INSERT INTO {table.log} (captured_at, shape_id, op, old_tid, new_tid, pk, before, after)
-SELECT {_UNKNOWN_WHEN}, {table.shape_id}, CASE WHEN v.key IS NULL THEN 'I' ELSE 'U' END,
+SELECT {UNKNOWN_WHEN}, {table.shape_id}, CASE WHEN v.key IS NULL THEN 'I' ELSE 'U' END,
        CASE WHEN v.key IS NOT NULL THEN c.place END, c.place, c.key,
        CASE WHEN v.key IS NOT NULL THEN coalesce(l.after, c.image) END, c.image
 FROM (SELECT r.ctid AS place, {key_expression(shape, "r")} AS key, {image_expression(shape, "r")} AS image
@@ -96,19 +116,30 @@ WHERE l.after IS DISTINCT FROM c.image
 
 
 def _filled(table: CapturedTable, rows: str, missing: Missing) -> str:
-    """Rows that have something else in a new column than the rows that were there when it came."""
+    """Rows that have something else in a new column than the rows that were there when it came, and rows that were
+    logged without a column since it came: whoever does not have such a row could not make it without."""
     shape = table.shape
     columns = {column.name: column for column in shape.columns}
-    before = ", ".join(f"{_value(value, kind)} AS {ident(name)}" for name, value, kind in missing.added)
-    written = " OR ".join(
+    before = ", ".join(f"{_value(value, kind)} AS {ident(name)}" for name, value, kind in missing.added) or "1"
+    written = [
         f"{image_value(columns[name], 'r')} IS DISTINCT FROM {image_value(columns[name], 'd')}"
         for name, _, _ in missing.added
-    )
+    ]
+    if missing.since is not None:
+        written.append(f"{key_expression(shape, 'r')} IN ({_logged_without(table, missing.since)})")
     return f"""INSERT INTO {table.log} (shape_id, op, old_tid, new_tid, pk, before, after)
 SELECT {table.shape_id}, 'U', r.ctid, r.ctid, {key_expression(shape, "r")}, image, image
 FROM {rows} r CROSS JOIN LATERAL (SELECT {image_expression(shape, "r")} AS image) i
 CROSS JOIN (SELECT {before}) d
-WHERE {written}"""
+WHERE {" OR ".join(written)}"""
+
+
+def _logged_without(table: CapturedTable, since: int) -> str:
+    shapes = f"SELECT shape_id FROM {_home(table, 'rf_shape')} WHERE table_id = {table.table_id}"
+    return (
+        f"SELECT l.pk FROM {table.log} l WHERE l.xid >= '{since}'::xid8 AND l.shape_id IN ({shapes})"
+        f" AND l.shape_id <> {table.shape_id} AND l.op <> 'D'"
+    )
 
 
 def _value(value: str | None, kind: str) -> str:
@@ -119,7 +150,7 @@ def _gone(table: CapturedTable) -> str:
     """Rows that this node knows to stand, and that do not."""
     shape = table.shape
     return f"""INSERT INTO {table.log} (captured_at, shape_id, op, pk, before)
-SELECT {_UNKNOWN_WHEN}, {table.shape_id}, 'D', v.key, coalesce(l.after, v.key)
+SELECT {UNKNOWN_WHEN}, {table.shape_id}, 'D', v.key, coalesce(l.after, v.key)
 FROM {_home(table, "rf_row_version")} v LEFT JOIN ({last_logged(table)}) l ON l.pk = v.key
 WHERE v.table_id = {table.table_id} AND NOT v.deleted AND {_has_this_form(table)}
   AND NOT EXISTS (SELECT FROM {rows_of(shape)} r WHERE {key_expression(shape, "r")} = v.key)
@@ -142,7 +173,7 @@ def _has_this_form(table: CapturedTable) -> str:
 def _gone_with(table: CapturedTable, leaf: str) -> str:
     shape = table.shape
     return f"""INSERT INTO {table.log} (captured_at, shape_id, op, old_tid, pk, before)
-SELECT {_UNKNOWN_WHEN}, {table.shape_id}, 'D', r.ctid, {key_expression(shape, "r")}, {image_expression(shape, "r")}
+SELECT {UNKNOWN_WHEN}, {table.shape_id}, 'D', r.ctid, {key_expression(shape, "r")}, {image_expression(shape, "r")}
 FROM ONLY {leaf} r"""
 
 

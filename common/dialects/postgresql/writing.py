@@ -36,7 +36,11 @@ def insert_rows(raw: Raw, rows: Rows, images: Sequence[tuple[bytes, bytes | None
 
 def _written(table: TableShape, source: str, names: Sequence[str]) -> list[str]:
     if not (isinstance(table, PgTable) and table.no_upsert):
-        return [_upsert(table, source, names)]
+        is_whole = all(column.name in names for column in table.columns if not column.generated)
+        if is_whole or not set(table.pk) <= set(names):
+            return [_upsert(table, source, names)]
+        # PostgreSQL asks whether a column may be empty before it sees that the row stands and keeps what it has there.
+        return [*_update(table, source, names), _upsert(table, source, names, only_missing=True)]
     return [
         # A local writer of the same key must not come between the two.
         f"LOCK TABLE {target(table)} IN SHARE ROW EXCLUSIVE MODE",
@@ -45,11 +49,12 @@ def _written(table: TableShape, source: str, names: Sequence[str]) -> list[str]:
     ]
 
 
-def _upsert(table: TableShape, source: str, names: Sequence[str]) -> str:
+def _upsert(table: TableShape, source: str, names: Sequence[str], *, only_missing: bool = False) -> str:
     key = ", ".join(column(name) for name in table.pk)
     changes = _changes(table, names, "excluded")
     action = f"UPDATE SET {changes}" if changes else "NOTHING"
-    return f"{_insert(table, source, names)} ON CONFLICT ({key}) DO {action}"
+    insert = _insert_missing(table, source, names) if only_missing else _insert(table, source, names)
+    return f"{insert} ON CONFLICT ({key}) DO {action}"
 
 
 def _update(table: TableShape, source: str, names: Sequence[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """One applying transaction: rows, versions, what is not sealed yet, and foreign keys; nothing of it is captured."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 
 import sqlalchemy as sa
@@ -9,15 +10,17 @@ import sqlalchemy as sa
 from common.dialects.sqlite.catalog import Reference, SchemaCache, SqliteTable
 from common.dialects.sqlite.decoding import ImageDecoder
 from common.dialects.sqlite.digests import RowDigests
-from common.dialects.sqlite.errors import translating
+from common.dialects.sqlite.errors import translate_driver, translating
+from common.dialects.sqlite.merged import MergedRows
 from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.paused import paused_names, written_meanwhile
 from common.dialects.sqlite.references import GoneKey, ReferenceCheck
+from common.dialects.sqlite.renamed import table_id_of
 from common.dialects.sqlite.rows import TableRows, by_columns
-from common.dialects.sqlite.shapes import ImageEncoder, TouchLog, stored_shape, table_id_of
+from common.dialects.sqlite.shapes import ImageEncoder, TouchLog, stored_shape
 from common.dialects.sqlite.values import Row, Value, is_float_zero, key_text
 from common.dialects.sqlite.versions import Record, read_versions, write_versions
-from common.errors import PausedError, PoisonError, Reason
+from common.errors import NoValueError, PausedError, PoisonError, Reason
 from common.ports.dialect import BrokenReference, RowState, RowWrite, TableShape
 from common.versions import NEVER
 from common.wire.records import TableMeta
@@ -38,6 +41,7 @@ class SqliteApplySession:
         self._logs = schemas.touch_logs(raw)
         self._references = ReferenceCheck(raw, self._schema)
         self._table_ids: dict[str, int] = {}
+        self._merged = MergedRows(raw, self._logs)
         self._gone: dict[str, list[GoneKey]] = {}
         self._paused = paused_names(raw)
 
@@ -78,9 +82,10 @@ class SqliteApplySession:
         decoder = ImageDecoder(known, meta)
         wanted = [(decoder.key(one.pk), None if one.image is None else decoder.image(one.image)) for one in writes]
         _spell_decimals_as_in_the_key(meta, table.pk, wanted)
-        with translating():
-            self._write_rows(known, wanted, replace=replace)
+        with translating(), _named_columns(known):
+            updated = self._write_rows(known, wanted, replace=replace)
             table_id = self._table_id(table)
+            self._merged.note(known, table_id, meta, updated)
             digests = RowDigests(self._raw, known, self._logs, paused=table.name in self._paused).of(wanted)
             write_versions(
                 self._raw,
@@ -94,7 +99,8 @@ class SqliteApplySession:
         """Tell whether a local write of one of these rows is committed but not sealed."""
         wanted = set(keys)
         with translating():
-            return any(self._touched(log, wanted) for log in self._logs if log.shape.table == table.name)
+            table_id = self._table_id(table)
+            return any(self._touched(log, wanted) for log in self._logs if log.table_id == table_id)
 
     def broken_references(
         self, table: TableShape, meta: TableMeta, written: Sequence[RowWrite], deleted: Sequence[RowWrite]
@@ -108,6 +114,11 @@ class SqliteApplySession:
         with translating():
             found = chain(self._references.orphans(known, keys), self._references.abandoned(known, gone))
             return list(islice(found, _A_FEW))
+
+    def finish(self) -> None:
+        """End the transaction's own work: what it merged is to be sealed. Just before the commit."""
+        with translating():
+            self._merged.touch()
 
     def _refuse_written_meanwhile(self, table: SqliteTable, keys: Sequence[Row]) -> None:
         """Of a paused table: what its owner wrote has no version yet, and nobody may overwrite it before it has."""
@@ -132,11 +143,14 @@ class SqliteApplySession:
 
     def _write_rows(
         self, table: SqliteTable, wanted: Sequence[tuple[Row, dict[str, Value] | None]], *, replace: bool
-    ) -> None:
-        """Deletes first, so that unique values are free again; then updates, then inserts."""
+    ) -> list[Row]:
+        """Deletes first, so that unique values are free again; then updates, then inserts.
+
+        Returns the keys of the rows that stood before and still do."""
         rows = TableRows(self._raw, table)
         kept = [column.name for column in table.shape.written] if replace else _pointed_at(self._pointing(table))
         removed: list[Row] = []
+        updated: list[Row] = []
         changed: list[tuple[Row, dict[str, Value]]] = []
         fresh: list[tuple[Row, dict[str, Value]]] = []
         for (key, image), found in zip(wanted, rows.find([key for key, _ in wanted], kept), strict=True):
@@ -146,6 +160,7 @@ class SqliteApplySession:
                 if image is None or replace:
                     removed.append(key)
             if image is not None:
+                updated += [] if old is None else [key]
                 named = dict(zip(table.shape.pk, key, strict=True))
                 if old is None or replace:
                     fresh.append((key, {**(old or {}), **named, **image}))
@@ -156,6 +171,7 @@ class SqliteApplySession:
             rows.update(columns, ((values, key) for key, values in some))
         for columns, some in by_columns(fresh).items():
             rows.insert(columns, [values for _, values in some])
+        return updated
 
     def _pointing(self, table: SqliteTable) -> tuple[Reference, ...]:
         return self._references.references_to(table)
@@ -186,6 +202,19 @@ def _spell_decimals_as_in_the_key(
         for place, name in decimals:
             if image is not None and isinstance(key[place], str):
                 image[name] = key[place]
+
+
+@contextmanager
+def _named_columns(table: SqliteTable) -> Iterator[None]:
+    """SQLite names table and column in one, with a dot between them, which may stand in either name."""
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        known = translate_driver(error)
+        if not isinstance(known, NoValueError) or known.column is None:
+            raise
+        column = known.column.removeprefix(f"{table.shape.bare}.")
+        raise NoValueError(str(error), table=table.shape.name, column=column) from error
 
 
 def _besides_key(key: dict[str, Value], image: dict[str, Value]) -> dict[str, Value]:

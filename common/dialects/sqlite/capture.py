@@ -12,6 +12,7 @@ from common.dialects.sqlite.digests import same_key
 from common.dialects.sqlite.missed import Comparison
 from common.dialects.sqlite.names import literal, log_table, quote
 from common.dialects.sqlite.paused import note_paused, note_resumed, paused_names
+from common.dialects.sqlite.renamed import renamed_tables
 from common.dialects.sqlite.shapes import StoredShape, TouchLog, last_shapes, stored_shape, touch_logs
 from common.dialects.sqlite.triggers import MARK_TRIGGER, log_ddl, mark_trigger, table_triggers, trigger_prefix
 from common.errors import ConfigError
@@ -116,6 +117,7 @@ class _Planner:
         self._logs = touch_logs(connection)
         known = connection.execute("SELECT name, table_id, compared FROM rf_table").fetchall()
         self._ids: dict[str, int] = {name: table_id for name, table_id, _ in known}
+        self._renamed = renamed_tables(connection)
         self._compared = {table_id for _, table_id, compared in known if compared == "done"}
         self._last_shapes = last_shapes(connection)
         self._next_table = _next(connection, "SELECT max(table_id) FROM rf_table")
@@ -155,7 +157,11 @@ class _Planner:
         return []
 
     def _table_id(self, name: str, plan: _Plan) -> int:
-        if name not in self._ids:
+        if name in self._renamed:
+            # Its rows keep their versions, and what is known of them tells what went by.
+            self._ids[name] = self._renamed[name]
+            plan.sql.append(f"UPDATE rf_table SET name = {literal(name)} WHERE table_id = {self._ids[name]}")
+        elif name not in self._ids:
             self._ids[name] = self._next_table
             self._next_table += 1
             plan.sql.append(f"INSERT INTO rf_table (table_id, name) VALUES ({self._ids[name]}, {literal(name)})")
@@ -186,9 +192,9 @@ class _Planner:
 
     def _take_off(self, wanted: set[str], plan: _Plan) -> None:
         plan.sql.extend(f"DROP TRIGGER {quote(name)}" for name in self._standing if name not in wanted)
-        names = {*self._paused, *(table.shape.name for table in self._tables)}
+        kept = {self._ids[table.shape.name] for table in self._tables}
         for log in self._logs:
-            if log.current and log.shape.table not in names:
+            if log.current and log.table_id not in kept and log.shape.table not in self._paused:
                 plan.sql.append(f"UPDATE rf_table SET shape_id = NULL WHERE table_id = {log.table_id}")
 
     def _drop_logs(self, used: set[int], plan: _Plan) -> None:

@@ -72,7 +72,9 @@ class SqliteDatabase:
         """Begin one applying transaction: SQLite's write lock is taken at once."""
         with translating(), self._applying.connect() as connection, connection.begin():
             raw = cast(sqlite3.Connection, connection.connection.driver_connection)
-            yield SqliteApplySession(connection, raw, self._schemas)
+            session = SqliteApplySession(connection, raw, self._schemas)
+            yield session
+            session.finish()
 
     def server_identity(self) -> str:
         """Return the database's own random id and its file's number: a copied or restored file has another.

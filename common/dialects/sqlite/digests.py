@@ -58,12 +58,23 @@ class Passage:
     """Where each column stood before; None: it is new."""
     fresh: tuple[int, ...]
     """What a new column has in a row that nobody has written since."""
+    kept: tuple[int, ...]
+    """Places of the columns that are what they were, of the same type."""
+    loses_names: bool
+    """The table or a column has lost its name: who renamed or dropped it before can't take what was sent under it."""
 
     def translate(self, stored: bytes) -> bytes:
         """Return the digest that the row has now, if nobody wrote to it."""
         old = struct.unpack_from(f"<{len(stored) // 4 - 1}I", stored, 4)
         numbers = [new if place is None else old[place] for place, new in zip(self.places, self.fresh, strict=True)]
         return struct.pack(f"<{len(numbers) + 1}I", self.shape_id, *numbers)
+
+    def is_only_reshaped(self, translated: bytes, now: bytes) -> bool:
+        """Tell whether two digests under the current shape differ in columns alone that are new or have another type.
+
+        A migration gives these their values, on each node by itself."""
+        before, after = memoryview(translated).cast("I"), memoryview(now).cast("I")
+        return all(before[place + 1] == after[place + 1] != UNKNOWN for place in self.kept)
 
 
 def came_from(old: StoredShape, new: StoredShape) -> tuple[int | None, ...]:

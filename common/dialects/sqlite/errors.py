@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from common.errors import ContentionError, OutageError, PoisonError, Reason, RowferryError
+from common.errors import ContentionError, NoValueError, OutageError, PoisonError, Reason, RowferryError
 
 _PRIMARY = 0xFF
 """The low byte of an extended result code."""
@@ -46,6 +46,8 @@ def translate_driver(error: sqlite3.Error) -> RowferryError:
         return OutageError(f"database: {error}; {_REMEDY[primary]}")
     if code == _CONSTRAINT_DATATYPE or primary in (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG):
         return PoisonError(Reason.TYPE, f"a value does not fit its column: {error}")
+    if code == sqlite3.SQLITE_CONSTRAINT_NOTNULL:
+        return NoValueError(str(error), table=None, column=str(error).partition(": ")[2] or None)
     if primary == sqlite3.SQLITE_CONSTRAINT:
         return PoisonError(Reason.CONSTRAINT, str(error))
     if str(error).startswith(_OF_THE_APPLICATION):

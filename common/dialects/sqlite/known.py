@@ -2,15 +2,13 @@
 
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
 import msgspec
 
-from common.dialects.sqlite.digests import Passage, came_from, number_of, shape_of
-from common.dialects.sqlite.names import literal
-from common.dialects.sqlite.shapes import StoredShape, read_shape
-from common.dialects.sqlite.values import Value, read_text
+from common.dialects.sqlite.digests import Passage, shape_of
+from common.dialects.sqlite.passages import passage_to
+from common.dialects.sqlite.shapes import StoredShape
 
 NOT_KNOWN = b""
 """In the place of a digest: there is a record of the row, and no digest of it. Equals none."""
@@ -59,32 +57,6 @@ class KnownDigests:
         made_under = shape_of(stored)
         both = (made_under, now.shape_id)
         if both not in self._passages:
-            self._passages[both] = _passage(connection, made_under, now)
+            self._passages[both] = passage_to(connection, made_under, now.shape_id, now.shape)
         passage = self._passages[both]
         return NOT_KNOWN if passage is None else passage.translate(stored)
-
-
-def _passage(connection: sqlite3.Connection, made_under: int, now: Captured) -> Passage | None:
-    found = connection.execute("SELECT shape FROM main.rf_shape WHERE shape_id = ?", (made_under,)).fetchone()
-    if found is None:
-        return None
-    places = came_from(read_shape(found[0]), now.shape)
-    defaults = _defaults(connection, now.shape)
-    fresh = tuple(number_of(defaults[column.name]) for column in now.shape.columns)
-    return Passage(now.shape_id, places, fresh)
-
-
-def _defaults(connection: sqlite3.Connection, shape: StoredShape) -> dict[str, Value]:
-    """Return what each column holds where nobody gave it a value, as SQLite would store it."""
-    written = connection.execute(f"SELECT name, dflt_value FROM pragma_table_xinfo({literal(shape.bare)})").fetchall()
-    defaults = dict(written)
-    found: dict[str, Value] = {}
-    with closing(sqlite3.connect(":memory:")) as scratch:
-        scratch.text_factory = read_text
-        for place, column in enumerate(shape.columns):
-            default = defaults[column.name]
-            given = "" if default is None else f" DEFAULT ({default})"
-            scratch.execute(f"CREATE TABLE t{place} (c {column.declared}{given})")
-            scratch.execute(f"INSERT INTO t{place} DEFAULT VALUES")
-            found[column.name] = scratch.execute(f"SELECT c FROM t{place}").fetchone()[0]
-    return found

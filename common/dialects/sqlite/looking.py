@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from common.dialects.sqlite.catalog import SchemaCache, SqliteTable
 from common.dialects.sqlite.connection import fetched, transaction
 from common.dialects.sqlite.names import log_table, quote
-from common.dialects.sqlite.shapes import TouchLog
+from common.dialects.sqlite.renamed import table_of
+from common.dialects.sqlite.shapes import StoredShape, TouchLog, stored_shape
 from common.dialects.sqlite.touches import TouchedTable, split
 from common.dialects.sqlite.values import Row, key_text
 
@@ -23,10 +24,12 @@ class LogLook:
     """One a bound, and one for what follows the last."""
     readable: bool
     """False: the table is gone, or its key is another one. What the rows became can't be told."""
-    columns: tuple[str, ...]
-    """Those of the shape that the table still has; the current rows have these."""
+    shape: StoredShape
+    """What it is sealed under: the log's own shape as long as the table still has all of it, else the table's."""
+    shape_id: int | None
+    """The number of that shape; None where capture is not installed for it yet."""
     current: dict[str, Row]
-    """By canonical key; a key that is missing here has no row."""
+    """By canonical key, in the columns of `shape`; a key that is missing here has no row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,15 @@ class Look:
     last_lsn: int
     last_tx_id: str | None
     marks: tuple[int, ...]
+    last_mark: int | None
+    """Of the marks that keep nothing apart: a row whose table has another shape now is known as it is now, no other
+    way."""
     logs: tuple[LogLook, ...]
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to seal."""
-        return not self.logs and not self.marks
+        return not self.logs and not self.marks and self.last_mark is None
 
 
 class Looker:
@@ -63,8 +69,19 @@ class Looker:
                 (mark, shape_id): seq
                 for mark, shape_id, seq in connection.execute("SELECT mark, shape_id, seq FROM rf_mark_bound")
             }
-            logs = [self._log(connection, log, marks, bounds) for log in self._schemas.touch_logs(connection)]
-        return Look(turn, last_lsn, last_tx_id, marks, tuple(log for log in logs if log is not None))
+            logs = self._logs(connection, marks, bounds)
+            last_mark = None
+            if marks and any(log.log.current and log.shape != log.log.shape for log in logs):
+                last_mark = marks[-1]
+                marks = ()
+                logs = self._logs(connection, marks, bounds)
+        return Look(turn, last_lsn, last_tx_id, marks, last_mark, tuple(logs))
+
+    def _logs(
+        self, connection: sqlite3.Connection, marks: tuple[int, ...], bounds: dict[tuple[int, int], int]
+    ) -> list[LogLook]:
+        logs = (self._log(connection, log, marks, bounds) for log in self._schemas.touch_logs(connection))
+        return [log for log in logs if log is not None]
 
     def _log(
         self,
@@ -79,24 +96,27 @@ class Looker:
         ours: list[int] = []
         for mark in marks if log.current else ():
             ours.append(bounds.get((mark, log.shape_id), ours[-1] if ours else 0))
-        table = self._schemas.read(connection).tables.get(log.shape.table)
+        table = table_of(connection, log, self._schemas.read(connection).tables)
         readable = table is not None and len(table.shape.pk) == len(log.shape.pk)
-        names = () if table is None else _shared_columns(log, table)
-        current = _current(connection, log, table, names) if table is not None and readable else {}
+        shape = log.shape if table is None else _sealed_under(log.shape, stored_shape(table.shape))
+        current = _current(connection, log, table, shape) if table is not None and readable else {}
         touched = tuple(split(rows, log.key_places, ours))
-        return LogLook(log, rows[-1][0], tuple(ours), touched, readable, names, current)
+        known = [one for one in self._schemas.touch_logs(connection) if one.table_id == log.table_id]
+        shape_id = next((one.shape_id for one in known if one.shape == shape), None)
+        return LogLook(log, rows[-1][0], tuple(ours), touched, readable, shape, shape_id, current)
 
 
-def _shared_columns(log: TouchLog, table: SqliteTable) -> tuple[str, ...]:
-    there = {column.name for column in table.shape.written}
-    return tuple(column.name for column in log.shape.columns if column.name in there)
+def _sealed_under(old: StoredShape, now: StoredShape) -> StoredShape:
+    """A column that came does not keep others from taking the row; with one that went no row is whole any more."""
+    there = {(column.name, column.logical) for column in now.columns}
+    has_all = all((column.name, column.logical) in there for column in old.columns)
+    return old if has_all and (old.table, old.pk) == (now.table, now.pk) else now
 
 
-def _current(
-    connection: sqlite3.Connection, log: TouchLog, table: SqliteTable, names: tuple[str, ...]
-) -> dict[str, Row]:
+def _current(connection: sqlite3.Connection, log: TouchLog, table: SqliteTable, shape: StoredShape) -> dict[str, Row]:
     """Return the rows that the log's keys have now. A collation may find a neighbour: canonical keys tell."""
     touched = ", ".join(f"c{place}" for place in log.key_places)
+    names = [column.name for column in shape.columns]
     wanted = ", ".join(f"now.{quote(name)}" for name in (*table.shape.pk, *names))
     match = " AND ".join(
         f"now.{quote(name)} = touched.c{place}" for name, place in zip(table.shape.pk, log.key_places, strict=True)

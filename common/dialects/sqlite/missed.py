@@ -3,25 +3,38 @@
 What differs gets a touch of its own, so it is sealed like any other change. Nothing is locked while nothing differs."""
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
+from common.clock import SystemClock
 from common.dialects.sqlite.catalog import SchemaCache, SqliteTable
 from common.dialects.sqlite.connection import transaction
-from common.dialects.sqlite.digests import digest
+from common.dialects.sqlite.digests import Passage, digest, shape_of
 from common.dialects.sqlite.incoming import unescape
-from common.dialects.sqlite.known import Captured, KnownDigests
+from common.dialects.sqlite.known import NOT_KNOWN
 from common.dialects.sqlite.names import log_table, quote
+from common.dialects.sqlite.passages import lost_names, passage_to
 from common.dialects.sqlite.rows import TableRows
 from common.dialects.sqlite.shapes import TouchLog, stored_shape
-from common.dialects.sqlite.touches import MISSED
+from common.dialects.sqlite.touches import LONG_AGO, MISSED, NOW
 from common.dialects.sqlite.values import Row, Value, key_text, placeholders
 
 _ROWS_A_PAGE = 500
 _BYTES_A_PAGE = 4 * 1024 * 1024
 _PAGES_A_STEP = 10
-_RECORDS = "SELECT key FROM main.rf_row_version WHERE table_id = ? AND key > ? AND NOT deleted ORDER BY key LIMIT ?"
+_json = msgspec.json.Encoder()
+_DIGESTS = (
+    "SELECT v.key, v.digest, v.deleted, v.node_id = ? AND v.hlc >= ?"
+    " FROM json_each(?) AS asked CROSS JOIN main.rf_row_version AS v ON v.table_id = ? AND v.key = asked.value"
+)
+_RECORDS = (
+    "SELECT key, deleted FROM main.rf_row_version WHERE table_id = ? AND key > ?"
+    " AND (NOT deleted OR ? AND node_id = ? AND hlc >= ?) ORDER BY key LIMIT ?"
+)
+_RECENT_US = 86_400_000_000
+"""So long schemas of nodes may differ: what this node wrote under a name that another had dropped is sent again."""
 _REMEMBER = (
     "INSERT INTO main.rf_row_version (table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node,"
     " deleted, digest) VALUES (?, ?, 0, 0, '', 0, 0, '', 0, ?)"
@@ -62,18 +75,21 @@ class _Page:
     """To be remembered, by key."""
     missed: list[Row]
     """Keys of rows that somebody wrote unseen."""
+    reshaped: list[Row]
+    """Keys of rows that have nothing else than a migration gave them, or that were sent under a name that is gone."""
 
 
 class Comparison:
-    """Compares the tables of one database that wait for it. Where it stands is this object's own; another begins anew.
+    """Compares the tables of one database that wait for it. How far it is this object alone knows; another begins anew.
 
-    `first_only`: only take the digests that are still missing."""
+    `first_only`: only take the digests that are still missing. `node_id`: whose own writes may be sent again."""
 
-    def __init__(self, schemas: SchemaCache, *, first_only: bool = False) -> None:
+    def __init__(self, schemas: SchemaCache, *, first_only: bool = False, node_id: str = "") -> None:
         self._schemas = schemas
+        self._node_id = node_id
         self._first_only = first_only
         self._place: _Place | None = None
-        self._digests = KnownDigests()
+        self._passages: dict[tuple[int, int], Passage | None] = {}
 
     def step(self, connection: sqlite3.Connection) -> bool:
         """Compare some pages; True when there was something to compare. Raises sqlite3.Error."""
@@ -88,7 +104,7 @@ class Comparison:
             if task is None:
                 return False
             page = self._look(connection, task, self._place_in(connection, task))
-        if page.digests or page.missed or page.next.done:
+        if page.digests or page.missed or page.reshaped or page.next.done:
             # Once more under the lock: meanwhile somebody may have written, or changed the table.
             with transaction(connection):
                 task = self._task(connection)
@@ -129,40 +145,77 @@ class Comparison:
         if place.gone_after is not None:
             return self._gone(connection, task, place, place.gone_after)
         rows, after = _rows(connection, task, place.after)
-        known, older = self._digests.of(
-            connection, task.table_id, Captured(task.log.shape_id, task.log.shape), [key for key, _, _ in rows]
-        )
-        digests, missed = [], []
+        known, older, again = self._known(connection, task, [key for key, _, _ in rows])
+        digests: list[tuple[str, bytes]] = []
+        missed: list[Row] = []
+        reshaped: list[Row] = []
         for text, key, now in rows:
             if task.first:
                 if not known.get(text):
                     digests.append((text, now))
-            elif known.get(text) != now:
-                missed.append(key)
+            elif (before := known.get(text)) != now:
+                passage = older.get(text)
+                only_reshaped = passage is not None and before is not None and passage.is_only_reshaped(before, now)
+                (reshaped if only_reshaped else missed).append(key)
+            elif text in again:
+                reshaped.append(key)
             elif text in older:
                 digests.append((text, now))
         if after is not None:
             next_place = _Place(place.table_id, place.schema_version, after)
         else:
             next_place = _Place(place.table_id, place.schema_version, gone_after="", done=task.first)
-        return _Page(next_place, digests, missed)
+        return _Page(next_place, digests, missed, reshaped)
+
+    def _known(
+        self, connection: sqlite3.Connection, task: _Task, keys: Sequence[str]
+    ) -> tuple[dict[str, bytes | None], dict[str, Passage | None], set[str]]:
+        """Return the digests of these keys as the current shape has them, of a tombstone None; which of them are older;
+        and which were sent by this node lately, under a name that is gone."""
+        known: dict[str, bytes | None] = {}
+        older: dict[str, Passage | None] = {}
+        again: set[str] = set()
+        given = (self._node_id, _recent_us(), _json.encode(keys).decode(), task.table_id)
+        for key, stored, deleted, is_recent in connection.execute(_DIGESTS, given):
+            if deleted:
+                known[key] = None
+            elif stored is None:
+                known[key] = NOT_KNOWN
+            elif shape_of(stored) == task.log.shape_id:
+                known[key] = stored
+            else:
+                passage = older[key] = self._passage(connection, task, shape_of(stored))
+                known[key] = NOT_KNOWN if passage is None else passage.translate(stored)
+                if is_recent and passage is not None and passage.loses_names:
+                    again.add(key)
+        return known, older, again
+
+    def _passage(self, connection: sqlite3.Connection, task: _Task, made_under: int) -> Passage | None:
+        both = (made_under, task.log.shape_id)
+        if both not in self._passages:
+            self._passages[both] = passage_to(connection, made_under, task.log.shape_id, task.log.shape)
+        return self._passages[both]
 
     def _gone(self, connection: sqlite3.Connection, task: _Task, place: _Place, after: str) -> _Page:
-        texts = [text for (text,) in connection.execute(_RECORDS, (task.table_id, after, _ROWS_A_PAGE)).fetchall()]
-        keys = [_key(text) for text in texts]
+        given = (task.table_id, after, lost_names(connection, task.log), self._node_id, _recent_us(), _ROWS_A_PAGE)
+        records = connection.execute(_RECORDS, given).fetchall()
+        keys = [_key(text) for text, _ in records]
         found = TableRows(connection, task.table).find(keys, ())
-        missed = [key for key, row in zip(keys, found, strict=True) if row is None]
-        last = texts[-1] if texts else after
-        done = len(texts) < _ROWS_A_PAGE
-        return _Page(_Place(place.table_id, place.schema_version, gone_after=last, done=done), [], missed)
+        gone = [(key, deleted) for key, (_, deleted), row in zip(keys, records, found, strict=True) if row is None]
+        missed = [key for key, deleted in gone if not deleted]
+        again = [key for key, deleted in gone if deleted]
+        last = records[-1][0] if records else after
+        done = len(records) < _ROWS_A_PAGE
+        return _Page(_Place(place.table_id, place.schema_version, gone_after=last, done=done), [], missed, again)
 
     def _store(self, connection: sqlite3.Connection, task: _Task, page: _Page) -> None:
-        connection.executemany(_REMEMBER, ((task.table_id, key, found) for key, found in page.digests))
+        connection.executemany(_REMEMBER, ((task.table_id, key, now) for key, now in page.digests))
         columns = ", ".join(f"c{place}" for place in task.log.key_places)
         into = f"INSERT INTO main.{log_table(task.log.shape_id)} (kind, at, {columns})"
-        for key in page.missed:
+        found = [(key, NOW) for key in page.missed] + [(key, LONG_AGO) for key in page.reshaped]
+        for key, when in found:
             values = ", ".join(placeholders(key))
-            connection.execute(f"{into} VALUES ('{MISSED}', julianday('now'), {values})", key)
+            connection.execute(f"{into} VALUES ('{MISSED}', {when}, {values})", key)
         if page.next.done:
             connection.execute("UPDATE main.rf_table SET compared = 'done' WHERE table_id = ?", (task.table_id,))
 
@@ -192,6 +245,10 @@ def _rows(
             cursor.close()
             return found, last
     return found, last if seen == _ROWS_A_PAGE else None
+
+
+def _recent_us() -> int:
+    return SystemClock().now_us() - _RECENT_US
 
 
 def _order(table: SqliteTable) -> list[str]:

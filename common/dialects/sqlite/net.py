@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from common.dialects.sqlite.digests import digest, digest_of_some
+from common.dialects.sqlite.digests import came_from, digest, digest_of_some
 from common.dialects.sqlite.looking import LogLook, Look
-from common.dialects.sqlite.shapes import ImageEncoder, TouchLog
-from common.dialects.sqlite.touches import TouchedTable
+from common.dialects.sqlite.shapes import ImageEncoder, StoredShape, TouchLog
+from common.dialects.sqlite.touches import Touch, TouchedTable
 from common.dialects.sqlite.values import Row
 
 _Image = tuple[tuple[str, ...], Row]
@@ -18,6 +18,8 @@ class NetChange(NamedTuple):
     """One row's change over one segment."""
 
     log: TouchLog
+    shape: StoredShape
+    """What its images are written under."""
     key: str
     pk: bytes
     before: bytes | None
@@ -54,7 +56,7 @@ def segments(look: Look) -> list[Segment]:
     before_marks = max((_ordinal(look, log) + 1 for log in look.logs if not log.log.current), default=0)
     found = [Segment(grouped=True) for _ in range(before_marks)]
     found += [Segment(grouped=False, mark=mark) for mark in look.marks]
-    found.append(Segment(grouped=True))
+    found.append(Segment(grouped=True, mark=look.last_mark))
     followers: dict[int, dict[str, _Image | None]] = {}
     for log in sorted(look.logs, key=lambda one: -one.log.shape_id):
         first = before_marks if log.log.current else _ordinal(look, log)
@@ -76,11 +78,12 @@ class _LogNet:
     def __init__(self, look: LogLook, followers: dict[str, _Image | None]) -> None:
         self._look = look
         self._log = look.log
-        self._names = tuple(column.name for column in look.log.shape.columns)
-        self._current_names = self._names if look.columns == self._names else look.columns
-        self._key_names = look.log.shape.pk
-        self._encoder = ImageEncoder(look.log.shape)
+        self._shape = look.shape
+        self._names = tuple(column.name for column in look.shape.columns)
+        self._encoder = ImageEncoder(look.shape)
         self._followers = followers
+        self._is_itself = look.shape == look.log.shape
+        self._came_from = came_from(look.log.shape, look.shape)
 
     def into(self, found: list[Segment], first: int) -> None:
         for place in reversed(range(len(self._look.touched))):
@@ -91,13 +94,21 @@ class _LogNet:
                 changes = list(self._changes(touched))
                 segment.changes = changes + segment.changes if segment.changes else changes
             else:
-                self._set_aside(segment, [touch.before for touch in touched.touches.values() if touch.before], True)
-            self._set_aside(segment, [row for _, row in touched.unnamed], False)
+                self._set_aside(segment, [self._last_known(one) for one in touched.touches.values()], named=True)
+            names = tuple(column.name for column in self._log.shape.columns)
+            self._set_aside(segment, [(names, row) for _, row in touched.unnamed], named=False)
 
-    def _set_aside(self, segment: Segment, rows: list[Row], named: bool) -> None:
-        if rows:
-            images = tuple(self._encoder.image(row) for row in rows)
-            segment.aside.append(SetAside(self._log, images, named))
+    def _set_aside(self, segment: Segment, images: list[_Image], *, named: bool) -> None:
+        if images:
+            encoder = ImageEncoder(self._log.shape)
+            found = tuple(encoder.some(dict(zip(names, row, strict=True))) for names, row in images)
+            segment.aside.append(SetAside(self._log, found, named))
+
+    def _last_known(self, touch: Touch) -> _Image:
+        """Of a row that was new or missed the key is all there is."""
+        if touch.before is None:
+            return self._log.shape.pk, touch.key
+        return tuple(column.name for column in self._log.shape.columns), touch.before
 
     def _changes(self, touched: TouchedTable) -> Iterator[NetChange]:
         touches = touched.touches
@@ -105,29 +116,44 @@ class _LogNet:
         for key in list(touches):
             touch = touches.pop(key)
             after = self._after(key)
-            before = None if touch.before is None else (self._names, touch.before)
-            self._followers[key] = after if touch.missed else before
+            before = self._before(touch)
+            if self._is_itself:
+                # Under another shape a row is not known whole: an older log then takes it as it is now.
+                self._followers[key] = after if touch.missed else before
             if touch.missed and after is None:
-                before = (self._key_names, touch.key)
+                before = (self._shape.pk, touch.key)
             old, new = self._encode(before), self._encode(after)
             # Images are compared as they travel: 1 and 1.0, 0.0 and -0.0 differ there and not in Python.
             if old != new and not (before and after and self._same_where_shared(before, after)):
                 pk = self._encoder.pk(touch.key)
-                yield NetChange(self._log, key, pk, old, new, touch.last_us, self._digest(after))
+                yield NetChange(self._log, self._shape, key, pk, old, new, touch.last_us, self._digest(after))
+
+    def _before(self, touch: Touch) -> _Image | None:
+        """Return what the row was, under the names of today."""
+        if touch.before is None or self._is_itself:
+            return None if touch.before is None else (self._names, touch.before)
+        kept = [(name, place) for name, place in zip(self._names, self._came_from, strict=True) if place is not None]
+        return tuple(name for name, _ in kept), tuple(touch.before[place] for _, place in kept)
 
     def _after(self, key: str) -> _Image | None:
         if key in self._followers:
-            return self._followers[key]
+            follower = self._followers[key]
+            if follower is None or set(self._names) <= set(follower[0]):
+                return follower
         row = self._look.current.pop(key, None)
-        return None if row is None else (self._current_names, row)
+        return None if row is None else (self._names, row)
 
     def _digest(self, image: _Image | None) -> bytes | None:
+        """Return the digest under the shape of the image; where capture does not know that yet, under the log's own."""
         if image is None:
             return None
-        names, row = image
-        if names == self._names:
-            return digest(self._log.shape_id, row)
-        return digest_of_some(self._log.shape_id, self._names, dict(zip(names, row, strict=True)))
+        values = dict(zip(*image, strict=True))
+        if self._look.shape_id is not None:
+            return digest(self._look.shape_id, tuple(values[name] for name in self._names))
+        names = [column.name for column in self._log.shape.columns]
+        came = zip(self._names, self._came_from, strict=True)
+        known = {names[place]: values[name] for name, place in came if place is not None}
+        return digest_of_some(self._log.shape_id, names, known)
 
     def _same_where_shared(self, before: _Image, after: _Image) -> bool:
         """Tell whether nothing changed but the table's columns."""

@@ -51,7 +51,7 @@ class SqliteSealer:
     def __init__(self, engine: sa.Engine, schemas: SchemaCache, node: NodeFacts, clock: Clock | None = None) -> None:
         self._engine = engine
         self._looker = Looker(schemas)
-        self._comparison = Comparison(schemas)
+        self._comparison = Comparison(schemas, node_id=node.node_id)
         self._node = node
         self._clock = clock or SystemClock()
         self._left: _Prepared | None = None
@@ -138,7 +138,7 @@ class _Numbering:
             tx_id = ids.next(now_us)
             tables = _tables(segment.changes)
             touched = {(one.log.table_id, one.key): None for one in segment.changes}
-            captured_us = min((one.at_us for one in segment.changes), default=now_us)
+            captured_us = min((one.at_us or now_us for one in segment.changes), default=now_us)
             lines = [self._line(lsn + place, tx_id, one) for place, one in enumerate(_let_go(segment.changes), start=1)]
             yield ReadyTx(
                 tx_id=tx_id,
@@ -160,7 +160,7 @@ class _Numbering:
         base = NEVER if known is None else known.version
         version = Version(base.main_epoch, next_hlc(change.at_us, base.hlc), self.node.node_id)
         self.records[change.log.table_id, change.key] = Record(version, base, change.after is None, change.digest)
-        table = change.log.shape.table
+        table = change.shape.table
         op = "I" if change.before is None else "D" if change.after is None else "U"
         line = encode_change(
             lsn=lsn,
@@ -190,8 +190,8 @@ def _let_go(changes: list[NetChange]) -> Iterator[NetChange]:
 
 
 def _tables(changes: Iterable[NetChange]) -> dict[str, TableMeta]:
-    logs = {change.log.shape_id: change.log for change in changes}
-    return {log.shape.table: log.meta for log in logs.values()}
+    shapes = {change.shape.table: change.shape for change in changes}
+    return {table: shape.meta for table, shape in shapes.items()}
 
 
 def _letter(aside: SetAside, tx_id: str, now_us: int) -> Letter:

@@ -34,6 +34,11 @@ class StoredShape(msgspec.Struct, frozen=True):
         """Return the shape as it is stored; equal shapes have equal texts."""
         return _json.encode(self).decode()
 
+    @property
+    def meta(self) -> TableMeta:
+        """The table as a batch header describes it."""
+        return TableMeta(pk=self.pk, columns={one.name: one.logical for one in self.columns})
+
 
 def stored_shape(shape: TableShape) -> StoredShape:
     """Return what is remembered of a table."""
@@ -55,11 +60,6 @@ class TouchLog:
         """Where the key's columns stand among the columns."""
         names = [column.name for column in self.shape.columns]
         return tuple(names.index(name) for name in self.shape.pk)
-
-    @property
-    def meta(self) -> TableMeta:
-        """The table as a batch header describes it."""
-        return TableMeta(pk=self.shape.pk, columns={one.name: one.logical for one in self.shape.columns})
 
 
 class _ObjectEncoder:
@@ -135,13 +135,3 @@ def last_shapes(connection: sqlite3.Connection) -> dict[int, StoredShape]:
 def read_shape(text: str) -> StoredShape:
     """Return the shape that was stored as `text`."""
     return msgspec.json.decode(text, type=StoredShape)
-
-
-def table_id_of(connection: sqlite3.Connection, name: str) -> int:
-    """Return the number under which versions of a table's rows are kept, a new one where it has none."""
-    query = "SELECT table_id FROM main.rf_table WHERE name = ?"
-    found = connection.execute(query, (name,)).fetchone()
-    if found is None:
-        connection.execute("INSERT INTO main.rf_table (name) VALUES (?)", (name,))
-        found = connection.execute(query, (name,)).fetchone()
-    return int(found[0])

@@ -13,6 +13,10 @@ MISSED = "B"
 """Kind of what was found by comparing (see `missed`): key only."""
 _SECONDS_A_DAY = 86_400
 _JULIAN_EPOCH = 2_440_587.5
+NOW = "julianday('now')"
+"""When a trigger or a comparison notes something."""
+LONG_AGO = str(_JULIAN_EPOCH)
+"""The weakest time, for what is no write of anybody: it must not beat what others write."""
 
 
 @dataclass(slots=True)

@@ -7,8 +7,7 @@ the order in which SQLite runs triggers and cascades does not matter: see docs/r
 from common.dialects.sqlite.catalog import SqliteTable
 from common.dialects.sqlite.indexes import IndexPart, UniqueIndex
 from common.dialects.sqlite.names import literal, log_table, quote
-
-_NOW = "julianday('now')"
+from common.dialects.sqlite.touches import NOW
 
 
 def log_ddl(shape_id: int, columns: int) -> str:
@@ -156,7 +155,7 @@ class _Triggers:
 
     def _displaced(self, match: str) -> str:
         columns = ", ".join(f"{self._name}.{quote(name)}" for name in self._written)
-        return f"{self._into(self._written)} SELECT 'X', {_NOW}, {columns} FROM {self._name} WHERE {match}"
+        return f"{self._into(self._written)} SELECT 'X', {NOW}, {columns} FROM {self._name} WHERE {match}"
 
     def _key_or_displaced(self) -> str:
         """One lookup tells both: the row that has the key already, or that there was none."""
@@ -167,7 +166,7 @@ class _Triggers:
             stored = f"{self._name}.{quote(name)}"
             values.append(f"coalesce({stored}, {keys[name]})" if name in keys else stored)
         return (
-            f"{self._into(self._written)} SELECT CASE WHEN {first} IS NULL THEN 'K' ELSE 'X' END, {_NOW},"
+            f"{self._into(self._written)} SELECT CASE WHEN {first} IS NULL THEN 'K' ELSE 'X' END, {NOW},"
             f" {', '.join(values)} FROM (SELECT 1) LEFT JOIN {self._name} ON {self._matches_key()}"
         )
 
@@ -203,12 +202,12 @@ class _Triggers:
 
     def _log_row(self, kind: str, row: str) -> str:
         values = ", ".join(f"{row}.{quote(name)}" for name in self._written)
-        return f"{self._into(self._written)} VALUES ({kind}, {_NOW}, {values})"
+        return f"{self._into(self._written)} VALUES ({kind}, {NOW}, {values})"
 
     def _log_key(self, kind: str, values: list[str] | None = None, where: str | None = None) -> str:
         found = values or [f"NEW.{quote(name)}" for name in self._key]
         condition = f" WHERE {where}" if where else ""
-        return f"{self._into(self._key)} SELECT {literal(kind)}, {_NOW}, {', '.join(found)}{condition}"
+        return f"{self._into(self._key)} SELECT {literal(kind)}, {NOW}, {', '.join(found)}{condition}"
 
     def _into(self, columns: list[str] | tuple[str, ...]) -> str:
         places = ", ".join(f"c{self._places[name]}" for name in columns)

@@ -1,0 +1,55 @@
+"""Tables that were renamed while captured: SQLite takes their triggers along, and these tell which they are."""
+
+import sqlite3
+from collections.abc import Mapping
+
+from common.dialects.sqlite.catalog import SqliteTable
+from common.dialects.sqlite.names import fold, wire_name
+from common.dialects.sqlite.shapes import TouchLog
+
+_TRIGGERS = """
+SELECT DISTINCT t.table_id, t.name, m.tbl_name FROM main.rf_table AS t
+JOIN main.sqlite_master AS m ON m.type = 'trigger' AND m.name GLOB 'rf_' || t.table_id || '_*'
+"""
+
+
+def renamed_tables(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return the number under which each table is known that has another name now, by the new name on the wire.
+
+    Left out is a new name that is known as another table's, and an old one that a table has again: an owner who
+    rebuilds a table puts the old one aside so."""
+    tables = connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall()
+    there = {fold(wire_name(bare)) for (bare,) in tables}
+    known = {name for (name,) in connection.execute("SELECT name FROM main.rf_table").fetchall()}
+    found = {}
+    for table_id, name, bare in connection.execute(_TRIGGERS).fetchall():
+        now = wire_name(bare)
+        if now not in known and fold(name) not in there:
+            found[now] = int(table_id)
+    return found
+
+
+def table_of(connection: sqlite3.Connection, log: TouchLog, tables: Mapping[str, SqliteTable]) -> SqliteTable | None:
+    """Return the table whose rows a touch log is about, also under another name; None where it is gone."""
+    found = tables.get(log.shape.table)
+    if found is not None:
+        return found
+    (name,) = connection.execute("SELECT name FROM main.rf_table WHERE table_id = ?", (log.table_id,)).fetchone()
+    if name in tables:
+        return tables[name]
+    renamed = renamed_tables(connection)
+    return next((tables[now] for now, table_id in renamed.items() if table_id == log.table_id and now in tables), None)
+
+
+def table_id_of(connection: sqlite3.Connection, name: str) -> int:
+    """Return the number under which versions of a table's rows are kept, a new one where it has none."""
+    query = "SELECT table_id FROM main.rf_table WHERE name = ?"
+    found = connection.execute(query, (name,)).fetchone()
+    if found is None:
+        renamed = renamed_tables(connection).get(name)
+        if renamed is not None:
+            connection.execute("UPDATE main.rf_table SET name = ? WHERE table_id = ?", (name, renamed))
+            return renamed
+        connection.execute("INSERT INTO main.rf_table (name) VALUES (?)", (name,))
+        found = connection.execute(query, (name,)).fetchone()
+    return int(found[0])
