@@ -39,7 +39,8 @@ class TxIds:
         if fresh <= self._last:
             fresh = _successor(self._last)
         self._last = fresh
-        return str(uuid.UUID(int=fresh))
+        digits = f"{fresh:032x}"
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _compose(ms: int, rand: int) -> int:

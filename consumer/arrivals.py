@@ -8,8 +8,8 @@ from common.errors import PoisonError
 from common.ids import NODE_ID
 from common.ports.source import Delivery
 from common.runtime.node import Node
-from common.wire.compress import decompress, open_decompressed
-from common.wire.decode import Broken, read_parts, split_batches
+from common.wire.compress import decompress, is_wrapped, open_decompressed
+from common.wire.decode import Broken, parts_in, read_parts, split_batches
 from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.records import BatchHeader, Part
 from consumer.dead_letters.table_store import bytes_id
@@ -33,14 +33,19 @@ class Arrivals:
     def read(self, delivery: Delivery) -> Iterator[Incoming]:
         """Yield the whole txs of a delivery, and what is broken in it, in order."""
         try:
-            raw = io.BytesIO(delivery.body)
-            body = open_decompressed(raw, delivery.content_encoding, len(delivery.body), self._limits)
-            for item in read_parts(body, self._limits):
+            for item in self._parts(delivery):
                 found = self.take(item, delivery)
                 if found is not None:
                     yield found
         except PoisonError as error:
             yield _unreadable(delivery, delivery.body, error)
+
+    def _parts(self, delivery: Delivery) -> Iterator[Part | Broken]:
+        if not is_wrapped(delivery.content_encoding):
+            return parts_in(delivery.body, self._limits)
+        raw = io.BytesIO(delivery.body)
+        body = open_decompressed(raw, delivery.content_encoding, len(delivery.body), self._limits)
+        return read_parts(body, self._limits)
 
     def take(self, item: Part | Broken, delivery: Delivery) -> Incoming | None:
         """Return a whole tx; None for this node's own, and while parts are missing."""

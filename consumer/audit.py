@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from common.schema import tables as rf
 from consumer.statements import insert_many
 
+_COLUMNS = ("at_us", "actor", "action", "source_node", "tx_id", "detail")
 APPLIER = "rowferry"
 """The actor where nobody asked for it."""
 
@@ -24,15 +25,9 @@ class Line(msgspec.Struct, frozen=True):
 
 def write(connection: sa.Connection, lines: Sequence[Line], now_us: int) -> None:
     """Add lines."""
-    insert_many(connection, rf.audit, [_row(line, now_us) for line in lines])
+    insert_many(connection, rf.audit, _COLUMNS, [_row(line, now_us) for line in lines])
 
 
-def _row(line: Line, now_us: int) -> dict[str, object]:
-    return {
-        "at_us": now_us,
-        "actor": line.actor,
-        "action": line.action,
-        "source_node": line.source_node,
-        "tx_id": line.tx_id,
-        "detail": msgspec.json.encode(line.detail).decode() if line.detail else None,
-    }
+def _row(line: Line, now_us: int) -> tuple[object, ...]:
+    detail = msgspec.json.encode(line.detail).decode() if line.detail else None
+    return now_us, line.actor, line.action, line.source_node, line.tx_id, detail

@@ -64,7 +64,10 @@ class Outcome(StrEnum):
     @property
     def set_aside(self) -> bool:
         """Whether it stands in `rf_dead_letter` now."""
-        return self in (Outcome.DEAD, Outcome.EARLY, Outcome.FORKED)
+        return self in _SET_ASIDE
+
+
+_SET_ASIDE = frozenset({Outcome.DEAD, Outcome.EARLY, Outcome.FORKED})
 
 
 @dataclass(slots=True)

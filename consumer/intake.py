@@ -4,13 +4,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import msgspec
 
 from common.errors import ContentionError, OutageError, PoisonError, Reason
 from common.ports.source import Delivery, Source
 from common.runtime.node import Node
+from consumer.apply.ahead import Ahead
 from consumer.apply.group import Applier
 from consumer.arrivals import Arrivals, pieces, sender_of
 from consumer.attempts import MOST_ATTEMPTS, Attempts
@@ -21,27 +21,11 @@ from consumer.early import EarlyRetries
 from consumer.failures import Decision, decide
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming, Outcome, Result
+from consumer.rounds import Round, Rounds
 
 log = logging.getLogger(__name__)
 
 _MOST_DELIVERIES = 500
-_MOST_BYTES = 32 * 1024 * 1024
-
-
-@dataclass(slots=True)
-class _Round:
-    """Deliveries whose txs are not committed yet, and these txs."""
-
-    deliveries: list[Delivery] = field(default_factory=list)
-    txs: list[Incoming] = field(default_factory=list)
-    bytes: int = 0
-    changes: int = 0
-
-    def add(self, delivery: Delivery, txs: Sequence[Incoming]) -> None:
-        self.deliveries.append(delivery)
-        self.txs += txs
-        self.bytes += sum(tx.size for tx in txs)
-        self.changes += sum(tx.changes for tx in txs)
 
 
 class Intake:
@@ -66,6 +50,7 @@ class Intake:
         self._arrivals = Arrivals(node, self._inbox)
         self._attempts = Attempts(node)
         self._early = EarlyRetries(node, self._apply_early)
+        self._rounds = Rounds(self._read, self._applier.prepare_ahead, node.config.limits.group_changes)
         self._unacknowledged: list[Delivery] = []
         self._begun = False
         self._wary = False
@@ -103,6 +88,7 @@ class Intake:
     def close(self) -> None:
         """Close the source. What is not acknowledged comes again."""
         self._let_go(failed=False)
+        self._rounds.close()
         if self._begun:
             self._begun = False
             with suppress(OutageError, ContentionError):
@@ -112,19 +98,28 @@ class Intake:
             self._copies.close()
 
     def _step(self, idle_seconds: float) -> bool:
+        """Apply one round. While it is applied the next one is read, so that may have to wait for the next step."""
         worked = self._begin()
         source = self._source or self._opened()
-        deliveries = source.receive(_MOST_DELIVERIES, idle_seconds)
-        self._unacknowledged = list(deliveries)
-        for one in self._rounds(deliveries):
+        if not self._rounds.has_next():
+            self._take(source, idle_seconds)
+        if self._rounds.has_next():
+            one = self._rounds.next()
+            if not one.is_small:
+                if not self._rounds.has_next():
+                    self._take(source, 0)
+                self._rounds.start()
             self._finish(source, one)
             worked = True
             if self._stop.is_set():
                 # What a large backlog has left is given back by `close`.
                 return True
-        if deliveries:
-            self._wary = False
         return self._settle(self._early.due()) or worked
+
+    def _take(self, source: Source, idle_seconds: float) -> None:
+        deliveries = source.receive(_MOST_DELIVERIES, idle_seconds)
+        self._unacknowledged += deliveries
+        self._rounds.add(deliveries, careful=self._wary)
 
     def _opened(self) -> Source:
         """Open the source, once the database takes a write.
@@ -145,19 +140,8 @@ class Intake:
             log.warning("intake_was_killed", extra={"source": self._source_name})
         return self._settle(self._apply(self._inbox.complete_ones(), guarded=self._wary))
 
-    def _rounds(self, deliveries: Sequence[Delivery]) -> Iterator[_Round]:
-        """Cut deliveries into what is applied and acknowledged together."""
-        current = _Round()
-        for delivery in deliveries:
-            current.add(delivery, self._read(delivery))
-            if current.bytes >= _MOST_BYTES or current.changes >= self._node.config.limits.group_changes:
-                yield current
-                current = _Round()
-        if current.deliveries:
-            yield current
-
-    def _read(self, delivery: Delivery) -> list[Incoming]:
-        if not self._is_suspect(delivery):
+    def _read(self, delivery: Delivery, careful: bool) -> list[Incoming]:
+        if not careful:
             return list(self._arrivals.read(delivery))
         key = sender_of(delivery), bytes_id(delivery.body)
         attempt = self._attempts.begin([key])[key]
@@ -178,23 +162,21 @@ class Intake:
         self._attempts.end_now([key])
         return found
 
-    def _is_suspect(self, delivery: Delivery) -> bool:
-        return self._wary or delivery.redelivered or delivery.attempts > 0
-
-    def _finish(self, source: Source, one: _Round) -> None:
-        guarded = any(self._is_suspect(delivery) for delivery in one.deliveries)
-        results = self._apply(one.txs, guarded=guarded)
+    def _finish(self, source: Source, one: Round) -> None:
+        results = self._apply(one.txs, guarded=one.careful, ahead=one.ahead)
         self._settle(results)
         self._settle(self._early.after(results))
         source.ack(one.deliveries)
         done = {id(delivery) for delivery in one.deliveries}
         self._unacknowledged = [delivery for delivery in self._unacknowledged if id(delivery) not in done]
+        if not self._unacknowledged:
+            self._wary = False
 
-    def _apply(self, txs: Sequence[Incoming], *, guarded: bool) -> list[Result]:
+    def _apply(self, txs: Sequence[Incoming], *, guarded: bool, ahead: Ahead | None = None) -> list[Result]:
         if not txs:
             return []
         if not guarded:
-            return self._applier.apply(txs)
+            return self._applier.apply(txs, ahead=ahead)
         results: list[Result] = []
         expected = self._attempts.next_ones([tx.key for tx in txs])
         # Those that were never begun go together; one that was begun before and never ended goes alone.
@@ -227,6 +209,7 @@ class Intake:
 
     def _let_go(self, *, failed: bool) -> None:
         """Give back what is not acknowledged and close the source; the next step opens it anew."""
+        self._rounds.drop()
         source, self._source = self._source, None
         deliveries, self._unacknowledged = self._unacknowledged, []
         if source is None:

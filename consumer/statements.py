@@ -61,28 +61,37 @@ def among_given(dialect: str, column: sa.Column[str], name: str) -> sa.ColumnEle
         case "sqlite":
             return column.in_(sa.select(sa.func.json_each(sa.bindparam(name)).table_valued("value").c.value))
         case "postgresql":
-            return column == sa.any_(sa.bindparam(name, type_=postgresql.ARRAY(sa.Text)))
+            return column == sa.any_(sa.cast(sa.bindparam(name, type_=sa.Text), postgresql.ARRAY(sa.Text)))
         case _:
             return column.in_(sa.bindparam(name, expanding=True))
 
 
 def as_list(dialect: str, values: Sequence[str]) -> str | list[str]:
     """Return `values` as the parameter of `among_given`."""
-    return json.dumps(list(values)) if dialect == "sqlite" else list(values)
+    match dialect:
+        case "sqlite":
+            return json.dumps(list(values))
+        case "postgresql":
+            from common.dialects.postgresql.arrays import text_array
+
+            return text_array(values)
+        case _:
+            return list(values)
 
 
-def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows that name the same columns, by COPY where the database has it."""
+def insert_many(
+    connection: sa.Connection, table: sa.Table, names: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> None:
+    """Insert rows whose values are in the order of `names`, by COPY where the database has it."""
     if not rows:
         return
     if connection.dialect.name != "postgresql":
-        connection.execute(sa.insert(table), rows)
+        connection.execute(sa.insert(table), [dict(zip(names, row, strict=True)) for row in rows])
         return
     # Not at the top: a node on SQLite needs no driver of PostgreSQL.
     from common.dialects.postgresql.copying import copy_rows
 
-    names = list(rows[0])
-    copy_rows(connection, table, names, [[row[name] for name in names] for row in rows])
+    copy_rows(connection, table, names, rows)
 
 
 def insert_missing(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """The tables that batches may write here, and how a sender's description of one fits."""
 
+import threading
 from dataclasses import dataclass
 
 from common.errors import PoisonError, Reason
@@ -7,6 +8,7 @@ from common.ports.dialect import TableShape
 from common.runtime.node import Node
 from common.wire.records import TableMeta
 
+_MOST_METAS_KNOWN = 1_000
 _UseKey = tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]
 
 
@@ -14,25 +16,27 @@ _UseKey = tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]
 class TableUse:
     """One table as one kind of sender describes it. Compared by identity: `Tables` makes one for each description."""
 
+    name: str
+    """The table's name on the wire."""
     shape: TableShape
     meta: TableMeta
     key_names: frozenset[str]
     column_names: frozenset[str]
 
-    @property
-    def name(self) -> str:
-        """The table's name on the wire."""
-        return self.shape.name
-
 
 class Tables:
-    """The configured tables as they were at the last look, kept, since looking costs queries."""
+    """The configured tables as they were at the last look, kept, since looking costs queries. Any thread may ask."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._shapes: dict[str, TableShape] | None = None
         self._uses: dict[_UseKey, TableUse] = {}
+        self._by_meta: dict[tuple[str, int], tuple[TableMeta, TableUse]] = {}
+        """By identity: headers with the same description share one object."""
         self._may_look = True
+        self._lock = threading.RLock()
+        self.generation = 0
+        """Another number whenever a look found other tables than the one before."""
 
     def begin(self) -> None:
         """Allow one new look at the database until the next `begin`, should something not fit."""
@@ -40,29 +44,40 @@ class Tables:
 
     def shapes(self) -> dict[str, TableShape]:
         """Return the configured tables by name."""
-        if self._shapes is None:
-            self._shapes = self._node.captured_tables()
-        return self._shapes
+        with self._lock:
+            if self._shapes is None:
+                self._shapes = self._node.captured_tables()
+            return self._shapes
 
     def look_again(self) -> bool:
         """Look at the database, once a round; True when something has changed."""
-        if not self._may_look:
-            return False
-        self._may_look = False
-        before = self._shapes
-        self._shapes = self._node.captured_tables()
-        if before == self._shapes:
-            return False
-        self._uses.clear()
-        return True
+        with self._lock:
+            if not self._may_look:
+                return False
+            self._may_look = False
+            before = self._shapes
+            self._shapes = self._node.captured_tables()
+            if before == self._shapes:
+                return False
+            self._uses.clear()
+            self._by_meta.clear()
+            self.generation += 1
+            return True
 
     def use(self, name: str, meta: TableMeta) -> TableUse:
         """Return the table `name` as `meta` describes it. Raises PoisonError when it doesn't fit."""
+        known = self._by_meta.get((name, id(meta)))
+        if known is not None and known[0] is meta:
+            return known[1]
         key = (name, meta.pk, tuple(meta.columns.items()))
-        found = self._uses.get(key)
-        if found is None:
-            found = self._uses[key] = self._fit(name, meta)
-        return found
+        with self._lock:
+            found = self._uses.get(key)
+            if found is None:
+                found = self._uses[key] = self._fit(name, meta)
+            if len(self._by_meta) >= _MOST_METAS_KNOWN:
+                self._by_meta.clear()
+            self._by_meta[name, id(meta)] = meta, found
+            return found
 
     def _fit(self, name: str, meta: TableMeta) -> TableUse:
         error = self._misfit(name, meta)
@@ -70,7 +85,7 @@ class Tables:
             error = self._misfit(name, meta)
         if error is not None:
             raise error
-        return TableUse(self.shapes()[name], meta, frozenset(meta.pk), frozenset(meta.columns))
+        return TableUse(name, self.shapes()[name], meta, frozenset(meta.pk), frozenset(meta.columns))
 
     def _misfit(self, name: str, meta: TableMeta) -> PoisonError | None:
         shape = self.shapes().get(name)

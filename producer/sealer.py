@@ -15,6 +15,10 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS = 0.005
 """Between two looks while there is work: what commits meanwhile is sealed together."""
+_PAUSE_UNDER_LOAD_SECONDS = 0.02
+"""Between two looks while much comes: each costs all who follow a transaction, and the application the same cores."""
+_LOAD_TXS = 10
+"""So many at one look are a load; fewer get the shortest way."""
 _BUSY_SECONDS = 1.0
 """So long after the last change the next one is expected soon, and looked for without growing pauses."""
 _WATCH_SECONDS = 5.0
@@ -37,6 +41,7 @@ class SealerService:
         self._watch_at = 0.0
         self._same_server = False
         self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._found_txs = 0
         self._busy_until = 0.0
         self._look_at = 0.0
         self._wake = threading.Event()
@@ -85,8 +90,10 @@ class SealerService:
 
     def _seal_all(self) -> bool:
         sealed = False
+        self._found_txs = 0
         while not self._stop.is_set():
             report = while_contended(self._sealer.seal, self._stop)
+            self._found_txs += report.txs
             if report.txs:
                 sealed = True
                 log.debug("sealer.sealed", extra={"txs": report.txs, "changes": report.changes, "lsn": report.last_lsn})
@@ -100,7 +107,8 @@ class SealerService:
         now = time.monotonic()
         if sealed:
             self._busy_until = now + _BUSY_SECONDS
-            self._pause_seconds = _FIRST_PAUSE_SECONDS
+            is_load = self._found_txs >= _LOAD_TXS
+            self._pause_seconds = _PAUSE_UNDER_LOAD_SECONDS if is_load else _FIRST_PAUSE_SECONDS
         self._wake.wait(min(self._pause_seconds, idle_seconds))
         if now >= self._busy_until:
             self._pause_seconds = min(self._pause_seconds * 1.5, self._node.config.limits.seal_interval_seconds)

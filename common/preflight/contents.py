@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from common.wire.compress import compress, decompress
+from common.wire.headers import read_header
 from common.wire.limits import UNBOUNDED
 from common.wire.records import BatchHeader, Part
 
@@ -83,7 +84,7 @@ class Contents:
         """Keep a part with its lines, whose checksum is `sha256`. Returns it as first seen."""
         header = part.header
         key = (header.source_node, header.tx_id, header.parts, header.part)
-        row = (sha256, file, part.line, header.model_dump_json(), compress(part.payload, "zstd"))
+        row = (sha256, file, part.line, part.raw[: part.raw.index(b"\n")].decode(), compress(part.payload, "zstd"))
         done = self._connection.execute(f"INSERT OR IGNORE INTO part VALUES ({', '.join('?' * 9)})", (*key, *row))
         if done.rowcount:
             return PartSeen(header.part, sha256, file, part.line)
@@ -110,7 +111,7 @@ class Contents:
     def header_of(self, cut: Cut) -> BatchHeader:
         """Return the header of the first part that is here."""
         query = f"SELECT header FROM part WHERE {_CUT} ORDER BY part LIMIT 1"
-        return BatchHeader.model_validate_json(self._connection.execute(query, _key(cut)).fetchone()[0])
+        return read_header(self._connection.execute(query, _key(cut)).fetchone()[0].encode())
 
     def payloads_of(self, cut: Cut) -> Iterator[bytes]:
         """Yield the lines of the parts in their order, one part at a time."""

@@ -8,6 +8,8 @@ import sqlalchemy as sa
 metadata = sa.MetaData()
 
 _text = sa.Text()
+_id = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+"""Node ids, incarnations, tx_ids: compared by their bytes, and not in a language's order, which takes longer."""
 _lsn = sa.BigInteger()
 _us = sa.BigInteger()
 """Instants are microseconds since the epoch: the same integer on every database."""
@@ -15,9 +17,9 @@ _us = sa.BigInteger()
 node = sa.Table(
     "rf_node",
     metadata,
-    sa.Column("node_id", _text, primary_key=True),
+    sa.Column("node_id", _id, primary_key=True),
     sa.Column("role", _text, nullable=False, server_default="branch"),
-    sa.Column("incarnation", _text, nullable=False),
+    sa.Column("incarnation", _id, nullable=False),
     sa.Column("is_self", sa.Boolean, nullable=False),
     sa.Column("server_identity", _text),
     sa.Column("first_seen_us", _us, nullable=False),
@@ -28,11 +30,11 @@ node = sa.Table(
 tx = sa.Table(
     "rf_tx",
     metadata,
-    sa.Column("incarnation", _text, primary_key=True),
+    sa.Column("incarnation", _id, primary_key=True),
     sa.Column("to_lsn", _lsn, primary_key=True, autoincrement=False),
     sa.Column("from_lsn", _lsn, nullable=False),
     sa.Column("prev_lsn", _lsn, nullable=False),
-    sa.Column("tx_id", _text, nullable=False, unique=True),
+    sa.Column("tx_id", _id, nullable=False, unique=True),
     sa.Column("exported_at", _text, nullable=False),
     sa.Column("grouped", sa.Boolean, nullable=False),
     sa.Column("tables", _text, nullable=False, comment="JSON object: table name -> pk and columns, as in the header"),
@@ -45,7 +47,7 @@ cursor = sa.Table(
     "rf_cursor",
     metadata,
     sa.Column("sink", _text, primary_key=True),
-    sa.Column("incarnation", _text, primary_key=True),
+    sa.Column("incarnation", _id, primary_key=True),
     sa.Column("lsn", _lsn, nullable=False),
     sa.Column("updated_us", _us, nullable=False),
     comment="How far each sink has durably taken the sealed log.",
@@ -54,9 +56,9 @@ cursor = sa.Table(
 applied_tx = sa.Table(
     "rf_applied_tx",
     metadata,
-    sa.Column("source_node", _text, primary_key=True),
-    sa.Column("tx_id", _text, primary_key=True),
-    sa.Column("incarnation", _text, nullable=False),
+    sa.Column("source_node", _id, primary_key=True),
+    sa.Column("tx_id", _id, primary_key=True),
+    sa.Column("incarnation", _id, nullable=False),
     sa.Column("prev_lsn", _lsn, nullable=False),
     sa.Column("to_lsn", _lsn, nullable=False),
     sa.Column("sha256", _text, nullable=False, comment="over the tx's change lines"),
@@ -68,11 +70,11 @@ applied_tx = sa.Table(
 sync_state = sa.Table(
     "rf_sync_state",
     metadata,
-    sa.Column("peer", _text, primary_key=True),
+    sa.Column("peer", _id, primary_key=True),
     sa.Column("direction", _text, primary_key=True, comment="in: watermark of a source; out: what a client has taken"),
-    sa.Column("incarnation", _text, primary_key=True),
+    sa.Column("incarnation", _id, primary_key=True),
     sa.Column("last_lsn", _lsn, nullable=False),
-    sa.Column("last_tx_id", _text),
+    sa.Column("last_tx_id", _id),
     sa.Column("highest_lsn", _lsn, nullable=False, server_default="0", comment="the highest LSN seen, above gaps too"),
     sa.Column("updated_us", _us, nullable=False),
     sa.CheckConstraint("direction IN ('in', 'out')", name="rf_sync_state_direction"),
@@ -82,8 +84,8 @@ sync_state = sa.Table(
 tx_part = sa.Table(
     "rf_tx_part",
     metadata,
-    sa.Column("source_node", _text, primary_key=True),
-    sa.Column("tx_id", _text, primary_key=True),
+    sa.Column("source_node", _id, primary_key=True),
+    sa.Column("tx_id", _id, primary_key=True),
     sa.Column("part", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("parts", sa.Integer, nullable=False),
     sa.Column("tx_sha256", _text, nullable=False),
@@ -97,9 +99,9 @@ tx_part = sa.Table(
 dead_letter = sa.Table(
     "rf_dead_letter",
     metadata,
-    sa.Column("source_node", _text, primary_key=True),
-    sa.Column("tx_id", _text, primary_key=True),
-    sa.Column("incarnation", _text),
+    sa.Column("source_node", _id, primary_key=True),
+    sa.Column("tx_id", _id, primary_key=True),
+    sa.Column("incarnation", _id),
     sa.Column("prev_lsn", _lsn),
     sa.Column("from_lsn", _lsn),
     sa.Column("to_lsn", _lsn),
@@ -129,8 +131,8 @@ dead_letter = sa.Table(
 attempt = sa.Table(
     "rf_attempt",
     metadata,
-    sa.Column("source_node", _text, primary_key=True),
-    sa.Column("tx_id", _text, primary_key=True),
+    sa.Column("source_node", _id, primary_key=True),
+    sa.Column("tx_id", _id, primary_key=True),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("began_us", _us, nullable=False),
     comment="Txs begun one by one after a redelivery and not ended: one that kills the process is found by this.",
@@ -155,8 +157,8 @@ conflict = sa.Table(
     sa.Column("state", _text, nullable=False, comment="settled or waiting"),
     sa.Column("winner", _text, nullable=False, comment="ours or theirs"),
     sa.Column("rule", _text, nullable=False),
-    sa.Column("source_node", _text, nullable=False),
-    sa.Column("tx_id", _text, nullable=False),
+    sa.Column("source_node", _id, nullable=False),
+    sa.Column("tx_id", _id, nullable=False),
     sa.Column("lsn", _lsn, nullable=False),
     sa.Column("our_version", _text, nullable=False),
     sa.Column("their_version", _text, nullable=False),
@@ -176,8 +178,8 @@ audit = sa.Table(
     sa.Column("at_us", _us, nullable=False),
     sa.Column("actor", _text, nullable=False),
     sa.Column("action", _text, nullable=False),
-    sa.Column("source_node", _text),
-    sa.Column("tx_id", _text),
+    sa.Column("source_node", _id),
+    sa.Column("tx_id", _id),
     sa.Column("detail", _text, comment="JSON object"),
     sa.Index("rf_audit_at", "at_us"),
     comment="Who applied, rejected, replayed, discarded what, and when.",

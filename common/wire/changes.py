@@ -10,10 +10,12 @@ import msgspec
 
 from common.errors import PoisonError, Reason
 from common.wire.limits import DEFAULT_LIMITS, Limits
-from common.wire.lines import chunk_line, line_type, lines_of
+from common.wire.lines import CHANGE_OPENS, chunk_line, line_type, lines_of, only_changes
 from common.wire.records import BatchHeader, Change
 
 _T = TypeVar("_T")
+_MOST_AT_ONE_LOOK = 8 * 1024 * 1024
+"""Bytes of a payload whose changes are all made at once; of a larger one each when it is wanted."""
 _IMAGES = {"I": (False, True), "U": (True, True), "D": (True, False)}
 """Which of the two images, before and after, an op has."""
 
@@ -41,8 +43,15 @@ class TxReader:
 
     def __iter__(self) -> Iterator[Change]:
         for number, payload in enumerate(self._payloads, start=1):
-            for line in self._change_lines(number, payload):
-                yield self._checked(self._decoded(_change, line))
+            changes = self._at_one_look(payload)
+            if changes is None:
+                for line in self._change_lines(number, payload):
+                    yield self._checked(self._decoded(_change, line))
+                continue
+            self._digest.update(payload)
+            for count, change in enumerate(changes, start=1):
+                self.place = number, count
+                yield self._checked(change)
         if self._chunks:
             raise PoisonError(Reason.FORMAT, f"lsn {self._chunk_lsn}: its last chunk is missing")
         found = self._digest.hexdigest()
@@ -50,14 +59,22 @@ class TxReader:
             raise PoisonError(Reason.CHECKSUM, f"tx_sha256 of {self._header.tx_id}: these are not the changes it is of")
         self.content_sha256 = found
 
+    def _at_one_look(self, payload: bytes) -> list[Change] | None:
+        """Return the changes of a payload of nothing but change lines; None where a line needs a closer look."""
+        if self._chunks or len(payload) > _MOST_AT_ONE_LOOK or not only_changes(payload):
+            return None
+        lines = payload.count(b"\n")
+        try:
+            if not payload.isascii():
+                # msgspec steps over values without looking whether they are UTF-8; the database would look, too late.
+                payload.decode("utf-8")
+            changes = _change.decode_lines(payload)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return None
+        return changes if len(changes) == lines else None
+
     def _change_lines(self, number: int, payload: bytes) -> Iterator[bytes]:
         """Yield the change lines that a payload holds or, with its chunks, completes."""
-        if b'"chunk"' not in payload and not self._chunks:
-            self._digest.update(payload)
-            for count, line in enumerate(payload.split(b"\n")[:-1], start=1):
-                self.place = number, count
-                yield line
-            return
         for count, line in enumerate(lines_of(payload), start=1):
             self.place = number, count
             whole = self._collect(line) if self._is_chunk(line) else line
@@ -66,14 +83,13 @@ class TxReader:
                 yield whole
 
     def _is_chunk(self, line: bytes) -> bool:
-        is_chunk = not line.startswith(b'{"type":"change",') and self._decoded(line_type, line).type == "chunk"
+        is_chunk = not line.startswith(CHANGE_OPENS) and self._decoded(line_type, line).type == "chunk"
         if self._chunks and not is_chunk:
             raise PoisonError(Reason.FORMAT, f"lsn {self._chunk_lsn}: another line stands between its chunks")
         return is_chunk
 
     def _decoded(self, decoder: "msgspec.json.Decoder[_T]", line: bytes) -> _T:
         try:
-            # msgspec steps over values without looking whether they are UTF-8; the database would look, too late.
             line.decode("utf-8")
             return decoder.decode(line)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -114,8 +130,7 @@ class TxReader:
             raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: op {change.op!r} is not I, U, D or DDL")
         if change.table not in header.tables:
             raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: table {change.table!r} is not in the header")
-        has = (_is_object(change.before), _is_object(change.after))
-        if has != _IMAGES[change.op]:
+        if (_is_object(change.before), _is_object(change.after)) != _IMAGES[change.op]:
             raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: op {change.op} with the wrong images")
         if not _is_object(change.pk):
             raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: pk is no JSON object")

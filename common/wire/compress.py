@@ -30,16 +30,21 @@ def compress(data: bytes, encoding: Encoding | None) -> bytes:
     return zstd.compress(data, level=3) if encoding == "zstd" else data
 
 
+def is_wrapped(encoding: str | None) -> bool:
+    """Tell whether a message's or file's `encoding` says that its bytes are wrapped."""
+    return encoding not in (None, "", "identity")
+
+
 def decompress(data: bytes, encoding: str | None, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """Return what `data` wraps. Raises PoisonError: unknown encoding, torn, over `max_stream_bytes` or the ratio."""
-    if encoding in (None, "", "identity"):
+    if not is_wrapped(encoding):
         return data
     return open_decompressed(io.BytesIO(data), encoding, len(data), limits).read()
 
 
 def open_decompressed(raw: BinaryIO, encoding: str | None, size: int, limits: Limits = DEFAULT_LIMITS) -> BinaryIO:
     """Return a reader of what `raw` wraps. `size`: compressed bytes, for the ratio."""
-    if encoding in (None, "", "identity") or not size:
+    if not is_wrapped(encoding) or not size:
         # Nothing at all wraps nothing: an export of nothing is an empty file, whatever its ending.
         return raw
     if encoding == "gzip":

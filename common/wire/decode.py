@@ -7,18 +7,17 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, TypeVar
 
 import msgspec
-from pydantic import ValidationError
 
 from common.errors import PoisonError, Reason
+from common.wire.headers import plain_header, read_header
 from common.wire.limits import DEFAULT_LIMITS, Limits
-from common.wire.lines import chunk_line, end_line, line_type, lines_of
+from common.wire.lines import CHANGE_OPENS, chunk_line, end_line, line_type, lines_of, only_changes
 from common.wire.records import UNDERSTOOD_FEATURES, BatchHeader, Part
 
 _T = TypeVar("_T")
 _END_OPENS = re.compile(rb'\s*\{\s*"type"\s*:\s*"end"')
-_FORMAT = re.compile(r"rowferry/1(\.\d+)?\Z")
-
-_any = msgspec.json.Decoder()
+_HEADER_OPENS = b'{"type":"batch",'
+_LINE_OF_END = b'\n{"type":"end",'
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +62,28 @@ def read_parts(stream: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Iterator[Pa
 
 def read_body(body: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Part | Broken]:
     """Return the batches of one message, verified, or what is broken in it."""
+    return list(parts_in(body, limits))
+
+
+def parts_in(body: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[Part | Broken]:
+    """Yield the batches of a message that is in memory, verified, or what is broken in it: just as `read_parts` does.
+
+    A batch in the form in which this release writes it is found at one look; from the first that is not the rest is
+    read line by line."""
+    at, number = 0, 1
+    while (part := _at_one_look(body, at, number, limits)) is not None:
+        yield part
+        at += len(part.raw)
+        number += part.header.changes + 2
     reader = _PartReader(limits)
-    found: list[Part | Broken] = []
-    for number, line in enumerate(lines_of(body), start=1):
-        found.extend(reader.feed(line, number))
-    found.extend(reader.finish())
-    return found
+    for line in lines_of(body, at):
+        if len(line) > limits.max_part_bytes:
+            error = PoisonError(Reason.LIMIT, f"line {number} is longer than {limits.max_part_bytes} bytes")
+            yield reader.broken(error, line[:4096], number)
+            return
+        yield from reader.feed(line, number)
+        number += 1
+    yield from reader.finish()
 
 
 def split_batches(body: bytes) -> list[bytes]:
@@ -130,7 +145,7 @@ class _PartReader:
         return next(iter(self._flush_garbage()))
 
     def _kind(self, line: bytes, number: int) -> str:
-        if line.startswith(b'{"type":"change",'):
+        if line.startswith(CHANGE_OPENS):
             return "change"
         if not line.endswith(b"\n"):
             raise PoisonError(Reason.CHECKSUM, f"line {number} is torn: it has no newline")
@@ -140,18 +155,10 @@ class _PartReader:
             raise PoisonError(Reason.FORMAT, f"line {number} is no JSON object with a type: {error}") from error
 
     def _header(self, line: bytes, number: int) -> BatchHeader:
-        fields = _parse(_any, line, number)
-        written = fields.get("format") if isinstance(fields, dict) else None
-        if not isinstance(written, str) or not _FORMAT.match(written):
-            raise PoisonError(Reason.FORMAT, f"line {number}: format {written!r} is not rowferry/1")
         try:
-            header = BatchHeader.model_validate(fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(step) for step in first["loc"])
-            key = f" key {where!r}" if where else ""
-            text = f"line {number}: header{key}: {first['msg'].removeprefix('Value error, ')}"
-            raise PoisonError(Reason.FORMAT, text) from error
+            header = read_header(line)
+        except PoisonError as error:
+            raise PoisonError(error.reason, f"line {number}: {error}") from error
         if header.parts > self._limits.max_parts:
             raise PoisonError(Reason.LIMIT, f"line {number}: {header.parts} parts, at most {self._limits.max_parts}")
         return header
@@ -199,6 +206,32 @@ class _PartReader:
             return
         yield Broken(self._garbage_error, b"".join(self._garbage), self._garbage_line, self._garbage_header)
         self._garbage, self._garbage_size, self._garbage_error, self._garbage_header = [], 0, None, None
+
+
+def _at_one_look(body: bytes, at: int, number: int, limits: Limits) -> Part | None:
+    """Return the part that begins at `at`; None where that wants a closer look, or at the end."""
+    if not body.startswith(_HEADER_OPENS, at):
+        return None
+    first = body.find(b"\n", at) + 1
+    # From the newline before, since there may be no change at all.
+    end = body.find(_LINE_OF_END, first - 1) + 1
+    stop = body.find(b"\n", end) + 1
+    if not (first and end and stop) or stop - at > limits.max_part_bytes:
+        return None
+    payload = body[first:end]
+    header = plain_header(body[at:first])
+    lines = payload.count(b"\n")
+    if header is None or not only_changes(payload) or header.changes != lines or header.parts > limits.max_parts:
+        return None
+    try:
+        closing = end_line.decode(body[end:stop])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    raw = body[at:stop]
+    sha256 = hashlib.sha256(memoryview(raw)[: end - at]).hexdigest()
+    if closing.tx_id != header.tx_id or closing.changes != lines or closing.sha256 != sha256:
+        return None
+    return Part(header, payload, raw, sha256, number)
 
 
 def _closed(opened: _Open, line: bytes, number: int) -> Part:

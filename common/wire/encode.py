@@ -4,7 +4,6 @@ import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -14,6 +13,12 @@ from common.wire.records import FORMAT, SealedTx, TableMeta, TxHeader
 DEFAULT_MAX_BATCH_BYTES = 4 * 1024 * 1024
 _LEAST_ROOM = 1024
 _ROOM_FOR_END_LINE = 256
+# Ids, instants and checksums hold nothing that JSON escapes.
+_HEADER = (
+    b'{"type":"batch","format":"%s","tx_id":"%%s","source_node":"%%s","incarnation":"%%s","exported_at":"%%s",'
+    b'"from_lsn":%%d,"to_lsn":%%d,"prev_lsn":%%d,"changes":%%d,"part":%%d,"parts":%%d,%%s"tables":%%s}\n'
+) % FORMAT.encode()
+_END = b'{"type":"end","tx_id":"%s","changes":%d,"sha256":"%s"}\n'
 _CHANGE = (
     b'{"type":"change","lsn":%d,"tx_id":"%s","table":%s,"op":"%s","pk":%s,"before":%s,"after":%s,'
     b'"version":%s,"base":%s,"captured_at":"%s"}\n'
@@ -110,30 +115,29 @@ def encode_tx(tx: SealedTx, max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES) -> I
         yield _finish(tx.header, segment, number, plan)
 
 
-def header_fields(header: TxHeader, changes: int, part: int, parts: int, tx_sha256: str | None) -> dict[str, Any]:
-    """Return a batch header as the JSON object it becomes, keys in their written order."""
-    fields: dict[str, Any] = {
-        "type": "batch",
-        "format": FORMAT,
-        "tx_id": header.tx_id,
-        "source_node": header.source_node,
-        "incarnation": header.incarnation,
-        "exported_at": header.exported_at,
-        "from_lsn": header.from_lsn,
-        "to_lsn": header.to_lsn,
-        "prev_lsn": header.prev_lsn,
-        "changes": changes,
-        "part": part,
-        "parts": parts,
-    }
+def header_line(header: TxHeader, changes: int, part: int, parts: int, tx_sha256: str | None) -> bytes:
+    """Return the header line of a batch with its newline."""
+    optional = b""
     if tx_sha256 is not None:
-        fields["tx_sha256"] = tx_sha256
+        optional += b'"tx_sha256":"%s",' % tx_sha256.encode()
     if header.grouped:
-        fields["grouped"] = True
+        optional += b'"grouped":true,'
     if header.requires:
-        fields["requires"] = list(header.requires)
-    fields["tables"] = _tables_json(header.tables)
-    return fields
+        optional += b'"requires":%s,' % _json.encode(header.requires)
+    return _HEADER % (
+        header.tx_id.encode(),
+        header.source_node.encode(),
+        header.incarnation.encode(),
+        header.exported_at.encode(),
+        header.from_lsn,
+        header.to_lsn,
+        header.prev_lsn,
+        changes,
+        part,
+        parts,
+        optional,
+        bytes(_tables_json(header.tables)),
+    )
 
 
 def _tables_json(tables: Mapping[str, TableMeta]) -> msgspec.Raw:
@@ -148,16 +152,10 @@ def _tables_json(tables: Mapping[str, TableMeta]) -> msgspec.Raw:
     return encoded
 
 
-def seal_part(fields: dict[str, Any], lines: Sequence[bytes]) -> bytes:
+def seal_part(tx_id: str, header: bytes, lines: Sequence[bytes], changes: int) -> bytes:
     """Return header line, `lines` and the end line with count and checksum."""
-    body = b"".join((_json.encode(fields), b"\n", *lines))
-    end = {
-        "type": "end",
-        "tx_id": fields["tx_id"],
-        "changes": fields["changes"],
-        "sha256": hashlib.sha256(body).hexdigest(),
-    }
-    return body + _json.encode(end) + b"\n"
+    body = b"".join((header, *lines))
+    return body + _END % (tx_id.encode(), changes, hashlib.sha256(body).hexdigest().encode())
 
 
 def _few_lines(tx: SealedTx, max_batch_bytes: int) -> list[bytes] | None:
@@ -175,13 +173,14 @@ def _few_lines(tx: SealedTx, max_batch_bytes: int) -> list[bytes] | None:
 
 
 def _room_for_lines(header: TxHeader, max_batch_bytes: int) -> int:
-    widest = header_fields(header, 10**9, 10**6, 10**6, "0" * 64)
-    return max(max_batch_bytes - len(_json.encode(widest)) - _ROOM_FOR_END_LINE, _LEAST_ROOM)
+    widest = header_line(header, 10**9, 10**6, 10**6, "0" * 64)
+    return max(max_batch_bytes - len(widest) - _ROOM_FOR_END_LINE, _LEAST_ROOM)
 
 
 def _finish(header: TxHeader, segment: _Segment, number: int, plan: _Plan) -> EncodedPart:
-    fields = header_fields(header, segment.changes, number, plan.parts, plan.tx_sha256 or None)
-    return EncodedPart(header, number, plan.parts, seal_part(fields, segment.lines))
+    line = header_line(header, segment.changes, number, plan.parts, plan.tx_sha256 or None)
+    body = seal_part(header.tx_id, line, segment.lines, segment.changes)
+    return EncodedPart(header, number, plan.parts, body)
 
 
 def _plan(tx: SealedTx, room: int) -> _Plan:

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+CHANGE_OPENS = b'{"type":"change",'
+_NEXT_CHANGE_OPENS = b"\n" + CHANGE_OPENS
+
 
 class Line(msgspec.Struct):
     """Any line: what it is."""
@@ -33,10 +36,17 @@ end_line = msgspec.json.Decoder(End)
 chunk_line = msgspec.json.Decoder(Chunk)
 
 
-def lines_of(body: bytes) -> Iterator[bytes]:
-    """Yield the lines of `body`, each with its newline; the last one may lack it."""
-    start = 0
+def lines_of(body: bytes, start: int = 0) -> Iterator[bytes]:
+    """Yield the lines of `body` from `start` on, each with its newline; the last one may lack it."""
     while start < len(body):
         stop = body.find(b"\n", start) + 1 or len(body)
         yield body[start:stop]
         start = stop
+
+
+def only_changes(payload: bytes) -> bool:
+    """Tell whether every line is a change line as this release writes it; a few looks, however many lines."""
+    if not payload.startswith(CHANGE_OPENS):
+        return not payload
+    lines = payload.count(b"\n")
+    return payload.endswith(b"\n") and (lines == 1 or payload.count(_NEXT_CHANGE_OPENS) == lines - 1)

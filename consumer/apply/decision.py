@@ -1,7 +1,8 @@
 """Which changes of one call stand: decided one after the other, against what earlier ones left of the row."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 
 import msgspec
 
@@ -28,10 +29,10 @@ class Entry(msgspec.Struct, frozen=True):
     counts: Counts
 
 
-@dataclass(slots=True)
-class Row:
+class Row(msgspec.Struct):
     """One row while the changes of the call are decided."""
 
+    key: str
     version: Version
     base: Version
     deleted: bool
@@ -67,17 +68,17 @@ class Decision:
 
     def __init__(self, session: ApplySession, policy_for: Callable[[str], Policy]) -> None:
         self._session = session
-        self._policy_for = policy_for
+        self._policy_for = cache(policy_for)
         self._clashes: list[_Clash] = []
         self._maybe_missing: list[tuple[Entry, Row]] = []
 
-    def decide(self, entry: Entry, keyed: tuple[str, Row]) -> None:
+    def decide(self, entry: Entry, row: Row) -> None:
         """Let one change win, lose or count as the same; note conflicts and rows it did not find."""
-        row, change, counts = keyed[1], entry.change, entry.counts
+        change, counts = entry.change, entry.counts
         counts.changes += 1
         relation = relate(change.version, change.base or NEVER, row.version, row.base)
         if relation is Relation.SAME:
-            self._decide_same(entry, *keyed)
+            self._decide_same(entry, row)
             return
         policy = self._policy_for(entry.use.name)
         wins = incoming_stands(policy, change.version, row.version)
@@ -91,7 +92,7 @@ class Decision:
             self._note_missing(entry, row)
         _take(entry, row)
 
-    def finish(self, rows: Sequence[tuple[str, Row]]) -> Written:
+    def finish(self, rows: Iterable[Row]) -> Written:
         """Fetch the wanted images, complete the records, and return the last winner of each row."""
         images = self._stored_images()
         written = Written()
@@ -100,20 +101,20 @@ class Decision:
         for entry, row in self._maybe_missing:
             if images[id(row)] is None:
                 _count_missing(entry, "never-arrived")
-        for key, row in {id(row): (key, row) for key, row in rows}.values():
+        for row in rows:
             if row.winner is not None:
-                written.writes.setdefault(row.winner.use, []).append(row_write(row.winner, key))
+                written.writes.setdefault(row.winner.use, []).append(row_write(row.winner, row.key))
         return written
 
-    def _decide_same(self, entry: Entry, key: str, row: Row) -> None:
+    def _decide_same(self, entry: Entry, row: Row) -> None:
         ours = row.winner.change.image if row.winner else self._image(row)
         if comparable(ours) == comparable(entry.change.image):
             entry.counts.same += 1
             return
         # Another kind of database writes the same values in another way, and a sender's way is not kept with the row.
         if row.winner:
-            ours = as_stored(self._session, row.winner.use, row.winner.change, key)
-        theirs = as_stored(self._session, entry.use, entry.change, key)
+            ours = as_stored(self._session, row.winner.use, row.winner.change, row.key)
+        theirs = as_stored(self._session, entry.use, entry.change, row.key)
         if comparable(ours) == comparable(theirs):
             entry.counts.same += 1
             return

@@ -9,6 +9,7 @@ import msgspec
 from common.errors import ConfigError, ContentionError, EarlyError, OutageError, PoisonError, Reason
 from common.ports.dialect import ApplySession
 from common.runtime.node import Node
+from consumer.apply.ahead import Ahead
 from consumer.apply.allowed_ddl import AllowedDdl
 from consumer.apply.committing import PATIENCE_SECONDS, Committing
 from consumer.apply.grouping import Group, Pace
@@ -32,24 +33,28 @@ class Applier:
         self._preparer = Preparer(self._tables, node.config, ddl)
         self._pace = Pace(node.config.limits.group_changes, node.config.limits.group_changes)
 
-    def apply(self, txs: Sequence[Incoming], *, guarded: bool = False) -> list[Result]:
+    def prepare_ahead(self, txs: Sequence[Incoming]) -> Ahead:
+        """Prepare txs for a later `apply`; the one thing that another thread may do meanwhile."""
+        return Ahead(self._preparer, txs)
+
+    def apply(self, txs: Sequence[Incoming], *, guarded: bool = False, ahead: Ahead | None = None) -> list[Result]:
         """Apply or set aside all of `txs`, in order; everything is committed when this returns.
 
         Raises OutageError: what was committed before stays, trying all of it again does no harm. `guarded`: the txs
-        were noted in `rf_attempt`, take the notes away."""
+        were noted in `rf_attempt`, take the notes away. `ahead`: what `prepare_ahead` made of them."""
         self._tables.begin()
         try:
-            results = self._apply_all(txs, guarded)
+            results = self._apply_all(txs, guarded, ahead)
         except ConfigError:
             # Their owner may have altered the tables since they were looked at. What is committed counts as duplicate.
             if not self._tables.look_again():
                 raise
-            results = self._apply_all(txs, guarded)
+            results = self._apply_all(txs, guarded, None)
         _log(results)
         return results
 
-    def _apply_all(self, txs: Sequence[Incoming], guarded: bool) -> list[Result]:
-        return [result for group in self._groups(txs) for result in self._apply_group(group, guarded)]
+    def _apply_all(self, txs: Sequence[Incoming], guarded: bool, ahead: Ahead | None) -> list[Result]:
+        return [result for group in self._groups(txs, ahead) for result in self._apply_group(group, guarded)]
 
     def content_sha256(self, tx: Incoming) -> str:
         """Return the checksum by which a tx is known; over its bytes where they can't be read."""
@@ -69,14 +74,14 @@ class Applier:
             return _failed_dry(one, error)
         raise RuntimeError("a dry run was committed")
 
-    def _groups(self, txs: Iterable[Incoming]) -> Iterator[list[Prepared]]:
+    def _groups(self, txs: Iterable[Incoming], ahead: Ahead | None) -> Iterator[list[Prepared]]:
         group = Group()
         for tx in txs:
             if group.txs and (group.txs[-1].alone or group.is_full(tx, self._pace.now)):
                 yield group.txs
                 group = Group()
             # Only now: DDL that was committed a moment ago may have made the tables that this tx needs.
-            one = self._preparer.prepare(tx)
+            one = (ahead and ahead.of(tx, self._preparer.generation)) or self._preparer.prepare(tx)
             if group.txs and (one.alone or group.disagrees(one)):
                 yield group.txs
                 group = Group()
@@ -102,7 +107,7 @@ class Applier:
             self._pace.shrink()
             if len(group) == 1:
                 raise OutageError(f"rows are held by others for {PATIENCE_SECONDS:g} s: {error}") from error
-        elif self._tables.look_again():
+        elif self._tables.look_again() or self._is_outdated(group):
             log.info("tables_changed", extra={"error": str(error)})
             return self._apply_group([self._preparer.prepare(one.incoming) for one in group], guarded)
         elif len(group) == 1:
@@ -111,6 +116,10 @@ class Applier:
             return results
         half = len(group) // 2
         return self._apply_group(group[:half], guarded) + self._apply_group(group[half:], guarded)
+
+    def _is_outdated(self, group: Sequence[Prepared]) -> bool:
+        """Tell whether the tables were found changed since, by a look for txs that are prepared ahead."""
+        return any(one.checked and one.generation != self._preparer.generation for one in group)
 
     def _any_way(self, group: list[Prepared], guarded: bool) -> list[Result]:
         """Commit a group; where unique values clash halfway, once more with all rows taken away first."""
@@ -164,7 +173,10 @@ def _failed_dry(one: Prepared, error: PoisonError | EarlyError) -> Result:
 
 
 def _log(results: Sequence[Result]) -> None:
+    tells_all = log.isEnabledFor(logging.DEBUG)
     for result in results:
+        if not (tells_all or result.outcome.set_aside or result.counts.missing_total):
+            continue
         incoming = result.incoming
         fields = {"tx_id": incoming.tx_id, "source_node": incoming.source_node, "origin": incoming.origin}
         if incoming.header is not None:

@@ -1,8 +1,9 @@
 """How many txs go into one commit, and which may not go together."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from common.wire.records import TableMeta
 from consumer.apply.prepare import Prepared
 from consumer.dedup import TxKey
 from consumer.incoming import Incoming
@@ -34,6 +35,8 @@ class Group:
     by_key: dict[TxKey, Prepared] = field(default_factory=dict)
     columns: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """Of each table, as the first sender here names them."""
+    _added: Mapping[str, TableMeta] | None = None
+    """The tables of the tx added last. Most txs share one object with the one before."""
     changes: int = 0
     bytes: int = 0
 
@@ -41,8 +44,11 @@ class Group:
         """Take one more."""
         self.txs.append(one)
         self.by_key[one.incoming.key] = one
-        for name, columns in _columns(one):
-            self.columns.setdefault(name, columns)
+        header = one.incoming.header
+        if header is not None and header.tables is not self._added:
+            self._added = header.tables
+            for name, meta in header.tables.items():
+                self.columns.setdefault(name, meta.columns)
         self.changes += one.incoming.changes
         self.bytes += one.incoming.size
 
@@ -58,9 +64,8 @@ class Group:
         twin = self.by_key.get(one.incoming.key)
         if twin is not None and (one.error or twin.error or twin.sha256 != one.sha256):
             return True
-        return any(self.columns.get(name, columns).keys() != columns.keys() for name, columns in _columns(one))
-
-
-def _columns(one: Prepared) -> Iterator[tuple[str, Mapping[str, str]]]:
-    header = one.incoming.header
-    return iter(()) if header is None else ((name, meta.columns) for name, meta in header.tables.items())
+        header = one.incoming.header
+        if header is None or header.tables is self._added:
+            return False
+        named = header.tables.items()
+        return any(self.columns.get(name, meta.columns).keys() != meta.columns.keys() for name, meta in named)

@@ -22,6 +22,7 @@ _STATES = {
     Outcome.FORKED: LetterState.FORKED,
 }
 
+_APPLIED = ("source_node", "tx_id", "incarnation", "prev_lsn", "to_lsn", "sha256", "applied_us")
 _HEARD = (
     sa.update(rf.node)
     .where(rf.node.c.node_id == sa.bindparam("peer"), rf.node.c.is_self.is_(False))
@@ -57,25 +58,18 @@ class Ledger:
         end_attempts(self._connection, begun)
 
     def _write_applied(self, applied: Sequence[Result]) -> None:
-        rows = []
-        for result in applied:
-            header = result.incoming.header
-            if header is None:
-                raise TypeError("a tx without a header can't have been applied")
-            rows.append(
-                {
-                    "source_node": header.source_node,
-                    "tx_id": header.tx_id,
-                    "incarnation": header.incarnation,
-                    "prev_lsn": header.prev_lsn,
-                    "to_lsn": header.to_lsn,
-                    "sha256": result.sha256,
-                    "applied_us": self._now_us,
-                }
-            )
-        insert_many(self._connection, rf.applied_tx, rows)
+        insert_many(self._connection, rf.applied_tx, _APPLIED, [self._applied_row(result) for result in applied])
+
+    def _applied_row(self, result: Result) -> tuple[object, ...]:
+        header = result.incoming.header
+        if header is None:
+            raise TypeError("a tx without a header can't have been applied")
+        link = header.source_node, header.tx_id, header.incarnation, header.prev_lsn, header.to_lsn
+        return *link, result.sha256, self._now_us
 
     def _close_letters(self, results: Sequence[Result], known: Mapping[TxKey, Known]) -> None:
+        if not known:
+            return
         for result in results:
             incoming = result.incoming
             letter = known[incoming.key].letter if incoming.key in known else None

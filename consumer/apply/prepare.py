@@ -26,6 +26,8 @@ class Prepared(msgspec.Struct, frozen=True):
     statements: tuple[Statement, ...] = ()
     """DDL to run, of a tx that holds nothing else."""
     error: PoisonError | EarlyError | None = None
+    generation: int = 0
+    """Of the tables that its changes were checked against."""
 
     @property
     def alone(self) -> bool:
@@ -40,6 +42,11 @@ class Preparer:
         self._tables = tables
         self._config = config
         self._ddl = ddl
+
+    @property
+    def generation(self) -> int:
+        """Another number whenever the tables were found to be others than before."""
+        return self._tables.generation
 
     def prepare(self, incoming: Incoming) -> Prepared:
         """Decode and check one tx. A fault becomes its `error`."""
@@ -63,6 +70,7 @@ class Preparer:
         return ChangeChecker(header, self._tables, self._config)
 
     def _decoded(self, incoming: Incoming, header: BatchHeader, payload: bytes) -> Prepared:
+        generation = self.generation
         reader = TxReader(header, [payload])
         changes = list(reader)
         sha256 = reader.content_sha256 or ""
@@ -70,7 +78,8 @@ class Preparer:
         if statements:
             return Prepared(incoming, sha256, statements=statements)
         try:
-            return Prepared(incoming, sha256, tuple(self.checker(header).check(changes)))
+            checked = tuple(self.checker(header).check(changes))
+            return Prepared(incoming, sha256, checked, generation=generation)
         except PoisonError as fault:
             return Prepared(incoming, sha256, error=fault)
 

@@ -4,7 +4,7 @@ Within one call the changes of a key are squashed to its last winner, so a group
 a table.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from common.config.model import Policy
 from common.errors import ContentionError, EarlyError, NoValueError, Reason
@@ -48,10 +48,15 @@ class UnnamedColumnError(EarlyError):
 def decide_rows(session: ApplySession, entries: Sequence[Entry], policy_for: Callable[[str], Policy]) -> Written:
     """Lock the rows of `entries` and decide what stands; counts go to each entry's `counts`. Writes nothing yet."""
     decision = Decision(session, policy_for)
-    rows = _lock(session, entries)
-    for entry, row in zip(entries, rows, strict=True):
+    rows: dict[tuple[str, str], Row] = {}
+    states = lock_states(session, entries)
+    for entry, state in zip(entries, states, strict=True):
+        place = entry.use.name, state.key
+        row = rows.get(place)
+        if row is None:
+            row = rows[place] = Row(state.key, state.version, state.base, state.deleted, state.known, entry)
         decision.decide(entry, row)
-    return decision.finish(rows)
+    return decision.finish(rows.values())
 
 
 def write_rows(session: ApplySession, writes: Mapping[TableUse, Sequence[RowWrite]], *, replace: bool = False) -> None:
@@ -84,25 +89,12 @@ def check(session: ApplySession, writes: Mapping[TableUse, Sequence[RowWrite]], 
 
 def lock_states(session: ApplySession, entries: Sequence[Entry]) -> list[RowState]:
     """Lock the rows of `entries`, table by table in order of their names, and return their states in order."""
-    found: list[RowState | None] = [None] * len(entries)
-    places: dict[TableUse, list[int]] = {}
-    for place, entry in enumerate(entries):
-        places.setdefault(entry.use, []).append(place)
-    for use in sorted(places, key=lambda one: one.name):
-        keys = dict.fromkeys(bytes(entries[place].change.pk) for place in places[use])
-        states = dict(zip(keys, session.lock(use.shape, use.meta, list(keys)), strict=True))
-        for place in places[use]:
-            found[place] = states[bytes(entries[place].change.pk)]
-    return [state for state in found if state is not None]
-
-
-def _lock(session: ApplySession, entries: Sequence[Entry]) -> list[tuple[str, Row]]:
-    rows: dict[tuple[str, str], Row] = {}
-    found = []
-    for entry, state in zip(entries, lock_states(session, entries), strict=True):
-        row = rows.get((entry.use.name, state.key))
-        if row is None:
-            row = Row(state.version, state.base, state.deleted, state.known, entry)
-            rows[entry.use.name, state.key] = row
-        found.append((state.key, row))
-    return found
+    pks: dict[TableUse, list[bytes]] = {}
+    for entry in entries:
+        pks.setdefault(entry.use, []).append(bytes(entry.change.pk))
+    states: dict[TableUse, Iterator[RowState]] = {}
+    for use in sorted(pks, key=lambda one: one.name):
+        keys = list(dict.fromkeys(pks[use]))
+        known = dict(zip(keys, session.lock(use.shape, use.meta, keys), strict=True))
+        states[use] = map(known.__getitem__, pks[use])
+    return [next(states[entry.use]) for entry in entries]

@@ -57,7 +57,9 @@ class Conflict:
 
 def record(connection: sa.Connection, conflicts: Iterable[Conflict], now_us: int) -> None:
     """Write settled conflicts, in the transaction that decides them."""
-    insert_many(connection, rf.conflict, [_row(conflict, now_us) for conflict in conflicts])
+    rows = [_row(conflict, now_us) for conflict in conflicts]
+    if rows:
+        insert_many(connection, rf.conflict, list(rows[0]), [list(row.values()) for row in rows])
 
 
 def _row(conflict: Conflict, now_us: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from common.versions import NEVER, Version
-from common.wire.encode import encode_change, header_fields, seal_part
+from common.wire.encode import encode_change, header_line, seal_part
 from common.wire.records import TableMeta, TxHeader
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -31,7 +31,7 @@ def test_what_the_encoder_writes_is_valid() -> None:
         base=NEVER,
         captured_at="2026-01-01T00:00:00.000000Z",
     )
-    body = seal_part(header_fields(header, 1, 1, 2, "0" * 64), [line])
+    body = seal_part(header.tx_id, header_line(header, 1, 1, 2, "0" * 64), [line], 1)
     for written in body.splitlines():
         SCHEMA.validate(json.loads(written))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from common.errors import OutageError
 from common.ports.source import Delivery
 from common.versions import Version
-from common.wire.decode import Broken, read_parts
+from common.wire.decode import Broken, parts_in
 from common.wire.limits import Limits
 from common.wire.records import Part
 from consumer import arrivals
@@ -230,12 +229,15 @@ def test_a_batch_that_can_t_be_read_takes_no_other_of_its_message_along(
     txs = [a.put(number, f"row {number}", number) for number in (1, 2, 3)]
 
     def fails(body: BinaryIO, limits: Limits) -> Iterator[Part | Broken]:
-        data = body.read()
-        if b"row 2" in data:
+        return fails_in(body.read(), limits)
+
+    def fails_in(body: bytes, limits: Limits) -> Iterator[Part | Broken]:
+        if b"row 2" in body:
             raise ZeroDivisionError
-        return read_parts(io.BytesIO(data), limits)
+        return parts_in(body, limits)
 
     monkeypatch.setattr(arrivals, "read_parts", fails)
+    monkeypatch.setattr(arrivals, "parts_in", fails_in)
     spaced = b"".join(tx.body.replace(b'{"type":"end"', b'{ "type" : "end"') for tx in txs)
     world.source.put(gzip.compress(spaced), content_encoding="gzip", source_node="a")
     intake = world.intake()

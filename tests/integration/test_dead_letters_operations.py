@@ -190,7 +190,7 @@ def test_of_two_who_decide_at_once_the_first_one_counts(world: World, monkeypatc
 def test_bytes_that_hold_no_tx_are_not_called_replayed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """They ended the process as they came; whatever is tried with them, they are all that is left of what was sent."""
     with monkeypatch.context() as broken:
-        broken.setattr(arrivals, "read_parts", lambda body, limits: 1 / 0)
+        broken.setattr(arrivals, "parts_in", lambda body, limits: 1 / 0)
         world.source.put(b"garbage")
         intake = world.intake()
         for _ in range(5):

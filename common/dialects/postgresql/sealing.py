@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from common.clock import Clock, SystemClock, to_iso
 from common.dialects.postgresql import sealing_sql as sql
+from common.dialects.postgresql.arrays import number_array, text_array
 from common.dialects.postgresql.chains import mend_chains
 from common.dialects.postgresql.connection import SERVER_IDENTITY, driver
 from common.dialects.postgresql.errors import translated
@@ -26,6 +27,8 @@ from common.ports.dialect import NodeFacts, SealReport
 Raw = psycopg.Connection[tuple[Any, ...]]
 
 
+_STEP_CHANGES = 5_000
+"""So that of a backlog the first is on its way while the rest is sealed, and appliers get their turn."""
 _PEEK = sql.PEEK.format(identity=SERVER_IDENTITY).encode()
 
 
@@ -64,7 +67,7 @@ class PostgresSealer:
         self._shapes = ShapeCache()
         self._quiet_at: str | None = None
 
-    def seal(self, max_changes: int = 50_000) -> SealReport:
+    def seal(self, max_changes: int = _STEP_CHANGES) -> SealReport:
         """Seal what is committed now; one short transaction. Raises ContentionError, OutageError."""
         with translated(), self._engine.begin() as connection:
             return self._step(driver(connection), max_changes)
@@ -84,8 +87,7 @@ class PostgresSealer:
         if idle_at is not None:
             return SealReport(0, 0, idle_at)
         state = self._begin(raw)
-        waiting = _pending(raw, max_changes)
-        txs = _whole_txs(waiting, max_changes)
+        txs = _pending(raw, max_changes)
         if txs:
             raw.execute(sql.TAKE_PENDING, {"last_seq": txs[-1].last_seq})
             return self._seal_txs(raw, state, txs, more=True)
@@ -93,13 +95,11 @@ class PostgresSealer:
         if not ranges:
             return SealReport(0, 0, state.last_lsn)
         lows, highs = bounds(ranges)
-        found = _fetch(raw, sql.ENDED, {"lows": lows, "highs": highs, "most": max_changes + 1})
-        txs = _whole_txs(found, max_changes)
-        if not txs:
+        found = raw.execute(sql.ENDED.encode(), {"lows": lows, "highs": highs, "most": max_changes}).fetchall()
+        if not found:
             return SealReport(0, 0, state.last_lsn)
-        more = len(txs) < len(found)
-        if more:
-            raw.execute(sql.SET_ASIDE, {"lows": lows, "highs": highs, "after_seq": txs[-1].last_seq})
+        txs = [_EndedTx(*row[:-1]) for row in found]
+        more = found[0][-1]
         return self._seal_txs(raw, replace(state, snapshot=state.now), txs, more=more)
 
     def _idle_at(self, raw: Raw) -> int | None:
@@ -157,7 +157,7 @@ class PostgresSealer:
         shapes = {number for tx in txs for number in tx.shapes}
         self._shapes.load(raw, shapes)
         given: dict[str, Any] = {
-            "xids": _array(tx.xid for tx in txs),
+            "xids": number_array([tx.xid for tx in txs]),
             "table_ids": self._shapes.table_ids(shapes),
             "last_lsn": state.last_lsn,
             "era": state.era,
@@ -186,20 +186,25 @@ class PostgresSealer:
         ids = TxIds(state.last_tx_id)
         ends = list(accumulate((tx.changes for tx in txs), initial=state.last_lsn))
         tx_ids = [ids.next(now_us) for _ in txs]
+        tables: dict[str, int] = {}
+        described = [tables.setdefault(self._shapes.header_tables(tx.shapes), len(tables) + 1) for tx in txs]
+        to_lsns = number_array(ends[1:])
         raw.execute(
             sql.ADD_TXS,
             {
                 "incarnation": self._node.incarnation,
                 "exported_at": to_iso(now_us),
-                "to_lsns": ends[1:],
-                "from_lsns": [end + 1 for end in ends[:-1]],
-                "tx_ids": tx_ids,
-                "tables": [self._shapes.header_tables(tx.shapes) for tx in txs],
-                "bytes": [tx.bytes for tx in txs],
-                "captured": [tx.captured_us for tx in txs],
+                "to_lsns": to_lsns,
+                "from_lsns": number_array([end + 1 for end in ends[:-1]]),
+                "tx_ids": text_array(tx_ids),
+                "tables": text_array(list(tables)),
+                "described": number_array(described),
+                "bytes": number_array([tx.bytes for tx in txs]),
+                "captured": number_array([tx.captured_us for tx in txs]),
             },
         )
-        raw.execute(sql.ADD_SOURCES, {"era": state.era, "to_lsns": ends[1:], "xids": _array(tx.xid for tx in txs)})
+        xids = number_array([tx.xid for tx in txs])
+        raw.execute(sql.ADD_SOURCES, {"era": state.era, "to_lsns": to_lsns, "xids": xids})
         return tx_ids[-1]
 
 
@@ -218,18 +223,7 @@ def _remember(raw: Raw, state: _State) -> None:
 
 
 def _pending(raw: Raw, max_changes: int) -> list[_EndedTx]:
-    return _fetch(raw, sql.PENDING, {"most": max_changes})
-
-
-def _whole_txs(found: Sequence[_EndedTx], max_changes: int) -> list[_EndedTx]:
-    """The first of `found` that together stay within the bound; one that is larger goes alone."""
-    totals = list(accumulate(tx.changes for tx in found))
+    """The first of those set aside that together stay within the bound; one that is larger goes alone."""
+    found = [_EndedTx(*row) for row in raw.execute(sql.PENDING, {"most": max_changes})]
+    totals = accumulate(tx.changes for tx in found)
     return [tx for tx, total in zip(found, totals, strict=True) if total <= max_changes or total == tx.changes]
-
-
-def _fetch(raw: Raw, query: str, given: dict[str, Any]) -> list[_EndedTx]:
-    return [_EndedTx(*row) for row in raw.execute(query.encode(), given)]
-
-
-def _array(numbers: Any) -> str:
-    return "{" + ",".join(str(number) for number in numbers) + "}"

@@ -28,26 +28,38 @@ SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin'
        set_config('work_mem', '64MB', true), set_config('plan_cache_mode', 'force_generic_plan', true)
 """
 
+# By shape first: to have the shapes of each transaction told apart by DISTINCT takes a sort for each of them.
 _SUMMED = """
-SELECT max(l.seq), l.xid, count(*), (extract(epoch FROM min(l.captured_at)) * 1000000)::bigint,
-       sum(octet_length(l.pk) + coalesce(octet_length(l.before), 4) + coalesce(octet_length(l.after), 4) + 240)::bigint,
-       array_agg(DISTINCT l.shape_id)
-FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
-CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high OFFSET 0) l
-GROUP BY l.xid
+SELECT max(last_seq) AS last_seq, xid, sum(changes)::bigint AS changes,
+       (extract(epoch FROM min(captured_at)) * 1000000)::bigint AS captured_us, sum(bytes)::bigint AS bytes,
+       array_agg(shape_id) AS shapes
+FROM (
+    SELECT l.xid, l.shape_id, max(l.seq) AS last_seq, count(*) AS changes, min(l.captured_at) AS captured_at,
+           sum(octet_length(l.pk) + coalesce(octet_length(l.before), 4) + coalesce(octet_length(l.after), 4) + 240)
+               AS bytes
+    FROM {log} GROUP BY l.xid, l.shape_id) s
+GROUP BY xid
 """
 
-ENDED = _SUMMED + "ORDER BY 1 LIMIT %(most)s"
+_IN_RANGES = """
+    unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
+    CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high OFFSET 0) l
+"""
+
+ENDED = f"""
+WITH ended_tx AS MATERIALIZED ({_SUMMED.format(log=_IN_RANGES)}),
+placed AS (SELECT *, sum(changes) OVER (ORDER BY last_seq) AS total FROM ended_tx),
+set_aside AS (
+    INSERT INTO rf_seal_pending (last_seq, xid, changes, captured_us, bytes, shapes)
+    SELECT last_seq, xid, changes, captured_us, bytes, shapes FROM placed WHERE total > greatest(changes, %(most)s)
+    RETURNING 1)
+SELECT last_seq, xid, changes, captured_us, bytes, shapes, EXISTS (SELECT FROM set_aside)
+FROM placed WHERE total <= greatest(changes, %(most)s) ORDER BY last_seq
+"""
 """The transactions that ended in the ranges, in the order of their last log row: a transaction that built on another
-wrote its row after the other had committed."""
+wrote its row after the other had committed. What is too much for one step is set aside."""
 
-SET_ASIDE = (
-    """
-INSERT INTO rf_seal_pending (last_seq, xid, changes, captured_us, bytes, shapes)
-"""
-    + _SUMMED
-    + "HAVING max(l.seq) > %(after_seq)s"
-)
+UNSEALED_TXS = _SUMMED.format(log="rf_change_log l WHERE NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)")
 
 PENDING = """
 SELECT last_seq, xid, changes, captured_us, bytes, shapes FROM rf_seal_pending ORDER BY last_seq LIMIT %(most)s
@@ -125,15 +137,17 @@ some: a row deleted and inserted again in one transaction is enough for that."""
 
 ADD_TXS = """
 INSERT INTO rf_tx (incarnation, to_lsn, from_lsn, prev_lsn, tx_id, exported_at, grouped, tables, bytes, captured_us)
-SELECT %(incarnation)s, to_lsn, from_lsn, from_lsn - 1, tx_id, %(exported_at)s, false, tables, bytes, captured_us
-FROM unnest(%(to_lsns)b::bigint[], %(from_lsns)b::bigint[], %(tx_ids)b::text[], %(tables)b::text[],
-            %(bytes)b::bigint[], %(captured)b::bigint[])
-    AS t(to_lsn, from_lsn, tx_id, tables, bytes, captured_us)
+SELECT %(incarnation)s, to_lsn, from_lsn, from_lsn - 1, tx_id, %(exported_at)s, false, (%(tables)s::text[])[described],
+       bytes, captured_us
+FROM unnest(%(to_lsns)s::bigint[], %(from_lsns)s::bigint[], %(tx_ids)s::text[], %(described)s::int[],
+            %(bytes)s::bigint[], %(captured)s::bigint[])
+    AS t(to_lsn, from_lsn, tx_id, described, bytes, captured_us)
 """
+"""`described`: the place of a tx's description among `tables`, from 1; most txs have the same."""
 
 ADD_SOURCES = """
 INSERT INTO rf_sealed_tx (era, to_lsn, xid)
-SELECT %(era)s, to_lsn, xid FROM unnest(%(to_lsns)b::bigint[], %(xids)s::xid8[]) AS t(to_lsn, xid)
+SELECT %(era)s, to_lsn, xid FROM unnest(%(to_lsns)s::bigint[], %(xids)s::xid8[]) AS t(to_lsn, xid)
 """
 
 REMEMBER = """

@@ -67,10 +67,10 @@ CREATE TABLE rf_seal (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     snapshot text NOT NULL,
     server_identity text NOT NULL DEFAULT '',
-    incarnation text NOT NULL DEFAULT '',
+    incarnation text COLLATE "C" NOT NULL DEFAULT '',
     era integer,
     last_lsn bigint NOT NULL DEFAULT 0,
-    last_tx_id text
+    last_tx_id text COLLATE "C"
 )
 ;;
 COMMENT ON TABLE rf_seal IS 'One row: what sealing has seen. Its lock is what the sealer and the appliers take turns by.'

@@ -10,6 +10,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_id = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     _make_shared_tables()
@@ -23,9 +25,9 @@ def upgrade() -> None:
 def _make_shared_tables() -> None:
     op.create_table(
         "rf_applied_tx",
-        sa.Column("source_node", sa.Text(), nullable=False),
-        sa.Column("tx_id", sa.Text(), nullable=False),
-        sa.Column("incarnation", sa.Text(), nullable=False),
+        sa.Column("source_node", _id, nullable=False),
+        sa.Column("tx_id", _id, nullable=False),
+        sa.Column("incarnation", _id, nullable=False),
         sa.Column("prev_lsn", sa.BigInteger(), nullable=False),
         sa.Column("to_lsn", sa.BigInteger(), nullable=False),
         sa.Column("sha256", sa.Text(), nullable=False, comment="over the tx's change lines"),
@@ -36,8 +38,8 @@ def _make_shared_tables() -> None:
     op.create_index("rf_applied_tx_order", "rf_applied_tx", ["source_node", "incarnation", "prev_lsn"], unique=False)
     op.create_table(
         "rf_attempt",
-        sa.Column("source_node", sa.Text(), nullable=False),
-        sa.Column("tx_id", sa.Text(), nullable=False),
+        sa.Column("source_node", _id, nullable=False),
+        sa.Column("tx_id", _id, nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("began_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("source_node", "tx_id"),
@@ -49,8 +51,8 @@ def _make_shared_tables() -> None:
         sa.Column("at_us", sa.BigInteger(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("action", sa.Text(), nullable=False),
-        sa.Column("source_node", sa.Text(), nullable=True),
-        sa.Column("tx_id", sa.Text(), nullable=True),
+        sa.Column("source_node", _id, nullable=True),
+        sa.Column("tx_id", _id, nullable=True),
         sa.Column("detail", sa.Text(), nullable=True, comment="JSON object"),
         sa.PrimaryKeyConstraint("id"),
         comment="Who applied, rejected, replayed, discarded what, and when.",
@@ -65,8 +67,8 @@ def _make_shared_tables() -> None:
         sa.Column("state", sa.Text(), nullable=False, comment="settled or waiting"),
         sa.Column("winner", sa.Text(), nullable=False, comment="ours or theirs"),
         sa.Column("rule", sa.Text(), nullable=False),
-        sa.Column("source_node", sa.Text(), nullable=False),
-        sa.Column("tx_id", sa.Text(), nullable=False),
+        sa.Column("source_node", _id, nullable=False),
+        sa.Column("tx_id", _id, nullable=False),
         sa.Column("lsn", sa.BigInteger(), nullable=False),
         sa.Column("our_version", sa.Text(), nullable=False),
         sa.Column("their_version", sa.Text(), nullable=False),
@@ -82,7 +84,7 @@ def _make_shared_tables() -> None:
     op.create_table(
         "rf_cursor",
         sa.Column("sink", sa.Text(), nullable=False),
-        sa.Column("incarnation", sa.Text(), nullable=False),
+        sa.Column("incarnation", _id, nullable=False),
         sa.Column("lsn", sa.BigInteger(), nullable=False),
         sa.Column("updated_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("sink", "incarnation"),
@@ -90,9 +92,9 @@ def _make_shared_tables() -> None:
     )
     op.create_table(
         "rf_dead_letter",
-        sa.Column("source_node", sa.Text(), nullable=False),
-        sa.Column("tx_id", sa.Text(), nullable=False),
-        sa.Column("incarnation", sa.Text(), nullable=True),
+        sa.Column("source_node", _id, nullable=False),
+        sa.Column("tx_id", _id, nullable=False),
+        sa.Column("incarnation", _id, nullable=True),
         sa.Column("prev_lsn", sa.BigInteger(), nullable=True),
         sa.Column("from_lsn", sa.BigInteger(), nullable=True),
         sa.Column("to_lsn", sa.BigInteger(), nullable=True),
@@ -133,9 +135,9 @@ def _make_shared_tables() -> None:
     op.create_index("rf_dead_letter_state", "rf_dead_letter", ["state", "last_failed_us"], unique=False)
     op.create_table(
         "rf_node",
-        sa.Column("node_id", sa.Text(), nullable=False),
+        sa.Column("node_id", _id, nullable=False),
         sa.Column("role", sa.Text(), server_default="branch", nullable=False),
-        sa.Column("incarnation", sa.Text(), nullable=False),
+        sa.Column("incarnation", _id, nullable=False),
         sa.Column("is_self", sa.Boolean(), nullable=False),
         sa.Column("server_identity", sa.Text(), nullable=True),
         sa.Column("first_seen_us", sa.BigInteger(), nullable=False),
@@ -153,13 +155,13 @@ def _make_shared_tables() -> None:
     )
     op.create_table(
         "rf_sync_state",
-        sa.Column("peer", sa.Text(), nullable=False),
+        sa.Column("peer", _id, nullable=False),
         sa.Column(
             "direction", sa.Text(), nullable=False, comment="in: watermark of a source; out: what a client has taken"
         ),
-        sa.Column("incarnation", sa.Text(), nullable=False),
+        sa.Column("incarnation", _id, nullable=False),
         sa.Column("last_lsn", sa.BigInteger(), nullable=False),
-        sa.Column("last_tx_id", sa.Text(), nullable=True),
+        sa.Column("last_tx_id", _id, nullable=True),
         sa.Column(
             "highest_lsn",
             sa.BigInteger(),
@@ -174,11 +176,11 @@ def _make_shared_tables() -> None:
     )
     op.create_table(
         "rf_tx",
-        sa.Column("incarnation", sa.Text(), nullable=False),
+        sa.Column("incarnation", _id, nullable=False),
         sa.Column("to_lsn", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("from_lsn", sa.BigInteger(), nullable=False),
         sa.Column("prev_lsn", sa.BigInteger(), nullable=False),
-        sa.Column("tx_id", sa.Text(), nullable=False),
+        sa.Column("tx_id", _id, nullable=False),
         sa.Column("exported_at", sa.Text(), nullable=False),
         sa.Column("grouped", sa.Boolean(), nullable=False),
         sa.Column(
@@ -194,8 +196,8 @@ def _make_shared_tables() -> None:
     )
     op.create_table(
         "rf_tx_part",
-        sa.Column("source_node", sa.Text(), nullable=False),
-        sa.Column("tx_id", sa.Text(), nullable=False),
+        sa.Column("source_node", _id, nullable=False),
+        sa.Column("tx_id", _id, nullable=False),
         sa.Column("part", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("parts", sa.Integer(), nullable=False),
         sa.Column("tx_sha256", sa.Text(), nullable=False),

@@ -1,0 +1,161 @@
+"""The header line of a batch, checked. Pydantic says what a header is; msgspec reads the ones that are plainly so.
+
+A backlog of small txs is as many headers as rows, all but a few of them with the same `tables`.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Annotated, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+
+from common.errors import PoisonError, Reason
+from common.ids import NODE_ID
+from common.wire.records import FORMAT, MAX_LSN, BatchHeader, Lsn, Name, NodeId, TableMeta
+
+_TX_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_SHA256 = r"[0-9a-f]{64}"
+_FORMAT = re.compile(r"rowferry/1(\.\d+)?\Z")
+_LONGEST_INSTANT = 40
+_MOST_KNOWN = 1_000
+
+_Number = Annotated[int, Field(ge=1, strict=True)]
+
+
+class _HeaderLine(BaseModel):
+    """What a header line must be. Unknown keys are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: Literal["batch"]
+    format: str
+    tx_id: Annotated[str, StringConstraints(pattern=f"^{_TX_ID}$")]
+    source_node: NodeId
+    incarnation: NodeId
+    exported_at: Annotated[str, Field(max_length=_LONGEST_INSTANT)]
+    from_lsn: Lsn
+    to_lsn: Lsn
+    prev_lsn: Lsn
+    changes: Annotated[int, Field(ge=0, strict=True)]
+    part: _Number = 1
+    parts: _Number = 1
+    tables: dict[Name, TableMeta]
+    grouped: bool = False
+    tx_sha256: Annotated[str, StringConstraints(pattern=f"^{_SHA256}$")] | None = None
+    requires: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> "_HeaderLine":
+        if not self.prev_lsn < self.from_lsn <= self.to_lsn:
+            raise ValueError(f"prev_lsn {self.prev_lsn} < from_lsn {self.from_lsn} <= to_lsn {self.to_lsn} must hold")
+        if self.part > self.parts:
+            raise ValueError(f"part {self.part} of {self.parts}")
+        if self.parts > 1 and self.tx_sha256 is None:
+            raise ValueError("a batch in parts must carry tx_sha256")
+        return self
+
+
+def _text(pattern: str) -> msgspec.Meta:
+    return msgspec.Meta(pattern=rf"^{pattern}\Z")
+
+
+_least = msgspec.Meta(ge=0, le=MAX_LSN)
+
+
+class _Plain(msgspec.Struct):
+    """A header as this release writes it: whatever it takes, `_HeaderLine` takes too, and reads the same from it."""
+
+    type: Literal["batch"]
+    format: Literal["rowferry/1"]
+    tx_id: Annotated[str, _text(_TX_ID)]
+    source_node: str
+    incarnation: str
+    exported_at: Annotated[str, msgspec.Meta(max_length=_LONGEST_INSTANT)]
+    from_lsn: Annotated[int, _least]
+    to_lsn: Annotated[int, _least]
+    prev_lsn: Annotated[int, _least]
+    changes: Annotated[int, _least]
+    part: Annotated[int, msgspec.Meta(ge=1, le=MAX_LSN)]
+    parts: Annotated[int, msgspec.Meta(ge=1, le=MAX_LSN)]
+    tables: msgspec.Raw
+    grouped: bool = False
+    tx_sha256: Annotated[str, _text(_SHA256)] | None = None
+    requires: tuple[str, ...] = ()
+
+
+_plain = msgspec.json.Decoder(_Plain)
+_any = msgspec.json.Decoder()
+_tables = TypeAdapter(dict[Name, TableMeta])
+_tables_known: dict[bytes, Mapping[str, TableMeta]] = {}
+"""By their JSON. So that equal descriptions are one object too."""
+
+
+def plain_header(line: bytes) -> BatchHeader | None:
+    """Return the header that `line` plainly is; None where it takes `read_header` to tell."""
+    try:
+        found = _plain.decode(line)
+        tables = _known_tables(found.tables)
+        if not (_is_node_id(found.source_node) and _is_node_id(found.incarnation)):
+            return None
+    except (msgspec.DecodeError, ValidationError, RecursionError, UnicodeDecodeError):
+        return None
+    numbers_agree = found.prev_lsn < found.from_lsn <= found.to_lsn and found.part <= found.parts
+    if not numbers_agree or (found.parts > 1 and found.tx_sha256 is None) or not line.isascii():
+        return None
+    return BatchHeader(
+        found.tx_id,
+        found.source_node,
+        found.incarnation,
+        found.exported_at,
+        found.from_lsn,
+        found.to_lsn,
+        found.prev_lsn,
+        found.changes,
+        found.part,
+        found.parts,
+        tables,
+        found.grouped,
+        found.tx_sha256,
+        found.requires,
+    )
+
+
+def read_header(line: bytes) -> BatchHeader:
+    """Return the header in `line`. Raises PoisonError that names the key which is wrong."""
+    return plain_header(line) or read_model(line)
+
+
+def read_model(line: bytes) -> BatchHeader:
+    """Return the header in `line`, however it is written. Raises PoisonError that names the key which is wrong."""
+    try:
+        fields = _any.decode(line)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise PoisonError(Reason.FORMAT, str(error)) from error
+    written = fields.get("format") if isinstance(fields, dict) else None
+    if not isinstance(written, str) or not _FORMAT.match(written):
+        raise PoisonError(Reason.FORMAT, f"format {written!r} is not {FORMAT}")
+    try:
+        found = _HeaderLine.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        key = f" key {where!r}" if where else ""
+        raise PoisonError(Reason.FORMAT, f"header{key}: {first['msg'].removeprefix('Value error, ')}") from error
+    return BatchHeader(**{name: getattr(found, name) for name in BatchHeader.__struct_fields__})
+
+
+@lru_cache(maxsize=_MOST_KNOWN)
+def _is_node_id(text: str) -> bool:
+    return NODE_ID.match(text) is not None
+
+
+def _known_tables(raw: msgspec.Raw) -> Mapping[str, TableMeta]:
+    json = bytes(raw)
+    known = _tables_known.get(json)
+    if known is None:
+        if len(_tables_known) >= _MOST_KNOWN:
+            _tables_known.clear()
+        known = _tables_known[json] = _tables.validate_json(json)
+    return known
