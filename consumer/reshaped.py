@@ -19,6 +19,7 @@ from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, Selection, find
 from consumer.early import EarlyRetries, written_tables
 from consumer.incoming import Incoming, Result
+from consumer.main_node import MainNode
 from consumer.statements import reading
 from consumer.tables import Tables
 
@@ -66,7 +67,7 @@ class Reshaped:
         return results
 
     def _retry(self, letters: Sequence[Letter]) -> list[Result]:
-        preparer = Preparer(Tables(self._node), self._node.config)
+        preparer = Preparer(Tables(self._node), MainNode(self._node))
         results: list[Result] = []
         for letter in letters:
             tx = self._load(letter)

@@ -11,6 +11,7 @@ from common.ports.source import Delivery
 from common.versions import NEVER, check_version
 from common.wire.decode import missing_features
 from common.wire.records import BatchHeader, Change
+from consumer.main_node import MainNode
 from consumer.tables import Tables, TableUse
 
 IDENTITY_ERROR = "rowferry_identity_error"
@@ -50,11 +51,13 @@ def header_error(header: BatchHeader) -> PoisonError | None:
 class ChangeChecker:
     """Checks the changes of one tx, in their order."""
 
-    def __init__(self, header: BatchHeader, tables: Tables, config: Config) -> None:
+    def __init__(self, header: BatchHeader, tables: Tables, main: MainNode) -> None:
         self._header = header
         self._tables = tables
-        self._from_main = header.source_node == config.node.main
+        self._main = main
         self._uses: dict[str, TableUse] = {}
+        self.writes_as_main = False
+        """Whether a change that was checked goes above others as the main node's do."""
 
     def check(self, changes: Iterable[Change]) -> Iterator[Checked]:
         """Yield each change with its table. Raises PoisonError at the first that may not be applied."""
@@ -67,7 +70,10 @@ class ChangeChecker:
             key = self._check_key(change, use)
             if change.op != "D":
                 self._check_image(change, use, key)
-            check_version(change.version, change.base or NEVER, source, from_main=self._from_main)
+            base = change.base or NEVER
+            is_raised = change.version.main_epoch > base.main_epoch
+            check_version(change.version, base, source, from_main=is_raised and self._main.may_be(source))
+            self.writes_as_main = self.writes_as_main or is_raised
             yield Checked(change, use)
 
     def _use(self, table: str) -> TableUse:

@@ -36,6 +36,9 @@ class Policy(StrEnum):
     """Who wins a conflict in a table."""
 
     LWW = "lww"
+    """The later write."""
+    MAIN_WINS = "main-wins"
+    """The main node's, over every write that was made without having seen it."""
 
 
 class NodeSection(Section):
@@ -76,6 +79,10 @@ class TablesSection(Section):
     def policy_for(self, table: str) -> Policy:
         """Return the policy of `table`; `lww` unless it is named."""
         return self.policy.get(table, Policy.LWW)
+
+    def with_policy(self, policy: Policy) -> frozenset[str]:
+        """Return the tables that are named with `policy`."""
+        return frozenset(table for table, named in self.policy.items() if named is policy)
 
 
 class BrokerSection(Section):

@@ -110,6 +110,9 @@ class NodeFacts:
     node_id: str
     role: str
     incarnation: str
+    main_wins: frozenset[str] = frozenset()
+    """The tables in which this node's own writes go above those that have not seen them (`main_epoch`): on the main
+    node its `main-wins` tables, on a branch none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,8 @@ class ApplySession(Protocol):
 
     def write(self, table: TableShape, meta: TableMeta, writes: Sequence[RowWrite], *, replace: bool = False) -> None:
         """Make the rows so, set-based, and record their versions. At most one write a key.
+
+        Each image names just the columns of `meta`, each key just its primary key: the caller has looked.
 
         `replace`: delete all the rows first, then insert: for a tx whose unique values change places."""
         ...

@@ -17,6 +17,7 @@ from consumer.apply.prepare import Prepared, Preparer
 from consumer.apply.tx import GroupTransaction, Mode
 from consumer.failures import reason_of
 from consumer.incoming import Incoming, Outcome, Result
+from consumer.main_node import MainNode
 from consumer.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class Applier:
         self._stop = stop
         self._committing = Committing(node, stop)
         self._tables = Tables(node)
-        self._preparer = Preparer(self._tables, node.config, ddl)
+        self._preparer = Preparer(self._tables, MainNode(node), ddl)
         self._pace = Pace(node.config.limits.group_changes, node.config.limits.group_changes)
 
     def prepare_ahead(self, txs: Sequence[Incoming]) -> Ahead:

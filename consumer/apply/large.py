@@ -40,6 +40,8 @@ class LargeTx:
         self._config = config
         self._applied = incoming.applied
         self._payloads = stored_payloads(session.connection, incoming.key)
+        self.writes_as_main = False
+        """Whether some change goes above others as the main node's do; known after `apply`."""
 
     def apply(self, checker: Callable[[BatchHeader], ChangeChecker], now_us: int, *, replace: bool) -> Counts:
         """Write all slices, then check them: references may point to what a later slice brings.
@@ -65,6 +67,7 @@ class LargeTx:
         for checked in _cut(checker.check(changes)):
             if self._stop is not None and self._stop.is_set():
                 raise OutageError(f"the node stops: {self._header.tx_id} is applied when it runs again")
+            self.writes_as_main = self.writes_as_main or checker.writes_as_main
             yield [Entry(one.change, one.use, source, counts) for one in checked if one.change.lsn not in self._applied]
 
     def _standing(self, entries: list[Entry], *, only_away: bool = False) -> dict[TableUse, list[RowWrite]]:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from common.config.model import Config
 from common.errors import EarlyError, PoisonError
 from common.wire.changes import TxReader
 from common.wire.records import BatchHeader, Change
 from consumer.apply.allowed_ddl import AllowedDdl, Statement
 from consumer.incoming import Incoming
+from consumer.main_node import MainNode
 from consumer.tables import Tables
 from consumer.verify import ChangeChecker, Checked, header_error
 
@@ -26,6 +26,8 @@ class Prepared(msgspec.Struct, frozen=True):
     statements: tuple[Statement, ...] = ()
     """DDL to run, of a tx that holds nothing else."""
     error: PoisonError | EarlyError | None = None
+    writes_as_main: bool = False
+    """Whether some change goes above others as the main node's do."""
     generation: int = 0
     """Of the tables that its changes were checked against."""
 
@@ -38,9 +40,9 @@ class Prepared(msgspec.Struct, frozen=True):
 class Preparer:
     """Prepares txs for one database."""
 
-    def __init__(self, tables: Tables, config: Config, ddl: AllowedDdl | None = None) -> None:
+    def __init__(self, tables: Tables, main: MainNode, ddl: AllowedDdl | None = None) -> None:
         self._tables = tables
-        self._config = config
+        self.main = main
         self._ddl = ddl
 
     @property
@@ -67,7 +69,7 @@ class Preparer:
 
     def checker(self, header: BatchHeader) -> ChangeChecker:
         """Return what checks the changes of a tx that is read in slices."""
-        return ChangeChecker(header, self._tables, self._config)
+        return ChangeChecker(header, self._tables, self.main)
 
     def _decoded(self, incoming: Incoming, header: BatchHeader, payload: bytes) -> Prepared:
         generation = self.generation
@@ -78,8 +80,10 @@ class Preparer:
         if statements:
             return Prepared(incoming, sha256, statements=statements)
         try:
-            checked = tuple(self.checker(header).check(changes))
-            return Prepared(incoming, sha256, checked, generation=generation)
+            checker = self.checker(header)
+            checked = tuple(checker.check(changes))
+            as_main = checker.writes_as_main
+            return Prepared(incoming, sha256, checked, writes_as_main=as_main, generation=generation)
         except PoisonError as fault:
             return Prepared(incoming, sha256, error=fault)
 

@@ -138,6 +138,8 @@ class GroupTransaction:
                     for item in one.checked
                     if item.change.lsn not in one.incoming.applied
                 ]
+                if one.writes_as_main:
+                    self._keep_main(one)
         if entries:
             policy_for = self._node.config.tables.policy_for
             written = decide_rows(self._session, entries, policy_for)
@@ -150,7 +152,15 @@ class GroupTransaction:
         if header is None:
             raise TypeError("stored parts have a header")
         large = LargeTx(self._session, one.incoming, header, self._node.config, self._stop)
-        return large.apply(self._preparer.checker, self._now_us, replace=self._mode.replace)
+        counts = large.apply(self._preparer.checker, self._now_us, replace=self._mode.replace)
+        if large.writes_as_main:
+            self._keep_main(one)
+        return counts
+
+    def _keep_main(self, one: Prepared) -> None:
+        if one.incoming.header is None:
+            raise TypeError("what was checked has a header")
+        self._preparer.main.keep(self._session.connection, one.incoming.header, self._now_us)
 
     def _run_ddl(self, one: Prepared) -> None:
         for statement in one.statements:

@@ -33,6 +33,7 @@ from consumer.dead_letters.table_store import Letter, applied_lsns, lock_applied
 from consumer.failures import reason_of
 from consumer.inbox import stored_payloads
 from consumer.incoming import Counts, Incoming, Outcome, Result
+from consumer.main_node import MainNode
 from consumer.statements import reading, writing
 from consumer.tables import Tables
 from consumer.verify import header_error
@@ -77,7 +78,7 @@ class Pieces:
         self._node = node
         self._actor = actor
         self._tables = Tables(node)
-        self._preparer = Preparer(self._tables, node.config)
+        self._preparer = Preparer(self._tables, MainNode(node))
         self._committing = Committing(node)
 
     def replay(self, letter: Letter, tx: Incoming) -> Result:
@@ -154,7 +155,8 @@ class Pieces:
             self._commit(header, piece, counts, replace=True)
 
     def _commit(self, header: BatchHeader, piece: Sequence[Change], counts: Counts, *, replace: bool) -> None:
-        checked = list(self._preparer.checker(header).check(piece))
+        checker = self._preparer.checker(header)
+        checked = list(checker.check(piece))
         key = header.source_node, header.tx_id
 
         def work(session: ApplySession) -> Counts:
@@ -170,6 +172,8 @@ class Pieces:
             write_rows(session, written.writes, replace=replace)
             check(session, written.writes, references=config.foreign_keys == "check")
             record(connection, written.conflicts, now_us)
+            if checker.writes_as_main:
+                self._preparer.main.keep(connection, header, now_us)
             reach(CrashPoint.ROWS_WRITTEN)
             now_applied = applied.with_([change.lsn for change in piece])
             note_applied_lsns(connection, key, now_applied)

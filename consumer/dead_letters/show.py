@@ -24,6 +24,7 @@ from consumer.dead_letters.lsns import LsnSet
 from consumer.dead_letters.table_store import Letter
 from consumer.inbox import stored_payloads
 from consumer.incoming import Counts, Incoming
+from consumer.main_node import MainNode
 from consumer.statements import reading
 from consumer.tables import Tables
 from consumer.verify import Checked
@@ -80,7 +81,7 @@ def show(node: Node, letter: Letter) -> dict[str, Any]:
 def row_effects(node: Node, tx: Incoming) -> tuple[list[RowEffect], str | None]:
     """Return what the first changes of a tx would do, and why there may be none."""
     found: list[RowEffect] = []
-    preparer = Preparer(Tables(node), node.config)
+    preparer = Preparer(Tables(node), MainNode(node))
     try:
         with suppress(_TakenBackError), node.database.apply_session() as session:
             checked = list(islice(_changes(session.connection, preparer, tx), MOST_ROWS))

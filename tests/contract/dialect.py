@@ -278,6 +278,51 @@ class SealingContract:
         (tx,) = seal(database)
         assert told(changes([tx])) == {("part", "D", "1,s,cog", "-"), ("part", "I", "-", "2,s,cog")}
 
+    def test_main_goes_above_who_has_not_seen_it_in_the_tables_where_main_wins(self, case: DialectCase) -> None:
+        database = captured(case)
+        main = NodeFacts("here", "main", "inc1", frozenset({"company"}))
+        put(database, "company", (b'{"id":1}', b'{"id":1,"name":"theirs","note":null}'))
+        case.execute(
+            database,
+            "UPDATE company SET note = 'a' WHERE id = 1",
+            "INSERT INTO company VALUES (2, 'b', NULL)",
+            "INSERT INTO part VALUES ('s', 1, 'cog')",
+        )
+        database.sealer(main).seal()
+        case.execute(
+            database,
+            "UPDATE company SET note = 'c' WHERE id = 2",
+            "DELETE FROM company WHERE id = 1",
+            "UPDATE part SET what = 'nut'",
+        )
+        database.sealer(main).seal()
+        found: dict[tuple[str, bytes], list[tuple[int, int | None]]] = {}
+        for one in changes(list(database.log(main).read(0, 2**40))):
+            base = None if one.base is None else one.base.main_epoch
+            found.setdefault((one.table, bytes(one.pk)), []).append((one.version.main_epoch, base))
+        assert found == {
+            ("company", b'{"id":1}'): [(1, 0), (2, 1)],
+            ("company", b'{"id":2}'): [(1, None), (2, 1)],
+            ("part", b'{"sale":"s","place":1}'): [(0, None), (0, 0)],
+        }
+        case.execute(database, "INSERT INTO company VALUES (1, 'again', NULL)")
+        (tx,) = seal(database)
+        (last,) = changes([tx])
+        assert (last.version.main_epoch, last.base and last.base.main_epoch) == (2, 2), "a branch never lowers it"
+
+    def test_main_raises_the_epoch_once_for_each_write_of_one_transaction(self, case: DialectCase) -> None:
+        database = captured(case)
+        main = NodeFacts("here", "main", "inc1", frozenset({"company"}))
+        for statement in ("INSERT INTO company VALUES (1, 'a', NULL)", "UPDATE company SET name = 'b'"):
+            case.execute(database, statement)
+        database.sealer(main).seal()
+        shape = shapes(database)["company"]
+        epochs = [one.version.main_epoch for one in changes(list(database.log(main).read(0, 2**40)))]
+        assert epochs == list(range(1, len(epochs) + 1))
+        with database.apply_session() as session:
+            (state,) = states(session, shape, b'{"id":1}')
+        assert (state.version.main_epoch, state.base.main_epoch) == (len(epochs), len(epochs) - 1)
+
     def test_each_version_follows_the_one_it_replaces(self, case: DialectCase) -> None:
         database = captured(case)
         found = []

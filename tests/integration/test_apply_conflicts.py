@@ -113,3 +113,55 @@ def test_rows_older_than_migrate_are_no_conflict(tmp_path: Path) -> None:
     assert made.one("SELECT count(*) FROM rf_conflict") == 0
     assert "missing" not in str(made.query("SELECT detail FROM rf_audit"))
     close_world(made)
+
+
+MAIN_ROW = {"id": 1, "name": "main's", "price": "1.50"}
+LATER_ROW = {"id": 1, "name": "later", "price": "1.50"}
+
+
+def test_main_wins_against_a_later_write_in_every_order(tmp_path: Path) -> None:
+    for number, order in enumerate(permutations(range(3))):
+        url = sqlite_url(tmp_path, f"{number}.db")
+        world = open_world(
+            url, node={"id": "here", "database": url, "main": "hq"}, tables={"policy": {"item": "main-wins"}}
+        )
+        hq, shop = Origin("hq"), Origin("shop")
+        bodies = [
+            hq.tx(Write("I", "item", MAIN_ROW, 10, epoch=1)).body,
+            shop.tx(Write("I", "item", LATER_ROW, 99)).body,
+            hq.tx(Write("U", "item", {**MAIN_ROW, "price": "2.00"}, 20, Version(1, 10, "hq"), epoch=2)).body,
+        ]
+        world.receive(*(bodies[place] for place in order))
+        assert [row[1] for row in world.rows()] == ["main's"]
+        assert set(world.query("SELECT rule, state FROM rf_conflict")) == {("main-wins", "settled")}
+        # Who has seen what main wrote writes on top of it.
+        seen = shop.tx(Write("U", "item", LATER_ROW, 100, Version(2, 20, "hq"), epoch=2))
+        world.receive(seen.body)
+        assert [row[1] for row in world.rows()] == ["later"]
+        close_world(world)
+
+
+def test_a_second_node_that_writes_as_main_is_refused(world: World) -> None:
+    hq, other = Origin("hq"), Origin("other")
+    first = hq.tx(Write("I", "item", MAIN_ROW, 10, epoch=1))
+    second = other.tx(Write("U", "item", LATER_ROW, 20, Version(1, 10, "hq"), epoch=2))
+    # In one message, so in one commit.
+    world.receive(first.body + second.body)
+    assert world.letters() == [(second.tx_id, "version", "dead")]
+    assert [row[1] for row in world.rows()] == ["main's"]
+    assert world.query("SELECT node_id FROM rf_node WHERE role = 'main'") == [("hq",)]
+    # And for good.
+    world.intake()
+    third = other.tx(Write("I", "item", {**LATER_ROW, "id": 2}, 30, epoch=1))
+    world.receive(third.body)
+    assert {reason for _, reason, _ in world.letters()} == {"version"}
+    assert world.watermark("other") == 2
+
+
+def test_the_main_node_itself_takes_nobody_else_for_main(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path)
+    world = open_world(url, node={"id": "here", "database": url, "role": "main"})
+    tx = Origin("hq").tx(Write("I", "item", MAIN_ROW, 10, epoch=1))
+    world.receive(tx.body)
+    assert world.letters() == [(tx.tx_id, "version", "dead")]
+    close_world(world)

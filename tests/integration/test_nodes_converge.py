@@ -94,6 +94,45 @@ def test_nodes_of_both_kinds_end_equal(worlds: list[World], seed: int) -> None:
     assert sum(losses) > 5, losses
 
 
+@pytest.fixture(params=["a", "c"], ids=["main on SQLite", "main on PostgreSQL"])
+def main_and_branches(request: pytest.FixtureRequest, tmp_path: Path, pg_database: str) -> Iterator[list[World]]:
+    """Two branches, then the main node; the table `item` is main's."""
+    main: str = request.param
+    urls = {"a": sqlite_url(tmp_path, "a.db"), "b": sqlite_url(tmp_path, "b.db"), "c": pg_database}
+    tables = {"policy": {"item": "main-wins"}}
+    roles = {name: "main" if name == main else "branch" for name in urls}
+    made = [writer_node(url, name, roles[name], tables=tables) for name, url in urls.items()]
+    yield sorted(made, key=lambda world: world.node.facts.role == "main")
+    for world in made:
+        close_world(world)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_where_main_wins_no_write_that_has_not_seen_its_latest_stands(
+    main_and_branches: list[World], seed: int
+) -> None:
+    worlds = main_and_branches
+    writers = writers_of(worlds, seed)
+    run(writers, item_statements, seed, rounds=12)
+    *branches, main = worlds
+    highest: dict[int, int] = {}
+    for tx in main.node.database.log(main.node.facts).read(0, 2**40):
+        for line in tx.lines():
+            change = json.loads(line)
+            key = change["pk"]["id"]
+            highest[key] = max(highest.get(key, 0), change["version"][0])
+    assert max(highest.values()) > 3, "a test in which main writes no row twice proves nothing"
+    for world in worlds:
+        assert world.letters() == []
+        versions = dict(zip(KEYS, (version for version, _ in row_states(world, "item")), strict=True))
+        assert {key: versions[key].main_epoch for key in highest} == highest
+    for branch in branches:
+        assert items(branch) == items(main), f"seed {seed}"
+        assert row_states(branch, "item") == row_states(main, "item"), f"seed {seed}"
+    beaten = [branch.one("SELECT count(*) FROM rf_conflict WHERE rule = 'main-wins'") for branch in branches]
+    assert sum(beaten) > 5, beaten
+
+
 def linked_statements(dice: random.Random, name: str) -> list[str]:
     """Parents with children, and codes that are unique: what one node allows another may have to refuse."""
     found = []

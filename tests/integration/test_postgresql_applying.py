@@ -42,14 +42,19 @@ def node(pg_database: str) -> Iterator[PostgresNode]:
 def write(
     node: PostgresNode, table: str, *images: dict[str, Any], meta: TableMeta | None = None, replace: bool = False
 ) -> None:
-    """Write whole rows, as from another node."""
+    """Write whole rows, as from other nodes: one for each set of columns."""
     shape = node.tables[table]
-    meta = meta or shape.meta
+    known = (meta or shape.meta).columns
+    by_columns: dict[tuple[str, ...], list[RowWrite]] = {}
+    for image in images:
+        by_columns.setdefault(tuple(image), []).append(as_write(shape.pk, image))
     with node.database.apply_session() as session:
-        writes = [as_write(shape.pk, image) for image in images]
-        states = session.lock(shape, meta, [one.pk for one in writes])
-        keyed = [RowWrite(s.key, w.pk, w.image, w.version, w.base) for s, w in zip(states, writes, strict=True)]
-        session.write(shape, meta, keyed, replace=replace)
+        for names, writes in by_columns.items():
+            pk = (meta or shape.meta).pk
+            sent = TableMeta(pk=pk, columns={name: known.get(name, "text") for name in (*names, *pk)})
+            states = session.lock(shape, sent, [one.pk for one in writes])
+            keyed = [RowWrite(s.key, w.pk, w.image, w.version, w.base) for s, w in zip(states, writes, strict=True)]
+            session.write(shape, sent, keyed, replace=replace)
 
 
 def as_write(pk: tuple[str, ...], image: dict[str, Any], *, deleted: bool = False) -> RowWrite:

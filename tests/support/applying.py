@@ -70,6 +70,7 @@ class Write:
     hlc: int
     base: Version | None = None
     node: str | None = None
+    epoch: int = 0
 
     def line(self, lsn: int, tx_id: str, source: str) -> bytes:
         pk = {name: self.row.get(name) for name in TABLES.get(self.table, TABLES["item"]).pk}
@@ -82,7 +83,7 @@ class Write:
             pk=_json(pk),
             before=None if self.op == "I" else image,
             after=None if self.op == "D" else image,
-            version=Version(0, self.hlc, self.node or source),
+            version=Version(self.epoch, self.hlc, self.node or source),
             base=self.base,
             captured_at=WHEN,
         )

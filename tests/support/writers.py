@@ -19,9 +19,9 @@ KEYS = range(1, 5)
 _SECONDS_A_DAY = 86_400
 
 
-def writer_node(url: str, node_id: str) -> World:
+def writer_node(url: str, node_id: str, role: str = "branch", **sections: Any) -> World:
     """Return a migrated node named `node_id` on an empty database."""
-    return open_world(url, SCHEMA, node={"id": node_id, "database": url})
+    return open_world(url, SCHEMA, node={"id": node_id, "database": url, "role": role}, **sections)
 
 
 @dataclass

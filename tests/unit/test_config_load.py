@@ -59,7 +59,7 @@ WRONG: list[tuple[str, Any]] = [
     ("server.port", 0),
     ("peers.main", {"url": "main.example"}),
     ("peers.main", {"url": "https://main.example", "tokens": "x"}),
-    ("tables.policy", {"company": "main-wins"}),
+    ("tables.policy", {"company": "mine"}),
     ("tables.keys", {"sale": "stride"}),
     ("limits.max_batch_bytes", 1),
     ("limits.message_bytes", 0),
@@ -179,7 +179,7 @@ database = "sqlite:///store.db"   # any SQLAlchemy URL of a supported dialect
 include = ["*"]
 exclude = []
 [tables.policy]
-company = "lww"
+company = "main-wins"
 [broker]
 url = "amqp://user:password@host:5672/vhost"
 channel = "default"
@@ -208,11 +208,11 @@ def test_what_belongs_to_later_releases_loads_and_is_named(tmp_path: Path) -> No
         load_config(file, {})
 
 
-@pytest.mark.parametrize("policy", ["main-wins", "append-only", "manual"])
+@pytest.mark.parametrize("policy", ["append-only", "manual"])
 def test_a_policy_of_a_later_release_is_never_taken_for_lww(tmp_path: Path, policy: str) -> None:
     file = tmp_path / "rowferry.toml"
-    file.write_text(CONTRACT.replace('company = "lww"', f'company = "{policy}"'))
-    with pytest.raises(ConfigError, match=rf"tables\.policy\.company: .*knows lww alone.*{policy}"):
+    file.write_text(CONTRACT.replace('company = "main-wins"', f'company = "{policy}"'))
+    with pytest.raises(ConfigError, match=rf"tables\.policy\.company: .*knows lww and main-wins.*{policy}"):
         load_config(file, {})
 
 

@@ -48,6 +48,8 @@ def test_how_two_writes_relate(
 def test_the_higher_version_stands_and_equal_images_compare_equal() -> None:
     assert incoming_stands(Policy.LWW, B1, A1)
     assert not incoming_stands(Policy.LWW, A1, B1)
+    assert incoming_stands(Policy.MAIN_WINS, Version(1, 5, "a"), B2)
+    assert not incoming_stands(Policy.MAIN_WINS, B2, Version(1, 5, "a"))
     assert comparable(b'{"b": 1, "a": [2]}') == comparable(b'{"a":[2],"b":1}')
     assert greater_image(None, b"{}")
     assert not greater_image(b'{"a":2}', b'{"a":1}')

@@ -162,6 +162,7 @@ class PostgresSealer:
             "last_lsn": state.last_lsn,
             "era": state.era,
             "node": self._node.node_id,
+            "main_wins": self._shapes.ids_of(shapes, self._node.main_wins),
         }
         row = raw.execute(sql.SEAL, given).fetchone()
         changes, may_be_tangled = row if row else (0, None)

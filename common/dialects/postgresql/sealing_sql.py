@@ -88,15 +88,16 @@ numbered AS (
 clocked AS (
     SELECT e.table_id, e.key, e.lsn, e.seq, e.op, e.is_last, e.may_be_tangled,
            first_value(v.node_id) OVER w AS known_node, first_value(v.hlc) OVER w AS known_hlc,
-           coalesce(first_value(v.main_epoch) OVER w, 0) AS main_epoch,
+           coalesce(first_value(v.main_epoch) OVER w, 0) + e.n * r.raised AS main_epoch, r.raised,
            e.n + greatest(coalesce(first_value(v.hlc) OVER w, 0), max(e.captured_us - e.n) OVER w) AS hlc
-    FROM numbered e LEFT JOIN LATERAL (
+    FROM numbered e CROSS JOIN LATERAL (SELECT (e.table_id = ANY(%(main_wins)b::int[]))::int AS raised) r
+    LEFT JOIN LATERAL (
         SELECT * FROM rf_row_version v WHERE e.n = 1 AND v.table_id = e.table_id AND v.key = e.key LIMIT 1) v ON true
     WINDOW w AS (PARTITION BY e.table_id, e.key ORDER BY e.lsn)),
 based AS (
     SELECT *, lag(hlc) OVER (PARTITION BY table_id, key ORDER BY lsn) AS previous_hlc FROM clocked),
 versioned AS (
-    SELECT table_id, key, lsn, seq, op, is_last, may_be_tangled, hlc, main_epoch,
+    SELECT table_id, key, lsn, seq, op, is_last, may_be_tangled, hlc, main_epoch, main_epoch - raised AS base_epoch,
            coalesce(previous_hlc, known_hlc, CASE WHEN op <> 'I' THEN 0 END) AS base_hlc,
            CASE WHEN previous_hlc IS NOT NULL THEN %(node)s::text
                 WHEN known_hlc IS NOT NULL THEN known_node
@@ -105,12 +106,12 @@ versioned AS (
 sealed AS (
     INSERT INTO rf_sealed (era, lsn, seq, hlc, base_hlc, main_epoch, base_epoch, base_node)
     SELECT %(era)s, lsn, seq, hlc, base_hlc, main_epoch,
-           CASE WHEN base_hlc IS NOT NULL THEN main_epoch END, base_node
+           CASE WHEN base_hlc IS NOT NULL THEN base_epoch END, base_node
     FROM versioned),
 recorded AS (
     INSERT INTO rf_row_version AS v
         (table_id, key, hlc, base_hlc, main_epoch, base_epoch, deleted, node_id, base_node)
-    SELECT table_id, key, hlc, coalesce(base_hlc, 0), main_epoch, main_epoch, op = 'D', %(node)s::text,
+    SELECT table_id, key, hlc, coalesce(base_hlc, 0), main_epoch, base_epoch, op = 'D', %(node)s::text,
            coalesce(base_node, '')
     FROM versioned WHERE is_last
     ON CONFLICT (table_id, key) DO UPDATE
@@ -120,7 +121,8 @@ recorded AS (
 SELECT count(*), bool_or(may_be_tangled) FROM versioned
 """
 """LSN, version and base of every change of the txs. A row written again gets a clock value above its last:
-hlc(n) = max(captured(n), hlc(n-1) + 1), which is n + max over all up to n of (captured - n)."""
+hlc(n) = max(captured(n), hlc(n-1) + 1), which is n + max over all up to n of (captured - n). In the tables named by
+`main_wins` each change goes an epoch above the one it replaces."""
 
 TANGLED = f"""{_ENTRIES}
 numbered AS (

@@ -37,6 +37,10 @@ class ShapeCache:
         """Return the tables of these shapes, by the shapes' places from 1; others have 0."""
         return [self._table_ids[number] if number in numbers else 0 for number in range(1, max(numbers) + 1)]
 
+    def ids_of(self, numbers: Collection[int], names: Collection[str]) -> list[int]:
+        """Return the tables of these shapes that have one of `names`."""
+        return sorted({self._table_ids[number] for number in numbers if self._shapes[number][0] in names})
+
     def agree(self, numbers: Sequence[int]) -> bool:
         """Tell whether these shapes are of as many tables: a header describes a table once."""
         return len({self._shapes[number][0] for number in numbers}) == len(numbers)

@@ -158,9 +158,10 @@ class _Numbering:
     def _line(self, lsn: int, tx_id: str, change: NetChange) -> tuple[int, str, str, bytes]:
         known = self.records.get((change.log.table_id, change.key))
         base = NEVER if known is None else known.version
-        version = Version(base.main_epoch, next_hlc(change.at_us, base.hlc), self.node.node_id)
-        self.records[change.log.table_id, change.key] = Record(version, base, change.after is None, change.digest)
         table = change.shape.table
+        main_epoch = base.main_epoch + (table in self.node.main_wins)
+        version = Version(main_epoch, next_hlc(change.at_us, base.hlc), self.node.node_id)
+        self.records[change.log.table_id, change.key] = Record(version, base, change.after is None, change.digest)
         op = "I" if change.before is None else "D" if change.after is None else "U"
         line = encode_change(
             lsn=lsn,
