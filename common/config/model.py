@@ -80,9 +80,11 @@ class TablesSection(Section):
         """Return the policy of `table`; `lww` unless it is named."""
         return self.policy.get(table, Policy.LWW)
 
-    def with_policy(self, policy: Policy) -> frozenset[str]:
-        """Return the tables that are named with `policy`."""
-        return frozenset(table for table, named in self.policy.items() if named is policy)
+    def main_wins_as(self, role: str) -> frozenset[str]:
+        """Return the tables in which a node of this role goes above who has not seen its writes (`NodeFacts`)."""
+        if role != "main":
+            return frozenset()
+        return frozenset(table for table, policy in self.policy.items() if policy is Policy.MAIN_WINS)
 
 
 class BrokerSection(Section):

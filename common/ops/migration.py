@@ -11,9 +11,8 @@ from common.ids import new_incarnation
 from common.ops.pausing import paused_tables
 from common.ops.rehearsal import empty_copy
 from common.ops.table_choice import TableChoice, choose_tables
-from common.ports.dialect import Database
+from common.ports.dialect import Database, NodeFacts
 from common.retry import in_transaction, while_contended
-from common.runtime.node import facts_of
 from common.schema import migrate as schema
 from common.schema import tables as rf
 
@@ -111,7 +110,7 @@ def unfinished(database: Database, config: Config) -> Unfinished:
     row = _read_self(database, config.node)
     if row is None:
         return Unfinished(0, 0, 0)
-    facts = facts_of(config, row.role, row.incarnation)
+    facts = NodeFacts(config.node.id, row.role, row.incarnation, config.tables.main_wins_as(row.role))
     sealer = database.sealer(facts)
     while sealer.seal().more:
         continue

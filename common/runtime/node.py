@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from common.clock import Clock, SystemClock
-from common.config.model import Config, Policy
+from common.config.model import Config
 from common.dialects import open_database
 from common.errors import ConfigError, OutageError
 from common.ports.dialect import Database, NodeFacts, TableShape
@@ -57,10 +57,4 @@ def read_facts(database: Database, config: Config) -> NodeFacts:
             f"node.id: the configuration says {config.node.id!r}, the database belongs to {row.node_id!r}; "
             "correct the id, or run `rowferry unmigrate` there first"
         )
-    return facts_of(config, row.role, row.incarnation)
-
-
-def facts_of(config: Config, role: str, incarnation: str) -> NodeFacts:
-    """Return who the configured node is in this role."""
-    main_wins = config.tables.with_policy(Policy.MAIN_WINS) if role == "main" else frozenset()
-    return NodeFacts(config.node.id, role, incarnation, main_wins)
+    return NodeFacts(row.node_id, row.role, row.incarnation, config.tables.main_wins_as(row.role))
