@@ -47,7 +47,7 @@ def test_rows_dedup_watermark_and_audit_come_in_one_go(world: World) -> None:
 
 
 def test_a_stop_ends_a_backlog_after_the_commit_in_hand(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumer.intake._MOST_BYTES", 1)
+    monkeypatch.setattr("consumer.rounds._MOST_BYTES", 1)
     a, stop, source = Origin("a"), threading.Event(), MemorySource()
     bodies = [a.put(number, f"a{number}", number).body for number in range(1, 6)]
     source.put(*bodies)
@@ -66,6 +66,8 @@ def test_a_stop_ends_a_backlog_after_the_commit_in_hand(world: World, monkeypatc
     assert [failed for _, failed in source.given_back] == [False] * 4
     assert world.query("SELECT * FROM rf_attempt") == []
     world.receive(*bodies)
+    while world.intakes[-1].step(0):
+        pass
     assert [row[0] for row in world.rows()] == [1, 2, 3, 4, 5]
 
 
