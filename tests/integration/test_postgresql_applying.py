@@ -69,7 +69,8 @@ def test_only_the_columns_that_an_image_names_are_set(node: PostgresNode) -> Non
     assert found == [(1, "new", None, "mine"), (2, None, None, "kept"), (3, None, "1.50", "kept")]
     own, merged = node.changes()
     assert (own.op, merged.op) == ("I", "U"), "rows that the batch alone made are nobody's own changes"
-    assert (json.loads(merged.after)["short"], json.loads(merged.after)["other"]) == ("new", "mine")
+    image = json.loads(bytes(merged.after))
+    assert (image["short"], image["other"]) == ("new", "mine")
 
 
 def test_identity_and_generated_columns(node: PostgresNode) -> None:
