@@ -73,6 +73,11 @@ class Console:
         self._out.file.write(json.dumps(document, ensure_ascii=not is_unicode, indent=2) + "\n")
         self._out.file.flush()
 
+    def print_json_line(self, document: Any) -> None:
+        """Print one JSON document on one line, for programs that read line by line."""
+        is_unicode = self._out.encoding.lower().startswith("utf")
+        self._out.file.write(json.dumps(document, ensure_ascii=not is_unicode) + "\n")
+
     @contextmanager
     def progress(self, total: int | None, label: str) -> Iterator[Progress]:
         """Show a bar on stderr when it is a terminal and `--json` is not asked for."""

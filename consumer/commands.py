@@ -1,4 +1,4 @@
-"""`import-change-log` and `pull`: batches from files. `dlq` stands in a module of its own."""
+"""`import-change-log` and `pull`: batches from files. The other commands stand in modules of their own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,8 @@ import click
 from common.console import Console
 from common.preflight.report import Report
 from common.runtime.host import ExitCode, current_host
+from consumer.audit_commands import audit
+from consumer.conflict_commands import conflicts
 from consumer.dlq_commands import dlq
 from consumer.files import FileImport, Imported, ImportRules
 
@@ -78,4 +80,4 @@ def _tell_import(console: Console, done: Imported) -> None:
         console.say("See `rowferry dlq list`.")
 
 
-COMMANDS: Sequence[click.Command] = (import_change_log, pull, dlq)
+COMMANDS: Sequence[click.Command] = (import_change_log, pull, dlq, conflicts, audit)

@@ -1,7 +1,6 @@
 """`dlq`: what was set aside, why, and what to do with it."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from common.errors import Reason, UsageError
 from common.runtime.host import ExitCode, Host, current_host
 from common.runtime.node import Node
 from common.runtime.transports import open_dead_letter_mirror
+from consumer.ages import age_us
 from consumer.dead_letters.copies import BrokerCopies
 from consumer.dead_letters.documents import letter_document, letter_documents, result_document
 from consumer.dead_letters.operations import DeadLetters, Replay, left_waiting
@@ -22,8 +22,6 @@ from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, Selection
 from consumer.incoming import Result
 
-_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)\Z")
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _NOTHING = "no such dead letters"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -175,7 +173,7 @@ def _unknown(tx_id: str) -> str:
 
 
 def _selection(node: Node, chosen: dict[str, Any]) -> Selection:
-    age = _age_us(chosen["older_than"])
+    age = age_us("--older-than", chosen["older_than"])
     return Selection(
         tx_ids=(*chosen["tx_ids"], *chosen["more_tx_ids"]),
         source_node=chosen["source"],
@@ -183,15 +181,6 @@ def _selection(node: Node, chosen: dict[str, Any]) -> Selection:
         state=LetterState(chosen["state"]) if chosen["state"] else None,
         failed_before_us=None if age is None else node.clock.now_us() - age,
     )
-
-
-def _age_us(text: str | None) -> int | None:
-    if text is None:
-        return None
-    found = _AGE.match(text)
-    if found is None:
-        raise UsageError(f"--older-than {text!r}: give a number and s, m, h or d, like 30m")
-    return int(float(found[1]) * _SECONDS[found[2]] * 1_000_000)
 
 
 def _tell_letters(console: Console, letters: list[Letter]) -> None:

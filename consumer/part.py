@@ -21,7 +21,7 @@ class ConsumerPart:
     name = "consumer"
 
     def commands(self) -> Sequence[click.Command]:
-        """Return `import-change-log`, `pull` and `dlq`."""
+        """Return `import-change-log`, `pull`, `dlq`, `conflicts` and `audit`."""
         from consumer.commands import COMMANDS
 
         return COMMANDS

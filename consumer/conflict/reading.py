@@ -1,0 +1,73 @@
+"""Conflicts as they are on record, and as `--json`, HTTP and the page give them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from common.clock import to_iso
+from common.schema import tables as rf
+
+MOST = 1_000
+"""So many are listed at most, the newest; a fleet that clashes all day has millions."""
+_IMAGES = ("our_image", "their_image")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which conflicts; None is no condition."""
+
+    table: str | None = None
+    source_node: str | None = None
+    state: str | None = None
+    winner: str | None = None
+    lost_by: str | None = None
+    """Those in which a write of this node stepped back."""
+    most: int = MOST
+
+
+def find(connection: sa.Connection, wanted: Wanted) -> list[dict[str, Any]]:
+    """Return conflicts without their images, oldest first; of too many the newest."""
+    table = rf.conflict
+    columns = [column for column in table.c if column.name not in _IMAGES]
+    query = sa.select(*columns).order_by(table.c.id.desc()).limit(wanted.most)
+    same = {"table_name": wanted.table, "source_node": wanted.source_node, "state": wanted.state}
+    for name, value in {**same, "winner": wanted.winner}.items():
+        if value is not None:
+            query = query.where(table.c[name] == value)
+    if wanted.lost_by is not None:
+        query = query.where(
+            table.c.winner == "theirs", table.c.our_version.endswith(_written_by(wanted.lost_by), autoescape=True)
+        )
+    return [_document(row) for row in reversed(connection.execute(query).mappings().all())]
+
+
+def read(connection: sa.Connection, number: int) -> dict[str, Any] | None:
+    """Return one conflict with both images; None where there is none of this number."""
+    row = connection.execute(sa.select(rf.conflict).where(rf.conflict.c.id == number)).mappings().one_or_none()
+    return None if row is None else _document(row)
+
+
+def _written_by(node_id: str) -> str:
+    return f',"{node_id}"]'
+
+
+def _document(row: Mapping[Any, Any]) -> dict[str, Any]:
+    given = dict(row)
+    document: dict[str, Any] = {"id": given.pop("id"), "table": given.pop("table_name")}
+    recorded_us = given.pop("recorded_us")
+    for name, value in given.items():
+        is_json = name == "pk" or name.endswith(("_version", "_base", "_image"))
+        document[name] = _parsed(value) if is_json and value is not None else value
+    document["recorded_at"] = to_iso(recorded_us)
+    return document
+
+
+def _parsed(text: str) -> Any:
+    """Return JSON as it is read, what nobody can read as its text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

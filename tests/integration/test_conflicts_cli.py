@@ -1,0 +1,86 @@
+"""`conflicts` and `audit` as an operator calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.versions import Version
+from tests.support.applying import Origin, Write, close_world, open_world, sqlite_url
+from tests.support.cli import document, rowferry
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A shop in which a write of its own stepped back behind main's, and one that came in behind its own."""
+    url = sqlite_url(tmp_path)
+    sections = {"node": {"id": "shop", "database": url, "main": "hq"}, "tables": {"policy": {"item": "main-wins"}}}
+    world = open_world(url, **sections)
+    world.execute("INSERT INTO item VALUES (1, 'ours', 1.5)", "INSERT INTO item VALUES (2, 'two', 1)")
+    world.node.database.sealer(world.node.facts).seal()
+    hq, other = Origin("hq"), Origin("other")
+    world.receive(hq.tx(Write("I", "item", {"id": 1, "name": "main's", "price": "2"}, 10, epoch=1)).body)
+    world.receive(other.put(2, "older", 5).body)
+    world.receive(other.tx(Write("D", "item", {"id": 1, "name": "x", "price": "1"}, 7, Version(0, 3, "other"))).body)
+    close_world(world)
+    file = tmp_path / "rowferry.toml"
+    file.write_text(f"""[node]
+id = "shop"
+database = "{url}"
+main = "hq"
+
+[tables.policy]
+item = "main-wins"
+""")
+    return file
+
+
+def test_a_node_is_told_which_of_its_writes_stepped_back(config: Path) -> None:
+    everything = document(config, "conflicts", "list")
+    assert [(one["table"], one["pk"], one["kind"], one["winner"], one["rule"]) for one in everything] == [
+        ("item", {"id": 1}, "insert", "theirs", "main-wins"),
+        ("item", {"id": 2}, "insert", "ours", "main-wins"),
+        ("item", {"id": 1}, "delete", "ours", "main-wins"),
+    ]
+    (lost,) = document(config, "conflicts", "list", "--lost")
+    assert lost == everything[0]
+    assert (lost["our_version"][2], lost["their_version"]) == ("shop", [1, 10, "hq"])
+    assert document(config, "conflicts", "list", "--winner", "ours", "--source", "other") == everything[1:]
+    assert document(config, "conflicts", "list", "--limit", "1") == everything[2:]
+    assert document(config, "conflicts", "list", "--state", "waiting") == []
+    assert document(config, "conflicts", "list", "--table", "none") == []
+    shown = rowferry(config, "conflicts", "list")
+    assert shown.exit_code == 0
+    assert "main-wins" in shown.stdout
+    assert "no such conflicts" in rowferry(config, "conflicts", "list", "--table", "none").stdout
+
+
+def test_a_conflict_is_shown_with_both_images(config: Path) -> None:
+    first, _, last = (one["id"] for one in document(config, "conflicts", "list"))
+    found = document(config, "conflicts", "show", str(first))
+    assert (found["our_image"]["name"], found["their_image"]["name"]) == ("ours", "main's")
+    assert document(config, "conflicts", "show", str(last))["their_image"] is None
+    lines = rowferry(config, "conflicts", "show", str(first)).stdout.splitlines()
+    assert [line for line in lines if "name" in line and "ours" in line and "main's" in line]
+    assert "(deleted)" in rowferry(config, "conflicts", "show", str(last)).stdout
+    unknown = rowferry(config, "conflicts", "show", "999")
+    assert unknown.exit_code == 2
+    assert "conflicts list" in unknown.stderr
+
+
+def test_the_audit_tells_who_did_what(config: Path) -> None:
+    everything = document(config, "audit")
+    assert {line["action"] for line in everything} == {"applied"}
+    assert [line["source_node"] for line in everything] == ["hq", "other", "other"]
+    assert [json.loads(line) for line in rowferry(config, "audit").stdout.splitlines()] == everything
+    (one,) = document(config, "audit", "--source", "hq", "--action", "applied", "--actor", "rowferry")
+    assert one == everything[0]
+    assert one["detail"] == {"changes": 1, "won": 1, "conflicts": 1}
+    assert document(config, "audit", "--tx", one["tx_id"]) == [one]
+    assert document(config, "audit", "--limit", "2") == everything[1:]
+    assert document(config, "audit", "--action", "discarded") == []
+    # Its clock stands far ahead of the lines that the test's own clock gave.
+    assert document(config, "audit", "--since", "36500d") == everything
+    assert rowferry(config, "audit", "--since", "soon").exit_code == 2
