@@ -17,6 +17,13 @@ CITIES = (
     "INSERT INTO city VALUES (1, 'a'), (2, 'b'), (3, 'c')",
     "INSERT INTO capital VALUES (1, 'A', 'x'), (2, 'B', 'y'), (3, 'C', 'z')",
 )
+STATES = (
+    "CREATE TABLE state (code text PRIMARY KEY)",
+    "CREATE TABLE city (id int PRIMARY KEY, state text REFERENCES state)",
+    "CREATE TABLE capital (PRIMARY KEY (id)) INHERITS (city)",
+    "INSERT INTO state VALUES ('x')",
+    "INSERT INTO capital VALUES (1, 'x')",
+)
 RULED = (
     "CREATE TABLE item (id int PRIMARY KEY, name text)",
     "CREATE TABLE note (id serial PRIMARY KEY, what text)",
@@ -54,6 +61,28 @@ def test_a_row_of_an_inheriting_table_is_not_the_parents_row_with_that_key(
         assert other.query(query) == node.query(query)
     assert node.query("SELECT * FROM ONLY city ORDER BY id") == [(1, "new"), (3, "c!")]
     assert node.query("SELECT id FROM capital ORDER BY id") == [(1,), (2,)]
+
+
+def test_a_row_of_an_inheriting_table_is_no_parent_of_what_points_to_the_table_it_inherits_from(
+    pair: Callable[[Sequence[str]], tuple[CliNode, CliNode]],
+) -> None:
+    node, other = pair([*CITIES, "CREATE TABLE visit (id int PRIMARY KEY, city int REFERENCES city)"])
+    node.execute("INSERT INTO visit VALUES (1, 1)")
+    other.execute("DELETE FROM ONLY city WHERE id = 1")
+    node.ok("run", "--once")
+    assert other.call("run", "--once").returncode == 4
+    assert [one["reason"] for one in other.report("dlq", "list")] == ["foreign-key"]
+    assert other.query("SELECT * FROM visit") == []
+
+
+def test_a_row_of_an_inheriting_table_keeps_nothing_that_only_rows_of_its_parent_point_to(
+    pair: Callable[[Sequence[str]], tuple[CliNode, CliNode]],
+) -> None:
+    """PostgreSQL does not inherit foreign keys."""
+    node, other = pair(STATES)
+    node.execute("DELETE FROM state")
+    sync(node, other)
+    assert other.query("SELECT * FROM state") == []
 
 
 def test_a_table_with_rules_is_applied_to_and_its_rules_stay_quiet(
