@@ -106,7 +106,8 @@ class Intake:
         if self._rounds.has_next():
             one = self._rounds.next()
             if not one.is_small:
-                if not self._rounds.has_next():
+                # Not after what is gone about with care: that would never come to an end in a backlog.
+                if not (one.careful or self._rounds.has_next()):
                     self._take(source, 0)
                 self._rounds.start()
             self._finish(source, one)

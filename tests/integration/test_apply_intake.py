@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,8 +18,10 @@ from common.wire.limits import Limits
 from common.wire.records import Part
 from consumer import arrivals
 from consumer.apply.prepare import Prepared, Preparer
+from consumer.attempts import Attempts
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
+from consumer.dedup import TxKey
 from consumer.incoming import Incoming
 from consumer.intake import Intake
 from tests.support.applying import (
@@ -69,6 +71,28 @@ def test_a_stop_ends_a_backlog_after_the_commit_in_hand(world: World, monkeypatc
     while world.intakes[-1].step(0):
         pass
     assert [row[0] for row in world.rows()] == [1, 2, 3, 4, 5]
+
+
+def test_after_a_kill_only_what_may_have_been_in_hand_is_begun_with_care(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backlog that never lets the node rest must not keep it slow for as long as it lasts."""
+    monkeypatch.setattr("consumer.intake._MOST_DELIVERIES", 2)
+    monkeypatch.setattr("consumer.rounds._WORTH_READING_AHEAD", 1)
+    a, begun, begin = Origin("a"), set[str](), Attempts.begin
+
+    def noted(self: Attempts, keys: Sequence[TxKey]) -> Mapping[TxKey, int]:
+        begun.update(tx_id for _, tx_id in keys)
+        return begin(self, keys)
+
+    monkeypatch.setattr(Attempts, "begin", noted)
+    txs = [a.put(number, f"a{number}", number) for number in range(1, 8)]
+    Attempts(world.node).mark_busy("test")
+    world.receive(*(tx.body for tx in txs))
+    while world.intakes[-1].step(0):
+        pass
+    assert [row[0] for row in world.rows()] == [1, 2, 3, 4, 5, 6, 7]
+    assert begun & {tx.tx_id for tx in txs} == {tx.tx_id for tx in txs[:2]}
 
 
 def test_the_same_bytes_again_change_nothing(world: World) -> None:
