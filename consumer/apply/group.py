@@ -44,11 +44,12 @@ class Applier:
         Raises OutageError: what was committed before stays, trying all of it again does no harm. `guarded`: the txs
         were noted in `rf_attempt`, take the notes away. `ahead`: what `prepare_ahead` made of them."""
         self._tables.begin()
+        generation = self._tables.generation
         try:
             results = self._apply_all(txs, guarded, ahead)
         except ConfigError:
             # Their owner may have altered the tables since they were looked at. What is committed counts as duplicate.
-            if not self._tables.look_again():
+            if not self._tables.look_again() and self._tables.generation == generation:
                 raise
             results = self._apply_all(txs, guarded, None)
         _log(results)
