@@ -19,7 +19,10 @@ _TX_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _SHA256 = r"[0-9a-f]{64}"
 _FORMAT = re.compile(r"rowferry/1(\.\d+)?\Z")
 _LONGEST_INSTANT = 40
+_LONGEST_NODE_ID = 64
 _MOST_KNOWN = 1_000
+_LONGEST_KNOWN = 64 * 1024
+"""Bytes of a description of tables that is kept: what a sender makes up must not fill the memory."""
 
 _Number = Annotated[int, Field(ge=1, strict=True)]
 
@@ -89,7 +92,7 @@ _plain = msgspec.json.Decoder(_Plain)
 _any = msgspec.json.Decoder()
 _tables = TypeAdapter(dict[Name, TableMeta])
 _tables_known: dict[bytes, Mapping[str, TableMeta]] = {}
-"""By their JSON. So that equal descriptions are one object too."""
+"""By their JSON. So that equal descriptions are one object too, but for very long ones."""
 
 
 def plain_header(line: bytes) -> BatchHeader | None:
@@ -146,13 +149,19 @@ def read_model(line: bytes) -> BatchHeader:
     return BatchHeader(**{name: getattr(found, name) for name in BatchHeader.__struct_fields__})
 
 
-@lru_cache(maxsize=_MOST_KNOWN)
 def _is_node_id(text: str) -> bool:
+    return len(text) <= _LONGEST_NODE_ID and _matches_node_id(text)
+
+
+@lru_cache(maxsize=_MOST_KNOWN)
+def _matches_node_id(text: str) -> bool:
     return NODE_ID.match(text) is not None
 
 
 def _known_tables(raw: msgspec.Raw) -> Mapping[str, TableMeta]:
     json = bytes(raw)
+    if len(json) > _LONGEST_KNOWN:
+        return _tables.validate_json(json)
     known = _tables_known.get(json)
     if known is None:
         if len(_tables_known) >= _MOST_KNOWN:

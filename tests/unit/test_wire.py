@@ -10,7 +10,8 @@ import pytest
 from common.versions import NEVER, Version
 from common.wire.changes import TxReader
 from common.wire.decode import Broken, read_body, read_parts
-from common.wire.encode import encode_change, encode_tx
+from common.wire.encode import encode_change, encode_tx, header_line
+from common.wire.headers import plain_header
 from common.wire.records import Part, TableMeta, TxHeader
 
 TX = "0192f000-0000-7000-8000-000000000001"
@@ -64,3 +65,14 @@ def test_an_altered_byte_breaks_one_batch_and_not_its_neighbours() -> None:
     assert [type(one) for one in found] == [Part, Broken, Part]
     assert isinstance(found[1], Broken)
     assert found[1].raw == bad
+
+
+@pytest.mark.parametrize(("columns", "kept"), [(10, True), (10_000, False)])
+def test_a_description_of_tables_is_remembered_unless_it_is_very_long(columns: int, kept: bool) -> None:
+    meta = TableMeta(pk=("c0",), columns={f"c{number}": "int" for number in range(columns)})
+    header = TxHeader(TX, "a", "inc", "2026-01-01T00:00:00.000000Z", 1, 1, 0, {"t": meta})
+    one, other = (plain_header(header_line(header, 1, 1, 1, None)) for _ in range(2))
+    assert one is not None
+    assert other is not None
+    assert one == other
+    assert (one.tables is other.tables) == kept
