@@ -19,12 +19,16 @@ class MainNode:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._known = _named(node.config)
+        self._asked = False
 
     def may_be(self, source_node: str) -> bool:
-        """Tell whether writes of `source_node` may go above others: it is main, or nobody is known to be."""
-        if self._known is None:
+        """Tell whether writes of `source_node` may go above others: it is main, or nobody is known to be.
+
+        Asks the database once, not for each change; whoever was taken for main since, `keep` will find."""
+        if self._known is None and not self._asked:
             with reading(self._node.database) as connection:
                 self._known = _kept(connection)
+            self._asked = True
         return self._known in (None, source_node)
 
     def keep(self, connection: sa.Connection, header: BatchHeader, now_us: int) -> None:
@@ -33,6 +37,8 @@ class MainNode:
         Raises PoisonError where another one was first."""
         if self._known is not None:
             return
+        # After the commit there is an answer.
+        self._asked = False
         # One row that every database has: of two who come first at once, one waits for the other here.
         connection.execute(sa.select(rf.node.c.node_id).where(rf.node.c.is_self).with_for_update())
         kept = _kept(connection)

@@ -1,6 +1,7 @@
 """Refuses what can't be checked or may not be: senders, features, versions, tables, keys and images."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 
 import msgspec
@@ -58,6 +59,16 @@ class ChangeChecker:
         self._uses: dict[str, TableUse] = {}
         self.writes_as_main = False
         """Whether a change that was checked goes above others as the main node's do."""
+
+    def look_first(self) -> None:
+        """Ask the database all that `check` may want to know of it, for a caller who is going to lock it.
+
+        SQLite lets nobody read any more, this node's other connections too, once a transaction has written much."""
+        self._main.may_be(self._header.source_node)
+        for table in self._header.tables:
+            # What does not fit is no fault before a change wants it.
+            with suppress(PoisonError):
+                self._use(table)
 
     def check(self, changes: Iterable[Change]) -> Iterator[Checked]:
         """Yield each change with its table. Raises PoisonError at the first that may not be applied."""

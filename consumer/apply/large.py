@@ -49,7 +49,9 @@ class LargeTx:
         The checksum over the whole tx is compared when the last slice is read, before anything is committed.
         `replace`: take away all rows of all slices, then write them, since unique values may change places."""
         counts = Counts()
-        for entries in self._slices(checker(self._header), counts):
+        first = checker(self._header)
+        first.look_first()
+        for entries in self._slices(first, counts):
             written = decide_rows(self._session, entries, self._config.tables.policy_for)
             write_rows(self._session, _taken_away(written.writes) if replace else written.writes)
             record(self._session.connection, written.conflicts, now_us)

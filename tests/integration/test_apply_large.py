@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from consumer.intake import Intake
 from tests.support.applying import MemorySource, Origin, World, Write, item, resealed
 from tests.support.applying_child import run_child, take_huge
 
+LARGE = [item(number, "x" * 800, number) for number in range(1, 9_000)]
 MOST_MEBIBYTES = 160
 """What a process may grow by. The 300,000 rows weigh about 100 MiB as lines, the value twice 20 MiB."""
 
@@ -119,6 +121,25 @@ def test_a_row_written_twice_in_a_large_tx_ends_as_its_last_write(world: World) 
     world.receive(*a.tx(*first, *again, *gone).parts(100_000))
     assert world.one("SELECT count(*) FROM item WHERE name = 'y'") == 60
     assert world.one("SELECT count(*) FROM item") == 5_999 - 60
+
+
+def test_who_is_main_is_not_asked_of_a_database_that_this_tx_keeps_locked(world: World) -> None:
+    """SQLite lets nobody read any more once a transaction has written more than its cache holds."""
+    tx = Origin("hq").tx(*LARGE, replace(item(9_000, "main's", 9_000), epoch=1))
+    world.receive(*tx.parts(1_000_000))
+    assert world.letters() == []
+    assert world.one("SELECT count(*) FROM item") == 9_000
+    assert world.query("SELECT node_id FROM rf_node WHERE role = 'main'") == [("hq",)]
+
+
+def test_a_table_that_is_new_here_is_looked_for_before_a_large_tx_has_written_anything(world: World) -> None:
+    a = Origin("a")
+    world.receive(a.put(1, "looks at the tables", 1).body)
+    world.execute("CREATE TABLE late (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC(12, 2))")
+    tx = a.tx(*LARGE[1:], Write("I", "late", {"id": 1, "name": "x", "price": "1.50"}, 9_000))
+    world.receive(*tx.parts(1_000_000))
+    assert world.letters() == []
+    assert [row[:2] for row in world.rows("late")] == [(1, "x")]
 
 
 class StopAt(threading.Event):
