@@ -18,7 +18,8 @@ from common.dialects.postgresql.types import image_value
 Raw = psycopg.Connection[tuple[Any, ...]]
 
 UNKNOWN_WHEN = "'1970-01-01 00:00:00.000001+00'"
-"""The weakest time. Whether such a row was written meanwhile is not known: it must not beat what others write."""
+"""The weakest time (`sealing_sql.WEAKEST_US`). Whether such a row was written meanwhile is not known: it must not beat
+what others write."""
 
 _ADDED = """
 SELECT a.attname, CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END,

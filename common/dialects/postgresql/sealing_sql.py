@@ -28,6 +28,9 @@ SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin'
        set_config('work_mem', '64MB', true), set_config('plan_cache_mode', 'force_generic_plan', true)
 """
 
+WEAKEST_US = 1
+"""`captured_at` of what must not beat what others write, in microseconds since the epoch."""
+
 # By shape first: to have the shapes of each transaction told apart by DISTINCT takes a sort for each of them.
 _SUMMED = """
 SELECT max(last_seq) AS last_seq, xid, sum(changes)::bigint AS changes,
@@ -88,9 +91,10 @@ numbered AS (
 clocked AS (
     SELECT e.table_id, e.key, e.lsn, e.seq, e.op, e.is_last, e.may_be_tangled,
            first_value(v.node_id) OVER w AS known_node, first_value(v.hlc) OVER w AS known_hlc,
-           coalesce(first_value(v.main_epoch) OVER w, 0) + e.n * r.raised AS main_epoch, r.raised,
+           coalesce(first_value(v.main_epoch) OVER w, 0) + sum(r.raised) OVER w AS main_epoch, r.raised,
            e.n + greatest(coalesce(first_value(v.hlc) OVER w, 0), max(e.captured_us - e.n) OVER w) AS hlc
-    FROM numbered e CROSS JOIN LATERAL (SELECT (e.table_id = ANY(%(main_wins)b::int[]))::int AS raised) r
+    FROM numbered e CROSS JOIN LATERAL (
+        SELECT (e.captured_us > {WEAKEST_US} AND e.table_id = ANY(%(main_wins)b::int[]))::int AS raised) r
     LEFT JOIN LATERAL (
         SELECT * FROM rf_row_version v WHERE e.n = 1 AND v.table_id = e.table_id AND v.key = e.key LIMIT 1) v ON true
     WINDOW w AS (PARTITION BY e.table_id, e.key ORDER BY e.lsn)),
@@ -122,7 +126,8 @@ SELECT count(*), bool_or(may_be_tangled) FROM versioned
 """
 """LSN, version and base of every change of the txs. A row written again gets a clock value above its last:
 hlc(n) = max(captured(n), hlc(n-1) + 1), which is n + max over all up to n of (captured - n). In the tables named by
-`main_wins` each change goes an epoch above the one it replaces."""
+`main_wins` each change goes an epoch above the one it replaces, but what has the weakest time: nobody is known to have
+written it."""
 
 TANGLED = f"""{_ENTRIES}
 numbered AS (

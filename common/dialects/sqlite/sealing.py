@@ -159,7 +159,8 @@ class _Numbering:
         known = self.records.get((change.log.table_id, change.key))
         base = NEVER if known is None else known.version
         table = change.shape.table
-        main_epoch = base.main_epoch + (table in self.node.main_wins)
+        # What has the weakest time nobody has written: it must not beat what others write.
+        main_epoch = base.main_epoch + (change.at_us > 0 and table in self.node.main_wins)
         version = Version(main_epoch, next_hlc(change.at_us, base.hlc), self.node.node_id)
         self.records[change.log.table_id, change.key] = Record(version, base, change.after is None, change.digest)
         op = "I" if change.before is None else "D" if change.after is None else "U"
