@@ -62,10 +62,11 @@ class Inbox:
         """Store a part; tell whether it is the one with which its tx is to be taken up."""
         # All parts of a whole tx may come again: it is taken up once, not once a part.
         is_last = part.header.part == part.header.parts
+        # In this order: the commit that applies a tx takes its parts away, and may come between the two looks.
+        stored = _Stored.load(connection, key)
         known = look_up(connection, [key]).get(key, NOTHING)
         if _is_done(known, part.header):
             return is_last
-        stored = _Stored.load(connection, key)
         if stored.header is not None and _content(stored.header) != _content(part.header):
             text = f"part {part.header.part} of {key[1]} does not belong to the parts that came before"
             raise PoisonError(Reason.CONTENT, text)

@@ -105,7 +105,7 @@ class Intake:
             self._take(source, idle_seconds)
         if self._rounds.has_next():
             one = self._rounds.next()
-            if not one.is_small:
+            if one.goes_with_reading:
                 # Not after what is gone about with care: that would never come to an end in a backlog.
                 if not (one.careful or self._rounds.has_next()):
                     self._take(source, 0)

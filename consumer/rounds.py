@@ -33,9 +33,12 @@ class Round:
     """What was prepared while another round was applied."""
 
     @property
-    def is_small(self) -> bool:
-        """Whether there seems to be no backlog."""
-        return self.changes < _WORTH_READING_AHEAD
+    def goes_with_reading(self) -> bool:
+        """Whether it pays to read on while this round is applied.
+
+        Not without a backlog; nor beside a tx in parts, which may keep a database's one write lock for long, while
+        who reads parts stores them."""
+        return self.changes >= _WORTH_READING_AHEAD and not any(tx.in_parts for tx in self.txs)
 
     def add(self, delivery: Delivery, txs: Sequence[Incoming]) -> None:
         """Take what one delivery holds."""

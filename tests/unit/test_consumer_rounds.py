@@ -7,9 +7,10 @@ from contextlib import closing
 import pytest
 
 from common.ports.source import Delivery
+from common.wire.records import BatchHeader
 from consumer.apply.ahead import Ahead
 from consumer.incoming import Incoming
-from consumer.rounds import Rounds
+from consumer.rounds import Round, Rounds
 
 MOST = 3
 
@@ -85,6 +86,17 @@ def test_what_came_before_is_read_with_care_and_in_its_turn(rounds: Rounds, read
     assert (second.careful, [tx.tx_id for tx in second.txs]) == (True, ["d", "e", "f"])
     assert rounds.next().careful
     assert reader.careful == {name: name in "efg" for name in "abcdefg"}
+
+
+def test_nothing_is_read_beside_a_tx_in_parts_or_where_there_is_no_backlog() -> None:
+    header = BatchHeader("t", "a", "i", "", 1, 500, 0, 500, 1, 1, {})
+    whole, parts = Incoming("a", "t", "q", header, b"bytes"), Incoming("a", "t", "q", header, None)
+    found = []
+    for txs in ([whole], [whole, parts], [Incoming("a", "t", "q", None, b"bytes")]):
+        one = Round()
+        one.add(deliveries("a")[0], txs)
+        found.append(one.goes_with_reading)
+    assert found == [True, False, False]
 
 
 def test_a_fault_while_reading_ahead_comes_out_in_its_turn(rounds: Rounds, reader: Reader) -> None:
