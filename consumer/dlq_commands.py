@@ -96,10 +96,11 @@ def replay(dry_run: bool, from_queue: bool, trust_source: bool, in_pieces: bool,
         count = len(desk.find(selection))
         with host.progress(count, "replaying") as bar:
             results = desk.replay(selection, Replay(host.actor, dry_run, trust_source, in_pieces), bar.advance)
+        settled = [] if results else [letter for letter in desk.find(selection) if not letter.state.is_open]
     if left_waiting(results) and not dry_run:
         host.exit_code = ExitCode.SET_ASIDE
     document = {"dry_run": dry_run, "restored": restored, "results": [result_document(one) for one in results]}
-    host.emit(document, lambda console: _tell_replay(console, results, dry_run=dry_run))
+    host.emit(document, lambda console: _tell_replay(console, results, settled, dry_run=dry_run))
 
 
 @dlq.command()
@@ -203,8 +204,10 @@ def _tell_letter(console: Console, document: dict[str, Any]) -> None:
         console.say(document["rows_note"])
 
 
-def _tell_replay(console: Console, results: list[Result], *, dry_run: bool) -> None:
-    if not results:
+def _tell_replay(console: Console, results: list[Result], settled: list[Letter], *, dry_run: bool) -> None:
+    for letter in settled:
+        console.say(f"{letter.tx_id} is {letter.state.value} already")
+    if not (results or settled):
         console.say(_NOTHING)
     for result in results:
         would = "would be " if dry_run else ""

@@ -91,6 +91,8 @@ class Tables:
         shape = self.shapes().get(name)
         if shape is None:
             text = f"table {name!r} is not among the configured tables of this database"
+            if self._node.config.tables.wants(name):
+                text = f"there is no table {name!r} here, or it has no primary key"
             return PoisonError(Reason.UNKNOWN_TABLE, text, table=name)
         known = {column.name for column in shape.written}
         unknown = [column for column in meta.columns if column not in known]

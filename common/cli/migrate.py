@@ -44,6 +44,12 @@ def migrate(dry_run: bool) -> None:
         beside = replace(beside, retried=_follow_up(host, beside.folder))
     host.emit(_document(host, report, beside), lambda console: _tell(console, host, report, beside))
     warn_about_own_keys(host.console, report)
+    _warn_about_policies(host, report)
+    for name in report.had_rows:
+        host.console.warn(
+            f"{name} has rows already: they are not sent, only what is changed in them from now on. "
+            "Give every node the same ones before it starts"
+        )
 
 
 @click.command()
@@ -67,6 +73,15 @@ def warn_about_own_keys(console: Console, report: migration.MigrationReport) -> 
             f"{table} numbers its own keys: two nodes would give the same number to different rows. Let only one node "
             "insert there, or use keys that differ by node (a UUID, or a prefix)"
         )
+
+
+def _warn_about_policies(host: Host, report: migration.MigrationReport) -> None:
+    captured = {shape.name for shape in report.choice.captured}
+    for name in host.config.tables.policy:
+        if name not in captured:
+            host.console.warn(
+                f"tables.policy names {name!r}, which is no captured table: correct the name, or create it"
+            )
 
 
 def _follow_up(host: Host, folder: Path | None) -> int:
@@ -110,6 +125,7 @@ def _document(host: Host, report: migration.MigrationReport, beside: _Beside) ->
         "tables": [shape.name for shape in report.choice.captured if shape.name not in report.paused],
         "left_out": dict(report.choice.left_out),
         "own_keys": list(report.choice.own_keys),
+        "had_rows": list(report.had_rows),
         "paused": list(report.paused),
         "sql": list(report.sql),
         "retried": beside.retried,

@@ -15,7 +15,7 @@ from common.runtime.parts import load_parts
 from common.runtime.signals import stop_on_signals
 
 REDRAW_SECONDS = 2.0
-_STYLES = {State.IN_SYNC: "bold green", State.BEHIND: "bold yellow", State.NEEDS_ATTENTION: "bold red"}
+_STYLES = {State.UP_TO_DATE: "bold green", State.BEHIND: "bold yellow", State.NEEDS_ATTENTION: "bold red"}
 
 
 @click.command()

@@ -21,7 +21,8 @@ OPEN_DEAD_LETTERS = ("dead", "early", "forked")
 class State(StrEnum):
     """The one word that an operator reads first."""
 
-    IN_SYNC = "in sync"
+    UP_TO_DATE = "up to date"
+    """Nothing waits here. Whether rows from before the first `migrate` are the same everywhere nobody has compared."""
     BEHIND = "behind"
     NEEDS_ATTENTION = "needs attention"
 
@@ -106,7 +107,7 @@ class Standing:
     def state(self) -> State:
         if self.attention:
             return State.NEEDS_ATTENTION
-        return State.BEHIND if self.waiting else State.IN_SYNC
+        return State.BEHIND if self.waiting else State.UP_TO_DATE
 
 
 def read_standing(

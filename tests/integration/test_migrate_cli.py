@@ -147,6 +147,24 @@ def test_tables_that_number_their_own_keys_are_named(place: Place) -> None:
     assert document(place.config, "migrate")["own_keys"] == ["sale"]
 
 
+def test_rows_that_stand_already_and_policies_for_nothing_are_named(place: Place) -> None:
+    place.execute(
+        'CREATE TABLE "Old items" (id integer PRIMARY KEY, v text)', "CREATE TABLE fresh (id text PRIMARY KEY)"
+    )
+    place.execute("""INSERT INTO "Old items" VALUES (1, 'there')""")
+    place.init("--policy", "frehs=main-wins", "--policy", "fresh=lww")
+    assert rowferry(place.config, "migrate", "--dry-run").exit_code == 0
+    told = rowferry(place.config, "migrate")
+    assert "Old items has rows already: they are not sent" in told.stderr
+    assert "fresh has rows" not in told.stderr
+    assert "tables.policy names 'frehs'" in told.stderr
+    assert "'fresh'" not in told.stderr
+    place.execute("INSERT INTO fresh VALUES ('captured')")
+    assert document(place.config, "migrate")["had_rows"] == []
+    document(place.config, "unmigrate", "--yes", "--force")
+    assert document(place.config, "migrate")["had_rows"] == ["Old items", "fresh"]
+
+
 def test_a_role_may_change_and_an_id_may_not(place: Place) -> None:
     place.init()
     document(place.config, "migrate")
@@ -196,7 +214,7 @@ def test_seed_before_migrate_and_twice(place: Place) -> None:
 def test_status_tells_what_waits(place: Place) -> None:
     place.init()
     document(place.config, "migrate")
-    assert document(place.config, "status")["state"] == "in sync"
+    assert document(place.config, "status")["state"] == "up to date"
     document(place.config, "seed", "--rows", "5")
     document(place.config, "export-change-log", "--out", str(place.config.parent / "out.jsonl"))
     behind = document(place.config, "status")
@@ -204,7 +222,7 @@ def test_status_tells_what_waits(place: Place) -> None:
     assert behind["reasons"] == ["17 changes not yet sent to the directory"]
     assert rowferry(place.config, "status").stdout.startswith("behind: 17 changes not yet sent to the directory\n")
     document(place.config, "run", "--once")
-    assert document(place.config, "status")["state"] == "in sync"
+    assert document(place.config, "status")["state"] == "up to date"
 
 
 def test_status_needs_a_migrated_database(place: Place) -> None:

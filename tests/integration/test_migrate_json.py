@@ -85,7 +85,7 @@ def test_migrate_tries_again_what_was_unknown(pair: tuple[Path, Path], tmp_path:
     write(office, "ALTER TABLE sale ADD COLUMN price TEXT")
     assert document(office, "migrate")["retried"] == 1
     assert document(office, "dlq", "list") == []
-    assert document(office, "status")["state"] == "in sync"
+    assert document(office, "status")["state"] == "up to date"
 
 
 def test_status_for_people(pair: tuple[Path, Path]) -> None:
@@ -94,7 +94,7 @@ def test_status_for_people(pair: tuple[Path, Path]) -> None:
     document(shop, "run", "--once")
     document(office, "run", "--once")
     told = rowferry(office, "status").stdout.splitlines()
-    assert told[:2] == ["in sync: nothing waits", "office (branch, sqlite), log up to LSN 0"]
+    assert told[:2] == ["up to date: nothing waits", "office (branch, sqlite), log up to LSN 0"]
     assert any("shop" in line and " 1 " in line for line in told)
 
 
@@ -111,10 +111,10 @@ def test_watch_draws_until_ctrl_c(pair: tuple[Path, Path]) -> None:
         text=True,
     )
     assert process.stdout is not None
-    seen = next(line for line in iter(process.stdout.readline, "") if line.startswith("in sync"))
+    seen = next(line for line in iter(process.stdout.readline, "") if line.startswith("up to date"))
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    assert seen == "in sync: nothing waits\n"
+    assert seen == "up to date: nothing waits\n"
     assert process.returncode == 130
     assert "Traceback" not in errors
 

@@ -62,7 +62,7 @@ def test_surgery_under_a_running_node(make: Make) -> None:
     one.execute("INSERT INTO item VALUES (1, 'a', 'n'), (2, 'b', NULL), (3, 'c', NULL)")
     exchange(one, two)
     running = one.start()
-    wait_for(lambda: one.report("status")["state"] == "in sync", 60, "one is up")
+    wait_for(lambda: one.report("status")["state"] == "up to date", 60, "one is up")
 
     assert [entry["table"] for entry in one.report("pause", "item")["paused"]] == ["item"]
     assert [entry["table"] for entry in one.report("pause", "item")["already"]] == ["item"]

@@ -47,7 +47,7 @@ def standing(shares: dict[str, Any] | None = None, **changes: Any) -> Standing:
 
 
 def test_nothing_waits() -> None:
-    assert standing().state is State.IN_SYNC
+    assert standing().state is State.UP_TO_DATE
 
 
 @pytest.mark.parametrize(

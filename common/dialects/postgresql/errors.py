@@ -72,6 +72,8 @@ def _by_state(error: psycopg.Error) -> Exception:
     message = _message(error)
     if state in _CONTENTION_STATES or (state, error.diag.source_function) == _STALE_PLAN:
         return ContentionError(message)
+    if not state and message.startswith("connection failed"):
+        return OutageError(f"{message}: check [node] database, and whether its server is up")
     if not state or state.startswith(_OUTAGE_CLASSES) or state in _OUTAGE_STATES:
         return OutageError(message)
     if state in _CONFIG_STATES:
