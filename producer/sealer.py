@@ -41,7 +41,6 @@ class SealerService:
         self._watch_at = 0.0
         self._same_server = False
         self._pause_seconds = _FIRST_PAUSE_SECONDS
-        self._found_txs = 0
         self._busy_until = 0.0
         self._look_at = 0.0
         self._wake = threading.Event()
@@ -54,14 +53,14 @@ class SealerService:
         self._wake.clear()
         try:
             self._check_server()
-            sealed = not self._is_quiet() and self._seal_all()
+            txs = 0 if self._is_quiet() else self._seal_all()
             self._look_after_capture()
         except BaseException:
             # Also a failover looks like this: the next step must not go on before it knows who answers.
             self._same_server = False
             raise
-        self._pause(sealed, idle_seconds)
-        return sealed
+        self._pause(txs, idle_seconds)
+        return txs > 0
 
     def close(self) -> None:
         """Nothing is held between two steps: each seal is a transaction of its own."""
@@ -88,27 +87,25 @@ class SealerService:
         self._look_at = now + self._node.config.limits.seal_interval_seconds
         return False
 
-    def _seal_all(self) -> bool:
-        sealed = False
-        self._found_txs = 0
+    def _seal_all(self) -> int:
+        """Seal, and return how many txs that were."""
+        txs = 0
         while not self._stop.is_set():
             report = while_contended(self._sealer.seal, self._stop)
-            self._found_txs += report.txs
+            txs += report.txs
             if report.txs:
-                sealed = True
                 log.debug("sealer.sealed", extra={"txs": report.txs, "changes": report.changes, "lsn": report.last_lsn})
                 for wake in self._on_sealed:
                     wake()
             if not report.more:
                 break
-        return sealed
+        return txs
 
-    def _pause(self, sealed: bool, idle_seconds: float) -> None:
+    def _pause(self, txs: int, idle_seconds: float) -> None:
         now = time.monotonic()
-        if sealed:
+        if txs:
             self._busy_until = now + _BUSY_SECONDS
-            is_load = self._found_txs >= _LOAD_TXS
-            self._pause_seconds = _PAUSE_UNDER_LOAD_SECONDS if is_load else _FIRST_PAUSE_SECONDS
+            self._pause_seconds = _PAUSE_UNDER_LOAD_SECONDS if txs >= _LOAD_TXS else _FIRST_PAUSE_SECONDS
         self._wake.wait(min(self._pause_seconds, idle_seconds))
         if now >= self._busy_until:
             self._pause_seconds = min(self._pause_seconds * 1.5, self._node.config.limits.seal_interval_seconds)

@@ -48,16 +48,7 @@ def read_parts(stream: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Iterator[Pa
 
     Holds one part in memory. After a limit was broken nothing more is read.
     """
-    reader = _PartReader(limits)
-    number = 0
-    while line := stream.readline(limits.max_part_bytes + 1):
-        number += 1
-        if len(line) > limits.max_part_bytes:
-            error = PoisonError(Reason.LIMIT, f"line {number} is longer than {limits.max_part_bytes} bytes")
-            yield reader.broken(error, line[:4096], number)
-            return
-        yield from reader.feed(line, number)
-    yield from reader.finish()
+    return _line_by_line(iter(lambda: stream.readline(limits.max_part_bytes + 1), b""), 1, limits)
 
 
 def read_body(body: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Part | Broken]:
@@ -75,15 +66,7 @@ def parts_in(body: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[Part | Br
         yield part
         at += len(part.raw)
         number += part.header.changes + 2
-    reader = _PartReader(limits)
-    for line in lines_of(body, at):
-        if len(line) > limits.max_part_bytes:
-            error = PoisonError(Reason.LIMIT, f"line {number} is longer than {limits.max_part_bytes} bytes")
-            yield reader.broken(error, line[:4096], number)
-            return
-        yield from reader.feed(line, number)
-        number += 1
-    yield from reader.finish()
+    yield from _line_by_line(lines_of(body, at), number, limits)
 
 
 def split_batches(body: bytes) -> list[bytes]:
@@ -96,6 +79,18 @@ def split_batches(body: bytes) -> list[bytes]:
             pieces.append(body[start:stop])
             start = stop
     return [*pieces, body[start:]] if start < len(body) else pieces
+
+
+def _line_by_line(lines: Iterator[bytes], first: int, limits: Limits) -> Iterator[Part | Broken]:
+    """Read lines one after the other; `first` is the number of the first one."""
+    reader = _PartReader(limits)
+    for number, line in enumerate(lines, start=first):
+        if len(line) > limits.max_part_bytes:
+            error = PoisonError(Reason.LIMIT, f"line {number} is longer than {limits.max_part_bytes} bytes")
+            yield reader.broken(error, line[:4096], number)
+            return
+        yield from reader.feed(line, number)
+    yield from reader.finish()
 
 
 class _PartReader:

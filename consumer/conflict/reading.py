@@ -1,6 +1,5 @@
 """Conflicts as they are on record, and as `--json`, HTTP and the page give them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import sqlalchemy as sa
 
 from common.clock import to_iso
 from common.schema import tables as rf
+from consumer.readable import readable
 
 MOST = 1_000
 """So many are listed at most, the newest; a fleet that clashes all day has millions."""
@@ -60,14 +60,6 @@ def _document(row: Mapping[Any, Any]) -> dict[str, Any]:
     recorded_us = given.pop("recorded_us")
     for name, value in given.items():
         is_json = name == "pk" or name.endswith(("_version", "_base", "_image"))
-        document[name] = _parsed(value) if is_json and value is not None else value
+        document[name] = readable(value) if is_json else value
     document["recorded_at"] = to_iso(recorded_us)
     return document
-
-
-def _parsed(text: str) -> Any:
-    """Return JSON as it is read, what nobody can read as its text."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
 from common.errors import EarlyError, PoisonError
@@ -25,6 +24,7 @@ from consumer.dead_letters.table_store import Letter
 from consumer.inbox import stored_payloads
 from consumer.incoming import Counts, Incoming
 from consumer.main_node import MainNode
+from consumer.readable import readable
 from consumer.statements import reading
 from consumer.tables import Tables
 from consumer.verify import Checked
@@ -51,7 +51,7 @@ class RowEffect:
     def as_dict(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
         fields = {name: getattr(self, name) for name in self.__slots__}
-        images = {name: _parsed(fields[name]) for name in ("pk", "now", "then")}
+        images = {name: readable(fields[name]) for name in ("pk", "now", "then")}
         return fields | images | {"version": list(self.version), "current_version": list(self.current_version)}
 
 
@@ -71,7 +71,7 @@ def show(node: Node, letter: Letter) -> dict[str, Any]:
     document["rows"] = [effect.as_dict() for effect in effects]
     document["rows_note"] = note
     document["overtaken"] = [
-        {"table": one.table, "pk": _parsed(one.pk), "by": list(one.current_version)}
+        {"table": one.table, "pk": readable(one.pk), "by": list(one.current_version)}
         for one in effects
         if one.open and one.effect == "overtaken"
     ]
@@ -127,13 +127,3 @@ def _effect(session: ApplySession, entry: Entry, state: RowState, applied: LsnSe
         now.decode("utf-8") if now is not None else None,
         change.image.decode("utf-8") if change.image is not None else None,
     )
-
-
-def _parsed(text: str | None) -> Any:
-    """Return a key or an image as JSON; what can't be read, which may be why it was set aside, as its text."""
-    if text is None:
-        return None
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return text
