@@ -115,13 +115,13 @@ def plain_header(line: bytes) -> BatchHeader | None:
         found.from_lsn,
         found.to_lsn,
         found.prev_lsn,
-        found.changes,
-        found.part,
-        found.parts,
         tables,
         found.grouped,
-        found.tx_sha256,
         found.requires,
+        changes=found.changes,
+        part=found.part,
+        parts=found.parts,
+        tx_sha256=found.tx_sha256,
     )
 
 

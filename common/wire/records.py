@@ -34,27 +34,6 @@ class TableMeta(BaseModel):
         return self
 
 
-class BatchHeader(msgspec.Struct, frozen=True):
-    """The first line of a batch, or of one part of it, as `common.wire.headers` lets it in.
-
-    LSNs are the tx's, `changes` is the part's."""
-
-    tx_id: str
-    source_node: str
-    incarnation: str
-    exported_at: str
-    from_lsn: int
-    to_lsn: int
-    prev_lsn: int
-    changes: int
-    part: int
-    parts: int
-    tables: Mapping[str, TableMeta]
-    grouped: bool = False
-    tx_sha256: str | None = None
-    requires: tuple[str, ...] = ()
-
-
 class TxHeader(msgspec.Struct, frozen=True):
     """What sealing fixed about a tx: the same on every way out and in every part."""
 
@@ -68,6 +47,17 @@ class TxHeader(msgspec.Struct, frozen=True):
     tables: Mapping[str, TableMeta]
     grouped: bool = False
     requires: tuple[str, ...] = ()
+
+
+class BatchHeader(TxHeader, frozen=True, kw_only=True):
+    """The first line of a batch, or of one part of it, as `common.wire.headers` lets it in.
+
+    LSNs are the tx's, `changes` is the part's."""
+
+    changes: int
+    part: int
+    parts: int
+    tx_sha256: str | None = None
 
 
 class SealedTx(Protocol):

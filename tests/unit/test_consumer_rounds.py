@@ -89,7 +89,7 @@ def test_what_came_before_is_read_with_care_and_in_its_turn(rounds: Rounds, read
 
 
 def test_nothing_is_read_beside_a_tx_in_parts_or_where_there_is_no_backlog() -> None:
-    header = BatchHeader("t", "a", "i", "", 1, 500, 0, 500, 1, 1, {})
+    header = BatchHeader("t", "a", "i", "", 1, 500, 0, {}, changes=500, part=1, parts=1)
     whole, parts = Incoming("a", "t", "q", header, b"bytes"), Incoming("a", "t", "q", header, None)
     found = []
     for txs in ([whole], [whole, parts], [Incoming("a", "t", "q", None, b"bytes")]):
