@@ -24,8 +24,10 @@ from consumer.statements import reading
 from consumer.tables import Tables
 
 _UNKNOWN = (Reason.UNKNOWN_TABLE, Reason.UNKNOWN_COLUMN)
-_UNFIT = (Reason.TYPE, Reason.CONSTRAINT)
-"""A column may have got another type, or may be empty now; a unique key may be gone."""
+_UNFIT = (Reason.TYPE, Reason.CONSTRAINT, Reason.POLICY)
+"""A column may have got another type, or may be empty now; a unique key may be gone; a guard stands no more."""
+_STILL = (*_UNKNOWN, Reason.POLICY)
+"""What is seen before anything is tried."""
 _MENDED = (Reason.RIGHTS, Reason.PAUSED)
 """What `migrate` or `resume` may have ended."""
 _LOOK_SECONDS = 5.0
@@ -72,7 +74,7 @@ class Reshaped:
         for letter in letters:
             tx = self._load(letter)
             error = preparer.prepare(tx).error
-            if not (isinstance(error, PoisonError) and error.reason in _UNKNOWN):
+            if not (isinstance(error, PoisonError) and error.reason in _STILL):
                 results += self._applier.apply([tx])
         return results + self._after(results)
 

@@ -3,6 +3,7 @@
 import threading
 from dataclasses import dataclass
 
+from common.config.model import Policy
 from common.errors import PoisonError, Reason
 from common.ports.dialect import TableShape
 from common.runtime.node import Node
@@ -22,6 +23,8 @@ class TableUse:
     meta: TableMeta
     key_names: frozenset[str]
     column_names: frozenset[str]
+    append_only: bool = False
+    """Its policy: rows come and never change."""
 
 
 class Tables:
@@ -85,7 +88,8 @@ class Tables:
             error = self._misfit(name, meta)
         if error is not None:
             raise error
-        return TableUse(name, self.shapes()[name], meta, frozenset(meta.pk), frozenset(meta.columns))
+        append_only = self._node.config.tables.policy_for(name) is Policy.APPEND_ONLY
+        return TableUse(name, self.shapes()[name], meta, frozenset(meta.pk), frozenset(meta.columns), append_only)
 
     def _misfit(self, name: str, meta: TableMeta) -> PoisonError | None:
         shape = self.shapes().get(name)

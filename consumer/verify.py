@@ -83,6 +83,7 @@ class ChangeChecker:
                 self._check_image(change, use, key)
             base = change.base or NEVER
             is_raised = change.version.main_epoch > base.main_epoch
+            _check_policy(change, use)
             check_version(change.version, base, source, from_main=is_raised and self._main.may_be(source))
             self.writes_as_main = self.writes_as_main or is_raised
             yield Checked(change, use)
@@ -112,6 +113,16 @@ class ChangeChecker:
             if image[name] != value and not _are_equal(image[name], value, use.meta.columns[name]):
                 text = f"lsn {change.lsn}: {name!r} is not the same in the key and in the row"
                 raise PoisonError(Reason.FORMAT, text, table=use.name)
+
+
+def _check_policy(change: Change, use: TableUse) -> None:
+    if use.append_only and change.op != "I":
+        what = "an update" if change.op == "U" else "a delete"
+        text = (
+            f"lsn {change.lsn}: {what} of {bytes(change.pk).decode()} in {use.name!r}, which is append-only here "
+            "(tables.policy): its source has another policy, or changed the row while capture was off"
+        )
+        raise PoisonError(Reason.POLICY, text, table=use.name)
 
 
 def _are_equal(one: msgspec.Raw, other: msgspec.Raw, logical: str) -> bool:

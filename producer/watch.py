@@ -52,7 +52,7 @@ class CaptureWatch:
         tables = self._captured()
         for name, since_us in paused_tables(self._node.database).items():
             self._say(f"{name} is paused since {to_iso(since_us)}: run `rowferry resume {name}` when it is done")
-        capture = self._node.database.capture()
+        capture = self._node.capture()
         drifted = capture.drifted(tables)
         if drifted and self._node.config.node.auto_migrate:
             self._install(tables, drifted)
@@ -65,7 +65,7 @@ class CaptureWatch:
 
     def _install(self, tables: list[TableShape], drifted: list[str]) -> None:
         try:
-            statements = self._node.database.capture().install(tables)
+            statements = self._node.capture().install(tables)
         except ContentionError as error:
             # No second try before the next look: sealing must not wait for it, and writers queue behind each.
             self._say(f"capture waits for its turn on {', '.join(drifted)}: {error}")

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from common.config.schema_histories import is_schema_history
+from common.ports.rules import Rules
 
 NodeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Channel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -39,6 +40,8 @@ class Policy(StrEnum):
     """The later write."""
     MAIN_WINS = "main-wins"
     """The main node's, over every write that was made without having seen it."""
+    APPEND_ONLY = "append-only"
+    """Of two inserts the later; rows are never updated or deleted, and a guard sees to that."""
 
 
 class NodeSection(Section):
@@ -79,6 +82,12 @@ class TablesSection(Section):
     def policy_for(self, table: str) -> Policy:
         """Return the policy of `table`; `lww` unless it is named."""
         return self.policy.get(table, Policy.LWW)
+
+    @property
+    def rules(self) -> Rules:
+        """What capture installs beside itself."""
+        append_only = (table for table, policy in self.policy.items() if policy is Policy.APPEND_ONLY)
+        return Rules(append_only=frozenset(append_only))
 
     def main_wins_as(self, role: str) -> frozenset[str]:
         """Return the tables in which a node of this role goes above who has not seen its writes (`NodeFacts`)."""

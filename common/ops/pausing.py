@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from common.clock import Clock
 from common.config.model import Config
 from common.errors import UsageError
-from common.ports.dialect import Database, NodeFacts, TableShape
+from common.ports.dialect import Capture, Database, NodeFacts, TableShape
 from common.retry import in_transaction, while_contended
 from common.schema import tables as rf
 
@@ -53,7 +53,7 @@ class Pausing:
         chosen = [self._table(tables, name) for name in dict.fromkeys(names)]
         self._bring_up_to_date(tables, chosen)
         self._seal()
-        capture = self._database.capture()
+        capture = self._capture()
         fresh = while_contended(lambda: capture.pause(chosen, self._clock.now_us(), self._actor))
         # What was written until the triggers went: its owner may be about to drop columns of it.
         self._seal()
@@ -74,7 +74,7 @@ class Pausing:
         self._refuse_keyless(resumed)
         before = self._head()
         if resumed:
-            capture = self._database.capture()
+            capture = self._capture()
             while_contended(lambda: capture.resume(resumed, list(tables.values())))
         self._seal()
         sealed = self._head() - before
@@ -86,6 +86,9 @@ class Pausing:
             gone=tuple(name for name in resumed if name not in tables),
             sealed=sealed,
         )
+
+    def _capture(self) -> Capture:
+        return self._database.capture(self._config.tables.rules)
 
     def _wanted(self) -> dict[str, TableShape]:
         tables = self._database.catalog().tables
@@ -104,11 +107,11 @@ class Pausing:
 
     def _bring_up_to_date(self, tables: Mapping[str, TableShape], chosen: Sequence[TableShape]) -> None:
         """What capture has missed until now must not pass for unchanged."""
-        drifted = self._database.capture().drifted(chosen)
+        drifted = self._capture().drifted(chosen)
         if drifted and not self._config.node.auto_migrate:
             raise UsageError(f"capture does not fit {', '.join(drifted)}: run `rowferry migrate` first")
         if drifted:
-            while_contended(lambda: self._database.capture().install(list(tables.values())))
+            while_contended(lambda: self._capture().install(list(tables.values())))
 
     def _seal(self) -> None:
         sealer = self._database.sealer(self._facts)

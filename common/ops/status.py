@@ -127,7 +127,7 @@ def read_standing(
             dead_letters=_counts(connection, rf.dead_letter.c.state, OPEN_DEAD_LETTERS),
             conflicts=_counts(connection, rf.conflict.c.state, ("settled", "waiting")),
             oldest_early_seconds=_oldest_early(connection, now_us),
-            drifted=tuple(database.capture().drifted(wanted)),
+            drifted=tuple(database.capture(config.tables.rules).drifted(wanted)),
             paused=paused,
         )
 

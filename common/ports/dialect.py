@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 import sqlalchemy as sa
 
+from common.ports.rules import NO_RULES, Rules
 from common.versions import Version
 from common.wire.records import SealedTx, TableMeta
 
@@ -211,7 +212,9 @@ class ApplySession(Protocol):
 
 
 class Capture(Protocol):
-    """Triggers and what belongs to them. Each call is one transaction. No call but `resume` touches a paused table."""
+    """Triggers and what belongs to them. Each call is one transaction. No call but `resume` touches a paused table.
+
+    The guards of `Rules` stand where capture stands: they are installed, taken off and missed with it."""
 
     def plan(self, tables: Sequence[TableShape]) -> list[str]:
         """Return the SQL that `install` would run now; empty when all stands already."""
@@ -287,7 +290,9 @@ class Database(Protocol):
         """Look at the tables. The `rf_*` tables and the database's own are never in it."""
         ...
 
-    def capture(self) -> Capture: ...
+    def capture(self, rules: Rules = NO_RULES) -> Capture:
+        """Return what installs capture, and with it the guards that `rules` ask for."""
+        ...
 
     def sealer(self, node: NodeFacts) -> Sealer: ...
 

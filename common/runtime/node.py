@@ -10,7 +10,7 @@ from common.clock import Clock, SystemClock
 from common.config.model import Config
 from common.dialects import open_database
 from common.errors import ConfigError, OutageError
-from common.ports.dialect import Database, NodeFacts, TableShape
+from common.ports.dialect import Capture, Database, NodeFacts, TableShape
 from common.schema import tables as rf
 
 
@@ -22,6 +22,10 @@ class Node:
     database: Database
     facts: NodeFacts
     clock: Clock
+
+    def capture(self) -> Capture:
+        """Return what installs capture here, by the rules of the configuration."""
+        return self.database.capture(self.config.tables.rules)
 
     def captured_tables(self) -> dict[str, TableShape]:
         """Return the configured tables as they are now, by wire name."""

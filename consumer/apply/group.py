@@ -151,14 +151,14 @@ class Applier:
             self._committing.seal()
             shapes = self._tables.shapes()
             kept = [shape for name, shape in shapes.items() if name not in uncaptured]
-            self._node.database.capture().install(kept)
+            self._node.capture().install(kept)
 
     def _after_ddl(self, group: Sequence[Prepared]) -> None:
         """Capture tables that an import has made or changed, before anybody writes to them."""
         if any(one.statements for one in group):
             self._tables.begin()
             self._tables.look_again()
-            self._node.database.capture().install(list(self._tables.shapes().values()))
+            self._node.capture().install(list(self._tables.shapes().values()))
 
 
 class _RolledBackError(Exception):

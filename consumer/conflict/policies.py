@@ -14,7 +14,7 @@ _sorted = msgspec.json.Encoder(order="sorted")
 def incoming_stands(policy: Policy, version: Version, current: Version) -> bool:
     """Tell whether the incoming write `version` takes the place of `current`. The versions differ."""
     match policy:
-        case Policy.LWW | Policy.MAIN_WINS:
+        case Policy.LWW | Policy.MAIN_WINS | Policy.APPEND_ONLY:
             # What main has written stands in the version itself: its main_epoch counts first.
             return version > current
         case _:

@@ -12,6 +12,7 @@ from common.dialects import open_database
 from common.ports.dialect import Database
 from common.schema.migrate import upgrade
 from tests.contract.dialect import SCHEMA, DialectContract
+from tests.contract.guards import GuardContract
 from tests.contract.pausing import PauseContract
 
 pytestmark = pytest.mark.containers
@@ -56,5 +57,5 @@ def case(pg_database_factory: Callable[[], str]) -> Iterator[PostgresCase]:
     case.close()
 
 
-class TestPostgresDialect(DialectContract, PauseContract):
+class TestPostgresDialect(DialectContract, PauseContract, GuardContract):
     """The suite, and nothing left out."""

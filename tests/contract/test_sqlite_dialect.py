@@ -14,6 +14,7 @@ from common.dialects import open_database
 from common.ports.dialect import Database
 from common.schema.migrate import upgrade
 from tests.contract.dialect import SCHEMA, DialectContract
+from tests.contract.guards import GuardContract
 from tests.contract.pausing import PauseContract
 
 
@@ -60,5 +61,5 @@ def case(tmp_path: Path) -> Iterator[SqliteCase]:
     case.close()
 
 
-class TestSqliteDialect(DialectContract, PauseContract):
+class TestSqliteDialect(DialectContract, PauseContract, GuardContract):
     """The suite, and nothing left out."""

@@ -48,7 +48,7 @@ class Server(MemoryDatabase):
     def sealer(self, node: NodeFacts) -> Server:
         return self
 
-    def capture(self) -> Server:
+    def capture(self, rules: object = None) -> Server:
         return self
 
     def catalog(self) -> Catalog:

@@ -20,6 +20,7 @@ from common.dialects.postgresql.targets import Target, home_schema, targets_of
 from common.dialects.postgresql.triggers import capture_sql, drop_sql
 from common.errors import ConfigError, ContentionError
 from common.ports.dialect import TableShape
+from common.ports.rules import NO_RULES, Rules
 from common.wire.records import TableMeta
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -40,8 +41,9 @@ ORDER BY p.proname, 3
 class PostgresCapture:
     """Capture by row triggers that write one row to `rf_change_log` and do nothing else."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, rules: Rules = NO_RULES) -> None:
         self._engine = engine
+        self._rules = rules
 
     def plan(self, tables: Sequence[TableShape]) -> list[str]:
         """Return the SQL that `install` would run now; empty when all stands already."""
@@ -49,7 +51,7 @@ class PostgresCapture:
             raw = driver(connection)
             registry = Registry(raw)
             paused = registry.paused()
-            targets = targets_of(raw, _without(tables, paused))
+            targets = targets_of(raw, _without(tables, paused), self._rules)
             statements = _taken_off(raw, registry, targets, paused)
             for target in targets:
                 statements += _made_anew(raw, registry, target)
@@ -62,7 +64,7 @@ class PostgresCapture:
         Raises ConfigError where the account lacks a right on some of the tables, and ContentionError where open
         transactions hold some; the others have capture then."""
         with self._changing() as raw:
-            statements, failed = _install(raw, tables)
+            statements, failed = _install(raw, tables, self._rules)
         failed.tell()
         return statements
 
@@ -72,7 +74,7 @@ class PostgresCapture:
             registry = Registry(raw)
             paused = registry.paused()
             fresh = _without(tables, paused)
-            for target in targets_of(raw, fresh):
+            for target in targets_of(raw, fresh, self._rules):
                 _pause(raw, registry, target)
                 registry.add_paused(target.shape.name, at_us, by)
         return [shape.name for shape in fresh]
@@ -82,7 +84,7 @@ class PostgresCapture:
         with self._changing() as raw:
             registry = Registry(raw)
             resumed = registry.end_paused(names)
-            statements, failed = _install(raw, tables, resumed)
+            statements, failed = _install(raw, tables, self._rules, resumed)
             if resumed & failed.names:
                 # Taken back: they stay paused, and their digests.
                 failed.tell()
@@ -104,7 +106,7 @@ class PostgresCapture:
         """Name the tables whose shape is not the one that capture was installed for, or whose triggers are gone."""
         with translated(), self._engine.connect() as connection:
             raw = driver(connection)
-            targets = targets_of(raw, _without(tables, Registry(raw).paused()))
+            targets = targets_of(raw, _without(tables, Registry(raw).paused()), self._rules)
         return [target.shape.name for target in targets if not target.stands]
 
     @contextmanager
@@ -115,12 +117,14 @@ class PostgresCapture:
             yield raw
 
 
-def _install(raw: Raw, tables: Sequence[TableShape], resumed: Collection[str] = ()) -> "tuple[list[str], _Failed]":
+def _install(
+    raw: Raw, tables: Sequence[TableShape], rules: Rules, resumed: Collection[str] = ()
+) -> "tuple[list[str], _Failed]":
     """Install capture on tables; return what ran, and where it could not."""
     failed = _Failed()
     registry = Registry(raw)
     paused = registry.paused()
-    targets = targets_of(raw, _without(tables, paused))
+    targets = targets_of(raw, _without(tables, paused), rules)
     statements = _taken_off(raw, registry, targets, paused)
     _run(raw, statements)
     for target in targets:
@@ -215,7 +219,9 @@ def _registered(registry: Registry, target: Target, home: str) -> CapturedTable:
     table_id = registry.add_table(target.shape.name)
     shape_id = registry.add_shape(table_id, target.shape.meta)
     registry.add_capture(table_id, shape_id, target.installed)
-    return CapturedTable(target.shape, home, table_id, shape_id, target.partitioned, target.leaves, target.owner)
+    return CapturedTable(
+        target.shape, home, table_id, shape_id, target.partitioned, target.leaves, target.owner, target.append_only
+    )
 
 
 def _missing(raw: Raw, target: Target) -> Missing:

@@ -25,6 +25,8 @@ class CapturedTable:
     leaves: tuple[tuple[str, str], ...] = ()
     """Its leaf partitions, as (schema, name)."""
     owner: str = ""
+    append_only: bool = False
+    """Updates, deletes and TRUNCATE are refused."""
 
     def function(self, prefix: str, ending: str = "") -> str:
         return qualified(self.home, fitting(f"{prefix}{self.shape.name}{ending}"))

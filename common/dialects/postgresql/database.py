@@ -13,6 +13,7 @@ from common.dialects.postgresql.errors import translate, translated
 from common.dialects.postgresql.log import PostgresLog
 from common.dialects.postgresql.sealing import PostgresSealer
 from common.ports.dialect import Catalog, DialectFeatures, NodeFacts
+from common.ports.rules import NO_RULES, Rules
 
 FEATURES = DialectFeatures(name="postgresql", triggers_off=True, locks_rows=True, splits_transactions=True)
 
@@ -40,9 +41,9 @@ class PostgresDatabase:
         with translated(), self._engine.connect() as connection:
             return read_catalog(driver(connection))
 
-    def capture(self) -> PostgresCapture:
+    def capture(self, rules: Rules = NO_RULES) -> PostgresCapture:
         """Return what installs and checks the triggers."""
-        return PostgresCapture(self._engine)
+        return PostgresCapture(self._engine, rules)
 
     def sealer(self, node: NodeFacts) -> PostgresSealer:
         """Return a sealer for one thread."""

@@ -2,7 +2,7 @@
 
 Such a row is like no other node's, and its version says the opposite. So it is sent again whole, on top of that
 version, where such a column holds something else than a row has there by itself: a node that gets the column
-later has it from here."""
+later has it from here. It goes as an insert: nobody updated it, and an append-only table takes nothing else."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -67,7 +67,7 @@ def _log_sql(rows: Rows, usual: Sequence[tuple[Any, ...]]) -> str:
     )
     key, image = escaped(key_expression(table, "t")), escaped(image_expression(table, "t"))
     return f"""INSERT INTO rf_change_log (captured_at, shape_id, op, old_tid, new_tid, pk, before, after)
-SELECT {UNKNOWN_WHEN}, c.shape_id, 'U', t.ctid, t.ctid, {key}, i.image, i.image
+SELECT {UNKNOWN_WHEN}, c.shape_id, 'I', NULL, t.ctid, {key}, NULL, i.image
 FROM {recordset(rows.key_readings(), "pks")} JOIN {target_rows(table)} t ON {same_key(table, "t", "r")}
 CROSS JOIN LATERAL (SELECT {image} AS image) i CROSS JOIN (SELECT {values}) d
 JOIN rf_table n ON n.name = %(table)s JOIN rf_capture c USING (table_id)

@@ -104,10 +104,12 @@ def missed_sql(table: CapturedTable, missing: Missing) -> list[str]:
 def _differing(table: CapturedTable, rows: str) -> str:
     """Rows that are not as this node last logged them. What others wrote is in no log here: it counts as different."""
     shape = table.shape
+    # A row that is sent again is no update of anybody: an append-only table takes it as one that was inserted.
+    new = "true" if table.append_only else "(v.key IS NULL)"
     return f"""INSERT INTO {table.log} (captured_at, shape_id, op, old_tid, new_tid, pk, before, after)
-SELECT {UNKNOWN_WHEN}, {table.shape_id}, CASE WHEN v.key IS NULL THEN 'I' ELSE 'U' END,
-       CASE WHEN v.key IS NOT NULL THEN c.place END, c.place, c.key,
-       CASE WHEN v.key IS NOT NULL THEN coalesce(l.after, c.image) END, c.image
+SELECT {UNKNOWN_WHEN}, {table.shape_id}, CASE WHEN {new} THEN 'I' ELSE 'U' END,
+       CASE WHEN NOT {new} THEN c.place END, c.place, c.key,
+       CASE WHEN NOT {new} THEN coalesce(l.after, c.image) END, c.image
 FROM (SELECT r.ctid AS place, {key_expression(shape, "r")} AS key, {image_expression(shape, "r")} AS image
       FROM {rows} r) c
 LEFT JOIN {_home(table, "rf_row_version")} v ON v.table_id = {table.table_id} AND v.key = c.key AND NOT v.deleted
@@ -129,7 +131,8 @@ def _filled(table: CapturedTable, rows: str, missing: Missing) -> str:
     if missing.since is not None:
         written.append(f"{key_expression(shape, 'r')} IN ({_logged_without(table, missing.since)})")
     return f"""INSERT INTO {table.log} (shape_id, op, old_tid, new_tid, pk, before, after)
-SELECT {table.shape_id}, 'U', r.ctid, r.ctid, {key_expression(shape, "r")}, image, image
+SELECT {table.shape_id}, {"'I', NULL" if table.append_only else "'U', r.ctid"}, r.ctid, {key_expression(shape, "r")},
+       {"NULL" if table.append_only else "image"}, image
 FROM {rows} r CROSS JOIN LATERAL (SELECT {image_expression(shape, "r")} AS image) i
 CROSS JOIN (SELECT {before}) d
 WHERE {" OR ".join(written)}"""

@@ -15,6 +15,7 @@ from common.dialects.postgresql.shapes import relation
 from common.dialects.postgresql.triggers import capture_sql
 from common.errors import ConfigError
 from common.ports.dialect import TableShape
+from common.ports.rules import Rules
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
@@ -47,6 +48,7 @@ class Target:
     partitioned: bool
     leaves: tuple[tuple[str, str], ...]
     owner: str
+    append_only: bool
     before: Installed | None = None
     blind: tuple[tuple[str, str], ...] = ()
     """Where the triggers do not stand: the table itself or some of its partitions."""
@@ -56,22 +58,23 @@ class Target:
         return not self.blind and self.before == self.installed
 
 
-def targets_of(raw: Raw, tables: Sequence[TableShape]) -> list[Target]:
+def targets_of(raw: Raw, tables: Sequence[TableShape], rules: Rules) -> list[Target]:
     """Return the tables as they stand. Raises ConfigError for one that is gone."""
     registered = Registry(raw).captures()
     home = home_schema(raw)
-    return [_target(raw, shape, home, registered.get(shape.name)) for shape in tables]
+    return [_target(raw, shape, home, registered.get(shape.name), rules) for shape in tables]
 
 
-def _target(raw: Raw, shape: TableShape, home: str, before: Installed | None) -> Target:
+def _target(raw: Raw, shape: TableShape, home: str, before: Installed | None, rules: Rules) -> Target:
     row = raw.execute(_TARGETS.encode(), (relation(shape),)).fetchone()
     if row is None:
         raise ConfigError(f"table {shape.name!r} is gone")
     oid, partitioned, last_column, found, owner = row
     leaves = tuple((schema, name) for schema, name in found)
-    made = CapturedTable(shape, home, 0, 0, partitioned, leaves, owner)
+    append_only = shape.name in rules.append_only
+    made = CapturedTable(shape, home, 0, 0, partitioned, leaves, owner, append_only)
     installed = Installed(oid, last_column, shape.meta, _fingerprint(made))
-    return Target(shape, installed, partitioned, leaves, owner, before, _blind(raw, shape, leaves))
+    return Target(shape, installed, partitioned, leaves, owner, append_only, before, _blind(raw, shape, leaves))
 
 
 def _fingerprint(table: CapturedTable) -> str:

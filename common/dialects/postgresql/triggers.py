@@ -13,6 +13,7 @@ from common.dialects.postgresql.leftover import find_shape, reshaped_body, row_o
 from common.dialects.postgresql.naming import ident, literal, qualified
 from common.dialects.postgresql.pinning import checked, pinned_settings
 from common.dialects.postgresql.shapes import image_expression, key_expression, relation
+from common.ports.rules import append_only_refusal
 
 # A policy that hides rows must be an error, not a hole in what TRUNCATE took.
 _EVERY_SETTING = {**IMAGE_SETTINGS, "row_security": "off"}
@@ -76,7 +77,7 @@ def _row_body(table: CapturedTable) -> str:
   v_old_key text;
   v_new_key text;
 BEGIN
-  BEGIN
+{_guard(table, "TG_OP <> 'INSERT'")}  BEGIN
     IF TG_OP <> 'INSERT' THEN
       v_before := {checked(shape, "OLD", image_expression(shape, "OLD"))};
       v_old_key := {key_expression(shape, "OLD")};
@@ -126,6 +127,18 @@ END
 """
 
 
+def _guard(table: CapturedTable, refused: str) -> str:
+    """Refuses what the table's policy forbids. The functions of capture hold it: they stand wherever rows change, and
+    what is applied passes both by."""
+    if not table.append_only:
+        return ""
+    message = literal(append_only_refusal(table.shape.name))
+    return f"""  IF {refused} THEN
+    RAISE restrict_violation USING MESSAGE = {message}, SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME;
+  END IF;
+"""
+
+
 def _truncate_body(table: CapturedTable) -> str:
     """The rows of a partition belong to its own trigger; the root's takes those of partitions that have none yet.
 
@@ -142,7 +155,7 @@ def _truncate_body(table: CapturedTable) -> str:
   v_meta text;
   v_rows text := {row_of_what_is_left(table, "TG_RELID", rows, what)};
 BEGIN
-  IF v_rows IS NOT NULL THEN
+{_guard(table, "true")}  IF v_rows IS NOT NULL THEN
 {find_shape(table, "TG_RELID", "v_shape")}    EXECUTE {head} || v_rows USING v_shape;
   END IF;
   RETURN NULL;

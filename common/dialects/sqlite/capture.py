@@ -9,14 +9,24 @@ import sqlalchemy as sa
 from common.dialects.sqlite.catalog import SchemaCache, SqliteTable
 from common.dialects.sqlite.connection import borrowed, transaction
 from common.dialects.sqlite.digests import same_key
+from common.dialects.sqlite.guards import DISPLACING, DISPLACING_DDL, has_table
 from common.dialects.sqlite.missed import Comparison
 from common.dialects.sqlite.names import literal, log_table, quote
 from common.dialects.sqlite.paused import note_paused, note_resumed, paused_names
 from common.dialects.sqlite.renamed import renamed_tables
 from common.dialects.sqlite.shapes import StoredShape, TouchLog, last_shapes, stored_shape, touch_logs
-from common.dialects.sqlite.triggers import MARK_TRIGGER, log_ddl, mark_trigger, table_triggers, trigger_prefix
+from common.dialects.sqlite.triggers import (
+    MARK_TRIGGER,
+    guard_prefix,
+    guard_triggers,
+    log_ddl,
+    mark_trigger,
+    table_triggers,
+    trigger_prefix,
+)
 from common.errors import ConfigError
 from common.ports.dialect import TableShape
+from common.ports.rules import NO_RULES, Rules
 
 
 @dataclass(slots=True)
@@ -30,9 +40,10 @@ class _Plan:
 class SqliteCapture:
     """Capture of one database. Each call is one transaction, under the write lock; `install` compares rows after it."""
 
-    def __init__(self, engine: sa.Engine, schemas: SchemaCache) -> None:
+    def __init__(self, engine: sa.Engine, schemas: SchemaCache, rules: Rules = NO_RULES) -> None:
         self._engine = engine
         self._schemas = schemas
+        self._rules = rules
 
     def plan(self, tables: Sequence[TableShape]) -> list[str]:
         """Return the SQL that `install` would run now; empty when all stands already."""
@@ -104,15 +115,19 @@ class SqliteCapture:
         missing = [name for name in wanted if name not in known]
         if missing:
             raise ConfigError(f"tables.include: {missing[0]!r} is no table with a primary key in this database")
-        return _Planner(connection, [known[name] for name in wanted], paused).plan()
+        return _Planner(connection, [known[name] for name in wanted], paused, self._rules).plan()
 
 
 class _Planner:
     """Compares what stands with what should stand. Of paused tables the touch log stays, and no trigger."""
 
-    def __init__(self, connection: sqlite3.Connection, tables: Sequence[SqliteTable], paused: Collection[str]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, tables: Sequence[SqliteTable], paused: Collection[str], rules: Rules
+    ) -> None:
         self._tables = tables
         self._paused = paused
+        self._rules = rules
+        self._can_note_displacing = has_table(connection, DISPLACING)
         self._standing = _triggers(connection)
         self._logs = touch_logs(connection)
         known = connection.execute("SELECT name, table_id, compared FROM rf_table").fetchall()
@@ -138,12 +153,26 @@ class _Planner:
             wanted.update(triggers)
             shape_ids.append(shape_id)
             if len(plan.sql) > before:
-                plan.tables.append(table.shape.name)
                 plan.sql.extend(self._compare(table_id, table))
+            wanted.update(self._guard(table_id, table, plan))
+            if len(plan.sql) > before:
+                plan.tables.append(table.shape.name)
         self._take_off(wanted, plan)
         self._stand({MARK_TRIGGER: mark_trigger(shape_ids)}, plan)
         self._drop_logs(set(shape_ids), plan)
         return plan
+
+    def _guard(self, table_id: int, table: SqliteTable, plan: _Plan) -> Iterable[str]:
+        """Have just the guards stand that the rules ask for; return their names."""
+        guards = guard_triggers(table_id, table, self._rules)
+        if any(DISPLACING in sql for sql in guards.values()) and not self._can_note_displacing:
+            plan.sql.extend(DISPLACING_DDL)
+            self._can_note_displacing = True
+        for name in [name for name in self._standing if name.startswith(guard_prefix(table_id)) and name not in guards]:
+            plan.sql.append(f"DROP TRIGGER {quote(name)}")
+            del self._standing[name]
+        self._stand(guards, plan)
+        return guards
 
     def _compare(self, table_id: int, table: SqliteTable) -> list[str]:
         """Capture was off, or did not fit: have the rows compared with what is known of them."""

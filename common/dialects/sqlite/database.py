@@ -18,6 +18,7 @@ from common.dialects.sqlite.sealing import SqliteSealer
 from common.dialects.sqlite.triggers_off import switch_triggers_off
 from common.errors import ConfigError, OutageError
 from common.ports.dialect import Catalog, DialectFeatures, NodeFacts
+from common.ports.rules import NO_RULES, Rules
 
 
 class SqliteDatabase:
@@ -55,9 +56,9 @@ class SqliteDatabase:
         with borrowed(self._engine) as connection:
             return self._schemas.read(connection).catalog
 
-    def capture(self) -> SqliteCapture:
+    def capture(self, rules: Rules = NO_RULES) -> SqliteCapture:
         """Return what installs triggers."""
-        return SqliteCapture(self._engine, self._schemas)
+        return SqliteCapture(self._engine, self._schemas, rules)
 
     def sealer(self, node: NodeFacts) -> SqliteSealer:
         """Return a sealer for this node."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from common.dialects.sqlite.guards import forget_displacing
 from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.versions import Record, write_versions
 from common.errors import Reason
@@ -69,6 +70,7 @@ def store(connection: sqlite3.Connection, node: NodeFacts, group: Sequence[Ready
         if one.mark is not None:
             connection.execute("DELETE FROM rf_mark_bound WHERE mark <= ?", (one.mark,))
             connection.execute("DELETE FROM rf_mark WHERE id <= ?", (one.mark,))
+    forget_displacing(connection)
     connection.execute("UPDATE rf_seal_turn SET turn = turn + 1")
 
 

@@ -4,10 +4,15 @@ Before images are logged before anything happens to a row; after images are read
 the order in which SQLite runs triggers and cascades does not matter: see docs/reference/capture-sqlite.md.
 """
 
+from collections.abc import Mapping
+
 from common.dialects.sqlite.catalog import SqliteTable
-from common.dialects.sqlite.indexes import IndexPart, UniqueIndex
+from common.dialects.sqlite.guards import Step, append_only_steps
+from common.dialects.sqlite.indexes import UniqueIndex
+from common.dialects.sqlite.matching import Matching
 from common.dialects.sqlite.names import literal, log_table, quote
 from common.dialects.sqlite.touches import NOW
+from common.ports.rules import Rules
 
 
 def log_ddl(shape_id: int, columns: int) -> str:
@@ -23,8 +28,30 @@ def trigger_prefix(table_id: int) -> str:
 
 
 def table_triggers(table_id: int, shape_id: int, table: SqliteTable) -> dict[str, str]:
-    """Return a table's triggers, name to SQL."""
-    return _Triggers(table_id, shape_id, table).all()
+    """Return the triggers that capture a table, name to SQL."""
+    return _named(table_id, table, _Triggers(shape_id, table).steps())
+
+
+def guard_prefix(table_id: int) -> str:
+    """Return what the names of a table's guards begin with."""
+    return f"{trigger_prefix(table_id)}guard_"
+
+
+def guard_triggers(table_id: int, table: SqliteTable, rules: Rules) -> dict[str, str]:
+    """Return the triggers that refuse what `rules` forbid on a table, name to SQL."""
+    steps = append_only_steps(table_id, table) if table.shape.name in rules.append_only else {}
+    return _named(table_id, table, {f"guard_{name}": step for name, step in steps.items()})
+
+
+def _named(table_id: int, table: SqliteTable, steps: Mapping[str, Step]) -> dict[str, str]:
+    found = {}
+    for step, (event, when, body) in steps.items():
+        # SQLite quotes the trigger's name when an ALTER TABLE fails because of it: so the name says what to do.
+        name = f"{trigger_prefix(table_id)}{step} (before ALTER TABLE run: rowferry pause {table.shape.name})"
+        statements = "\n  ".join(f"{statement};" for statement in body)
+        head = f"CREATE TRIGGER {quote(name)} {event} ON {quote(table.shape.bare)}{when}"
+        found[name] = f"{head} BEGIN\n  {statements}\nEND"
+    return found
 
 
 MARK_TRIGGER = "rf_mark_bounds"
@@ -44,64 +71,51 @@ def mark_trigger(shape_ids: list[int]) -> str:
 class _Triggers:
     """Writes the SQL of one table's triggers."""
 
-    def __init__(self, table_id: int, shape_id: int, table: SqliteTable) -> None:
-        self._prefix = trigger_prefix(table_id)
+    def __init__(self, shape_id: int, table: SqliteTable) -> None:
         self._log = log_table(shape_id)
         self._table = table
         self._name = quote(table.shape.bare)
         self._written = [column.name for column in table.shape.written]
         self._places = {name: place for place, name in enumerate(self._written)}
         self._key = table.shape.pk
+        self._matching = Matching(table)
 
-    def all(self) -> dict[str, str]:
+    def steps(self) -> dict[str, Step]:
         parts = {
-            "before_insert": ("BEFORE INSERT", "", self._before_insert()),
-            "before_update": ("BEFORE UPDATE", "", self._before_update()),
-            "before_delete": ("BEFORE DELETE", "", [self._log_old("'D'")]),
+            "before_insert": Step("BEFORE INSERT", "", self._before_insert()),
+            "before_update": Step("BEFORE UPDATE", "", self._before_update()),
+            "before_delete": Step("BEFORE DELETE", "", [self._log_old("'D'")]),
         }
         if self._key_comes_late():
-            parts["after_insert"] = ("AFTER INSERT", f" WHEN {self._not_logged_last()}", [self._log_key("I")])
+            parts["after_insert"] = Step("AFTER INSERT", f" WHEN {self._not_logged_last()}", [self._log_key("I")])
         if self._table.key_may_be_null:
             unnamed = " OR ".join(f"NEW.{quote(name)} IS NULL" for name in self._key)
-            parts["null_insert"] = ("AFTER INSERT", f" WHEN {unnamed}", [self._log_row("'N'", "NEW")])
-            parts["null_update"] = ("AFTER UPDATE", f" WHEN {unnamed}", [self._log_row("'N'", "NEW")])
-        return dict(self._trigger(step, *part) for step, part in parts.items())
-
-    def _trigger(self, step: str, event: str, when: str, body: list[str]) -> tuple[str, str]:
-        # SQLite quotes the trigger's name when an ALTER TABLE fails because of it: so the name says what to do.
-        name = f"{self._prefix}{step} (before ALTER TABLE run: rowferry pause {self._table.shape.name})"
-        statements = "\n  ".join(f"{statement};" for statement in body)
-        return name, f"CREATE TRIGGER {quote(name)} {event} ON {self._name}{when} BEGIN\n  {statements}\nEND"
+            parts["null_insert"] = Step("AFTER INSERT", f" WHEN {unnamed}", [self._log_row("'N'", "NEW")])
+            parts["null_update"] = Step("AFTER UPDATE", f" WHEN {unnamed}", [self._log_row("'N'", "NEW")])
+        return parts
 
     def _before_insert(self) -> list[str]:
         others = [index for index in self._table.unique if not index.is_key]
-        body = [
-            self._displaced(
-                self._matches(
-                    index,
-                )
-            )
-            for index in others
-        ]
+        body = [self._displaced(self._matching.by_index(index)) for index in others]
         if self._table.rowid:
             body.append(self._displaced(f"{self._name}.{self._table.rowid} = NEW.{self._table.rowid}"))
         if self._table.key_is_exact:
             return [*body, self._key_or_displaced()]
-        return [*body, self._displaced(self._matches_key()), self._log_key("K", self._inserted_key())]
+        return [*body, self._displaced(self._matching.by_key()), self._log_key("K", self._inserted_key())]
 
     def _before_update(self) -> list[str]:
         itself = " AND ".join(f"{self._name}.{quote(name)} IS OLD.{quote(name)}" for name in self._key)
         body = []
         for index in self._table.unique:
             if not index.is_key:
-                match = f"{self._matches(index)} AND NOT ({itself})"
+                match = f"{self._matching.by_index(index)} AND NOT ({itself})"
                 body.append(self._displaced(f"{self._moves(index)}{match}"))
         if self._table.rowid:
             rowid = self._table.rowid
             match = f"{self._name}.{rowid} = NEW.{rowid} AND NOT ({itself})"
             body.append(self._displaced(f"OLD.{rowid} <> NEW.{rowid} AND {match}"))
         moved = self._key_moves()
-        body.append(self._displaced(f"({moved}) AND {self._matches_key()} AND NOT ({itself})"))
+        body.append(self._displaced(f"({moved}) AND {self._matching.by_key()} AND NOT ({itself})"))
         body.append(self._log_old(f"CASE WHEN {moved} THEN 'M' ELSE 'U' END"))
         body.append(self._log_key("K", self._new_key(), where=moved))
         return body
@@ -121,37 +135,11 @@ class _Triggers:
         if index.columns is None:
             return ""
         terms = [
-            f"OLD.{part.sql} IS NOT {self._value(part.column)} COLLATE {quote(part.collation)}"
+            f"OLD.{part.sql} IS NOT {self._matching.part_value(part)} COLLATE {quote(part.collation)}"
             for part in index.parts
             if part.column is not None
         ]
         return f"({' OR '.join(terms)}) AND "
-
-    def _matches(self, index: UniqueIndex) -> str:
-        terms = [self._matches_part(part) for part in index.parts]
-        if index.where is not None:
-            terms.append(f"({index.where})")
-        return " AND ".join(terms)
-
-    def _matches_part(self, part: IndexPart) -> str:
-        collate = f"COLLATE {quote(part.collation)}"
-        if part.column is not None:
-            return f"{self._name}.{part.sql} = {self._value(part.column)} {collate}"
-        fresh = ", ".join(f"NEW.{quote(name)} AS {quote(name)}" for name in self._table.columns)
-        return f"{part.sql} = (SELECT {part.sql} FROM (SELECT {fresh})) {collate}"
-
-    def _matches_key(self) -> str:
-        collations = dict(zip(self._key, self._table.key_collations, strict=True))
-        return " AND ".join(
-            f"{self._name}.{quote(name)} = {self._value(name)} COLLATE {quote(collations[name])}" for name in self._key
-        )
-
-    def _value(self, name: str | None) -> str:
-        """`REPLACE` puts the default where a NOT NULL column gets a NULL, but only after these triggers."""
-        if name is None:
-            raise ValueError("an expression has no column")
-        default = self._table.columns[name].default
-        return f"NEW.{quote(name)}" if default is None else f"coalesce(NEW.{quote(name)}, {default})"
 
     def _displaced(self, match: str) -> str:
         columns = ", ".join(f"{self._name}.{quote(name)}" for name in self._written)
@@ -167,19 +155,19 @@ class _Triggers:
             values.append(f"coalesce({stored}, {keys[name]})" if name in keys else stored)
         return (
             f"{self._into(self._written)} SELECT CASE WHEN {first} IS NULL THEN 'K' ELSE 'X' END, {NOW},"
-            f" {', '.join(values)} FROM (SELECT 1) LEFT JOIN {self._name} ON {self._matches_key()}"
+            f" {', '.join(values)} FROM (SELECT 1) LEFT JOIN {self._name} ON {self._matching.by_key()}"
         )
 
     def _inserted_key(self) -> list[str]:
         alias = self._table.rowid_alias
         if alias is None:
-            return [self._value(name) for name in self._key]
+            return [self._matching.value(name) for name in self._key]
         # A rowid that SQLite is yet to choose reads as -1. A wrong guess does no harm: see `_not_logged_last`.
         new, largest = f"NEW.{quote(alias)}", f"(SELECT max({quote(alias)}) FROM {self._name})"
         return [f"CASE {new} WHEN -1 THEN coalesce({largest}, 0) + 1 ELSE {new} END"]
 
     def _new_key(self) -> list[str]:
-        return [self._value(name) for name in self._key]
+        return [self._matching.value(name) for name in self._key]
 
     def _key_comes_late(self) -> bool:
         """Whether the key of an inserted row may differ from what could be read before."""
