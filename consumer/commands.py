@@ -54,7 +54,7 @@ def _import(paths: list[Path], rules: ImportRules) -> None:
             return
         with host.progress(report.changes, "applying") as bar:
             done = work.apply(files, report, bar.advance)
-    if done.waiting:
+    if done.waiting or done.waiting_conflicts:
         host.exit_code = ExitCode.SET_ASIDE
     host.emit(done.as_dict(), lambda console: _tell_import(console, done))
 
@@ -73,7 +73,9 @@ def _tell_preflight(console: Console, report: Report) -> None:
 
 def _tell_import(console: Console, done: Imported) -> None:
     _tell_preflight(console, done.preflight)
-    console.say(f"{done.applied} applied, {done.duplicates} skipped as seen before, {done.conflicts} conflicts decided")
+    console.say(f"{done.applied} applied, {done.duplicates} skipped as seen before, {done.conflicts} conflicts met")
+    if done.waiting_conflicts:
+        console.warn(f"{done.waiting_conflicts} of them wait: see `rowferry conflicts list --state waiting`")
     for result in done.waiting.values():
         console.warn(f"{result.incoming.tx_id} is {result.outcome.value} ({result.reason}): {result.error}")
     if done.waiting:

@@ -1,4 +1,4 @@
-"""`conflicts`: which writes met, which of them stands, and by which rule."""
+"""`conflicts`: which writes met, which of them stands, by which rule, and how to decide otherwise."""
 
 import json
 from typing import Any
@@ -9,7 +9,11 @@ from common.console import Console
 from common.errors import UsageError
 from common.runtime.host import current_host
 from consumer.conflict.reading import MOST, Wanted, find, read
-from consumer.conflict.record import Winner
+from consumer.conflict.record import State, Winner
+from consumer.conflict.simulating import read_policies
+from consumer.conflict.simulating import simulate as simulated
+from consumer.main_node import known_main
+from consumer.settling import Settled, Settling, read_take
 from consumer.statements import reading
 
 _NOTHING = "no such conflicts"
@@ -17,13 +21,13 @@ _NOTHING = "no such conflicts"
 
 @click.group()
 def conflicts() -> None:
-    """Writes of one row that did not know of each other: list, show."""
+    """Writes of one row that did not know of each other: list, show, resolve, undo, simulate."""
 
 
 @conflicts.command("list")
 @click.option("--table", help="Only of this table.")
 @click.option("--source", help="Only those that a batch of this node brought.")
-@click.option("--state", type=click.Choice(["settled", "waiting"]), help="Only this state.")
+@click.option("--state", type=click.Choice([one.value for one in State]), help="Only this state.")
 @click.option("--winner", type=click.Choice([one.value for one in Winner]), help="Only those that ended so.")
 @click.option("--lost", is_flag=True, help="Only those in which a write of this node stepped back.")
 @click.option("--limit", default=MOST, show_default=True, type=click.IntRange(1), help="At most so many, the newest.")
@@ -46,6 +50,71 @@ def show(number: int) -> None:
     if found is None:
         raise UsageError(f"{number}: {_NOTHING}; `rowferry conflicts list` names them")
     host.emit(found, lambda console: _tell(console, found))
+
+
+@conflicts.command()
+@click.argument("number", metavar="ID", type=int)
+@click.option(
+    "--take",
+    required=True,
+    metavar="ours|theirs|JSON",
+    help="What shall stand; a row as a JSON object, null deletes it.",
+)
+def resolve(number: int, take: str) -> None:
+    """Settle a conflict that waits. The choice is a write of this node, and reaches every other."""
+    host = current_host()
+    chosen = read_take(take)
+    with host.node() as node:
+        settled = Settling(node, host.actor).resolve(number, chosen)
+    host.emit(settled.as_dict(), lambda console: _tell_settled(console, settled))
+
+
+@conflicts.command()
+@click.argument("number", metavar="ID", type=int)
+@click.option(
+    "--take", type=click.Choice(["ours", "theirs"]), help="Whose image; without it, the one that did not stand."
+)
+@click.option("--force", is_flag=True, help="Also where the row was written again since.")
+def undo(number: int, take: str | None, force: bool) -> None:
+    """Flip a decision: the image that did not stand is written again, and reaches every other node."""
+    host = current_host()
+    with host.node() as node:
+        settled = Settling(node, host.actor).undo(number, None if take is None else Winner(take), force=force)
+    host.emit(settled.as_dict(), lambda console: _tell_settled(console, settled))
+
+
+@conflicts.command()
+@click.option("--policy", "policies", multiple=True, required=True, metavar="TABLE=POLICY", help="Repeatable.")
+@click.option("--all", "everything", is_flag=True, help="Also those that would have ended the same.")
+def simulate(policies: tuple[str, ...], everything: bool) -> None:
+    """Run past conflicts under another policy and show what would differ. Changes nothing."""
+    host = current_host()
+    wanted = read_policies(policies)
+    with host.node() as node, reading(node.database) as connection:
+        main = known_main(connection, node.config)
+        found = list(simulated(connection, wanted, main))
+    differing = [one for one in found if one["differs"]]
+    shown = found if everything else differing
+    document = {
+        "policy": {table: policy.value for table, policy in wanted.items()},
+        "conflicts": len(found),
+        "differ": len(differing),
+        "results": shown,
+    }
+    host.emit(document, lambda console: _tell_simulated(console, document))
+
+
+def _tell_settled(console: Console, settled: Settled) -> None:
+    stands = {"ours": "our image stands", "theirs": "their image stands", "neither": "the row is as you gave it"}
+    console.say(f"conflict {settled.number}: {settled.table} {_short(settled.pk)}: {stands[settled.winner.value]}")
+    console.say("It travels as a write of this node and closes the same conflict on every other.")
+
+
+def _tell_simulated(console: Console, document: dict[str, Any]) -> None:
+    console.say(f"{document['conflicts']} conflicts on record, {document['differ']} would have ended otherwise")
+    names = ("id", "table", "pk", "kind", "rule", "now", "policy", "then")
+    if document["results"]:
+        console.table("", names, [[_short(one[name]) for name in names] for one in document["results"]])
 
 
 def _tell_all(console: Console, found: list[dict[str, Any]]) -> None:

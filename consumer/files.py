@@ -44,6 +44,8 @@ class Imported:
     applied: int = 0
     duplicates: int = 0
     conflicts: int = 0
+    waiting_conflicts: int = 0
+    """Of the conflicts those that wait for a choice."""
     waiting: dict[TxKey, Result] = field(default_factory=dict)
     """What this import set aside or left as early."""
 
@@ -56,6 +58,7 @@ class Imported:
         self.applied += result.outcome is Outcome.APPLIED
         self.duplicates += result.outcome is Outcome.DUPLICATE
         self.conflicts += result.counts.conflicts
+        self.waiting_conflicts += result.counts.waiting
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as `--json` prints it."""
@@ -63,6 +66,7 @@ class Imported:
             "applied": self.applied,
             "duplicates": self.duplicates,
             "conflicts": self.conflicts,
+            "waiting_conflicts": self.waiting_conflicts,
             "set_aside": [result_document(result) for result in self.waiting.values()],
             "preflight": self.preflight.as_dict(),
         }

@@ -80,20 +80,22 @@ class Counts:
     same: int = 0
     late: int = 0
     conflicts: int = 0
+    waiting: int = 0
+    """Of the conflicts those that wait for a choice."""
     missing: list[dict[str, str]] = field(default_factory=list)
     """The first updates and deletes that found no row: table, pk, op, cause."""
     missing_total: int = 0
 
     def add(self, others: "Counts") -> None:
         """Count what another call came to."""
-        for name in ("changes", "won", "lost", "same", "late", "conflicts", "missing_total"):
+        for name in ("changes", "won", "lost", "same", "late", "conflicts", "waiting", "missing_total"):
             setattr(self, name, getattr(self, name) + getattr(others, name))
         self.missing += others.missing
 
     def as_dict(self) -> dict[str, object]:
         """Return what is not zero, as the audit line keeps it."""
         found: dict[str, object] = {"changes": self.changes, "won": self.won}
-        for name in ("lost", "same", "late", "conflicts"):
+        for name in ("lost", "same", "late", "conflicts", "waiting"):
             if value := getattr(self, name):
                 found[name] = value
         if self.missing_total:

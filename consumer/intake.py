@@ -58,6 +58,7 @@ class Intake:
         self._copies_due = copies is not None
         self._dead = 0
         self._waiting: set[TxKey] = set()
+        self._waiting_conflicts = 0
 
     @property
     def name(self) -> str:
@@ -66,8 +67,8 @@ class Intake:
 
     @property
     def set_aside(self) -> int:
-        """How many txs this service set aside for a person, or left waiting."""
-        return self._dead + len(self._waiting)
+        """How many txs this service set aside for a person or left waiting, and conflicts that wait for a choice."""
+        return self._dead + len(self._waiting) + self._waiting_conflicts
 
     def step(self, idle_seconds: float) -> bool:
         """Take what has come, commit it, acknowledge it; True when there was something."""
@@ -197,6 +198,7 @@ class Intake:
         aside = sum(result.outcome.set_aside for result in results)
         for result in results:
             self._waiting.discard(result.incoming.key)
+            self._waiting_conflicts += result.counts.waiting
             if result.outcome is Outcome.EARLY:
                 self._waiting.add(result.incoming.key)
             else:

@@ -57,6 +57,11 @@ class MainNode:
         connection.execute(sa.update(rf.node).where(rf.node.c.node_id == header.source_node).values(role="main"))
 
 
+def known_main(connection: sa.Connection, config: Config) -> str | None:
+    """Return the main node's id, named or kept; None where nobody is known to be."""
+    return _named(config) or _kept(connection)
+
+
 def _named(config: Config) -> str | None:
     return config.node.id if config.node.role == "main" else config.node.main
 

@@ -27,6 +27,12 @@ class TableUse:
     """Its policy: rows come and never change."""
 
 
+def use_of(shape: TableShape, meta: TableMeta | None, *, append_only: bool = False) -> TableUse:
+    """Return a use of `shape` as `meta` describes it; None: as the table is here. Who has it knows that it fits."""
+    meta = meta or shape.meta
+    return TableUse(shape.name, shape, meta, frozenset(meta.pk), frozenset(meta.columns), append_only)
+
+
 class Tables:
     """The configured tables as they were at the last look, kept, since looking costs queries. Any thread may ask."""
 
@@ -89,7 +95,7 @@ class Tables:
         if error is not None:
             raise error
         append_only = self._node.config.tables.policy_for(name) is Policy.APPEND_ONLY
-        return TableUse(name, self.shapes()[name], meta, frozenset(meta.pk), frozenset(meta.columns), append_only)
+        return use_of(self.shapes()[name], meta, append_only=append_only)
 
     def _misfit(self, name: str, meta: TableMeta) -> PoisonError | None:
         shape = self.shapes().get(name)

@@ -86,6 +86,9 @@ class ChangeChecker:
             _check_policy(change, use)
             check_version(change.version, base, source, from_main=is_raised and self._main.may_be(source))
             self.writes_as_main = self.writes_as_main or is_raised
+            if any(settled >= change.version for settled in change.resolves):
+                text = f"lsn {change.lsn}: a choice settles only what is below its version {list(change.version)}"
+                raise PoisonError(Reason.VERSION, text, table=use.name)
             yield Checked(change, use)
 
     def _use(self, table: str) -> TableUse:

@@ -132,17 +132,11 @@ def _explain(path: Path, error: ValidationError) -> str:
 
 def _remedy(key: str, error: ErrorDetails) -> str:
     """Return what is wrong and what would be right, in words that need no Python."""
-    if key.startswith("tables.policy.") and str(error["input"]) in _LATER_POLICIES:
-        return (
-            "this policy is not in this release, which knows lww, main-wins and append-only; it is refused, not "
-            "replaced: take the line out"
-        )
     if key == "tables.keys":
         return "not in this release; take it out, and see that only one node numbers the rows of a table"
     return _REMEDIES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
 
 
-_LATER_POLICIES = ("manual",)
 _REMEDIES = {
     "extra_forbidden": "there is no such setting; take it out or correct its name",
     "missing": "it is required, and missing",

@@ -42,6 +42,8 @@ class Policy(StrEnum):
     """The main node's, over every write that was made without having seen it."""
     APPEND_ONLY = "append-only"
     """Of two inserts the later; rows are never updated or deleted, and a guard sees to that."""
+    MANUAL = "manual"
+    """Whichever somebody chooses: until then the row stays, and the change waits."""
 
 
 class NodeSection(Section):

@@ -198,6 +198,11 @@ class ApplySession(Protocol):
         `replace`: delete all the rows first, then insert: for a tx whose unique values change places."""
         ...
 
+    def choose(self, table: TableShape, meta: TableMeta, write: RowWrite, resolves: Sequence[Version]) -> None:
+        """Make one row so, and have it sealed as this node's own write on top of `write.version`, also where the row
+        stays as it is: a choice that settles `resolves`. Raises ConfigError where its table is not captured."""
+        ...
+
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
         """Tell whether a local write of one of these rows is committed but not sealed: then roll back, seal, retry."""
         ...

@@ -27,15 +27,17 @@ def newest_revision() -> str:
     return newest
 
 
-def upgrade(engine: sa.Engine) -> bool:
-    """Create or upgrade the tables in one transaction; False when they stood already."""
-    before = current_revision(engine)
-    if before == newest_revision():
+def upgrade(engine: sa.Engine, target: str | None = None) -> bool:
+    """Create or upgrade the tables in one transaction; False when they stood already.
+
+    `target`: a revision other than the newest."""
+    target = target or newest_revision()
+    if current_revision(engine) == target:
         return False
     config = _config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, target)
     return True
 
 

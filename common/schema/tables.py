@@ -166,9 +166,31 @@ conflict = sa.Table(
     sa.Column("our_image", _text),
     sa.Column("their_image", _text),
     sa.Column("recorded_us", _us, nullable=False),
+    sa.Column("row_key", _text, comment="the dialect's canonical key; null in records of before"),
+    sa.Column("our_meta", _text, comment="JSON: key and columns of our_image; null: as the table is here"),
+    sa.Column("their_meta", _text, comment="JSON: key and columns of their_image; null: as the table is here"),
+    sa.Column("settled_by", _text),
+    sa.Column("settled_note", _text),
+    sa.Column("settled_us", _us),
     sa.Index("rf_conflict_row", "table_name", "pk"),
     sa.Index("rf_conflict_state", "state", "recorded_us"),
+    sa.Index("rf_conflict_key", "table_name", "row_key", "state"),
     comment="Changes whose base was not the version the row had here: both images, the winner and the rule.",
+)
+
+choice = sa.Table(
+    "rf_choice",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("table_name", _text, nullable=False),
+    sa.Column("row_key", _text, nullable=False),
+    sa.Column("node_id", _id, nullable=False, comment="who chose"),
+    sa.Column("base", _text, nullable=False, comment="the highest of the versions that it settles"),
+    sa.Column("version", _text, comment="null: this node's own, not sealed when it was made"),
+    sa.Column("resolves", _text, nullable=False, comment="JSON list of the versions that it settles"),
+    sa.Column("chosen_us", _us, nullable=False),
+    sa.Index("rf_choice_row", "table_name", "row_key"),
+    comment="Choices that settled conflicts, this node's and others'.",
 )
 
 audit = sa.Table(

@@ -21,7 +21,7 @@ _HEADER = (
 _END = b'{"type":"end","tx_id":"%s","changes":%d,"sha256":"%s"}\n'
 _CHANGE = (
     b'{"type":"change","lsn":%d,"tx_id":"%s","table":%s,"op":"%s","pk":%s,"before":%s,"after":%s,'
-    b'"version":%s,"base":%s,"captured_at":"%s"}\n'
+    b'"version":%s,"base":%s,%s"captured_at":"%s"}\n'
 )
 _ROOM_FOR_THE_REST = 2_048
 """More than a header without its tables, and the end line, ever take."""
@@ -77,8 +77,10 @@ def encode_change(
     version: Version,
     base: Version | None,
     captured_at: str,
+    resolves: str | None = None,
 ) -> bytes:
-    """Return one change line with its newline. `pk`, `before`, `after` are JSON objects already encoded."""
+    """Return one change line with its newline. `pk`, `before`, `after` are JSON objects already encoded, `resolves`
+    is a JSON list."""
     return _CHANGE % (
         lsn,
         tx_id.encode(),
@@ -89,6 +91,7 @@ def encode_change(
         b"null" if after is None else after,
         _json.encode(version),
         _json.encode(base),
+        b"" if resolves is None else b'"resolves":%s,' % resolves.encode(),
         captured_at.encode(),
     )
 

@@ -89,6 +89,8 @@ class Change(msgspec.Struct, frozen=True):
     before: msgspec.Raw = NO_IMAGE
     after: msgspec.Raw = NO_IMAGE
     base: Version | None = None
+    resolves: tuple[Version, ...] = ()
+    """The versions that a choice settles; of any other change empty."""
     captured_at: str | None = None
     sql: str | None = None
 

@@ -1,6 +1,6 @@
 """Which changes of one call stand: decided one after the other, against what earlier ones left of the row."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -9,13 +9,14 @@ import msgspec
 from common.config.model import Policy
 from common.ports.dialect import ApplySession, RowWrite
 from common.versions import NEVER, Version
-from common.wire.records import Change
+from common.wire.records import NO_IMAGE, Change, TableMeta
 from consumer.apply.stored_form import as_stored
+from consumer.conflict.choices import Choice, Histories, RowHistory, Waiting
 from consumer.conflict.detect import Relation, relate
 from consumer.conflict.policies import comparable, greater_image, incoming_stands
-from consumer.conflict.record import Conflict, Kind, Winner
+from consumer.conflict.record import Conflict, Kind, State, Winner, version_text
 from consumer.incoming import Counts
-from consumer.tables import TableUse
+from consumer.tables import TableUse, use_of
 
 _MOST_MISSING_NAMED = 20
 
@@ -53,14 +54,27 @@ class _Clash:
     our_version: Version
     ours: Entry | None
     """The change of this call that stood then; None: the row as stored."""
+    state: State = State.SETTLED
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A conflict on record that need not wait any more: a later change of the call had seen both sides of it."""
+
+    waiting: Waiting
+    by: Entry
+    row_key: str
 
 
 @dataclass(slots=True)
 class Written:
-    """What a call wrote, by table and description, and the conflicts it decided."""
+    """What a call wrote, by table and description, the conflicts it met, and the choices that came with it."""
 
     writes: dict[TableUse, list[RowWrite]] = field(default_factory=dict)
     conflicts: list[Conflict] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    closed: list[Closed] = field(default_factory=list)
 
 
 class Decision:
@@ -69,11 +83,19 @@ class Decision:
     def __init__(self, session: ApplySession, policy_for: Callable[[str], Policy]) -> None:
         self._session = session
         self._policy_for = cache(policy_for)
+        self._histories = Histories(session.connection)
         self._clashes: list[_Clash] = []
+        self._choices: list[Choice] = []
+        self._closed: list[Closed] = []
         self._maybe_missing: list[tuple[Entry, Row]] = []
 
+    def look_first(self, table: str, row_keys: Sequence[str]) -> None:
+        """Read what is known of rows where every change may close a conflict that waits."""
+        if self._policy_for(table) is Policy.MANUAL:
+            self._histories.load(table, row_keys)
+
     def decide(self, entry: Entry, row: Row) -> None:
-        """Let one change win, lose or count as the same; note conflicts and rows it did not find."""
+        """Let one change win, lose, wait or count as the same; note conflicts and rows it did not find."""
         change, counts = entry.change, entry.counts
         counts.changes += 1
         relation = relate(change.version, change.base or NEVER, row.version, row.base)
@@ -82,20 +104,29 @@ class Decision:
             return
         policy = self._policy_for(entry.use.name)
         wins = incoming_stands(policy, change.version, row.version)
+        if relation is Relation.CONCURRENT or policy is Policy.MANUAL or change.resolves:
+            history = self._histories.of(entry.use.name, row.key)
+            relation, is_rival = _by_choices(relation, change, row, history)
+            self._note_choice(entry, row, history)
+            if relation is Relation.CONCURRENT and policy is Policy.MANUAL and not is_rival:
+                self._wait(entry, row, history)
+                return
         if relation is Relation.CONCURRENT:
             self._clash(entry, row, Kind.of(change.op), Winner.THEIRS if wins else Winner.OURS)
-        if not wins:
+        if not wins or relation is Relation.LATE:
             counts.late += relation is Relation.LATE
             counts.lost += relation is not Relation.LATE
             return
         if change.op != "I":
             self._note_missing(entry, row)
         _take(entry, row)
+        if change.resolves:
+            self._prefer_rival(entry, row)
 
     def finish(self, rows: Iterable[Row]) -> Written:
         """Fetch the wanted images, complete the records, and return the last winner of each row."""
         images = self._stored_images()
-        written = Written()
+        written = Written(choices=self._choices, closed=self._closed)
         for clash in self._clashes:
             written.conflicts.append(self._conflict(clash, images))
         for entry, row in self._maybe_missing:
@@ -125,6 +156,59 @@ class Decision:
         else:
             entry.counts.lost += 1
 
+    def _note_choice(self, entry: Entry, row: Row, history: RowHistory) -> None:
+        """Keep a choice, whether it stands or not, and close the conflicts of whose both sides its author knew."""
+        change = entry.change
+        if change.resolves:
+            choice = Choice(
+                entry.use.name,
+                row.key,
+                change.version.node_id,
+                change.base or NEVER,
+                change.version,
+                frozenset(change.resolves),
+            )
+            history.choices.append(choice)
+            self._choices.append(choice)
+        self._close(history.taken_by(change), entry, row)
+
+    def _close(self, done: Iterable[Waiting], entry: Entry, row: Row) -> None:
+        for waiting in done:
+            if waiting.number is not None:
+                self._closed.append(Closed(waiting, entry, row.key))
+                continue
+            for clash in self._clashes:
+                if clash.row is row and clash.entry.change.version == waiting.version:
+                    clash.state, clash.note = State.SETTLED, overtaken_by(entry.change)
+
+    def _prefer_rival(self, entry: Entry, row: Row) -> None:
+        """Of two choices made apart the higher one stands, also where it waited here until the lower one came."""
+        history = self._histories.of(entry.use.name, row.key)
+        for waiting in list(history.waiting):
+            choice = history.choice_of(waiting.version)
+            if choice is None or waiting.version < row.version or choice.resolves.isdisjoint(entry.change.resolves):
+                continue
+            rival = msgspec.structs.replace(
+                entry.change,
+                op="D" if waiting.image is None else "U",
+                after=NO_IMAGE if waiting.image is None else msgspec.Raw(waiting.image),
+                version=waiting.version,
+                base=waiting.base,
+                resolves=tuple(sorted(choice.resolves)),
+            )
+            higher = msgspec.structs.replace(entry, change=rival, use=use_of(entry.use.shape, waiting.meta))
+            history.waiting.remove(waiting)
+            self._close([waiting], higher, row)
+            row.version, row.base, row.winner = waiting.version, waiting.base or NEVER, higher
+
+    def _wait(self, entry: Entry, row: Row, history: RowHistory) -> None:
+        """Leave the row as it is until somebody chooses."""
+        change = entry.change
+        self._clash(entry, row, Kind.of(change.op), Winner.NEITHER, State.WAITING)
+        entry.counts.waiting += 1
+        meta = _foreign_meta(entry)
+        history.waiting.append(Waiting(change.version, change.base, change.image, None, meta))
+
     def _note_missing(self, entry: Entry, row: Row) -> None:
         if row.winner is not None:
             if row.winner.change.op == "D":
@@ -134,9 +218,9 @@ class Decision:
         elif not row.known:
             self._maybe_missing.append((entry, row))
 
-    def _clash(self, entry: Entry, row: Row, kind: Kind, winner: Winner) -> None:
+    def _clash(self, entry: Entry, row: Row, kind: Kind, winner: Winner, state: State = State.SETTLED) -> None:
         entry.counts.conflicts += 1
-        self._clashes.append(_Clash(entry, row, kind, winner, row.version, row.winner))
+        self._clashes.append(_Clash(entry, row, kind, winner, row.version, row.winner, state))
 
     def _image(self, row: Row) -> bytes | None:
         entry = row.first
@@ -159,8 +243,10 @@ class Decision:
         change = clash.entry.change
         return Conflict(
             table=clash.entry.use.name,
+            row_key=clash.row.key,
             pk=bytes(change.pk).decode("utf-8"),
             kind=clash.kind,
+            state=clash.state,
             winner=clash.winner,
             rule=self._policy_for(clash.entry.use.name),
             source_node=clash.entry.source_node,
@@ -171,7 +257,34 @@ class Decision:
             their_base=change.base,
             our_image=clash.ours.change.image if clash.ours else images[id(clash.row)],
             their_image=change.image,
+            our_meta=_foreign_meta(clash.ours),
+            their_meta=_foreign_meta(clash.entry),
+            note=clash.note,
         )
+
+
+def _by_choices(relation: Relation, change: Change, row: Row, history: RowHistory) -> tuple[Relation, bool]:
+    """Return how a change relates to the row once choices are counted in, and whether both are choices that were made
+    apart: then the higher one stands."""
+    if relation is not Relation.CONCURRENT:
+        return relation, False
+    if row.version in change.resolves and change.version > row.version:
+        return Relation.ON_TOP, False
+    if history.knows(change.version):
+        return Relation.LATE, False
+    standing = history.standing_choice(row.version, row.base) if change.resolves else None
+    return relation, standing is not None and not standing.resolves.isdisjoint(change.resolves)
+
+
+def overtaken_by(change: Change) -> str:
+    """Return the note of a conflict that waited until `change` came, whose author knew both sides."""
+    what = "settled by the choice" if change.resolves else "overtaken by the write"
+    return f"{what} {version_text(change.version)}"
+
+
+def _foreign_meta(entry: Entry | None) -> TableMeta | None:
+    """Return how the image of `entry` is written, where that is not as the table is here."""
+    return None if entry is None or entry.use.meta == entry.use.shape.meta else entry.use.meta
 
 
 def _take(entry: Entry, row: Row) -> None:

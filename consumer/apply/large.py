@@ -10,9 +10,9 @@ from common.errors import OutageError, PoisonError, Reason
 from common.ports.dialect import ApplySession, RowWrite
 from common.wire.changes import TxReader
 from common.wire.records import BatchHeader
+from consumer.apply.books import keep_books
 from consumer.apply.decision import Entry, row_write
 from consumer.apply.rows import check, decide_rows, lock_states, write_rows
-from consumer.conflict.record import record
 from consumer.inbox import stored_payloads
 from consumer.incoming import Counts, Incoming
 from consumer.tables import TableUse
@@ -54,7 +54,7 @@ class LargeTx:
         for entries in self._slices(first, counts):
             written = decide_rows(self._session, entries, self._config.tables.policy_for)
             write_rows(self._session, _taken_away(written.writes) if replace else written.writes)
-            record(self._session.connection, written.conflicts, now_us)
+            keep_books(self._session, written, now_us)
         if replace:
             for entries in self._slices(checker(self._header), Counts()):
                 write_rows(self._session, self._standing(entries, only_away=True))

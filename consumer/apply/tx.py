@@ -12,12 +12,12 @@ from common.ports.dialect import ApplySession
 from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from consumer import watermark
+from consumer.apply.books import keep_books
 from consumer.apply.decision import Entry
 from consumer.apply.large import LargeTx
 from consumer.apply.ledger import Ledger, step_of
 from consumer.apply.prepare import Prepared, Preparer
 from consumer.apply.rows import check, decide_rows, write_rows
-from consumer.conflict.record import record
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import bytes_id
 from consumer.dedup import BROKEN_REASONS, NOTHING, Facts, Known, Standing, TxKey, look_up, stand
@@ -145,7 +145,7 @@ class GroupTransaction:
             written = decide_rows(self._session, entries, policy_for)
             write_rows(self._session, written.writes, replace=self._mode.replace)
             check(self._session, written.writes, references=self._node.config.tables.foreign_keys == "check")
-            record(self._session.connection, written.conflicts, self._now_us)
+            keep_books(self._session, written, self._now_us)
 
     def _apply_large(self, one: Prepared) -> Counts:
         header = one.incoming.header

@@ -28,11 +28,13 @@ def relate(version: Version, base: Version, current: Version, current_base: Vers
     if version == current:
         return Relation.SAME
     if version > current:
-        return Relation.ON_TOP if _has_seen(base, version, current) else Relation.CONCURRENT
-    return Relation.LATE if _has_seen(current_base, current, version) else Relation.CONCURRENT
+        return Relation.ON_TOP if has_seen(base, version, current) else Relation.CONCURRENT
+    return Relation.LATE if has_seen(current_base, current, version) else Relation.CONCURRENT
 
 
-def _has_seen(base: Version, later: Version, earlier: Version) -> bool:
+def has_seen(base: Version | None, later: Version, earlier: Version) -> bool:
+    """Tell whether the author of `later`, made on top of `base`, had seen `earlier`; as far as versions tell."""
+    base = base or NEVER
     if earlier in (NEVER, base):
         return True
     if later.node_id == earlier.node_id:

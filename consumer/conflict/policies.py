@@ -14,8 +14,9 @@ _sorted = msgspec.json.Encoder(order="sorted")
 def incoming_stands(policy: Policy, version: Version, current: Version) -> bool:
     """Tell whether the incoming write `version` takes the place of `current`. The versions differ."""
     match policy:
-        case Policy.LWW | Policy.MAIN_WINS | Policy.APPEND_ONLY:
-            # What main has written stands in the version itself: its main_epoch counts first.
+        case Policy.LWW | Policy.MAIN_WINS | Policy.APPEND_ONLY | Policy.MANUAL:
+            # What main has written stands in the version itself: its main_epoch counts first. A conflict of `manual`
+            # never comes here; of two choices between the same writes the higher version stands.
             return version > current
         case _:
             assert_never(policy)

@@ -8,11 +8,14 @@ import sqlalchemy as sa
 
 from common.clock import to_iso
 from common.schema import tables as rf
+from consumer.conflict.record import State
 from consumer.readable import readable
 
 MOST = 1_000
 """So many are listed at most, the newest; a fleet that clashes all day has millions."""
 _IMAGES = ("our_image", "their_image")
+_INNER = ("row_key", "our_meta", "their_meta")
+"""How the images are written and the row is found: for programs within."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Wanted:
 def find(connection: sa.Connection, wanted: Wanted) -> list[dict[str, Any]]:
     """Return conflicts without their images, oldest first; of too many the newest."""
     table = rf.conflict
-    columns = [column for column in table.c if column.name not in _IMAGES]
+    columns = [column for column in table.c if column.name not in (*_IMAGES, *_INNER)]
     query = sa.select(*columns).order_by(table.c.id.desc()).limit(wanted.most)
     same = {"table_name": wanted.table, "source_node": wanted.source_node, "state": wanted.state}
     for name, value in {**same, "winner": wanted.winner}.items():
@@ -46,7 +49,8 @@ def find(connection: sa.Connection, wanted: Wanted) -> list[dict[str, Any]]:
 
 def read(connection: sa.Connection, number: int) -> dict[str, Any] | None:
     """Return one conflict with both images; None where there is none of this number."""
-    row = connection.execute(sa.select(rf.conflict).where(rf.conflict.c.id == number)).mappings().one_or_none()
+    columns = [column for column in rf.conflict.c if column.name not in _INNER]
+    row = connection.execute(sa.select(*columns).where(rf.conflict.c.id == number)).mappings().one_or_none()
     return None if row is None else _document(row)
 
 
@@ -57,9 +61,12 @@ def _written_by(node_id: str) -> str:
 def _document(row: Mapping[Any, Any]) -> dict[str, Any]:
     given = dict(row)
     document: dict[str, Any] = {"id": given.pop("id"), "table": given.pop("table_name")}
-    recorded_us = given.pop("recorded_us")
+    recorded_us, settled_us = given.pop("recorded_us"), given.pop("settled_us")
     for name, value in given.items():
         is_json = name == "pk" or name.endswith(("_version", "_base", "_image"))
         document[name] = readable(value) if is_json else value
+    if document["state"] == State.WAITING:
+        document["winner"] = None
     document["recorded_at"] = to_iso(recorded_us)
+    document["settled_at"] = None if settled_us is None else to_iso(settled_us)
     return document

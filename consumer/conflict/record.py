@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from common.config.model import Policy
 from common.schema import tables as rf
 from common.versions import Version
+from common.wire.records import TableMeta
 from consumer.statements import insert_many
 
 
@@ -29,11 +30,21 @@ class Kind(StrEnum):
         return {"I": cls.INSERT, "U": cls.UPDATE, "D": cls.DELETE}[op]
 
 
+class State(StrEnum):
+    """Whether a conflict is decided."""
+
+    SETTLED = "settled"
+    WAITING = "waiting"
+    """The row stays as it was here, until somebody chooses."""
+
+
 class Winner(StrEnum):
     """Whose image stands."""
 
     OURS = "ours"
     THEIRS = "theirs"
+    NEITHER = "neither"
+    """Nobody's yet, or what was chosen is like neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +52,10 @@ class Conflict:
     """Two writes of one row that did not know of each other, and which of them stands."""
 
     table: str
+    row_key: str
     pk: str
     kind: Kind
+    state: State
     winner: Winner
     rule: Policy
     source_node: str
@@ -53,21 +66,36 @@ class Conflict:
     their_base: Version | None
     our_image: bytes | None
     their_image: bytes | None
+    our_meta: TableMeta | None
+    """How `our_image` is written; None: as the table is here."""
+    their_meta: TableMeta | None
+    note: str | None = None
 
 
 def record(connection: sa.Connection, conflicts: Iterable[Conflict], now_us: int) -> None:
-    """Write settled conflicts, in the transaction that decides them."""
+    """Write conflicts, in the transaction that decides them."""
     rows = [_row(conflict, now_us) for conflict in conflicts]
     if rows:
         insert_many(connection, rf.conflict, list(rows[0]), [list(row.values()) for row in rows])
 
 
+def settle(
+    connection: sa.Connection, numbers: Iterable[int], winner: Winner, *, by: str, note: str, now_us: int
+) -> None:
+    """Note of conflicts that they are decided now, or decided anew."""
+    given = {"state": State.SETTLED.value, "winner": winner.value}
+    given |= {"settled_by": by, "settled_note": note}
+    for number in numbers:
+        connection.execute(sa.update(rf.conflict).where(rf.conflict.c.id == number), {**given, "settled_us": now_us})
+
+
 def _row(conflict: Conflict, now_us: int) -> dict[str, Any]:
     return {
         "table_name": conflict.table,
+        "row_key": conflict.row_key,
         "pk": conflict.pk,
         "kind": conflict.kind.value,
-        "state": "settled",
+        "state": conflict.state.value,
         "winner": conflict.winner.value,
         "rule": conflict.rule.value,
         "source_node": conflict.source_node,
@@ -78,6 +106,9 @@ def _row(conflict: Conflict, now_us: int) -> dict[str, Any]:
         "their_base": version_text(conflict.their_base) if conflict.their_base is not None else None,
         "our_image": _text(conflict.our_image),
         "their_image": _text(conflict.their_image),
+        "our_meta": _meta_text(conflict.our_meta),
+        "their_meta": _meta_text(conflict.their_meta),
+        "settled_note": conflict.note,
         "recorded_us": now_us,
     }
 
@@ -85,6 +116,20 @@ def _row(conflict: Conflict, now_us: int) -> dict[str, Any]:
 def version_text(version: Version) -> str:
     """Return a version as it stands on the wire."""
     return json.dumps(list(version), separators=(",", ":"))
+
+
+def read_version(text: str) -> Version:
+    """Return what `version_text` wrote."""
+    return Version(*json.loads(text))
+
+
+def meta_of(text: str | None) -> TableMeta | None:
+    """Return how an image on record is written; None: as the table is here."""
+    return None if text is None else TableMeta.model_validate_json(text)
+
+
+def _meta_text(meta: TableMeta | None) -> str | None:
+    return None if meta is None else meta.model_dump_json()
 
 
 def _text(image: bytes | None) -> str | None:

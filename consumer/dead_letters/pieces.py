@@ -20,13 +20,13 @@ from common.runtime.node import Node
 from common.wire.changes import TxReader
 from common.wire.records import BatchHeader, Change
 from consumer import audit
+from consumer.apply.books import keep_books
 from consumer.apply.committing import Committing
 from consumer.apply.decision import Entry
 from consumer.apply.group import Applier
 from consumer.apply.prepare import Preparer
 from consumer.apply.rows import check, decide_rows, write_rows
 from consumer.apply.tx import table_of
-from consumer.conflict.record import record
 from consumer.dead_letters.lsns import LsnSet
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, applied_lsns, lock_applied_lsns, note_applied_lsns, note_attempt
@@ -171,7 +171,7 @@ class Pieces:
             written = decide_rows(session, entries, config.policy_for)
             write_rows(session, written.writes, replace=replace)
             check(session, written.writes, references=config.foreign_keys == "check")
-            record(connection, written.conflicts, now_us)
+            keep_books(session, written, now_us)
             if checker.writes_as_main:
                 self._preparer.main.keep(connection, header, now_us)
             reach(CrashPoint.ROWS_WRITTEN)

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from common.clock import SystemClock
-from common.errors import PoisonError, Reason
+from common.errors import ConfigError, PoisonError, Reason
 from common.ids import is_tx_id
 from common.ports.dialect import (
     ApplySession,
@@ -478,6 +478,33 @@ class ApplyContract:
         assert looked_at(b'{"id":1}', b'{"id":2}') == [True, False]
         seal(database)
         assert looked_at(b'{"id":1}', b'{"id":2}') == [False, False]
+
+    def test_a_choice_is_sealed_as_an_own_write_also_where_nothing_changes(self, case: DialectCase) -> None:
+        database = captured(case)
+        shape = shapes(database)["company"]
+        put(database, "company", (b'{"id":1}', b'{"id":1,"name":"a","note":"x"}'))
+        settles = [Version(0, 1_000, ELSEWHERE), Version(0, 9_000, "other")]
+
+        def choose(pk: bytes, image: bytes | None) -> Change:
+            with database.apply_session() as session:
+                (state,) = states(session, shape, pk)
+                session.choose(shape, shape.meta, RowWrite(state.key, pk, image, settles[1], NEVER), settles)
+            (sealed,) = changes(seal(database))
+            assert (list(sealed.resolves), sealed.base) == (settles, settles[1])
+            assert sealed.version > settles[1]
+            assert sealed.version.node_id == NODE.node_id
+            return sealed
+
+        same = choose(b'{"id":1}', b'{"id":1,"name":"a","note":"x"}')
+        assert told([same]) == {("company", "U", "1,a,x", "1,a,x")}
+        assert told([choose(b'{"id":1}', b'{"id":1,"name":"b","note":"x"}')]) == {("company", "U", "1,a,x", "1,b,x")}
+        assert told([choose(b'{"id":1}', None)]) == {("company", "D", "1,b,x", "-")}
+        assert choose(b'{"id":1}', None).op == "D"
+        assert told([choose(b'{"id":2}', b'{"id":2,"name":"c","note":null}')]) == {("company", "I", "-", "2,c,None")}
+        database.capture().uninstall()
+        with pytest.raises(ConfigError, match="rowferry migrate"):
+            choose(b'{"id":2}', None)
+        assert case.query(database, "SELECT id, name FROM company") == [(2, "c")]
 
     def test_unique_values_may_change_places(self, case: DialectCase) -> None:
         database = captured(case)

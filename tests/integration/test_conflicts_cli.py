@@ -84,3 +84,54 @@ def test_the_audit_tells_who_did_what(config: Path) -> None:
     # Its clock stands far ahead of the lines that the test's own clock gave.
     assert document(config, "audit", "--since", "36500d") == everything
     assert rowferry(config, "audit", "--since", "soon").exit_code == 2
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Path:
+    """A shop on which a write of another one waits beside its own."""
+    url = sqlite_url(tmp_path)
+    world = open_world(url, node={"id": "shop", "database": url}, tables={"policy": {"item": "manual"}})
+    world.execute("INSERT INTO item VALUES (1, 'ours', 1.5)")
+    world.node.database.sealer(world.node.facts).seal()
+    world.receive(Origin("other").put(1, "theirs", 5).body)
+    close_world(world)
+    file = tmp_path / "rowferry.toml"
+    file.write_text(f'[node]\nid = "shop"\ndatabase = "{url}"\n\n[tables.policy]\nitem = "manual"\n')
+    return file
+
+
+def test_a_conflict_that_waits_is_settled_and_flipped(waiting: Path) -> None:
+    (one,) = document(waiting, "conflicts", "list", "--state", "waiting")
+    assert (one["winner"], one["rule"]) == (None, "manual")
+    number = str(one["id"])
+    assert document(waiting, "status")["conflicts"]["waiting"] == 1
+    assert rowferry(waiting, "conflicts", "undo", number).exit_code == 2
+    assert rowferry(waiting, "conflicts", "resolve", number, "--take", "their").exit_code == 2
+    settled = document(waiting, "conflicts", "resolve", number, "--take", "theirs")
+    assert (settled["winner"], settled["closed"]) == ("theirs", [one["id"]])
+    assert [version[2] for version in settled["resolves"]] == ["other", "shop"]
+    shown = document(waiting, "conflicts", "show", number)
+    assert (shown["state"], shown["winner"]) == ("settled", "theirs")
+    assert shown["settled_at"] is not None
+    again = rowferry(waiting, "conflicts", "resolve", number, "--take", "ours")
+    assert again.exit_code == 2
+    assert "conflicts undo" in again.stderr
+    flipped = rowferry(waiting, "conflicts", "undo", number)
+    assert "our image stands" in flipped.stdout
+    assert [line["action"] for line in document(waiting, "audit")][-2:] == ["resolved", "undone"]
+
+
+def test_past_conflicts_are_run_under_another_policy(config: Path) -> None:
+    found = document(config, "conflicts", "simulate", "--policy", "item=lww")
+    assert (found["conflicts"], found["differ"]) == (3, 1)
+    (one,) = found["results"]
+    assert (one["pk"], one["rule"], one["now"], one["then"]) == ({"id": 1}, "main-wins", "theirs", "ours")
+    assert document(config, "conflicts", "simulate", "--policy", "item=main-wins")["differ"] == 0
+    assert len(document(config, "conflicts", "simulate", "--policy", "item=manual")["results"]) == 3
+    assert len(document(config, "conflicts", "simulate", "--policy", "item=lww", "--all")["results"]) == 3
+    refused = document(config, "conflicts", "simulate", "--policy", "item=append-only")["results"]
+    assert [(one["kind"], one["then"]) for one in refused if one["kind"] == "delete"] == [("delete", "refused")]
+    for wrong in ("item", "item=newest"):
+        refused = rowferry(config, "conflicts", "simulate", "--policy", wrong)
+        assert refused.exit_code == 2
+        assert "TABLE=POLICY" in refused.stderr

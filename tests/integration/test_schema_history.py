@@ -41,6 +41,35 @@ def check(url: str) -> None:
         database.close()
 
 
+def check_from_the_first(url: str) -> None:
+    """What stood in a database of the first release stands after the upgrade."""
+    database = open_database(url)
+    try:
+        migrate.upgrade(database.engine, "0001")
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO rf_conflict (table_name, pk, kind, state, winner, rule, source_node, tx_id, lsn,"
+                " our_version, their_version, recorded_us)"
+                " VALUES ('t', '{}', 'insert', 'settled', 'ours', 'lww', 'a', 'tx', 1, '[]', '[]', 1)"
+            )
+        assert migrate.upgrade(database.engine) is True
+        assert differences(database.engine) == []
+        with database.engine.connect() as connection:
+            (kept,) = connection.exec_driver_sql("SELECT table_name, winner, row_key FROM rf_conflict").all()
+        assert tuple(kept) == ("t", "ours", None)
+    finally:
+        database.close()
+
+
+def test_an_upgrade_keeps_what_stands_on_sqlite(tmp_path: Path) -> None:
+    check_from_the_first(f"sqlite:///{tmp_path / 'node.db'}")
+
+
+@pytest.mark.containers
+def test_an_upgrade_keeps_what_stands_on_postgresql(pg_database: str) -> None:
+    check_from_the_first(pg_database)
+
+
 def test_the_history_on_sqlite(tmp_path: Path) -> None:
     check(f"sqlite:///{tmp_path / 'node.db'}")
 

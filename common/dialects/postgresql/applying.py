@@ -7,6 +7,7 @@ import psycopg
 import sqlalchemy as sa
 
 from common.dialects.postgresql.apply_settings import ROW_LOCK_TIMEOUT, plan_anew, ready
+from common.dialects.postgresql.choices import Chosen, log_choices
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated, translated_for
 from common.dialects.postgresql.merged import MergedRows
@@ -21,6 +22,7 @@ from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
 from common.dialects.postgresql.writing import delete_rows, insert_rows
 from common.errors import ConfigError, ContentionError
 from common.ports.dialect import BrokenReference, RowState, RowWrite, TableShape
+from common.versions import Version
 from common.wire.records import TableMeta
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -52,6 +54,7 @@ class PostgresApplySession:
         self._raw: Raw = driver(connection)
         self._references = References(self._raw)
         self._merged = MergedRows(self._raw)
+        self._chosen: list[Chosen] = []
         self._table_ids: dict[str, int] = {}
         self._paused: dict[str, PausedRows] = {}
         self._snapshot: Snapshot | None = None
@@ -123,6 +126,13 @@ class PostgresApplySession:
                 pks, keys = [write.pk for write in writes], [write.key for write in writes]
                 self._paused[table.name].remember(rows, pks, keys)
 
+    def choose(self, table: TableShape, meta: TableMeta, write: RowWrite, resolves: Sequence[Version]) -> None:
+        """Make one row so, and have it sealed as this node's own write on top of `write.version`."""
+        (before,) = self.images(table, [write.pk], meta)
+        self.write(table, meta, [write])
+        (after,) = self.images(table, [write.pk], meta)
+        self._chosen.append(Chosen(table, write, before, after, resolves))
+
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
         """Tell whether a local write of one of these rows is committed but not sealed: then roll back, seal, retry."""
         if not keys:
@@ -153,6 +163,7 @@ class PostgresApplySession:
         """End the transaction's own work: what it merged is to be sealed. Just before the commit."""
         with translated():
             self._merged.log()
+            log_choices(self._raw, self._chosen)
 
     def _take_turn(self) -> "psycopg.Cursor[tuple[Any, ...]] | None":
         """Wait for the sealer and other appliers; from here to the commit nobody else gives out or reads versions."""

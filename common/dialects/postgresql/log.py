@@ -57,6 +57,7 @@ concat('{{"type":"change","lsn":', s.lsn, ',"tx_id":"', {tx_id}, '","table":', {
        ',"version":[', s.main_epoch, ',', s.hlc, ',"', %(node)s::text, '"],"base":',
        CASE WHEN s.base_hlc IS NULL THEN 'null'
             ELSE concat('[', s.base_epoch, ',', s.base_hlc, ',"', s.base_node, '"]') END,
+       ',"resolves":' || l.resolves,
        ',"captured_at":"', to_char(l.captured_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), E'"}}\\n')
 """
 _MANY = f"""

@@ -8,6 +8,7 @@ from itertools import chain, islice
 import sqlalchemy as sa
 
 from common.dialects.sqlite.catalog import Reference, SchemaCache, SqliteTable
+from common.dialects.sqlite.choices import Choices
 from common.dialects.sqlite.decoding import ImageDecoder
 from common.dialects.sqlite.digests import RowDigests
 from common.dialects.sqlite.errors import translate_driver, translating
@@ -22,7 +23,7 @@ from common.dialects.sqlite.values import Row, Value, is_float_zero, key_text
 from common.dialects.sqlite.versions import Record, read_versions, write_versions
 from common.errors import NoValueError, PausedError, PoisonError, Reason
 from common.ports.dialect import BrokenReference, RowState, RowWrite, TableShape
-from common.versions import NEVER
+from common.versions import NEVER, Version
 from common.wire.records import TableMeta
 
 _A_FEW = 10
@@ -42,6 +43,7 @@ class SqliteApplySession:
         self._references = ReferenceCheck(raw, self._schema)
         self._table_ids: dict[str, int] = {}
         self._merged = MergedRows(raw, self._logs)
+        self._choices = Choices(raw, self._logs)
         self._gone: dict[str, list[GoneKey]] = {}
         self._paused = paused_names(raw)
 
@@ -95,6 +97,13 @@ class SqliteApplySession:
                 ),
             )
 
+    def choose(self, table: TableShape, meta: TableMeta, write: RowWrite, resolves: Sequence[Version]) -> None:
+        """Make one row so, and have it sealed as this node's own write on top of `write.version`."""
+        known = self._table(table)
+        with translating():
+            self._choices.note(known, self._table_id(table), ImageDecoder(known, meta).key(write.pk), resolves)
+        self.write(table, meta, [write])
+
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
         """Tell whether a local write of one of these rows is committed but not sealed."""
         wanted = set(keys)
@@ -119,6 +128,7 @@ class SqliteApplySession:
         """End the transaction's own work: what it merged is to be sealed. Just before the commit."""
         with translating():
             self._merged.touch()
+            self._choices.touch()
 
     def _refuse_written_meanwhile(self, table: SqliteTable, keys: Sequence[Row]) -> None:
         """Of a paused table: what its owner wrote has no version yet, and nobody may overwrite it before it has."""

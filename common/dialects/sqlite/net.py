@@ -27,6 +27,8 @@ class NetChange(NamedTuple):
     at_us: int
     digest: bytes | None
     """Of the row as it is after."""
+    resolves: str | None = None
+    """JSON list of the versions that it settles, if it is a choice: it is sealed also where the row stays as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +122,14 @@ class _LogNet:
             if self._is_itself:
                 # Under another shape a row is not known whole: an older log then takes it as it is now.
                 self._followers[key] = after if touch.missed else before
-            if touch.missed and after is None:
+            if after is None and (touch.missed or (touch.resolves and before is None)):
                 before = (self._shape.pk, touch.key)
             old, new = self._encode(before), self._encode(after)
             # Images are compared as they travel: 1 and 1.0, 0.0 and -0.0 differ there and not in Python.
-            if old != new and not (before and after and self._same_where_shared(before, after)):
-                pk = self._encoder.pk(touch.key)
-                yield NetChange(self._log, self._shape, key, pk, old, new, touch.last_us, self._digest(after))
+            differs = old != new and not (before and after and self._same_where_shared(before, after))
+            if differs or touch.resolves:
+                pk, digest = self._encoder.pk(touch.key), self._digest(after)
+                yield NetChange(self._log, self._shape, key, pk, old, new, touch.last_us, digest, touch.resolves)
 
     def _before(self, touch: Touch) -> _Image | None:
         """Return what the row was, under the names of today."""

@@ -175,6 +175,7 @@ class _Numbering:
             version=version,
             base=None if known is None and op == "I" else base,
             captured_at=self._iso(change.at_us),
+            resolves=change.resolves,
         )
         return lsn, table, op, line
 

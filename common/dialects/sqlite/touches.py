@@ -11,6 +11,9 @@ _LEAVES = ("D", "X", "M")
 """Kinds that say that a row was there and may have gone: before image inside."""
 MISSED = "B"
 """Kind of what was found by comparing (see `missed`): key only."""
+CHOSEN, CHOSEN_ABSENT = "C", "c"
+"""What the kind of a choice begins with (see `choices`), before the JSON list of the versions that it settles: the row
+as it was, or the key alone where there was none."""
 _SECONDS_A_DAY = 86_400
 _JULIAN_EPOCH = 2_440_587.5
 NOW = "julianday('now')"
@@ -31,6 +34,8 @@ class Touch:
     """Only updates so far: an `I` would tell that they are of a row that was not there before."""
     missed: bool = False
     """Written while capture was off or did not fit: what the row was before is not known."""
+    resolves: str | None = None
+    """JSON list of the versions that it settles, if it is a choice."""
 
 
 @dataclass(slots=True)
@@ -51,10 +56,12 @@ class TouchedTable:
             return
         text = key_text(key)
         touch = self.touches.get(text)
+        resolves = None if len(kind) == 1 else kind[1:]
         if touch is None:
-            before = None if kind in "IKB" else row
-            self.touches[text] = Touch(key, before, at_us, kind == "U", kind == MISSED)
+            before = None if kind[0] in "IKBc" else row
+            self.touches[text] = Touch(key, before, at_us, kind == "U", kind == MISSED, resolves)
             return
+        touch.resolves = resolves or touch.resolves
         touch.last_us = at_us
         if touch.fresh_possible:
             if kind == "I":

@@ -1,0 +1,56 @@
+"""Choices between writes that met: sealed as this node's own writes, also where the row stays as it is."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from common.dialects.postgresql.registry import encode_meta
+from common.errors import ConfigError
+from common.ports.dialect import RowWrite, TableShape
+from common.versions import Version
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_LOG = """
+INSERT INTO rf_change_log (shape_id, op, pk, before, after, resolves)
+SELECT c.shape_id, %(op)s::"char", %(key)s, %(before)s, %(after)s, %(resolves)s
+FROM rf_table n JOIN rf_capture c USING (table_id) JOIN rf_shape s ON s.shape_id = c.shape_id AND s.meta = %(meta)s
+WHERE n.name = %(table)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One row before and after somebody chose what it shall be; images under the table's own types."""
+
+    table: TableShape
+    write: RowWrite
+    before: bytes | None
+    after: bytes | None
+    resolves: Sequence[Version]
+
+
+def log_choices(raw: Raw, found: Sequence[Chosen]) -> None:
+    """Have them sealed as this node's own writes. Raises ConfigError where capture does not fit the table."""
+    for one in found:
+        op = "D" if one.after is None else "I" if one.before is None else "U"
+        before = (one.before or one.write.key.encode()) if op == "D" else one.before
+        given = {
+            "op": op,
+            "key": one.write.key,
+            "before": _text(before),
+            "after": _text(one.after),
+            "resolves": json.dumps(one.resolves, separators=(",", ":")),
+            "meta": encode_meta(one.table.meta),
+            "table": one.table.name,
+        }
+        if raw.execute(_LOG, given).rowcount != 1:
+            name = one.table.name
+            raise ConfigError(f"{name} is not captured now: run `rowferry migrate`, or `rowferry resume {name}`")
+
+
+def _text(image: bytes | None) -> str | None:
+    return None if image is None else image.decode("utf-8")

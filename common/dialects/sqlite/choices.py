@@ -1,0 +1,44 @@
+"""Choices between writes that met: sealed as this node's own writes, also where the row stays as it is."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from common.dialects.sqlite.catalog import SqliteTable
+from common.dialects.sqlite.names import log_table
+from common.dialects.sqlite.rows import TableRows
+from common.dialects.sqlite.shapes import TouchLog, stored_shape
+from common.dialects.sqlite.touches import CHOSEN, CHOSEN_ABSENT, NOW
+from common.dialects.sqlite.values import Row, placeholders
+from common.errors import ConfigError
+from common.versions import Version
+
+
+class Choices:
+    """Notes the choices of one applying transaction, and touches their rows at its end."""
+
+    def __init__(self, connection: sqlite3.Connection, logs: Sequence[TouchLog]) -> None:
+        self._connection = connection
+        self._logs = logs
+        self._found: list[tuple[TouchLog, Row, Row | None, str]] = []
+
+    def note(self, table: SqliteTable, table_id: int, key: Row, resolves: Sequence[Version]) -> None:
+        """Note a row that is about to be written as chosen. Raises ConfigError where it would not be sealed."""
+        shape = stored_shape(table.shape)
+        log = next((one for one in self._logs if one.current and (one.table_id, one.shape) == (table_id, shape)), None)
+        if log is None:
+            name = table.shape.name
+            raise ConfigError(f"{name} is not captured now: run `rowferry migrate`, or `rowferry resume {name}`")
+        names = [column.name for column in table.shape.written]
+        before = TableRows(self._connection, table).find([key], names)[0]
+        self._found.append((log, key, before, json.dumps(resolves, separators=(",", ":"))))
+
+    def touch(self) -> None:
+        """Have them sealed. Only at the end: nobody must take them for unsealed before."""
+        for log, key, before, resolves in self._found:
+            kind = (CHOSEN_ABSENT if before is None else CHOSEN) + resolves
+            places = log.key_places if before is None else tuple(range(len(before)))
+            columns = ", ".join(f"c{place}" for place in places)
+            values = ", ".join(placeholders(before or key))
+            into = f"INSERT INTO main.{log_table(log.shape_id)} (kind, at, {columns})"
+            self._connection.execute(f"{into} VALUES (?, {NOW}, {values})", (kind, *(before or key)))

@@ -1,0 +1,255 @@
+"""Settling conflicts by hand: whose image shall stand, written as this node's own write that reaches everyone.
+
+It names the versions that it settles. A node whose row has one of them takes it without a question, and closes the same
+conflict where it still waits."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import msgspec
+import sqlalchemy as sa
+
+from common.config.model import Policy
+from common.errors import UsageError
+from common.ports.dialect import ApplySession, RowState, RowWrite, TableShape
+from common.runtime.node import Node
+from common.schema import tables as rf
+from common.versions import NEVER, Version
+from common.wire.records import TableMeta
+from consumer import audit
+from consumer.apply.committing import Committing
+from consumer.apply.rows import UnsealedError, check
+from consumer.conflict.choices import Choice, Histories, RowHistory, remember
+from consumer.conflict.record import Kind, State, Winner, meta_of, read_version, settle, version_text
+from consumer.tables import Tables, use_of
+
+Given: TypeAlias = dict[str, Any] | None
+"""A row that somebody wrote down: columns that it does not name stay as they are; None deletes the row."""
+Take: TypeAlias = "Winner | tuple[Given]"
+"""Ours, theirs, or a row of one's own in a tuple."""
+
+_OPPOSITE = {Winner.OURS: Winner.THEIRS, Winner.THEIRS: Winner.OURS}
+_BY_ROWS = frozenset({Kind.INSERT, Kind.UPDATE, Kind.DELETE, Kind.IDENTITY})
+"""Two writes of one row. Any other kind is between rows, and ends when one of them moves away."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """One conflict on record, beside its row as it stands now."""
+
+    stored: sa.RowMapping
+    shape: TableShape
+    meta: TableMeta
+    """How the key is written."""
+    state: RowState
+    history: RowHistory
+    now: bytes | None
+    """The row as it stands, written as the table is here."""
+
+    @property
+    def number(self) -> int:
+        return int(self.stored["id"])
+
+    @property
+    def pk(self) -> bytes:
+        return str(self.stored["pk"]).encode("utf-8")
+
+    @property
+    def versions(self) -> tuple[Version, Version]:
+        """Ours and theirs as they met."""
+        return read_version(self.stored["our_version"]), read_version(self.stored["their_version"])
+
+    def recorded(self, side: Winner) -> tuple[bytes | None, TableMeta]:
+        """Return the image of a side as it was when they met, and how it is written."""
+        name = {Winner.OURS: "our", Winner.THEIRS: "their"}[side]
+        image = self.stored[f"{name}_image"]
+        return (None if image is None else image.encode("utf-8")), meta_of(
+            self.stored[f"{name}_meta"]
+        ) or self.shape.meta
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a decision came to."""
+
+    number: int
+    table: str
+    pk: Any
+    winner: Winner
+    settles: tuple[Version, ...]
+    closed: tuple[int, ...]
+    """The conflicts of this row that no longer wait, this one among them."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return {
+            "id": self.number,
+            "table": self.table,
+            "pk": self.pk,
+            "state": State.SETTLED.value,
+            "winner": self.winner.value,
+            "resolves": [list(version) for version in self.settles],
+            "closed": list(self.closed),
+        }
+
+
+class Settling:
+    """Settles conflicts of one node, for `actor`."""
+
+    def __init__(self, node: Node, actor: str) -> None:
+        self._node = node
+        self._actor = actor
+        self._tables = Tables(node)
+        self._committing = Committing(node)
+
+    def resolve(self, number: int, take: Take) -> Settled:
+        """Settle a conflict that waits. Raises UsageError where it does not, PoisonError for a row that can't stand."""
+
+        def work(session: ApplySession) -> Settled:
+            met = self._meet(session, number)
+            if met.stored["state"] != State.WAITING:
+                ended = met.stored["winner"]
+                raise UsageError(f"conflict {number} is settled ({ended}): `rowferry conflicts undo {number}` flips it")
+            image, meta = (met.now, met.shape.meta) if take is Winner.OURS else self._wanted(met, take)
+            return self._choose(session, met, image, meta, _winner(take), "resolved")
+
+        return self._committed(work)
+
+    def undo(self, number: int, take: Winner | None, *, force: bool) -> Settled:
+        """Flip a decision: the other side's image is written again. `take` says which, where it was neither's.
+
+        Raises UsageError where the row was written again since, unless `force`."""
+
+        def work(session: ApplySession) -> Settled:
+            met = self._meet(session, number)
+            if self._node.config.tables.policy_for(met.shape.name) is Policy.APPEND_ONLY:
+                raise UsageError(f"{met.shape.name} is append-only: nobody changes its rows, this command neither")
+            side = take or _OPPOSITE.get(Winner(met.stored["winner"]))
+            if met.stored["state"] == State.WAITING:
+                raise UsageError(f"conflict {number} waits: `rowferry conflicts resolve {number} --take ours|theirs`")
+            if side is None:
+                raise UsageError(
+                    f"conflict {number} ended as neither of the two: say which, --take ours or --take theirs"
+                )
+            if not force:
+                _refuse_what_moved_on(met)
+            image, meta = met.recorded(side)
+            return self._choose(session, met, image, meta, side, "undone")
+
+        return self._committed(work)
+
+    def _committed(self, work: Callable[[ApplySession], Settled]) -> Settled:
+        settled = self._committing.run(work, patiently=True)
+        # So that the choice is on its way with the next message or export.
+        self._committing.seal()
+        return settled
+
+    def _meet(self, session: ApplySession, number: int) -> _Met:
+        query = sa.select(rf.conflict).where(rf.conflict.c.id == number)
+        stored = session.connection.execute(query).mappings().one_or_none()
+        if stored is None:
+            raise UsageError(f"{number}: no such conflict; `rowferry conflicts list` names them")
+        if stored["kind"] not in _BY_ROWS:
+            raise UsageError(f"conflict {number} is between rows ({stored['kind']}): it ends when one of them changes")
+        name, pk = str(stored["table_name"]), str(stored["pk"]).encode("utf-8")
+        shape = self._tables.shapes().get(name)
+        if shape is None:
+            raise UsageError(f"conflict {number} is of {name}, which is not among the configured tables any more")
+        meta = meta_of(stored["their_meta"]) or shape.meta
+        self._tables.use(name, meta)
+        (state,) = session.lock(shape, meta, [pk])
+        if session.unsealed(shape, [state.key]):
+            raise UnsealedError(f"own writes of {name} are not sealed yet")
+        (now,) = session.images(shape, [pk], meta)
+        return _Met(stored, shape, meta, state, Histories(session.connection).of(name, state.key), now)
+
+    def _wanted(self, met: _Met, take: Take) -> tuple[bytes | None, TableMeta]:
+        if isinstance(take, Winner):
+            return met.recorded(take)
+        (row,) = take
+        return (None if row is None else _laid_over(met, row)), met.shape.meta
+
+    def _choose(
+        self, session: ApplySession, met: _Met, image: bytes | None, meta: TableMeta, winner: Winner, action: str
+    ) -> Settled:
+        now_us = self._node.clock.now_us()
+        table, key = met.shape.name, met.state.key
+        settles = tuple(sorted({*met.versions, met.state.version} - {NEVER}))
+        base = settles[-1]
+        use = use_of(met.shape, meta)
+        own_base = met.state.base if base == met.state.version else NEVER
+        write = RowWrite(key, _key_as(met, meta, image), image, base, own_base)
+        session.choose(met.shape, meta, write, settles)
+        references = self._node.config.tables.foreign_keys == "check"
+        check(session, {use: [write]}, references=references)
+        choice = Choice(table, key, self._node.facts.node_id, base, None, frozenset(settles))
+        remember(session.connection, [choice], now_us)
+        closed = [met.number]
+        closed += [
+            one.number
+            for one in met.history.waiting
+            if one.version in settles and one.number is not None and one.number != met.number
+        ]
+        note = f"{action} by a choice of this node"
+        settle(session.connection, closed, winner, by=self._actor, note=note, now_us=now_us)
+        detail = {"conflict": met.number, "table": table, "pk": msgspec.json.decode(met.pk), "winner": winner.value}
+        detail |= {"resolves": [list(version) for version in settles]}
+        line = audit.Line(action, met.stored["source_node"], met.stored["tx_id"], self._actor, detail)
+        audit.write(session.connection, [line], now_us)
+        return Settled(met.number, table, detail["pk"], winner, settles, tuple(closed))
+
+
+def read_take(text: str) -> Take:
+    """Return what `--take` asks for. Raises UsageError."""
+    if text in (Winner.OURS.value, Winner.THEIRS.value):
+        return Winner(text)
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--take: ours, theirs, or a row as a JSON object (null deletes it): {error}") from error
+    if given is not None and not isinstance(given, dict):
+        raise UsageError('--take: a row is a JSON object like {"name": "new"}; null deletes it')
+    return (given,)
+
+
+def _winner(take: Take) -> Winner:
+    return take if isinstance(take, Winner) else Winner.NEITHER
+
+
+def _refuse_what_moved_on(met: _Met) -> None:
+    """A decision is flipped as long as what it left stands; a later write is more than that decision."""
+    ours, theirs = met.versions
+    standing = met.history.standing_choice(met.state.version, met.state.base)
+    if met.state.version in (ours, theirs) or (standing and {ours, theirs} & standing.resolves):
+        return
+    raise UsageError(
+        f"the row was written again since, as {version_text(met.state.version)}: `rowferry conflicts show {met.number}`"
+        " has both images; --force puts the other one in the place of what stands now"
+    )
+
+
+def _laid_over(met: _Met, row: dict[str, Any]) -> bytes:
+    """Return a whole image: what `row` names, and the rest as it stands now."""
+    columns = list(met.shape.meta.columns)
+    unknown = sorted(row.keys() - set(columns))
+    if unknown:
+        raise UsageError(f"--take: {met.shape.name} has no column {unknown[0]!r}; it has {', '.join(columns)}")
+    now = {} if met.now is None else msgspec.json.decode(met.now)
+    pk = msgspec.json.decode(met.pk)
+    whole = {**now, **pk, **row}
+    if any(whole[name] != pk[name] for name in pk):
+        raise UsageError("--take: the key can't be changed: a choice is about one row")
+    missing = [name for name in columns if name not in whole]
+    if missing:
+        raise UsageError(f"--take: there is no row to take {missing[0]!r} from: name every column")
+    return msgspec.json.encode({name: whole[name] for name in columns})
+
+
+def _key_as(met: _Met, meta: TableMeta, image: bytes | None) -> bytes:
+    """Return the key as `meta` writes it: as the conflict has it, unless its columns are of other types there."""
+    if image is None or all(met.meta.columns[name] == meta.columns[name] for name in meta.pk):
+        return met.pk
+    values = msgspec.json.decode(image, type=dict[str, msgspec.Raw])
+    return msgspec.json.encode({name: values[name] for name in meta.pk})

@@ -1,0 +1,281 @@
+"""Policy `manual`: a change that met another waits for a choice; the choice is a write that settles it everywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import PoisonError, UsageError
+from common.versions import Version
+from common.wire.encode import encode_tx
+from consumer.conflict.record import Winner
+from consumer.settling import Settling, read_take
+from tests.support.applying import (
+    DATABASES,
+    Origin,
+    World,
+    Write,
+    close_world,
+    open_world,
+    resealed,
+    sqlite_url,
+    world_on,
+)
+
+MANUAL = {"policy": {"item": "manual"}}
+
+
+@pytest.fixture(params=DATABASES)
+def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A node on which conflicts of `item` wait."""
+    with world_on(request, tmp_path, tables=MANUAL) as made:
+        yield made
+
+
+def names(world: World) -> list[str]:
+    return [row[1] for row in world.rows()]
+
+
+def conflicts(world: World) -> list[tuple[Any, ...]]:
+    return world.query("SELECT state, winner FROM rf_conflict ORDER BY id")
+
+
+def numbers(world: World, state: str = "waiting") -> list[int]:
+    return [row[0] for row in world.query(f"SELECT id FROM rf_conflict WHERE state = '{state}' ORDER BY id")]
+
+
+def sent(world: World, after: int = 0) -> list[dict[str, Any]]:
+    """The change lines of the node's own log."""
+    log = world.node.database.log(world.node.facts)
+    return [json.loads(line) for tx in log.read(after, 10**9) for line in tx.lines()]
+
+
+def bodies(world: World) -> list[bytes]:
+    log = world.node.database.log(world.node.facts)
+    return [part.body for tx in log.read(0, 10**9) for part in encode_tx(tx)]
+
+
+def meet(world: World) -> None:
+    """A write of b that did not know of a's."""
+    world.receive(Origin("a").put(1, "of a", 10).body)
+    world.receive(Origin("b").put(1, "of b", 20).body)
+
+
+def test_the_row_stays_and_the_change_waits(desk: World) -> None:
+    meet(desk)
+    assert names(desk) == ["of a"]
+    assert conflicts(desk) == [("waiting", "neither")]
+    assert desk.letters() == []
+    assert desk.watermark("b") == 1, "a watermark never waits for a person"
+
+
+@pytest.mark.parametrize(
+    ("take", "name", "winner"),
+    [("ours", "of a", "ours"), ("theirs", "of b", "theirs"), ('{"name": "both"}', "both", "neither")],
+)
+def test_a_choice_is_a_write_that_names_what_it_settles(desk: World, take: str, name: str, winner: str) -> None:
+    meet(desk)
+    (number,) = numbers(desk)
+    settled = Settling(desk.node, "anna").resolve(number, read_take(take))
+    assert names(desk) == [name]
+    assert conflicts(desk) == [("settled", winner)]
+    assert settled.closed == (number,)
+    (change,) = sent(desk)
+    assert (change["op"], change["after"]["name"], change["before"]["name"]) == ("U", name, "of a")
+    assert change["resolves"] == [[0, 10, "a"], [0, 20, "b"]]
+    assert change["base"] == [0, 20, "b"]
+    assert change["version"][1] > 20
+    ((action, actor),) = desk.query("SELECT action, actor FROM rf_audit WHERE action = 'resolved'")
+    assert (action, actor) == ("resolved", "anna")
+    with pytest.raises(UsageError, match=r"settled.*undo"):
+        Settling(desk.node, "anna").resolve(number, Winner.OURS)
+
+
+def test_a_row_is_chosen_away_and_one_that_is_away_stays_so(desk: World) -> None:
+    a, b = Origin("a"), Origin("b")
+    desk.receive(a.put(1, "of a", 10).body, a.put(2, "of a", 10).body)
+    desk.receive(b.put(1, "of b", 20, None, "D").body)
+    desk.receive(a.put(2, "of a", 15, Version(0, 10, "a"), "D").body, b.put(2, "of b", 20).body)
+    first, second = numbers(desk)
+    Settling(desk.node, "anna").resolve(first, Winner.THEIRS)
+    Settling(desk.node, "anna").resolve(second, Winner.OURS)
+    assert desk.rows() == []
+    assert [(one["op"], one["after"]) for one in sent(desk)] == [("D", None), ("D", None)]
+    Settling(desk.node, "anna").undo(second, None, force=False)
+    assert [(one["op"], one["after"]["name"]) for one in sent(desk)[2:]] == [("I", "of b")]
+    assert names(desk) == ["of b"]
+
+
+def test_what_is_given_must_be_a_row(desk: World) -> None:
+    meet(desk)
+    (number,) = numbers(desk)
+    settling = Settling(desk.node, "anna")
+    for wrong, told in (
+        ('{"nme": 1}', "no column"),
+        ('{"id": 2}', "key"),
+        ("[1]", "object"),
+        ("thiers", "ours, theirs"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            settling.resolve(number, read_take(wrong))
+    with pytest.raises(UsageError, match="conflicts list"):
+        settling.resolve(99, Winner.OURS)
+    assert conflicts(desk) == [("waiting", "neither")]
+    assert sent(desk) == []
+
+
+def test_a_later_write_of_the_same_author_waits_in_the_place_of_the_first(desk: World) -> None:
+    meet(desk)
+    desk.receive(Origin("b", lsn=1, made=1).put(1, "of b again", 30, Version(0, 20, "b"), "U").body)
+    assert conflicts(desk) == [("settled", "neither"), ("waiting", "neither")]
+    desk.receive(Origin("b", lsn=1, made=1).put(1, "of b again", 30, Version(0, 20, "b"), "U").body)
+    assert len(conflicts(desk)) == 2
+    # One that comes after what overtook it has nothing to wait for.
+    other = open_world(**_beside(desk)) if desk.node.database.engine.dialect.name == "sqlite" else None
+    if other is not None:
+        again = Origin("b")
+        first, second = again.put(1, "of b", 20), again.put(1, "of b again", 30, Version(0, 20, "b"), "U")
+        other.receive(Origin("a").put(1, "of a", 10).body)
+        other.receive(second.body, first.body)
+        assert conflicts(other) == [("waiting", "neither")]
+        close_world(other)
+
+
+def _beside(world: World) -> dict[str, Any]:
+    return {"url": f"{world.node.database.engine.url}.beside", "tables": MANUAL}
+
+
+def test_a_choice_that_comes_in_settles_silently_and_closes_what_waits(desk: World) -> None:
+    meet(desk)
+    c = Origin("c")
+    choice = Write("U", "item", {"id": 1, "name": "of b", "price": "1.50"}, 40, Version(0, 20, "b"))
+    desk.receive(_choice(c, choice, [[0, 10, "a"], [0, 20, "b"]]))
+    assert names(desk) == ["of b"]
+    assert conflicts(desk) == [("settled", "theirs")]
+    # Whoever made it had seen what comes late.
+    desk.receive(Origin("d").put(2, "first", 5).body)
+    late = Origin("e")
+    desk.receive(
+        _choice(
+            c,
+            Write("I", "item", {"id": 2, "name": "chosen", "price": "1"}, 50, Version(0, 30, "e")),
+            [[0, 5, "d"], [0, 30, "e"]],
+        )
+    )
+    desk.receive(late.put(2, "of e", 30).body)
+    assert names(desk) == ["of b", "chosen"]
+    assert len(conflicts(desk)) == 1
+
+
+def test_a_choice_is_a_conflict_where_the_row_is_another(desk: World) -> None:
+    desk.receive(Origin("x").put(1, "of x", 15).body)
+    choice = Write("U", "item", {"id": 1, "name": "chosen", "price": "1"}, 40, Version(0, 20, "b"))
+    desk.receive(_choice(Origin("c"), choice, [[0, 10, "a"], [0, 20, "b"]]))
+    assert names(desk) == ["of x"]
+    assert conflicts(desk) == [("waiting", "neither")]
+    # Both of its sides are in it.
+    desk.receive(Origin("a").put(1, "of a", 10).body)
+    assert conflicts(desk) == [("waiting", "neither")]
+
+
+def test_of_two_choices_made_apart_the_higher_stands_in_every_order(tmp_path: Path) -> None:
+    sides = [[0, 10, "a"], [0, 20, "b"]]
+    low = _choice(
+        Origin("c"), Write("U", "item", {"id": 1, "name": "low", "price": "1"}, 40, Version(0, 20, "b")), sides
+    )
+    high = _choice(
+        Origin("d"), Write("U", "item", {"id": 1, "name": "high", "price": "1"}, 50, Version(0, 20, "b")), sides
+    )
+    ours = Origin("a").put(1, "of a", 10).body
+    theirs = Origin("b").put(1, "of b", 20).body
+    for place, order in enumerate(([ours, theirs, low, high], [ours, high, low, theirs], [theirs, low, ours, high])):
+        world = open_world(sqlite_url(tmp_path, f"{place}.db"), tables=MANUAL)
+        for body in order:
+            world.receive(body)
+        assert names(world) == ["high"]
+        assert ("settled", "theirs" if order.index(low) < order.index(high) else "ours") in conflicts(world)
+        assert numbers(world) == []
+        close_world(world)
+
+
+def test_a_higher_choice_that_waited_stands_once_the_lower_one_settles_the_row(desk: World) -> None:
+    """`high` settles a and b, `low` settles b and x; the row is x's."""
+    desk.receive(Origin("x").put(1, "of x", 15).body)
+    high = Write("U", "item", {"id": 1, "name": "high", "price": "1"}, 60, Version(0, 20, "b"))
+    desk.receive(_choice(Origin("d"), high, [[0, 10, "a"], [0, 20, "b"]]))
+    assert names(desk) == ["of x"]
+    low = Write("U", "item", {"id": 1, "name": "low", "price": "1"}, 50, Version(0, 20, "b"))
+    desk.receive(_choice(Origin("c"), low, [[0, 15, "x"], [0, 20, "b"]]))
+    assert names(desk) == ["high"]
+    assert numbers(desk) == []
+
+
+def test_a_choice_above_itself_is_refused(desk: World) -> None:
+    tx = Write("U", "item", {"id": 1, "name": "x", "price": "1"}, 40, Version(0, 20, "b"))
+    desk.receive(_choice(Origin("c"), tx, [[0, 99, "z"]]))
+    assert [letter[1:] for letter in desk.letters()] == [("version", "dead")]
+
+
+def test_a_decision_is_flipped_under_any_policy(world: World) -> None:
+    meet(world)
+    assert names(world) == ["of b"]
+    (number,) = numbers(world, "settled")
+    settling = Settling(world.node, "anna")
+    assert settling.undo(number, None, force=False).winner is Winner.OURS
+    assert names(world) == ["of a"]
+    assert conflicts(world) == [("settled", "ours")]
+    assert sent(world)[0]["resolves"] == [[0, 10, "a"], [0, 20, "b"]]
+    assert settling.undo(number, None, force=False).winner is Winner.THEIRS
+    assert names(world) == ["of b"]
+    world.execute("UPDATE item SET name = 'later' WHERE id = 1")
+    with pytest.raises(UsageError, match="written again since"):
+        settling.undo(number, None, force=False)
+    settling.undo(number, None, force=True)
+    assert names(world) == ["of a"]
+    assert world.query("SELECT action FROM rf_audit WHERE action = 'undone'") == [("undone",)] * 3
+
+
+def test_nothing_is_flipped_where_rows_never_change(tmp_path: Path) -> None:
+    world = open_world(sqlite_url(tmp_path), tables={"policy": {"item": "append-only"}})
+    meet(world)
+    with pytest.raises(UsageError, match="append-only"):
+        Settling(world.node, "anna").undo(numbers(world, "settled")[0], None, force=True)
+    assert names(world) == ["of b"]
+    close_world(world)
+
+
+def test_a_choice_that_can_t_stand_changes_nothing(tmp_path: Path) -> None:
+    world = open_world(sqlite_url(tmp_path), tables={"policy": {"code": "manual"}})
+    a, b = Origin("a"), Origin("b")
+    world.receive(a.tx(Write("I", "code", {"id": 1, "code": "one"}, 10)).body)
+    world.receive(a.tx(Write("I", "code", {"id": 2, "code": "two"}, 10)).body)
+    world.receive(b.tx(Write("I", "code", {"id": 1, "code": "two"}, 20)).body)
+    (number,) = numbers(world)
+    with pytest.raises(PoisonError):
+        Settling(world.node, "anna").resolve(number, Winner.THEIRS)
+    assert [row[1] for row in world.rows("code")] == ["one", "two"]
+    assert numbers(world) == [number]
+    assert sent(world) == []
+    close_world(world)
+
+
+def test_own_writes_are_sealed_before_a_choice_and_go_out_before_it(desk: World) -> None:
+    meet(desk)
+    desk.execute("UPDATE item SET name = 'mine' WHERE id = 1")
+    (number,) = numbers(desk)
+    Settling(desk.node, "anna").resolve(number, Winner.OURS)
+    mine, choice = sent(desk)
+    assert (mine["after"]["name"], mine.get("resolves")) == ("mine", None)
+    assert choice["after"]["name"] == "mine"
+    assert mine["version"] in choice["resolves"]
+
+
+def _choice(origin: Origin, write: Write, resolves: list[list[Any]]) -> bytes:
+    """A tx whose one change is a choice, as its node would have sealed it."""
+    body = origin.tx(write).body
+    text = json.dumps(resolves, separators=(",", ":")).encode()
+    return resealed(body, b'"captured_at"', b'"resolves":' + text + b',"captured_at"')
