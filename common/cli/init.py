@@ -173,7 +173,13 @@ def _tables(choices: Choices) -> list[str]:
         "",
         "[tables.policy]  # who wins a conflict; lww (the later write) where a table is not named",
     ]
-    return lines + [f"{toml_text(table)} = {toml_text(policy)}" for table, policy in choices.policies]
+    lines += [f"{toml_text(table)} = {toml_text(policy)}" for table, policy in choices.policies]
+    return [
+        *lines,
+        "",
+        "# [tables.keys]  # who numbers the rows of a table whose keys the database gives",
+        '# sale = "stride"  # each node in a share of its own, with [node] number; or main-only, shared',
+    ]
 
 
 def _ways(choices: Choices) -> list[str]:

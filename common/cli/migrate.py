@@ -70,9 +70,12 @@ def warn_about_own_keys(console: Console, report: migration.MigrationReport) -> 
     """Warn about tables whose keys two nodes would give out twice."""
     for table in report.choice.own_keys:
         console.warn(
-            f"{table} numbers its own keys: two nodes would give the same number to different rows. Let only one node "
-            "insert there, or use keys that differ by node (a UUID, or a prefix)"
+            f"{table} numbers its own keys: two nodes would give the same number to different rows. Name it in "
+            '[tables.keys]: "stride", each node numbers in a share of its own; "main-only", the main node alone; '
+            '"shared", the application takes care of it'
         )
+    for note in report.choice.key_notes:
+        console.warn(note)
 
 
 def _warn_about_policies(host: Host, report: migration.MigrationReport) -> None:

@@ -46,6 +46,8 @@ def show(host: Host) -> None:
             shares |= part.status(node)
         standing = read_standing(node.database, node.config, node.facts, node.clock.now_us(), shares)
     host.emit(document(standing), lambda console: _tell(console, standing))
+    for name in standing.own_keys:
+        host.console.warn(f"{name} numbers its own keys, which clash with other nodes': name it in [tables.keys]")
     if host.config.not_used:
         host.console.warn(f"{', '.join(host.config.not_used)}: read, but not used: HTTP is not in this release.")
 
@@ -68,6 +70,7 @@ def document(standing: Standing) -> dict[str, Any]:
         "conflicts": dict(standing.conflicts),
         "oldest_early_seconds": standing.oldest_early_seconds or 0.0,
         "drifted": list(standing.drifted),
+        "own_keys": list(standing.own_keys),
         "paused": [{"table": name, "since": to_iso(since_us)} for name, since_us in standing.paused.items()],
     }
 

@@ -126,14 +126,12 @@ def _explain(path: Path, error: ValidationError) -> str:
     for one in error.errors(include_url=False):
         key = ".".join(str(step) for step in one["loc"]) or "the file"
         given = "" if one["type"] == "missing" or not one["loc"] else f" (given: {_masked(key, one['input'])})"
-        lines.append(f"{path}: {key}: {_remedy(key, one)}{given}")
+        lines.append(f"{path}: {key}: {_remedy(one)}{given}")
     return "\n".join(lines)
 
 
-def _remedy(key: str, error: ErrorDetails) -> str:
+def _remedy(error: ErrorDetails) -> str:
     """Return what is wrong and what would be right, in words that need no Python."""
-    if key == "tables.keys":
-        return "not in this release; take it out, and see that only one node numbers the rows of a table"
     return _REMEDIES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
 
 

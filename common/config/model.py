@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from common.config.schema_histories import is_schema_history
+from common.ports.key_share import KeyShare
 from common.ports.rules import Rules
 
 NodeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -46,6 +47,17 @@ class Policy(StrEnum):
     """Whichever somebody chooses: until then the row stays, and the change waits."""
 
 
+class KeyRule(StrEnum):
+    """Who gives the keys of a table that numbers its rows by itself."""
+
+    STRIDE = "stride"
+    """Each node, from a share of its own."""
+    SHARED = "shared"
+    """The application, which takes care that no two nodes give the same one."""
+    MAIN_ONLY = "main-only"
+    """The main node alone; a branch refuses an insert that leaves its key to the database."""
+
+
 class NodeSection(Section):
     """Who this node is, and its database."""
 
@@ -54,6 +66,8 @@ class NodeSection(Section):
     database: Annotated[str, Field(min_length=1)]
     main: NodeId | None = None
     auto_migrate: bool = True
+    number: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Which share of the keys is this node's."""
 
     @field_validator("database")
     @classmethod
@@ -73,6 +87,11 @@ class TablesSection(Section):
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     policy: Annotated[dict[str, Policy], AfterValidator(_policies)] = Field(default_factory=dict)
+    keys: dict[str, KeyRule] = Field(default_factory=dict)
+    key_nodes: Annotated[int, Field(ge=2, le=1024)] = 64
+    """Among how many nodes keys are shared out."""
+    key_bits: Annotated[int, Field(ge=31, le=63)] = 53
+    """Keys stay below two to the power of this."""
     foreign_keys: Literal["check", "ignore"] = "check"
 
     def wants(self, table: str) -> bool:
@@ -85,11 +104,9 @@ class TablesSection(Section):
         """Return the policy of `table`; `lww` unless it is named."""
         return self.policy.get(table, Policy.LWW)
 
-    @property
-    def rules(self) -> Rules:
-        """What capture installs beside itself."""
-        append_only = (table for table, policy in self.policy.items() if policy is Policy.APPEND_ONLY)
-        return Rules(append_only=frozenset(append_only))
+    def with_keys(self, rule: KeyRule) -> frozenset[str]:
+        """Return the tables whose keys are given so."""
+        return frozenset(table for table, one in self.keys.items() if one is rule)
 
     def main_wins_as(self, role: str) -> frozenset[str]:
         """Return the tables in which a node of this role goes above who has not seen its writes (`NodeFacts`)."""
@@ -207,10 +224,32 @@ class Config(Section):
     peers: dict[NodeId, PeerSection] = Field(default_factory=dict)
 
     @property
+    def rules(self) -> Rules:
+        """What capture installs beside itself."""
+        tables = self.tables
+        append_only = frozenset(table for table, policy in tables.policy.items() if policy is Policy.APPEND_ONLY)
+        main_only = tables.with_keys(KeyRule.MAIN_ONLY) if self.node.role == "branch" else frozenset()
+        if self.node.number is None:
+            return Rules(append_only, no_own_keys=main_only)
+        share = KeyShare(self.node.number, tables.key_nodes, tables.key_bits)
+        return Rules(append_only, tables.with_keys(KeyRule.STRIDE), share, main_only)
+
+    @property
     def not_used(self) -> tuple[str, ...]:
         """The sections that were given and that this release does nothing with yet."""
         server = ("[server]",) if "server" in self.model_fields_set else ()
         return (*(f"[peers.{name}]" for name in self.peers), *server)
+
+    @model_validator(mode="after")
+    def _number_fits(self) -> "Config":
+        number, nodes = self.node.number, self.tables.key_nodes
+        if number is None and self.tables.with_keys(KeyRule.STRIDE):
+            raise ValueError(
+                f"node.number is missing: with tables.keys = stride each node needs a number of its own, 1 to {nodes}"
+            )
+        if number is not None and number > nodes:
+            raise ValueError(f"node.number must be 1 to {nodes} (tables.key_nodes), not {number}")
+        return self
 
     @model_validator(mode="after")
     def _batch_fits_message(self) -> "Config":

@@ -68,7 +68,7 @@ def migrate(database: Database, config: Config, clock: Clock) -> MigrationReport
     after = _read_self(database, config.node)
     had_rows = _with_rows(database, choice)
     # A transaction that has written one of the tables must end first.
-    ran += while_contended(lambda: database.capture(config.tables.rules).install(choice.captured))
+    ran += while_contended(lambda: database.capture(config.rules).install(choice.captured))
     report = _report(database, choice, ran, after.incarnation if after else None, dry_run=False)
     return replace(report, had_rows=had_rows)
 
@@ -83,7 +83,7 @@ def plan(database: Database, config: Config, clock: Clock) -> MigrationReport:
     would = _pending(database)
     row = _read_self(database, config.node) if is_migrated(database) else None
     would += _rendered(database, _row_statement(config.node, row, database.server_identity(), clock.now_us()))
-    would += database.capture(config.tables.rules).plan(choice.captured)
+    would += database.capture(config.rules).plan(choice.captured)
     return _report(database, choice, would, row.incarnation if row else None, dry_run=True)
 
 

@@ -88,7 +88,7 @@ class Pausing:
         )
 
     def _capture(self) -> Capture:
-        return self._database.capture(self._config.tables.rules)
+        return self._database.capture(self._config.rules)
 
     def _wanted(self) -> dict[str, TableShape]:
         tables = self._database.catalog().tables

@@ -11,6 +11,7 @@ from common.clock import to_iso
 from common.config.model import Config
 from common.errors import ConfigError, OutageError
 from common.ops.pausing import paused_tables
+from common.ops.table_choice import own_keys
 from common.ports.dialect import Database, NodeFacts
 from common.schema import tables as rf
 
@@ -66,6 +67,8 @@ class Standing:
     """Captured tables whose shape or triggers are not those that `migrate` left."""
     paused: Mapping[str, int]
     """Tables that capture is off by command, and since when: microseconds since the epoch."""
+    own_keys: tuple[str, ...] = ()
+    """Tables that number their own keys while no setting says whose are whose."""
 
     @property
     def lagging_sinks(self) -> list[Mapping[str, Any]]:
@@ -127,8 +130,9 @@ def read_standing(
             dead_letters=_counts(connection, rf.dead_letter.c.state, OPEN_DEAD_LETTERS),
             conflicts=_counts(connection, rf.conflict.c.state, ("settled", "waiting")),
             oldest_early_seconds=_oldest_early(connection, now_us),
-            drifted=tuple(database.capture(config.tables.rules).drifted(wanted)),
+            drifted=tuple(database.capture(config.rules).drifted(wanted)),
             paused=paused,
+            own_keys=own_keys(wanted, config.tables),
         )
 
 

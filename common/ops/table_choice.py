@@ -1,8 +1,9 @@
 """Which tables the configuration asks for, checked against what the database holds."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from common.config.model import TablesSection
+from common.config.model import KeyRule, TablesSection
 from common.config.schema_histories import WHY, is_schema_history
 from common.errors import ConfigError
 from common.ports.dialect import Catalog, TableShape
@@ -18,19 +19,54 @@ class TableChoice:
     left_out: tuple[tuple[str, str], ...]
     """(name, why) of what `*` does not take in."""
     own_keys: tuple[str, ...]
-    """Captured tables that number their own keys: two nodes would give the same one."""
+    """Captured tables that number their own keys, and no setting says whose: two nodes would give the same one."""
+    key_notes: tuple[str, ...] = ()
+    """What a person should know about `tables.keys`."""
 
 
 def choose_tables(catalog: Catalog, tables: TablesSection) -> TableChoice:
     """Return the choice. Raises ConfigError that names every table that can't be kept in sync, and the remedy."""
     _refuse_unknown(catalog, tables)
     _refuse_keyless(catalog, tables)
+    _refuse_stride(catalog, tables)
     captured = tuple(shape for name, shape in sorted(catalog.tables.items()) if tables.wants(name))
     everything = EVERYTHING in tables.include
     left_out = {**catalog.left_out, **_histories(catalog, tables)} if everything else {}
     return TableChoice(
-        captured, tuple(sorted(left_out.items())), tuple(shape.name for shape in captured if shape.numbers_itself)
+        captured,
+        tuple(sorted(left_out.items())),
+        own_keys(captured, tables),
+        tuple(_key_notes({shape.name: shape for shape in captured}, tables)),
     )
+
+
+def own_keys(captured: Iterable[TableShape], tables: TablesSection) -> tuple[str, ...]:
+    """Name the tables that number their own keys while no setting says whose numbers are whose."""
+    return tuple(shape.name for shape in captured if shape.numbers_itself and shape.name not in tables.keys)
+
+
+def _key_notes(captured: Mapping[str, TableShape], tables: TablesSection) -> Iterator[str]:
+    for name, rule in tables.keys.items():
+        shape = captured.get(name)
+        if shape is None:
+            yield f"tables.keys names {name!r}, which is no captured table: correct the name, or create it"
+        elif rule is not KeyRule.SHARED and not shape.numbers_itself:
+            yield f"tables.keys: {name} gets no keys from the database here, so {rule} does nothing"
+        elif rule is KeyRule.STRIDE and shape.key_bits < tables.key_bits:
+            yield (
+                f"tables.keys: the key of {name} holds numbers of {shape.key_bits} bits: those that a node on SQLite "
+                f"gives do not fit in (tables.key_bits is {tables.key_bits}). If one takes part, make it a bigint"
+            )
+
+
+def _refuse_stride(catalog: Catalog, tables: TablesSection) -> None:
+    faults = [
+        f"{name}: {shape.no_stride}"
+        for name in sorted(tables.with_keys(KeyRule.STRIDE))
+        if (shape := catalog.tables.get(name)) and tables.wants(name) and shape.numbers_itself and shape.no_stride
+    ]
+    if faults:
+        raise ConfigError(f"tables.keys: stride is not possible: {'; '.join(faults)}")
 
 
 def _histories(catalog: Catalog, tables: TablesSection) -> dict[str, str]:

@@ -52,6 +52,10 @@ class TableShape:
     unique_keys: tuple[tuple[str, ...], ...] = ()
     numbers_itself: bool = False
     """Keys come from the database (serial, identity, rowid): two nodes would give the same one."""
+    key_bits: int = 63
+    """How wide such a key may be: the column holds values below two to the power of this."""
+    no_stride: str | None = None
+    """Why the database can't be made to give keys of one node's share here, and what would help; None where it can."""
 
     @property
     def written(self) -> tuple[ColumnShape, ...]:

@@ -1,6 +1,8 @@
-"""What the configuration asks of a database beside capturing its tables: guards that refuse some writes."""
+"""What the configuration asks of a database beside capturing its tables: guards, and whose keys are whose."""
 
 from dataclasses import dataclass
+
+from common.ports.key_share import KeyShare
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,6 +11,12 @@ class Rules:
 
     append_only: frozenset[str] = frozenset()
     """Rows are inserted here and never changed again: the application's updates and deletes are refused."""
+    stride: frozenset[str] = frozenset()
+    """The database gives keys of `share` alone."""
+    share: KeyShare | None = None
+    """None: `stride` is empty."""
+    no_own_keys: frozenset[str] = frozenset()
+    """Another node numbers these rows: an insert that leaves its key to this database is refused."""
 
 
 NO_RULES = Rules()
@@ -19,4 +27,20 @@ def append_only_refusal(table: str) -> str:
     return (
         f"rowferry: {table} is append-only (tables.policy): its rows are never updated, deleted or replaced. "
         f"Insert a row that corrects it; for the owner's own repair run: rowferry pause {table}"
+    )
+
+
+def own_key_refusal(table: str) -> str:
+    """Return what an application is told that leaves the key to a database which may not give one."""
+    return (
+        f"rowferry: the keys of {table} are given on the main node alone (tables.keys = main-only): insert the row "
+        "there, or name its key here"
+    )
+
+
+def used_up_refusal(table: str) -> str:
+    """Return what an application is told where a node's chunk of keys is used up."""
+    return (
+        f"rowferry: the keys of {table} that this node may give for now are used up (tables.keys = stride): start "
+        "rowferry run, or call rowferry migrate, which take the next ones; where neither helps raise tables.key_bits"
     )

@@ -25,7 +25,7 @@ class Node:
 
     def capture(self) -> Capture:
         """Return what installs capture here, by the rules of the configuration."""
-        return self.database.capture(self.config.tables.rules)
+        return self.database.capture(self.config.rules)
 
     def captured_tables(self) -> dict[str, TableShape]:
         """Return the configured tables as they are now, by wire name."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import pytest
 
 from common.ports.dialect import Database
+from common.ports.key_share import KeyShare
 from common.ports.rules import Rules
 from tests.contract.dialect import DialectCase, captured, changes, put, seal, shapes, told
 
@@ -138,3 +141,129 @@ class GuardContract:
         put(database, "entry", (b'{"id":1}', b'{"id":1,"code":"theirs","account":1}'), hlc=2**60)
 
         assert told(changes(seal(database))) == {("entry", "I", "-", "1,10,theirs,1")}
+
+
+SHARES = [KeyShare(number, nodes=4, bits=40) for number in (1, 2, 3)]
+
+
+class KeyContract:
+    """Tables that number their rows by themselves."""
+
+    def test_nodes_that_insert_apart_never_give_the_same_key(self, case: KeyCase) -> None:
+        databases = [strided(case, share) for share in SHARES]
+        for database in databases:
+            case.execute(database, *["INSERT INTO sale (what) VALUES ('x')"] * 3)
+            case.execute(database, "INSERT INTO sale (what) SELECT what FROM sale")
+
+        keys = [row[0] for database in databases for row in case.query(database, "SELECT id FROM sale")]
+        assert len(keys) == len(set(keys)) == 18
+
+    def test_after_others_rows_have_come_a_node_goes_on_in_its_own_share(self, case: KeyCase) -> None:
+        databases = [strided(case, share) for share in SHARES]
+        for turn in range(3):
+            for database in databases:
+                case.execute(database, f"INSERT INTO sale (what) VALUES ('{turn}'), ('more')")
+                seal(database)
+            for source in databases:
+                for target in databases:
+                    if target is not source:
+                        replay_fresh(case, source, target)
+
+        rows = [case.query(database, "SELECT * FROM sale ORDER BY id") for database in databases]
+        assert rows[0] == rows[1] == rows[2]
+        assert len(rows[0]) == 18
+
+    def test_it_is_noticed_set_once_and_put_back(self, case: KeyCase) -> None:
+        database = strided(case, SHARES[1])
+        capture, tables = database.capture(with_share(SHARES[1])), list(shapes(database).values())
+        case.execute(database, "INSERT INTO sale (what) VALUES ('first')")
+        seal(database)
+        ((first,),) = case.query(database, "SELECT id FROM sale")
+        assert (capture.drifted(tables), capture.plan(tables), capture.install(tables)) == ([], [], [])
+
+        # when the node gets another number
+        other = database.capture(with_share(SHARES[2]))
+        assert other.drifted(tables) == ["sale"]
+        assert other.plan(tables) == other.install(tables) != []
+        case.execute(database, "INSERT INTO sale (what) VALUES ('second')")
+        ((second,),) = case.query(database, "SELECT max(id) FROM sale")
+        assert is_of(SHARES[1], first)
+        assert is_of(SHARES[2], second)
+
+        # and when it counts by itself again
+        assert database.capture().drifted(tables) == ["sale"]
+        database.capture().install(tables)
+        assert database.capture().drifted(tables) == []
+        case.execute(database, *["INSERT INTO sale (what) VALUES ('third')"] * 2)
+        assert case.query(database, "SELECT max(id) FROM sale") == [(second + 2,)]
+
+    def test_rows_that_stand_already_are_passed(self, case: KeyCase) -> None:
+        database = case.fresh((case.NUMBERED,))
+        case.execute(database, *["INSERT INTO sale (what) VALUES ('old')"] * 9)
+        database.capture(with_share(SHARES[0])).install(list(shapes(database).values()))
+        case.execute(database, "INSERT INTO sale (what) VALUES ('new')")
+
+        ((key,),) = case.query(database, "SELECT id FROM sale WHERE what = 'new'")
+        assert key > 9
+        assert is_of(SHARES[0], key)
+
+    def test_taking_capture_off_puts_the_counting_back(self, case: KeyCase) -> None:
+        database = strided(case, SHARES[0])
+        database.capture(with_share(SHARES[0])).uninstall()
+        case.execute(database, *["INSERT INTO sale (what) VALUES ('x')"] * 2)
+
+        (first,), (second,) = case.query(database, "SELECT id FROM sale ORDER BY id")
+        assert second == first + 1
+
+    def test_where_another_node_gives_the_keys_an_insert_without_one_is_refused(self, case: KeyCase) -> None:
+        database = case.fresh((case.NUMBERED,))
+        rules = Rules(no_own_keys=frozenset({"sale"}))
+        tables = list(shapes(database).values())
+        database.capture(rules).install(tables)
+        assert database.capture(rules).drifted(tables) == []
+
+        with pytest.raises(Exception, match=r"keys of sale .*main-only"):
+            case.execute(database, "INSERT INTO sale (what) VALUES ('x')")
+        case.execute(database, "INSERT INTO sale (id, what) VALUES (7, 'named'), (8, 'named')")
+        with pytest.raises(Exception, match=r"keys of sale .*main-only"):
+            case.execute(
+                database, "INSERT INTO sale (id, what) VALUES (9, 'x')", "INSERT INTO sale (what) VALUES ('x'), ('y')"
+            )
+        assert case.query(database, "SELECT id FROM sale ORDER BY id") == [(7,), (8,)]
+        seal(database)
+        assert put(database, "sale", (b'{"id":1}', b'{"id":1,"what":"theirs"}')) == []
+
+        database.capture().install(tables)
+        case.execute(database, "INSERT INTO sale (id, what) VALUES (30, 'x')")
+
+
+class KeyCase(DialectCase, Protocol):
+    """A dialect with the statement for a table that numbers its rows."""
+
+    NUMBERED: str
+
+
+def with_share(share: KeyShare) -> Rules:
+    return Rules(stride=frozenset({"sale"}), share=share)
+
+
+def strided(case: KeyCase, share: KeyShare) -> Database:
+    database = case.fresh((case.NUMBERED,))
+    database.capture(with_share(share)).install(list(shapes(database).values()))
+    return database
+
+
+def is_of(share: KeyShare, key: int) -> bool:
+    return share.in_chunk(key) if key >= share.lower_end else share.is_step(key)
+
+
+def replay_fresh(case: DialectCase, source: Database, target: Database) -> None:
+    """Carry over what the target does not have yet."""
+    have = {key for (key,) in case.query(target, "SELECT id FROM sale")}
+    rows = [row for row in case.query(source, "SELECT id, what FROM sale") if row[0] not in have]
+    if rows:
+        put(
+            target,
+            "sale",
+            *((b'{"id":%d}' % key, b'{"id":%d,"what":"%s"}' % (key, what.encode())) for key, what in rows),
+        )

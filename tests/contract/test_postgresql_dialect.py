@@ -12,7 +12,7 @@ from common.dialects import open_database
 from common.ports.dialect import Database
 from common.schema.migrate import upgrade
 from tests.contract.dialect import SCHEMA, DialectContract
-from tests.contract.guards import GuardContract
+from tests.contract.guards import GuardContract, KeyContract
 from tests.contract.pausing import PauseContract
 
 pytestmark = pytest.mark.containers
@@ -20,6 +20,8 @@ pytestmark = pytest.mark.containers
 
 class PostgresCase:
     """Databases on the shared cluster."""
+
+    NUMBERED = "CREATE TABLE sale (id serial PRIMARY KEY, what text)"
 
     def __init__(self, new_url: Callable[[], str]) -> None:
         self._new_url = new_url
@@ -57,5 +59,5 @@ def case(pg_database_factory: Callable[[], str]) -> Iterator[PostgresCase]:
     case.close()
 
 
-class TestPostgresDialect(DialectContract, PauseContract, GuardContract):
+class TestPostgresDialect(DialectContract, PauseContract, GuardContract, KeyContract):
     """The suite, and nothing left out."""

@@ -14,12 +14,14 @@ from common.dialects import open_database
 from common.ports.dialect import Database
 from common.schema.migrate import upgrade
 from tests.contract.dialect import SCHEMA, DialectContract
-from tests.contract.guards import GuardContract
+from tests.contract.guards import GuardContract, KeyContract
 from tests.contract.pausing import PauseContract
 
 
 class SqliteCase:
     """Databases in a folder; the application has foreign keys on, as most do."""
+
+    NUMBERED = "CREATE TABLE sale (id INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT)"
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -61,5 +63,5 @@ def case(tmp_path: Path) -> Iterator[SqliteCase]:
     case.close()
 
 
-class TestSqliteDialect(DialectContract, PauseContract, GuardContract):
+class TestSqliteDialect(DialectContract, PauseContract, GuardContract, KeyContract):
     """The suite, and nothing left out."""

@@ -118,3 +118,14 @@ def test_a_policy_that_comes_later_guards_and_says_so(world: World) -> None:
     assert CaptureWatch(world.node).look() == []
     with pytest.raises(Exception, match="item is append-only"):
         world.execute("UPDATE item SET name = 'c'")
+
+
+def test_a_choice_between_two_inserts_is_taken(world: World) -> None:
+    world.receive(Origin("a").put(1, "one", 10).body, Origin("b").put(1, "uno", 20).body)
+    row = {"id": 1, "name": "one", "price": "1.50"}
+    settled = (Version(0, 10, "a"), Version(0, 20, "b"))
+    chosen = Write("U", "item", row, 30, Version(0, 20, "b"), resolves=settled)
+    world.receive(Origin("c").tx(chosen).body)
+
+    assert [row[1] for row in world.rows()] == ["one"]
+    assert world.letters() == []

@@ -13,6 +13,8 @@ import psycopg
 import pytest
 
 from common.errors import ConfigError
+from common.ports.key_share import KeyShare
+from common.ports.rules import Rules
 from tests.support.nodes import CliNode, sync
 from tests.support.postgresql_node import PostgresNode, replayed
 from tests.support.waiting import wait_for
@@ -282,3 +284,35 @@ def test_a_new_table_without_the_right_to_capture_it_does_not_keep_others_from_b
     pair.owner("GRANT TRIGGER ON shop.a_closed TO {rf}")
     pair.node.ok("migrate")
     assert pair.node.report("status")["drifted"] == []
+
+
+def test_who_does_not_own_a_sequence_is_told_what_helps(accounts: Accounts, node: PostgresNode) -> None:
+    table, share = "shop.bill", KeyShare(3, nodes=8, bits=40)
+    with accounts.connect(accounts.owner) as owner:
+        owner.execute("CREATE TABLE shop.bill (id serial PRIMARY KEY, v text)")
+        owner.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON shop.bill TO {accounts.rowferry}".encode())
+        owner.execute(f"GRANT SELECT, INSERT ON shop.bill TO {accounts.application}".encode())
+        owner.execute(f"GRANT USAGE ON SEQUENCE shop.bill_id_seq TO {accounts.application}".encode())
+    bill = [node.tables[table]]
+    capture = node.database.capture(Rules(stride=frozenset({table}), share=share))
+    assert any("GRANT SELECT ON SEQUENCE" in line for line in capture.plan(bill))
+    with pytest.raises(ConfigError, match=r'keys by stride need the sequence "shop"\."bill_id_seq".*ALTER SEQUENCE'):
+        capture.install(bill)
+    with accounts.connect(accounts.application) as application:
+        application.execute("INSERT INTO shop.bill (v) VALUES ('x')")
+    assert len(node.changes()) == 1, "capture stands all the same"
+    guard = node.database.capture(Rules(no_own_keys=frozenset({table})))
+    with pytest.raises(ConfigError, match=r"main-only can't be kept.*GRANT SELECT ON SEQUENCE"):
+        guard.install(bill)
+
+    # when the owner has done it
+    with accounts.connect(accounts.owner) as owner:
+        owner.execute(f"GRANT SELECT ON SEQUENCE shop.bill_id_seq TO {accounts.rowferry}".encode())
+        owner.execute("ALTER SEQUENCE shop.bill_id_seq INCREMENT BY 8 MAXVALUE 2147483647 NO CYCLE RESTART WITH 11")
+    capture.install(bill)
+    assert capture.drifted(bill) == []
+    guard.install(bill)
+    with accounts.connect(accounts.application) as application:
+        application.execute("INSERT INTO shop.bill VALUES (5, 'named')")
+        with pytest.raises(psycopg.errors.RestrictViolation, match=r"shop\.bill .*main-only"):
+            application.execute("INSERT INTO shop.bill (v) VALUES ('x')")

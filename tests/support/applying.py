@@ -71,6 +71,7 @@ class Write:
     base: Version | None = None
     node: str | None = None
     epoch: int = 0
+    resolves: tuple[Version, ...] = ()
 
     def line(self, lsn: int, tx_id: str, source: str) -> bytes:
         pk = {name: self.row.get(name) for name in TABLES.get(self.table, TABLES["item"]).pk}
@@ -86,6 +87,7 @@ class Write:
             version=Version(self.epoch, self.hlc, self.node or source),
             base=self.base,
             captured_at=WHEN,
+            resolves=json.dumps(self.resolves) if self.resolves else None,
         )
 
 

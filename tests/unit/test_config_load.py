@@ -60,7 +60,10 @@ WRONG: list[tuple[str, Any]] = [
     ("peers.main", {"url": "main.example"}),
     ("peers.main", {"url": "https://main.example", "tokens": "x"}),
     ("tables.policy", {"company": "mine"}),
-    ("tables.keys", {"sale": "stride"}),
+    ("tables.keys", {"sale": "strides"}),
+    ("tables.key_nodes", 1),
+    ("tables.key_bits", 64),
+    ("node.number", 0),
     ("limits.max_batch_bytes", 1),
     ("limits.message_bytes", 0),
     ("limits.group_changes", 0),
@@ -119,7 +122,7 @@ def test_a_wrong_value_names_file_and_key(tmp_path: Path, key: str, value: Any) 
 
 def test_every_setting_has_a_wrong_value_here() -> None:
     tried = {key for key, _ in WRONG}
-    there = {"peers.main", "tables.keys"}
+    there = {"peers.main"}
     for name, field in Config.model_fields.items():
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
         models = [kind for kind in kinds if hasattr(kind, "model_fields") and name != "peers"]

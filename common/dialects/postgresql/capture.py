@@ -11,12 +11,13 @@ import sqlalchemy as sa
 from common.dialects.postgresql.captured import FUNCTION_PREFIXES, CapturedTable
 from common.dialects.postgresql.connection import driver, pin_settings
 from common.dialects.postgresql.errors import translated
+from common.dialects.postgresql.key_shares import KeyShares, unreadable
 from common.dialects.postgresql.missed import Missing, columns_since, missed_sql, partitions_left, renamed_or_added
 from common.dialects.postgresql.naming import ident, qualified
 from common.dialects.postgresql.paused import remember_sql, written_meanwhile_sql
 from common.dialects.postgresql.registry import Registry
 from common.dialects.postgresql.shapes import relation
-from common.dialects.postgresql.targets import Target, home_schema, targets_of
+from common.dialects.postgresql.targets import Target, home_schema, named, targets_of
 from common.dialects.postgresql.triggers import capture_sql, drop_sql
 from common.errors import ConfigError, ContentionError
 from common.ports.dialect import TableShape
@@ -55,6 +56,7 @@ class PostgresCapture:
             statements = _taken_off(raw, registry, targets, paused)
             for target in targets:
                 statements += _made_anew(raw, registry, target)
+            statements += KeyShares(raw, self._rules).plan(tables, paused)
             connection.rollback()
         return statements
 
@@ -99,6 +101,7 @@ class PostgresCapture:
             raw.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
             statements = [drop for prefix in FUNCTION_PREFIXES for drop in _drops(raw, prefix)]
             _run(raw, statements)
+            statements += KeyShares(raw, NO_RULES).install((), ())[0]
             Registry(raw).forget_captures()
         return statements
 
@@ -106,8 +109,11 @@ class PostgresCapture:
         """Name the tables whose shape is not the one that capture was installed for, or whose triggers are gone."""
         with translated(), self._engine.connect() as connection:
             raw = driver(connection)
-            targets = targets_of(raw, _without(tables, Registry(raw).paused()), self._rules)
-        return [target.shape.name for target in targets if not target.stands]
+            paused = Registry(raw).paused()
+            targets = targets_of(raw, _without(tables, paused), self._rules)
+            found = dict.fromkeys(target.shape.name for target in targets if not target.stands)
+            stray = KeyShares(raw, self._rules).stray(tables, paused)
+        return list(found | dict.fromkeys(stray))
 
     @contextmanager
     def _changing(self) -> Iterator[Raw]:
@@ -140,7 +146,11 @@ def _install(
             pin_settings(raw, lock_timeout=_SHORT_LOCK_TIMEOUT)
         else:
             statements += made
-    return statements, failed
+            if not all(one.readable for one in target.sequences):
+                failed.refused[target.shape.name] = unreadable(target.sequences, raw.info.user)
+    ran, refused = KeyShares(raw, rules).install(tables, paused)
+    failed.refused.update(refused)
+    return [*statements, *ran], failed
 
 
 @dataclass(slots=True)
@@ -220,7 +230,15 @@ def _registered(registry: Registry, target: Target, home: str) -> CapturedTable:
     shape_id = registry.add_shape(table_id, target.shape.meta)
     registry.add_capture(table_id, shape_id, target.installed)
     return CapturedTable(
-        target.shape, home, table_id, shape_id, target.partitioned, target.leaves, target.owner, target.append_only
+        target.shape,
+        home,
+        table_id,
+        shape_id,
+        target.partitioned,
+        target.leaves,
+        target.owner,
+        target.append_only,
+        named(target.sequences),
     )
 
 
@@ -256,7 +274,7 @@ def _retyped(before: TableMeta, now: TableMeta, among: Iterable[str] | None = No
 
 def _drops_of(raw: Raw, name: str) -> list[str]:
     made = CapturedTable(TableShape(name, None, name, (), ()), "", 0, 0)
-    wanted = {made.capture, made.truncate, made.reshaped}
+    wanted = {made.capture, made.truncate, made.reshaped, made.keys}
     return [drop for prefix in FUNCTION_PREFIXES for drop in _drops(raw, prefix, wanted)]
 
 

@@ -9,7 +9,9 @@ _TRIGGER_NAME = "!rowferry capture"
 """AFTER triggers run in the order of their names: the application's own, which may write the row again, come later.
 The table's number follows: a table that is captured by itself may become a partition of another that is captured."""
 _TRUNCATE_TRIGGER_NAME = "!rowferry truncate"
-FUNCTION_PREFIXES = ("rowferry capture ", "rowferry truncate ", "rowferry reshaped ")
+_KEYS_TRIGGER_NAME = "~rowferry keys"
+"""The last of the BEFORE triggers: the application's own may give the key."""
+FUNCTION_PREFIXES = ("rowferry capture ", "rowferry truncate ", "rowferry reshaped ", "rowferry keys ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class CapturedTable:
     owner: str = ""
     append_only: bool = False
     """Updates, deletes and TRUNCATE are refused."""
+    counted_elsewhere: tuple[tuple[str, str], ...] = ()
+    """Columns of the key and the sequences that they count by, where another node gives the keys."""
 
     def function(self, prefix: str, ending: str = "") -> str:
         return qualified(self.home, fitting(f"{prefix}{self.shape.name}{ending}"))
@@ -43,6 +47,19 @@ class CapturedTable:
     def reshaped(self) -> str:
         """What the capture function calls for a row that is not of the shape it was made for."""
         return self.function("rowferry reshaped ")
+
+    @property
+    def keys(self) -> str:
+        """What refuses a key that this database gave."""
+        return self.function("rowferry keys ")
+
+    @property
+    def keys_trigger(self) -> str:
+        return f"{_KEYS_TRIGGER_NAME} {self.table_id}"
+
+    @property
+    def keys_function_name(self) -> str:
+        return fitting(f"rowferry keys {self.shape.name}")
 
     @property
     def capture_trigger(self) -> str:

@@ -8,7 +8,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from common.dialects.postgresql.naming import wire_name
-from common.dialects.postgresql.types import PgColumn, PgForeignKey, PgTable, logical_type
+from common.dialects.postgresql.types import BITS, PgColumn, PgForeignKey, PgTable, logical_type
 from common.ports.dialect import Catalog, ForeignKey
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -170,6 +170,7 @@ def _shape(name: str, found: _Found) -> PgTable:
         foreign_keys=tuple(found.foreign_keys),
         unique_keys=tuple(found.unique_keys),
         numbers_itself=any(column.numbers_itself for column in found.columns if column.name in found.pk),
+        key_bits=min((BITS.get(column.base, 63) for column in found.columns if column.name in found.pk), default=63),
         partitioned=found.partitioned,
         no_upsert=found.no_upsert,
     )

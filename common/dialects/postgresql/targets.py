@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 
 from common.dialects.postgresql.captured import CapturedTable
+from common.dialects.postgresql.key_sequences import KeySequence, sequences_of
 from common.dialects.postgresql.naming import qualified
 from common.dialects.postgresql.queries import partition_tree
 from common.dialects.postgresql.registry import Installed, Registry, encode_meta
@@ -49,13 +50,17 @@ class Target:
     leaves: tuple[tuple[str, str], ...]
     owner: str
     append_only: bool
+    sequences: tuple[KeySequence, ...]
+    """Of a table whose keys another node gives: what they would be counted by here."""
     before: Installed | None = None
     blind: tuple[tuple[str, str], ...] = ()
     """Where the triggers do not stand: the table itself or some of its partitions."""
+    free: bool = False
+    """The guard of its keys does not stand."""
 
     @property
     def stands(self) -> bool:
-        return not self.blind and self.before == self.installed
+        return not self.blind and not self.free and self.before == self.installed
 
 
 def targets_of(raw: Raw, tables: Sequence[TableShape], rules: Rules) -> list[Target]:
@@ -72,9 +77,16 @@ def _target(raw: Raw, shape: TableShape, home: str, before: Installed | None, ru
     oid, partitioned, last_column, found, owner = row
     leaves = tuple((schema, name) for schema, name in found)
     append_only = shape.name in rules.append_only
-    made = CapturedTable(shape, home, 0, 0, partitioned, leaves, owner, append_only)
+    sequences = tuple(sequences_of(raw, shape)) if shape.name in rules.no_own_keys else ()
+    made = CapturedTable(shape, home, 0, 0, partitioned, leaves, owner, append_only, named(sequences))
     installed = Installed(oid, last_column, shape.meta, _fingerprint(made))
-    return Target(shape, installed, partitioned, leaves, owner, append_only, before, _blind(raw, shape, leaves))
+    blind, free = _blind(raw, shape, leaves), bool(sequences) and not _is_guarded(raw, oid, made)
+    return Target(shape, installed, partitioned, leaves, owner, append_only, sequences, before, blind, free)
+
+
+def named(sequences: Sequence[KeySequence]) -> tuple[tuple[str, str], ...]:
+    """Return columns and sequences as capture is made for them."""
+    return tuple((one.column, one.name) for one in sequences)
 
 
 def _fingerprint(table: CapturedTable) -> str:
@@ -91,6 +103,10 @@ def _blind(raw: Raw, shape: TableShape, leaves: tuple[tuple[str, str], ...]) -> 
     live = raw.execute(_LIVE_TRIGGERS, (oids, list(CapturedTable(shape, "", 0, 0).function_names)))
     found: Mapping[int, int] = dict(live.fetchall())
     return tuple(place for place, oid in zip(places, oids, strict=True) if found.get(oid) != _TRIGGERS_OF_A_TABLE)
+
+
+def _is_guarded(raw: Raw, oid: int, made: CapturedTable) -> bool:
+    return raw.execute(_LIVE_TRIGGERS, ([oid], [made.keys_function_name])).fetchone() is not None
 
 
 def home_schema(raw: Raw) -> str:

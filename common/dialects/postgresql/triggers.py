@@ -13,7 +13,7 @@ from common.dialects.postgresql.leftover import find_shape, reshaped_body, row_o
 from common.dialects.postgresql.naming import ident, literal, qualified
 from common.dialects.postgresql.pinning import checked, pinned_settings
 from common.dialects.postgresql.shapes import image_expression, key_expression, relation
-from common.ports.rules import append_only_refusal
+from common.ports.rules import append_only_refusal, own_key_refusal
 
 # A policy that hides rows must be an error, not a hole in what TRUNCATE took.
 _EVERY_SETTING = {**IMAGE_SETTINGS, "row_security": "off"}
@@ -35,6 +35,7 @@ def capture_sql(table: CapturedTable) -> list[str]:
         f"CREATE TRIGGER {ident(table.capture_trigger)} AFTER INSERT OR UPDATE OR DELETE ON {name}"
         f" FOR EACH ROW EXECUTE FUNCTION {table.capture}()",
         *(_truncate_trigger(table, place) for place in (name, *(qualified(*leaf) for leaf in table.leaves))),
+        *(_keys_guard(table) if table.counted_elsewhere else ()),
     ]
 
 
@@ -137,6 +138,33 @@ def _guard(table: CapturedTable, refused: str) -> str:
     RAISE restrict_violation USING MESSAGE = {message}, SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME;
   END IF;
 """
+
+
+def _keys_guard(table: CapturedTable) -> list[str]:
+    """Refuses a key that a sequence here gave. Whether it did is known just before the row is inserted: then the
+    sequence's last value in this session is the row's own."""
+    message = literal(own_key_refusal(table.shape.name))
+    conditions = " OR ".join(
+        f"to_jsonb(NEW) ->> {literal(column)} = currval(to_regclass({literal(sequence)}))::text"
+        for column, sequence in table.counted_elsewhere
+    )
+    body = f"""BEGIN
+  IF {conditions} THEN
+    RAISE restrict_violation USING MESSAGE = {message}, SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME;
+  END IF;
+  RETURN NEW;
+EXCEPTION WHEN object_not_in_prerequisite_state OR insufficient_privilege THEN
+  -- This session has taken nothing from the sequence; or whether it has may not be asked, which migrate has said.
+  RETURN NEW;
+END
+"""
+    grant = f"GRANT EXECUTE ON FUNCTION {table.keys}() TO {ident(table.owner)}"
+    return [
+        *_function(f"{table.keys}()", "trigger", {}, body),
+        *([grant] if table.partitioned else []),
+        f"CREATE TRIGGER {ident(table.keys_trigger)} BEFORE INSERT ON {relation(table.shape)}"
+        f" FOR EACH ROW EXECUTE FUNCTION {table.keys}()",
+    ]
 
 
 def _truncate_body(table: CapturedTable) -> str:

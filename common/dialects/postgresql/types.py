@@ -31,6 +31,8 @@ _LOGICAL = {
 _AS_TEXT = frozenset({"decimal", "interval", "json"})
 _MOST_PAIRS = 50
 """json_build_object takes at most 100 arguments."""
+BITS = {"smallint": 15, "integer": 31, "bigint": 63}
+"""How wide the positive values of integer types are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from common.dialects.sqlite.choices import Choices
 from common.dialects.sqlite.decoding import ImageDecoder
 from common.dialects.sqlite.digests import RowDigests
 from common.dialects.sqlite.errors import translate_driver, translating
+from common.dialects.sqlite.key_ranges import go_on_where_needed
 from common.dialects.sqlite.merged import MergedRows
 from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.paused import paused_names, written_meanwhile
@@ -45,6 +46,8 @@ class SqliteApplySession:
         self._merged = MergedRows(raw, self._logs)
         self._choices = Choices(raw, self._logs)
         self._gone: dict[str, list[GoneKey]] = {}
+        self._inserted: set[str] = set()
+        """Tables that got rows."""
         self._paused = paused_names(raw)
 
     @property
@@ -129,6 +132,7 @@ class SqliteApplySession:
         with translating():
             self._merged.touch()
             self._choices.touch()
+            go_on_where_needed(self._raw, self._inserted)
 
     def _refuse_written_meanwhile(self, table: SqliteTable, keys: Sequence[Row]) -> None:
         """Of a paused table: what its owner wrote has no version yet, and nobody may overwrite it before it has."""
@@ -176,6 +180,8 @@ class SqliteApplySession:
                     fresh.append((key, {**(old or {}), **named, **image}))
                 else:
                     changed.append((key, _besides_key(named, image)))
+        if fresh:
+            self._inserted.add(table.shape.name)
         rows.delete(removed)
         for columns, some in by_columns(changed).items():
             rows.update(columns, ((values, key) for key, values in some))

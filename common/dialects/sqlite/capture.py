@@ -10,6 +10,7 @@ from common.dialects.sqlite.catalog import SchemaCache, SqliteTable
 from common.dialects.sqlite.connection import borrowed, transaction
 from common.dialects.sqlite.digests import same_key
 from common.dialects.sqlite.guards import DISPLACING, DISPLACING_DDL, has_table
+from common.dialects.sqlite.key_ranges import KEY_RANGE, KEY_RANGE_DDL, putting_back, read_ranges, steering
 from common.dialects.sqlite.missed import Comparison
 from common.dialects.sqlite.names import literal, log_table, quote
 from common.dialects.sqlite.paused import note_paused, note_resumed, paused_names
@@ -19,6 +20,7 @@ from common.dialects.sqlite.triggers import (
     MARK_TRIGGER,
     guard_prefix,
     guard_triggers,
+    is_steered,
     log_ddl,
     mark_trigger,
     table_triggers,
@@ -87,6 +89,7 @@ class SqliteCapture:
         """Take off every trigger that `install` made. The touch logs stay: what is in them can still be sealed."""
         with borrowed(self._engine) as connection, transaction(connection):
             statements = [f"DROP TRIGGER {quote(name)}" for name in _triggers(connection)]
+            statements.extend(putting_back(connection, ()))
             statements.append("UPDATE rf_table SET shape_id = NULL WHERE shape_id IS NOT NULL")
             for statement in statements:
                 connection.execute(statement)
@@ -127,7 +130,9 @@ class _Planner:
         self._tables = tables
         self._paused = paused
         self._rules = rules
+        self._connection = connection
         self._can_note_displacing = has_table(connection, DISPLACING)
+        self._can_steer = has_table(connection, KEY_RANGE)
         self._standing = _triggers(connection)
         self._logs = touch_logs(connection)
         known = connection.execute("SELECT name, table_id, compared FROM rf_table").fetchall()
@@ -155,9 +160,11 @@ class _Planner:
             if len(plan.sql) > before:
                 plan.sql.extend(self._compare(table_id, table))
             wanted.update(self._guard(table_id, table, plan))
+            self._steer(table, plan)
             if len(plan.sql) > before:
                 plan.tables.append(table.shape.name)
         self._take_off(wanted, plan)
+        self._put_back(plan)
         self._stand({MARK_TRIGGER: mark_trigger(shape_ids)}, plan)
         self._drop_logs(set(shape_ids), plan)
         return plan
@@ -173,6 +180,23 @@ class _Planner:
             del self._standing[name]
         self._stand(guards, plan)
         return guards
+
+    def _steer(self, table: SqliteTable, plan: _Plan) -> None:
+        if self._rules.share is None or not is_steered(table, self._rules):
+            return
+        if not self._can_steer:
+            plan.sql.append(KEY_RANGE_DDL)
+            self._can_steer = True
+        plan.sql.extend(steering(self._connection, table, self._rules.share))
+
+    def _put_back(self, plan: _Plan) -> None:
+        """Tables of which nothing is captured for now keep their share of keys."""
+        steered = (table.shape.name for table in self._tables if is_steered(table, self._rules))
+        before = len(plan.sql)
+        keep = {*steered, *self._paused}
+        plan.sql.extend(putting_back(self._connection, keep))
+        if len(plan.sql) > before:
+            plan.tables.extend(name for name in read_ranges(self._connection) if name not in {*keep, *plan.tables})
 
     def _compare(self, table_id: int, table: SqliteTable) -> list[str]:
         """Capture was off, or did not fit: have the rows compared with what is known of them."""

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.dialects.sqlite.indexes import UniqueIndex, unique_indexes
+from common.dialects.sqlite.indexes import TOKEN, UniqueIndex, unique_indexes
 from common.dialects.sqlite.names import fold, quote, same_name, wire_name
 from common.dialects.sqlite.shapes import TouchLog, touch_logs
 from common.dialects.sqlite.types import Affinity, affinity_of, logical_type
@@ -13,6 +13,10 @@ from common.ports.dialect import Catalog, ColumnShape, ForeignKey, TableShape
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 _COLLATIONS = ("BINARY", "NOCASE", "RTRIM")
 """SQLite's own. Under any other no row can be found by its key, except by the application that made it."""
+_NO_STRIDE = (
+    "SQLite gives its keys without AUTOINCREMENT, so where it goes on can't be set: make it anew with INTEGER PRIMARY "
+    'KEY AUTOINCREMENT (rowferry pause, rebuild, rowferry resume), or set "shared" or "main-only"'
+)
 _HIDDEN, _VIRTUAL, _STORED = 1, 2, 3
 
 
@@ -39,6 +43,8 @@ class SqliteTable:
     """A name of the rowid that no column hides; None without rowid, or where the alias is it."""
     unique: tuple[UniqueIndex, ...]
     key_collations: tuple[str, ...]
+    autoincrement: bool = False
+    """SQLite never gives a key again: where it goes on is in `sqlite_sequence`."""
 
     @property
     def key_is_exact(self) -> bool:
@@ -160,6 +166,7 @@ def _read_table(connection: sqlite3.Connection, bare: str, *, without_rowid: boo
         return None
     pk_names = tuple(key[place] for place in sorted(key))
     unique = tuple(unique_indexes(connection, bare))
+    autoincrement = _has_autoincrement(connection, bare)
     alias = _rowid_alias(pk_names, columns, unique, without_rowid=without_rowid)
     shape = TableShape(
         wire_name(bare),
@@ -170,9 +177,11 @@ def _read_table(connection: sqlite3.Connection, bare: str, *, without_rowid: boo
         tuple(_foreign_keys(connection, bare)),
         tuple(index.columns for index in unique if index.columns and not index.is_key),
         numbers_itself=alias is not None,
+        no_stride=None if autoincrement else _NO_STRIDE,
     )
     rowid = None if without_rowid or alias else _free_rowid_name(columns)
-    return SqliteTable(shape, columns, without_rowid, alias, rowid, unique, _key_collations(pk_names, unique))
+    collations = _key_collations(pk_names, unique)
+    return SqliteTable(shape, columns, without_rowid, alias, rowid, unique, collations, autoincrement)
 
 
 def _table_xinfo(connection: sqlite3.Connection, bare: str) -> list[tuple[int, str, str, int, str | None, int, int]]:
@@ -180,6 +189,13 @@ def _table_xinfo(connection: sqlite3.Connection, bare: str) -> list[tuple[int, s
         f"PRAGMA main.table_xinfo({quote(bare)})"
     ).fetchall()
     return [row for row in rows if row[6] != _HIDDEN]
+
+
+def _has_autoincrement(connection: sqlite3.Connection, bare: str) -> bool:
+    query = "SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?"
+    row = connection.execute(query, (bare,)).fetchone()
+    # SQLite takes no column for one of that name, unless it is quoted.
+    return row is not None and any(token.upper() == "AUTOINCREMENT" for token in TOKEN.findall(row[0] or ""))
 
 
 def _rowid_alias(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from common.dialects.sqlite.catalog import SqliteTable
 from common.dialects.sqlite.matching import Matching
 from common.dialects.sqlite.names import literal, quote
-from common.ports.rules import append_only_refusal
+from common.ports.rules import append_only_refusal, own_key_refusal
 
 DISPLACING = "rf_displacing"
 DISPLACING_DDL = (
@@ -77,6 +77,12 @@ def append_only_steps(table_id: int, table: SqliteTable) -> dict[str, Step]:
         "insert": Step("BEFORE INSERT", "", notes),
         "inserted": Step("AFTER INSERT", f" WHEN {noted}", [refuse(message)]),
     }
+
+
+def no_own_keys_step(table: SqliteTable) -> Step:
+    """Return the trigger that refuses a row whose key is left to SQLite: before the insert it reads as -1."""
+    message = own_key_refusal(table.shape.name)
+    return Step("BEFORE INSERT", f" WHEN NEW.{quote(table.rowid_alias or '')} = -1", [refuse(message)])
 
 
 def _same(table_id: int, place: int, rival: _Rival) -> str:

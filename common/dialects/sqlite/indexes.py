@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from common.dialects.sqlite.names import quote
 
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|\w+|\s+|.""", re.DOTALL
 )
 _TAIL = re.compile(r"(\s+COLLATE\s+(\w+|\"(?:[^\"]|\"\")*\"|'[^']*'|`[^`]*`|\[[^\]]*\]))?(\s+(ASC|DESC))?\s*\Z", re.I)
@@ -67,7 +67,7 @@ def _read(connection: sqlite3.Connection, name: str, *, is_key: bool, partial: b
 
 def index_terms(sql: str) -> tuple[list[str], str | None]:
     """Return the terms of a CREATE INDEX statement without collation and order, and its WHERE."""
-    tokens = [token for token in _TOKEN.findall(sql) if not token.startswith(("--", "/*"))]
+    tokens = [token for token in TOKEN.findall(sql) if not token.startswith(("--", "/*"))]
     start = next(place for place, token in enumerate(tokens) if token == "(")
     terms: list[list[str]] = [[]]
     depth = 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from common.dialects.sqlite.guards import forget_displacing
+from common.dialects.sqlite.key_ranges import go_on_where_needed
 from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.versions import Record, write_versions
 from common.errors import Reason
@@ -71,6 +72,7 @@ def store(connection: sqlite3.Connection, node: NodeFacts, group: Sequence[Ready
             connection.execute("DELETE FROM rf_mark_bound WHERE mark <= ?", (one.mark,))
             connection.execute("DELETE FROM rf_mark WHERE id <= ?", (one.mark,))
     forget_displacing(connection)
+    go_on_where_needed(connection, {name for one in group for name in one.tables})
     connection.execute("UPDATE rf_seal_turn SET turn = turn + 1")
 
 

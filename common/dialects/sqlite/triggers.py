@@ -7,8 +7,9 @@ the order in which SQLite runs triggers and cascades does not matter: see docs/r
 from collections.abc import Mapping
 
 from common.dialects.sqlite.catalog import SqliteTable
-from common.dialects.sqlite.guards import Step, append_only_steps
+from common.dialects.sqlite.guards import Step, append_only_steps, no_own_keys_step
 from common.dialects.sqlite.indexes import UniqueIndex
+from common.dialects.sqlite.key_ranges import used_up_step
 from common.dialects.sqlite.matching import Matching
 from common.dialects.sqlite.names import literal, log_table, quote
 from common.dialects.sqlite.touches import NOW
@@ -39,8 +40,18 @@ def guard_prefix(table_id: int) -> str:
 
 def guard_triggers(table_id: int, table: SqliteTable, rules: Rules) -> dict[str, str]:
     """Return the triggers that refuse what `rules` forbid on a table, name to SQL."""
-    steps = append_only_steps(table_id, table) if table.shape.name in rules.append_only else {}
+    name = table.shape.name
+    steps = append_only_steps(table_id, table) if name in rules.append_only else {}
+    if table.rowid_alias and name in rules.no_own_keys:
+        steps["own_key"] = no_own_keys_step(table)
+    if is_steered(table, rules) and rules.share:
+        steps["used_up"] = used_up_step(table, rules.share)
     return _named(table_id, table, {f"guard_{name}": step for name, step in steps.items()})
+
+
+def is_steered(table: SqliteTable, rules: Rules) -> bool:
+    """Tell whether the keys that SQLite gives in a table are of this node's share."""
+    return table.shape.name in rules.stride and table.rowid_alias is not None and table.autoincrement
 
 
 def _named(table_id: int, table: SqliteTable, steps: Mapping[str, Step]) -> dict[str, str]:

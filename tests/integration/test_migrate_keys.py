@@ -1,0 +1,102 @@
+"""What `migrate` and `status` say of tables that number their own rows, and of `[tables.keys]`."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import document, rowferry
+
+
+def place(tmp_path: Path, schema: str, node: str = "", keys: str = "") -> Path:
+    config = tmp_path / "rowferry.toml"
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.execute(schema)
+    document(config, "init", "--node", "a", "--database", f"sqlite:///{tmp_path / 'app.db'}", "--force")
+    text = config.read_text().replace("[node]\n", f"[node]\n{node}\n")
+    config.write_text(text + (f"\n[tables.keys]\n{keys}\n" if keys else ""))
+    return config
+
+
+COUNTED = "CREATE TABLE sale (id INTEGER PRIMARY KEY AUTOINCREMENT, v)"
+PLAIN = "CREATE TABLE sale (id INTEGER PRIMARY KEY, v)"
+
+
+def test_status_warns_until_a_setting_says_whose_keys_are_whose(tmp_path: Path) -> None:
+    config = place(tmp_path, PLAIN)
+    assert "[tables.keys]" in rowferry(config, "migrate").stderr
+    told = rowferry(config, "status")
+    assert "sale numbers its own keys" in told.stderr
+    assert document(config, "status")["own_keys"] == ["sale"]
+    assert document(config, "status")["state"] == "up to date"
+
+    config.write_text(config.read_text() + '\n[tables.keys]\nsale = "shared"\n')
+    assert rowferry(config, "migrate").stderr == ""
+    assert rowferry(config, "status").stderr == ""
+    assert document(config, "status")["own_keys"] == []
+
+
+def test_stride_without_autoincrement_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    config = place(tmp_path, PLAIN, "number = 1", 'sale = "stride"')
+    refused = rowferry(config, "migrate")
+    assert refused.exit_code == 2
+    assert "sale: SQLite gives its keys without AUTOINCREMENT" in refused.stderr
+    assert "rowferry pause" in refused.stderr
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        assert connection.execute("SELECT name FROM sqlite_schema WHERE name GLOB 'rf_*'").fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("node", "keys", "told"),
+    [
+        ("", 'sale = "stride"', "node.number is missing"),
+        ("number = 65", 'sale = "stride"', r"node.number must be 1 to 64"),
+        ("number = 1", 'sale = "strides"', "tables.keys.sale"),
+    ],
+)
+def test_settings_that_can_not_be(tmp_path: Path, node: str, keys: str, told: str) -> None:
+    refused = rowferry(place(tmp_path, COUNTED, node, keys), "migrate")
+    assert refused.exit_code != 0
+    assert told in refused.stderr
+
+
+def test_names_that_mean_nothing_are_told(tmp_path: Path) -> None:
+    config = place(
+        tmp_path, "CREATE TABLE sale (id TEXT PRIMARY KEY)", "number = 1", 'sale = "stride"\nsael = "shared"'
+    )
+    told = rowferry(config, "migrate").stderr
+    assert "sale gets no keys from the database here" in told
+    assert "tables.keys names 'sael'" in told
+
+
+def test_main_only_binds_branches_alone(tmp_path: Path) -> None:
+    config = place(tmp_path, PLAIN, "", 'sale = "main-only"')
+    document(config, "migrate")
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        with pytest.raises(sqlite3.IntegrityError, match=r"keys of sale are given on the main node alone"):
+            connection.execute("INSERT INTO sale (v) VALUES (1)")
+        connection.rollback()
+        config.write_text(config.read_text().replace('role = "branch"', 'role = "main"'))
+        document(config, "migrate")
+        connection.execute("INSERT INTO sale (v) VALUES (1)")
+
+
+def test_dry_run_shows_what_unmigrate_puts_back(tmp_path: Path) -> None:
+    config = place(tmp_path, COUNTED, "number = 2", 'sale = "stride"')
+    planned = document(config, "migrate", "--dry-run")["sql"]
+    assert any("sqlite_sequence" in line for line in planned)
+    ran = document(config, "migrate")["sql"]
+    assert [line for line in ran if "sqlite_sequence" in line] == [
+        line for line in planned if "sqlite_sequence" in line
+    ]
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        assert connection.execute(
+            "SELECT seq > 4503599627370495 FROM sqlite_sequence WHERE name = 'sale'"
+        ).fetchone() == (1,)
+    document(config, "unmigrate", "--yes", "--force")
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.execute("INSERT INTO sale (v) VALUES (1)")
+        assert connection.execute("SELECT id FROM sale").fetchone() == (1,)
