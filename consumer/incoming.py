@@ -85,12 +85,17 @@ class Counts:
     missing: list[dict[str, str]] = field(default_factory=list)
     """The first updates and deletes that found no row: table, pk, op, cause."""
     missing_total: int = 0
+    latest_us: int = 0
+    """The latest that the source's clock said."""
+    ahead_us: int = 0
+    """So far was it ahead of this node's, where that is news."""
 
     def add(self, others: "Counts") -> None:
         """Count what another call came to."""
         for name in ("changes", "won", "lost", "same", "late", "conflicts", "waiting", "missing_total"):
             setattr(self, name, getattr(self, name) + getattr(others, name))
         self.missing += others.missing
+        self.latest_us = max(self.latest_us, others.latest_us)
 
     def as_dict(self) -> dict[str, object]:
         """Return what is not zero, as the audit line keeps it."""

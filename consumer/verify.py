@@ -59,6 +59,8 @@ class ChangeChecker:
         self._uses: dict[str, TableUse] = {}
         self.writes_as_main = False
         """Whether a change that was checked goes above others as the main node's do."""
+        self.latest_us = 0
+        """The latest that the source's clock said, by the changes that were checked."""
 
     def look_first(self) -> None:
         """Ask the database all that `check` may want to know of it, for a caller who is going to lock it.
@@ -86,6 +88,10 @@ class ChangeChecker:
             _check_policy(change, use)
             check_version(change.version, base, source, from_main=is_raised and self._main.may_be(source))
             self.writes_as_main = self.writes_as_main or is_raised
+            hlc = change.version.hlc
+            # One above its base tells nothing of the clock: whoever writes on top of a future write has to go beyond.
+            if hlc > self.latest_us and hlc != base.hlc + 1:
+                self.latest_us = hlc
             if any(settled >= change.version for settled in change.resolves):
                 text = f"lsn {change.lsn}: a choice settles only what is below its version {list(change.version)}"
                 raise PoisonError(Reason.VERSION, text, table=use.name)

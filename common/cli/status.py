@@ -70,6 +70,10 @@ def document(standing: Standing) -> dict[str, Any]:
         "conflicts": dict(standing.conflicts),
         "oldest_early_seconds": standing.oldest_early_seconds or 0.0,
         "drifted": list(standing.drifted),
+        "clocks_ahead": [
+            {"node": one.node, "ahead_seconds": one.ahead_us / 1_000_000, "seen_at": to_iso(one.seen_us)}
+            for one in standing.clocks_ahead
+        ],
         "own_keys": list(standing.own_keys),
         "paused": [{"table": name, "since": to_iso(since_us)} for name, since_us in standing.paused.items()],
     }

@@ -209,6 +209,8 @@ class LimitsSection(Section):
     seal_interval_seconds: PositiveSeconds = 0.2
     """How long the sealer waits when it found nothing."""
     tombstone_days: Annotated[int, Field(ge=1)] = 90
+    future_seconds: PositiveSeconds = 300
+    """How far another node's clock may be ahead of this one's before it is reported."""
 
 
 class Config(Section):

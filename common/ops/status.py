@@ -42,6 +42,22 @@ class SourceStanding:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockAhead:
+    """A node whose clock was ahead of this one's by more than `limits.future_seconds`."""
+
+    node: str
+    ahead_us: int
+    seen_us: int
+    """When that was seen last; nothing that it wrote since shows that it was set right."""
+
+    def __str__(self) -> str:
+        return (
+            f"the clock of {self.node} is {self.ahead_us / 1_000_000:,.0f} s ahead of this node's: its writes win over "
+            "later ones. Set right whichever is wrong"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Queues:
     """Messages ready in the broker's queues of this node; None for a queue that doesn't stand."""
 
@@ -67,6 +83,7 @@ class Standing:
     """Captured tables whose shape or triggers are not those that `migrate` left."""
     paused: Mapping[str, int]
     """Tables that capture is off by command, and since when: microseconds since the epoch."""
+    clocks_ahead: tuple[ClockAhead, ...] = ()
     own_keys: tuple[str, ...] = ()
     """Tables that number their own keys while no setting says whose are whose."""
 
@@ -84,6 +101,7 @@ class Standing:
             _counted(
                 self.conflicts.get("waiting", 0), "conflict waits for a choice", "conflicts wait for a choice", ""
             ),
+            *map(str, self.clocks_ahead),
             f"broker unreachable: {self.queues.error}" if self.queues.error else "",
             f"capture is out of date on {', '.join(self.drifted)}: run rowferry migrate" if self.drifted else "",
             *(
@@ -132,6 +150,7 @@ def read_standing(
             oldest_early_seconds=_oldest_early(connection, now_us),
             drifted=tuple(database.capture(config.rules).drifted(wanted)),
             paused=paused,
+            clocks_ahead=_clocks_ahead(connection),
             own_keys=own_keys(wanted, config.tables),
         )
 
@@ -173,6 +192,12 @@ def _sources(connection: sa.Connection) -> tuple[SourceStanding, ...]:
         )
         for row in newest.values()
     )
+
+
+def _clocks_ahead(connection: sa.Connection) -> tuple[ClockAhead, ...]:
+    peer = rf.node.c
+    query = sa.select(peer.node_id, peer.ahead_us, peer.ahead_seen_us).where(peer.ahead_us > 0).order_by(peer.node_id)
+    return tuple(ClockAhead(*row) for row in connection.execute(query))
 
 
 def _counts(connection: sa.Connection, column: sa.Column[str], states: tuple[str, ...]) -> dict[str, int]:

@@ -24,6 +24,10 @@ node = sa.Table(
     sa.Column("server_identity", _text),
     sa.Column("first_seen_us", _us, nullable=False),
     sa.Column("last_seen_us", _us, nullable=False),
+    sa.Column(
+        "ahead_us", _us, nullable=False, server_default="0", comment="its clock before this node's; 0: in bounds"
+    ),
+    sa.Column("ahead_seen_us", _us, nullable=False, server_default="0", comment="when that was seen last"),
     comment="This node and the peers it has heard of.",
 )
 

@@ -177,6 +177,9 @@ def _failed_dry(one: Prepared, error: PoisonError | EarlyError) -> Result:
 def _log(results: Sequence[Result]) -> None:
     tells_all = log.isEnabledFor(logging.DEBUG)
     for result in results:
+        if result.counts.ahead_us:
+            ahead = {"source_node": result.incoming.source_node, "ahead_seconds": result.counts.ahead_us / 1_000_000}
+            log.warning("clock_ahead", extra=ahead | {"tx_id": result.incoming.tx_id})
         if not (tells_all or result.outcome.set_aside or result.counts.missing_total):
             continue
         incoming = result.incoming

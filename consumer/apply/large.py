@@ -55,6 +55,7 @@ class LargeTx:
             written = decide_rows(self._session, entries, self._config.tables.policy_for)
             write_rows(self._session, _taken_away(written.writes) if replace else written.writes)
             keep_books(self._session, written, now_us)
+        counts.latest_us = first.latest_us
         if replace:
             for entries in self._slices(checker(self._header), Counts()):
                 write_rows(self._session, self._standing(entries, only_away=True))

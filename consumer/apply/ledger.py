@@ -8,6 +8,7 @@ from common.config.model import Config
 from common.schema import tables as rf
 from consumer import audit, watermark
 from consumer.attempts import end_attempts
+from consumer.clocks_ahead import latest_by_source, tell_news
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Failure, settle, write_failures
 from consumer.dedup import BROKEN_REASONS, Known, TxKey
@@ -26,7 +27,20 @@ _APPLIED = ("source_node", "tx_id", "incarnation", "prev_lsn", "to_lsn", "sha256
 _HEARD = (
     sa.update(rf.node)
     .where(rf.node.c.node_id == sa.bindparam("peer"), rf.node.c.is_self.is_(False))
-    .values(last_seen_us=sa.bindparam("last_seen_us"), incarnation=sa.bindparam("incarnation"))
+    .values(
+        last_seen_us=sa.bindparam("now_us"),
+        incarnation=sa.bindparam("incarnation"),
+        ahead_us=sa.case(
+            (sa.bindparam("ahead_us", type_=sa.BigInteger) > 0, sa.bindparam("ahead_us", type_=sa.BigInteger)),
+            # Only what it wrote after that shows that its clock was set right.
+            (rf.node.c.ahead_seen_us < sa.bindparam("latest_us", type_=sa.BigInteger), 0),
+            else_=rf.node.c.ahead_us,
+        ),
+        ahead_seen_us=sa.case(
+            (sa.bindparam("ahead_us", type_=sa.BigInteger) > 0, sa.bindparam("now_us", type_=sa.BigInteger)),
+            else_=rf.node.c.ahead_seen_us,
+        ),
+    )
 )
 
 
@@ -53,8 +67,11 @@ class Ledger:
         self._close_letters(results, known)
         self._drop_parts(results, known)
         self._move_marks(applied, aside, marks)
-        self._note_peers(results)
-        audit.write(self._connection, [line for result in results for line in _audit_lines(result)], self._now_us)
+        latest = latest_by_source(results)
+        news = tell_news(self._connection, latest, self._config.limits.future_seconds, self._now_us)
+        self._note_peers(results, {source: result.counts.latest_us for source, result in latest.items()})
+        lines = [line for result in results for line in _audit_lines(result)]
+        audit.write(self._connection, [*lines, *news], self._now_us)
         end_attempts(self._connection, begun)
 
     def _write_applied(self, applied: Sequence[Result]) -> None:
@@ -103,19 +120,33 @@ class Ledger:
             watermark.advance(self._connection, mark, steps[mark.source_node, mark.incarnation])
         watermark.store(self._connection, moved, self._now_us)
 
-    def _note_peers(self, results: Sequence[Result]) -> None:
-        """Know every node that was heard of, and when last. What can't be verified says nothing of anybody."""
+    def _note_peers(self, results: Sequence[Result], latest: Mapping[str, int]) -> None:
+        """Know every node that was heard of, when last, and its clock. What can't be verified says nothing of anybody.
+
+        `latest`: what the clocks of some said, in microseconds."""
         headers = [result.incoming.header for result in results if _is_verified(result)]
         seen = {header.source_node: header.incarnation for header in headers if header is not None}
-        rows = [self._peer(node_id, incarnation) for node_id, incarnation in sorted(seen.items())]
-        insert_missing(self._connection, rf.node, [row for row in rows if not self._touch_peer(row)])
+        rows = [self._peer(one, incarnation, latest.get(one, 0)) for one, incarnation in sorted(seen.items())]
+        insert_missing(
+            self._connection,
+            rf.node,
+            [row for row in rows if not self._touch_peer(row, latest.get(str(row["node_id"]), 0))],
+        )
 
-    def _touch_peer(self, row: Mapping[str, object]) -> bool:
+    def _touch_peer(self, row: Mapping[str, object], latest_us: int) -> bool:
         """Note what was heard of a peer; False where there is none of this id. This node itself is none."""
-        given = {"peer": row["node_id"], "last_seen_us": self._now_us, "incarnation": row["incarnation"]}
+        given = {
+            "peer": row["node_id"],
+            "now_us": self._now_us,
+            "incarnation": row["incarnation"],
+            "ahead_us": row["ahead_us"],
+            "latest_us": latest_us,
+        }
         return self._connection.execute(_HEARD, given).rowcount > 0
 
-    def _peer(self, node_id: str, incarnation: str) -> dict[str, object]:
+    def _peer(self, node_id: str, incarnation: str, latest_us: int) -> dict[str, object]:
+        ahead_us = latest_us - self._now_us
+        ahead_us = ahead_us if ahead_us > self._config.limits.future_seconds * 1_000_000 else 0
         return {
             "node_id": node_id,
             "role": "main" if node_id == self._config.node.main else "branch",
@@ -123,6 +154,8 @@ class Ledger:
             "is_self": False,
             "first_seen_us": self._now_us,
             "last_seen_us": self._now_us,
+            "ahead_us": ahead_us,
+            "ahead_seen_us": self._now_us if ahead_us else 0,
         }
 
 

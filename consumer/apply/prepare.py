@@ -28,6 +28,8 @@ class Prepared(msgspec.Struct, frozen=True):
     error: PoisonError | EarlyError | None = None
     writes_as_main: bool = False
     """Whether some change goes above others as the main node's do."""
+    latest_us: int = 0
+    """The latest that its source's clock said."""
     generation: int = 0
     """Of the tables that its changes were checked against."""
 
@@ -82,8 +84,10 @@ class Preparer:
         try:
             checker = self.checker(header)
             checked = tuple(checker.check(changes))
-            as_main = checker.writes_as_main
-            return Prepared(incoming, sha256, checked, writes_as_main=as_main, generation=generation)
+            as_main, latest_us = checker.writes_as_main, checker.latest_us
+            return Prepared(
+                incoming, sha256, checked, writes_as_main=as_main, latest_us=latest_us, generation=generation
+            )
         except PoisonError as fault:
             return Prepared(incoming, sha256, error=fault)
 

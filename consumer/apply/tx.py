@@ -132,6 +132,7 @@ class GroupTransaction:
             elif one.statements:
                 self._run_ddl(one)
             else:
+                result.counts.latest_us = one.latest_us
                 source = one.incoming.source_node
                 entries += [
                     Entry(item.change, item.use, source, result.counts)

@@ -77,3 +77,30 @@ def test_the_history_on_sqlite(tmp_path: Path) -> None:
 @pytest.mark.containers
 def test_the_history_on_postgresql(pg_database: str) -> None:
     check(pg_database)
+
+
+def upgraded_with_a_peer(url: str) -> None:
+    """A database of before that knows a peer goes on with it."""
+    database = open_database(url)
+    try:
+        migrate.upgrade(database.engine, "0002")
+        row = "'p', 'branch', 'i', {}, 1, 2".format("0" if url.startswith("sqlite") else "false")
+        names = "node_id, role, incarnation, is_self, first_seen_us, last_seen_us"
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql(f"INSERT INTO rf_node ({names}) VALUES ({row})")
+        assert migrate.upgrade(database.engine) is True
+        with database.engine.connect() as connection:
+            query = "SELECT node_id, last_seen_us, ahead_us, ahead_seen_us FROM rf_node"
+            assert [tuple(row) for row in connection.exec_driver_sql(query)] == [("p", 2, 0, 0)]
+        assert differences(database.engine) == []
+    finally:
+        database.close()
+
+
+def test_a_peer_of_before_is_in_bounds_on_sqlite(tmp_path: Path) -> None:
+    upgraded_with_a_peer(f"sqlite:///{tmp_path / 'node.db'}")
+
+
+@pytest.mark.containers
+def test_a_peer_of_before_is_in_bounds_on_postgresql(pg_database: str) -> None:
+    upgraded_with_a_peer(pg_database)

@@ -70,6 +70,7 @@ WRONG: list[tuple[str, Any]] = [
     ("limits.early_seconds", 0),
     ("limits.seal_interval_seconds", "soon"),
     ("limits.tombstone_days", 0),
+    ("limits.future_seconds", 0),
 ]
 
 
