@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-nightly services demo bench bench-small clean
+.PHONY: help setup check format test test-nightly soak services demo bench bench-small clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,11 @@ test: $(STAMP) services ## all tests, with real PostgreSQL and RabbitMQ servers
 
 test-nightly: ## all tests with many random examples; for the nightly run
 	@HYPOTHESIS_PROFILE=nightly $(MAKE) --no-print-directory test TEST_SECONDS=7200
+
+SECONDS ?= 3600
+soak: $(STAMP) services ## the state machine of several nodes, with new random steps for SECONDS seconds (3600)
+	@ROWFERRY_REQUIRE_SERVICES=1 ROWFERRY_SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -q -s -k test_soak tests/soak \
+		--session-timeout=$$(($(SECONDS) + 600))
 
 demo: $(STAMP) ## the demonstration
 	@$(BIN)/rowferry demo

@@ -38,16 +38,25 @@ class Writer:
     def node_id(self) -> str:
         return self.world.node.facts.node_id
 
-    def write(self, statements: Callable[[random.Random, str], list[str]]) -> None:
-        """Run some random statements in one transaction of the application; what it refuses is not written."""
+    def write(
+        self,
+        statements: Callable[[random.Random, str], list[str]],
+        look: Callable[[sa.Connection], None] = lambda _: None,
+    ) -> bool:
+        """Run some random statements in one transaction of the application; False where it refused them.
+
+        `look` sees the transaction before the first and after the last of them."""
         self.made += 1
         chosen = statements(self.dice, f"{self.node_id}{self.made}")
         try:
             with self._application() as connection:
+                look(connection)
                 for statement in chosen:
                     connection.exec_driver_sql(statement)
+                look(connection)
         except sa.exc.IntegrityError:
-            pass
+            return False
+        return True
 
     def new_bodies(self) -> list[bytes]:
         """Seal, and return the batches that have not been returned before; some of them in parts."""

@@ -1,0 +1,203 @@
+"""The state machine: random steps of a fleet, then everything arrives, and every node must be what the model says."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from common.errors import UsageError
+from tests.soak.fleet import CRASHES, IDS, MAIN, TABLES, Fleet, Member
+from tests.soak.model import by_latest, check_main_wins, check_manual, read_log
+
+totals: Counter[str] = Counter()
+"""What all machines of this process went through: a soak in which nothing was killed or chosen proves nothing."""
+MakeDatabase = Callable[[], str]
+_MEMBERS = st.integers(0, 4)
+
+
+def statements(table: str) -> Callable[[random.Random, str], list[str]]:
+    """A few writes of a few rows of `table`, key changes and rows put back among them."""
+
+    def chosen(dice: random.Random, name: str) -> list[str]:
+        key, other, amount = dice.choice(IDS), dice.choice(IDS), dice.randint(0, 9)
+        values = f"({key}, '{name}', {amount})"
+        insert = f"INSERT INTO {table} VALUES {values}"
+        if table == "event":
+            return [f"{insert} ON CONFLICT DO NOTHING"]
+        return dice.choice(
+            [
+                [f"{insert} ON CONFLICT (id) DO UPDATE SET name = excluded.name, amount = excluded.amount"],
+                [f"UPDATE {table} SET name = '{name}' WHERE id = {key}"],
+                [f"UPDATE {table} SET amount = amount + 1, name = '{name}' WHERE id <= {key}"],
+                [f"DELETE FROM {table} WHERE id = {key}"],
+                [f"DELETE FROM {table} WHERE id = {key}", insert],
+                [f"DELETE FROM {table} WHERE id = {other}", f"UPDATE {table} SET id = {other} WHERE id = {key}"],
+            ]
+        )
+
+    return chosen
+
+
+class Nodes(RuleBasedStateMachine):
+    """Three to five nodes of both kinds. `make_database` gives the URL of an empty PostgreSQL database."""
+
+    make_database: MakeDatabase
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="rowferry-soak-"))
+        self.fleet: Fleet | None = None
+
+    @initialize(
+        count=st.integers(3, 5), postgres=st.sets(st.integers(0, 4), min_size=1, max_size=2), seed=st.integers()
+    )
+    def start(self, count: int, postgres: set[int], seed: int) -> None:
+        urls = [type(self).make_database() if place in postgres else None for place in range(count)]
+        self.fleet = Fleet(self.folder, urls, seed)
+
+    @rule(place=_MEMBERS, table=st.sampled_from(TABLES))
+    def write(self, place: int, table: str) -> None:
+        self.nodes.write(self.member(place), statements(table))
+
+    @rule(table=st.sampled_from(TABLES))
+    def write_everywhere(self, table: str) -> None:
+        """Nobody has seen the others' writes: what meets is a conflict."""
+        for member in self.nodes.members:
+            self.nodes.write(member, statements(table))
+
+    @rule(place=_MEMBERS, table=st.sampled_from(TABLES))
+    def write_while_others_arrive(self, place: int, table: str) -> None:
+        """The node's own writes are not sealed when those of the others come in."""
+        member = self.member(place)
+        for other in self.nodes.members:
+            if other is not member:
+                self.nodes.write(other, statements(table))
+                self.nodes.send(other)
+        self.nodes.write(member, statements(table))
+        self.nodes.deliver(member, 1)
+
+    @rule(share=st.sampled_from([0.3, 0.7, 1.0]))
+    def exchange(self, share: float) -> None:
+        for member in self.nodes.members:
+            self.nodes.send(member)
+        for member in self.nodes.members:
+            self.nodes.deliver(member, share)
+
+    @rule(place=_MEMBERS)
+    def jump(self, place: int) -> None:
+        self.nodes.jump(self.member(place))
+
+    @rule(place=_MEMBERS)
+    def send(self, place: int) -> None:
+        self.nodes.send(self.member(place))
+
+    @rule(place=_MEMBERS, share=st.sampled_from([0.3, 0.6, 1.0]))
+    def deliver(self, place: int, share: float) -> None:
+        self.nodes.deliver(self.member(place), share)
+
+    @rule(place=_MEMBERS)
+    def cut_off_or_join(self, place: int) -> None:
+        member = self.member(place)
+        member.cut_off = not member.cut_off
+
+    @rule(place=_MEMBERS, point=st.sampled_from(CRASHES))
+    def kill(self, place: int, point: Any) -> None:
+        for member in self.nodes.members:
+            self.nodes.send(member)
+        self.nodes.kill(self.member(place), point)
+
+    @rule(place=_MEMBERS)
+    def lose(self, place: int) -> None:
+        self.nodes.lose(self.member(place))
+
+    @rule(place=_MEMBERS)
+    def resend(self, place: int) -> None:
+        self.nodes.resend(self.member(place))
+
+    @rule(place=_MEMBERS)
+    def replay(self, place: int) -> None:
+        self.nodes.replay(self.member(place))
+
+    @rule(place=_MEMBERS)
+    def choose(self, place: int) -> None:
+        self.nodes.choose(self.member(place))
+
+    @rule(place=_MEMBERS)
+    def undo(self, place: int) -> None:
+        # What was written again since is refused, and that is all right.
+        with suppress(UsageError):
+            self.nodes.undo(self.member(place))
+
+    def teardown(self) -> None:
+        try:
+            if self.fleet is not None:
+                self.fleet.settle()
+                note(f"counts: {self.fleet.counts}")
+                totals.update(self.fleet.counts)
+                self.compare(self.fleet)
+        finally:
+            if self.fleet is not None:
+                self.fleet.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def nodes(self) -> Fleet:
+        assert self.fleet is not None
+        return self.fleet
+
+    def member(self, place: int) -> Member:
+        return self.nodes.members[place % len(self.nodes.members)]
+
+    def compare(self, fleet: Fleet) -> None:
+        """Every node holds what the model says, and the same versions."""
+        first = fleet.members[0]
+        histories = read_log(fleet.logs())
+        for member in fleet.members:
+            assert member.world.letters() == [], f"{member.name}: dead letters"
+            assert member.writer.new_bodies() == [], f"{member.name}: what was applied is not its own change"
+            gaps = member.world.one("SELECT count(*) FROM rf_sync_state WHERE last_lsn < highest_lsn")
+            assert gaps == 0, f"{member.name}: gaps"
+        for table in TABLES:
+            expected = versions(first, table)
+            for member in fleet.members[1:]:
+                assert versions(member, table) == expected, f"{table}: versions of {member.name}"
+            for key in IDS:
+                history = histories.get((table, key))
+                if history is None:
+                    assert key not in expected
+                    continue
+                stands = expected[key]
+                if table == "label":
+                    check_manual(history, stands)
+                else:
+                    assert stands == by_latest(history), f"{table} {key}"
+                if table == "brand":
+                    check_main_wins(history, stands, MAIN)
+                image = history.writes[stands].image
+                for member in fleet.members:
+                    assert row_of(member, table, key) == image, f"{table} {key} on {member.name}"
+
+
+def versions(member: Member, table: str) -> dict[int, tuple[int, int, str]]:
+    """The version of each row that a node knows of, tombstones among them."""
+    node = member.world.node
+    shape = node.captured_tables()[table]
+    with node.database.apply_session() as session:
+        states = session.lock(shape, shape.meta, [b'{"id":%d}' % key for key in IDS])
+    return {key: tuple(state.version) for key, state in zip(IDS, states, strict=True) if state.known}
+
+
+def row_of(member: Member, table: str, key: int) -> tuple[tuple[str, Any], ...] | None:
+    """The row as the application reads it."""
+    found = member.world.query(f"SELECT amount, id, name FROM {table} WHERE id = {key}")
+    return tuple(zip(("amount", "id", "name"), found[0], strict=True)) if found else None
