@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from common.ports.part import Service
+from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, open_dead_letter_mirror, source_factories
 from consumer.dead_letters.copies import BrokerCopies
@@ -45,6 +46,12 @@ class ConsumerPart:
         from consumer.status import read_status
 
         return read_status(node)
+
+    def row_events(self, node: Node, asked: RowAsked) -> Sequence[RowEvent]:
+        """Return what other nodes' changes of a row came to."""
+        from consumer.row_events import others_events
+
+        return others_events(node, asked)
 
     def after_migrate(self, node: Node) -> int:
         """Try again what another shape of the tables may let through; return how many txs were applied."""

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from common.ports.part import Service
+from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
 from common.runtime.transports import sink_factories
 from producer.cleaning import DirectoryCleaning
@@ -42,6 +43,12 @@ class ProducerPart:
 
     def status(self, node: Node) -> Mapping[str, Any]:
         return producer_status(node)
+
+    def row_events(self, node: Node, asked: RowAsked) -> Sequence[RowEvent]:
+        """Return this node's own changes of a row, and how far they are."""
+        from producer.row_events import own_events
+
+        return own_events(node, asked)
 
 
 part = ProducerPart()

@@ -22,6 +22,7 @@ from common.cli.run import run
 from common.cli.seed import seed
 from common.cli.status import status
 from common.cli.topology import topology
+from common.cli.why import why
 from common.config.load import config_path
 from common.console import Console
 from common.errors import ConfigError, OutageError, PreflightError, RowferryError, UsageError
@@ -116,7 +117,7 @@ def build(parts: Sequence[Part[Node]] | None = None) -> Program:
     for part in load_parts() if parts is None else parts:
         for command in part.commands():
             _add(program, command)
-    for command in (pause, resume, status, topology, demo):
+    for command in (pause, resume, status, why, topology, demo):
         _add(program, command)
     return program
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import sqlalchemy as sa
@@ -11,6 +11,10 @@ import sqlalchemy as sa
 from common.ports.rules import NO_RULES, Rules
 from common.versions import Version
 from common.wire.records import SealedTx, TableMeta
+
+if TYPE_CHECKING:
+    # It names what stands below here.
+    from common.ports.row_history import RowHistory
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +310,10 @@ class Database(Protocol):
     def sealer(self, node: NodeFacts) -> Sealer: ...
 
     def log(self, node: NodeFacts) -> SealedLog: ...
+
+    def row_history(self, node: NodeFacts) -> "RowHistory":
+        """Return what tells of single rows."""
+        ...
 
     def apply_session(self) -> AbstractContextManager[ApplySession]:
         """Begin one applying transaction, under the lock that sealer and appliers share."""

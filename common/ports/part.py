@@ -6,6 +6,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import click
 
+from common.ports.row_history import RowAsked, RowEvent
+
 NodeT = TypeVar("NodeT", contravariant=True)
 
 
@@ -42,6 +44,15 @@ class Part(Protocol[NodeT]):
 
     def status(self, node: NodeT) -> Mapping[str, Any]:
         """Return this side's share of `status --json`; opens no transport that could block for long."""
+        ...
+
+
+@runtime_checkable
+class KnowsRows(Protocol[NodeT]):
+    """A part that can tell what became of single rows."""
+
+    def row_events(self, node: NodeT, asked: RowAsked) -> Sequence[RowEvent]:
+        """Return what this side knows of a row, in any order. Reads all that it keeps once: for people."""
         ...
 
 

@@ -122,6 +122,12 @@ def find(connection: sa.Connection, selection: Selection) -> list[Letter]:
     return [_letter(row) for row in connection.execute(query)]
 
 
+def every_letter(connection: sa.Connection) -> list[Letter]:
+    """Return all letters, open or settled, the newest first."""
+    query = sa.select(*_COLUMNS).order_by(rf.dead_letter.c.last_failed_us.desc(), rf.dead_letter.c.tx_id)
+    return [_letter(row) for row in connection.execute(query)]
+
+
 def early_ones(
     connection: sa.Connection,
     now_us: int,

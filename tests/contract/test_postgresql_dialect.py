@@ -14,6 +14,7 @@ from common.schema.migrate import upgrade
 from tests.contract.dialect import SCHEMA, DialectContract
 from tests.contract.guards import GuardContract, KeyContract
 from tests.contract.pausing import PauseContract
+from tests.contract.row_history import RowHistoryContract
 
 pytestmark = pytest.mark.containers
 
@@ -59,5 +60,5 @@ def case(pg_database_factory: Callable[[], str]) -> Iterator[PostgresCase]:
     case.close()
 
 
-class TestPostgresDialect(DialectContract, PauseContract, GuardContract, KeyContract):
+class TestPostgresDialect(DialectContract, PauseContract, GuardContract, KeyContract, RowHistoryContract):
     """The suite, and nothing left out."""

@@ -16,6 +16,7 @@ from common.schema.migrate import upgrade
 from tests.contract.dialect import SCHEMA, DialectContract
 from tests.contract.guards import GuardContract, KeyContract
 from tests.contract.pausing import PauseContract
+from tests.contract.row_history import RowHistoryContract
 
 
 class SqliteCase:
@@ -63,5 +64,5 @@ def case(tmp_path: Path) -> Iterator[SqliteCase]:
     case.close()
 
 
-class TestSqliteDialect(DialectContract, PauseContract, GuardContract, KeyContract):
+class TestSqliteDialect(DialectContract, PauseContract, GuardContract, KeyContract, RowHistoryContract):
     """The suite, and nothing left out."""

@@ -11,6 +11,7 @@ from common.dialects.postgresql.catalog import read_catalog
 from common.dialects.postgresql.connection import SERVER_IDENTITY, driver, make_engine
 from common.dialects.postgresql.errors import translate, translated
 from common.dialects.postgresql.log import PostgresLog
+from common.dialects.postgresql.row_history import PostgresRowHistory
 from common.dialects.postgresql.sealing import PostgresSealer
 from common.ports.dialect import Catalog, DialectFeatures, NodeFacts
 from common.ports.rules import NO_RULES, Rules
@@ -60,6 +61,10 @@ class PostgresDatabase:
             session = PostgresApplySession(connection)
             yield session
             session.finish()
+
+    def row_history(self, node: NodeFacts) -> PostgresRowHistory:
+        """Return what tells of single rows."""
+        return PostgresRowHistory(self._engine, node)
 
     def server_identity(self) -> str:
         """What sealing remembers of the server: where it changes, the LSNs of before can't be continued."""

@@ -14,6 +14,7 @@ from common.dialects.sqlite.catalog import SchemaCache
 from common.dialects.sqlite.connection import borrowed, check_url, is_there, make_engine
 from common.dialects.sqlite.errors import translate, translating
 from common.dialects.sqlite.log import SqliteLog
+from common.dialects.sqlite.row_history import SqliteRowHistory
 from common.dialects.sqlite.sealing import SqliteSealer
 from common.dialects.sqlite.triggers_off import switch_triggers_off
 from common.errors import ConfigError, OutageError
@@ -76,6 +77,10 @@ class SqliteDatabase:
             session = SqliteApplySession(connection, raw, self._schemas)
             yield session
             session.finish()
+
+    def row_history(self, node: NodeFacts) -> SqliteRowHistory:  # noqa: ARG002 the lines name the node
+        """Return what tells of single rows."""
+        return SqliteRowHistory(self._engine, self._schemas)
 
     def server_identity(self) -> str:
         """Return the database's own random id and its file's number: a copied or restored file has another.

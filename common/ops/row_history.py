@@ -1,0 +1,113 @@
+"""One row's story: what the database knows of it, and what each side of the node does."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from common.clock import to_iso
+from common.errors import PoisonError, UsageError
+from common.ports.dialect import Database, NodeFacts, TableShape
+from common.ports.row_history import RowAsked, RowEvent, RowLook
+from common.versions import NEVER
+
+Teller = Callable[[RowAsked], Sequence[RowEvent]]
+
+
+@dataclass(frozen=True, slots=True)
+class RowStory:
+    """Everything that this node knows of one row."""
+
+    node: str
+    asked: RowAsked
+    events: tuple[RowEvent, ...]
+    """In the order in which they happened, as far as that is known."""
+
+    @property
+    def known(self) -> bool:
+        """Whether there is, or ever was, anything of the row."""
+        return self.asked.look.image is not None or self.asked.look.known or bool(self.events)
+
+    @property
+    def summary(self) -> list[str]:
+        """How the row stands, then what waits, in sentences."""
+        return [_stands(self), *dict.fromkeys(one.todo for one in self.events if one.todo)]
+
+
+def named(tables: Mapping[str, TableShape], name: str) -> TableShape:
+    """Return the captured table of this name. Raises UsageError."""
+    if name not in tables:
+        raise UsageError(f"{name}: no table of that name is captured here; `rowferry migrate` names those that are")
+    return tables[name]
+
+
+def tell(database: Database, node: NodeFacts, table: TableShape, pk: str, tellers: Sequence[Teller]) -> RowStory:
+    """Ask the database and all `tellers` about one row. Raises UsageError for what can't be a key of the table."""
+    key = key_of(table, pk)
+    try:
+        look = database.row_history(node).look(table, key)
+    except PoisonError as error:
+        raise UsageError(f"{pk}: no key of {table.name}: {error}") from error
+    asked = RowAsked(table, key, look)
+    events = [event for teller in tellers for event in teller(asked)]
+    return RowStory(node.node_id, asked, tuple(sorted(events, key=lambda one: one.place)))
+
+
+def key_of(shape: TableShape, given: str) -> bytes:
+    """Return a key as JSON in the order of the table's primary key. Raises UsageError."""
+    if given.lstrip().startswith("{"):
+        try:
+            found = msgspec.json.decode(given)
+        except msgspec.DecodeError as error:
+            raise UsageError(f"{given}: no JSON: {error}") from error
+        if isinstance(found, dict) and found.keys() == set(shape.pk):
+            return msgspec.json.encode({name: found[name] for name in shape.pk})
+    if len(shape.pk) > 1 or given.lstrip().startswith("{"):
+        example = json.dumps(dict.fromkeys(shape.pk, "…"), ensure_ascii=False)
+        raise UsageError(f"{given}: the key of {shape.name} is a JSON object like '{example}'")
+    logical = next(column.logical for column in shape.columns if column.name == shape.pk[0])
+    return msgspec.json.encode({shape.pk[0]: _value(shape, logical, given)})
+
+
+def _value(shape: TableShape, logical: str, given: str) -> Any:
+    """A value as the wire has it."""
+    try:
+        match logical:
+            case "int":
+                return int(given)
+            case "float":
+                return float(given) if given not in ("NaN", "Infinity", "-Infinity") else given
+            case "bool":
+                return {"true": True, "false": False}[given.lower()]
+            case _:
+                return given
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{given}: the key of {shape.name} is of type {logical}") from error
+
+
+def _stands(story: RowStory) -> str:
+    look, name = story.asked.look, f"{story.asked.table.name} {story.asked.pk.decode()}"
+    if not story.known:
+        return (
+            f"Nothing is known of {name} on {story.node}: no row, no version, and no change in the log, in the dead "
+            "letters or among the conflicts"
+        )
+    if look.image is None and not look.known:
+        return f"{name} does not stand here and never did"
+    if look.version == NEVER:
+        return f"{name} stands as it was before the first migrate: nobody has written it since"
+    who = "this node" if look.version.node_id == story.node else look.version.node_id
+    when = f"{who} at {to_iso(look.version.hlc)}"
+    if look.deleted:
+        return f"{name} was deleted by {when}" + ("" if look.image is None else _but(look, "stands"))
+    return (
+        f"{name} stands as it was written by {when}" if look.image is not None else f"{name} is gone{_but(look, when)}"
+    )
+
+
+def _but(look: RowLook, what: str) -> str:
+    if look.captured:
+        return f", and there are changes that are not sealed yet ({what})"
+    return f", though nothing was captured that says so ({what}): was capture off? rowferry status"
