@@ -74,6 +74,7 @@ def document(standing: Standing) -> dict[str, Any]:
             {"node": one.node, "ahead_seconds": one.ahead_us / 1_000_000, "seen_at": to_iso(one.seen_us)}
             for one in standing.clocks_ahead
         ],
+        "clashing_keys": [{"table": one.table, "conflicts": one.conflicts} for one in standing.clashing_keys],
         "own_keys": list(standing.own_keys),
         "paused": [{"table": name, "since": to_iso(since_us)} for name, since_us in standing.paused.items()],
     }

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.clock import to_iso
-from common.config.model import Config
+from common.config.model import Config, KeyRule
 from common.errors import ConfigError, OutageError
 from common.ops.pausing import paused_tables
 from common.ops.table_choice import own_keys
@@ -16,6 +16,7 @@ from common.ports.dialect import Database, NodeFacts
 from common.schema import tables as rf
 
 BROKER_PATIENCE_SECONDS = 3.0
+_A_DAY_US = 86_400_000_000
 OPEN_DEAD_LETTERS = ("dead", "early", "forked")
 
 
@@ -58,6 +59,21 @@ class ClockAhead:
 
 
 @dataclass(frozen=True, slots=True)
+class ClashingKeys:
+    """A table whose keys are shared out among nodes, and in which one key was given twice within a day."""
+
+    table: str
+    conflicts: int
+
+    def __str__(self) -> str:
+        keys = _counted(self.conflicts, "key", "keys", "")
+        return (
+            f"{keys} of {self.table} given by two nodes within a day: do two have the same node.number? "
+            f"(rowferry conflicts list --table {self.table})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Queues:
     """Messages ready in the broker's queues of this node; None for a queue that doesn't stand."""
 
@@ -84,6 +100,7 @@ class Standing:
     paused: Mapping[str, int]
     """Tables that capture is off by command, and since when: microseconds since the epoch."""
     clocks_ahead: tuple[ClockAhead, ...] = ()
+    clashing_keys: tuple[ClashingKeys, ...] = ()
     own_keys: tuple[str, ...] = ()
     """Tables that number their own keys while no setting says whose are whose."""
 
@@ -102,6 +119,7 @@ class Standing:
                 self.conflicts.get("waiting", 0), "conflict waits for a choice", "conflicts wait for a choice", ""
             ),
             *map(str, self.clocks_ahead),
+            *map(str, self.clashing_keys),
             f"broker unreachable: {self.queues.error}" if self.queues.error else "",
             f"capture is out of date on {', '.join(self.drifted)}: run rowferry migrate" if self.drifted else "",
             *(
@@ -151,6 +169,7 @@ def read_standing(
             drifted=tuple(database.capture(config.rules).drifted(wanted)),
             paused=paused,
             clocks_ahead=_clocks_ahead(connection),
+            clashing_keys=_clashing_keys(connection, config, now_us),
             own_keys=own_keys(wanted, config.tables),
         )
 
@@ -198,6 +217,22 @@ def _clocks_ahead(connection: sa.Connection) -> tuple[ClockAhead, ...]:
     peer = rf.node.c
     query = sa.select(peer.node_id, peer.ahead_us, peer.ahead_seen_us).where(peer.ahead_us > 0).order_by(peer.node_id)
     return tuple(ClockAhead(*row) for row in connection.execute(query))
+
+
+def _clashing_keys(connection: sa.Connection, config: Config, now_us: int) -> tuple[ClashingKeys, ...]:
+    met = rf.conflict.c
+    query = (
+        sa.select(met.table_name, sa.func.count())
+        .where(
+            met.state.in_(("settled", "waiting")),
+            met.recorded_us > now_us - _A_DAY_US,
+            met.kind == "insert",
+            met.table_name.in_(config.tables.with_keys(KeyRule.STRIDE)),
+        )
+        .group_by(met.table_name)
+        .order_by(met.table_name)
+    )
+    return tuple(ClashingKeys(*row) for row in connection.execute(query))
 
 
 def _counts(connection: sa.Connection, column: sa.Column[str], states: tuple[str, ...]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -100,3 +101,24 @@ def test_dry_run_shows_what_unmigrate_puts_back(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
         connection.execute("INSERT INTO sale (v) VALUES (1)")
         assert connection.execute("SELECT id FROM sale").fetchone() == (1,)
+
+
+def test_two_nodes_of_one_number_are_noticed(tmp_path: Path) -> None:
+    exchange = tmp_path / "exchange"
+    configs = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        config = place(tmp_path / name, COUNTED, "number = 1", 'sale = "stride"')
+        config.write_text(
+            re.sub(r"(?m)^path = .*$", f'path = "{exchange}"', config.read_text().replace('id = "a"', f'id = "{name}"'))
+        )
+        document(config, "migrate")
+        with closing(sqlite3.connect(tmp_path / name / "app.db")) as connection, connection:
+            connection.execute("INSERT INTO sale (v) VALUES (?)", (name,))
+        configs.append(config)
+    for config in (*configs, configs[0]):
+        document(config, "run", "--once")
+    for config in configs:
+        found = document(config, "status")
+        assert (found["clashing_keys"], found["state"]) == ([{"table": "sale", "conflicts": 1}], "needs attention")
+        assert "do two have the same node.number?" in " ".join(found["reasons"])
