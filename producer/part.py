@@ -9,13 +9,15 @@ import click
 from common.ports.part import Service
 from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
-from common.runtime.transports import sink_factories
+from common.runtime.transports import BROKER, DIRECTORY, fallback_factory, sink_factories
 from producer.cleaning import DirectoryCleaning
 from producer.commands import export_change_log, push
 from producer.cursors import Cursors
+from producer.fallback import Fallback
 from producer.log import NodeLogs
 from producer.packing import Sizes
 from producer.relay import Relay
+from producer.road import BrokerRoad, observed
 from producer.sealer import SealerService
 from producer.status import producer_status
 
@@ -29,14 +31,21 @@ class ProducerPart:
         return [export_change_log, push]
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
-        """Build the sealer, a relay for each sink, and the housekeeping.
+        """Build the sealer, a relay for each sink, the file fallback, and the housekeeping.
 
         Raises ConfigError when the changes would go nowhere."""
         logs, cursors = NodeLogs(node.database, node.facts), Cursors(node.database, node.clock)
         sizes = Sizes(node.config.limits.max_batch_bytes, node.config.limits.message_bytes)
-        sinks = sink_factories(node, stop)
-        relays = [Relay(name, open_sink, logs, cursors, sizes, stop) for name, open_sink in sinks.items()]
-        services: list[Service] = [SealerService(node, [relay.wake for relay in relays], stop), *relays]
+        road = BrokerRoad(node.database, node.clock)
+        services: list[Service] = []
+        for name, open_sink in sink_factories(node, stop).items():
+            watched = observed(open_sink, road, stop) if name == BROKER else open_sink
+            services.append(Relay(name, watched, logs, cursors, sizes, stop))
+        spare = fallback_factory(node)
+        if spare is not None:
+            files = Relay(DIRECTORY, spare, logs, cursors, sizes, stop)
+            services.append(Fallback(files, road, logs, cursors, node.config.fallback.after))
+        services.insert(0, SealerService(node, [service.wake for service in services], stop))
         if node.config.directory is not None:
             services.append(DirectoryCleaning(node, node.config.directory))
         return services

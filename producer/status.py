@@ -5,12 +5,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from common.clock import to_iso
 from common.retry import in_transaction
 from common.runtime.node import Node
-from common.runtime.transports import sink_factories
+from common.runtime.transports import BROKER, DIRECTORY, sink_factories
 from common.schema import tables as rf
 from producer.cursors import Cursors
 from producer.log import NodeLogs
+from producer.road import RoadState, read_road
 
 
 def producer_status(node: Node) -> dict[str, Any]:
@@ -25,8 +27,32 @@ def producer_status(node: Node) -> dict[str, Any]:
         "unsealed_changes": unsealed.changes,
         "oldest_unsealed_seconds": _age_seconds(node, unsealed.oldest_us),
         "sinks": [_sink(node, logs, name) for name in sink_names(node)],
+        "road": _road(node),
         "clients": in_transaction(node.database, _clients),
     }
+
+
+def _road(node: Node) -> dict[str, Any] | None:
+    """Return which way the changes take and why; None where nothing is configured to carry them."""
+    config = node.config
+    if config.broker is None:
+        return None if config.directory is None else _road_document(DIRECTORY, RoadState())
+    state = read_road(node.database)
+    return _road_document(BROKER if state.fallback_since_us is None else DIRECTORY, state)
+
+
+def _road_document(used: str, state: RoadState) -> dict[str, Any]:
+    return {
+        "used": used,
+        "broker_unusable_since": _iso(state.failing_since_us),
+        "error": state.error,
+        "fallback_since": _iso(state.fallback_since_us),
+        "fallback_error": state.fallback_error,
+    }
+
+
+def _iso(us: int | None) -> str | None:
+    return None if us is None else to_iso(us)
 
 
 def sink_names(node: Node) -> Iterable[str]:

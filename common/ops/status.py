@@ -120,7 +120,7 @@ class Standing:
             ),
             *map(str, self.clocks_ahead),
             *map(str, self.clashing_keys),
-            f"broker unreachable: {self.queues.error}" if self.queues.error else "",
+            self._broker_trouble,
             f"capture is out of date on {', '.join(self.drifted)}: run rowferry migrate" if self.drifted else "",
             *(
                 f"{name} is paused since {to_iso(since_us)}, its changes stay here (rowferry resume {name})"
@@ -128,6 +128,20 @@ class Standing:
             ),
         ]
         return [reason for reason in found if reason] + [_missing(gap) for gap in self.shares.get("gaps", ())]
+
+    @property
+    def _broker_trouble(self) -> str:
+        """Say that the broker can't be used, and which way the changes take meanwhile."""
+        road = self.shares.get("road") or {}
+        since = road.get("broker_unusable_since")
+        if since is None:
+            return f"broker unreachable: {self.queues.error}" if self.queues.error else ""
+        found = f"the broker can't be used since {since}: {road['error']}"
+        if road["fallback_error"]:
+            return f"{found}; files can't be written either: {road['fallback_error']}"
+        if road["fallback_since"]:
+            return f"{found}; since {road['fallback_since']} the changes travel as files in [directory]"
+        return f"{found}; the changes wait in the log"
 
     @property
     def waiting(self) -> list[str]:

@@ -46,6 +46,12 @@ def sink_factories(node: Node, stop: threading.Event | None = None) -> Mapping[s
     raise ConfigError("neither [broker] nor [directory] is configured: set broker.url or directory.path")
 
 
+def fallback_factory(node: Node) -> OpenSink | None:
+    """Return how to open the folder that takes the broker's place; None where there are not both."""
+    broker, directory = node.config.broker, node.config.directory
+    return None if broker is None or directory is None else partial(_open_directory_sink, node, directory)
+
+
 def source_factories(node: Node, passed: Passed) -> Mapping[str, OpenSource]:
     """Return how to open each source, by name: the broker and the directory, as far as they are configured."""
     factories: dict[str, OpenSource] = {}

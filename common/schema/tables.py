@@ -142,6 +142,18 @@ attempt = sa.Table(
     comment="Txs begun one by one after a redelivery and not ended: one that kills the process is found by this.",
 )
 
+road = sa.Table(
+    "rf_road",
+    metadata,
+    sa.Column("sink", _text, primary_key=True),
+    sa.Column("failing_since_us", _us, comment="null: it can be used"),
+    sa.Column("error", _text, comment="why it can't be used"),
+    sa.Column("fallback_since_us", _us, comment="since when files are written instead"),
+    sa.Column("fallback_error", _text, comment="why files can't be written either"),
+    sa.Column("updated_us", _us, nullable=False),
+    comment="Whether the broker can be used, and since when files are written in its place.",
+)
+
 paused = sa.Table(
     "rf_paused",
     metadata,

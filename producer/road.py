@@ -1,0 +1,219 @@
+"""Whether the broker can be used: what its sink says, kept where `status` and the file fallback find it."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+
+from common.clock import Clock
+from common.errors import ConfigError, OutageError, RowferryError
+from common.ports.dialect import Database
+from common.ports.sink import Envelope, Sink, TransportFeatures
+from common.retry import in_transaction
+from common.runtime.transports import BROKER, OpenSink
+from common.schema import tables as rf
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RoadState:
+    """The row of `rf_road`. Instants are microseconds since the epoch."""
+
+    failing_since_us: int | None = None
+    """None: the broker can be used, as far as is known."""
+    error: str | None = None
+    fallback_since_us: int | None = None
+    """Since when files are written in the broker's place."""
+    fallback_error: str | None = None
+    """Why they can't be either."""
+
+
+class BrokerRoad:
+    """What is known of the broker. Any thread; a row is written only where something changes."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._stored: RoadState | None = None
+        """As it stands in the database; None before the first look. What a process before this one saw goes on."""
+        self._now = RoadState()
+        self._needs_confirm = False
+        self._was_usable = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether this process has seen the broker work, and not fail since."""
+        return self._was_usable and self._now.failing_since_us is None
+
+    def failing_seconds(self) -> float:
+        """Return for how long the broker has not been usable; 0 where it is."""
+        since_us = self._now.failing_since_us
+        return 0.0 if since_us is None else max(0.0, (self._clock.now_us() - since_us) / 1e6)
+
+    def failed(self, error: Exception, *, opening: bool) -> None:
+        """Note that the sink could not be opened, or did not take what it was given."""
+        with self._lock:
+            self._needs_confirm = self._needs_confirm or not opening
+            since_us = self._known().failing_since_us or self._clock.now_us()
+            self._now = replace(self._now, failing_since_us=since_us, error=str(error))
+            self._store()
+
+    def opened(self) -> None:
+        """Note that the sink could be opened. One that took nothing before has to confirm something first."""
+        with self._lock:
+            if not self._needs_confirm:
+                self._works()
+
+    def confirmed(self) -> None:
+        """Note that the other side has confirmed something."""
+        if self.is_usable and not self._needs_confirm:
+            return
+        with self._lock:
+            self._needs_confirm = False
+            self._works()
+
+    def files_begin(self) -> None:
+        """Note that files are written from now on."""
+        with self._lock:
+            since_us = self._known().fallback_since_us or self._clock.now_us()
+            self._now = replace(self._known(), fallback_since_us=since_us, fallback_error=None)
+            self._store()
+
+    def files_failed(self, error: Exception) -> None:
+        """Note that files can't be written either."""
+        with self._lock:
+            self._now = replace(self._known(), fallback_error=str(error))
+            self._store()
+
+    def files_work(self) -> None:
+        """Note that files can be written again."""
+        if self._now.fallback_error is not None:
+            self.files_begin()
+
+    def files_end(self) -> bool:
+        """Note that no files are written any more; False where none were."""
+        if self._now.fallback_since_us is None:
+            return False
+        with self._lock:
+            self._now = replace(self._known(), fallback_since_us=None, fallback_error=None)
+            self._store()
+        return True
+
+    def _works(self) -> None:
+        self._was_usable = True
+        self._now = replace(self._known(), failing_since_us=None, error=None)
+        self._store()
+
+    def _known(self) -> RoadState:
+        if self._stored is None:
+            try:
+                self._stored = read_road(self._database)
+            except RowferryError as error:
+                # The database is away too; what is noted meanwhile is stored with the next note.
+                log.debug("road.unread", extra={"error": str(error)})
+                return self._now
+            self._now = self._stored
+        return self._now
+
+    def _store(self) -> None:
+        if self._stored is None or self._now == self._stored:
+            return
+        try:
+            _write(self._database, self._now, self._clock.now_us())
+        except RowferryError as error:
+            log.debug("road.unwritten", extra={"error": str(error)})
+            return
+        self._stored = self._now
+
+
+def observed(open_sink: OpenSink, road: BrokerRoad, stop: threading.Event) -> OpenSink:
+    """Return how to open the broker's sink so that `road` learns how it fares."""
+
+    def open_and_watch(on_confirmed: Callable[[], None]) -> Sink:
+        try:
+            sink = open_sink(on_confirmed)
+        except (OutageError, ConfigError) as error:
+            if not stop.is_set():
+                road.failed(error, opening=True)
+            raise
+        road.opened()
+        return _Observed(sink, road, stop)
+
+    return open_and_watch
+
+
+class _Observed:
+    """A sink that tells how it fares."""
+
+    def __init__(self, sink: Sink, road: BrokerRoad, stop: threading.Event) -> None:
+        self._sink = sink
+        self._road = road
+        self._stop = stop
+        self._confirmed = sink.confirmed()
+
+    @property
+    def features(self) -> TransportFeatures:
+        return self._sink.features
+
+    def send(self, envelope: Envelope) -> None:
+        try:
+            self._sink.send(envelope)
+        except OutageError as error:
+            self._failed(error)
+            raise
+
+    def confirmed(self) -> int:
+        try:
+            return self._seen(self._sink.confirmed())
+        except OutageError as error:
+            self._failed(error)
+            raise
+
+    def flush(self, timeout_seconds: float) -> int:
+        try:
+            return self._seen(self._sink.flush(timeout_seconds))
+        except OutageError as error:
+            self._failed(error)
+            raise
+
+    def close(self) -> None:
+        self._sink.close()
+
+    def _seen(self, lsn: int) -> int:
+        if lsn > self._confirmed:
+            self._confirmed = lsn
+            self._road.confirmed()
+        return lsn
+
+    def _failed(self, error: OutageError) -> None:
+        # A node that stops gives up on what is not confirmed: that says nothing of the broker.
+        if not self._stop.is_set():
+            self._road.failed(error, opening=False)
+
+
+def read_road(database: Database) -> RoadState:
+    """Return what is known of the broker. Raises OutageError."""
+    columns = (rf.road.c.failing_since_us, rf.road.c.error, rf.road.c.fallback_since_us, rf.road.c.fallback_error)
+    query = sa.select(*columns).where(rf.road.c.sink == BROKER)
+    row = in_transaction(database, lambda connection: connection.execute(query).one_or_none())
+    return RoadState() if row is None else RoadState(*row)
+
+
+def _write(database: Database, state: RoadState, now_us: int) -> None:
+    values = {
+        "failing_since_us": state.failing_since_us,
+        "error": state.error,
+        "fallback_since_us": state.fallback_since_us,
+        "fallback_error": state.fallback_error,
+        "updated_us": now_us,
+    }
+
+    def write(connection: sa.Connection) -> None:
+        if not connection.execute(sa.update(rf.road).where(rf.road.c.sink == BROKER).values(values)).rowcount:
+            connection.execute(sa.insert(rf.road).values(sink=BROKER, **values))
+
+    in_transaction(database, write)
