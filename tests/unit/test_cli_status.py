@@ -12,12 +12,21 @@ from common.ports.dialect import NodeFacts
 from tests.support.cli import checked
 
 SINK = {"sink": "broker", "cursor_lsn": 7, "lag_changes": 0, "oldest_unpublished_seconds": 0.0}
+ROAD = {
+    "used": "broker",
+    "broker_unusable_since": None,
+    "error": None,
+    "fallback_since": None,
+    "fallback_error": None,
+}
+AWAY = {"broker_unusable_since": "2026-01-01", "error": "refused"}
 SHARES = {
     "head_lsn": 7,
     "head_tx_id": None,
     "unsealed_changes": 0,
     "oldest_unsealed_seconds": 0.0,
     "sinks": [SINK],
+    "road": ROAD,
     "clients": [],
     "unfinished_txs": 0,
     "oldest_unfinished_seconds": None,
@@ -63,6 +72,20 @@ def test_nothing_waits() -> None:
 )
 def test_what_is_on_its_way(one: Standing, reason: str) -> None:
     assert (one.state, one.attention, one.waiting) == (State.BEHIND, [], [reason])
+
+
+@pytest.mark.parametrize(
+    ("more", "way"),
+    [
+        ({}, "the changes wait in the log"),
+        ({"fallback_since": "2026-01-02"}, "since 2026-01-02 the changes travel as files in [directory]"),
+        ({"fallback_error": "full"}, "files can't be written either: full"),
+    ],
+)
+def test_a_broker_that_can_not_be_used(more: dict[str, str], way: str) -> None:
+    one = standing({"road": ROAD | AWAY | more})
+    assert one.state is State.NEEDS_ATTENTION
+    assert one.attention == [f"the broker can't be used since 2026-01-01: refused; {way}"]
 
 
 GAP = {"peer": "shop", "incarnation": "i1", "after_lsn": 10, "highest_lsn": 12}
