@@ -21,6 +21,7 @@ from consumer.early import EarlyRetries
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.knowledge import NodeDatabase
+from consumer.standing.refresh import Refresh
 
 _MOST_BYTES = 32 * 1024 * 1024
 Advance = Callable[[int], None]
@@ -101,6 +102,7 @@ class FileImport:
         for result in EarlyRetries(self._node, applier.apply).all_of_them():
             if result.incoming.key in done.waiting:
                 done.count(result)
+        Refresh(self._node).catch_up()
         return done
 
     def _read(self, files: list[Path]) -> Iterator[Incoming]:

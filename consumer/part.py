@@ -28,9 +28,11 @@ class ConsumerPart:
         return COMMANDS
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
-        """Build one intake for each configured source, and what tries again what a new shape lets through."""
+        """Build one intake for each configured source, what tries again what a new shape lets through, and what follows
+        up the node's own writes where rows have stepped back."""
         from consumer.intake import Intake
         from consumer.reshaped import ReshapedRetries
+        from consumer.standing.refresh import RefreshService
 
         factories = source_factories(node, lambda origin, incarnation: passed(node, origin, incarnation))
         services: list[Service] = [
@@ -39,6 +41,7 @@ class ConsumerPart:
         ]
         if services:
             services.append(ReshapedRetries(node, _copies(node, stop), stop))
+        services.append(RefreshService(node, stop))
         return services
 
     def status(self, node: Node) -> Mapping[str, Any]:

@@ -22,7 +22,8 @@ from consumer import audit
 from consumer.apply.committing import Committing
 from consumer.apply.rows import UnsealedError, check
 from consumer.conflict.choices import Choice, Histories, RowHistory, remember
-from consumer.conflict.record import Kind, State, Winner, meta_of, read_version, settle, version_text
+from consumer.conflict.record import BETWEEN_ROWS, State, Winner, meta_of, read_version, settle, version_text
+from consumer.standing.logical import LogicalSession
 from consumer.tables import Tables, use_of
 
 Given: TypeAlias = dict[str, Any] | None
@@ -31,8 +32,6 @@ Take: TypeAlias = "Winner | tuple[Given]"
 """Ours, theirs, or a row of one's own in a tuple."""
 
 _OPPOSITE = {Winner.OURS: Winner.THEIRS, Winner.THEIRS: Winner.OURS}
-_BY_ROWS = frozenset({Kind.INSERT, Kind.UPDATE, Kind.DELETE, Kind.IDENTITY})
-"""Two writes of one row. Any other kind is between rows, and ends when one of them moves away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,7 @@ class Settling:
         stored = session.connection.execute(query).mappings().one_or_none()
         if stored is None:
             raise UsageError(f"{number}: no such conflict; `rowferry conflicts list` names them")
-        if stored["kind"] not in _BY_ROWS:
+        if stored["kind"] in BETWEEN_ROWS:
             raise UsageError(f"conflict {number} is between rows ({stored['kind']}): it ends when one of them changes")
         name, pk = str(stored["table_name"]), str(stored["pk"]).encode("utf-8")
         shape = self._tables.shapes().get(name)
@@ -162,7 +161,7 @@ class Settling:
         (state,) = session.lock(shape, meta, [pk])
         if session.unsealed(shape, [state.key]):
             raise UnsealedError(f"own writes of {name} are not sealed yet")
-        (now,) = session.images(shape, [pk], meta)
+        (now,) = LogicalSession(session).images(shape, [pk], meta)
         return _Met(stored, shape, meta, state, Histories(session.connection).of(name, state.key), now)
 
     def _wanted(self, met: _Met, take: Take) -> tuple[bytes | None, TableMeta]:

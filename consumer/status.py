@@ -6,19 +6,22 @@ import sqlalchemy as sa
 
 from common.runtime.node import Node
 from common.schema import tables as rf
+from consumer.standing.store import counts
 from consumer.statements import reading
 from consumer.watermark import Mark, read_all
 
 
 def read_status(node: Node) -> dict[str, Any]:
-    """Return unfinished large txs and the sources in whose log something is missing here."""
+    """Return unfinished large txs, rows that have stepped back, and sources in whose log something is missing here."""
     now_us = node.clock.now_us()
     with reading(node.database) as connection:
         unfinished, oldest_us = _unfinished(connection)
+        stepped_back = counts(connection)
         marks = [mark for mark, _ in read_all(connection).values()]
     return {
         "unfinished_txs": unfinished,
         "oldest_unfinished_seconds": None if oldest_us is None else max(0.0, (now_us - oldest_us) / 1_000_000),
+        "stepped_back": stepped_back,
         "gaps": [_gap(mark) for mark in marks if mark.gap],
     }
 

@@ -104,6 +104,9 @@ def _tell(console: Console, standing: Standing) -> None:
     for name, depth in standing.queues.depths.items():
         console.say(f"queue {name}: {'not there yet' if depth is None else depth}")
     console.say(f"dead letters: {_counts(standing.dead_letters)}; conflicts: {_counts(standing.conflicts)}")
+    if stepped_back := standing.shares.get("stepped_back"):
+        rows = ", ".join(f"{count} of {table}" for table, count in stepped_back.items())
+        console.say(f"rows that have stepped back: {rows}; see `rowferry conflicts list`")
 
 
 def _tell_sinks(console: Console, sinks: Sequence[Mapping[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from common.wire.records import SealedTx, TableMeta
 if TYPE_CHECKING:
     # It names what stands below here.
     from common.ports.row_history import RowHistory
+    from common.ports.standing import StandingLook
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,8 @@ class RowWrite(msgspec.Struct, frozen=True):
     """JSON object of the row; None deletes it."""
     version: Version
     base: Version
+    aside: bool = False
+    """The row has this version and is not deleted, and does not stand in its table (`consumer.standing`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +224,10 @@ class ApplySession(Protocol):
         """Check the declared foreign keys of written rows, and of rows that point to deleted ones.
 
         Locks the parents, so that no local writer deletes one before the commit. Returns at most a few."""
+        ...
+
+    def look(self, tables: Mapping[str, TableShape]) -> "StandingLook":
+        """Return what looks at unique values and references of `tables`, the configured ones, in this transaction."""
         ...
 
 

@@ -209,6 +209,38 @@ choice = sa.Table(
     comment="Choices that settled conflicts, this node's and others'.",
 )
 
+stepped_back = sa.Table(
+    "rf_stepped_back",
+    metadata,
+    sa.Column("table_name", _text, primary_key=True),
+    sa.Column("key", _id, primary_key=True, comment="as in rf_row_version"),
+    sa.Column("version", _text, nullable=False, comment="the copy counts as long as the row has this version"),
+    sa.Column("facts", _text, nullable=False, comment="JSON: key, image, unique values and references of the row"),
+    sa.Column("meta", _text, nullable=False, comment="JSON: the table as its columns are named in the image"),
+    sa.Column("kind", _text, nullable=False, comment="unique or foreign-key: why it does not stand"),
+    sa.Column("stepped_us", _us, nullable=False),
+    comment="Rows that do not stand in their table: they clash with one of higher rank, or their parent is gone.",
+)
+
+claim = sa.Table(
+    "rf_claim",
+    metadata,
+    sa.Column("rule", _id, primary_key=True, comment="a unique key, or a reference from either side"),
+    sa.Column("token", _id, primary_key=True, comment="equal values have equal ones"),
+    sa.Column("table_name", _text, primary_key=True),
+    sa.Column("key", _id, primary_key=True),
+    sa.Index("rf_claim_row", "table_name", "key"),
+    comment="What the rows in rf_stepped_back claim, point to, and are pointed to by.",
+)
+
+standing_mark = sa.Table(
+    "rf_standing_mark",
+    metadata,
+    sa.Column("incarnation", _id, primary_key=True),
+    sa.Column("lsn", _lsn, nullable=False),
+    comment="How far this node's own sealed changes were looked through for what they let stand.",
+)
+
 audit = sa.Table(
     "rf_audit",
     metadata,

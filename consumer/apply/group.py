@@ -14,6 +14,7 @@ from consumer.apply.allowed_ddl import AllowedDdl
 from consumer.apply.committing import PATIENCE_SECONDS, Committing
 from consumer.apply.grouping import Group, Pace
 from consumer.apply.prepare import Prepared, Preparer
+from consumer.apply.rows import MissingParentError
 from consumer.apply.tx import GroupTransaction, Mode
 from consumer.failures import reason_of
 from consumer.incoming import Incoming, Outcome, Result
@@ -69,7 +70,7 @@ class Applier:
         if one.error is not None:
             return _failed_dry(one, one.error)
         try:
-            self._committed([one], Mode(), rollback=look)
+            self._any_way([one], guarded=False, rollback=look)
         except _RolledBackError as done:
             return done.result
         except (PoisonError, EarlyError) as error:
@@ -123,14 +124,18 @@ class Applier:
         """Tell whether the tables were found changed since, by a look for txs that are prepared ahead."""
         return any(one.checked and one.generation != self._preparer.generation for one in group)
 
-    def _any_way(self, group: list[Prepared], guarded: bool) -> list[Result]:
-        """Commit a group; where unique values clash halfway, once more with all rows taken away first."""
+    def _any_way(
+        self, group: list[Prepared], guarded: bool, rollback: Callable[[Result], None] | None = None
+    ) -> list[Result]:
+        """Commit a group; where unique values clash or parents are missing, once more, settling who stands."""
         try:
-            return self._committed(group, Mode(guarded=guarded))
+            return self._committed(group, Mode(guarded=guarded), rollback)
         except PoisonError as error:
             if error.reason is not Reason.CONSTRAINT:
                 raise
-        return self._committed(group, Mode(replace=True, guarded=guarded))
+        except MissingParentError as error:
+            log.debug("parent_missing", extra={"error": str(error)})
+        return self._committed(group, Mode(careful=True, guarded=guarded), rollback)
 
     def _committed(
         self, group: list[Prepared], mode: Mode, rollback: Callable[[Result], None] | None = None

@@ -3,18 +3,19 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-import msgspec
-
 from common.config.model import Config
-from common.errors import OutageError, PoisonError, Reason
+from common.errors import OutageError
 from common.ports.dialect import ApplySession, RowWrite
 from common.wire.changes import TxReader
 from common.wire.records import BatchHeader
 from consumer.apply.books import keep_books
 from consumer.apply.decision import Entry, row_write
 from consumer.apply.rows import check, decide_rows, lock_states, write_rows
+from consumer.conflict.record import record
 from consumer.inbox import stored_payloads
 from consumer.incoming import Counts, Incoming
+from consumer.standing.causes import causes, without_copies
+from consumer.standing.writing import StandingWriter
 from consumer.tables import TableUse
 from consumer.verify import ChangeChecker, Checked
 
@@ -32,33 +33,35 @@ class LargeTx:
         header: BatchHeader,
         config: Config,
         stop: threading.Event | None = None,
+        standing: StandingWriter | None = None,
     ) -> None:
-        """Once `stop` is set, the next slice is an OutageError: what is rolled back is applied at the next start."""
+        """Once `stop` is set, the next slice is an OutageError: what is rolled back is applied at the next start.
+
+        `standing`: settle slice by slice which rows may stand, instead of writing all of them."""
         self._session = session
         self._stop = stop
         self._header = header
         self._config = config
+        self._standing_writer = standing
         self._applied = incoming.applied
         self._payloads = stored_payloads(session.connection, incoming.key)
         self.writes_as_main = False
         """Whether some change goes above others as the main node's do; known after `apply`."""
 
-    def apply(self, checker: Callable[[BatchHeader], ChangeChecker], now_us: int, *, replace: bool) -> Counts:
+    def apply(self, checker: Callable[[BatchHeader], ChangeChecker], now_us: int) -> Counts:
         """Write all slices, then check them: references may point to what a later slice brings.
 
-        The checksum over the whole tx is compared when the last slice is read, before anything is committed.
-        `replace`: take away all rows of all slices, then write them, since unique values may change places."""
+        The checksum over the whole tx is compared when the last slice is read, before anything is committed."""
         counts = Counts()
         first = checker(self._header)
         first.look_first()
         for entries in self._slices(first, counts):
             written = decide_rows(self._session, entries, self._config.tables.policy_for)
-            write_rows(self._session, _taken_away(written.writes) if replace else written.writes)
+            self._write(written.writes, entries)
             keep_books(self._session, written, now_us)
         counts.latest_us = first.latest_us
-        if replace:
-            for entries in self._slices(checker(self._header), Counts()):
-                write_rows(self._session, self._standing(entries, only_away=True))
+        if self._standing_writer is not None:
+            record(self._session.connection, self._standing_writer.finish(), now_us)
         references = self._config.tables.foreign_keys == "check"
         for entries in self._slices(checker(self._header), Counts()):
             check(self._session, self._standing(entries), references=references)
@@ -73,29 +76,23 @@ class LargeTx:
             self.writes_as_main = self.writes_as_main or checker.writes_as_main
             yield [Entry(one.change, one.use, source, counts) for one in checked if one.change.lsn not in self._applied]
 
-    def _standing(self, entries: list[Entry], *, only_away: bool = False) -> dict[TableUse, list[RowWrite]]:
-        """The rows of a slice that stand as this tx wrote them: not beaten by what was here, nor by a later slice.
+    def _write(self, writes: Mapping[TableUse, Sequence[RowWrite]], entries: Sequence[Entry]) -> None:
+        """Write a slice. What it makes step back or return beside its own rows is checked at once."""
+        if self._standing_writer is None:
+            write_rows(self._session, writes)
+            return
+        mine = {(use.name, row.key) for use, rows in writes.items() for row in rows}
+        written = self._standing_writer.write(writes, causes(writes, entries))
+        others = {use: [row for row in rows if (use.name, row.key) not in mine] for use, rows in written.items()}
+        check(self._session, others, references=False)
 
-        `only_away`: of these the ones that were taken away and must come back."""
+    def _standing(self, entries: list[Entry]) -> dict[TableUse, list[RowWrite]]:
+        """The rows of a slice as this tx wrote them: not beaten by what was here, nor by a later slice."""
         found: dict[TableUse, list[RowWrite]] = {}
         for entry, state in zip(entries, lock_states(self._session, entries), strict=True):
-            away = state.deleted and entry.change.op != "D"
-            if state.version == entry.change.version and (away or not only_away):
+            if state.version == entry.change.version:
                 found.setdefault(entry.use, []).append(row_write(entry, state.key))
-        return found
-
-
-def _taken_away(writes: Mapping[TableUse, Sequence[RowWrite]]) -> dict[TableUse, list[RowWrite]]:
-    """The same writes with the rows deleted. Columns that the batch does not name would be lost with them."""
-    for use in writes:
-        unnamed = {column.name for column in use.shape.written} - use.column_names
-        if unnamed:
-            text = (
-                f"unique values of {use.name!r} clash, and its rows can't be taken away for a moment: "
-                f"the batch does not name their column {min(unnamed)!r}"
-            )
-            raise PoisonError(Reason.CONSTRAINT, text, table=use.name)
-    return {use: [msgspec.structs.replace(row, image=None) for row in rows] for use, rows in writes.items()}
+        return found if self._standing_writer is None else without_copies(self._session.connection, found)
 
 
 def _cut(changes: Iterable[Checked]) -> Iterator[list[Checked]]:

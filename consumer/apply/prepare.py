@@ -43,14 +43,14 @@ class Preparer:
     """Prepares txs for one database."""
 
     def __init__(self, tables: Tables, main: MainNode, ddl: AllowedDdl | None = None) -> None:
-        self._tables = tables
+        self.tables = tables
         self.main = main
         self._ddl = ddl
 
     @property
     def generation(self) -> int:
         """Another number whenever the tables were found to be others than before."""
-        return self._tables.generation
+        return self.tables.generation
 
     def prepare(self, incoming: Incoming) -> Prepared:
         """Decode and check one tx. A fault becomes its `error`."""
@@ -71,7 +71,7 @@ class Preparer:
 
     def checker(self, header: BatchHeader) -> ChangeChecker:
         """Return what checks the changes of a tx that is read in slices."""
-        return ChangeChecker(header, self._tables, self.main)
+        return ChangeChecker(header, self.tables, self.main)
 
     def _decoded(self, incoming: Incoming, header: BatchHeader, payload: bytes) -> Prepared:
         generation = self.generation

@@ -5,6 +5,7 @@ a table.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from common.config.model import Policy
 from common.errors import ContentionError, EarlyError, NoValueError, Reason
@@ -69,12 +70,19 @@ def write_rows(session: ApplySession, writes: Mapping[TableUse, Sequence[RowWrit
 
     Follow with `check`, when everything of the transaction is written. Raises UnnamedColumnError."""
     for use in parents_first(writes):
-        try:
+        with naming_columns(use):
             session.write(use.shape, use.meta, writes[use], replace=replace)
-        except NoValueError as error:
-            if error.column is None or error.column in use.column_names:
-                raise
-            raise UnnamedColumnError(use, error.column) from error
+
+
+@contextmanager
+def naming_columns(use: TableUse) -> Iterator[None]:
+    """Tell a value that the sender left out, since it knows no such column, from one that may not be NULL."""
+    try:
+        yield
+    except NoValueError as error:
+        if error.column is None or error.column in use.column_names:
+            raise
+        raise UnnamedColumnError(use, error.column) from error
 
 
 def check(session: ApplySession, writes: Mapping[TableUse, Sequence[RowWrite]], *, references: bool) -> None:
@@ -85,8 +93,8 @@ def check(session: ApplySession, writes: Mapping[TableUse, Sequence[RowWrite]], 
     if not references:
         return
     for use, rows in writes.items():
-        standing = [row for row in rows if row.image is not None]
-        gone = [row for row in rows if row.image is None]
+        standing = [row for row in rows if row.image is not None and not row.aside]
+        gone = [row for row in rows if row.image is None or row.aside]
         broken = session.broken_references(use.shape, use.meta, standing, gone)
         if broken:
             raise MissingParentError(broken[0], use.name)

@@ -1,13 +1,17 @@
 """How this database would give an image back: nodes compare what their rows hold, not how a sender wrote it."""
 
+from common.errors import PoisonError, Reason
 from common.ports.dialect import ApplySession, RowWrite
+from common.ports.standing import Proposal
 from common.versions import NEVER
 from common.wire.records import Change
 from consumer.tables import TableUse
 
 
 def as_stored(session: ApplySession, use: TableUse, change: Change, key: str) -> bytes | None:
-    """Return the image of `change` as its row would be read here. Writes it, reads it, and takes it back."""
+    """Return the image of `change` as its row would be read here. Writes it, reads it, and takes it back.
+
+    Where another row is in its way it is only looked at."""
     if change.image is None:
         return None
     pk = bytes(change.pk)
@@ -15,5 +19,10 @@ def as_stored(session: ApplySession, use: TableUse, change: Change, key: str) ->
     try:
         session.write(use.shape, use.meta, [RowWrite(key, pk, change.image, change.version, change.base or NEVER)])
         return session.images(use.shape, [pk], use.meta)[0]
+    except PoisonError as error:
+        if error.reason is not Reason.CONSTRAINT:
+            raise
     finally:
         trial.rollback()
+    (facts,) = session.look({use.name: use.shape}).examine(use.shape, use.meta, [Proposal(key, pk, change.image)])
+    return facts.image.encode()

@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from common.errors import ContentionError, EarlyError, OutageError, PoisonError, Reason
-from common.ports.dialect import ApplySession
+from common.ports.dialect import ApplySession, RowWrite
 from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from consumer import watermark
@@ -23,6 +23,11 @@ from consumer.dead_letters.table_store import bytes_id
 from consumer.dedup import BROKEN_REASONS, NOTHING, Facts, Known, Standing, TxKey, look_up, stand
 from consumer.failures import Decision, decide, reason_of
 from consumer.incoming import Counts, Outcome, Result
+from consumer.standing.causes import causes, concerns
+from consumer.standing.logical import LogicalSession
+from consumer.standing.store import tables_with_copies
+from consumer.standing.writing import StandingWriter
+from consumer.tables import TableUse
 from consumer.watermark import Course, Mark, SourceKey
 
 
@@ -30,8 +35,8 @@ from consumer.watermark import Course, Mark, SourceKey
 class Mode:
     """How a transaction goes about its txs."""
 
-    replace: bool = False
-    """Delete all rows first, then insert: for unique values that change places."""
+    careful: bool = False
+    """Settle first which rows may stand: unique values change places or clash, or parents are gone."""
     guarded: bool = False
     """The txs were noted in `rf_attempt`."""
 
@@ -142,18 +147,36 @@ class GroupTransaction:
                 if one.writes_as_main:
                     self._keep_main(one)
         if entries:
-            policy_for = self._node.config.tables.policy_for
-            written = decide_rows(self._session, entries, policy_for)
-            write_rows(self._session, written.writes, replace=self._mode.replace)
-            check(self._session, written.writes, references=self._node.config.tables.foreign_keys == "check")
-            keep_books(self._session, written, self._now_us)
+            self._write(entries)
+
+    def _write(self, entries: Sequence[Entry]) -> None:
+        config = self._node.config.tables
+        kept = tables_with_copies(self._session.connection)
+        session = LogicalSession(self._session) if kept else self._session
+        written = decide_rows(session, entries, config.policy_for)
+        writes: Mapping[TableUse, Sequence[RowWrite]] = written.writes
+        if self._mode.careful or concerns(kept, {use.name for use in writes}, self._preparer.tables.shapes()):
+            standing = self._standing()
+            writes = standing.write(writes, causes(writes, entries))
+            written.conflicts += standing.finish()
+        else:
+            write_rows(self._session, writes)
+        check(self._session, writes, references=config.foreign_keys == "check")
+        keep_books(self._session, written, self._now_us)
+
+    def _standing(self) -> StandingWriter:
+        return StandingWriter(self._session, self._preparer.tables, self._node, self._now_us)
 
     def _apply_large(self, one: Prepared) -> Counts:
         header = one.incoming.header
         if header is None:
             raise TypeError("stored parts have a header")
-        large = LargeTx(self._session, one.incoming, header, self._node.config, self._stop)
-        counts = large.apply(self._preparer.checker, self._now_us, replace=self._mode.replace)
+        kept = tables_with_copies(self._session.connection)
+        careful = self._mode.careful or concerns(kept, set(header.tables), self._preparer.tables.shapes())
+        standing = self._standing() if careful else None
+        session = LogicalSession(self._session) if careful else self._session
+        large = LargeTx(session, one.incoming, header, self._node.config, self._stop, standing)
+        counts = large.apply(self._preparer.checker, self._now_us)
         if large.writes_as_main:
             self._keep_main(one)
         return counts

@@ -23,11 +23,19 @@ class Kind(StrEnum):
     DELETE = "delete"
     IDENTITY = "identity"
     """Two images under one version: a node that was rewound made them."""
+    UNIQUE = "unique"
+    """A row has a value in a unique key that one of higher rank has: it steps back."""
+    FOREIGN_KEY = "foreign-key"
+    """A row points to one that is deleted, moved or has stepped back: it steps back."""
 
     @classmethod
     def of(cls, op: str) -> "Kind":
         """Return the kind for a change's `op`."""
         return {"I": cls.INSERT, "U": cls.UPDATE, "D": cls.DELETE}[op]
+
+
+BETWEEN_ROWS = frozenset({Kind.UNIQUE, Kind.FOREIGN_KEY})
+"""Not two writes of one row: nobody chooses, it ends when one of the rows changes."""
 
 
 class State(StrEnum):

@@ -9,7 +9,7 @@ from common.config.model import Policy
 from common.errors import UsageError
 from common.schema import tables as rf
 from common.versions import Version
-from consumer.conflict.record import Kind, State, Winner, read_version
+from consumer.conflict.record import BETWEEN_ROWS, Kind, State, Winner, read_version
 from consumer.readable import readable
 
 _COLUMNS = ("id", "table_name", "pk", "kind", "state", "winner", "rule", "our_version", "their_version")
@@ -25,7 +25,7 @@ def simulate(connection: sa.Connection, policies: Mapping[str, Policy], main: st
     stored = rf.conflict
     query = (
         sa.select(*(stored.c[name] for name in _COLUMNS))
-        .where(stored.c.table_name.in_(list(policies)), stored.c.kind.in_([kind.value for kind in Kind]))
+        .where(stored.c.table_name.in_(list(policies)), stored.c.kind.not_in([kind.value for kind in BETWEEN_ROWS]))
         .order_by(stored.c.id)
     )
     for row in connection.execution_options(yield_per=_MOST_AT_ONCE).execute(query).mappings():

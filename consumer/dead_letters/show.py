@@ -25,6 +25,7 @@ from consumer.inbox import stored_payloads
 from consumer.incoming import Counts, Incoming
 from consumer.main_node import MainNode
 from consumer.readable import readable
+from consumer.standing.logical import LogicalSession
 from consumer.statements import reading
 from consumer.tables import Tables
 from consumer.verify import Checked
@@ -85,7 +86,7 @@ def row_effects(node: Node, tx: Incoming) -> tuple[list[RowEffect], str | None]:
     try:
         with suppress(_TakenBackError), node.database.apply_session() as session:
             checked = list(islice(_changes(session.connection, preparer, tx), MOST_ROWS))
-            found = _effects(session, checked, tx)
+            found = _effects(LogicalSession(session), checked, tx)
             raise _TakenBackError
     except (PoisonError, EarlyError) as error:
         return found, str(error)

@@ -15,6 +15,7 @@ from tests.contract.dialect import SCHEMA, DialectContract
 from tests.contract.guards import GuardContract, KeyContract
 from tests.contract.pausing import PauseContract
 from tests.contract.row_history import RowHistoryContract
+from tests.contract.standing import StandingContract
 
 pytestmark = pytest.mark.containers
 
@@ -60,5 +61,7 @@ def case(pg_database_factory: Callable[[], str]) -> Iterator[PostgresCase]:
     case.close()
 
 
-class TestPostgresDialect(DialectContract, PauseContract, GuardContract, KeyContract, RowHistoryContract):
+class TestPostgresDialect(
+    DialectContract, PauseContract, GuardContract, KeyContract, RowHistoryContract, StandingContract
+):
     """The suite, and nothing left out."""

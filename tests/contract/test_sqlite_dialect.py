@@ -17,6 +17,7 @@ from tests.contract.dialect import SCHEMA, DialectContract
 from tests.contract.guards import GuardContract, KeyContract
 from tests.contract.pausing import PauseContract
 from tests.contract.row_history import RowHistoryContract
+from tests.contract.standing import StandingContract
 
 
 class SqliteCase:
@@ -64,5 +65,7 @@ def case(tmp_path: Path) -> Iterator[SqliteCase]:
     case.close()
 
 
-class TestSqliteDialect(DialectContract, PauseContract, GuardContract, KeyContract, RowHistoryContract):
+class TestSqliteDialect(
+    DialectContract, PauseContract, GuardContract, KeyContract, RowHistoryContract, StandingContract
+):
     """The suite, and nothing left out."""

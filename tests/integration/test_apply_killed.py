@@ -113,12 +113,12 @@ def test_killed_between_the_brokers_copy_and_the_table(world: World, url: str, t
     folder = tmp_path / "copies"
     folder.mkdir()
     dead = Origin("a").tx(item(1, "x", 10), Write("I", "code", {"id": 9, "code": "taken"}, 11))
-    world.execute("INSERT INTO code VALUES (5, 'taken')")
+    world.block_codes()
     assert run_child(take, url, [dead.body], False, CrashPoint.LETTER_COPIED.value, str(folder)) == KILLED
     assert run_child(take, url, [dead.body], True, None, str(folder)) == 0
     assert {letter.tx_id for letter in FileMirror(str(folder)).read_all()} == {dead.tx_id}
 
-    world.execute("DELETE FROM code WHERE id = 5")
+    world.free_codes()
     assert run_child(replay_all, url, CrashPoint.BEFORE_COMMIT.value, str(folder)) == KILLED
     assert world.letters() == [(dead.tx_id, "constraint", "dead")]
     assert run_child(replay_all, url, CrashPoint.REPLAYED.value, str(folder)) == KILLED
@@ -128,3 +128,35 @@ def test_killed_between_the_brokers_copy_and_the_table(world: World, url: str, t
     assert FileMirror(str(folder)).read_all() == []
     assert world.one("SELECT count(*) FROM rf_audit WHERE action = 'replayed'") == 1
     assert [row[1] for row in world.rows()] == ["x"]
+
+
+def clashing() -> list[bytes]:
+    """Every row of one node steps back for one of another, and some return; children go along."""
+    a, b = Origin("a"), Origin("b")
+    bodies = []
+    for n in range(1, 11):
+        parent = Write("I", "parent", {"id": n, "name": "p"}, 10)
+        bodies.append(a.tx(Write("I", "code", {"id": n, "code": f"c{n}"}, 10), parent).body)
+        bodies.append(b.tx(Write("I", "code", {"id": 100 + n, "code": f"c{n}"}, 20)).body)
+        bodies.append(b.tx(Write("D", "parent", {"id": n, "name": "p"}, 20, Version(0, 10, "a"))).body)
+        bodies.append(a.tx(Write("I", "child", {"id": n, "parent_id": n}, 15)).body)
+    for n in range(1, 6):
+        moved = Write("U", "code", {"id": 100 + n, "code": f"d{n}"}, 30, Version(0, 20, "b"))
+        bodies.append(b.tx(moved, Write("I", "parent", {"id": n, "name": "again"}, 30, Version(0, 20, "b"))).body)
+    return bodies
+
+
+@pytest.mark.parametrize("point", [CrashPoint.ROWS_WRITTEN, CrashPoint.BEFORE_COMMIT, CrashPoint.AFTER_COMMIT])
+def test_killed_while_rows_step_back_and_return(world: World, url: str, point: CrashPoint) -> None:
+    bodies = clashing()
+    assert run_child(take, url, bodies, False, point.value) == KILLED
+    assert run_child(take, url, bodies, True, point.value) in (KILLED, 0)
+    assert run_child(take, url, bodies, True) == 0
+    codes = [(n, f"c{n}") for n in range(1, 6)]
+    codes += [(100 + n, f"d{n}" if n < 6 else f"c{n}") for n in range(1, 11)]
+    assert (world.rows("code"), world.rows("child")) == (codes, [(n, n) for n in range(1, 6)])
+    aside = world.query("SELECT table_name, count(*) FROM rf_stepped_back GROUP BY table_name ORDER BY table_name")
+    assert aside == [("child", 5), ("code", 5)]
+    assert world.one("SELECT count(*) FROM rf_claim WHERE key NOT IN (SELECT key FROM rf_stepped_back)") == 0
+    assert [letter for letter in world.letters() if letter[2] != "replayed"] == []
+    assert world.query("SELECT count(*), count(DISTINCT tx_id) FROM rf_applied_tx") == [(len(bodies), len(bodies))]

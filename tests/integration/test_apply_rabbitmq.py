@@ -68,7 +68,7 @@ def test_from_the_queue_into_the_database(world: World, intake: Service, sink: S
 
 def test_a_dead_letter_lies_in_the_dead_queue_until_it_is_replayed(world: World, intake: Service, sink: Sink) -> None:
     dead = Origin("a").tx(item(1, "x", 10), Write("I", "code", {"id": 9, "code": "taken"}, 11))
-    world.execute("INSERT INTO code VALUES (5, 'taken')")
+    world.block_codes()
     send(sink, dead)
 
     def arrived() -> bool:
@@ -82,7 +82,8 @@ def test_a_dead_letter_lies_in_the_dead_queue_until_it_is_replayed(world: World,
     try:
         (copy,) = copies.read_all()
         assert (copy.tx_id, copy.body, copy.reason, copy.source_node) == (dead.tx_id, dead.body, "constraint", "a")
-        world.execute("DELETE FROM code WHERE id = 5", "DELETE FROM rf_dead_letter")
+        world.free_codes()
+        world.execute("DELETE FROM rf_dead_letter")
         desk = DeadLetters(world.node, copies)
         assert desk.restore_from_queue() == 1
         assert outcomes(desk.replay(Selection(), Replay("tester"), lambda _: None)) == ["applied"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,12 @@ def origin(node_id: str) -> Origin:
     return made
 
 
+def stepped_back(world: World) -> list[tuple[str, int]]:
+    """Table and key of the rows that do not stand, though nobody deleted them."""
+    rows = world.query("SELECT table_name, facts FROM rf_stepped_back ORDER BY table_name, key")
+    return [(table, json.loads(json.loads(facts)["pk"])["id"]) for table, facts in rows]
+
+
 def row(op: str, table: str, row_id: int, parent: int | None, hlc: int, base: int | None = None) -> Write:
     return Write(op, table, {"id": row_id, "parent_id": parent}, hlc, None if base is None else Version(0, base, "a"))
 
@@ -85,16 +92,17 @@ def test_children_stand_before_their_parents_in_one_tx(world: World) -> None:
     assert world.letters() == []
 
 
-def test_a_parent_alone_is_not_taken_from_its_children(world: World) -> None:
+def test_children_step_back_with_a_parent_that_is_deleted_without_them(world: World) -> None:
     a = origin("a")
-    world.receive(a.tx(row("I", "tree", 1, None, 11), row("I", "tree", 2, 1, 12)).body)
-    alone = a.tx(row("D", "tree", 1, None, 21, 11))
-    world.receive(alone.body)
-    assert world.rows("tree") == [(1, None), (2, 1)]
-    assert world.letters() == [(alone.tx_id, "foreign-key", "early")]
-    world.receive(a.tx(row("D", "tree", 2, 1, 22, 12)).body)
+    world.receive(a.tx(*(row("I", "tree", n, n - 1 or None, 10 + n) for n in (1, 2, 3))).body)
+    world.receive(a.tx(row("D", "tree", 1, None, 21, 11)).body)
     assert world.rows("tree") == []
-    assert {state for *_, state in world.letters()} == {"replayed"}
+    assert stepped_back(world) == [("tree", 2), ("tree", 3)]
+    world.receive(a.tx(row("D", "tree", 2, 1, 22, 12)).body)
+    assert stepped_back(world) == [("tree", 3)]
+    world.receive(a.tx(row("U", "tree", 3, None, 23, 13)).body)
+    assert (world.rows("tree"), stepped_back(world)) == ([(3, None)], [])
+    assert world.letters() == []
 
 
 def test_tables_that_point_at_each_other(world: World) -> None:
@@ -120,10 +128,9 @@ def test_txs_that_need_each_other_go_in_one_commit_or_wait_for_a_person(world: W
 def test_a_parent_by_another_unique_column(world: World) -> None:
     a = origin("a")
     world.receive(a.tx(row("I", "named", 1, 70, 10), row("I", "by_name", 1, 70, 11)).body)
-    renamed = a.tx(row("U", "named", 1, 71, 20, 10))
-    world.receive(renamed.body)
-    assert world.letters() == [(renamed.tx_id, "foreign-key", "early")]
-    assert world.rows("named") == [(1, 70)]
+    world.receive(a.tx(row("U", "named", 1, 71, 20, 10)).body)
+    assert (world.rows("named"), world.rows("by_name")) == ([(1, 71)], [])
+    assert (world.letters(), stepped_back(world)) == ([], [("by_name", 1)])
     world.receive(a.tx(row("U", "by_name", 1, None, 30, 11)).body)
     assert (world.rows("named"), world.rows("by_name")) == ([(1, 71)], [(1, None)])
     both = a.tx(row("U", "by_name", 1, 71, 40, 30), row("U", "named", 1, 71, 41, 20))
@@ -181,27 +188,30 @@ def child_against_parent() -> tuple[Tx, Tx, Tx]:
 
 @pytest.mark.parametrize("together", [False, True])
 def test_a_child_against_the_delete_of_its_parent(world: World, together: bool) -> None:
-    """Whichever comes second waits, and is on record; docs/DB_SYNC_POLICY.md, section 6."""
+    """The child steps back, and returns with its parent; docs/DB_SYNC_POLICY.md, section 7."""
     first, gone, child = child_against_parent()
     world.receive(*([first.body + gone.body + child.body] if together else [first.body, gone.body, child.body]))
     assert (world.rows("parent"), world.rows("child")) == ([], [])
-    assert world.letters() == [(child.tx_id, "foreign-key", "early")]
-    world.clock.pass_seconds(90_000)
-    world.intakes[-1].step(0)
-    assert world.letters() == [(child.tx_id, "foreign-key", "dead")]
+    assert (world.letters(), stepped_back(world)) == ([], [("child", 1)])
     # The parent comes back, later and knowing of its delete.
     world.receive(Origin("b", lsn=1, made=1).tx(parent("I", 30, Version(0, 20, "b"))).body)
-    assert world.rows("parent") == [(7, "p")]
+    assert (world.rows("parent"), world.rows("child")) == ([(7, "p")], [(1, 7)])
+    assert stepped_back(world) == []
+
+
+def test_a_child_of_a_parent_that_was_never_known_waits_for_it(world: World) -> None:
+    first, _, child = child_against_parent()
+    world.receive(child.body)
+    assert world.letters() == [(child.tx_id, "foreign-key", "early")]
+    world.receive(first.body)
+    assert (world.rows("parent"), world.rows("child")) == ([(7, "p")], [(1, 7)])
 
 
 def test_the_delete_of_a_parent_against_its_child(world: World) -> None:
     first, gone, child = child_against_parent()
     world.receive(first.body, child.body, gone.body)
-    assert (world.rows("parent"), world.rows("child")) == ([(7, "p")], [(1, 7)])
-    assert world.letters() == [(gone.tx_id, "foreign-key", "early")]
-    world.clock.pass_seconds(90_000)
-    world.intakes[-1].step(0)
-    assert world.letters() == [(gone.tx_id, "foreign-key", "dead")]
+    assert (world.rows("parent"), world.rows("child")) == ([], [])
+    assert (world.letters(), stepped_back(world)) == ([], [("child", 1)])
 
 
 def test_foreign_keys_that_nobody_kept(careless: World) -> None:
@@ -243,6 +253,8 @@ def test_sqlite_compares_references_under_the_collation_of_the_parent(tmp_path: 
     made.receive(a.tx(word, Write("I", "used", {"id": 1, "word": "ABC"}, 11)).body)
     gone = a.tx(replace(word, op="D", hlc=20, base=Version(0, 10, "a")))
     made.receive(gone.body)
-    assert made.letters() == [(gone.tx_id, "foreign-key", "early")]
-    assert made.rows("word") == [("abc", None)]
+    assert (made.letters(), stepped_back(made)) == ([], [("used", 1)])
+    assert (made.rows("word"), made.rows("used")) == ([], [])
+    made.receive(a.tx(replace(word, hlc=30, base=Version(0, 20, "a"))).body)
+    assert (made.rows("word"), made.rows("used")) == ([("abc", None)], [(1, "ABC")])
     close_world(made)

@@ -72,11 +72,11 @@ def blocked(origin: Origin, hlc: int = 10) -> Tx:
 
 def block(world: World) -> None:
     """Let a row that this node wrote stand in the way of `blocked`."""
-    world.execute("INSERT INTO code VALUES (5, 'taken')")
+    world.block_codes()
 
 
 def unblock(world: World) -> None:
-    world.execute("DELETE FROM code WHERE id = 5")
+    world.free_codes()
 
 
 def test_a_replay_after_later_txs_changes_only_rows_whose_version_it_beats(world: World) -> None:
@@ -272,7 +272,7 @@ def test_a_lost_table_is_filled_from_the_queue(world: World) -> None:
     assert desk.restore_from_queue() == 2
     assert desk.restore_from_queue() == 0
     assert sorted(letter.tx_id for letter in desk.find(Selection())) == sorted([dead.tx_id, large.tx_id])
-    world.execute("DELETE FROM code WHERE id = 5")
+    world.free_codes()
     results = desk.replay(Selection(tx_ids=(large.tx_id,)), HOW, no_bar)
     assert outcomes(results) == ["applied"]
     assert {letter.tx_id for letter in mirror.letters} == {dead.tx_id}

@@ -55,7 +55,7 @@ def in_pieces(world: World) -> list[Result]:
 
 
 def block(world: World) -> None:
-    world.execute("INSERT INTO code VALUES (5, 'taken')")
+    world.block_codes()
 
 
 def test_what_can_be_applied_is_and_the_rest_stays(world: World) -> None:
@@ -83,7 +83,7 @@ def test_what_can_be_applied_is_and_the_rest_stays(world: World) -> None:
     assert world.one("SELECT count(*) FROM rf_applied_tx") == 0
 
     b = Origin("b")
-    world.execute("DELETE FROM code WHERE id = 5")
+    world.free_codes()
     world.receive(b.tx(Write("I", "parent", {"id": 70, "name": "late"}, 30)).body)
     (result,) = in_pieces(world)
     assert result.open_changes == 1
@@ -110,7 +110,7 @@ def test_later_writes_are_not_undone_and_no_conflict_is_recorded_twice(world: Wo
     assert [row[1] for row in world.rows()] == ["rival", "dead"]
     assert world.one("SELECT count(*) FROM rf_conflict") == 1
     world.receive(Origin("c").put(2, "on top", 60, Version(0, 11, "a"), "U").body)
-    world.execute("DELETE FROM code WHERE id = 5")
+    world.free_codes()
     results = DeadLetters(world.node).replay(Selection(), Replay("tester"), lambda _: None)
     assert outcomes(results) == ["applied"]
     assert [row[1] for row in world.rows()] == ["rival", "on top"]
@@ -161,7 +161,7 @@ def test_a_letter_in_parts(world: World) -> None:
     assert result.open_changes == 3
     assert len(world.rows()) == 300
     assert world.one("SELECT count(*) FROM rf_tx_part") == len(parts)
-    world.execute("DELETE FROM code WHERE id = 5")
+    world.free_codes()
     b = Origin("b")
     world.receive(*(b.tx(Write("I", "parent", {"id": number, "name": "p"}, 30 + number)).body for number in (70, 71)))
     in_pieces(world)

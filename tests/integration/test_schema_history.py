@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 from common.dialects import open_database
 from common.schema import migrate
 from common.schema.tables import metadata
+from consumer.standing.store import tables_with_copies
 
 
 def differences(engine: sa.Engine) -> list[object]:
@@ -97,6 +98,25 @@ def upgraded_with_a_peer(url: str) -> None:
         database.close()
 
 
+def upgraded_with_its_data(url: str) -> None:
+    """A database of before revision 0005, with rows of its own, goes on as it was."""
+    database = open_database(url)
+    try:
+        migrate.upgrade(database.engine, "0004")
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO rf_applied_tx (source_node, tx_id, incarnation, prev_lsn, to_lsn, sha256, applied_us)"
+                " VALUES ('a', 't', 'i', 0, 1, 's', 1)"
+            )
+        assert migrate.upgrade(database.engine) is True
+        assert differences(database.engine) == []
+        with database.engine.connect() as connection:
+            assert connection.exec_driver_sql("SELECT source_node, to_lsn FROM rf_applied_tx").fetchall() == [("a", 1)]
+            assert tables_with_copies(connection) == set()
+    finally:
+        database.close()
+
+
 def test_a_peer_of_before_is_in_bounds_on_sqlite(tmp_path: Path) -> None:
     upgraded_with_a_peer(f"sqlite:///{tmp_path / 'node.db'}")
 
@@ -104,3 +124,12 @@ def test_a_peer_of_before_is_in_bounds_on_sqlite(tmp_path: Path) -> None:
 @pytest.mark.containers
 def test_a_peer_of_before_is_in_bounds_on_postgresql(pg_database: str) -> None:
     upgraded_with_a_peer(pg_database)
+
+
+def test_a_database_of_before_is_upgraded_on_sqlite(tmp_path: Path) -> None:
+    upgraded_with_its_data(f"sqlite:///{tmp_path / 'node.db'}")
+
+
+@pytest.mark.containers
+def test_a_database_of_before_is_upgraded_on_postgresql(pg_database: str) -> None:
+    upgraded_with_its_data(pg_database)

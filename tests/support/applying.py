@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -233,11 +234,32 @@ class World:
             for statement in statements:
                 connection.exec_driver_sql(statement)
 
+    def block_codes(self) -> None:
+        """Let no applier write the code `taken`: by a rule that this database alone has, not by a row in the way."""
+        self.execute("INSERT INTO code VALUES (5, 'taken')")
+        if self.node.database.engine.dialect.name == "postgresql":
+            self.execute("ALTER TABLE code ADD CONSTRAINT code_blocked CHECK (id = 5 OR code <> 'taken')")
+            return
+        with closing(sqlite3.connect(str(self.node.database.engine.url.database))) as raw, raw:
+            raw.create_function("of_the_application", 1, lambda value: value, deterministic=True)
+            raw.execute("CREATE INDEX code_blocked ON code (of_the_application(code)) WHERE code = 'taken'")
+
+    def free_codes(self) -> None:
+        """Take that rule away, and the row that was there before it."""
+        postgresql = self.node.database.engine.dialect.name == "postgresql"
+        self.execute(
+            "ALTER TABLE code DROP CONSTRAINT code_blocked" if postgresql else "DROP INDEX code_blocked",
+            "DELETE FROM code WHERE id = 5",
+        )
+
     def rows(self, table: str = "item") -> list[tuple[Any, ...]]:
         return self.query(f"SELECT * FROM {table} ORDER BY 1")
 
     def letters(self) -> list[tuple[Any, ...]]:
         return self.query("SELECT tx_id, reason, state FROM rf_dead_letter ORDER BY tx_id")
+
+    def letters_open(self) -> list[tuple[Any, ...]]:
+        return [letter for letter in self.letters() if letter[2] in ("dead", "early", "forked")]
 
     def watermark(self, source: str) -> int:
         return int(self.one(f"SELECT coalesce(max(last_lsn), 0) FROM rf_sync_state WHERE peer = '{source}'"))

@@ -30,6 +30,7 @@ SHARES = {
     "clients": [],
     "unfinished_txs": 0,
     "oldest_unfinished_seconds": None,
+    "stepped_back": {},
     "gaps": [],
 }
 

@@ -28,6 +28,7 @@ def test_status_tells_gaps_and_unfinished_txs(world: World) -> None:
     assert part.status(world.node) == {
         "unfinished_txs": 1,
         "oldest_unfinished_seconds": 5.0,
+        "stepped_back": {},
         "gaps": [{"peer": "a", "incarnation": "inc1", "after_lsn": 1, "highest_lsn": 3}],
     }
     assert (passed(world.node, "a", "inc1"), passed(world.node, "a", "other")) == (1, 0)
@@ -35,8 +36,8 @@ def test_status_tells_gaps_and_unfinished_txs(world: World) -> None:
 
 def test_there_is_one_intake_for_each_way_in(world: World, tmp_path: Path) -> None:
     (tmp_path / "exchange").mkdir()
-    intake, retries = part.services(world.node, threading.Event())
-    assert [intake.name, retries.name] == ["intake-directory", "reshaped"]
+    intake, retries, standing = part.services(world.node, threading.Event())
+    assert [intake.name, retries.name, standing.name] == ["intake-directory", "reshaped", "standing"]
     assert not intake.step(0)
     folder = tmp_path / "exchange" / "a"
     folder.mkdir()
@@ -44,7 +45,8 @@ def test_there_is_one_intake_for_each_way_in(world: World, tmp_path: Path) -> No
     (folder / f"a.inc1.{1:020}-{1:020}.jsonl").write_bytes(tx.body)
     assert intake.step(0)
     assert [row[1] for row in world.rows()] == ["one"]
-    for service in (intake, retries):
+    assert not standing.step(0)
+    for service in (intake, retries, standing):
         service.close()
         service.close()
 

@@ -1,6 +1,6 @@
 """One applying transaction. docs/reference/capture-postgresql.md tells the order of its locks, and why."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -19,6 +19,7 @@ from common.dialects.postgresql.row_versions import row_states, versions_query, 
 from common.dialects.postgresql.rows import Rows
 from common.dialects.postgresql.shapes import image_expression, key_expression
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
+from common.dialects.postgresql.standing import PostgresStandingLook
 from common.dialects.postgresql.writing import delete_rows, insert_rows
 from common.errors import ConfigError, ContentionError
 from common.ports.dialect import BrokenReference, RowState, RowWrite, TableShape
@@ -111,11 +112,12 @@ class PostgresApplySession:
         rows = Rows(table, meta)
         with translated_for(table, self._raw.info.user):
             self._references.before_write(rows, [write.pk for write in writes])
-            self._merged.note(rows, meta, [write.pk for write in writes if write.image is not None])
-            gone = [write.pk for write in writes if replace or write.image is None]
-            stood = self.images(table, [write.pk for write in writes], meta) if replace else [None] * len(writes)
+            here = [write for write in writes if write.image is not None and not write.aside]
+            self._merged.note(rows, meta, [write.pk for write in here])
+            gone = [write.pk for write in writes if replace or write.image is None or write.aside]
+            stood = self.images(table, [write.pk for write in here], meta) if replace else [None] * len(here)
             table_id = self._table_id(table.name)
-            pairs = zip(writes, stood, strict=True)
+            pairs = zip(here, stood, strict=True)
             with self._raw.pipeline():
                 if gone:
                     delete_rows(self._raw, rows, gone)
@@ -158,6 +160,10 @@ class PostgresApplySession:
                 *self._references.without_parent(rows, [write.pk for write in written]),
                 *self._references.left_behind(rows, [write.pk for write in deleted]),
             ]
+
+    def look(self, tables: Mapping[str, TableShape]) -> PostgresStandingLook:
+        """Return what looks at unique values and references."""
+        return PostgresStandingLook(self._raw, tables)
 
     def finish(self) -> None:
         """End the transaction's own work: what it merged is to be sealed. Just before the commit."""

@@ -157,6 +157,8 @@ def _gone(table: CapturedTable) -> str:
 SELECT {UNKNOWN_WHEN}, {table.shape_id}, 'D', v.key, coalesce(l.after, v.key)
 FROM {_home(table, "rf_row_version")} v LEFT JOIN ({last_logged(table)}) l ON l.pk = v.key
 WHERE v.table_id = {table.table_id} AND NOT v.deleted AND {_has_this_form(table)}
+  AND NOT EXISTS (SELECT FROM {_home(table, "rf_stepped_back")} s
+                  WHERE s.table_name = {literal(shape.name)} AND s.key = v.key)
   AND NOT EXISTS (SELECT FROM {rows_of(shape)} r WHERE {key_expression(shape, "r")} = v.key)
   AND NOT EXISTS (SELECT FROM {table.log} w
                   WHERE w.xid = pg_current_xact_id() AND w.shape_id = {table.shape_id} AND w.pk = v.key)"""

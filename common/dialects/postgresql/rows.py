@@ -62,6 +62,11 @@ class Rows:
                 raise PoisonError(Reason.FORMAT, f"pk of {self.table.name!r} names {fields}", table=self.table.name)
         return _array(json for _, json in plain)
 
+    def leaves_out(self, image: bytes) -> bool:
+        """Tell whether an image does not name every column that is written here."""
+        names = self._plain(image)[0]
+        return any(one.name not in names for one in self.table.columns if not one.generated)
+
     def by_columns(self, images: Sequence[tuple[bytes, bytes | None]]) -> dict[ColumnSet, str]:
         """Return images as JSON arrays, one for each set of columns that they name; generated ones are left out.
 

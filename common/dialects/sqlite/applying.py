@@ -1,28 +1,28 @@
 """One applying transaction: rows, versions, what is not sealed yet, and foreign keys; nothing of it is captured."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 
 import sqlalchemy as sa
 
 from common.dialects.sqlite.catalog import Reference, SchemaCache, SqliteTable
 from common.dialects.sqlite.choices import Choices
-from common.dialects.sqlite.decoding import ImageDecoder
+from common.dialects.sqlite.decoding import ImageDecoder, spell_decimals_as_in_the_key
 from common.dialects.sqlite.digests import RowDigests
-from common.dialects.sqlite.errors import translate_driver, translating
+from common.dialects.sqlite.errors import translating
 from common.dialects.sqlite.key_ranges import go_on_where_needed
 from common.dialects.sqlite.merged import MergedRows
 from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.paused import paused_names, written_meanwhile
 from common.dialects.sqlite.references import GoneKey, ReferenceCheck
 from common.dialects.sqlite.renamed import table_id_of
-from common.dialects.sqlite.rows import TableRows, by_columns
+from common.dialects.sqlite.rows import TableRows, by_columns, named_columns
 from common.dialects.sqlite.shapes import ImageEncoder, TouchLog, stored_shape
+from common.dialects.sqlite.standing import SqliteStandingLook
 from common.dialects.sqlite.values import Row, Value, is_float_zero, key_text
 from common.dialects.sqlite.versions import Record, read_versions, write_versions
-from common.errors import NoValueError, PausedError, PoisonError, Reason
+from common.errors import PausedError, PoisonError, Reason
 from common.ports.dialect import BrokenReference, RowState, RowWrite, TableShape
 from common.versions import NEVER, Version
 from common.wire.records import TableMeta
@@ -85,9 +85,13 @@ class SqliteApplySession:
         """Make the rows so and record their versions."""
         known = self._table(table)
         decoder = ImageDecoder(known, meta)
-        wanted = [(decoder.key(one.pk), None if one.image is None else decoder.image(one.image)) for one in writes]
-        _spell_decimals_as_in_the_key(meta, table.pk, wanted)
-        with translating(), _named_columns(known):
+        images = [None if one.aside else one.image for one in writes]
+        wanted = [
+            (decoder.key(one.pk), None if image is None else decoder.image(image))
+            for one, image in zip(writes, images, strict=True)
+        ]
+        spell_decimals_as_in_the_key(meta, table.pk, wanted)
+        with translating(), named_columns(known):
             updated = self._write_rows(known, wanted, replace=replace)
             table_id = self._table_id(table)
             self._merged.note(known, table_id, meta, updated)
@@ -126,6 +130,10 @@ class SqliteApplySession:
         with translating():
             found = chain(self._references.orphans(known, keys), self._references.abandoned(known, gone))
             return list(islice(found, _A_FEW))
+
+    def look(self, tables: Mapping[str, TableShape]) -> SqliteStandingLook:
+        """Return what looks at unique values and references."""
+        return SqliteStandingLook(self._raw, self._schema, tables)
 
     def finish(self) -> None:
         """End the transaction's own work: what it merged is to be sealed. Just before the commit."""
@@ -206,31 +214,6 @@ class SqliteApplySession:
         query = f"SELECT {columns} FROM {log_table(log.shape_id)} LIMIT ?"
         touched = self._raw.execute(query, (_MOST_TOUCHES + 1,)).fetchall()
         return len(touched) > _MOST_TOUCHES or any(key_text(key) in wanted for key in touched)
-
-
-def _spell_decimals_as_in_the_key(
-    meta: TableMeta, pk: Sequence[str], wanted: Sequence[tuple[Row, dict[str, Value] | None]]
-) -> None:
-    """A decimal has one spelling as a key and may have another in the image: 1.5 and 1.50. A text column would keep
-    the image's, and later changes, which name the key's, would not find the row."""
-    decimals = [(place, name) for place, name in enumerate(pk) if meta.columns.get(name) == "decimal"]
-    for key, image in wanted if decimals else ():
-        for place, name in decimals:
-            if image is not None and isinstance(key[place], str):
-                image[name] = key[place]
-
-
-@contextmanager
-def _named_columns(table: SqliteTable) -> Iterator[None]:
-    """SQLite names table and column in one, with a dot between them, which may stand in either name."""
-    try:
-        yield
-    except sqlite3.IntegrityError as error:
-        known = translate_driver(error)
-        if not isinstance(known, NoValueError) or known.column is None:
-            raise
-        column = known.column.removeprefix(f"{table.shape.bare}.")
-        raise NoValueError(str(error), table=table.shape.name, column=column) from error
 
 
 def _besides_key(key: dict[str, Value], image: dict[str, Value]) -> dict[str, Value]:

@@ -1,6 +1,6 @@
 """Keys and images of a batch, as this database's table will hold them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -66,3 +66,15 @@ class ImageDecoder:
 
     def _poison(self, reason: Reason, message: str) -> PoisonError:
         return PoisonError(reason, message, table=self._name)
+
+
+def spell_decimals_as_in_the_key(
+    meta: TableMeta, pk: Sequence[str], wanted: Sequence[tuple[Row, dict[str, Value] | None]]
+) -> None:
+    """A decimal has one spelling as a key and may have another in the image: 1.5 and 1.50. A text column would keep
+    the image's, and later changes, which name the key's, would not find the row."""
+    decimals = [(place, name) for place, name in enumerate(pk) if meta.columns.get(name) == "decimal"]
+    for key, image in wanted if decimals else ():
+        for place, name in decimals:
+            if image is not None and isinstance(key[place], str):
+                image[name] = key[place]

@@ -33,6 +33,7 @@ class UniqueIndex:
     """A partial index: it holds for these rows only."""
     is_key: bool
     """The primary key's own."""
+    name: str = ""
 
     @property
     def columns(self) -> tuple[str, ...] | None:
@@ -62,7 +63,7 @@ def _read(connection: sqlite3.Connection, name: str, *, is_key: bool, partial: b
         IndexPart(column, f"({expressions[place]})" if column is None else quote(column), collation)
         for place, (column, collation) in enumerate(keys)
     )
-    return UniqueIndex(parts, where, is_key)
+    return UniqueIndex(parts, where, is_key, name)
 
 
 def index_terms(sql: str) -> tuple[list[str], str | None]:

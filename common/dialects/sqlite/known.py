@@ -14,8 +14,9 @@ NOT_KNOWN = b""
 """In the place of a digest: there is a record of the row, and no digest of it. Equals none."""
 _json = msgspec.json.Encoder()
 _DIGESTS = (
-    "SELECT v.key, v.digest, v.deleted FROM json_each(?) AS asked CROSS JOIN main.rf_row_version AS v"
-    " ON v.table_id = ? AND v.key = asked.value"
+    "SELECT v.key, v.digest, v.deleted OR EXISTS (SELECT 1 FROM main.rf_stepped_back AS s JOIN main.rf_table AS t"
+    " ON t.name = s.table_name WHERE t.table_id = v.table_id AND s.key = v.key)"
+    " FROM json_each(?) AS asked CROSS JOIN main.rf_row_version AS v ON v.table_id = ? AND v.key = asked.value"
 )
 
 
@@ -38,7 +39,7 @@ class KnownDigests:
     ) -> tuple[dict[str, bytes | None], set[str]]:
         """Return the digests of these keys as the shape `now` has them; and which were made under an older one.
 
-        None stands for a tombstone, `NOT_KNOWN` for a row of which there is no digest."""
+        None stands for a tombstone or a row that steps back, `NOT_KNOWN` for a row of which there is no digest."""
         known: dict[str, bytes | None] = {}
         older: set[str] = set()
         for key, stored, deleted in connection.execute(_DIGESTS, (_json.encode(keys).decode(), table_id)):

@@ -31,8 +31,11 @@ _DIGESTS = (
 )
 _RECORDS = (
     "SELECT key, deleted FROM main.rf_row_version WHERE table_id = ? AND key > ?"
-    " AND (NOT deleted OR ? AND node_id = ? AND hlc >= ?) ORDER BY key LIMIT ?"
+    " AND (NOT deleted OR ? AND node_id = ? AND hlc >= ?)"
+    " AND NOT EXISTS (SELECT 1 FROM main.rf_stepped_back AS s JOIN main.rf_table AS t ON t.name = s.table_name"
+    " WHERE t.table_id = rf_row_version.table_id AND s.key = rf_row_version.key) ORDER BY key LIMIT ?"
 )
+"""A row that steps back has a record and no row, and nobody deleted it."""
 _RECENT_US = 86_400_000_000
 """So long schemas of nodes may differ: what this node wrote under a name that another had dropped is sent again."""
 _REMEMBER = (

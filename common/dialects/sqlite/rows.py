@@ -1,12 +1,15 @@
 """Rows of one table by key: the plain statements that reading and writing them takes."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, repeat
 
 from common.dialects.sqlite.catalog import SqliteTable
+from common.dialects.sqlite.errors import translate_driver
 from common.dialects.sqlite.names import quote
 from common.dialects.sqlite.values import RawText, Row, Value, key_text, placeholders
+from common.errors import NoValueError
 
 
 class TableRows:
@@ -23,15 +26,19 @@ class TableRows:
 
     def find(self, keys: Sequence[Row], columns: Sequence[str]) -> list[Row | None]:
         """Return those columns of the rows with these keys, None where there is none."""
+        return self.select(keys, [quote(name) for name in columns])
+
+    def select(self, keys: Sequence[Row], terms: Sequence[str]) -> list[Row | None]:
+        """Return those SQL expressions over the rows with these keys, None where there is none."""
         checked = () if self._table.key_is_exact else self._key
-        wanted = ", ".join(quote(name) for name in (*checked, *columns)) or "NULL"
+        wanted = ", ".join((*map(quote, checked), *terms)) or "NULL"
         asking = f"SELECT {wanted} FROM {self._name} WHERE "
         execute = self._connection.execute
         found: list[Row | None] = [None] * len(keys)
         for place, (marks, key) in enumerate(zip(self._matches(keys), keys, strict=True)):
             row: Row | None = execute(asking + marks, key).fetchone()
             if row is not None and not (checked and key_text(row[: len(key)]) != key_text(key)):
-                found[place] = row[len(checked) :][: len(columns)]
+                found[place] = row[len(checked) :][: len(terms)]
         return found
 
     def delete(self, keys: Sequence[Row]) -> None:
@@ -39,12 +46,15 @@ class TableRows:
         for marks, some in _alike(keys):
             self._connection.executemany(f"DELETE FROM {self._name} WHERE {self._match(marks)}", some)
 
-    def insert(self, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        """Insert rows that were not found. A rival in a unique key is an error, never overwritten."""
+    def insert(self, columns: Sequence[str], rows: Sequence[Row], *, displacing: bool = False) -> None:
+        """Insert rows that were not found. A rival in a unique key is an error, never overwritten.
+
+        `displacing`: whatever stands in the way goes; for trials that are taken back."""
         names = ", ".join(quote(name) for name in columns)
+        verb = "REPLACE" if displacing else "ABORT"
         for marks, some in _alike(rows):
             values = ", ".join(placeholders(marks))
-            self._connection.executemany(f"INSERT OR ABORT INTO {self._name} ({names}) VALUES ({values})", some)
+            self._connection.executemany(f"INSERT OR {verb} INTO {self._name} ({names}) VALUES ({values})", some)
 
     def update(self, columns: Sequence[str], rows: Iterable[tuple[Row, Row]]) -> None:
         """Set columns of rows that were found: values and key of each."""
@@ -90,3 +100,16 @@ def by_columns(images: Iterable[tuple[Row, Mapping[str, Value]]]) -> dict[tuple[
     for key, image in images:
         groups.setdefault(tuple(image), []).append((key, tuple(image.values())))
     return groups
+
+
+@contextmanager
+def named_columns(table: SqliteTable) -> Iterator[None]:
+    """SQLite names table and column in one, with a dot between them, which may stand in either name."""
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        known = translate_driver(error)
+        if not isinstance(known, NoValueError) or known.column is None:
+            raise
+        column = known.column.removeprefix(f"{table.shape.bare}.")
+        raise NoValueError(str(error), table=table.shape.name, column=column) from error

@@ -1,0 +1,191 @@
+"""After this node's own writes: who may stand now. Once they are sealed their versions are known.
+
+The application deletes a rival, takes a value that a row which stepped back has, inserts such a row's key again, brings
+a parent back. The log tells which rows were written; where no row has stepped back there is nothing to look for, since
+the database itself has kept its keys."""
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+import sqlalchemy as sa
+
+from common.errors import PoisonError
+from common.ports.dialect import ApplySession
+from common.ports.standing import Proposal, RowFacts
+from common.runtime.node import Node
+from common.schema import tables as rf
+from common.wire.records import Change, SealedTx, TableMeta
+from consumer.apply.committing import Committing
+from consumer.apply.rows import check
+from consumer.conflict.record import record
+from consumer.standing.causes import concerns
+from consumer.standing.settle import settle
+from consumer.standing.sight import Sight
+from consumer.standing.store import mark, set_mark, tables_with_copies
+from consumer.standing.theory import RowId
+from consumer.standing.writing import Cause, StandingWriter
+from consumer.statements import reading
+from consumer.tables import Tables
+
+log = logging.getLogger(__name__)
+
+_A_PIECE_BYTES = 4 * 1024 * 1024
+_A_PIECE_CHANGES = 2_000
+_change = msgspec.json.Decoder(Change)
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Own changes, up to an LSN."""
+
+    to_lsn: int
+    changes: list[tuple[Change, TableMeta]] = field(default_factory=list)
+
+
+class Refresh:
+    """Brings what stands up to date with this node's own sealed changes. Belongs to one thread."""
+
+    def __init__(self, node: Node, stop: threading.Event | None = None) -> None:
+        self._node = node
+        self._committing = Committing(node, stop)
+        self._tables = Tables(node)
+
+    def catch_up(self) -> None:
+        """Seal what the application wrote, and follow it up; nothing where no row has stepped back."""
+        with reading(self._node.database) as connection:
+            if not tables_with_copies(connection):
+                return
+        self._committing.seal()
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        """Follow up what was sealed since the last time, in pieces; True when there was something.
+
+        Raises OutageError, ContentionError."""
+        incarnation = self._node.facts.incarnation
+        with reading(self._node.database) as connection:
+            kept = tables_with_copies(connection)
+            if not kept:
+                return False
+            done = mark(connection, incarnation) or 0
+            if _head(connection, incarnation) <= done:
+                return False
+        self._tables.begin()
+        self._tables.look_again()
+        worked = False
+        for piece in self._pieces(done, kept):
+            if not self._committing.run(partial(self._follow_up, after_lsn=done, piece=piece), patiently=True):
+                break
+            done, worked = piece.to_lsn, True
+        return worked
+
+    def _pieces(self, after_lsn: int, kept: set[str]) -> Iterator[_Piece]:
+        shapes = self._tables.shapes()
+        wanted = {name for name in shapes if concerns(kept, {name}, shapes)}
+        piece = _Piece(after_lsn)
+        for tx in self._node.database.log(self._node.facts).read(after_lsn, _A_PIECE_BYTES):
+            piece.to_lsn = tx.header.to_lsn
+            for change in _changes(tx, wanted):
+                piece.changes.append((change, tx.header.tables[change.table]))
+                if len(piece.changes) >= _A_PIECE_CHANGES:
+                    # Within a tx: its mark is that of the one before, so that it is looked through again after a stop.
+                    yield _Piece(tx.header.prev_lsn, piece.changes)
+                    piece = _Piece(tx.header.to_lsn)
+        yield piece
+
+    def _follow_up(self, session: ApplySession, after_lsn: int, piece: _Piece) -> bool:
+        """Settle the rows of a piece; False when another process was faster."""
+        incarnation, now_us = self._node.facts.incarnation, self._node.clock.now_us()
+        if (mark(session.connection, incarnation) or 0) > after_lsn:
+            return False
+        writer = StandingWriter(session, self._tables, self._node, now_us)
+        sight = writer.sight()
+        causes = dict(self._note(sight, piece))
+        written = writer.carry_out(sight, settle(sight, causes), {}, causes)
+        check(session, written, references=self._node.config.tables.foreign_keys == "check")
+        record(session.connection, writer.finish(), now_us)
+        set_mark(session.connection, incarnation, max(after_lsn, piece.to_lsn))
+        return True
+
+    def _note(self, sight: Sight, piece: _Piece) -> Iterator[tuple[RowId, Cause]]:
+        """Tell `sight` what the application wrote; yield the rows."""
+        by_table: dict[str, list[tuple[Change, TableMeta]]] = {}
+        for change, meta in piece.changes:
+            by_table.setdefault(change.table, []).append((change, meta))
+        for table, changes in by_table.items():
+            try:
+                rows = self._noted(sight, table, changes)
+            except PoisonError as error:
+                # The table has another shape by now: what its rows were before can't be told, so all are asked.
+                log.info("standing.looks_at_all", extra={"table": table, "error": str(error)})
+                rows = self._all_of(sight, table)
+            last = changes[-1][0]
+            for row in rows:
+                yield row, Cause(self._node.facts.node_id, last.tx_id, last.lsn)
+
+    def _noted(self, sight: Sight, table: str, changes: Sequence[tuple[Change, TableMeta]]) -> list[RowId]:
+        before: dict[RowId, list[RowFacts]] = {}
+        for change, meta in changes:
+            use = self._tables.use(table, meta)
+            (row,) = sight.load(table, meta, [bytes(change.pk)])
+            facts = before.setdefault(row, [])
+            if change.op != "I":
+                asked = Proposal(row.key, bytes(change.pk), bytes(change.before))
+                facts += sight.look.examine(use.shape, meta, [asked])
+        for row, facts in before.items():
+            sight.note_own(row, facts)
+        return list(before)
+
+    def _all_of(self, sight: Sight, table: str) -> list[RowId]:
+        sight.load_copies({name: sight.copies.keys(name) for name in _bound(sight, table)})
+        return [row for row, seen in sight.seen.items() if seen.copy is not None]
+
+
+def _bound(sight: Sight, table: str) -> list[str]:
+    """Return the table and those that point to it."""
+    shapes = sight.shapes.items()
+    return [name for name, shape in shapes if name == table or any(key.parent == table for key in shape.foreign_keys)]
+
+
+def _changes(tx: SealedTx, wanted: set[str]) -> Iterator[Change]:
+    if wanted.isdisjoint(tx.header.tables):
+        return
+    for line in tx.lines():
+        change = _change.decode(line)
+        if change.table in wanted and change.op != "DDL":
+            yield change
+
+
+def _head(connection: sa.Connection, incarnation: str) -> int:
+    tx = rf.tx.c
+    return connection.execute(sa.select(sa.func.max(tx.to_lsn)).where(tx.incarnation == incarnation)).scalar() or 0
+
+
+class RefreshService:
+    """`Refresh` as a service of `run`."""
+
+    name = "standing"
+
+    def __init__(self, node: Node, stop: threading.Event) -> None:
+        self._refresh = Refresh(node, stop)
+        self._wake = threading.Event()
+
+    def step(self, idle_seconds: float) -> bool:
+        """Follow up what was sealed; one look-up where no row has stepped back. Raises OutageError, ContentionError."""
+        self._wake.clear()
+        if self._refresh.step():
+            return True
+        self._wake.wait(idle_seconds)
+        return False
+
+    def wake(self) -> None:
+        """End the wait of a running `step`. Any thread."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Nothing is held between two steps."""

@@ -1,0 +1,148 @@
+"""The rows that one transaction has to look at: as they are, and as they shall be."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import msgspec
+
+from common.ports.dialect import ApplySession, RowState, TableShape
+from common.ports.standing import Claim, Pointer, RowFacts
+from common.versions import Version
+from common.wire.records import TableMeta
+from consumer.conflict.policies import comparable
+from consumer.standing.store import Copies, Copy
+from consumer.standing.theory import Rank, RowId, rank_of
+
+
+@dataclass(slots=True)
+class Seen:
+    """One row."""
+
+    row: RowId
+    state: RowState
+    stood: bool
+    """It is in its table now."""
+    before: RowFacts | None
+    """As it stands or has stepped back now."""
+    facts: RowFacts | None
+    """As it shall be, in its table or not; None for one that is deleted or never was."""
+    version: Version
+    base: Version
+    copy: Copy | None = None
+    changed: bool = False
+    """It is written to by what is being applied."""
+    left: tuple[Claim, ...] = ()
+    """Values that it had at some time since everything was last looked through."""
+
+    @property
+    def claims(self) -> list[Claim]:
+        """Its values in unique keys, those it gives up too."""
+        kept = [*self.left, *(self.facts.claims if self.facts is not None else ())]
+        return [*kept, *(self.before.claims if self.changed and self.before is not None else ())]
+
+    @property
+    def points(self) -> tuple[Pointer, ...]:
+        return self.facts.points if self.facts is not None else ()
+
+    @property
+    def rank(self) -> Rank:
+        pk = self.facts.pk.encode() if self.facts is not None else b""
+        return rank_of(self.version, self.base, self.row.table, comparable(pk) or b"" if pk else b"")
+
+    @property
+    def is_other_parent(self) -> bool:
+        """Whether what it is pointed to by is not what it was, wherever it stands."""
+        was = set(self.before.pointed) if self.before is not None else set()
+        return self.changed and was != set(self.facts.pointed if self.facts is not None else ())
+
+
+class Sight:
+    """Loads rows set by set. For one transaction, before it writes."""
+
+    def __init__(self, session: ApplySession, shapes: Mapping[str, TableShape], *, references: bool) -> None:
+        """`references`: whether declared foreign keys count."""
+        self.session = session
+        self.shapes = shapes
+        self.look = session.look(shapes)
+        self.copies = Copies(session.connection)
+        self.seen: dict[RowId, Seen] = {}
+        self.stale: set[RowId] = set()
+        """Rows with a copy that is none any more: they were written since."""
+        self._references = references
+        self._row_of: dict[tuple[str, bytes], RowId] = {}
+
+    def load(self, table: str, meta: TableMeta, pks: Sequence[bytes]) -> list[RowId]:
+        """Look at rows by their keys, as `meta` writes them, and return who they are."""
+        new = [pk for pk in dict.fromkeys(pks) if (table, pk) not in self._row_of]
+        if new:
+            shape = self.shapes[table]
+            states = self.session.lock(shape, meta, new)
+            here = self.look.inspect(shape, meta, new)
+            copies = self.copies.get(table, [state.key for state in states])
+            for pk, state in zip(new, states, strict=True):
+                row = self._row_of[table, pk] = RowId(table, state.key)
+                if row not in self.seen:
+                    self.seen[row] = self._see(row, state, here.get(state.key), copies.get(state.key))
+        return [self._row_of[table, pk] for pk in pks]
+
+    def load_own(self, found: Mapping[str, Sequence[bytes]]) -> None:
+        """The same for keys in this database's own form, of tables that take part."""
+        for table, pks in found.items():
+            if table in self.shapes:
+                self.load(table, self.shapes[table].meta, pks)
+
+    def load_copies(self, keys: Mapping[str, Sequence[str]]) -> None:
+        """Look at rows that stepped back."""
+        for table, some in keys.items():
+            unseen = [key for key in some if RowId(table, key) not in self.seen]
+            copies = self.copies.get(table, unseen)
+            self.load_own({table: [copy.facts.pk.encode() for copy in copies.values()]})
+
+    def change(self, row: RowId, version: Version, base: Version, facts: RowFacts | None) -> None:
+        """Note what becomes of a row that was loaded."""
+        seen = self.seen[row]
+        seen.version, seen.base, seen.changed = version, base, True
+        seen.facts = None if facts is None else self.counting(facts)
+
+    def note_own(self, row: RowId, before: Sequence[RowFacts]) -> None:
+        """Note that this node's application wrote a row that was loaded; `before`: what it was in between, first ones
+        first. What it is now stands in its table already."""
+        seen = self.seen[row]
+        known = [self.counting(one) for one in before]
+        seen.changed, seen.before = True, known[0] if known else None
+        seen.left = tuple(claim for one in known for claim in one.claims)
+
+    def counting(self, facts: RowFacts) -> RowFacts:
+        """Return `facts` with what counts here."""
+        return facts if self._references else msgspec.structs.replace(facts, points=(), pointed=())
+
+    def is_unknown(self, pointer: Pointer) -> bool:
+        """Tell whether nothing is known of a row that something points to: it may still come."""
+        if pointer.pk is None:
+            return True
+        (row,) = self.load(pointer.parent, self.shapes[pointer.parent].meta, [pointer.pk.encode()])
+        seen = self.seen[row]
+        return not (seen.state.known or seen.changed or seen.stood)
+
+    def having(self, values: Callable[[RowFacts], Iterable[Claim]]) -> dict[Claim, list[RowId]]:
+        """Return the rows that shall have each value."""
+        found: dict[Claim, list[RowId]] = {}
+        for seen in self.seen.values():
+            for claim in values(seen.facts) if seen.facts is not None else ():
+                found.setdefault(claim, []).append(seen.row)
+        return found
+
+    def _see(self, row: RowId, state: RowState, here: RowFacts | None, copy: Copy | None) -> Seen:
+        if copy is not None and (here is not None or not copy.is_of(state.version)):
+            self.stale.add(row)
+            copy = None
+        facts = here or (copy.facts if copy is not None else None)
+        facts = None if facts is None else self.counting(facts)
+        return Seen(row, state, here is not None, facts, facts, state.version, state.base, copy)
+
+
+def by_table(rows: Iterable[RowId]) -> Iterator[tuple[str, list[RowId]]]:
+    """Yield rows table by table."""
+    for table, some in groupby(sorted(rows), key=lambda row: row.table):
+        yield table, list(some)
