@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import sqlalchemy as sa
 
+from common.ports.health import Finding
 from common.ports.rules import NO_RULES, Rules
 from common.versions import Version
 from common.wire.records import SealedTx, TableMeta
@@ -324,6 +325,10 @@ class Database(Protocol):
 
     def apply_session(self) -> AbstractContextManager[ApplySession]:
         """Begin one applying transaction, under the lock that sealer and appliers share."""
+        ...
+
+    def health(self) -> list[Finding]:
+        """Look whether this server, file and account can do what a node needs. Raises OutageError."""
         ...
 
     def server_identity(self) -> str:

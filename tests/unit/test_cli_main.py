@@ -190,6 +190,7 @@ def test_commands_are_listed_in_the_order_of_a_nodes_life() -> None:
         "pause",
         "resume",
         "status",
+        "doctor",
         "why",
         "topology",
         "demo",

@@ -42,6 +42,11 @@ def test_a_certificate_file_that_is_missing_is_a_config_error(tmp_path: Path) ->
         parameters(broken, "publisher")
 
 
+def test_a_user_without_a_password_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="no password"):
+        parameters(RabbitSettings(url="amqp://shop@host/", node_id="a"), "publisher")
+
+
 def test_no_password_where_settings_are_shown() -> None:
     assert "p@ss" not in place(SETTINGS)
     assert "p%40ss" not in repr(SETTINGS)

@@ -10,10 +10,12 @@ from common.dialects.postgresql.capture import PostgresCapture
 from common.dialects.postgresql.catalog import read_catalog
 from common.dialects.postgresql.connection import SERVER_IDENTITY, driver, make_engine
 from common.dialects.postgresql.errors import translate, translated
+from common.dialects.postgresql.health import findings
 from common.dialects.postgresql.log import PostgresLog
 from common.dialects.postgresql.row_history import PostgresRowHistory
 from common.dialects.postgresql.sealing import PostgresSealer
 from common.ports.dialect import Catalog, DialectFeatures, NodeFacts
+from common.ports.health import Finding
 from common.ports.rules import NO_RULES, Rules
 
 FEATURES = DialectFeatures(name="postgresql", triggers_off=True, locks_rows=True, splits_transactions=True)
@@ -65,6 +67,11 @@ class PostgresDatabase:
     def row_history(self, node: NodeFacts) -> PostgresRowHistory:
         """Return what tells of single rows."""
         return PostgresRowHistory(self._engine, node)
+
+    def health(self) -> list[Finding]:
+        """Look whether this server and account can do what a node needs."""
+        with translated(), self._engine.connect() as connection:
+            return list(findings(driver(connection)))
 
     def server_identity(self) -> str:
         """What sealing remembers of the server: where it changes, the LSNs of before can't be continued."""

@@ -13,12 +13,14 @@ from common.dialects.sqlite.capture import SqliteCapture
 from common.dialects.sqlite.catalog import SchemaCache
 from common.dialects.sqlite.connection import borrowed, check_url, is_there, make_engine
 from common.dialects.sqlite.errors import translate, translating
+from common.dialects.sqlite.health import findings
 from common.dialects.sqlite.log import SqliteLog
 from common.dialects.sqlite.row_history import SqliteRowHistory
 from common.dialects.sqlite.sealing import SqliteSealer
 from common.dialects.sqlite.triggers_off import switch_triggers_off
 from common.errors import ConfigError, OutageError
 from common.ports.dialect import Catalog, DialectFeatures, NodeFacts
+from common.ports.health import Finding
 from common.ports.rules import NO_RULES, Rules
 
 
@@ -81,6 +83,11 @@ class SqliteDatabase:
     def row_history(self, node: NodeFacts) -> SqliteRowHistory:  # noqa: ARG002 the lines name the node
         """Return what tells of single rows."""
         return SqliteRowHistory(self._engine, self._schemas)
+
+    def health(self) -> list[Finding]:
+        """Look whether this file, library and Python can do what a node needs."""
+        with borrowed(self._engine) as connection:
+            return list(findings(connection, self._path, triggers_off=self.features.triggers_off))
 
     def server_identity(self) -> str:
         """Return the database's own random id and its file's number: a copied or restored file has another.

@@ -36,6 +36,9 @@ _REMEDIES = {
 
 def parameters(settings: RabbitSettings, role: str) -> pika.URLParameters:
     """Return pika's parameters for one connection. Raises ConfigError for a URL or a certificate it can't use."""
+    address = urlsplit(settings.url)
+    if address.username and address.password is None:
+        raise ConfigError("[broker] url names a user and no password: write amqp://user:password@host:5672/vhost")
     try:
         made = pika.URLParameters(settings.url)
         if made.ssl_options is not None and _own_tls(settings):

@@ -1,0 +1,76 @@
+"""`rowferry doctor`: what this node stands on, and how to mend it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from common.clock import SystemClock
+from common.config.model import Config
+from common.console import Console
+from common.errors import OutageError
+from common.ops.doctor.examining import Knowing, examine, runtime_finding
+from common.ops.opened import opened_database
+from common.ports.dialect import Database, NodeFacts
+from common.ports.health import Finding, Level
+from common.runtime.host import ExitCode, current_host
+from common.runtime.node import Node, read_facts
+from common.runtime.parts import load_parts
+
+_STYLES = {Level.OK: "green", Level.NOTE: None, Level.WARN: "yellow", Level.FAIL: "bold red"}
+
+
+@click.command()
+def doctor() -> None:
+    """Check configuration, database, tables, triggers, broker, folder and clocks, and say how to mend each.
+
+    Changes nothing. Exit code 1 when something fails, 5 when the database or the broker can't be
+    reached.
+    """
+    host = current_host()
+    config = host.config
+    found = [runtime_finding()]
+    try:
+        with opened_database(config) as database:
+            found += examine(config, database, _knowing(config, database))
+    except OutageError as error:
+        remedy = "start the server, or correct node.database"
+        found.append(Finding("database", Level.FAIL, f"can't be reached: {error}", remedy, unreachable=True))
+    if any(one.unreachable for one in found):
+        host.exit_code = ExitCode.UNREACHABLE
+    elif any(one.level is Level.FAIL for one in found):
+        host.exit_code = ExitCode.FAILED
+    host.emit(document(config, found), lambda console: _tell(console, found))
+
+
+def document(config: Config, found: Sequence[Finding]) -> dict[str, Any]:
+    """Return the JSON document."""
+    return {
+        "node": config.node.id,
+        "ok": not any(one.level is Level.FAIL for one in found),
+        "findings": [
+            {"area": one.area, "level": one.level.value, "message": one.message, "remedy": one.remedy} for one in found
+        ],
+    }
+
+
+def _knowing(config: Config, database: Database) -> Knowing:
+    clock = SystemClock()
+
+    def shares(facts: NodeFacts) -> Mapping[str, Any]:
+        node = Node(config, database, facts, clock)
+        told: dict[str, Any] = {}
+        for part in load_parts():
+            told |= part.status(node)
+        return told
+
+    return Knowing(lambda: read_facts(database, config), shares, clock.now_us)
+
+
+def _tell(console: Console, found: Sequence[Finding]) -> None:
+    for one in found:
+        console.say(f"{one.level.value:4}  {one.area}: {one.message}", style=_STYLES[one.level])
+        if one.remedy:
+            console.say(f"      to mend it: {one.remedy}" if one.level is not Level.NOTE else f"      {one.remedy}")
+    counts = {level: sum(one.level is level for one in found) for level in (Level.FAIL, Level.WARN)}
+    console.say(f"{counts[Level.FAIL]} to mend, {counts[Level.WARN]} to look at.")

@@ -1,0 +1,67 @@
+"""Whether this PostgreSQL server and account can do what a node needs."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+
+from common.ports.health import Finding, Level
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_AREA = "database"
+_OLDEST = 130000
+"""`xid8` and the snapshots that sealing goes by."""
+_MOST_CLOCK_SECONDS = 5.0
+_FACTS = """
+SELECT pg_is_in_recovery(), current_setting('server_encoding'), current_setting('fsync'),
+       current_setting('full_page_writes'), current_setting('synchronous_commit'), pg_backend_pid(),
+       extract(epoch FROM clock_timestamp())::float8, current_setting('server_version'), current_database()
+"""
+
+
+def findings(raw: Raw) -> Iterator[Finding]:
+    """Look at the server behind one connection, which must be in no transaction."""
+    before = time.time()
+    row = raw.execute(_FACTS).fetchone()
+    after = time.time()
+    if row is None:
+        raise LookupError("a SELECT without FROM gives one row")
+    replica, encoding, fsync, pages, commit, backend, clock, version, database = row
+    yield Finding(_AREA, Level.OK, f"PostgreSQL {version}, database {database}, account {raw.info.user}")
+    if raw.info.server_version < _OLDEST:
+        yield Finding(_AREA, Level.FAIL, f"PostgreSQL {version} is too old", "use PostgreSQL 13 or newer")
+    if replica:
+        text = "this server is a read-only replica"
+        yield Finding(_AREA, Level.FAIL, text, "point node.database to the primary")
+    if backend != raw.info.backend_pid:
+        text = "a connection pooler stands in between: the locks by which one sealer is alone belong to a session"
+        yield Finding(_AREA, Level.FAIL, text, "point node.database to the server itself")
+    if encoding != "UTF8":
+        text = f"the database is in {encoding}: text of other nodes may not fit"
+        yield Finding(_AREA, Level.WARN, text, "use a database in UTF8")
+    for name, value in (("fsync", fsync), ("full_page_writes", pages)):
+        if value != "on":
+            text = f"{name} is {value}: after a crash of the machine what was acknowledged may be gone"
+            yield Finding(_AREA, Level.FAIL, text, f"set {name} = on")
+    if commit == "off":
+        text = "synchronous_commit is off: a crash of the server loses what was acknowledged in its last moments"
+        yield Finding(_AREA, Level.FAIL, text, "set synchronous_commit = on for this account")
+    ahead = clock - (before + after) / 2
+    if abs(ahead) > _MOST_CLOCK_SECONDS:
+        text = f"the server's clock is {ahead:+.0f} s off this machine's; its writes carry its own time"
+        yield Finding(_AREA, Level.WARN, text, "let both follow a time server (NTP)")
+    yield from _rights(raw)
+
+
+def _rights(raw: Raw) -> Iterator[Finding]:
+    try:
+        raw.execute("SELECT set_config('session_replication_role', 'replica', true)")
+    except psycopg.errors.InsufficientPrivilege:
+        raw.rollback()
+        text = "this account may not keep the application's triggers quiet while batches are applied"
+        remedy = f"as a superuser: GRANT SET ON PARAMETER session_replication_role TO {raw.info.user}"
+        yield Finding(_AREA, Level.FAIL, text, remedy)
+    else:
+        raw.rollback()

@@ -1,0 +1,127 @@
+"""The examination: configuration, database, schema, tables, broker, folder, and how the node stands."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from common.config.model import Config
+from common.errors import ConfigError, OutageError, RowferryError
+from common.ops.doctor.roads import broker_findings, directory_findings
+from common.ops.migration import is_migrated
+from common.ops.pausing import paused_tables
+from common.ops.status import read_standing
+from common.ops.table_choice import choose_tables
+from common.ports.dialect import Database, NodeFacts
+from common.ports.health import Finding, Level
+from common.schema import migrate as schema
+
+
+@dataclass(frozen=True, slots=True)
+class Knowing:
+    """How to ask what is known above this layer."""
+
+    facts: Callable[[], NodeFacts]
+    """Who the database is. Raises ConfigError where it is another node."""
+    shares: Callable[[NodeFacts], Mapping[str, Any]]
+    """What the parts tell of the node, as for `status`."""
+    now_us: Callable[[], int]
+
+
+def examine(config: Config, database: Database, knowing: Knowing) -> Iterator[Finding]:
+    """Yield what is found, in the order in which a fault makes the next look pointless.
+
+    Raises OutageError where the database can't be reached."""
+    yield from _configuration(config)
+    yield from database.health()
+    ready = True
+    for one in (*_schema(config, database, knowing), *_tables(config, database)):
+        ready = ready and one.level is not Level.FAIL
+        yield one
+    if config.broker is None and config.directory is None:
+        text = "neither [broker] nor [directory]: changes travel only by export-change-log and push --file"
+        yield Finding("broker", Level.NOTE, text, "set broker.url or directory.path")
+    yield from broker_findings(config)
+    yield from directory_findings(config)
+    if ready:
+        yield from _standing(config, database, knowing)
+
+
+def _configuration(config: Config) -> Iterator[Finding]:
+    yield Finding("configuration", Level.OK, f"node {config.node.id} ({config.node.role})")
+    for section in config.not_used:
+        yield Finding("configuration", Level.NOTE, f"{section} is read, and not used by this release")
+    if config.fallback != type(config.fallback)() and not (config.broker and config.directory):
+        text = "[fallback] does nothing: it needs a broker, and a folder to fall back to"
+        yield Finding("configuration", Level.NOTE, text, "set broker.url and directory.path")
+
+
+def _schema(config: Config, database: Database, knowing: Knowing) -> Iterator[Finding]:
+    area = "schema"
+    if not is_migrated(database):
+        yield Finding(area, Level.FAIL, "this database is no node yet", "rowferry migrate")
+        return
+    stands, newest = schema.current_revision(database.engine), schema.newest_revision()
+    if stands != newest:
+        text = f"the rf_ tables are of revision {stands}, this release has {newest}"
+        yield Finding(area, Level.FAIL, text, "rowferry migrate, with the newest release that uses this database")
+        return
+    try:
+        knowing.facts()
+    except ConfigError as error:
+        yield Finding(area, Level.FAIL, str(error))
+        return
+    yield Finding(area, Level.OK, f"rf_ tables of revision {newest}")
+    wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
+    drifted = database.capture(config.rules).drifted(wanted)
+    if drifted:
+        remedy = (
+            "rowferry migrate; a running node does it by itself" if config.node.auto_migrate else "rowferry migrate"
+        )
+        yield Finding(area, Level.WARN, f"capture does not fit {', '.join(drifted)}", remedy)
+    for name in paused_tables(database):
+        yield Finding(area, Level.WARN, f"{name} is paused: its changes stay here", f"rowferry resume {name}")
+
+
+def _tables(config: Config, database: Database) -> Iterator[Finding]:
+    area = "tables"
+    try:
+        choice = choose_tables(database.catalog(), config.tables)
+    except ConfigError as error:
+        yield Finding(area, Level.FAIL, str(error))
+        return
+    names = [shape.name for shape in choice.captured]
+    yield Finding(area, Level.OK if names else Level.WARN, f"{len(names)} tables travel: {', '.join(names) or 'none'}")
+    for name, why in choice.left_out:
+        yield Finding(area, Level.NOTE, f"{name} is left out: {why}")
+    for name in choice.own_keys:
+        text = f"{name} numbers its own keys: two nodes would give the same one"
+        yield Finding(area, Level.WARN, text, f'[tables.keys] {name} = "stride" | "shared" | "main-only"')
+    for text in choice.key_notes:
+        yield Finding(area, Level.NOTE, text)
+    for name in config.tables.policy:
+        if name not in names:
+            text = f"tables.policy names {name!r}, which is no captured table"
+            yield Finding(area, Level.WARN, text, "correct the name, or create it")
+
+
+def _standing(config: Config, database: Database, knowing: Knowing) -> Iterator[Finding]:
+    try:
+        facts = knowing.facts()
+        standing = read_standing(database, config, facts, knowing.now_us(), knowing.shares(facts))
+    except OutageError:
+        raise
+    except RowferryError as error:
+        yield Finding("standing", Level.FAIL, str(error))
+        return
+    for reason in standing.attention:
+        yield Finding("standing", Level.WARN, reason)
+    if not standing.attention:
+        yield Finding("standing", Level.OK, str(standing.state.value))
+
+
+def runtime_finding() -> Finding:
+    """Say under what this runs: the first thing that a report of a fault needs."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("configuration", Level.OK, f"Python {version}, account {os.environ.get('USER') or os.getuid()}")

@@ -1,0 +1,80 @@
+"""The ways that batches take: the broker's topology and account, the shared folder."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+
+from common.config.model import BrokerSection, Config
+from common.errors import ConfigError, OutageError
+from common.ports.health import Finding, Level
+
+
+def broker_findings(config: Config) -> Iterator[Finding]:
+    """Look at the broker, if there is one; changes nothing on it."""
+    if config.broker is None:
+        return
+    if not config.broker.is_rabbitmq:
+        text = "this broker proves no sender, and confirms less than RabbitMQ (docs/reference/transports.md)"
+        yield Finding("broker", Level.NOTE, text)
+        return
+    yield from _topology(config)
+    yield from _proof(config.broker)
+
+
+def _topology(config: Config) -> Iterator[Finding]:
+    # Not at the top: pika takes a part of a second to import.
+    from common.ops.topology import check, problems, unchecked
+
+    try:
+        found = check(config, None, None)
+    except OutageError as error:
+        yield Finding(
+            "broker", Level.FAIL, f"can't be reached: {error}", "start it, or correct broker.url", unreachable=True
+        )
+        return
+    except ConfigError as error:
+        yield Finding("broker", Level.FAIL, str(error))
+        return
+    wrong, unseen = problems(found), unchecked(found)
+    for one in wrong:
+        yield Finding("broker", Level.FAIL, f"{one.state.value}: {one.kind} {one.name}: {one.detail}", one.remedy)
+    if unseen:
+        text = f"{len(unseen)} things can't be seen with this account"
+        yield Finding("broker", Level.NOTE, text, "rowferry topology check --management URL compares them")
+    if not wrong:
+        yield Finding(
+            "broker", Level.OK, f"{len(found) - len(unseen)} exchanges, queues and bindings as they should be"
+        )
+
+
+def _proof(broker: BrokerSection) -> Iterator[Finding]:
+    if not broker.verify_user:
+        text = "unauthenticated: whoever has an account on the broker can speak for any node"
+        remedy = "a user for each node (rowferry topology export), then broker.verify_user = true"
+        yield Finding("broker", Level.WARN, text, remedy)
+    if broker.url.startswith("amqp://"):
+        yield Finding("broker", Level.NOTE, "the connection is not encrypted", "amqps:// with broker.tls_ca_file")
+
+
+def directory_findings(config: Config) -> Iterator[Finding]:
+    """Look at the shared folder, if there is one: whether this node can read it, and write its own part."""
+    if config.directory is None:
+        return
+    path, own = config.directory.path, config.directory.path / config.node.id
+    if not path.is_dir():
+        yield Finding(
+            "directory", Level.FAIL, f"{path} is not there", "mount the share, or rowferry migrate to make it"
+        )
+        return
+    try:
+        os.listdir(path)
+        with tempfile.NamedTemporaryFile(dir=own if own.is_dir() else path, prefix=".rowferry-doctor-"):
+            pass
+    except OSError as error:
+        yield Finding(
+            "directory", Level.FAIL, f"{error.filename or path}: {error.strerror}", "give this account the right"
+        )
+        return
+    yield Finding("directory", Level.OK, f"{path} can be read and written")
+    text = "unauthenticated: whoever can write the folder can speak for any node"
+    yield Finding("directory", Level.NOTE, text, "let only the nodes' accounts write there")

@@ -1,0 +1,128 @@
+"""`doctor`: each fault that it knows, made for real, and a node on which nothing is wrong."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.support.applying import application, sqlite_url
+from tests.support.cli import document, rowferry
+from tests.support.rabbit_server import RabbitServer
+
+CREATE = "CREATE TABLE sale (id TEXT PRIMARY KEY, note TEXT)"
+
+
+def configured(tmp_path: Path, database: str, more: str = "") -> Path:
+    file = tmp_path / "rowferry.toml"
+    file.write_text(f'[node]\nid = "shop"\ndatabase = "{database}"\n{more}')
+    return file
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A migrated node on SQLite with a shared folder."""
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(CREATE)
+    config = configured(tmp_path, sqlite_url(tmp_path), f'\n[directory]\npath = "{tmp_path / "exchange"}"\n')
+    assert rowferry(config, "migrate").exit_code == 0
+    return config
+
+
+def told(config: Path, code: int = 0) -> dict[str, list[tuple[str, str, Any]]]:
+    """Findings by level."""
+    found: dict[str, list[tuple[str, str, Any]]] = {}
+    report = document(config, "doctor", code=code)
+    assert report["ok"] == (code == 0)
+    for one in report["findings"]:
+        found.setdefault(one["level"], []).append((one["area"], one["message"], one["remedy"]))
+    return found
+
+
+def test_a_node_on_which_nothing_is_wrong(shop: Path) -> None:
+    found = told(shop)
+    assert found.keys() == {"ok", "note"}
+    assert {area for area, *_ in found["ok"]} == {
+        "configuration",
+        "database",
+        "schema",
+        "tables",
+        "directory",
+        "standing",
+    }
+    (note,) = found["note"]
+    assert "unauthenticated" in note[1]
+    shown = rowferry(shop, "doctor")
+    assert shown.exit_code == 0
+    assert shown.stdout.splitlines()[-1] == "0 to mend, 0 to look at."
+
+
+def test_what_stands_in_the_way_on_sqlite(shop: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("CREATE TABLE counted (id INTEGER PRIMARY KEY, note TEXT)")
+    shop.write_text(shop.read_text() + '\n[tables.policy]\nnobody = "main-wins"\n')
+    messages = " ".join(f"{message} {remedy}" for _, message, remedy in told(shop)["warn"])
+    for words in (
+        "journal_mode is delete",
+        "PRAGMA journal_mode=WAL",
+        "counted numbers its own keys",
+        "'nobody'",
+        "capture does not fit counted",
+    ):
+        assert words in messages
+    assert rowferry(shop, "pause", "sale").exit_code == 0
+    assert any("sale is paused" in message for _, message, _ in told(shop)["warn"])
+    exchange = tmp_path / "exchange"
+    exchange.rename(tmp_path / "unmounted")
+    ((area, message, _),) = told(shop, code=1)["fail"]
+    assert area == "directory"
+    assert "is not there" in message
+
+
+def test_a_database_that_is_no_node_and_one_that_is_not_there(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path, "fresh.db")
+    with application(sa.make_url(url)) as connection:
+        connection.exec_driver_sql(CREATE)
+    config = configured(tmp_path, url)
+    assert ("schema", "this database is no node yet", "rowferry migrate") in told(config, code=1)["fail"]
+    nobody = configured(tmp_path, "postgresql://nobody@127.0.0.1:1/nothing")
+    ((area, message, _),) = told(nobody, code=5)["fail"]
+    assert (area, "can't be reached" in message) == ("database", True)
+
+
+@pytest.mark.containers
+def test_what_stands_in_the_way_on_postgresql(tmp_path: Path, pg_database: str) -> None:
+    with application(sa.make_url(pg_database)) as connection:
+        connection.exec_driver_sql(CREATE)
+        account = connection.exec_driver_sql("SELECT current_user").scalar()
+        database = connection.exec_driver_sql("SELECT current_database()").scalar()
+    config = configured(tmp_path, pg_database)
+    assert rowferry(config, "migrate").exit_code == 0
+    assert "fail" not in told(config) or all("fsync" in message for _, message, _ in told(config, code=1)["fail"])
+    with application(sa.make_url(pg_database)) as connection:
+        connection.exec_driver_sql(f'ALTER ROLE "{account}" IN DATABASE "{database}" SET synchronous_commit = off')
+    try:
+        failed = told(config, code=1)["fail"]
+    finally:
+        with application(sa.make_url(pg_database)) as connection:
+            connection.exec_driver_sql(f'ALTER ROLE "{account}" IN DATABASE "{database}" RESET synchronous_commit')
+    assert any("synchronous_commit is off" in message for _, message, _ in failed)
+
+
+def test_a_broker_that_lacks_something_or_is_away(shop: Path, rabbitmq: RabbitServer, rabbitmq_url: str) -> None:
+    shop.write_text(shop.read_text() + f'\n[broker]\nurl = "{rabbitmq_url}"\n')
+    missing = [one for one in told(shop, code=1)["fail"] if one[0] == "broker"]
+    assert any("rowferry.node.shop" in message for _, message, _ in missing)
+    assert all(remedy for *_, remedy in missing)
+    assert rowferry(shop, "migrate").exit_code == 0
+    found = told(shop)
+    assert any("exchanges, queues and bindings" in message for _, message, _ in found["ok"])
+    assert any("unauthenticated" in message for area, message, _ in found["warn"] if area == "broker")
+    shop.write_text(shop.read_text().replace(rabbitmq_url, "amqp://nobody:secret@127.0.0.1:1/"))
+    assert any(area == "broker" and "can't be reached" in message for area, message, _ in told(shop, code=5)["fail"])
