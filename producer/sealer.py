@@ -15,10 +15,12 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS = 0.005
 """Between two looks while there is work: what commits meanwhile is sealed together."""
-_PAUSE_UNDER_LOAD_SECONDS = 0.02
-"""Between two looks while much comes: each costs all who follow a transaction, and the application the same cores."""
 _LOAD_TXS = 10
 """So many at one look are a load; fewer get the shortest way."""
+_REST = 10
+"""Under load the pause is so many times what sealing took: each look costs all who follow a transaction, down to the
+target's commit, and the application the same cores. Where these are busy a look takes longer, and so comes seldom."""
+_LONGEST_PAUSE_UNDER_LOAD_SECONDS = 0.1
 _BUSY_SECONDS = 1.0
 """So long after the last change the next one is expected soon, and looked for without growing pauses."""
 _WATCH_SECONDS = 5.0
@@ -53,13 +55,15 @@ class SealerService:
         self._wake.clear()
         try:
             self._check_server()
+            began = time.monotonic()
             txs = 0 if self._is_quiet() else self._seal_all()
+            took_seconds = time.monotonic() - began
             self._look_after_capture()
         except BaseException:
             # Also a failover looks like this: the next step must not go on before it knows who answers.
             self._same_server = False
             raise
-        self._pause(txs, idle_seconds)
+        self._pause(txs, took_seconds, idle_seconds)
         return txs > 0
 
     def close(self) -> None:
@@ -101,11 +105,18 @@ class SealerService:
                 break
         return txs
 
-    def _pause(self, txs: int, idle_seconds: float) -> None:
+    def _pause(self, txs: int, took_seconds: float, idle_seconds: float) -> None:
         now = time.monotonic()
         if txs:
             self._busy_until = now + _BUSY_SECONDS
-            self._pause_seconds = _PAUSE_UNDER_LOAD_SECONDS if txs >= _LOAD_TXS else _FIRST_PAUSE_SECONDS
+            self._pause_seconds = pause_after(txs, took_seconds)
         self._wake.wait(min(self._pause_seconds, idle_seconds))
         if now >= self._busy_until:
             self._pause_seconds = min(self._pause_seconds * 1.5, self._node.config.limits.seal_interval_seconds)
+
+
+def pause_after(txs: int, took_seconds: float) -> float:
+    """Return how many seconds to wait after a look that sealed so many txs. Pure."""
+    if txs < _LOAD_TXS:
+        return _FIRST_PAUSE_SECONDS
+    return min(max(_FIRST_PAUSE_SECONDS, _REST * took_seconds), _LONGEST_PAUSE_UNDER_LOAD_SECONDS)

@@ -19,7 +19,7 @@ from common.ports.dialect import Catalog, ColumnShape, NodeFacts, SealReport, Ta
 from common.runtime.node import Node
 from common.runtime.supervisor import ReopenNodeError
 from common.schema import tables as rf
-from producer.sealer import SealerService
+from producer.sealer import SealerService, pause_after
 from tests.support.producing import FACTS, INCARNATION, MemoryDatabase
 
 ITEM = TableShape("item", None, "item", (ColumnShape("id", "int", "INTEGER"),), ("id",))
@@ -121,6 +121,12 @@ def test_soon_after_a_change_the_pauses_stay_short(server: Server) -> None:
     for _ in range(5):
         service.step(0)
     assert service._pause_seconds < 0.01
+
+
+def test_under_load_a_look_comes_the_seldomer_the_longer_it_takes() -> None:
+    assert pause_after(txs=1, took_seconds=0.05) == pause_after(txs=10, took_seconds=0) < 0.01
+    assert pause_after(txs=10, took_seconds=0.003) == pytest.approx(0.03)
+    assert pause_after(txs=10, took_seconds=0.01) == pause_after(txs=5_000, took_seconds=2) == pytest.approx(0.1)
 
 
 def test_a_quiet_database_is_looked_at_again_after_the_longest_pause(server: Server) -> None:
