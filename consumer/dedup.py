@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from common.errors import Reason
 from common.schema import tables as rf
 from consumer.dead_letters.states import LetterState
-from consumer.statements import among_given, as_list
+from consumer.statements import among_given, as_list, given_list
 from consumer.watermark import Mark
 
 TxKey = tuple[str, str]
@@ -110,13 +110,24 @@ def look_up(connection: sa.Connection, keys: Iterable[TxKey]) -> Mapping[TxKey, 
 
 @cache
 def _known(dialect: str) -> sa.CompoundSelect[Any]:
-    applied, letter = rf.applied_tx.c, rf.dead_letter.c
-    nothing = (sa.cast(None, column.type) for column in (letter.state, letter.reason, letter.first_failed_us))
+    nothing = [sa.cast(None, rf.dead_letter.c[name].type).label(name) for name in _OF_A_LETTER]
     return sa.union_all(
-        sa.select(applied.tx_id, applied.sha256, *nothing).where(
-            applied.source_node == sa.bindparam("source_node"), among_given(dialect, applied.tx_id, "tx_ids")
-        ),
-        sa.select(letter.tx_id, letter.sha256, letter.state, letter.reason, letter.first_failed_us).where(
-            letter.source_node == sa.bindparam("source_node"), among_given(dialect, letter.tx_id, "tx_ids")
-        ),
+        _found(dialect, rf.applied_tx, [rf.applied_tx.c.sha256, *nothing]),
+        _found(dialect, rf.dead_letter, [rf.dead_letter.c[name] for name in ("sha256", *_OF_A_LETTER)]),
     )
+
+
+_OF_A_LETTER = ("state", "reason", "first_failed_us")
+
+
+def _found(dialect: str, table: sa.Table, columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[Any]:
+    """Select the rows with the tx_ids of one source, each by the primary key.
+
+    PostgreSQL is told to: where its statistics are old it may read all rows of the source, and search the list for
+    each of them, which takes minutes."""
+    is_of_source = table.c.source_node == sa.bindparam("source_node")
+    if dialect != "postgresql":
+        return sa.select(table.c.tx_id, *columns).where(is_of_source, among_given(dialect, table.c.tx_id, "tx_ids"))
+    given = given_list("tx_ids")
+    one = sa.select(table.c.tx_id, *columns).where(is_of_source, table.c.tx_id == given.c.value).limit(1).lateral()
+    return sa.select(one).select_from(given.join(one, sa.true()))

@@ -61,9 +61,16 @@ def among_given(dialect: str, column: sa.Column[str], name: str) -> sa.ColumnEle
         case "sqlite":
             return column.in_(sa.select(sa.func.json_each(sa.bindparam(name)).table_valued("value").c.value))
         case "postgresql":
-            return column == sa.any_(sa.cast(sa.bindparam(name, type_=sa.Text), postgresql.ARRAY(sa.Text)))
+            # Not ANY of the array: as a filter that would be read from its text anew for each row.
+            return column.in_(sa.select(given_list(name).c.value))
         case _:
             return column.in_(sa.bindparam(name, expanding=True))
+
+
+def given_list(name: str) -> sa.TableValuedAlias:
+    """Return PostgreSQL's list that `as_list` gives the parameter `name` as rows, to join from: `value`."""
+    array = sa.cast(sa.bindparam(name, type_=sa.Text), postgresql.ARRAY(sa.Text))
+    return sa.func.unnest(array).table_valued("value").render_derived()
 
 
 def as_list(dialect: str, values: Sequence[str]) -> str | list[str]:
