@@ -27,7 +27,10 @@ def world(pg_database: str) -> Iterator[World]:
 
 
 def names(world: World) -> list[str]:
-    return [name for (name,) in world.query("SELECT relname FROM pg_class WHERE starts_with(relname, 'rf_') AND relkind = 'r'")]
+    return [
+        name
+        for (name,) in world.query("SELECT relname FROM pg_class WHERE starts_with(relname, 'rf_') AND relkind = 'r'")
+    ]
 
 
 def letter(origin: Origin, number: int) -> bytes:

@@ -53,16 +53,34 @@ def normalised(url: str) -> sa.URL:
     return parsed.set(drivername="postgresql+psycopg")
 
 
-def make_engine(url: str) -> sa.Engine:
-    """Return an engine whose transactions are READ COMMITTED, whatever the server's default says."""
+BY_INDEX_SETTINGS = {
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_seqscan": "off",
+    "jit": "off",
+    "work_mem": "64MB",
+    "plan_cache_mode": "force_generic_plan",
+}
+"""For sessions that seal and read the log. Hash and merge joins read whole tables where statistics are stale. So every
+join there goes by an index, and LATERAL with OFFSET 0 or LIMIT 1 says from which side. Such plans don't depend on the
+parameters: made once, they are kept with the prepared statement, for planning took longer than running."""
+
+
+def make_engine(
+    url: str,
+    settings: Mapping[str, str] | None = None,
+    isolation: Literal["READ COMMITTED", "AUTOCOMMIT"] = "READ COMMITTED",
+) -> sa.Engine:
+    """Return an engine whose transactions are READ COMMITTED, whatever the server's default says.
+
+    `settings`: what its sessions begin with. AUTOCOMMIT: each statement by itself, which spares two round trips."""
     parsed = normalised(url)
     defaults: dict[str, str | int] = {"application_name": "rowferry", "connect_timeout": 10, "client_encoding": "utf8"}
     given = {name: value for name, value in defaults.items() if name not in parsed.query}
-    given["options"] = f"{_STARTUP_OPTIONS} {_text(parsed.query.get('options', ''))}".strip()
+    own = " ".join(f"-c {name}={value}" for name, value in (settings or {}).items())
+    given["options"] = " ".join(f"{_STARTUP_OPTIONS} {own} {_text(parsed.query.get('options', ''))}".split())
     # The connection used last is used next: it has its statements prepared and their plans made.
-    return sa.create_engine(
-        parsed, isolation_level="READ COMMITTED", connect_args=given, pool_size=10, pool_use_lifo=True
-    )
+    return sa.create_engine(parsed, isolation_level=isolation, connect_args=given, pool_size=10, pool_use_lifo=True)
 
 
 def _text(value: str | tuple[str, ...]) -> str:

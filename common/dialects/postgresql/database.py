@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from common.dialects.postgresql.applying import PostgresApplySession
 from common.dialects.postgresql.capture import PostgresCapture
 from common.dialects.postgresql.catalog import read_catalog
-from common.dialects.postgresql.connection import SERVER_IDENTITY, driver, make_engine
+from common.dialects.postgresql.connection import BY_INDEX_SETTINGS, SERVER_IDENTITY, driver, make_engine
 from common.dialects.postgresql.errors import translate, translated
 from common.dialects.postgresql.health import findings
 from common.dialects.postgresql.log import PostgresLog
@@ -22,12 +22,14 @@ FEATURES = DialectFeatures(name="postgresql", triggers_off=True, locks_rows=True
 
 
 class PostgresDatabase:
-    """Makes sealers, logs and applying sessions, each with connections of its own from one pool."""
+    """Makes sealers, logs and applying sessions, each with connections of its own."""
 
     def __init__(self, url: str) -> None:
         self._engine = make_engine(url)
         self._applying = make_engine(url)
         """Of connections that stay set for applying: see `apply_settings`."""
+        self._sealing = make_engine(url, BY_INDEX_SETTINGS)
+        self._reading = make_engine(url, BY_INDEX_SETTINGS, "AUTOCOMMIT")
 
     @property
     def engine(self) -> sa.Engine:
@@ -50,11 +52,11 @@ class PostgresDatabase:
 
     def sealer(self, node: NodeFacts) -> PostgresSealer:
         """Return a sealer for one thread."""
-        return PostgresSealer(self._engine, node)
+        return PostgresSealer(self._sealing, self._reading, node)
 
     def log(self, node: NodeFacts) -> PostgresLog:
         """Return the sealed log of one incarnation."""
-        return PostgresLog(self._engine, node)
+        return PostgresLog(self._sealing, self._reading, node)
 
     @contextmanager
     def apply_session(self) -> Iterator[PostgresApplySession]:
@@ -84,5 +86,5 @@ class PostgresDatabase:
 
     def close(self) -> None:
         """Close the pool's connections; may be called twice."""
-        self._engine.dispose()
-        self._applying.dispose()
+        for engine in (self._engine, self._applying, self._sealing, self._reading):
+            engine.dispose()

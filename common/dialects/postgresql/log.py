@@ -1,6 +1,4 @@
-"""The sealed log as a stream. PostgreSQL writes the change lines, byte for byte as `common.wire.encode` would.
-
-Each read ends with a commit: after a rollback psycopg forgets the connection's prepared statements."""
+"""The sealed log as a stream. PostgreSQL writes the change lines, byte for byte as `common.wire.encode` would."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,7 +11,6 @@ import sqlalchemy as sa
 from common.dialects.postgresql.arrays import number_array, text_array
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated
-from common.dialects.postgresql.sealing_sql import PLAN_SETTINGS
 from common.dialects.postgresql.shape_cache import first_table_names
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
 from common.ports.dialect import LogHead, NodeFacts, Unsealed
@@ -128,7 +125,6 @@ class _LargeTx:
         }
         with translated(), self.engine.begin() as connection:
             raw = driver(connection)
-            raw.execute(PLAN_SETTINGS)
             with raw.cursor(name="rowferry_tx") as cursor:
                 cursor.itersize = _LINES_AT_A_TIME
                 cursor.execute(_ONE.encode(), given, binary=True)
@@ -139,8 +135,10 @@ class _LargeTx:
 class PostgresLog:
     """Reads with connections of its own; any number of readers at a time."""
 
-    def __init__(self, engine: sa.Engine, node: NodeFacts) -> None:
+    def __init__(self, engine: sa.Engine, reading: sa.Engine, node: NodeFacts) -> None:
+        """`reading`: without transactions, for what takes a statement or two."""
         self._engine = engine
+        self._reading = reading
         self._node = node
         self._tables: dict[str, dict[str, TableMeta]] = {}
         self._names: list[str | None] = [None]
@@ -148,7 +146,7 @@ class PostgresLog:
     def head(self) -> LogHead:
         """Return the last sealed LSN of this incarnation (0 when there is none) and its tx_id."""
         given = {"incarnation": self._node.incarnation}
-        with translated(), self._engine.begin() as connection:
+        with translated(), self._reading.connect() as connection:
             raw = driver(connection)
             # rf_seal knows it also after the txs were purged; a former incarnation's stand in rf_tx alone.
             row = raw.execute(_REMEMBERED, given).fetchone() or raw.execute(_LAST, given).fetchone() or (0, None)
@@ -156,9 +154,8 @@ class PostgresLog:
 
     def unsealed(self) -> Unsealed:
         """Return what waits to be sealed, by the difference of snapshots that the sealer goes by."""
-        with translated(), self._engine.begin() as connection:
+        with translated(), self._reading.connect() as connection:
             raw = driver(connection)
-            raw.execute(PLAN_SETTINGS)
             before, now = raw.execute(_SNAPSHOTS).fetchone() or ("1:1:", "1:1:")
             lows, highs = bounds(ended_between(Snapshot.parse(before), Snapshot.parse(now)))
             row = raw.execute(_UNSEALED, {"lows": lows, "highs": highs}).fetchone()
@@ -166,9 +163,8 @@ class PostgresLog:
 
     def read(self, after_lsn: int, limit_bytes: int) -> Iterator[SealedTx]:
         """Yield whole txs with `to_lsn > after_lsn` in LSN order, about `limit_bytes` of them, at least one if any."""
-        with translated(), self._engine.begin() as connection:
+        with translated(), self._reading.connect() as connection:
             raw = driver(connection)
-            raw.execute(PLAN_SETTINGS)
             rows = self._taken(raw, after_lsn, limit_bytes)
             payloads = self._payloads(raw, [row for row in rows if row.bytes <= _LARGE_TX_BYTES])
         for row in rows:

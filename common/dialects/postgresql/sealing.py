@@ -17,10 +17,11 @@ from common.dialects.postgresql.arrays import number_array, text_array
 from common.dialects.postgresql.chains import mend_chains
 from common.dialects.postgresql.connection import SERVER_IDENTITY, driver
 from common.dialects.postgresql.errors import translated
+from common.dialects.postgresql.lookout import Look, Lookout, ended
 from common.dialects.postgresql.narrowing import narrow
 from common.dialects.postgresql.rebase import begin_again, is_continued
 from common.dialects.postgresql.shape_cache import ShapeCache
-from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
+from common.dialects.postgresql.snapshots import Snapshot
 from common.ids import TxIds
 from common.ports.dialect import NodeFacts, SealReport
 
@@ -29,7 +30,6 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 
 _STEP_CHANGES = 5_000
 """So that of a backlog the first is on its way while the rest is sealed, and appliers get their turn."""
-_PEEK = sql.PEEK.format(identity=SERVER_IDENTITY).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,10 @@ class _State:
     last_tx_id: str | None
 
 
+class _OvertakenError(Exception):
+    """Another sealer was at work between the look and the lock."""
+
+
 class _EndedTx(NamedTuple):
     """One transaction to be sealed."""
 
@@ -60,65 +64,62 @@ class _EndedTx(NamedTuple):
 class PostgresSealer:
     """One step a call, in one transaction under the lock of `rf_seal`. For one thread."""
 
-    def __init__(self, engine: sa.Engine, node: NodeFacts, clock: Clock | None = None) -> None:
+    def __init__(self, engine: sa.Engine, reading: sa.Engine, node: NodeFacts, clock: Clock | None = None) -> None:
+        """`reading`: without transactions, for looks."""
         self._engine = engine
         self._node = node
         self._clock = clock or SystemClock()
         self._shapes = ShapeCache()
-        self._quiet_at: str | None = None
+        self._lookout = Lookout(reading, node.incarnation)
 
     def seal(self, max_changes: int = _STEP_CHANGES) -> SealReport:
         """Seal what is committed now; one short transaction. Raises ContentionError, OutageError."""
-        with translated(), self._engine.begin() as connection:
-            return self._step(driver(connection), max_changes)
+        with translated():
+            try:
+                return self._in_transaction(max_changes, in_one_go=True)
+            except _OvertakenError:
+                return self._in_transaction(max_changes, in_one_go=False)
 
     def is_quiet(self) -> bool:
         """Compare snapshots: two that are the same show the same. Any transaction of the cluster makes another one."""
-        if self._quiet_at is None:
-            return False
-        with translated(), self._engine.connect() as connection:
-            autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
-            return bool(autocommit.exec_driver_sql(sql.SNAPSHOT).scalar() == self._quiet_at)
+        return self._lookout.is_quiet()
 
-    def _step(self, raw: Raw, max_changes: int) -> SealReport:
-        self._quiet_at = None
-        raw.execute(sql.PLAN_SETTINGS)
-        idle_at = self._idle_at(raw)
-        if idle_at is not None:
-            return SealReport(0, 0, idle_at)
-        state = self._begin(raw)
-        txs = _pending(raw, max_changes)
-        if txs:
-            raw.execute(sql.TAKE_PENDING, {"last_seq": txs[-1].last_seq})
-            return self._seal_txs(raw, state, txs, more=True)
-        ranges = ended_between(Snapshot.parse(state.snapshot), Snapshot.parse(state.now))
-        if not ranges:
-            return SealReport(0, 0, state.last_lsn)
-        lows, highs = bounds(ranges)
-        found = raw.execute(sql.ENDED.encode(), {"lows": lows, "highs": highs, "most": max_changes}).fetchall()
+    def _in_transaction(self, max_changes: int, *, in_one_go: bool) -> SealReport:
+        with self._engine.begin() as connection:
+            return self._step(driver(connection), max_changes, in_one_go)
+
+    def _step(self, raw: Raw, max_changes: int, in_one_go: bool) -> SealReport:
+        look, is_idle = self._lookout.look(raw)
+        if is_idle:
+            return SealReport(0, 0, look.last_lsn)
+        if in_one_go and look.only_goes_on(self._node.incarnation):
+            state, found = self._locked_and_found(raw, look, max_changes)
+        else:
+            state = self._begin(raw)
+            txs = _pending(raw, max_changes)
+            if txs:
+                raw.execute(sql.TAKE_PENDING, {"last_seq": txs[-1].last_seq})
+                return self._seal_txs(raw, state, txs, more=True)
+            found = _ended(raw, state.snapshot, state.now, max_changes).fetchall()
         if not found:
             return SealReport(0, 0, state.last_lsn)
         txs = [_EndedTx(*row[:-1]) for row in found]
         more = found[0][-1]
         return self._seal_txs(raw, replace(state, snapshot=state.now), txs, more=more)
 
-    def _idle_at(self, raw: Raw) -> int | None:
-        """Return the last LSN when there is nothing to do, else None.
-
-        Asked without the lock: taking it costs a transaction id and a write to the disk, each time. A sealer that is
-        at work beside this one makes more look new than is."""
-        row = raw.execute(_PEEK).fetchone()
-        if row is None:
-            return None
-        before, now, known_identity, incarnation, last_lsn, pending, identity = row
-        if pending or incarnation != self._node.incarnation or identity != known_identity:
-            return None
-        lows, highs = bounds(ended_between(Snapshot.parse(before), Snapshot.parse(now)))
-        found = raw.execute(sql.ANY_ENDED, {"lows": lows, "highs": highs}).fetchone()
-        if found is None or found[0]:
-            return None
-        self._quiet_at = now
-        return int(last_lsn)
+    def _locked_and_found(self, raw: Raw, look: Look, max_changes: int) -> tuple[_State, list[Any]]:
+        """Take the lock, and find what ended up to the look. Two statements in one round trip: the second one reads
+        the log as it is when the lock is there. Raises _OvertakenError where the look is no longer true."""
+        with raw.pipeline():
+            lock = raw.execute(sql.LOCK)
+            found_there = _ended(raw, look.before, look.now, max_changes)
+        locked, found = lock.fetchone(), found_there.fetchall()
+        if locked is None:
+            raise LookupError("rf_seal has no row: run `rowferry migrate`")
+        snapshot, identity, incarnation, era, last_lsn, last_tx_id = locked
+        if (snapshot, identity, incarnation, last_lsn) != (look.before, look.identity, look.incarnation, look.last_lsn):
+            raise _OvertakenError
+        return _State(snapshot, look.now, identity, incarnation, era or 0, last_lsn, last_tx_id), found
 
     def _begin(self, raw: Raw) -> _State:
         # A statement of its own: one that had to wait for the lock would read the log as it was before.
@@ -164,17 +165,20 @@ class PostgresSealer:
             "node": self._node.node_id,
             "main_wins": self._shapes.ids_of(shapes, self._node.main_wins),
         }
-        row = raw.execute(sql.SEAL, given).fetchone()
-        changes, may_be_tangled = row if row else (0, None)
-        if changes != sum(tx.changes for tx in txs):
-            raise LookupError(f"{changes} log rows stand where {sum(tx.changes for tx in txs)} were counted")
+        last_lsn = state.last_lsn + sum(tx.changes for tx in txs)
+        with raw.pipeline():
+            sealed = raw.execute(sql.SEAL, given)
+            last_tx_id = self._add_txs(raw, state, txs)
+            _remember(raw, replace(state, last_lsn=last_lsn, last_tx_id=last_tx_id))
+        changes, may_be_tangled = sealed.fetchone() or (0, None)
+        if changes != last_lsn - state.last_lsn:
+            raise LookupError(f"{changes} log rows stand where {last_lsn - state.last_lsn} were counted")
         if may_be_tangled:
             (tangled,) = raw.execute(sql.TANGLED, given).fetchone() or (None,)
             if tangled:
                 mend_chains(raw, state.era, given["xids"], tangled)
-        last_tx_id = self._add_txs(raw, state, txs)
-        _remember(raw, replace(state, last_lsn=state.last_lsn + changes, last_tx_id=last_tx_id))
-        return SealReport(len(txs), changes, state.last_lsn + changes, more)
+        self._lookout.remember(state.snapshot)
+        return SealReport(len(txs), changes, last_lsn, more)
 
     def _with_one_shape_a_table(self, raw: Raw, txs: Sequence[_EndedTx]) -> list[_EndedTx]:
         self._shapes.load(raw, (number for tx in txs for number in tx.shapes))
@@ -207,6 +211,10 @@ class PostgresSealer:
         xids = number_array([tx.xid for tx in txs])
         raw.execute(sql.ADD_SOURCES, {"era": state.era, "to_lsns": to_lsns, "xids": xids})
         return tx_ids[-1]
+
+
+def _ended(raw: Raw, before: str, now: str, max_changes: int) -> "psycopg.Cursor[tuple[Any, ...]]":
+    return raw.execute(sql.ENDED.encode(), {**ended(before, now), "before": before, "most": max_changes})
 
 
 def _remember(raw: Raw, state: _State) -> None:

@@ -19,15 +19,6 @@ SELECT EXISTS (
     CROSS JOIN LATERAL (SELECT FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high LIMIT 1) l)
 """
 
-# Hash and merge joins read whole tables where statistics are stale. So every join here goes by an index, and LATERAL
-# with OFFSET 0 or LIMIT 1 says from which side. Such plans don't depend on the parameters: made once, they are kept
-# with the prepared statement, for planning took longer than running.
-PLAN_SETTINGS = """
-SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
-       set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),
-       set_config('work_mem', '64MB', true), set_config('plan_cache_mode', 'force_generic_plan', true)
-"""
-
 WEAKEST_US = 1
 """`captured_at` of what must not beat what others write, in microseconds since the epoch."""
 
@@ -50,7 +41,8 @@ _IN_RANGES = """
 """
 
 ENDED = f"""
-WITH ended_tx AS MATERIALIZED ({_SUMMED.format(log=_IN_RANGES)}),
+WITH ended_tx AS MATERIALIZED (
+    {_SUMMED.format(log=_IN_RANGES + "WHERE (SELECT snapshot FROM rf_seal) = %(before)s")}),
 placed AS (SELECT *, sum(changes) OVER (ORDER BY last_seq) AS total FROM ended_tx),
 set_aside AS (
     INSERT INTO rf_seal_pending (last_seq, xid, changes, captured_us, bytes, shapes)
@@ -60,7 +52,8 @@ SELECT last_seq, xid, changes, captured_us, bytes, shapes, EXISTS (SELECT FROM s
 FROM placed WHERE total <= greatest(changes, %(most)s) ORDER BY last_seq
 """
 """The transactions that ended in the ranges, in the order of their last log row: a transaction that built on another
-wrote its row after the other had committed. What is too much for one step is set aside."""
+wrote its row after the other had committed. What is too much for one step is set aside. None where another sealer has
+taken them meanwhile: `before` is no longer what is remembered."""
 
 UNSEALED_TXS = _SUMMED.format(log="rf_change_log l WHERE NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)")
 

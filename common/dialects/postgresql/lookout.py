@@ -1,0 +1,97 @@
+"""What the sealer looks at before it takes any lock: whether there is something to do, and from where on."""
+
+from typing import Any, NamedTuple
+
+import psycopg
+import sqlalchemy as sa
+
+from common.dialects.postgresql import sealing_sql as sql
+from common.dialects.postgresql.connection import SERVER_IDENTITY
+from common.dialects.postgresql.errors import translated
+from common.dialects.postgresql.rebase import is_continued
+from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_PEEK = sql.PEEK.format(identity=SERVER_IDENTITY).encode()
+
+
+class Look(NamedTuple):
+    """`rf_seal`, and the server of now."""
+
+    before: str
+    """The remembered snapshot."""
+    now: str
+    known_identity: str
+    incarnation: str
+    last_lsn: int
+    pending: bool
+    identity: str
+
+    def only_goes_on(self, incarnation: str) -> bool:
+        """Whether nothing but what ended since is to be sealed, in this incarnation, on the same server as before."""
+        same = self.incarnation == incarnation and self.identity == self.known_identity
+        before, now = Snapshot.parse(self.before), Snapshot.parse(self.now)
+        return same and not self.pending and is_continued(self.known_identity, self.identity, before, now)
+
+
+def ended(before: str, now: str) -> dict[str, str]:
+    """Return the transactions that ended between two snapshots as the parameters `lows` and `highs`."""
+    lows, highs = bounds(ended_between(Snapshot.parse(before), Snapshot.parse(now)))
+    return {"lows": lows, "highs": highs}
+
+
+class Lookout:
+    """Looks without a lock: taking it costs a transaction id and a write to the disk, each time.
+
+    For one thread. A sealer that is at work beside this one makes more look new than is."""
+
+    def __init__(self, reading: sa.Engine, incarnation: str) -> None:
+        """`reading`: without transactions."""
+        self._reading = reading
+        self._incarnation = incarnation
+        self._quiet_at: str | None = None
+        self._remembered: str | None = None
+        """The snapshot in `rf_seal`, as far as this sealer knows."""
+        self._seen: str | None = None
+        """The server's, where `is_quiet` found another one than at the last look."""
+
+    def is_quiet(self) -> bool:
+        """Compare snapshots: two that are the same show the same. Any transaction of the cluster makes another one."""
+        if self._quiet_at is None:
+            return False
+        with translated(), self._reading.connect() as connection:
+            self._seen = connection.exec_driver_sql(sql.SNAPSHOT).scalar()
+        return self._seen == self._quiet_at
+
+    def look(self, raw: Raw) -> tuple[Look, bool]:
+        """Return what there is, and whether nothing is to be done."""
+        before, seen = self._remembered, self._seen
+        self._quiet_at = self._seen = None
+        if before is None or seen is None:
+            look, known = _look(raw.execute(_PEEK)), None
+        else:
+            # Whether something ended is asked along with what must be known to ask for it, and nearly always is.
+            with raw.pipeline():
+                asked = raw.execute(sql.ANY_ENDED, ended(before, seen))
+                peeked = raw.execute(_PEEK)
+            look, known = _look(peeked), asked
+        self._remembered = look.before
+        if not look.only_goes_on(self._incarnation):
+            return look, False
+        if known is None or look.before != before:
+            known, seen = raw.execute(sql.ANY_ENDED, ended(look.before, look.now)), look.now
+        is_idle = known.fetchone() == (False,)
+        self._quiet_at = seen if is_idle else None
+        return look, is_idle
+
+    def remember(self, snapshot: str) -> None:
+        """Take note of what stands in `rf_seal` now."""
+        self._remembered = snapshot
+
+
+def _look(cursor: "psycopg.Cursor[tuple[Any, ...]]") -> Look:
+    row = cursor.fetchone()
+    if row is None:
+        raise LookupError("rf_seal has no row: run `rowferry migrate`")
+    return Look(*row)
