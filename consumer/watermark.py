@@ -29,6 +29,16 @@ _LOCKED = (
     .order_by(rf.sync_state.c.peer, rf.sync_state.c.incarnation)
     .with_for_update()
 )
+_LOCKED_ONE = (
+    sa.select(rf.sync_state)
+    .where(
+        rf.sync_state.c.direction == "in",
+        rf.sync_state.c.peer == sa.bindparam("peer"),
+        rf.sync_state.c.incarnation == sa.bindparam("incarnation"),
+    )
+    .with_for_update()
+)
+"""Nearly always: a list in a statement has it put together anew each time."""
 
 
 @dataclass(slots=True)
@@ -93,13 +103,19 @@ def lock(connection: sa.Connection, keys: Iterable[SourceKey], now_us: int) -> d
     wanted = sorted(set(keys))
     if not wanted:
         return {}
-    given = {"keys": wanted}
-    found = _marks(connection, _LOCKED, given)
+    found = _locked(connection, wanted)
     if len(found) < len(wanted):
         fresh = [_row(Mark(*key), now_us) for key in wanted if key not in found]
         insert_missing(connection, rf.sync_state, fresh)
-        found = _marks(connection, _LOCKED, given)
+        found = _locked(connection, wanted)
     return found
+
+
+def _locked(connection: sa.Connection, wanted: Sequence[SourceKey]) -> dict[SourceKey, Mark]:
+    if len(wanted) == 1:
+        ((peer, incarnation),) = wanted
+        return _marks(connection, _LOCKED_ONE, {"peer": peer, "incarnation": incarnation})
+    return _marks(connection, _LOCKED, {"keys": wanted})
 
 
 def advance(connection: sa.Connection, mark: Mark, steps: Sequence[Step]) -> None:

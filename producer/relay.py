@@ -21,7 +21,8 @@ OpenSink = Callable[[Callable[[], None]], Sink]
 
 _READ_BYTES = 4 * 1024 * 1024
 _WINDOW_BYTES = 16 * 1024 * 1024
-_SAVE_SECONDS = 0.05
+_SAVE_SECONDS = 0.1
+"""What is confirmed within it is noted in one commit; after a kill so much comes twice, and dedup takes it."""
 _CONFIRM_SECONDS = 0.25
 _LAST_FLUSH_SECONDS = 1.5
 
@@ -88,8 +89,9 @@ class Relay:
         """Wait a moment for what is under way, note it, and close the sink."""
         passage = self._passage
         try:
-            if passage is not None and passage.in_flight:
-                self._take(passage, passage.sink.flush(_LAST_FLUSH_SECONDS))
+            if passage is not None:
+                if passage.in_flight:
+                    self._take(passage, passage.sink.flush(_LAST_FLUSH_SECONDS))
                 self._save(passage)
         except RowferryError as error:
             fields = {"sink": self._sink_name, "error": str(error), "bytes": passage.in_flight.size if passage else 0}
@@ -125,6 +127,11 @@ class Relay:
         if passage.in_flight:
             # A confirm or a newly sealed tx ends the wait.
             self._wait(min(idle_seconds, _CONFIRM_SECONDS))
+            return True
+        due_seconds = passage.saved_at + _SAVE_SECONDS - time.monotonic()
+        if passage.confirmed_lsn > passage.saved_lsn and min(idle_seconds, due_seconds) > 0:
+            # More may come until then.
+            self._wake.wait(min(idle_seconds, due_seconds))
             return True
         self._save(passage)
         if passage.incarnation != self._logs.facts.incarnation:

@@ -109,6 +109,20 @@ def test_the_prefix_is_noted_while_more_is_under_way(setup: Setup, monkeypatch: 
     assert setup.relay.step(0), "unconfirmed envelopes are work"
 
 
+def test_what_is_confirmed_soon_after_another_is_noted_with_it(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producer.relay._SAVE_SECONDS", 3600.0)
+    for number in range(3):
+        setup.log.add(f"note {number}")
+        setup.relay.wake()
+        assert setup.relay.step(0.001)
+        setup.sink.confirm()
+        assert setup.relay.step(0.001)
+    assert setup.relay.step(0.001), "what is not noted is work"
+    assert setup.cursor == 0
+    setup.relay.close()
+    assert setup.cursor == 3, "noted at the end, though nothing is under way"
+
+
 def test_a_confirm_alone_is_no_reason_to_look_at_the_log(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     read = setup.log.read
