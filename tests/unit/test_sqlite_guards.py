@@ -144,3 +144,14 @@ def test_what_was_noted_of_ignored_inserts_goes_with_sealing(opened: Open) -> No
     assert app.query("SELECT count(*) FROM rf_displacing") == [(1,)]
     app.seal()
     assert app.query("SELECT count(*) FROM rf_displacing") == [(0,)]
+
+
+def test_a_row_that_went_under_pause_is_not_held_against_a_new_one(opened: Open) -> None:
+    app = opened(TABLES["rowid"])
+    rules = Rules(append_only=frozenset({"t"}))
+    app.run("INSERT OR IGNORE INTO t VALUES (1, 'new', NULL, 'x')")
+    app.database.capture(rules).pause([app.tables["t"]], 1, "owner")
+    app.run("DELETE FROM t")
+    app.database.capture(rules).resume(["t"], list(app.tables.values()))
+    app.run("INSERT INTO t (a) VALUES ('first again')")
+    assert app.query("SELECT id FROM t") == [(1,)]

@@ -178,7 +178,11 @@ class _Planner:
         for name in [name for name in self._standing if name.startswith(guard_prefix(table_id)) and name not in guards]:
             plan.sql.append(f"DROP TRIGGER {quote(name)}")
             del self._standing[name]
+        before = len(plan.sql)
         self._stand(guards, plan)
+        if len(plan.sql) > before and self._can_note_displacing:
+            # Rows may have gone since: what was noted of them would be held against new ones.
+            plan.sql.append(f"DELETE FROM {DISPLACING} WHERE table_id = {table_id}")
         return guards
 
     def _steer(self, table: SqliteTable, plan: _Plan) -> None:
