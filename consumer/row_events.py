@@ -48,6 +48,7 @@ def others_events(node: Node, asked: RowAsked) -> Sequence[RowEvent]:
         events += [event for row in conflicts for event in _met(row)]
         events += [event for one in letters for event in _set_aside(one)]
         events += _chosen(connection, asked)
+        events += _stepped_back(connection, asked)
     events += _standing(node, asked, {version for _, version in came.values()})
     if left_out and events:
         todo = f"{left_out} older dead letters were not looked into"
@@ -97,6 +98,22 @@ def _chosen(connection: sa.Connection, asked: RowAsked) -> Iterator[RowEvent]:
         version = read_version(row.version) if row.version else None
         detail = {"resolves": json.loads(row.resolves)}
         yield RowEvent("chosen", row.chosen_us, row.node_id, version=version, detail=detail)
+
+
+def _stepped_back(connection: sa.Connection, asked: RowAsked) -> Iterator[RowEvent]:
+    """Why a row that has a version does not stand."""
+    table = rf.stepped_back.c
+    query = sa.select(rf.stepped_back).where(table.table_name == asked.table.name, table.key == asked.look.key)
+    for row in connection.execute(query):
+        version = read_version(row.version)
+        if version != asked.look.version:
+            # A copy of an earlier write: of no account any more.
+            continue
+        why = "another row has one of its unique values" if row.kind == "unique" else "what it points to is gone"
+        look = f"rowferry conflicts list --table {row.table_name}"
+        todo = f"it has stepped back, for {why}, and returns when that ends: {look}"
+        detail = {"kind": row.kind}
+        yield RowEvent("stepped-back", row.stepped_us, version.node_id, version=version, detail=detail, todo=todo)
 
 
 def _letters(node: Node, connection: sa.Connection, asked: RowAsked) -> tuple[list[_Found], int]:

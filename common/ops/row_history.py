@@ -100,6 +100,8 @@ def _stands(story: RowStory) -> str:
         return f"{name} stands as it was before the first migrate: nobody has written it since"
     who = "this node" if look.version.node_id == story.node else look.version.node_id
     when = f"{who} at {to_iso(look.version.hlc)}"
+    if any(one.event == "stepped-back" for one in story.events):
+        return f"{name} was written by {when} and does not stand"
     if look.deleted:
         return f"{name} was deleted by {when}" + ("" if look.image is None else _but(look, "stands"))
     return (

@@ -73,7 +73,7 @@ class RowEvent:
 
     event: str
     """`captured`, `sealed`, `published`, `received`, `applied`, `lost`, `waits`, `chosen`, `resolved`, `dead-letter`,
-    `replayed`, `discarded`, `left-out`."""
+    `replayed`, `discarded`, `stepped-back`, `left-out`."""
     at_us: int | None
     """None: nobody noted when."""
     node: str

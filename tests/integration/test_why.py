@@ -126,6 +126,23 @@ def test_a_dead_letter_its_cause_and_its_end(world: World) -> None:
     assert len(found.summary) == 1
 
 
+@pytest.fixture(params=DATABASES)
+def later_wins(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with world_on(request, tmp_path) as made:
+        yield made
+
+
+def test_a_row_that_stepped_back(later_wins: World) -> None:
+    world = later_wins
+    world.receive(Origin("a").tx(Write("I", "code", {"id": 1, "code": "x"}, 10)).body)
+    world.receive(Origin("b").tx(Write("I", "code", {"id": 2, "code": "x"}, 20)).body)
+    found = story(world, "1", "code")
+    assert found.summary[0].startswith('code {"id":1} was written by a at ')
+    assert found.summary[0].endswith("and does not stand")
+    assert any("it has stepped back, for another row has one of its unique values" in one for one in found.summary)
+    assert "stepped-back" not in {one.event for one in story(world, "2", "code").events}
+
+
 def test_a_letter_in_parts_and_one_that_can_not_be_read(world: World) -> None:
     a = Origin("a")
     rows = [Write("I", "item", {"id": n, "name": "x" * 500, "price": "1"}, 100 + n) for n in range(20)]

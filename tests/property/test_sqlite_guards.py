@@ -93,7 +93,7 @@ def test_the_guard_refuses_what_would_touch_a_row_and_nothing_else(tmp_path: Pat
                 assert (refused is None) == (error is None), f"{statement}: {refused}, {error}"
                 passed += error is None
             if free.in_transaction:
-                # Of a statement with OR IGNORE that fails for a key's type SQLite keeps a part, unless a trigger may abort.
+                # Of a statement with OR IGNORE that fails for its key's type SQLite keeps a part; none, with a guard.
                 free.execute("ROLLBACK" if is_touched or error == "datatype mismatch" else "COMMIT")
             assert rows(app.connection) == rows(free), statement
             if len(rows(free)) > _MOST_ROWS:

@@ -11,6 +11,7 @@ from common.dialects.sqlite.choices import Choices
 from common.dialects.sqlite.decoding import ImageDecoder, spell_decimals_as_in_the_key
 from common.dialects.sqlite.digests import RowDigests
 from common.dialects.sqlite.errors import translating
+from common.dialects.sqlite.guards import forget_displacing
 from common.dialects.sqlite.key_ranges import go_on_where_needed
 from common.dialects.sqlite.merged import MergedRows
 from common.dialects.sqlite.names import log_table
@@ -140,6 +141,8 @@ class SqliteApplySession:
         with translating():
             self._merged.touch()
             self._choices.touch()
+            # A row that steps back leaves its key: what was noted of it must not be held against a new one.
+            forget_displacing(self._raw)
             go_on_where_needed(self._raw, self._inserted)
 
     def _refuse_written_meanwhile(self, table: SqliteTable, keys: Sequence[Row]) -> None:
