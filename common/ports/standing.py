@@ -57,6 +57,10 @@ class Proposal(msgspec.Struct, frozen=True):
 class StandingLook(Protocol):
     """Looks at rows of the tables it was made with, within one applying transaction. Writes nothing that stays."""
 
+    def rules(self, table: TableShape) -> str:
+        """Return the unique keys and references of a table as text: another text where they are others."""
+        ...
+
     def examine(self, table: TableShape, meta: TableMeta, rows: Sequence[Proposal]) -> list[RowFacts]:
         """Return what these rows would be once written, whatever stands in their way now. At most one a key.
 

@@ -6,6 +6,7 @@ the database itself has kept its keys."""
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +26,7 @@ from consumer.conflict.record import record
 from consumer.standing.causes import concerns
 from consumer.standing.settle import settle
 from consumer.standing.sight import Sight
-from consumer.standing.store import mark, set_mark, tables_with_copies
+from consumer.standing.store import Copies, mark, set_mark, tables_with_copies
 from consumer.standing.theory import RowId
 from consumer.standing.writing import Cause, StandingWriter
 from consumer.statements import reading
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 
 _A_PIECE_BYTES = 4 * 1024 * 1024
 _A_PIECE_CHANGES = 2_000
+_ROWS_AT_ONCE = 200
+_RULES_SECONDS = 30.0
+"""So often the tables' own keys are looked at: the owner may have added or dropped one."""
 _change = msgspec.json.Decoder(Change)
 
 
@@ -53,6 +57,8 @@ class Refresh:
         self._node = node
         self._committing = Committing(node, stop)
         self._tables = Tables(node)
+        self._rules: dict[str, str] = {}
+        self._rules_at = 0.0
 
     def catch_up(self) -> None:
         """Seal what the application wrote, and follow it up; nothing where no row has stepped back."""
@@ -73,16 +79,49 @@ class Refresh:
             if not kept:
                 return False
             done = mark(connection, incarnation) or 0
-            if _head(connection, incarnation) <= done:
-                return False
+            sealed = _head(connection, incarnation) > done
+        if not sealed and time.monotonic() < self._rules_at:
+            return False
         self._tables.begin()
         self._tables.look_again()
-        worked = False
+        worked = self._follow_rules(kept)
+        if not sealed:
+            return worked
         for piece in self._pieces(done, kept):
             if not self._committing.run(partial(self._follow_up, after_lsn=done, piece=piece), patiently=True):
                 break
             done, worked = piece.to_lsn, True
         return worked
+
+    def _follow_rules(self, kept: set[str]) -> bool:
+        """Settle all rows that have stepped back of tables with other keys than at the last look, the first one too."""
+        self._rules_at = time.monotonic() + _RULES_SECONDS
+        moved = False
+        for table in sorted(kept & self._tables.shapes().keys()):
+            rules = self._committing.run(partial(self._read_rules, table=table), patiently=True)
+            if self._rules.get(table) != rules:
+                with reading(self._node.database) as connection:
+                    keys = Copies(connection).keys(table)
+                for start in range(0, len(keys), _ROWS_AT_ONCE):
+                    some = keys[start : start + _ROWS_AT_ONCE]
+                    moved |= self._committing.run(partial(self._settle_all, table=table, keys=some), patiently=True)
+                self._rules[table] = rules
+        return moved
+
+    def _read_rules(self, session: ApplySession, table: str) -> str:
+        shapes = self._tables.shapes()
+        return session.look(shapes).rules(shapes[table])
+
+    def _settle_all(self, session: ApplySession, table: str, keys: Sequence[str]) -> bool:
+        """Settle rows by the keys that their tables have now; True when one of them, or another for it, moved."""
+        writer = StandingWriter(session, self._tables, self._node, self._node.clock.now_us())
+        sight = writer.sight()
+        sight.load_copies({table: keys})
+        causes = dict.fromkeys(sight.seen, Cause(self._node.facts.node_id, "", 0))
+        written = writer.carry_out(sight, settle(sight, causes), {}, causes)
+        check(session, written, references=self._node.config.tables.foreign_keys == "check")
+        record(session.connection, writer.finish(), self._node.clock.now_us())
+        return bool(written)
 
     def _pieces(self, after_lsn: int, kept: set[str]) -> Iterator[_Piece]:
         shapes = self._tables.shapes()

@@ -116,7 +116,7 @@ def _nodes(sight: Sight, rows: Iterable[RowId]) -> dict[RowId, Node]:
         same = {one for claim in claims for one in claimants[claim] if one != row}
         rank = seen.rank
         rivals = tuple(sorted(one for one in same if sight.seen[one].rank > rank))
-        found[row] = Node(rank, seen.facts is not None, tuple(groups), rivals)
+        found[row] = Node(rank, seen.facts is not None and not seen.unfit, tuple(groups), rivals)
     return found
 
 

@@ -1,18 +1,22 @@
 """The rows that one transaction has to look at: as they are, and as they shall be."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import msgspec
 
+from common.errors import PoisonError
 from common.ports.dialect import ApplySession, RowState, TableShape
-from common.ports.standing import Claim, Pointer, RowFacts
+from common.ports.standing import Claim, Pointer, Proposal, RowFacts
 from common.versions import Version
 from common.wire.records import TableMeta
 from consumer.conflict.policies import comparable
 from consumer.standing.store import Copies, Copy
 from consumer.standing.theory import Rank, RowId, rank_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -32,6 +36,8 @@ class Seen:
     copy: Copy | None = None
     changed: bool = False
     """It is written to by what is being applied."""
+    unfit: bool = False
+    """It has stepped back, and its table has changed so that it can't be written: it stays where it is."""
     left: tuple[Claim, ...] = ()
     """Values that it had at some time since everything was last looked through."""
 
@@ -83,7 +89,7 @@ class Sight:
             for pk, state in zip(new, states, strict=True):
                 row = self._row_of[table, pk] = RowId(table, state.key)
                 if row not in self.seen:
-                    self.seen[row] = self._see(row, state, here.get(state.key), copies.get(state.key))
+                    self.seen[row] = self._see(shape, row, state, here.get(state.key), copies.get(state.key))
         return [self._row_of[table, pk] for pk in pks]
 
     def load_own(self, found: Mapping[str, Sequence[bytes]]) -> None:
@@ -102,7 +108,7 @@ class Sight:
     def change(self, row: RowId, version: Version, base: Version, facts: RowFacts | None) -> None:
         """Note what becomes of a row that was loaded."""
         seen = self.seen[row]
-        seen.version, seen.base, seen.changed = version, base, True
+        seen.version, seen.base, seen.changed, seen.unfit = version, base, True, False
         seen.facts = None if facts is None else self.counting(facts)
 
     def note_own(self, row: RowId, before: Sequence[RowFacts]) -> None:
@@ -133,13 +139,26 @@ class Sight:
                 found.setdefault(claim, []).append(seen.row)
         return found
 
-    def _see(self, row: RowId, state: RowState, here: RowFacts | None, copy: Copy | None) -> Seen:
+    def _see(self, shape: TableShape, row: RowId, state: RowState, here: RowFacts | None, copy: Copy | None) -> Seen:
         if copy is not None and (here is not None or not copy.is_of(state.version)):
             self.stale.add(row)
             copy = None
-        facts = here or (copy.facts if copy is not None else None)
+        now = None if copy is None else self._as_now(shape, copy)
+        facts = here or now or (copy.facts if copy is not None else None)
         facts = None if facts is None else self.counting(facts)
-        return Seen(row, state, here is not None, facts, facts, state.version, state.base, copy)
+        unfit = copy is not None and now is None
+        return Seen(row, state, here is not None, facts, facts, state.version, state.base, copy, unfit=unfit)
+
+    def _as_now(self, shape: TableShape, copy: Copy) -> RowFacts | None:
+        """Return a row that stepped back as the table's keys see it now; None where it no longer fits the table."""
+        facts = copy.facts
+        try:
+            asked = Proposal(facts.key, facts.pk.encode(), facts.image.encode())
+            with self.session.connection.begin_nested():
+                return self.look.examine(shape, copy.meta, [asked])[0]
+        except PoisonError as error:
+            log.warning("standing.does_not_fit", extra={"table": shape.name, "row": facts.key, "error": str(error)})
+            return None
 
 
 def by_table(rows: Iterable[RowId]) -> Iterator[tuple[str, list[RowId]]]:

@@ -26,6 +26,7 @@ class Copy(msgspec.Struct, frozen=True):
     """As on the wire; of another version of the row this is no copy any more."""
     facts: RowFacts
     meta: TableMeta
+    kind: str
 
     def is_of(self, version: Version) -> bool:
         """Tell whether the row still is what this is a copy of."""
@@ -36,14 +37,15 @@ def tables_with_copies(connection: sa.Connection) -> set[str]:
     """Return the tables of which rows have stepped back. One look-up where there is none."""
     found: set[str] = set()
     column = rf.stepped_back.c.table_name
-    last = connection.execute(_FIRST).scalar()
+    # By hand: it is asked in every transaction, and to be put together it would take as long again.
+    last = connection.exec_driver_sql(_FIRST).scalar()
     while last is not None:
         found.add(last)
         last = connection.execute(sa.select(sa.func.min(column)).where(column > last)).scalar()
     return found
 
 
-_FIRST = sa.select(sa.func.min(rf.stepped_back.c.table_name))
+_FIRST = "SELECT min(table_name) FROM rf_stepped_back"
 
 
 def counts(connection: sa.Connection) -> dict[str, int]:
@@ -64,11 +66,11 @@ class Copies:
         if not keys:
             return {}
         one = rf.stepped_back.c
-        query = sa.select(one.key, one.version, one.facts, one.meta)
+        query = sa.select(one.key, one.version, one.facts, one.meta, one.kind)
         query = query.where(one.table_name == table, among(self._connection, one.key, keys))
         return {
-            key: Copy(RowId(table, key), version, _facts.decode(facts), TableMeta.model_validate_json(meta))
-            for key, version, facts, meta in self._connection.execute(query)
+            key: Copy(RowId(table, key), version, _facts.decode(facts), TableMeta.model_validate_json(meta), kind)
+            for key, version, facts, meta, kind in self._connection.execute(query)
         }
 
     def keys(self, table: str) -> list[str]:

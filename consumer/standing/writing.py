@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from common.config.model import Policy
 from common.ports.dialect import ApplySession, RowWrite
-from common.ports.standing import Proposal
+from common.ports.standing import Proposal, RowFacts
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.versions import Version
+from common.wire.records import TableMeta
 from consumer.apply.rows import naming_columns, write_rows
 from consumer.conflict.record import Conflict, Kind, State, Winner
 from consumer.incoming import Counts
@@ -134,10 +135,11 @@ class StandingWriter:
         out = [row for row, node in settled.nodes.items() if node.alive and row not in settled.standing]
         new = [row for row in out if sight.seen[row].changed or sight.seen[row].copy is None]
         had = {row for row, seen in sight.seen.items() if seen.copy is not None}
-        over = {row for row in had if row in settled.nodes and row not in out}
+        over = {row for row in had & settled.nodes.keys() if row in settled.standing or sight.seen[row].facts is None}
         sight.copies.drop(over | sight.stale)
         for row in over:
             self._conflicts.pop(row, None)
+        sight.copies.put(self._seen_anew(sight, had - set(new) - over), self._now_us)
         if not new:
             return
         if not tables_with_copies(connection):
@@ -152,6 +154,16 @@ class StandingWriter:
             meta = self._tables.shapes()[row.table].meta
             kept.append((row, seen.version, seen.facts, meta, conflict.kind.value))
         sight.copies.put(kept, self._now_us)
+
+    def _seen_anew(self, sight: Sight, kept: Iterable[RowId]) -> list[tuple[RowId, Version, RowFacts, TableMeta, str]]:
+        """Return the copies whose table has other keys than when they were made, as they count now."""
+        found = []
+        for row in kept:
+            seen = sight.seen[row]
+            if seen.copy is not None and seen.facts not in (None, sight.counting(seen.copy.facts)):
+                meta = self._tables.shapes()[row.table].meta
+                found.append((row, seen.version, seen.facts, meta, seen.copy.kind))
+        return found
 
     def _sealed_lsn(self) -> int:
         tx = rf.tx.c

@@ -43,6 +43,11 @@ class PostgresStandingLook:
         self._tables = tables
         self._known: dict[str, _Known] = {}
 
+    def rules(self, table: TableShape) -> str:
+        """Return the unique keys and references of a table as text."""
+        known = self._of(table)
+        return repr((known.indexes, known.generated, known.references, known.pointed))
+
     def examine(self, table: TableShape, meta: TableMeta, rows: Sequence[Proposal]) -> list[RowFacts]:
         """Return what these rows would be once written."""
         known, reader = self._of(table), Rows(table, meta)

@@ -103,6 +103,11 @@ class SqliteStandingLook:
         self._shapes = {name: table.shape for name, table in self._tables.items()}
         self._readers: dict[str, _Reader] = {}
 
+    def rules(self, table: TableShape) -> str:
+        """Return the unique keys and references of a table as text."""
+        known = self._tables[table.name]
+        return repr((known.unique, self.references_of(known), self.pointed_of(known)))
+
     def examine(self, table: TableShape, meta: TableMeta, rows: Sequence[Proposal]) -> list[RowFacts]:
         """Return what these rows would be once written."""
         known = self._tables[table.name]
