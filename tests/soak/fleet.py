@@ -26,14 +26,22 @@ from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
 from consumer.intake import Intake
 from consumer.settling import Settling, read_take
+from consumer.standing.refresh import Refresh
 from tests.support.applying import MemorySource, World, close_world, open_world, sqlite_url
 from tests.support.writers import Writer
 
 MAIN = "m"
 IDS = range(1, 4)
-TABLES = ("item", "brand", "event", "label")
+PLAIN = ("item", "brand", "event", "label")
+LINKED = ("code", "parent", "child")
+"""Rows that may step back: `amount` is unique in `code`, and names a `parent` in `child`."""
+TABLES = (*PLAIN, *LINKED)
 POLICY = {"brand": "main-wins", "event": "append-only", "label": "manual"}
-SCHEMA = tuple(f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, name TEXT, amount INTEGER)" for name in TABLES)
+SCHEMA = (
+    *(f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, name TEXT, amount INTEGER)" for name in (*PLAIN, "parent")),
+    "CREATE TABLE code (id INTEGER PRIMARY KEY, name TEXT, amount INTEGER UNIQUE)",
+    "CREATE TABLE child (id INTEGER PRIMARY KEY, name TEXT, amount INTEGER REFERENCES parent (id) ON DELETE CASCADE)",
+)
 CRASHES = (CrashPoint.ATTEMPT_BEGUN, CrashPoint.ROWS_WRITTEN, CrashPoint.BEFORE_COMMIT, CrashPoint.AFTER_COMMIT)
 SKEWS = (-3_600.0, 0.0, 7_200.0, 240.0, -5.0)
 
@@ -147,6 +155,10 @@ class Fleet:
         """Replay every open dead letter."""
         DeadLetters(member.world.node).replay(Selection(), Replay("soak"), lambda _: None)
 
+    def follow_up(self, member: Member) -> None:
+        """Bring what stands up to date with what the application wrote, as `run` does within a second."""
+        Refresh(member.world.node).catch_up()
+
     def choose(self, member: Member, most: int = 2) -> None:
         """Settle some conflicts that wait, one way or the other."""
         waiting = self.waiting(member)
@@ -191,6 +203,9 @@ class Fleet:
         assert not any(self.waiting(member) for member in self.members), "conflicts wait for ever"
         for member in self.members:
             self.replay(member)
+            self.follow_up(member)
+            for kind in ("unique", "foreign-key"):
+                self._count(kind, member.world.one(f"SELECT count(*) FROM rf_conflict WHERE kind = '{kind}'"))
             self._count("conflicts", member.world.one("SELECT count(*) FROM rf_conflict"))
             self._count("won", member.world.one("SELECT count(*) FROM rf_conflict WHERE winner = 'theirs'"))
 

@@ -16,19 +16,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from common.errors import UsageError
-from tests.soak.fleet import CRASHES, IDS, MAIN, TABLES, Fleet, Member
+from tests.soak.fleet import CRASHES, IDS, LINKED, MAIN, TABLES, Fleet, Member
 from tests.soak.model import by_latest, check_main_wins, check_manual, read_log
+from tests.support.standing_model import Model
 
 totals: Counter[str] = Counter()
 """What all machines of this process went through: a soak in which nothing was killed or chosen proves nothing."""
 MakeDatabase = Callable[[], str]
 _MEMBERS = st.integers(0, 4)
+_CHOSEN_TABLES = st.sampled_from((*TABLES, *LINKED, "code", "code"))
 
 
 def statements(table: str) -> Callable[[random.Random, str], list[str]]:
     """A few writes of a few rows of `table`, key changes and rows put back among them."""
 
     def chosen(dice: random.Random, name: str) -> list[str]:
+        if table in LINKED:
+            return linked(table, dice, name)
         key, other, amount = dice.choice(IDS), dice.choice(IDS), dice.randint(0, 9)
         values = f"({key}, '{name}', {amount})"
         insert = f"INSERT INTO {table} VALUES {values}"
@@ -48,6 +52,22 @@ def statements(table: str) -> Callable[[random.Random, str], list[str]]:
     return chosen
 
 
+def linked(table: str, dice: random.Random, name: str) -> list[str]:
+    """Writes that one node allows and another one may have to take back for a while."""
+    key, other = dice.choice(IDS), dice.choice([*map(str, IDS), "NULL"])
+    insert = f"INSERT INTO {table} VALUES ({key}, '{name}', {other})"
+    return dice.choice(
+        [
+            [insert],
+            [f"{insert} ON CONFLICT (id) DO UPDATE SET name = excluded.name"],
+            [f"UPDATE {table} SET name = '{name}', amount = {other} WHERE id = {key}"],
+            [f"DELETE FROM {table} WHERE id = {key}"],
+            [f"DELETE FROM {table} WHERE id = {key}", insert],
+            [f"UPDATE {table} SET amount = NULL, name = '{name}'"],
+        ]
+    )
+
+
 class Nodes(RuleBasedStateMachine):
     """Three to five nodes of both kinds. `make_database` gives the URL of an empty PostgreSQL database."""
 
@@ -65,17 +85,17 @@ class Nodes(RuleBasedStateMachine):
         urls = [type(self).make_database() if place in postgres else None for place in range(count)]
         self.fleet = Fleet(self.folder, urls, seed)
 
-    @rule(place=_MEMBERS, table=st.sampled_from(TABLES))
+    @rule(place=_MEMBERS, table=_CHOSEN_TABLES)
     def write(self, place: int, table: str) -> None:
         self.nodes.write(self.member(place), statements(table))
 
-    @rule(table=st.sampled_from(TABLES))
+    @rule(table=_CHOSEN_TABLES)
     def write_everywhere(self, table: str) -> None:
         """Nobody has seen the others' writes: what meets is a conflict."""
         for member in self.nodes.members:
             self.nodes.write(member, statements(table))
 
-    @rule(place=_MEMBERS, table=st.sampled_from(TABLES))
+    @rule(place=_MEMBERS, table=_CHOSEN_TABLES)
     def write_while_others_arrive(self, place: int, table: str) -> None:
         """The node's own writes are not sealed when those of the others come in."""
         member = self.member(place)
@@ -129,6 +149,10 @@ class Nodes(RuleBasedStateMachine):
         self.nodes.replay(self.member(place))
 
     @rule(place=_MEMBERS)
+    def follow_up(self, place: int) -> None:
+        self.nodes.follow_up(self.member(place))
+
+    @rule(place=_MEMBERS)
     def choose(self, place: int) -> None:
         self.nodes.choose(self.member(place))
 
@@ -162,8 +186,11 @@ class Nodes(RuleBasedStateMachine):
         """Every node holds what the model says, and the same versions."""
         first = fleet.members[0]
         histories = read_log(fleet.logs())
+        model = Model({table: _unique_of(table) for table in LINKED}, {"child": {"amount": "parent"}})
+        model.take_changes(fleet.logs())
+        standing = model.standing(LINKED)
         for member in fleet.members:
-            assert member.world.letters() == [], f"{member.name}: dead letters"
+            assert member.world.letters_open() == [], f"{member.name}: dead letters"
             assert member.writer.new_bodies() == [], f"{member.name}: what was applied is not its own change"
             gaps = member.world.one("SELECT count(*) FROM rf_sync_state WHERE last_lsn < highest_lsn")
             assert gaps == 0, f"{member.name}: gaps"
@@ -184,8 +211,15 @@ class Nodes(RuleBasedStateMachine):
                 if table == "brand":
                     check_main_wins(history, stands, MAIN)
                 image = history.writes[stands].image
+                if table in LINKED:
+                    linked_row = standing.get((table, key))
+                    image = None if linked_row is None else tuple(sorted(linked_row.items()))
                 for member in fleet.members:
                     assert row_of(member, table, key) == image, f"{table} {key} on {member.name}"
+
+
+def _unique_of(table: str) -> Callable[[dict[str, Any]], list[Any]]:
+    return (lambda row: [row["amount"]]) if table == "code" else (lambda _: [])
 
 
 def versions(member: Member, table: str) -> dict[int, tuple[int, int, str]]:

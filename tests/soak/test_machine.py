@@ -13,7 +13,7 @@ from tests.fixtures.containers import DatabaseFactory
 from tests.soak.machine import Nodes, totals
 
 pytestmark = pytest.mark.containers
-_EXAMPLES, _STEPS = 12, 40
+_EXAMPLES, _STEPS = 8, 40
 _SOAK = os.environ.get("ROWFERRY_SOAK_SECONDS")
 
 

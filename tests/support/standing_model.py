@@ -22,10 +22,12 @@ class Model:
 
     def take(self, bodies: Iterable[bytes]) -> None:
         """Take batches, in any order, parts of large ones too: no change line of these tests is cut."""
-        for line in (line for body in bodies for line in body.splitlines()):
-            change = json.loads(line)
-            if change["type"] != "change":
-                continue
+        lines = (json.loads(line) for body in bodies for line in body.splitlines())
+        self.take_changes(line for line in lines if line["type"] == "change")
+
+    def take_changes(self, changes: Iterable[dict[str, Any]]) -> None:
+        """Take change lines, in any order."""
+        for change in changes:
             key = change["table"], change["pk"]["id"]
             if key not in self.last or change["version"] > self.last[key][0]:
                 self.last[key] = change["version"], change["base"], change["after"]
