@@ -12,6 +12,13 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 _WIDEST = 10_000
+_WHOLE = frozenset({"tx_id", "id"})
+"""Columns that are never broken, however narrow the terminal is."""
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """Return `count` with its noun: 1 batch, 2 batches."""
+    return f"{count} {one if count == 1 else many}"
 
 
 class Progress(Protocol):
@@ -62,7 +69,8 @@ class Console:
         """Print a table for a person."""
         table = Table(title=escape(title) if title else None, title_justify="left", header_style="bold")
         for column in columns:
-            table.add_column(escape(column), overflow="fold")
+            # An id that is cut in two can't be copied.
+            table.add_column(escape(column), overflow="fold", no_wrap=column in _WHOLE)
         for row in rows:
             table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
         self._out.print(table)

@@ -13,7 +13,7 @@ import click
 from common.config.load import load_config
 from common.console import Console
 from common.errors import ConfigError, UsageError
-from common.runtime.host import current_host
+from common.runtime.host import Host, current_host
 
 DEFAULT_DIRECTORY = "exchange"
 
@@ -75,7 +75,7 @@ def init(
         "directory": str(made) if made else None,
         "private": choices.holds_password,
     }
-    host.emit(document, lambda console: _tell(console, host.config_file, choices, made))
+    host.emit(document, lambda console: _tell(console, host, choices, made))
 
 
 def write_configuration(path: Path, choices: Choices, *, force: bool) -> None:
@@ -213,10 +213,10 @@ _LIMITS = [
 ]
 
 
-def _tell(console: Console, path: Path, choices: Choices, made: Path | None) -> None:
-    console.say(f"Wrote {path} for node {choices.node} ({choices.role}).")
+def _tell(console: Console, host: Host, choices: Choices, made: Path | None) -> None:
+    console.say(f"Wrote {host.config_file} for node {choices.node} ({choices.role}).")
     if made:
         console.say(f"Made the folder {made}, through which the nodes exchange batches.")
     if choices.holds_password:
         console.say("It holds a password, so only you can read it.")
-    console.say("Next: rowferry migrate, then rowferry run")
+    console.say(f"Next: {host.command('migrate')}, then {host.command('run')}")

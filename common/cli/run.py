@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import click
 
+from common.console import counted
 from common.errors import ContentionError, OutageError, UsageError
 from common.ops.incarnation import settle_incarnation
 from common.ports.part import Part, Service
@@ -106,7 +107,8 @@ def _say_facts(node: Node, parts: Sequence[Part[Node]], *, once: bool) -> None:
 
 
 def _sentence(outcome: Outcome, *, once: bool) -> str:
-    aside = f" {outcome.set_aside} batches were set aside: see `rowferry dlq list`." if outcome.set_aside else ""
+    many = counted(outcome.set_aside, "batch or conflict waits", "batches or conflicts wait")
+    aside = f" {many} for you: see `rowferry status`." if outcome.set_aside else ""
     if not once:
         return f"Stopped.{aside}"
     return f"{'Everything is drained.' if outcome.drained else 'Stopped before everything was drained.'}{aside}"

@@ -10,7 +10,7 @@ from common.console import Console
 from common.ops import migration, seeding, trial_schema
 from common.ops.opened import opened_database
 from common.ports.dialect import Database
-from common.runtime.host import current_host
+from common.runtime.host import Host, current_host
 
 
 @click.command()
@@ -36,7 +36,7 @@ def seed(rows: int, number: int, more: bool) -> None:
         "rows": dict(report.rows),
         "transactions": report.transactions,
     }
-    host.emit(document, lambda console: _tell(console, document))
+    host.emit(document, lambda console: _tell(console, host, document))
 
 
 def capture_trial_tables(database: Database, config: Config) -> tuple[str, ...]:
@@ -47,12 +47,12 @@ def capture_trial_tables(database: Database, config: Config) -> tuple[str, ...]:
     return tuple(shape.name for shape in report.choice.captured if shape.name in trial_schema.TABLES)
 
 
-def _tell(console: Console, document: dict[str, Any]) -> None:
+def _tell(console: Console, host: Host, document: dict[str, Any]) -> None:
     rows = document["rows"]
     console.say(f"Added {', '.join(f'{count} {name}' for name, count in rows.items())}.")
     left = [name for name in rows if name not in document["captured"]]
     if not document["captured"]:
-        console.say("This database is no node yet, so these rows stay here. Next: rowferry migrate")
+        console.say(f"This database is no node yet, so these rows stay here. Next: {host.command('migrate')}")
     elif left:
         console.say(f"Not in tables.include, so they stay here: {', '.join(left)}")
     else:

@@ -24,6 +24,8 @@ NodeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Channel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 PositiveSeconds = Annotated[float, Field(gt=0, le=31_536_000)]
 _MIB = 1024 * 1024
+BACKENDS = ("sqlite", "postgresql")
+"""The databases that this release knows."""
 TLS_FILES = ("tls_ca_file", "tls_cert_file", "tls_key_file")
 """The settings of `[broker]` that name files."""
 
@@ -72,8 +74,12 @@ class NodeSection(Section):
     @field_validator("database")
     @classmethod
     def _is_url(cls, value: str) -> str:
-        if "://" not in value:
+        scheme, separator, _ = value.partition("://")
+        if not separator:
             raise ValueError('must be an SQLAlchemy URL, like "sqlite:///store.db" or "postgresql://user@host/name"')
+        backend = scheme.partition("+")[0]
+        if backend not in BACKENDS:
+            raise ValueError(f"{backend!r} is not supported; supported are {' and '.join(BACKENDS)}")
         return value
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from common.config.load import load_config
+from common.config.load import DEFAULT_FILE, load_config
 from common.config.model import Config
 from common.console import Console, Progress
 from common.runtime.node import Node, open_node
@@ -42,6 +42,15 @@ class Host:
     def config(self) -> Config:
         """The configuration, read at first use. Raises ConfigError."""
         return load_config(self.config_file)
+
+    def command(self, line: str) -> str:
+        """Return a command as a person has to type it for this configuration."""
+        given = (
+            ""
+            if str(self.config_file) == DEFAULT_FILE or "ROWFERRY_CONFIG" in os.environ
+            else f" --config {self.config_file}"
+        )
+        return f"rowferry{given} {line}"
 
     @property
     def actor(self) -> str:

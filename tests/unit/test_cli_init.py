@@ -154,3 +154,19 @@ def test_every_setting_stands_beside_its_meaning() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_comes_back_from_toml(text: str) -> None:
     assert tomllib.loads(f"key = {toml_text(text)}") == {"key": text}
+
+
+def test_what_to_do_next_names_the_configuration_that_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "shop.toml"
+    arguments = ["--config", str(file), "init", "--node", "shop", "--database", "sqlite:///shop.db"]
+    done = CliRunner().invoke(build([]), arguments)
+    assert f"rowferry --config {file} migrate" in done.stdout
+
+
+def test_a_database_that_this_release_does_not_know_is_refused_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "shop.toml"
+    arguments = ["--config", str(file), "init", "--node", "shop", "--database", "mysql://user@host/shop"]
+    done = CliRunner().invoke(build([]), arguments)
+    assert done.exit_code == 2
+    assert "sqlite and postgresql" in done.stderr
+    assert not file.exists()
