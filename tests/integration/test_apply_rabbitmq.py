@@ -31,7 +31,7 @@ def world(tmp_path: Path, rabbitmq_url: str) -> Iterator[World]:
 
 @pytest.fixture
 def intake(world: World) -> Iterator[Service]:
-    service, _ = part.services(world.node, threading.Event())
+    service, *_ = part.services(world.node, threading.Event())
     service.step(0)  # declares the node's queue, which a publisher may not
     yield service
     service.close()
