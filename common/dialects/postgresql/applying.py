@@ -15,7 +15,7 @@ from common.dialects.postgresql.paused import PausedRows
 from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target_rows
 from common.dialects.postgresql.references import References
 from common.dialects.postgresql.registry import Registry
-from common.dialects.postgresql.row_versions import row_states, versions_query, write_versions
+from common.dialects.postgresql.row_versions import RowVersions, row_states, versions_query
 from common.dialects.postgresql.rows import Rows
 from common.dialects.postgresql.shapes import image_expression, key_expression
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
@@ -55,6 +55,7 @@ class PostgresApplySession:
         self._raw: Raw = driver(connection)
         self._references = References(self._raw)
         self._merged = MergedRows(self._raw)
+        self._versions = RowVersions(self._raw)
         self._chosen: list[Chosen] = []
         self._table_ids: dict[str, int] = {}
         self._paused: dict[str, PausedRows] = {}
@@ -88,7 +89,9 @@ class PostgresApplySession:
             if found[0][2]:
                 paused = self._paused[table.name] = PausedRows(self._raw, table, self._table_id(table.name))
                 paused.refuse_written_meanwhile(rows, pks)
-            return row_states(found)
+            states = row_states(found)
+            self._versions.found(table.name, states)
+            return states
 
     def images(self, table: TableShape, pks: Sequence[bytes], meta: TableMeta) -> list[bytes | None]:
         """Return the rows as they stand now as JSON objects in wire form, None where there is none."""
@@ -123,7 +126,7 @@ class PostgresApplySession:
                     delete_rows(self._raw, rows, gone)
                 images = [(write.image, image) for write, image in pairs if write.image is not None]
                 insert_rows(self._raw, rows, images)
-                write_versions(self._raw, table_id, writes)
+                self._versions.write(table.name, table_id, writes)
             if table.name in self._paused:
                 pks, keys = [write.pk for write in writes], [write.key for write in writes]
                 self._paused[table.name].remember(rows, pks, keys)

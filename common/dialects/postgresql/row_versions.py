@@ -22,12 +22,14 @@ LEFT JOIN LATERAL (
 ) v ON true
 ORDER BY k.rf_place
 """
-_WRITE = """
+_INSERT = """
 INSERT INTO rf_row_version AS v
     (table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node, deleted)
 SELECT %(table_id)s, * FROM unnest(
     %(keys)s::text[], %(epochs)s::int[], %(hlcs)s::bigint[], %(nodes)s::text[],
     %(base_epochs)s::int[], %(base_hlcs)s::bigint[], %(base_nodes)s::text[], %(deleted)s::bool[])
+"""
+_UPSERT = f"""{_INSERT}
 ON CONFLICT (table_id, key) DO UPDATE
 SET main_epoch = excluded.main_epoch, hlc = excluded.hlc, node_id = excluded.node_id,
     base_epoch = excluded.base_epoch, base_hlc = excluded.base_hlc, base_node = excluded.base_node,
@@ -52,19 +54,40 @@ def row_states(found: Sequence[tuple[Any, ...]]) -> list[RowState]:
     ]
 
 
-def write_versions(raw: Raw, table_id: int, writes: Sequence[RowWrite]) -> None:
-    """Record the versions of rows that were written; at most one write a key."""
-    raw.execute(
-        _WRITE,
-        {
-            "table_id": table_id,
-            "keys": text_array([write.key for write in writes]),
-            "epochs": number_array([write.version.main_epoch for write in writes]),
-            "hlcs": number_array([write.version.hlc for write in writes]),
-            "nodes": text_array([write.version.node_id for write in writes]),
-            "base_epochs": number_array([write.base.main_epoch for write in writes]),
-            "base_hlcs": number_array([write.base.hlc for write in writes]),
-            "base_nodes": text_array([write.base.node_id for write in writes]),
-            "deleted": number_array([int(write.image is None) for write in writes]),
-        },
-    )
+class RowVersions:
+    """Writes the versions of one applying transaction."""
+
+    def __init__(self, raw: Raw) -> None:
+        self._raw = raw
+        self._unknown: dict[str, set[str]] = {}
+        """By table: keys that had no version when they were locked. Under that lock nobody else makes one."""
+
+    def found(self, table: str, states: Sequence[RowState]) -> None:
+        """Take note of what stands in the database."""
+        self._unknown.setdefault(table, set()).update(state.key for state in states if not state.known)
+
+    def write(self, table: str, table_id: int, writes: Sequence[RowWrite]) -> None:
+        """Record the versions of rows that were written; at most one write a key."""
+        unknown = self._unknown.get(table, set())
+        first = [write for write in writes if write.key in unknown]
+        again = [write for write in writes if write.key not in unknown] if len(first) < len(writes) else []
+        # Once: the write may be taken back by a savepoint, and then it is not known what stands.
+        unknown.difference_update(write.key for write in first)
+        if first:
+            self._raw.execute(_INSERT, _parameters(table_id, first))
+        if again:
+            self._raw.execute(_UPSERT.encode(), _parameters(table_id, again))
+
+
+def _parameters(table_id: int, writes: Sequence[RowWrite]) -> dict[str, object]:
+    return {
+        "table_id": table_id,
+        "keys": text_array([write.key for write in writes]),
+        "epochs": number_array([write.version.main_epoch for write in writes]),
+        "hlcs": number_array([write.version.hlc for write in writes]),
+        "nodes": text_array([write.version.node_id for write in writes]),
+        "base_epochs": number_array([write.base.main_epoch for write in writes]),
+        "base_hlcs": number_array([write.base.hlc for write in writes]),
+        "base_nodes": text_array([write.base.node_id for write in writes]),
+        "deleted": number_array([int(write.image is None) for write in writes]),
+    }

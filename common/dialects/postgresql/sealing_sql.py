@@ -84,17 +84,20 @@ numbered AS (
 clocked AS (
     SELECT e.table_id, e.key, e.lsn, e.seq, e.op, e.is_last, e.may_be_tangled,
            first_value(v.node_id) OVER w AS known_node, first_value(v.hlc) OVER w AS known_hlc,
+           first_value(v.place) OVER w AS known_place,
            coalesce(first_value(v.main_epoch) OVER w, 0) + sum(r.raised) OVER w AS main_epoch, r.raised,
            e.n + greatest(coalesce(first_value(v.hlc) OVER w, 0), max(e.captured_us - e.n) OVER w) AS hlc
     FROM numbered e CROSS JOIN LATERAL (
         SELECT (e.captured_us > {WEAKEST_US} AND e.table_id = ANY(%(main_wins)b::int[]))::int AS raised) r
     LEFT JOIN LATERAL (
-        SELECT * FROM rf_row_version v WHERE e.n = 1 AND v.table_id = e.table_id AND v.key = e.key LIMIT 1) v ON true
+        SELECT *, v.ctid AS place FROM rf_row_version v
+        WHERE e.n = 1 AND v.table_id = e.table_id AND v.key = e.key LIMIT 1) v ON true
     WINDOW w AS (PARTITION BY e.table_id, e.key ORDER BY e.lsn)),
 based AS (
     SELECT *, lag(hlc) OVER (PARTITION BY table_id, key ORDER BY lsn) AS previous_hlc FROM clocked),
 versioned AS (
-    SELECT table_id, key, lsn, seq, op, is_last, may_be_tangled, hlc, main_epoch, main_epoch - raised AS base_epoch,
+    SELECT table_id, key, lsn, seq, op, is_last, may_be_tangled, known_place, hlc, main_epoch,
+           main_epoch - raised AS base_epoch,
            coalesce(previous_hlc, known_hlc, CASE WHEN op <> 'I' THEN 0 END) AS base_hlc,
            CASE WHEN previous_hlc IS NOT NULL THEN %(node)s::text
                 WHEN known_hlc IS NOT NULL THEN known_node
@@ -105,22 +108,22 @@ sealed AS (
     SELECT %(era)s, lsn, seq, hlc, base_hlc, main_epoch,
            CASE WHEN base_hlc IS NOT NULL THEN base_epoch END, base_node
     FROM versioned),
-recorded AS (
-    INSERT INTO rf_row_version AS v
-        (table_id, key, hlc, base_hlc, main_epoch, base_epoch, deleted, node_id, base_node)
+met_first AS (
+    INSERT INTO rf_row_version (table_id, key, hlc, base_hlc, main_epoch, base_epoch, deleted, node_id, base_node)
     SELECT table_id, key, hlc, coalesce(base_hlc, 0), main_epoch, base_epoch, op = 'D', %(node)s::text,
            coalesce(base_node, '')
-    FROM versioned WHERE is_last
-    ON CONFLICT (table_id, key) DO UPDATE
-    SET hlc = excluded.hlc, base_hlc = excluded.base_hlc, main_epoch = excluded.main_epoch,
-        base_epoch = excluded.base_epoch, deleted = excluded.deleted, node_id = excluded.node_id,
-        base_node = excluded.base_node)
+    FROM versioned WHERE is_last AND known_place IS NULL),
+met_again AS (
+    UPDATE rf_row_version v
+    SET hlc = n.hlc, base_hlc = coalesce(n.base_hlc, 0), main_epoch = n.main_epoch, base_epoch = n.base_epoch,
+        deleted = n.op = 'D', node_id = %(node)s::text, base_node = coalesce(n.base_node, '')
+    FROM versioned n WHERE n.is_last AND v.ctid = n.known_place)
 SELECT count(*), bool_or(may_be_tangled) FROM versioned
 """
 """LSN, version and base of every change of the txs. A row written again gets a clock value above its last:
 hlc(n) = max(captured(n), hlc(n-1) + 1), which is n + max over all up to n of (captured - n). In the tables named by
 `main_wins` each change goes an epoch above the one it replaces, but what has the weakest time: nobody is known to have
-written it."""
+written it. Nobody else writes versions under this lock, so none is looked up twice."""
 
 TANGLED = f"""{_ENTRIES}
 numbered AS (
