@@ -9,9 +9,11 @@ from common.ids import NODE_ID
 from common.ports.source import Delivery
 from common.runtime.node import Node
 from common.wire.compress import decompress, is_wrapped, open_decompressed
+from common.wire.control import control_lines
 from common.wire.decode import Broken, parts_in, read_parts, split_batches
 from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.records import BatchHeader, Part
+from consumer.control import Controls
 from consumer.dead_letters.table_store import bytes_id
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming
@@ -29,11 +31,14 @@ class Arrivals:
         self._inbox = inbox
         self._limits = limits
         self._peers = PeerIds(node)
+        self._controls = Controls(node, self._peers)
 
     def read(self, delivery: Delivery) -> Iterator[Incoming]:
-        """Yield the whole txs of a delivery, and what is broken in it, in order."""
+        """Yield the whole txs of a delivery, and what is broken in it, in order; store what stands beside batches."""
         try:
             for item in self._parts(delivery):
+                if isinstance(item, Broken) and self._is_control(item, delivery):
+                    continue
                 found = self.take(item, delivery)
                 if found is not None:
                     yield found
@@ -46,6 +51,13 @@ class Arrivals:
         raw = io.BytesIO(delivery.body)
         body = open_decompressed(raw, delivery.content_encoding, len(delivery.body), self._limits)
         return read_parts(body, self._limits)
+
+    def _is_control(self, item: Broken, delivery: Delivery) -> bool:
+        """Take what is no batch and needs to be none; False where it is broken."""
+        lines = control_lines(item.raw) if item.header is None else None
+        for line in lines or ():
+            self._controls.take(line, delivery)
+        return lines is not None
 
     def take(self, item: Part | Broken, delivery: Delivery) -> Incoming | None:
         """Return a whole tx; None for this node's own, and while parts are missing."""

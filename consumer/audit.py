@@ -18,7 +18,7 @@ class Line(msgspec.Struct, frozen=True):
 
     action: str
     source_node: str
-    tx_id: str
+    tx_id: str | None
     actor: str = APPLIER
     detail: Mapping[str, object] = msgspec.field(default_factory=dict)
 

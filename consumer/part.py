@@ -9,7 +9,7 @@ import click
 from common.ports.part import Service
 from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
-from common.runtime.transports import BROKER, open_dead_letter_mirror, source_factories
+from common.runtime.transports import BROKER, direct_sink_factory, open_dead_letter_mirror, source_factories
 from consumer.dead_letters.copies import BrokerCopies
 from consumer.incoming import Outcome
 from consumer.statements import reading
@@ -28,8 +28,9 @@ class ConsumerPart:
         return COMMANDS
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
-        """Build one intake for each configured source, what tries again what a new shape lets through, and what follows
-        up the node's own writes where rows have stepped back."""
+        """Build one intake for each configured source, what tries again what a new shape lets through, what follows up
+        the node's own writes where rows have stepped back, and what asks for what is missing."""
+        from consumer.asking import GapAsking
         from consumer.intake import Intake
         from consumer.reshaped import ReshapedRetries
         from consumer.standing.refresh import RefreshService
@@ -42,6 +43,9 @@ class ConsumerPart:
         if services:
             services.append(ReshapedRetries(node, _copies(node, stop), stop))
         services.append(RefreshService(node, stop))
+        open_direct = direct_sink_factory(node, stop)
+        if open_direct is not None:
+            services.append(GapAsking(node, open_direct, stop))
         return services
 
     def status(self, node: Node) -> Mapping[str, Any]:

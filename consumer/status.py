@@ -4,11 +4,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from common.clock import to_iso
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.standing.store import counts
 from consumer.statements import reading
 from consumer.watermark import Mark, read_all
+
+_ASKED = sa.select(rf.request).where(rf.request.c.direction == "out")
 
 
 def read_status(node: Node) -> dict[str, Any]:
@@ -18,11 +21,13 @@ def read_status(node: Node) -> dict[str, Any]:
         unfinished, oldest_us = _unfinished(connection)
         stepped_back = counts(connection)
         marks = [mark for mark, _ in read_all(connection).values()]
+        asked = {(row.peer, row.incarnation): row for row in connection.execute(_ASKED)}
+    heals = node.config.broker is not None and node.config.broker.is_rabbitmq
     return {
         "unfinished_txs": unfinished,
         "oldest_unfinished_seconds": None if oldest_us is None else max(0.0, (now_us - oldest_us) / 1_000_000),
         "stepped_back": stepped_back,
-        "gaps": [_gap(mark) for mark in marks if mark.gap],
+        "gaps": [_gap(mark, asked.get((mark.source_node, mark.incarnation)), heals) for mark in marks if mark.gap],
     }
 
 
@@ -37,10 +42,14 @@ def _unfinished(connection: sa.Connection) -> tuple[int, int | None]:
     return int(count), oldest
 
 
-def _gap(mark: Mark) -> dict[str, Any]:
+def _gap(mark: Mark, request: sa.Row[Any] | None, heals: bool) -> dict[str, Any]:
     return {
         "peer": mark.source_node,
         "incarnation": mark.incarnation,
         "after_lsn": mark.last_lsn,
         "highest_lsn": mark.highest_lsn,
+        "heals": heals,
+        "asked": request.asked if request else 0,
+        "asked_at": to_iso(request.last_asked_us) if request else None,
+        "gone_until_lsn": request.gone_until_lsn if request else None,
     }

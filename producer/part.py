@@ -9,7 +9,8 @@ import click
 from common.ports.part import Service
 from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
-from common.runtime.transports import BROKER, DIRECTORY, fallback_factory, sink_factories
+from common.runtime.transports import BROKER, DIRECTORY, direct_sink_factory, fallback_factory, sink_factories
+from producer.answering import Answering
 from producer.cleaning import DirectoryCleaning
 from producer.commands import export_change_log, push
 from producer.cursors import Cursors
@@ -31,7 +32,7 @@ class ProducerPart:
         return [export_change_log, push]
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
-        """Build the sealer, a relay for each sink, the file fallback, and the housekeeping.
+        """Build the sealer, a relay for each sink, the file fallback, what answers others, and the housekeeping.
 
         Raises ConfigError when the changes would go nowhere."""
         logs, cursors = NodeLogs(node.database, node.facts), Cursors(node.database, node.clock)
@@ -46,6 +47,9 @@ class ProducerPart:
             files = Relay(DIRECTORY, spare, logs, cursors, sizes, stop)
             services.append(Fallback(files, road, logs, cursors, node.config.fallback.after))
         services.insert(0, SealerService(node, [service.wake for service in services], stop))
+        open_direct = direct_sink_factory(node, stop)
+        if open_direct is not None:
+            services.append(Answering(node, open_direct, logs, sizes, stop))
         if node.config.directory is not None:
             services.append(DirectoryCleaning(node, node.config.directory))
         return services

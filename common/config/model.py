@@ -214,6 +214,8 @@ class LimitsSection(Section):
     """How long a tx waits for the parent rows it points to."""
     seal_interval_seconds: PositiveSeconds = 0.2
     """How long the sealer waits when it found nothing."""
+    gap_seconds: PositiveSeconds = 30
+    """How long what is missing of a source's log may be on its way before the source is asked for it."""
     tombstone_days: Annotated[int, Field(ge=1)] = 90
     future_seconds: PositiveSeconds = 300
     """How far another node's clock may be ahead of this one's before it is reported."""

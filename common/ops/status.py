@@ -1,6 +1,6 @@
 """What `status` knows: where the node stands with each sink and source, what waits, and what needs a person."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -17,6 +17,8 @@ from common.schema import tables as rf
 
 BROKER_PATIENCE_SECONDS = 3.0
 _A_DAY_US = 86_400_000_000
+_PATIENT_ASKS = 3
+"""So often a source is asked for what is missing before a person is told."""
 OPEN_DEAD_LETTERS = ("dead", "early", "forked")
 
 
@@ -110,6 +112,11 @@ class Standing:
         return [sink for sink in self.shares.get("sinks", ()) if sink["lag_changes"]]
 
     @property
+    def _gaps(self) -> Sequence[Mapping[str, Any]]:
+        found: Sequence[Mapping[str, Any]] = self.shares.get("gaps", ())
+        return found
+
+    @property
     def attention(self) -> list[str]:
         """What a person has to look at."""
         found = [
@@ -127,7 +134,7 @@ class Standing:
                 for name, since_us in self.paused.items()
             ),
         ]
-        return [reason for reason in found if reason] + [_missing(gap) for gap in self.shares.get("gaps", ())]
+        return [reason for reason in found if reason] + [_missing(gap) for gap in self._gaps if not _heals(gap)]
 
     @property
     def _broker_trouble(self) -> str:
@@ -149,7 +156,8 @@ class Standing:
         unsealed = self.shares.get("unsealed_changes", 0)
         found = [f"{unsealed} captured changes wait for rowferry run"] if unsealed else []
         found += [f"{one['lag_changes']} changes not yet sent to the {one['sink']}" for one in self.lagging_sinks]
-        torn = {gap["peer"] for gap in self.shares.get("gaps", ())}
+        found += [_coming(gap) for gap in self._gaps if _heals(gap)]
+        torn = {gap["peer"] for gap in self._gaps}
         found += [_not_applied(one) for one in self.sources if one.behind and one.peer not in torn]
         found += [f"{depth} messages in {name}" for name, depth in self.queues.depths.items() if depth]
         early, unfinished = self.dead_letters.get("early", 0), self.shares.get("unfinished_txs", 0)
@@ -188,12 +196,29 @@ def read_standing(
         )
 
 
-def _missing(gap: Mapping[str, Any]) -> str:
-    """Say what is missing; a queue that was purged or made late leaves such a gap, and only the source can fill it."""
+def _heals(gap: Mapping[str, Any]) -> bool:
+    """Whether nobody has to do anything about a gap, as it looks now."""
+    return gap["heals"] and gap["asked"] < _PATIENT_ASKS and gap["gone_until_lsn"] is None
+
+
+def _coming(gap: Mapping[str, Any]) -> str:
     peer, after = gap["peer"], gap["after_lsn"]
+    asked = f"asked {peer} for them at {gap['asked_at']}" if gap["asked"] else f"rowferry run asks {peer} for them"
+    return f"changes of {peer} after LSN {after} are missing, later ones have come; {asked}"
+
+
+def _missing(gap: Mapping[str, Any]) -> str:
+    """Say what is missing and what fills it."""
+    peer, after, gone = gap["peer"], gap["after_lsn"], gap["gone_until_lsn"]
+    if gone is not None:
+        return (
+            f"changes of {peer} after LSN {after} are missing, and up to LSN {gone} its log has them no more: this "
+            "node needs a copy of the data (rowferry snapshot)"
+        )
+    asked = f"; asked {peer} {gap['asked']} times, last at {gap['asked_at']}" if gap["asked"] else ""
     return (
         f"changes of {peer} after LSN {after} are missing, later ones have come (at {peer}: rowferry export-change-log "
-        f"--since {after}; here: rowferry import-change-log)"
+        f"--since {after}; here: rowferry import-change-log){asked}"
     )
 
 

@@ -27,6 +27,8 @@ DIRECTORY = "directory"
 
 OpenSink = Callable[[Callable[[], None]], Sink]
 """Opens a sink. It is given what to call, on any thread and quickly, when confirms have come."""
+OpenDirect = Callable[[str], Sink]
+"""Opens a sink to one node alone."""
 OpenSource = Callable[[], Source]
 Passed = Callable[[str, str], int]
 """Origin and incarnation to the highest LSN up to which this node has seen everything."""
@@ -50,6 +52,14 @@ def fallback_factory(node: Node) -> OpenSink | None:
     """Return how to open the folder that takes the broker's place; None where there are not both."""
     broker, directory = node.config.broker, node.config.directory
     return None if broker is None or directory is None else partial(_open_directory_sink, node, directory)
+
+
+def direct_sink_factory(node: Node, stop: threading.Event | None = None) -> OpenDirect | None:
+    """Return how to open a way to one node alone; None where there is none: RabbitMQ has it.
+
+    A folder keeps its files, so that nothing has to be asked for there."""
+    broker = node.config.broker
+    return None if broker is None or not broker.is_rabbitmq else partial(_open_direct_sink, node, broker, stop)
 
 
 def source_factories(node: Node, passed: Passed) -> Mapping[str, OpenSource]:
@@ -121,6 +131,12 @@ def _open_broker_sink(
 
     # What its `send` returns from is as confirmed as such a broker gets, so nothing is confirmed later.
     return KombuSink(_kombu_settings(node, broker))
+
+
+def _open_direct_sink(node: Node, broker: BrokerSection, stop: threading.Event | None, to_node: str) -> Sink:
+    from common.transports.rabbitmq import open_sink
+
+    return open_sink(rabbit_settings(node, broker), to_node=to_node, stop=stop)
 
 
 def _open_broker_source(node: Node, broker: BrokerSection) -> Source:

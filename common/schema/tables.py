@@ -163,6 +163,22 @@ paused = sa.Table(
     comment="Tables that capture is off by command, until they are resumed.",
 )
 
+request = sa.Table(
+    "rf_request",
+    metadata,
+    sa.Column("peer", _id, primary_key=True),
+    sa.Column("direction", _text, primary_key=True, comment="out: this node asked; in: the peer asked this node"),
+    sa.Column("incarnation", _id, primary_key=True),
+    sa.Column("after_lsn", _lsn, nullable=False),
+    sa.Column("until_lsn", _lsn, nullable=False),
+    sa.Column("asked", sa.Integer, nullable=False, comment="how often"),
+    sa.Column("first_asked_us", _us, nullable=False),
+    sa.Column("last_asked_us", _us, nullable=False),
+    sa.Column("gone_until_lsn", _lsn, comment="out: up to here its source has it no more"),
+    sa.CheckConstraint("direction IN ('in', 'out')", name="rf_request_direction"),
+    comment="Stretches of logs asked for once more: by this node, and of this node until they are answered.",
+)
+
 conflict = sa.Table(
     "rf_conflict",
     metadata,

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 
 from common.versions import NEVER, Version
+from common.wire.control import Control, Gone, Request, control_lines, encode_control
 from common.wire.encode import encode_change, header_line, seal_part
 from common.wire.records import TableMeta, TxHeader
 
@@ -34,6 +35,26 @@ def test_what_the_encoder_writes_is_valid() -> None:
     body = seal_part(header.tx_id, header_line(header, 1, 1, 2, "0" * 64), [line], 1)
     for written in body.splitlines():
         SCHEMA.validate(json.loads(written))
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        Request(
+            from_node="b", to_node="a", incarnation="i1", after_lsn=3, until_lsn=9, asked_at="2026-01-01T00:00:00Z"
+        ),
+        Gone(from_node="a", to_node="b", incarnation="i1", after_lsn=3, until_lsn=9),
+    ],
+)
+def test_what_nodes_tell_each_other_is_valid(control: Control) -> None:
+    line = encode_control(control)
+    SCHEMA.validate(json.loads(line))
+    assert control_lines(line) == [control]
+    # Whatever the code demands the schema demands too.
+    for key in json.loads(line):
+        fields = json.loads(line)
+        del fields[key]
+        assert not SCHEMA.is_valid(fields), key
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,13 @@ def test_nothing_waits() -> None:
     assert standing().state is State.UP_TO_DATE
 
 
+WHEN = "2026-01-01T00:00:00.000000Z"
+GAP = {"peer": "shop", "incarnation": "i1", "after_lsn": 10, "highest_lsn": 12, "heals": False, "asked": 0}
+GAP |= {"asked_at": None, "gone_until_lsn": None}
+HEALS = GAP | {"heals": True}
+MISSING = "changes of shop after LSN 10 are missing, later ones have come; "
+
+
 @pytest.mark.parametrize(
     ("one", "reason"),
     [
@@ -69,6 +76,8 @@ def test_nothing_waits() -> None:
         (standing(queues=Queues({"rowferry.node.main": 5})), "5 messages in rowferry.node.main"),
         (standing(dead_letters={"early": 1}), "1 transactions wait for rows that have not come yet"),
         (standing({"unfinished_txs": 2}), "2 large transactions have not come whole"),
+        (standing({"gaps": [HEALS]}), MISSING + "rowferry run asks shop for them"),
+        (standing({"gaps": [HEALS | {"asked": 2, "asked_at": WHEN}]}), f"{MISSING}asked shop for them at {WHEN}"),
     ],
 )
 def test_what_is_on_its_way(one: Standing, reason: str) -> None:
@@ -89,9 +98,6 @@ def test_a_broker_that_can_not_be_used(more: dict[str, str], way: str) -> None:
     assert one.attention == [f"the broker can't be used since 2026-01-01: refused; {way}"]
 
 
-GAP = {"peer": "shop", "incarnation": "i1", "after_lsn": 10, "highest_lsn": 12}
-
-
 @pytest.mark.parametrize(
     ("one", "words"),
     [
@@ -101,6 +107,8 @@ GAP = {"peer": "shop", "incarnation": "i1", "after_lsn": 10, "highest_lsn": 12}
         (standing(queues=Queues(error="refused")), ("broker unreachable: refused",)),
         (standing(drifted=("sale", "store")), ("sale, store", "rowferry migrate")),
         (standing({"gaps": [GAP]}, sources=(source(2),)), ("shop", "--since 10", "import-change-log")),
+        (standing({"gaps": [HEALS | {"asked": 3, "asked_at": WHEN}]}), ("--since 10", f"3 times, last at {WHEN}")),
+        (standing({"gaps": [HEALS | {"asked": 1, "gone_until_lsn": 11}]}), ("up to LSN 11", "rowferry snapshot")),
     ],
 )
 def test_what_needs_a_person(one: Standing, words: tuple[str, ...]) -> None:
@@ -115,4 +123,4 @@ def test_what_needs_a_person_comes_first() -> None:
 
 
 def test_the_document_is_as_its_schema_says() -> None:
-    checked("status", document(standing()))
+    checked("status", document(standing({"gaps": [GAP, HEALS | {"asked": 1, "asked_at": WHEN, "gone_until_lsn": 11}]})))

@@ -71,6 +71,7 @@ WRONG: list[tuple[str, Any]] = [
     ("limits.seal_interval_seconds", "soon"),
     ("limits.tombstone_days", 0),
     ("limits.future_seconds", 0),
+    ("limits.gap_seconds", 0),
 ]
 
 

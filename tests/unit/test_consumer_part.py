@@ -29,7 +29,10 @@ def test_status_tells_gaps_and_unfinished_txs(world: World) -> None:
         "unfinished_txs": 1,
         "oldest_unfinished_seconds": 5.0,
         "stepped_back": {},
-        "gaps": [{"peer": "a", "incarnation": "inc1", "after_lsn": 1, "highest_lsn": 3}],
+        "gaps": [
+            {"peer": "a", "incarnation": "inc1", "after_lsn": 1, "highest_lsn": 3}
+            | {"heals": False, "asked": 0, "asked_at": None, "gone_until_lsn": None}
+        ],
     }
     assert (passed(world.node, "a", "inc1"), passed(world.node, "a", "other")) == (1, 0)
 

@@ -1,0 +1,106 @@
+"""What nodes tell each other beside batches: lines that carry no data, each whole in itself.
+
+A later release may have more kinds of them. Whoever does not know one leaves it: nothing is lost by it.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from common.wire.lines import lines_of
+from common.wire.records import FORMAT, MAX_LSN
+
+_LONGEST_LINE = 64 * 1024
+_BATCH_TYPES = frozenset({"batch", "change", "chunk", "end"})
+_FORMAT_PATTERN = r"^rowferry/\d+(\.\d+)?\Z"
+_OURS = (FORMAT, FORMAT + ".")
+
+_NodeId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+_Lsn = Annotated[int, msgspec.Meta(ge=0, le=MAX_LSN)]
+_Instant = Annotated[str, msgspec.Meta(max_length=40)]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="request"):
+    """A node asks another one for a stretch of its log once more: whole txs, after `after_lsn`, up to `until_lsn`."""
+
+    format: str = FORMAT
+    from_node: _NodeId
+    to_node: _NodeId
+    incarnation: _NodeId
+    after_lsn: _Lsn
+    until_lsn: _Lsn
+    asked_at: _Instant
+
+    @property
+    def sender(self) -> str:
+        """Who says it."""
+        return self.from_node
+
+
+class Gone(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gone"):
+    """The answer to a request for what is not in the log any more, from `after_lsn` up to `until_lsn`."""
+
+    format: str = FORMAT
+    from_node: _NodeId
+    to_node: _NodeId
+    incarnation: _NodeId
+    after_lsn: _Lsn
+    until_lsn: _Lsn
+
+    @property
+    def sender(self) -> str:
+        """Who says it."""
+        return self.from_node
+
+
+Control = Request | Gone
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """A line of a kind that this release does not know."""
+
+    type: str
+    format: str
+
+
+class _Opening(msgspec.Struct):
+    type: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    format: Annotated[str, msgspec.Meta(pattern=_FORMAT_PATTERN)]
+
+
+_opening = msgspec.json.Decoder(_Opening)
+_control: msgspec.json.Decoder[Control] = msgspec.json.Decoder(Control)
+_KNOWN = frozenset({"request", "gone"})
+
+
+def encode_control(control: Control) -> bytes:
+    """Return the line, with its newline."""
+    return msgspec.json.encode(control) + b"\n"
+
+
+def control_lines(raw: bytes) -> list[Control | Unknown] | None:
+    """Return the lines of `raw` where each is one that stands beside batches; None where one is anything else.
+
+    So it is with damaged bytes, with a line of a batch, and with a line of a known kind that is not as it must be."""
+    found: list[Control | Unknown] = []
+    for line in lines_of(raw):
+        read = _read(line)
+        if read is None:
+            return None
+        found.append(read)
+    return found or None
+
+
+def _read(line: bytes) -> Control | Unknown | None:
+    if len(line) > _LONGEST_LINE or not line.endswith(b"\n"):
+        return None
+    try:
+        line.decode("utf-8")
+        opening = _opening.decode(line)
+        if opening.type in _BATCH_TYPES:
+            return None
+        if opening.type in _KNOWN and (opening.format == _OURS[0] or opening.format.startswith(_OURS[1])):
+            return _control.decode(line)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    return Unknown(opening.type, opening.format)

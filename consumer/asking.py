@@ -1,0 +1,167 @@
+"""Asks a source once more for what its log has and this node has not. A gap so heals by itself."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import sqlalchemy as sa
+
+from common.clock import to_iso
+from common.errors import OutageError
+from common.ports.sink import Envelope
+from common.runtime.node import Node
+from common.runtime.transports import OpenDirect
+from common.wire.control import Request, encode_control
+from consumer import audit
+from consumer.gaps import Gap, find_gaps
+from consumer.requests import forget_asked, note_asked
+from consumer.statements import reading, writing
+from consumer.watermark import SourceKey
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 2.0
+_LONGEST_PAUSE_SECONDS = 600.0
+_MOST_DOUBLINGS = 16
+_CONFIRM_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A source of which something is missing. Instants are of the monotonic clock."""
+
+    gap: Gap
+    since: float
+    moved: float
+    """When the gap last became another one: something came."""
+    asked: float | None = None
+    asks: int = 0
+    """Since then."""
+
+
+class GapAsking:
+    """Looks for gaps now and then. A `Service` of `run`; belongs to one thread.
+
+    Nothing is asked for before it had time to come by itself, nor while it comes; then after longer and longer pauses.
+    """
+
+    name = "gaps"
+
+    def __init__(
+        self,
+        node: Node,
+        open_direct: OpenDirect,
+        stop: threading.Event,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._node = node
+        self._open_direct = open_direct
+        self._stop = stop
+        self._monotonic = monotonic
+        self._patience = node.config.limits.gap_seconds
+        self._look_seconds = min(_LOOK_SECONDS, self._patience / 2)
+        self._look_at = 0.0
+        self._watched: dict[SourceKey, _Watched] = {}
+        self._wake = threading.Event()
+
+    def step(self, idle_seconds: float) -> bool:
+        """Look, and ask for what is due; True when something was asked for. Raises OutageError for the database."""
+        self._wake.clear()
+        now = self._monotonic()
+        if now < self._look_at:
+            self._wake.wait(min(idle_seconds, self._look_at - now))
+            return False
+        self._look_at = now + self._look_seconds
+        with reading(self._node.database) as connection:
+            gaps = find_gaps(connection)
+        self._watch(gaps, now)
+        due = [one for one in self._watched.values() if self._is_due(one, now)]
+        for one in due:
+            if self._stop.is_set():
+                break
+            self._ask(one, now)
+        return bool(due)
+
+    def wake(self) -> None:
+        """End the wait of a running `step`. Any thread."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Nothing is held between two steps."""
+
+    def _watch(self, gaps: Sequence[Gap], now: float) -> None:
+        found = {gap.key: gap for gap in gaps}
+        for key in self._watched.keys() - found.keys():
+            was = self._watched.pop(key)
+            if was.asked is not None:
+                writing(self._node.database, partial(forget_asked, peer=was.gap.peer, incarnation=was.gap.incarnation))
+                fields = {"source_node": was.gap.peer, "incarnation": was.gap.incarnation}
+                log.info("gap_closed", extra=fields | {"until_lsn": was.gap.until_lsn})
+        for key, gap in found.items():
+            watched = self._watched.get(key)
+            if watched is None:
+                self._watched[key] = _Watched(gap, since=now, moved=now)
+                continue
+            if gap.after_lsn != watched.gap.after_lsn or gap.until_lsn < watched.gap.until_lsn:
+                watched.moved, watched.asks = now, 0
+            watched.gap = gap
+
+    def _is_due(self, one: _Watched, now: float) -> bool:
+        if now - one.since < self._patience:
+            return False
+        if one.asks == 0:
+            # It comes, so let it; what still stands apart of it after a moment is another gap.
+            return now - one.moved >= min(self._patience, 5.0)
+        pause = self._patience * 2.0 ** min(one.asks, _MOST_DOUBLINGS)
+        return one.asked is None or now - one.asked >= min(pause, max(_LONGEST_PAUSE_SECONDS, self._patience))
+
+    def _ask(self, one: _Watched, now: float) -> None:
+        gap, node = one.gap, self._node
+        request = Request(
+            from_node=node.facts.node_id,
+            to_node=gap.peer,
+            incarnation=gap.incarnation,
+            after_lsn=gap.after_lsn,
+            until_lsn=gap.until_lsn,
+            asked_at=to_iso(node.clock.now_us()),
+        )
+        one.asked, one.asks = now, one.asks + 1
+        fields = {"source_node": gap.peer, "incarnation": gap.incarnation}
+        lsns = {"after_lsn": gap.after_lsn, "until_lsn": gap.until_lsn}
+        try:
+            self._send(request)
+        except OutageError as error:
+            # The node that is to answer may be away for days: nobody's outage but its own.
+            log.warning("gap_not_asked", extra=fields | lsns | {"error": str(error)})
+            return
+        asked = writing(node.database, lambda connection: self._note(connection, request))
+        log.warning("gap_asked", extra=fields | lsns | {"asked": asked})
+
+    def _note(self, connection: sa.Connection, request: Request) -> int:
+        now_us = self._node.clock.now_us()
+        asked = note_asked(connection, request, now_us)
+        lsns = {"incarnation": request.incarnation, "after_lsn": request.after_lsn, "until_lsn": request.until_lsn}
+        if asked == 1:
+            audit.write(connection, [audit.Line("gap-asked", request.to_node, None, detail=lsns)], now_us)
+        return asked
+
+    def _send(self, request: Request) -> None:
+        sink = self._open_direct(request.to_node)
+        try:
+            sink.send(
+                Envelope(
+                    body=encode_control(request),
+                    source_node=request.from_node,
+                    incarnation=self._node.facts.incarnation,
+                    from_lsn=request.after_lsn,
+                    to_lsn=request.until_lsn,
+                    tx_id=f"request-{request.incarnation}-{request.after_lsn}",
+                    txs=0,
+                )
+            )
+            sink.flush(_CONFIRM_SECONDS)
+        finally:
+            sink.close()

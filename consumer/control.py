@@ -1,0 +1,66 @@
+"""Takes in what other nodes say beside batches. It is stored before its message is let go of."""
+
+import logging
+
+from common.ports.source import Delivery
+from common.runtime.node import Node
+from common.wire.control import Control, Gone, Request, Unknown
+from consumer.peers import PeerIds
+from consumer.requests import note_gone, note_request
+from consumer.statements import writing
+from consumer.verify import IDENTITY_ERROR
+
+log = logging.getLogger(__name__)
+
+
+class Controls:
+    """Belongs to whoever reads deliveries."""
+
+    def __init__(self, node: Node, peers: PeerIds) -> None:
+        self._node = node
+        self._peers = peers
+        self._unknown: set[tuple[str, str]] = set()
+
+    def take(self, control: Control | Unknown, delivery: Delivery) -> None:
+        """Store what is for this node. What can't be believed, or understood, is told in the log and left."""
+        if isinstance(control, Unknown):
+            self._leave(control, delivery)
+            return
+        if control.sender == self._node.facts.node_id:
+            return
+        problem = self._problem(control, delivery)
+        if problem is not None:
+            fields = {"source_node": control.sender, "origin": delivery.origin, "error": problem}
+            log.warning("control_refused", extra=fields)
+            return
+        database, now_us = self._node.database, self._node.clock.now_us()
+        match control:
+            case Request():
+                if not writing(database, lambda connection: note_request(connection, control, now_us)):
+                    log.warning("request_refused", extra={"source_node": control.sender, "error": "too many wait"})
+            case Gone():
+                if writing(database, lambda connection: note_gone(connection, control)):
+                    fields = {"source_node": control.sender, "incarnation": control.incarnation}
+                    lsns = {"after_lsn": control.after_lsn, "until_lsn": control.until_lsn}
+                    log.error("gap_cannot_be_filled", extra=fields | lsns | {"remedy": "rowferry snapshot"})
+
+    def _problem(self, control: Control, delivery: Delivery) -> str | None:
+        """Return what speaks against it being from whom it says; None where nothing does."""
+        said = delivery.headers.get(IDENTITY_ERROR)
+        if said is not None:
+            return str(said)
+        sender = control.sender
+        if delivery.source_node is not None and delivery.source_node != sender:
+            return f"{delivery.source_node!r} sent what is said to be from {sender!r}"
+        if control.to_node != self._node.facts.node_id:
+            return f"it is meant for {control.to_node!r}"
+        clash = self._peers.clash(sender)
+        return None if clash is None else str(clash)
+
+    def _leave(self, control: Unknown, delivery: Delivery) -> None:
+        what = control.type, control.format
+        level = logging.DEBUG if what in self._unknown else logging.INFO
+        if len(self._unknown) < 100:
+            self._unknown.add(what)
+        fields = {"type": control.type, "format": control.format, "source_node": delivery.source_node}
+        log.log(level, "control_unknown", extra=fields)

@@ -1,0 +1,82 @@
+"""What is missing of a source's log while later things of it have come."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from common.schema import tables as rf
+from consumer.watermark import UNSURE, Mark, SourceKey, read_all
+
+_MOST_LETTERS = 1_000
+_SURE = (rf.dead_letter.c.state != "forked", rf.dead_letter.c.reason.not_in(UNSURE))
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The first stretch that a source's log has and this node has not, neither applied nor set aside."""
+
+    peer: str
+    incarnation: str
+    after_lsn: int
+    until_lsn: int
+
+    @property
+    def key(self) -> SourceKey:
+        """Whose it is."""
+        return self.peer, self.incarnation
+
+
+def find_gaps(connection: sa.Connection) -> list[Gap]:
+    """Return the first gap of each source."""
+    return list(_found(connection, [mark for mark, _ in read_all(connection).values()]))
+
+
+def _found(connection: sa.Connection, marks: Iterable[Mark]) -> Iterator[Gap]:
+    for mark in marks:
+        if mark.gap:
+            above = _next_above(connection, mark, mark.last_lsn)
+            known_lsn = mark.highest_lsn if above is None else above
+            after_lsn = _after_letters(connection, mark, known_lsn)
+            if after_lsn < known_lsn:
+                yield Gap(mark.source_node, mark.incarnation, after_lsn, known_lsn)
+
+
+def _next_above(connection: sa.Connection, mark: Mark, lsn: int) -> int | None:
+    """Return where the next tx begins that was applied, or surely set aside, above `lsn`."""
+    found = [
+        connection.execute(
+            sa.select(sa.func.min(table.c.prev_lsn)).where(
+                table.c.source_node == mark.source_node,
+                table.c.incarnation == mark.incarnation,
+                table.c.prev_lsn > lsn,
+                *extra,
+            )
+        ).scalar()
+        for table, extra in ((rf.applied_tx, ()), (rf.dead_letter, _SURE))
+    ]
+    return min((one for one in found if one is not None), default=None)
+
+
+def _after_letters(connection: sa.Connection, mark: Mark, until_lsn: int) -> int:
+    """Return where what is missing begins: what was set aside is not missing, also where the watermark waits before it.
+
+    A damaged batch may lie about its LSNs, so it counts as far as what is known above it leaves room."""
+    letter = rf.dead_letter.c
+    query = (
+        sa.select(letter.prev_lsn, letter.to_lsn)
+        .where(
+            letter.source_node == mark.source_node,
+            letter.incarnation == mark.incarnation,
+            letter.prev_lsn >= mark.last_lsn,
+            letter.to_lsn <= until_lsn,
+            letter.state != "forked",
+        )
+        .order_by(letter.prev_lsn)
+        .limit(_MOST_LETTERS)
+    )
+    reached = mark.last_lsn
+    for prev_lsn, to_lsn in connection.execute(query):
+        if prev_lsn == reached:
+            reached = to_lsn
+    return reached

@@ -1,0 +1,90 @@
+"""`rf_request`: what this node asked others for, and what others asked of it until the producer has answered."""
+
+import sqlalchemy as sa
+
+from common.schema import tables as rf
+from common.wire.control import Gone, Request
+
+_MOST_WAITING = 1_000
+"""Requests of others that wait at once: who may write to the broker may make up names."""
+
+
+def note_request(connection: sa.Connection, request: Request, now_us: int) -> bool:
+    """Keep what another node asks for; with what it asked for before that is one stretch. False where too many wait.
+
+    One that is being answered goes on where it stands: what was sent is on its way, and is asked for again if not."""
+    table = rf.request
+    waiting = connection.execute(
+        sa.select(table).where(_is("in", request.from_node, request.incarnation))
+    ).one_or_none()
+    if waiting is not None:
+        after_lsn = request.after_lsn if request.until_lsn <= waiting.after_lsn else waiting.after_lsn
+        values = {
+            "after_lsn": after_lsn,
+            "until_lsn": max(waiting.until_lsn, request.until_lsn),
+            "asked": waiting.asked + 1,
+            "last_asked_us": now_us,
+        }
+        connection.execute(sa.update(table).where(_is("in", request.from_node, request.incarnation)).values(values))
+        return True
+    count = sa.select(sa.func.count()).select_from(table).where(table.c.direction == "in")
+    if connection.execute(count).scalar_one() >= _MOST_WAITING:
+        return False
+    row = _row("in", request.from_node, request, now_us)
+    connection.execute(sa.insert(table).values(row))
+    return True
+
+
+def note_gone(connection: sa.Connection, gone: Gone) -> bool:
+    """Note that what was asked for is gone for good; False where nobody asked, or it is known."""
+    table = rf.request
+    is_asked = sa.and_(
+        _is("out", gone.from_node, gone.incarnation),
+        table.c.after_lsn >= gone.after_lsn,
+        table.c.after_lsn < gone.until_lsn,
+        sa.func.coalesce(table.c.gone_until_lsn, -1) != gone.until_lsn,
+    )
+    return connection.execute(sa.update(table).where(is_asked).values(gone_until_lsn=gone.until_lsn)).rowcount > 0
+
+
+def note_asked(connection: sa.Connection, request: Request, now_us: int) -> int:
+    """Note that this node asks, and return how often it has asked since something of it came."""
+    table = rf.request
+    mine = _is("out", request.to_node, request.incarnation)
+    before = connection.execute(sa.select(table).where(mine)).one_or_none()
+    row = _row("out", request.to_node, request, now_us)
+    if before is None:
+        connection.execute(sa.insert(table).values(row))
+        return 1
+    if before.after_lsn == request.after_lsn and before.until_lsn <= request.until_lsn:
+        row |= {
+            "asked": before.asked + 1,
+            "first_asked_us": before.first_asked_us,
+            "gone_until_lsn": before.gone_until_lsn,
+        }
+    connection.execute(sa.update(table).where(mine).values(row))
+    return int(str(row["asked"]))
+
+
+def forget_asked(connection: sa.Connection, peer: str, incarnation: str) -> None:
+    """Forget what this node asked a source for: it has come."""
+    connection.execute(sa.delete(rf.request).where(_is("out", peer, incarnation)))
+
+
+def _is(direction: str, peer: str, incarnation: str) -> sa.ColumnElement[bool]:
+    table = rf.request.c
+    return sa.and_(table.direction == direction, table.peer == peer, table.incarnation == incarnation)
+
+
+def _row(direction: str, peer: str, request: Request, now_us: int) -> dict[str, object]:
+    return {
+        "peer": peer,
+        "direction": direction,
+        "incarnation": request.incarnation,
+        "after_lsn": request.after_lsn,
+        "until_lsn": request.until_lsn,
+        "asked": 1,
+        "first_asked_us": now_us,
+        "last_asked_us": now_us,
+        "gone_until_lsn": None,
+    }

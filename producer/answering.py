@@ -1,0 +1,148 @@
+"""Answers nodes that ask for a stretch of this one's log once more: to the asker alone, beside the stream for all."""
+
+import logging
+import threading
+import time
+from dataclasses import replace
+
+from common.errors import OutageError
+from common.ports.sink import Envelope, Sink
+from common.runtime.node import Node
+from common.runtime.transports import OpenDirect
+from common.wire.control import Gone, encode_control
+from common.wire.records import SealedTx
+from producer.log import NodeLogs
+from producer.packing import Sizes, pack
+from producer.requests import Owed, Requests
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+_READ_BYTES = 4 * 1024 * 1024
+_CONFIRM_SECONDS = 30.0
+_REST_SECONDS = 5.0
+"""Between two answers to one node, whatever it asks for."""
+_REST_AFTER_FAILURE_SECONDS = 30.0
+_LONGEST_WAIT_US = 3_600_000_000
+"""A request that could not be answered for so long is forgotten: who still lacks it asks again."""
+
+
+class Answering:
+    """A `Service` of `run`; belongs to one thread. No cursor moves by it.
+
+    Memory is bounded by one read of the log; a broker that is away, or a process that ends, makes the answer go on
+    later where it was."""
+
+    name = "answers"
+
+    def __init__(
+        self, node: Node, open_direct: OpenDirect, logs: NodeLogs, sizes: Sizes, stop: threading.Event
+    ) -> None:
+        self._node = node
+        self._open_direct = open_direct
+        self._logs = logs
+        self._sizes = sizes
+        self._stop = stop
+        self._requests = Requests(node.database)
+        self._look_at = 0.0
+        self._rests: dict[str, float] = {}
+        """Until when a node that was answered waits for the next answer."""
+        self._wake = threading.Event()
+
+    def step(self, idle_seconds: float) -> bool:
+        """Answer who is due; True when something was sent. Raises OutageError for the database."""
+        self._wake.clear()
+        now = time.monotonic()
+        if now < self._look_at:
+            self._wake.wait(min(idle_seconds, self._look_at - now))
+            return False
+        self._rests = {peer: until for peer, until in self._rests.items() if until > now}
+        waiting = self._requests.waiting(self._node.clock.now_us() - _LONGEST_WAIT_US)
+        due = [owed for owed in waiting if owed.peer not in self._rests]
+        for owed in due:
+            if self._stop.is_set():
+                break
+            rest = _REST_SECONDS if self._answered(owed) else _REST_AFTER_FAILURE_SECONDS
+            self._rests[owed.peer] = time.monotonic() + rest
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        return bool(due)
+
+    def wake(self) -> None:
+        """End the wait of a running `step`. Any thread."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Nothing is held between two steps."""
+
+    def _answered(self, owed: Owed) -> bool:
+        """Answer; False where the broker, or the asker's queue on it, is away. What was sent until then is noted."""
+        fields = _fields(owed)
+        log.info("answer.begins", extra=fields)
+        try:
+            self._answer(owed)
+        except OutageError as error:
+            # Not raised: one asker that is away must not keep the others waiting.
+            log.warning("answer.interrupted", extra=fields | {"error": str(error)})
+            return False
+        log.info("answer.sent", extra=fields)
+        return True
+
+    def _answer(self, owed: Owed) -> None:
+        sink = self._open_direct(owed.peer)
+        try:
+            while owed.after_lsn < owed.until_lsn and not self._stop.is_set():
+                up_to_lsn = self._send_some(sink, owed)
+                if self._stop.is_set():
+                    # A large tx may have been left in its middle.
+                    return
+                self._requests.sent(owed, up_to_lsn)
+                owed = replace(owed, after_lsn=up_to_lsn)
+        finally:
+            sink.close()
+
+    def _send_some(self, sink: Sink, owed: Owed) -> int:
+        """Send one read of the log and have it confirmed; return up to where the asker has now been told everything."""
+        txs = self._read(owed)
+        begins_lsn = txs[0].header.prev_lsn if txs else owed.until_lsn
+        if begins_lsn > owed.after_lsn:
+            self._send_gone(sink, owed, min(begins_lsn, owed.until_lsn))
+        wanted = [tx for tx in txs if tx.header.prev_lsn < owed.until_lsn]
+        for envelope in pack(wanted, self._sizes):
+            sink.send(envelope)
+            if self._stop.is_set():
+                return owed.after_lsn
+        sink.flush(_CONFIRM_SECONDS)
+        # Where the log ends before what was asked for, that was told too.
+        return wanted[-1].header.to_lsn if wanted else owed.until_lsn
+
+    def _read(self, owed: Owed) -> list[SealedTx]:
+        if owed.incarnation not in self._logs.incarnations():
+            return []
+        return list(self._logs.of(owed.incarnation).read(owed.after_lsn, _READ_BYTES))
+
+    def _send_gone(self, sink: Sink, owed: Owed, until_lsn: int) -> None:
+        """Say that the log does not have this any more: only a copy of the data brings the asker on."""
+        gone = Gone(
+            from_node=self._node.facts.node_id,
+            to_node=owed.peer,
+            incarnation=owed.incarnation,
+            after_lsn=owed.after_lsn,
+            until_lsn=until_lsn,
+        )
+        log.error("answer.gone", extra=_fields(replace(owed, until_lsn=until_lsn)) | {"remedy": "rowferry snapshot"})
+        sink.send(
+            Envelope(
+                body=encode_control(gone),
+                source_node=gone.from_node,
+                incarnation=gone.incarnation,
+                from_lsn=gone.after_lsn,
+                to_lsn=gone.until_lsn,
+                tx_id=f"gone-{gone.incarnation}-{gone.after_lsn}",
+                txs=0,
+            )
+        )
+
+
+def _fields(owed: Owed) -> dict[str, str | int]:
+    lsns = {"after_lsn": owed.after_lsn, "until_lsn": owed.until_lsn}
+    return {"peer": owed.peer, "incarnation": owed.incarnation, **lsns}

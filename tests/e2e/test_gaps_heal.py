@@ -1,0 +1,117 @@
+"""What a queue lost comes again from its source's log, and nobody has to do anything for it."""
+
+from __future__ import annotations
+
+import urllib.error
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.nodes import CliNode, sqlite_database, wait_until_applied
+from tests.support.rabbit_server import RabbitServer
+from tests.support.rabbitmq import queue, vhost_of
+from tests.support.waiting import wait_for
+
+CREATE = "CREATE TABLE sale (id TEXT PRIMARY KEY, price NUMERIC NOT NULL, note TEXT)"
+QUICK = {"ROWFERRY_LIMITS_GAP_SECONDS": "0.5"}
+"""Minutes are what these waits are for; a test has seconds."""
+
+
+@dataclass
+class Shops:
+    """Nodes on one broker, and what can be done to their queues behind their backs."""
+
+    server: RabbitServer
+    url: str
+    folder: Path
+    made: list[CliNode]
+
+    def add(self, node_id: str, **broker: Any) -> CliNode:
+        """Return a new node, migrated: its queue stands from now on."""
+        folder = self.folder / node_id
+        folder.mkdir()
+        database = sqlite_database(folder, "app.db", ["PRAGMA journal_mode=WAL", CREATE])
+        node = CliNode.init(node_id, folder, database, "--broker", self.url)
+        if broker:
+            text = (folder / "rowferry.toml").read_text()
+            lines = "".join(f"{key} = {value}\n" for key, value in broker.items())
+            (folder / "rowferry.toml").write_text(text.replace("[broker]\n", f"[broker]\n{lines}", 1))
+        node.ok("migrate")
+        self.made.append(node)
+        return node
+
+    def depth(self, node: CliNode) -> int:
+        return int(queue(self.server, self.url, f"rowferry.node.{node.node_id}").get("messages", 0))
+
+    def purge(self, node: CliNode, least: int) -> None:
+        """Take everything out of a node's queue, once `least` messages are in it."""
+        wait_for(lambda: self.depth(node) >= least, 60, f"{least} messages for {node.node_id}")
+        self._call("DELETE", node, "/contents")
+
+    def delete(self, node: CliNode) -> None:
+        """Take away a node's queue."""
+        self._call("DELETE", node, "")
+
+    def _call(self, method: str, node: CliNode, what: str) -> None:
+        path = f"/api/queues/{vhost_of(self.url)}/rowferry.node.{node.node_id}{what}"
+        try:
+            self.server.management(method, path)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise AssertionError(f"{method} {path}: {error.code} {error.read()!r}") from error
+
+
+@pytest.fixture(params=["rabbitmq", "rabbitmq310"])
+def shops(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shops]:
+    server = request.getfixturevalue(request.param)
+    url = request.getfixturevalue(f"{request.param}_url")
+    made = Shops(server, url, tmp_path, [])
+    yield made
+    for node in made.made:
+        node.close()
+
+
+def sell(shop: CliNode, first: int, count: int) -> None:
+    """Write `count` sales, each its own transaction."""
+    for number in range(first, first + count):
+        shop.execute(f"INSERT INTO sale VALUES ('s-{number}', {number}.5, NULL)", "INSERT INTO rf_mark DEFAULT VALUES")
+
+
+def published(shop: CliNode) -> bool:
+    """Whether the broker has confirmed the whole log."""
+    ((lsn,),) = shop.query("SELECT coalesce(max(lsn), 0) FROM rf_cursor WHERE sink = 'broker'")
+    return bool(lsn) and lsn == shop.head() and shop.report("status")["unsealed_changes"] == 0
+
+
+def healed(shop: CliNode, office: CliNode) -> None:
+    """Whatever is wrong by now is mended by the nodes themselves: no gap, no doubles, nothing set aside."""
+    wait_until_applied(shop, office, timeout_seconds=60)
+    assert office.rows(["sale"]) == shop.rows(["sale"])
+    assert office.query("SELECT count(*) FROM rf_dead_letter") == [(0,)]
+    applied = office.query("SELECT tx_id, count(*) FROM rf_audit WHERE action = 'applied' GROUP BY tx_id")
+    assert {count for _, count in applied} == {1}
+    assert len(applied) == shop.query("SELECT count(*) FROM rf_tx")[0][0]
+    found = office.report("status")
+    assert (found["gaps"], found["state"]) == ([], "up to date"), found["reasons"]
+
+
+def test_a_purged_queue(shops: Shops) -> None:
+    shop, office = shops.add("shop"), shops.add("office")
+    other = shops.add("other")
+    shop.start(**QUICK)
+    sell(shop, 0, 20)
+    wait_for(lambda: published(shop), 60, "the first sales on the broker")
+    shops.purge(office, least=1)
+    sell(shop, 20, 5)
+    wait_for(lambda: published(shop), 60, "the later sales on the broker")
+    office.start(**QUICK)
+    healed(shop, office)
+
+    # What was asked for went to the asker alone: the third node's queue has each tx once.
+    other.ok("run", "--once")
+    assert other.rows(["sale"]) == shop.rows(["sale"])
+    assert other.query("SELECT count(*) FROM rf_audit WHERE action NOT IN ('applied', 'capture')") == [(0,)]
+    assert [row[0] for row in office.query("SELECT source_node FROM rf_audit WHERE action = 'gap-asked'")] == ["shop"]
