@@ -22,6 +22,16 @@ class SystemClock:
         return time.time_ns() // 1000
 
 
+def from_us(us: int) -> datetime:
+    """Return `us` (microseconds since the epoch) as an instant in UTC."""
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def to_us(instant: datetime) -> int:
+    """Return an instant, of whatever zone, as microseconds since the epoch."""
+    return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
 def to_iso(us: int) -> str:
     """Return `us` (microseconds since the epoch) as `2026-11-23T09:00:00.000000Z`."""
-    return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return from_us(us).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

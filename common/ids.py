@@ -24,6 +24,11 @@ def is_tx_id(text: str) -> bool:
     return parsed.version == 7 and parsed.variant == uuid.RFC_4122 and str(parsed) == text
 
 
+def tx_id_us(tx_id: str) -> int:
+    """Return when a tx id was given by its node's clock, in microseconds since the epoch; to the millisecond."""
+    return int(tx_id.replace("-", "")[:12], 16) * 1_000
+
+
 class TxIds:
     """Gives tx ids (UUIDv7, RFC 9562) that rise strictly, also past a restart or a clock that went back.
 

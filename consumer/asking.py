@@ -14,6 +14,7 @@ from common.errors import OutageError
 from common.ports.sink import Envelope
 from common.runtime.node import Node
 from common.runtime.transports import OpenDirect
+from common.schema import tables as rf
 from common.wire.control import Request, encode_control
 from consumer import audit
 from consumer.gaps import Gap, find_gaps
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 600.0
 _MOST_DOUBLINGS = 16
+_NOTE_SECONDS = 20.0
 _CONFIRM_SECONDS = 10.0
 
 
@@ -64,6 +66,8 @@ class GapAsking:
         self._patience = node.config.limits.gap_seconds
         self._look_seconds = min(_LOOK_SECONDS, self._patience / 2)
         self._look_at = 0.0
+        self._note_at = monotonic() + _NOTE_SECONDS
+        """Not at once: what waited in the queue while this node was stopped has to be heard first."""
         self._watched: dict[SourceKey, _Watched] = {}
         self._wake = threading.Event()
 
@@ -75,6 +79,7 @@ class GapAsking:
             self._wake.wait(min(idle_seconds, self._look_at - now))
             return False
         self._look_at = now + self._look_seconds
+        self._note_listening(now)
         with reading(self._node.database) as connection:
             gaps = find_gaps(connection)
         self._watch(gaps, now)
@@ -91,6 +96,15 @@ class GapAsking:
 
     def close(self) -> None:
         """Nothing is held between two steps."""
+
+    def _note_listening(self, now: float) -> None:
+        """Note now and then that this node listens: whoever was heard long before that is silent."""
+        if now < self._note_at:
+            return
+        self._note_at = now + _NOTE_SECONDS
+        values = {"heard_us": self._node.clock.now_us()}
+        note = sa.update(rf.node).where(rf.node.c.is_self).values(values)
+        writing(self._node.database, lambda connection: connection.execute(note))
 
     def _watch(self, gaps: Sequence[Gap], now: float) -> None:
         found = {gap.key: gap for gap in gaps}

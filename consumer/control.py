@@ -4,7 +4,8 @@ import logging
 
 from common.ports.source import Delivery
 from common.runtime.node import Node
-from common.wire.control import Control, Gone, Request, Unknown
+from common.wire.control import Control, Gone, Heartbeat, Request, Unknown
+from consumer.heartbeats import note_heartbeat
 from consumer.peers import PeerIds
 from consumer.requests import note_gone, note_request
 from consumer.statements import writing
@@ -44,6 +45,18 @@ class Controls:
                     lsns = {"after_lsn": control.after_lsn, "until_lsn": control.until_lsn}
                     log.error("gap_cannot_be_filled", extra=fields | lsns | {"remedy": "rowferry snapshot"})
 
+            case Heartbeat():
+                self._hear(control)
+
+    def _hear(self, heartbeat: Heartbeat) -> None:
+        now_us, is_main = self._node.clock.now_us(), heartbeat.source_node == self._node.config.node.main
+        news = writing(
+            self._node.database, lambda connection: note_heartbeat(connection, heartbeat, now_us, is_main=is_main)
+        )
+        if news is not None:
+            fields = {"source_node": heartbeat.source_node, "remedy": "rowferry rejoin"}
+            log.error("node_rewound", extra=fields | dict(news))
+
     def _problem(self, control: Control, delivery: Delivery) -> str | None:
         """Return what speaks against it being from whom it says; None where nothing does."""
         said = delivery.headers.get(IDENTITY_ERROR)
@@ -52,7 +65,7 @@ class Controls:
         sender = control.sender
         if delivery.source_node is not None and delivery.source_node != sender:
             return f"{delivery.source_node!r} sent what is said to be from {sender!r}"
-        if control.to_node != self._node.facts.node_id:
+        if not isinstance(control, Heartbeat) and control.to_node != self._node.facts.node_id:
             return f"it is meant for {control.to_node!r}"
         clash = self._peers.clash(sender)
         return None if clash is None else str(clash)

@@ -1,6 +1,6 @@
 """What is missing of a source's log while later things of it have come."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -9,6 +9,10 @@ from common.schema import tables as rf
 from consumer.watermark import UNSURE, Mark, SourceKey, read_all
 
 _MOST_LETTERS = 1_000
+_SENT = sa.select(rf.node.c.node_id, rf.node.c.head_incarnation, rf.node.c.sent_lsn).where(
+    rf.node.c.sent_lsn.is_not(None), rf.node.c.is_self.is_(False), rf.node.c.rewound_us.is_(None)
+)
+"""A rewound node has not what others had of it."""
 _SURE = (rf.dead_letter.c.state != "forked", rf.dead_letter.c.reason.not_in(UNSURE))
 
 
@@ -28,15 +32,20 @@ class Gap:
 
 
 def find_gaps(connection: sa.Connection) -> list[Gap]:
-    """Return the first gap of each source."""
-    return list(_found(connection, [mark for mark, _ in read_all(connection).values()]))
+    """Return the first gap of each source, also below what its last heartbeat says that the broker has confirmed."""
+    marks = {key: mark for key, (mark, _) in read_all(connection).items()}
+    sent = {(row.node_id, row.head_incarnation): row.sent_lsn for row in connection.execute(_SENT)}
+    for key in sent:
+        marks.setdefault(key, Mark(*key))
+    return list(_found(connection, marks.values(), sent))
 
 
-def _found(connection: sa.Connection, marks: Iterable[Mark]) -> Iterator[Gap]:
+def _found(connection: sa.Connection, marks: Iterable[Mark], sent: Mapping[SourceKey, int]) -> Iterator[Gap]:
     for mark in marks:
-        if mark.gap:
-            above = _next_above(connection, mark, mark.last_lsn)
-            known_lsn = mark.highest_lsn if above is None else above
+        highest_lsn = max(mark.highest_lsn, sent.get((mark.source_node, mark.incarnation), 0))
+        if highest_lsn > mark.last_lsn:
+            above = _next_above(connection, mark, mark.last_lsn) if mark.gap else None
+            known_lsn = highest_lsn if above is None else above
             after_lsn = _after_letters(connection, mark, known_lsn)
             if after_lsn < known_lsn:
                 yield Gap(mark.source_node, mark.incarnation, after_lsn, known_lsn)

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from common.clock import to_iso
 from common.runtime.node import Node
 from common.schema import tables as rf
+from consumer.gaps import Gap, find_gaps
 from consumer.standing.store import counts
 from consumer.statements import reading
 from consumer.watermark import Mark, read_all
@@ -20,14 +21,21 @@ def read_status(node: Node) -> dict[str, Any]:
     with reading(node.database) as connection:
         unfinished, oldest_us = _unfinished(connection)
         stepped_back = counts(connection)
-        marks = [mark for mark, _ in read_all(connection).values()]
+        marks = {key: mark for key, (mark, _) in read_all(connection).items()}
+        gaps = {gap.key: gap for gap in find_gaps(connection)}
+        for key in gaps:
+            marks.setdefault(key, Mark(*key))
         asked = {(row.peer, row.incarnation): row for row in connection.execute(_ASKED)}
     heals = node.config.broker is not None and node.config.broker.is_rabbitmq
     return {
         "unfinished_txs": unfinished,
         "oldest_unfinished_seconds": None if oldest_us is None else max(0.0, (now_us - oldest_us) / 1_000_000),
         "stepped_back": stepped_back,
-        "gaps": [_gap(mark, asked.get((mark.source_node, mark.incarnation)), heals) for mark in marks if mark.gap],
+        "gaps": [
+            _gap(mark, gaps.get(key), asked.get(key), heals)
+            for key, mark in sorted(marks.items())
+            if mark.gap or (key in gaps and key in asked)
+        ],
     }
 
 
@@ -42,12 +50,12 @@ def _unfinished(connection: sa.Connection) -> tuple[int, int | None]:
     return int(count), oldest
 
 
-def _gap(mark: Mark, request: sa.Row[Any] | None, heals: bool) -> dict[str, Any]:
+def _gap(mark: Mark, gap: Gap | None, request: sa.Row[Any] | None, heals: bool) -> dict[str, Any]:
     return {
         "peer": mark.source_node,
         "incarnation": mark.incarnation,
         "after_lsn": mark.last_lsn,
-        "highest_lsn": mark.highest_lsn,
+        "highest_lsn": max(mark.highest_lsn, gap.until_lsn if gap else 0),
         "heals": heals,
         "asked": request.asked if request else 0,
         "asked_at": to_iso(request.last_asked_us) if request else None,

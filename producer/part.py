@@ -10,6 +10,7 @@ from common.ports.part import Service
 from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, DIRECTORY, direct_sink_factory, fallback_factory, sink_factories
+from producer.announcing import Announcing
 from producer.answering import Answering
 from producer.cleaning import DirectoryCleaning
 from producer.commands import export_change_log, push
@@ -32,7 +33,7 @@ class ProducerPart:
         return [export_change_log, push]
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
-        """Build the sealer, a relay for each sink, the file fallback, what answers others, and the housekeeping.
+        """Build the sealer, a relay for each sink, the file fallback, what answers others, heartbeats, housekeeping.
 
         Raises ConfigError when the changes would go nowhere."""
         logs, cursors = NodeLogs(node.database, node.facts), Cursors(node.database, node.clock)
@@ -50,6 +51,8 @@ class ProducerPart:
         open_direct = direct_sink_factory(node, stop)
         if open_direct is not None:
             services.append(Answering(node, open_direct, logs, sizes, stop))
+            if node.config.limits.announce_seconds:
+                services.append(Announcing(node, sink_factories(node, stop)[BROKER], logs, cursors))
         if node.config.directory is not None:
             services.append(DirectoryCleaning(node, node.config.directory))
         return services

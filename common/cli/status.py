@@ -74,6 +74,7 @@ def document(standing: Standing) -> dict[str, Any]:
             {"node": one.node, "ahead_seconds": one.ahead_us / 1_000_000, "seen_at": to_iso(one.seen_us)}
             for one in standing.clocks_ahead
         ],
+        "peers": [peer.document for peer in standing.peers],
         "clashing_keys": [{"table": one.table, "conflicts": one.conflicts} for one in standing.clashing_keys],
         "own_keys": list(standing.own_keys),
         "paused": [{"table": name, "since": to_iso(since_us)} for name, since_us in standing.paused.items()],
@@ -101,6 +102,7 @@ def _tell(console: Console, standing: Standing) -> None:
     console.say(f"{facts.node_id} ({facts.role}, {standing.dialect}), log up to LSN {head}")
     _tell_sinks(console, standing.shares.get("sinks", ()))
     _tell_sources(console, standing)
+    _tell_peers(console, standing)
     for name, depth in standing.queues.depths.items():
         console.say(f"queue {name}: {'not there yet' if depth is None else depth}")
     console.say(f"dead letters: {_counts(standing.dead_letters)}; conflicts: {_counts(standing.conflicts)}")
@@ -126,6 +128,15 @@ def _tell_sources(console: Console, standing: Standing) -> None:
         console.table("Applied", ("source", "watermark", "changes waiting", "last moved"), rows)
     else:
         console.say("No batch of another node has come yet.")
+
+
+def _tell_peers(console: Console, standing: Standing) -> None:
+    rows = [
+        (one.node, f"{_age((standing.at_us - one.heard_us) / 1e6)} ago", one.head_lsn, one.missing, one.release)
+        for one in standing.peers
+    ]
+    if rows:
+        console.table("Heard", ("node", "last heartbeat", "its log ends at", "missing here", "release"), rows)
 
 
 def _counts(counts: Mapping[str, int]) -> str:

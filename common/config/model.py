@@ -214,6 +214,8 @@ class LimitsSection(Section):
     """How long a tx waits for the parent rows it points to."""
     seal_interval_seconds: PositiveSeconds = 0.2
     """How long the sealer waits when it found nothing."""
+    announce_seconds: Annotated[float, Field(ge=0, le=86_400)] = 60
+    """How often this node says that it is there, and how far its log goes; 0: never."""
     gap_seconds: PositiveSeconds = 30
     """How long what is missing of a source's log may be on its way before the source is asked for it."""
     tombstone_days: Annotated[int, Field(ge=1)] = 90

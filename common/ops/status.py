@@ -10,7 +10,9 @@ import sqlalchemy as sa
 from common.clock import to_iso
 from common.config.model import Config, KeyRule
 from common.errors import ConfigError, OutageError
+from common.ops.agreement import agreement
 from common.ops.pausing import paused_tables
+from common.ops.peers import PeerStanding, read_peers
 from common.ops.table_choice import own_keys
 from common.ports.dialect import Database, NodeFacts
 from common.schema import tables as rf
@@ -103,6 +105,8 @@ class Standing:
     """Tables that capture is off by command, and since when: microseconds since the epoch."""
     clocks_ahead: tuple[ClockAhead, ...] = ()
     clashing_keys: tuple[ClashingKeys, ...] = ()
+    peers: tuple[PeerStanding, ...] = ()
+    """Those that have sent a heartbeat."""
     own_keys: tuple[str, ...] = ()
     """Tables that number their own keys while no setting says whose are whose."""
 
@@ -127,6 +131,7 @@ class Standing:
             ),
             *map(str, self.clocks_ahead),
             *map(str, self.clashing_keys),
+            *(reason for peer in self.peers for reason in peer.attention),
             self._broker_trouble,
             f"capture is out of date on {', '.join(self.drifted)}: run rowferry migrate" if self.drifted else "",
             *(
@@ -159,6 +164,8 @@ class Standing:
         found += [_coming(gap) for gap in self._gaps if _heals(gap)]
         torn = {gap["peer"] for gap in self._gaps}
         found += [_not_applied(one) for one in self.sources if one.behind and one.peer not in torn]
+        torn.update(one.peer for one in self.sources if one.behind)
+        found += [_not_come(one) for one in self.peers if one.missing and one.node not in torn]
         found += [f"{depth} messages in {name}" for name, depth in self.queues.depths.items() if depth]
         early, unfinished = self.dead_letters.get("early", 0), self.shares.get("unfinished_txs", 0)
         found += [f"{early} transactions wait for rows that have not come yet"] if early else []
@@ -178,6 +185,8 @@ def read_standing(
     paused = paused_tables(database)
     wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
     with database.engine.connect() as connection:
+        ahead = _clocks_ahead(connection)
+        known = [one.node for one in ahead]
         return Standing(
             facts=facts,
             dialect=database.features.name,
@@ -190,7 +199,8 @@ def read_standing(
             oldest_early_seconds=_oldest_early(connection, now_us),
             drifted=tuple(database.capture(config.rules).drifted(wanted)),
             paused=paused,
-            clocks_ahead=_clocks_ahead(connection),
+            clocks_ahead=ahead,
+            peers=read_peers(connection, agreement(config, wanted), config.limits.future_seconds, known),
             clashing_keys=_clashing_keys(connection, config, now_us),
             own_keys=own_keys(wanted, config.tables),
         )
@@ -204,7 +214,7 @@ def _heals(gap: Mapping[str, Any]) -> bool:
 def _coming(gap: Mapping[str, Any]) -> str:
     peer, after = gap["peer"], gap["after_lsn"]
     asked = f"asked {peer} for them at {gap['asked_at']}" if gap["asked"] else f"rowferry run asks {peer} for them"
-    return f"changes of {peer} after LSN {after} are missing, later ones have come; {asked}"
+    return f"changes of {peer} after LSN {after} are missing, its log goes on to LSN {gap['highest_lsn']}; {asked}"
 
 
 def _missing(gap: Mapping[str, Any]) -> str:
@@ -217,9 +227,13 @@ def _missing(gap: Mapping[str, Any]) -> str:
         )
     asked = f"; asked {peer} {gap['asked']} times, last at {gap['asked_at']}" if gap["asked"] else ""
     return (
-        f"changes of {peer} after LSN {after} are missing, later ones have come (at {peer}: rowferry export-change-log "
-        f"--since {after}; here: rowferry import-change-log){asked}"
+        f"changes of {peer} after LSN {after} are missing, its log goes on to LSN {gap['highest_lsn']} (at {peer}: "
+        f"rowferry export-change-log --since {after}; here: rowferry import-change-log){asked}"
     )
+
+
+def _not_come(peer: PeerStanding) -> str:
+    return f"{peer.missing} changes of {peer.node} have not come yet"
 
 
 def _not_applied(source: SourceStanding) -> str:

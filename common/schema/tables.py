@@ -28,6 +28,19 @@ node = sa.Table(
         "ahead_us", _us, nullable=False, server_default="0", comment="its clock before this node's; 0: in bounds"
     ),
     sa.Column("ahead_seen_us", _us, nullable=False, server_default="0", comment="when that was seen last"),
+    sa.Column("heard_us", _us, comment="its last heartbeat; of this node: when it listened last"),
+    sa.Column("heartbeat_us", _us, comment="that heartbeat by the peer's clock"),
+    sa.Column("every_us", _us, comment="how often it sends one"),
+    sa.Column("head_incarnation", _id, comment="what the LSNs of its heartbeats count in"),
+    sa.Column("head_lsn", _lsn, comment="the end of its log"),
+    sa.Column("head_tx_id", _id),
+    sa.Column("sent_lsn", _lsn, comment="up to here the broker has confirmed its log"),
+    sa.Column("clock_us", _us, comment="its clock before this node's, by its last heartbeat"),
+    sa.Column("clock_steady", sa.Boolean, comment="the heartbeat before that said the same"),
+    sa.Column("release", _text),
+    sa.Column("schema_sha256", _text, comment="of the tables that travel"),
+    sa.Column("policies_sha256", _text),
+    sa.Column("rewound_us", _us, comment="since when its log is another one than it was"),
     comment="This node and the peers it has heard of.",
 )
 

@@ -3,10 +3,12 @@
 A later release may have more kinds of them. Whoever does not know one leaves it: nothing is lost by it.
 """
 
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
 
+from common.clock import to_us
 from common.wire.lines import lines_of
 from common.wire.records import FORMAT, MAX_LSN
 
@@ -17,6 +19,9 @@ _OURS = (FORMAT, FORMAT + ".")
 
 _NodeId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 _Lsn = Annotated[int, msgspec.Meta(ge=0, le=MAX_LSN)]
+_Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_TxId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")]
+_Text = Annotated[str, msgspec.Meta(max_length=100)]
 _Instant = Annotated[str, msgspec.Meta(max_length=40)]
 
 
@@ -53,7 +58,39 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gon
         return self.from_node
 
 
-Control = Request | Gone
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="heartbeat"):
+    """What a node says of itself now and then, also when nothing happens."""
+
+    format: str = FORMAT
+    source_node: _NodeId
+    incarnation: _NodeId
+    head_lsn: _Lsn
+    """The end of its log."""
+    head_tx_id: _TxId | None
+    """None where nothing is sealed yet."""
+    sent_lsn: _Lsn
+    """Up to here the broker has confirmed the log, before this was said: who lacks some of it lost it."""
+    every_seconds: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
+    at: Annotated[datetime, msgspec.Meta(tz=True)]
+    """Its clock."""
+    release: _Text
+    features: Annotated[tuple[_Text, ...], msgspec.Meta(max_length=100)]
+    """What it understands in a batch's `requires`."""
+    schema_sha256: _Sha256
+    policies_sha256: _Sha256
+
+    @property
+    def sender(self) -> str:
+        """Who says it."""
+        return self.source_node
+
+    @property
+    def at_us(self) -> int:
+        """Its clock, in microseconds since the epoch."""
+        return to_us(self.at)
+
+
+Control = Request | Gone | Heartbeat
 
 
 class Unknown(msgspec.Struct, frozen=True):
@@ -70,7 +107,7 @@ class _Opening(msgspec.Struct):
 
 _opening = msgspec.json.Decoder(_Opening)
 _control: msgspec.json.Decoder[Control] = msgspec.json.Decoder(Control)
-_KNOWN = frozenset({"request", "gone"})
+_KNOWN = frozenset({"request", "gone", "heartbeat"})
 
 
 def encode_control(control: Control) -> bytes:

@@ -7,14 +7,29 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from common.clock import from_us
 from common.versions import NEVER, Version
-from common.wire.control import Control, Gone, Request, control_lines, encode_control
+from common.wire.control import Control, Gone, Heartbeat, Request, control_lines, encode_control
 from common.wire.encode import encode_change, header_line, seal_part
 from common.wire.records import TableMeta, TxHeader
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMA = jsonschema.Draft202012Validator(json.loads((DOCS / "reference" / "wire.schema.json").read_text()))
 TX = "0192f000-0000-7000-8000-000000000001"
+
+HEARTBEAT = Heartbeat(
+    source_node="a",
+    incarnation="i1",
+    head_lsn=9,
+    head_tx_id=TX,
+    sent_lsn=8,
+    every_seconds=60,
+    at=from_us(1_800_000_000_000_001),
+    release="1.0",
+    features=("x",),
+    schema_sha256="0" * 64,
+    policies_sha256="1" * 64,
+)
 
 
 def test_what_the_encoder_writes_is_valid() -> None:
@@ -44,6 +59,7 @@ def test_what_the_encoder_writes_is_valid() -> None:
             from_node="b", to_node="a", incarnation="i1", after_lsn=3, until_lsn=9, asked_at="2026-01-01T00:00:00Z"
         ),
         Gone(from_node="a", to_node="b", incarnation="i1", after_lsn=3, until_lsn=9),
+        HEARTBEAT,
     ],
 )
 def test_what_nodes_tell_each_other_is_valid(control: Control) -> None:

@@ -16,7 +16,7 @@ from tests.support.rabbitmq import queue, vhost_of
 from tests.support.waiting import wait_for
 
 CREATE = "CREATE TABLE sale (id TEXT PRIMARY KEY, price NUMERIC NOT NULL, note TEXT)"
-QUICK = {"ROWFERRY_LIMITS_GAP_SECONDS": "0.5"}
+QUICK = {"ROWFERRY_LIMITS_GAP_SECONDS": "0.5", "ROWFERRY_LIMITS_ANNOUNCE_SECONDS": "1"}
 """Minutes are what these waits are for; a test has seconds."""
 
 
@@ -61,6 +61,9 @@ class Shops:
             self.server.management(method, path)
         except urllib.error.HTTPError as error:
             with error:
+                if error.code == 404:
+                    # Deleted already, and not made anew yet.
+                    return
                 raise AssertionError(f"{method} {path}: {error.code} {error.read()!r}") from error
 
 
@@ -115,3 +118,49 @@ def test_a_purged_queue(shops: Shops) -> None:
     assert other.rows(["sale"]) == shop.rows(["sale"])
     assert other.query("SELECT count(*) FROM rf_audit WHERE action NOT IN ('applied', 'capture')") == [(0,)]
     assert [row[0] for row in office.query("SELECT source_node FROM rf_audit WHERE action = 'gap-asked'")] == ["shop"]
+
+
+def test_the_last_message_before_a_silence(shops: Shops) -> None:
+    shop, office = shops.add("shop"), shops.add("office")
+    office.start(**QUICK)
+    shop.start(**QUICK)
+    sell(shop, 0, 3)
+    wait_until_applied(shop, office, timeout_seconds=60, txs=3)
+    assert office.runs[-1].stop() == 0
+    sell(shop, 3, 1)
+    wait_for(lambda: published(shop), 60, "the last sale on the broker")
+    shops.purge(office, least=1)
+    office.start(**QUICK)
+    healed(shop, office)
+    (known,) = office.report("status")["peers"]
+    assert (known["node"], known["head_lsn"], known["missing"]) == ("shop", shop.head(), 0)
+
+
+def test_a_node_that_comes_later(shops: Shops) -> None:
+    """The log began before its queue was made, and nothing newer comes."""
+    shop, first = shops.add("shop"), shops.add("first")
+    shop.start(**QUICK)
+    first.start(**QUICK)
+    sell(shop, 0, 8)
+    wait_until_applied(shop, first, timeout_seconds=60, txs=8)
+    late = shops.add("late")
+    late.start(**QUICK)
+    healed(shop, late)
+
+
+def test_a_queue_that_is_deleted_while_both_run(shops: Shops) -> None:
+    shop, office = shops.add("shop"), shops.add("office")
+    # Else nobody would get what is sent meanwhile, and the source would keep it.
+    shops.add("other")
+    office.start(**QUICK)
+    shop.start(**QUICK)
+    sell(shop, 0, 3)
+    wait_until_applied(shop, office, timeout_seconds=60, txs=3)
+    assert office.runs[-1].stop() == 0
+    sell(shop, 3, 5)
+    wait_for(lambda: published(shop), 60, "the sales on the broker")
+    office.start(**QUICK)
+    for number in range(8, 14):
+        shops.delete(office)
+        sell(shop, number, 1)
+    healed(shop, office)

@@ -53,8 +53,15 @@ def check_from_the_first(url: str) -> None:
                 " our_version, their_version, recorded_us)"
                 " VALUES ('t', '{}', 'insert', 'settled', 'ours', 'lww', 'a', 'tx', 1, '[]', '[]', 1)"
             )
+            connection.exec_driver_sql(
+                "INSERT INTO rf_node (node_id, role, incarnation, is_self, first_seen_us, last_seen_us)"
+                " VALUES ('a', 'main', 'i1', false, 1, 2)"
+            )
         assert migrate.upgrade(database.engine) is True
         assert differences(database.engine) == []
+        with database.engine.connect() as connection:
+            (peer,) = connection.exec_driver_sql("SELECT node_id, role, last_seen_us, heard_us FROM rf_node").all()
+        assert tuple(peer) == ("a", "main", 2, None)
         with database.engine.connect() as connection:
             (kept,) = connection.exec_driver_sql("SELECT table_name, winner, row_key FROM rf_conflict").all()
         assert tuple(kept) == ("t", "ours", None)

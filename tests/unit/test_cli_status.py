@@ -64,7 +64,7 @@ WHEN = "2026-01-01T00:00:00.000000Z"
 GAP = {"peer": "shop", "incarnation": "i1", "after_lsn": 10, "highest_lsn": 12, "heals": False, "asked": 0}
 GAP |= {"asked_at": None, "gone_until_lsn": None}
 HEALS = GAP | {"heals": True}
-MISSING = "changes of shop after LSN 10 are missing, later ones have come; "
+MISSING = "changes of shop after LSN 10 are missing, its log goes on to LSN 12; "
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ WRONG: list[tuple[str, Any]] = [
     ("limits.tombstone_days", 0),
     ("limits.future_seconds", 0),
     ("limits.gap_seconds", 0),
+    ("limits.announce_seconds", -1),
 ]
 
 

@@ -1,0 +1,116 @@
+"""The peers as their heartbeats show them: who is silent, whose clock is off, who disagrees, who was rewound."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from common.clock import to_iso
+from common.ops.agreement import Agreement
+from common.schema import tables as rf
+
+MISSED_HEARTBEATS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStanding:
+    """What a peer said last. LSNs count in `incarnation`, instants are microseconds since the epoch."""
+
+    node: str
+    incarnation: str
+    heard_us: int
+    head_lsn: int
+    head_tx_id: str | None
+    missing: int
+    """Changes of its log that this node has not, neither applied nor set aside."""
+    clock_us: int
+    """Its clock before this node's as far as that can be told: a message that took long makes it look behind."""
+    clock_is_off: bool
+    release: str
+    is_silent: bool
+    schema_differs: bool
+    policies_differ: bool
+    rewound_us: int | None
+
+    @property
+    def attention(self) -> Iterator[str]:
+        """Yield what a person has to look at."""
+        if self.rewound_us is not None:
+            yield (
+                f"{self.node} was put back to an earlier state (its log ends at LSN {self.head_lsn}, this node has had "
+                f"more or other of it, seen {to_iso(self.rewound_us)}): it has to begin anew (rowferry rejoin)"
+            )
+        if self.is_silent:
+            since = to_iso(self.heard_us)
+            yield f"{self.node} has been silent since {since}: it is stopped, or out of the broker's reach"
+        if self.clock_is_off:
+            side = "ahead of" if self.clock_us > 0 else "behind"
+            yield f"the clock of {self.node} is {abs(self.clock_us) / 1_000_000:,.0f} s {side} this node's"
+        if self.schema_differs:
+            yield f"{self.node} has other tables, keys or columns than this node among those that travel"
+        if self.policies_differ:
+            yield f"{self.node} has other policies than this node (tables.policy)"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The peer as `status --json` gives it."""
+        return {
+            "node": self.node,
+            "incarnation": self.incarnation,
+            "heard_at": to_iso(self.heard_us),
+            "head_lsn": self.head_lsn,
+            "head_tx_id": self.head_tx_id,
+            "missing": self.missing,
+            "clock_seconds": self.clock_us / 1_000_000,
+            "clock_is_off": self.clock_is_off,
+            "release": self.release,
+            "silent": self.is_silent,
+            "schema_differs": self.schema_differs,
+            "policies_differ": self.policies_differ,
+            "rewound_since": None if self.rewound_us is None else to_iso(self.rewound_us),
+        }
+
+
+def read_peers(
+    connection: sa.Connection, agreed: Agreement, future_seconds: float, clocks_known: Iterable[str]
+) -> tuple[PeerStanding, ...]:
+    """Return the peers that have sent a heartbeat. `clocks_known`: whose clocks their writes tell of already."""
+    peer, mark = rf.node, rf.sync_state
+    is_its = sa.and_(
+        mark.c.peer == peer.c.node_id, mark.c.incarnation == peer.c.head_incarnation, mark.c.direction == "in"
+    )
+    query = (
+        sa.select(peer, sa.func.coalesce(mark.c.last_lsn, 0).label("watermark"))
+        .select_from(peer.outerjoin(mark, is_its))
+        .where(peer.c.heard_us.is_not(None), peer.c.is_self.is_(False))
+        .order_by(peer.c.node_id)
+    )
+    listened_us = connection.scalar(sa.select(peer.c.heard_us).where(peer.c.is_self)) or 0
+    told, bound_us = set(clocks_known), future_seconds * 1_000_000
+    rows = connection.execute(query).mappings()
+    return tuple(_standing(row, agreed, listened_us, bound_us, row["node_id"] in told) for row in rows)
+
+
+def _standing(
+    row: Mapping[Any, Any], agreed: Agreement, listened_us: int, bound_us: float, is_told: bool
+) -> PeerStanding:
+    clock_us = row["clock_us"]
+    # What is ahead is so for sure; what looks behind may just have been long on its way, unless it is so each time.
+    is_off = clock_us > bound_us or (clock_us < -bound_us and row["clock_steady"])
+    return PeerStanding(
+        node=row["node_id"],
+        incarnation=row["head_incarnation"],
+        heard_us=row["heard_us"],
+        head_lsn=row["head_lsn"],
+        head_tx_id=row["head_tx_id"],
+        missing=max(0, row["head_lsn"] - row["watermark"]),
+        clock_us=clock_us,
+        clock_is_off=is_off and not (is_told and clock_us > 0),
+        release=row["release"],
+        # As of when this node itself listened last: a node that is stopped hears nobody.
+        is_silent=listened_us - row["heard_us"] > MISSED_HEARTBEATS * row["every_us"],
+        schema_differs=row["schema_sha256"] != agreed.schema_sha256,
+        policies_differ=row["policies_sha256"] != agreed.policies_sha256,
+        rewound_us=row["rewound_us"],
+    )

@@ -1,0 +1,98 @@
+"""What a peer's heartbeats say, kept with the peer in `rf_node`; and whether its log is the one that it was."""
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from common.ids import tx_id_us
+from common.schema import tables as rf
+from common.wire.control import Heartbeat
+from consumer import audit
+from consumer.statements import insert_missing
+from consumer.watermark import read_mark
+
+_OLDER_US = 3_600_000_000
+"""A heartbeat that was given before the last one by less than this comes late; by more, its clock was set back."""
+_SEALING_US = 60_000_000
+"""A tx may get its id so long before it is committed: until then a log may truly end before it."""
+
+
+def note_heartbeat(
+    connection: sa.Connection, heartbeat: Heartbeat, now_us: int, *, is_main: bool
+) -> Mapping[str, object] | None:
+    """Keep what a peer says of itself; return what is news about a log that was rewound, None where nothing is.
+
+    `is_main`: whether the configuration names it as the main node, for a peer that was never heard of."""
+    node, at_us = rf.node, heartbeat.at_us
+    peer = sa.and_(node.c.node_id == heartbeat.source_node, node.c.is_self.is_(False))
+    known = connection.execute(sa.select(node).where(peer)).one_or_none()
+    if known is None:
+        insert_missing(connection, node, [_peer(heartbeat, now_us, is_main=is_main)])
+    elif known.heartbeat_us is not None and 0 <= known.heartbeat_us - at_us < _OLDER_US:
+        return None
+    clock_us = at_us - now_us
+    every_us = int(heartbeat.every_seconds * 1_000_000)
+    was_us = known.clock_us if known is not None else None
+    why = _rewound(connection, heartbeat)
+    was_rewound_us = known.rewound_us if known is not None else None
+    values = {
+        "incarnation": heartbeat.incarnation,
+        "last_seen_us": now_us,
+        "heard_us": now_us,
+        "heartbeat_us": at_us,
+        "every_us": every_us,
+        "head_incarnation": heartbeat.incarnation,
+        "head_lsn": heartbeat.head_lsn,
+        "head_tx_id": heartbeat.head_tx_id,
+        "sent_lsn": heartbeat.sent_lsn,
+        "clock_us": clock_us,
+        "clock_steady": was_us is not None and abs(clock_us - was_us) < every_us / 2,
+        "release": heartbeat.release,
+        "schema_sha256": heartbeat.schema_sha256,
+        "policies_sha256": heartbeat.policies_sha256,
+        "rewound_us": None if why is None else (was_rewound_us or now_us),
+    }
+    connection.execute(sa.update(node).where(peer).values(values))
+    if why is None or was_rewound_us is not None:
+        return None
+    detail = {"incarnation": heartbeat.incarnation, "head_lsn": heartbeat.head_lsn, "error": why}
+    line = audit.Line("rewound", heartbeat.source_node, heartbeat.head_tx_id, detail=detail)
+    audit.write(connection, [line], now_us)
+    return detail
+
+
+def _rewound(connection: sa.Connection, heartbeat: Heartbeat) -> str | None:
+    """Return what shows that the log is another one than it was; None where nothing does."""
+    head_lsn, head_tx_id = heartbeat.head_lsn, heartbeat.head_tx_id
+    applied = rf.applied_tx.c
+    query = (
+        sa.select(applied.to_lsn, applied.tx_id)
+        .where(
+            applied.source_node == heartbeat.source_node,
+            applied.incarnation == heartbeat.incarnation,
+            applied.prev_lsn < head_lsn,
+        )
+        .order_by(applied.prev_lsn.desc())
+        .limit(1)
+    )
+    there = connection.execute(query).one_or_none()
+    if there is not None and there.to_lsn >= head_lsn and (there.to_lsn, there.tx_id) != (head_lsn, head_tx_id):
+        return f"its log ends at LSN {head_lsn} with {head_tx_id}, where this node has had {there.tx_id}"
+    mark = read_mark(connection, heartbeat.source_node, heartbeat.incarnation)
+    if mark.last_tx_id is None or head_lsn >= mark.last_lsn:
+        return None
+    # A heartbeat may have been given just before what has overtaken it.
+    if heartbeat.at_us <= tx_id_us(mark.last_tx_id) + _SEALING_US:
+        return None
+    return f"its log ends at LSN {head_lsn}, where this node has had it up to LSN {mark.last_lsn}"
+
+
+def _peer(heartbeat: Heartbeat, now_us: int, *, is_main: bool) -> dict[str, object]:
+    return {
+        "node_id": heartbeat.source_node,
+        "role": "main" if is_main else "branch",
+        "incarnation": heartbeat.incarnation,
+        "is_self": False,
+        "first_seen_us": now_us,
+        "last_seen_us": now_us,
+    }

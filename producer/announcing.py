@@ -1,0 +1,112 @@
+"""Says now and then that this node is there, and how far its log goes: so that a lost last batch is missed too."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+from common.clock import from_us
+from common.errors import ConfigError, OutageError
+from common.ops.agreement import agreement
+from common.ports.sink import Envelope
+from common.runtime.node import Node
+from common.runtime.transports import BROKER, OpenSink
+from common.wire.control import Heartbeat, encode_control
+from common.wire.records import UNDERSTOOD_FEATURES
+from producer.cursors import Cursors
+from producer.log import NodeLogs
+
+log = logging.getLogger(__name__)
+
+_FIRST_SECONDS = 5.0
+"""After the start: `run --once` ends before."""
+_CONFIRM_SECONDS = 10.0
+
+
+class Announcing:
+    """Sends heartbeats. A `Service` of `run`; belongs to one thread.
+
+    Each goes over a connection of its own: it is one small message a minute, and must not wait behind a backlog."""
+
+    name = "heartbeat"
+
+    def __init__(
+        self,
+        node: Node,
+        open_sink: OpenSink,
+        logs: NodeLogs,
+        cursors: Cursors,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._node = node
+        self._open_sink = open_sink
+        self._logs = logs
+        self._cursors = cursors
+        self._monotonic = monotonic
+        self._every = node.config.limits.announce_seconds
+        self._due = monotonic() + min(_FIRST_SECONDS, self._every)
+        self._wake = threading.Event()
+
+    def step(self, idle_seconds: float) -> bool:
+        """Send a heartbeat when it is time. Never work that a drained node would wait for. Raises OutageError for the
+        database alone."""
+        self._wake.clear()
+        now = self._monotonic()
+        if now < self._due:
+            self._wake.wait(min(idle_seconds, self._due - now))
+            return False
+        self._due = now + self._every
+        heartbeat = self._heartbeat()
+        try:
+            self._send(heartbeat)
+        except (OutageError, ConfigError) as error:
+            # The relay tells of a broker that is away; that nobody listens is no outage of who has sent nothing.
+            log.info("heartbeat.not_sent", extra={"error": str(error)})
+        return False
+
+    def wake(self) -> None:
+        """End the wait of a running `step`. Any thread."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Nothing is held between two steps."""
+
+    def _heartbeat(self) -> Heartbeat:
+        node, facts = self._node, self._node.facts
+        # In this order: whatever this says that it has was there at that moment, and nothing was sent that it lacks.
+        at = from_us(node.clock.now_us())
+        sent_lsn = self._cursors.load(BROKER, facts.incarnation)
+        head = self._logs.of(facts.incarnation).head()
+        agreed = agreement(node.config, node.captured_tables().values())
+        return Heartbeat(
+            source_node=facts.node_id,
+            incarnation=facts.incarnation,
+            head_lsn=head.lsn,
+            head_tx_id=head.tx_id,
+            sent_lsn=min(sent_lsn, head.lsn),
+            every_seconds=self._every,
+            at=at,
+            release=version("rowferry"),
+            features=tuple(sorted(UNDERSTOOD_FEATURES)),
+            schema_sha256=agreed.schema_sha256,
+            policies_sha256=agreed.policies_sha256,
+        )
+
+    def _send(self, heartbeat: Heartbeat) -> None:
+        sink = self._open_sink(self._wake.set)
+        try:
+            sink.send(
+                Envelope(
+                    body=encode_control(heartbeat),
+                    source_node=heartbeat.source_node,
+                    incarnation=heartbeat.incarnation,
+                    from_lsn=heartbeat.head_lsn,
+                    to_lsn=heartbeat.head_lsn,
+                    tx_id=f"heartbeat-{heartbeat.incarnation}-{heartbeat.head_lsn}",
+                    txs=0,
+                )
+            )
+            sink.flush(_CONFIRM_SECONDS)
+        finally:
+            sink.close()

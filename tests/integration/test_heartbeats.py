@@ -1,0 +1,277 @@
+"""Heartbeats: sent at their pace, kept with the peer, and what they show: tail gaps, silence, clocks, disagreement."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.clock import from_us
+from common.ids import tx_id_us
+from common.ops.agreement import agreement
+from common.ops.peers import PeerStanding
+from common.ops.status import Standing, read_standing
+from common.wire.control import Heartbeat, control_lines, encode_control
+from consumer.asking import GapAsking
+from consumer.gaps import find_gaps
+from consumer.statements import reading
+from producer.announcing import Announcing
+from producer.cursors import Cursors
+from producer.log import NodeLogs
+from tests.support.applying import DATABASES, Origin, World, close_world, open_world, sqlite_url, world_on
+from tests.support.producing import HandSink
+
+MINUTE = 60_000_000
+
+
+@pytest.fixture(params=DATABASES)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with world_on(request, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def lite(tmp_path: Path) -> Iterator[World]:
+    made = open_world(sqlite_url(tmp_path))
+    yield made
+    close_world(made)
+
+
+def heartbeat(world: World, head_lsn: int, head_tx_id: str | None = None, **changes: object) -> Heartbeat:
+    """Return what node a would say now; it agrees with this node unless it is told otherwise."""
+    agreed = agreement(world.node.config, world.node.captured_tables().values())
+    fields = {
+        "source_node": "a",
+        "incarnation": "inc1",
+        "head_lsn": head_lsn,
+        "head_tx_id": head_tx_id,
+        "sent_lsn": head_lsn,
+        "every_seconds": 60.0,
+        "at": from_us(world.clock.us),
+        "release": "1.0",
+        "features": (),
+        "schema_sha256": agreed.schema_sha256,
+        "policies_sha256": agreed.policies_sha256,
+    }
+    return Heartbeat(**(fields | changes))  # type: ignore[arg-type]
+
+
+def beat(world: World, head_lsn: int, head_tx_id: str | None = None, **changes: object) -> None:
+    """Let a minute pass, and a heartbeat come."""
+    world.clock.us += MINUTE
+    one = heartbeat(world, head_lsn, head_tx_id, **changes)
+    world.receive(encode_control(one), source_node=one.source_node)
+
+
+def standing(world: World) -> Standing:
+    return read_standing(world.node.database, world.node.config, world.node.facts, world.clock.us, {})
+
+
+def peer(world: World) -> PeerStanding:
+    (found,) = standing(world).peers
+    return found
+
+
+def listen(world: World) -> None:
+    """Note that this node listens, as its consumer does now and then."""
+    now = 0.0
+    service = GapAsking(world.node, lambda _: HandSink(), threading.Event(), lambda: now)
+    service.step(0)
+    now = 60.0
+    service.step(0)
+
+
+def test_it_is_kept_with_the_peer(world: World) -> None:
+    a = Origin("a")
+    world.receive(a.put(1, "x", 1).body)
+    two = a.put(2, "x", 2)
+    assert standing(world).peers == ()
+    beat(world, 2, two.tx_id)
+    found = peer(world)
+    assert (found.node, found.incarnation, found.head_lsn, found.head_tx_id) == ("a", "inc1", 2, two.tx_id)
+    assert (found.heard_us, found.release, found.missing, found.clock_us) == (world.clock.us, "1.0", 1, 0)
+    assert list(found.attention) == []
+    world.receive(two.body)
+    assert peer(world).missing == 0
+    assert (world.letters(), world.query("SELECT role FROM rf_node WHERE node_id = 'a'")) == ([], [("branch",)])
+
+
+def test_a_node_that_was_never_heard_of_is_known_by_it(world: World) -> None:
+    beat(world, 0)
+    assert (peer(world).head_lsn, peer(world).missing) == (0, 0)
+    with reading(world.node.database) as connection:
+        assert find_gaps(connection) == []
+
+
+def test_the_last_batch_before_a_silence_is_missed(world: World) -> None:
+    a = Origin("a")
+    one, two, three = (a.put(number, "x", number) for number in range(1, 4))
+    world.receive(one.body)
+
+    def gaps() -> list[tuple[int, int]]:
+        with reading(world.node.database) as connection:
+            return [(gap.after_lsn, gap.until_lsn) for gap in find_gaps(connection)]
+
+    # What it has and has not sent yet nobody misses.
+    beat(world, 3, three.tx_id, sent_lsn=1)
+    assert gaps() == []
+    beat(world, 3, three.tx_id)
+    assert gaps() == [(1, 3)]
+    world.receive(three.body)
+    assert gaps() == [(1, 2)]
+    world.receive(two.body)
+    assert gaps() == []
+
+
+def test_all_of_the_log_is_missed_by_a_node_that_came_later(world: World) -> None:
+    a = Origin("a")
+    one, two = (a.put(number, "x", number) for number in range(1, 3))
+    beat(world, 2, two.tx_id)
+    with reading(world.node.database) as connection:
+        (gap,) = find_gaps(connection)
+    assert (gap.peer, gap.incarnation, gap.after_lsn, gap.until_lsn) == ("a", "inc1", 0, 2)
+    world.receive(one.body, two.body)
+    with reading(world.node.database) as connection:
+        assert find_gaps(connection) == []
+
+
+def test_one_that_comes_late_changes_nothing(world: World) -> None:
+    late = heartbeat(world, 1)
+    beat(world, 5)
+    world.receive(encode_control(late), source_node="a")
+    assert peer(world).head_lsn == 5
+    world.clock.us -= 3 * 3_600_000_000
+    beat(world, 6)
+    assert peer(world).head_lsn == 6
+
+
+def test_a_silent_node(world: World) -> None:
+    beat(world, 0)
+    world.clock.us += 3 * MINUTE
+    # Nothing was heard since, and nobody listened: that says nothing of the other one.
+    assert not peer(world).is_silent
+    listen(world)
+    assert not peer(world).is_silent
+    world.clock.us += MINUTE
+    listen(world)
+    assert [reason for reason in standing(world).attention if "a has been silent since" in reason]
+    beat(world, 0)
+    assert not peer(world).is_silent
+
+
+@pytest.mark.parametrize(("seconds", "told_at_once"), [(3_600, True), (-3_600, False)])
+def test_a_clock_that_is_off(world: World, seconds: int, told_at_once: bool) -> None:
+    beat(world, 0, at=from_us(world.clock.us + MINUTE + seconds * 1_000_000))
+    assert peer(world).clock_is_off == told_at_once
+    beat(world, 0, at=from_us(world.clock.us + MINUTE + seconds * 1_000_000))
+    assert peer(world).clock_is_off
+    assert any("clock of a is 3,600 s" in reason for reason in standing(world).attention)
+    beat(world, 0, at=from_us(world.clock.us + MINUTE + max(seconds, 0) * 1_000_000 + 7_200_000_000))
+    beat(world, 0, at=from_us(world.clock.us + MINUTE))
+    # Set right by hours: the next heartbeat seems older than the last, and counts all the same.
+    assert not peer(world).clock_is_off
+
+
+def test_a_backlog_of_heartbeats_is_no_clock(lite: World) -> None:
+    now = lite.clock.us
+    lite.clock.us += 100 * MINUTE
+    for minutes in range(90):
+        one = heartbeat(lite, 0, at=from_us(now + minutes * MINUTE))
+        lite.receive(encode_control(one), source_node="a")
+    assert not peer(lite).clock_is_off
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"schema_sha256": "0" * 64}, "other tables"), ({"policies_sha256": "0" * 64}, "other policies")],
+)
+def test_a_node_that_disagrees(lite: World, changes: dict[str, object], words: str) -> None:
+    beat(lite, 0, **changes)
+    assert [words in reason for reason in standing(lite).attention] == [True]
+    beat(lite, 0)
+    assert standing(lite).attention == []
+
+
+def test_a_rewound_node(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    a = Origin("a")
+    txs = [a.put(number, "x", number) for number in range(1, 6)]
+    world.receive(*(tx.body for tx in txs))
+    beat(world, 5, txs[4].tx_id)
+    # The same log, given just before its last tx: overtaken, not rewound.
+    before = from_us(tx_id_us(txs[4].tx_id))
+    world.execute("UPDATE rf_node SET heartbeat_us = 0 WHERE node_id = 'a'")
+    beat(world, 4, txs[3].tx_id, at=before)
+    assert peer(world).rewound_us is None
+    assert not [record for record in caplog.records if record.message == "node_rewound"]
+
+    beat(world, 4, txs[3].tx_id)
+    first_us = world.clock.us
+    beat(world, 4, txs[3].tx_id)
+    assert peer(world).rewound_us == first_us
+    assert any("a was put back" in reason and "rejoin" in reason for reason in standing(world).attention)
+    with reading(world.node.database) as connection:
+        assert find_gaps(connection) == []
+    # It went on: other changes under the same LSNs.
+    other = Origin("b").put(9, "y", 9).tx_id
+    beat(world, 5, other)
+    assert peer(world).rewound_us == first_us
+    beat(world, 5, txs[4].tx_id)
+    assert peer(world).rewound_us is None
+    beat(world, 0, None, incarnation="inc2")
+    assert peer(world).rewound_us is None
+    assert [record.message for record in caplog.records].count("node_rewound") == 1
+    assert world.one("SELECT count(*) FROM rf_audit WHERE action = 'rewound'") == 1
+
+
+def test_who_speaks_for_another_is_not_believed(lite: World, caplog: pytest.LogCaptureFixture) -> None:
+    lite.receive(encode_control(heartbeat(lite, 5)), source_node="b")
+    assert standing(lite).peers == ()
+    assert [record.message for record in caplog.records] == ["control_refused"]
+
+
+def test_a_node_says_what_it_has(lite: World, caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    sinks: list[HandSink] = []
+
+    def open_sink(_on_confirmed: object) -> HandSink:
+        sinks.append(HandSink())
+        sinks[-1].confirms_at_once = len(sinks) < 3
+        return sinks[-1]
+
+    node = lite.node
+    cursors = Cursors(node.database, node.clock)
+    logs = NodeLogs(node.database, node.facts)
+    service = Announcing(node, open_sink, logs, cursors, lambda: now)
+
+    def said() -> list[Heartbeat]:
+        lines = [line for sink in sinks for one in sink.sent for line in control_lines(one.body) or ()]
+        return [line for line in lines if isinstance(line, Heartbeat)]
+
+    assert not service.step(0)
+    assert said() == []
+    lite.execute("INSERT INTO item VALUES (1, 'x', 1)")
+    node.database.sealer(node.facts).seal()
+    head = logs.of(node.facts.incarnation).head()
+    now = 10.0
+    assert not service.step(0)
+    (first,) = said()
+    assert (first.source_node, first.incarnation) == (node.facts.node_id, node.facts.incarnation)
+    assert (first.head_lsn, first.head_tx_id, first.sent_lsn, first.at_us) == (1, head.tx_id, 0, lite.clock.us)
+    agreed = agreement(node.config, node.captured_tables().values())
+    assert (first.schema_sha256, first.policies_sha256) == (agreed.schema_sha256, agreed.policies_sha256)
+    cursors.save("broker", node.facts.incarnation, 1)
+    now = 69.0
+    service.step(0)
+    assert len(said()) == 1
+    now = 71.0
+    service.step(0)
+    assert [one.sent_lsn for one in said()] == [0, 1]
+    # A broker that is away costs nothing but this one heartbeat.
+    now = 200.0
+    with caplog.at_level(logging.INFO):
+        service.step(0)
+    assert "heartbeat.not_sent" in [record.message for record in caplog.records]
+    assert all(sink.closed for sink in sinks)
