@@ -11,6 +11,7 @@ from common.config.model import Config
 from common.dialects import open_database
 from common.errors import ConfigError, OutageError
 from common.ports.dialect import Capture, Database, NodeFacts, TableShape
+from common.schema import revision
 from common.schema import tables as rf
 
 
@@ -45,11 +46,12 @@ def open_node(config: Config, clock: Clock | None = None) -> Iterator[Node]:
 
 
 def read_facts(database: Database, config: Config) -> NodeFacts:
-    """Return the database's own `rf_node` row; it must be that of the configured node."""
+    """Return the database's own `rf_node` row; it must be that of the configured node, in tables of this release."""
     query = sa.select(rf.node.c.node_id, rf.node.c.role, rf.node.c.incarnation).where(rf.node.c.is_self)
     try:
         with database.engine.connect() as connection:
             row = connection.execute(query).one_or_none()
+            stands = revision.standing(connection)
     except sa.exc.SQLAlchemyError as error:
         if isinstance(known := database.translate(error), OutageError):
             raise known from error
@@ -60,5 +62,10 @@ def read_facts(database: Database, config: Config) -> NodeFacts:
         raise ConfigError(
             f"node.id: the configuration says {config.node.id!r}, the database belongs to {row.node_id!r}; "
             "correct the id, or run `rowferry unmigrate` there first"
+        )
+    if stands != revision.newest():
+        raise ConfigError(
+            f"the rf_ tables of this database are of revision {stands}, this release works with {revision.newest()}: "
+            "stop the node's other processes and run `rowferry migrate`, or use the newest release that has run here"
         )
     return NodeFacts(row.node_id, row.role, row.incarnation, config.tables.main_wins_as(row.role))

@@ -205,7 +205,7 @@ def test_seed_before_migrate_and_twice(place: Place) -> None:
     place.init()
     seeded = document(place.config, "seed")
     assert seeded["captured"] == []
-    assert "rowferry migrate" in rowferry(place.config, "seed", "--more").stdout
+    assert f"rowferry --config {place.config} migrate" in rowferry(place.config, "seed", "--more").stdout
     refused = rowferry(place.config, "seed")
     assert refused.exit_code == 2
     assert "--more" in refused.stderr

@@ -10,9 +10,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from common.dialects import open_database
-from common.schema import migrate
+from common.errors import ConfigError
+from common.runtime.node import read_facts
+from common.schema import migrate, revision
 from common.schema.tables import metadata
 from consumer.standing.store import tables_with_copies
+from tests.support.applying import close_world, open_world, sqlite_url
 
 
 def differences(engine: sa.Engine) -> list[object]:
@@ -67,6 +70,17 @@ def check_from_the_first(url: str) -> None:
         assert tuple(kept) == ("t", "ours", None)
     finally:
         database.close()
+
+
+def test_tables_of_another_release_are_named_with_the_remedy(tmp_path: Path) -> None:
+    assert revision.newest() == migrate.newest_revision()
+    world = open_world(sqlite_url(tmp_path))
+    database, config = world.node.database, world.node.config
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE rf_alembic_version SET version_num = '0001'")
+    with pytest.raises(ConfigError, match=r"revision 0001.*rowferry migrate"):
+        read_facts(database, config)
+    close_world(world)
 
 
 def test_an_upgrade_keeps_what_stands_on_sqlite(tmp_path: Path) -> None:
