@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from common.clock import to_iso
 from common.errors import OutageError
-from common.ports.sink import Envelope
+from common.ports.sink import Envelope, Sink
 from common.runtime.node import Node
 from common.runtime.transports import OpenDirect
 from common.schema import tables as rf
@@ -145,25 +145,34 @@ class GapAsking:
         one.asked, one.asks = now, one.asks + 1
         fields = {"source_node": gap.peer, "incarnation": gap.incarnation}
         lsns = {"after_lsn": gap.after_lsn, "until_lsn": gap.until_lsn}
-        try:
-            self._send(request)
-        except OutageError as error:
-            # The node that is to answer may be away for days: nobody's outage but its own.
-            log.warning("gap_not_asked", extra=fields | lsns | {"error": str(error)})
-            return
-        asked = writing(node.database, lambda connection: self._note(connection, request))
-        log.warning("gap_asked", extra=fields | lsns | {"asked": asked})
+        error = self._send(request)
+        # Also in vain: `status` tells a person after some times.
+        asked = writing(node.database, lambda connection: self._note(connection, request, error))
+        if error is None:
+            log.warning("gap_asked", extra=fields | lsns | {"asked": asked})
+        else:
+            log.warning("gap_not_asked", extra=fields | lsns | {"asked": asked, "error": str(error)})
 
-    def _note(self, connection: sa.Connection, request: Request) -> int:
+    def _note(self, connection: sa.Connection, request: Request, error: OutageError | None) -> int:
         now_us = self._node.clock.now_us()
         asked = note_asked(connection, request, now_us)
-        lsns = {"incarnation": request.incarnation, "after_lsn": request.after_lsn, "until_lsn": request.until_lsn}
         if asked == 1:
-            audit.write(connection, [audit.Line("gap-asked", request.to_node, None, detail=lsns)], now_us)
+            detail = {"incarnation": request.incarnation, "after_lsn": request.after_lsn}
+            detail |= {"until_lsn": request.until_lsn} | ({} if error is None else {"error": str(error)})
+            audit.write(connection, [audit.Line("gap-asked", request.to_node, None, detail=detail)], now_us)
         return asked
 
-    def _send(self, request: Request) -> None:
-        sink = self._open_direct(request.to_node)
+    def _send(self, request: Request) -> OutageError | None:
+        """Send a request and have it confirmed; return what was in the way.
+
+        The node that is to answer may be away for days, or not on this broker at all: nobody's outage but its own."""
+        try:
+            self._send_to(self._open_direct(request.to_node), request)
+        except OutageError as error:
+            return error
+        return None
+
+    def _send_to(self, sink: Sink, request: Request) -> None:
         try:
             sink.send(
                 Envelope(

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pika
 import pytest
 
+from common.transports.rabbitmq.topology import CHANGES
+from common.wire.control import Request, encode_control
 from tests.support.nodes import CliNode, sqlite_database, wait_until_applied
 from tests.support.rabbit_server import RabbitServer
-from tests.support.rabbitmq import queue, vhost_of
+from tests.support.rabbitmq import node_user, queue, raw_channel, vhost_of
 from tests.support.waiting import wait_for
 
 CREATE = "CREATE TABLE sale (id TEXT PRIMARY KEY, price NUMERIC NOT NULL, note TEXT)"
@@ -163,4 +166,46 @@ def test_a_queue_that_is_deleted_while_both_run(shops: Shops) -> None:
     for number in range(8, 14):
         shops.delete(office)
         sell(shop, number, 1)
+    healed(shop, office)
+
+
+def test_a_queue_that_drops_its_head(shops: Shops) -> None:
+    shop, office = shops.add("shop"), shops.add("office", queue_max_bytes=1024 * 1024)
+    shop.start(**QUICK)
+    for number in range(24):
+        note = f"{number:04}" * 25_000
+        shop.execute(f"INSERT INTO sale VALUES ('s-{number}', 1, '{note}')", "INSERT INTO rf_mark DEFAULT VALUES")
+    wait_for(lambda: published(shop), 60, "the sales on the broker")
+    office.start(**QUICK)
+    healed(shop, office)
+    assert office.query("SELECT source_node FROM rf_audit WHERE action = 'gap-asked'")[0] == ("shop",)
+
+
+def test_each_node_has_its_own_account(shops: Shops) -> None:
+    """With the least rights and proven senders; who asks in another's name is not answered."""
+    shop, office = shops.add("shop"), shops.add("office")
+    urls = {name: node_user(shops.server, shops.url, name) for name in ("shop", "office", "thief")}
+    own = {
+        name: QUICK | {"ROWFERRY_BROKER_URL": urls[name], "ROWFERRY_BROKER_VERIFY_USER": "true"}
+        for name in ("shop", "office")
+    }
+    running = shop.start(**own["shop"])
+    sell(shop, 0, 5)
+    wait_for(lambda: published(shop), 60, "the sales on the broker")
+    shops.purge(office, least=1)
+    forged = Request(
+        from_node="office",
+        to_node="shop",
+        incarnation=shop.report("status")["incarnation"],
+        after_lsn=0,
+        until_lsn=5,
+        asked_at="2026-01-01T00:00:00Z",
+    )
+    with raw_channel(urls["thief"]) as channel:
+        for user_id in (None, "thief"):
+            properties = pika.BasicProperties(user_id=user_id, headers={"source_node": "office"})
+            channel.basic_publish(CHANGES, "default.ctl.shop", encode_control(forged), properties)
+    wait_for(lambda: running.log.read_text().count("control_refused") == 2, 60, "the thief to be refused")
+    assert shop.query("SELECT * FROM rf_request WHERE direction = 'in'") == []
+    office.start(**own["office"])
     healed(shop, office)

@@ -245,9 +245,12 @@ def test_a_source_that_is_away_costs_nobody_anything(lite: World, caplog: pytest
     lite.receive(a.put(2, "x", 11).body)
     asking.away = True
     wait_for(lambda: asking.service.step(0.01), 30, "a try")
-    assert ([record.message for record in caplog.records], requests(lite)) == (["gap_not_asked"], [])
+    assert [record.message for record in caplog.records] == ["gap_not_asked"]
+    # It counts, so that somebody is told when it goes on like this.
+    assert requests(lite) == [("a", "out", "inc1", 0, 1, 1, None)]
     asking.away = False
     assert asking.until(1) == [("a", 0, 1)]
+    assert requests(lite) == [("a", "out", "inc1", 0, 1, 2, None)]
 
 
 def test_what_the_log_has_no_more_is_told_once(lite: World, caplog: pytest.LogCaptureFixture) -> None:
