@@ -92,7 +92,7 @@ class ChangeChecker:
             # One above its base tells nothing of the clock: whoever writes on top of a future write has to go beyond.
             if hlc > self.latest_us and hlc != base.hlc + 1:
                 self.latest_us = hlc
-            if any(settled >= change.version for settled in change.resolves):
+            if change.resolves and max(change.resolves) >= change.version:
                 text = f"lsn {change.lsn}: a choice settles only what is below its version {list(change.version)}"
                 raise PoisonError(Reason.VERSION, text, table=use.name)
             yield Checked(change, use)
