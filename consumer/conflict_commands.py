@@ -8,12 +8,13 @@ import click
 from common.console import Console
 from common.errors import UsageError
 from common.runtime.host import current_host
+from consumer.conflict.given import read_take
 from consumer.conflict.reading import MOST, Wanted, find, read
 from consumer.conflict.record import State, Winner
 from consumer.conflict.simulating import read_policies
 from consumer.conflict.simulating import simulate as simulated
 from consumer.main_node import known_main
-from consumer.settling import Settled, Settling, read_take
+from consumer.settling import Settled, Settling
 from consumer.statements import reading
 
 _NOTHING = "no such conflicts"

@@ -3,10 +3,9 @@
 It names the versions that it settles. A node whose row has one of them takes it without a question, and closes the same
 conflict where it still waits."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -22,14 +21,20 @@ from consumer import audit
 from consumer.apply.committing import Committing
 from consumer.apply.rows import UnsealedError, check
 from consumer.conflict.choices import Choice, Histories, RowHistory, remember
-from consumer.conflict.record import BETWEEN_ROWS, State, Winner, meta_of, read_version, settle, version_text
+from consumer.conflict.given import Take, in_wire_form
+from consumer.conflict.record import (
+    BETWEEN_ROWS,
+    State,
+    Winner,
+    image_names,
+    meta_of,
+    read_version,
+    settle,
+    version_text,
+    written_as,
+)
 from consumer.standing.logical import LogicalSession
 from consumer.tables import Tables, use_of
-
-Given: TypeAlias = dict[str, Any] | None
-"""A row that somebody wrote down: columns that it does not name stay as they are; None deletes the row."""
-Take: TypeAlias = "Winner | tuple[Given]"
-"""Ours, theirs, or a row of one's own in a tuple."""
 
 _OPPOSITE = {Winner.OURS: Winner.THEIRS, Winner.THEIRS: Winner.OURS}
 
@@ -63,10 +68,15 @@ class _Met:
     def recorded(self, side: Winner) -> tuple[bytes | None, TableMeta]:
         """Return the image of a side as it was when they met, and how it is written."""
         name = {Winner.OURS: "our", Winner.THEIRS: "their"}[side]
-        image = self.stored[f"{name}_image"]
-        return (None if image is None else image.encode("utf-8")), meta_of(
-            self.stored[f"{name}_meta"]
-        ) or self.shape.meta
+        text = self.stored[f"{name}_image"]
+        image = None if text is None else str(text).encode("utf-8")
+        gone = sorted(image_names(image) - self.shape.meta.columns.keys())
+        if gone:
+            raise UsageError(
+                f"the row of conflict {self.number} has a value for {gone[0]!r}, and {self.shape.name} has no such"
+                " column any more: say what the row shall be, --take JSON"
+            )
+        return image, written_as(meta_of(self.stored[f"{name}_meta"]), image, self.shape.meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +166,8 @@ class Settling:
         shape = self._tables.shapes().get(name)
         if shape is None:
             raise UsageError(f"conflict {number} is of {name}, which is not among the configured tables any more")
-        meta = meta_of(stored["their_meta"]) or shape.meta
+        image = stored["their_image"]
+        meta = written_as(meta_of(stored["their_meta"]), None if image is None else image.encode("utf-8"), shape.meta)
         self._tables.use(name, meta)
         (state,) = session.lock(shape, meta, [pk])
         if session.unsealed(shape, [state.key]):
@@ -200,19 +211,6 @@ class Settling:
         return Settled(met.number, table, detail["pk"], winner, settles, tuple(closed))
 
 
-def read_take(text: str) -> Take:
-    """Return what `--take` asks for. Raises UsageError."""
-    if text in (Winner.OURS.value, Winner.THEIRS.value):
-        return Winner(text)
-    try:
-        given = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--take: ours, theirs, or a row as a JSON object (null deletes it): {error}") from error
-    if given is not None and not isinstance(given, dict):
-        raise UsageError('--take: a row is a JSON object like {"name": "new"}; null deletes it')
-    return (given,)
-
-
 def _winner(take: Take) -> Winner:
     return take if isinstance(take, Winner) else Winner.NEITHER
 
@@ -237,9 +235,10 @@ def _laid_over(met: _Met, row: dict[str, Any]) -> bytes:
         raise UsageError(f"--take: {met.shape.name} has no column {unknown[0]!r}; it has {', '.join(columns)}")
     now = {} if met.now is None else msgspec.json.decode(met.now)
     pk = msgspec.json.decode(met.pk)
-    whole = {**now, **pk, **row}
-    if any(whole[name] != pk[name] for name in pk):
+    given = in_wire_form(row, met.shape.meta.columns)
+    if any(given.get(name, pk[name]) != pk[name] for name in pk):
         raise UsageError("--take: the key can't be changed: a choice is about one row")
+    whole = {**now, **given, **pk}
     missing = [name for name in columns if name not in whole]
     if missing:
         raise UsageError(f"--take: there is no row to take {missing[0]!r} from: name every column")

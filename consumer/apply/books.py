@@ -10,7 +10,7 @@ from consumer.apply.decision import Closed, Entry, Written, overtaken_by
 from consumer.apply.stored_form import as_stored
 from consumer.conflict.choices import remember
 from consumer.conflict.policies import comparable
-from consumer.conflict.record import Winner, record, settle
+from consumer.conflict.record import Winner, record, settle, written_as
 from consumer.tables import use_of
 
 
@@ -44,7 +44,8 @@ def _is_same(session: ApplySession, closed: Closed, image: bytes | None, meta: T
     chosen = closed.by.change.image
     if chosen is None or image is None or comparable(chosen) == comparable(image):
         return (chosen is None) == (image is None)
-    use = use_of(closed.by.use.shape, meta)
+    shape = closed.by.use.shape
+    use = use_of(shape, written_as(meta, image, shape.meta))
     other = Entry(_with_image(closed.by.change, image), use, closed.by.source_node, closed.by.counts)
     try:
         found = [as_stored(session, one.use, one.change, closed.row_key) for one in (closed.by, other)]

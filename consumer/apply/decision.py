@@ -14,7 +14,7 @@ from consumer.apply.stored_form import as_stored
 from consumer.conflict.choices import Choice, Histories, RowHistory, Waiting
 from consumer.conflict.detect import Relation, relate
 from consumer.conflict.policies import comparable, greater_image, incoming_stands
-from consumer.conflict.record import Conflict, Kind, State, Winner, version_text
+from consumer.conflict.record import Conflict, Kind, State, Winner, version_text, written_as
 from consumer.incoming import Counts
 from consumer.tables import TableUse, use_of
 
@@ -196,7 +196,9 @@ class Decision:
                 base=waiting.base,
                 resolves=tuple(sorted(choice.resolves)),
             )
-            higher = msgspec.structs.replace(entry, change=rival, use=use_of(entry.use.shape, waiting.meta))
+            shape = entry.use.shape
+            use = use_of(shape, written_as(waiting.meta, waiting.image, shape.meta))
+            higher = msgspec.structs.replace(entry, change=rival, use=use)
             history.waiting.remove(waiting)
             self._close([waiting], higher, row)
             row.version, row.base, row.winner = waiting.version, waiting.base or NEVER, higher

@@ -1,11 +1,12 @@
 """Conflicts as they are kept in `rf_conflict`."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from common.config.model import Policy
@@ -134,6 +135,24 @@ def read_version(text: str) -> Version:
 def meta_of(text: str | None) -> TableMeta | None:
     """Return how an image on record is written; None: as the table is here."""
     return None if text is None else TableMeta.model_validate_json(text)
+
+
+def image_names(image: bytes | None) -> Set[str]:
+    """Return the columns that an image names."""
+    return set() if image is None else msgspec.json.decode(image, type=dict[str, msgspec.Raw]).keys()
+
+
+def written_as(meta: TableMeta | None, image: bytes | None, own: TableMeta) -> TableMeta:
+    """Return how an image on record is written, of those columns that the table (`own`) still has.
+
+    `meta` is as it was kept; None: as the table was here then. A column that came since is not in the image: named all
+    the same it would be emptied, where it shall stay as it stands."""
+    kept = meta or own
+    names = kept.columns.keys() if image is None else image_names(image)
+    columns = {name: logical for name, logical in kept.columns.items() if name in names and name in own.columns}
+    if columns.keys() == kept.columns.keys() or not columns.keys() >= set(kept.pk):
+        return kept
+    return TableMeta(pk=kept.pk, columns=columns)
 
 
 def _meta_text(meta: TableMeta | None) -> str | None:

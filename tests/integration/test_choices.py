@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common.clock import SystemClock
 from common.errors import PoisonError, UsageError
+from common.ops.migration import migrate
 from common.versions import Version
 from common.wire.encode import encode_tx
+from common.wire.records import TableMeta
+from consumer.conflict.given import read_take
 from consumer.conflict.record import Winner
-from consumer.settling import Settling, read_take
+from consumer.settling import Settling
 from tests.support.applying import (
     DATABASES,
+    TABLES,
     Origin,
     World,
     Write,
@@ -279,3 +285,79 @@ def _choice(origin: Origin, write: Write, resolves: list[list[Any]]) -> bytes:
     body = origin.tx(write).body
     text = json.dumps(resolves, separators=(",", ":")).encode()
     return resealed(body, b'"captured_at"', b'"resolves":' + text + b',"captured_at"')
+
+
+def test_a_column_that_came_since_stays_as_it_stands(desk: World) -> None:
+    """The images on record are from before it, and say nothing of it."""
+    meet(desk)
+    _alter(desk, "ALTER TABLE item ADD COLUMN extra TEXT DEFAULT 'kept'")
+    (number,) = numbers(desk)
+    settling = Settling(desk.node, "anna")
+    settling.resolve(number, Winner.THEIRS)
+    assert [row[1:4:2] for row in desk.rows()] == [("of b", "kept")]
+    settling.undo(number, None, force=False)
+    assert [row[1:4:2] for row in desk.rows()] == [("of a", "kept")]
+    assert [one["after"]["extra"] for one in sent(desk)] == ["kept", "kept"]
+
+
+def test_a_choice_that_waited_leaves_a_column_that_came_since(desk: World) -> None:
+    desk.receive(Origin("x").put(1, "of x", 15).body)
+    high = Write("U", "item", {"id": 1, "name": "high", "price": "1"}, 60, Version(0, 20, "b"))
+    desk.receive(_choice(Origin("d"), high, [[0, 10, "a"], [0, 20, "b"]]))
+    _alter(desk, "ALTER TABLE item ADD COLUMN extra TEXT DEFAULT 'kept'")
+    columns = {**TABLES["item"].columns, "extra": "text"}
+    knows = Origin("c", tables={"item": TableMeta(pk=("id",), columns=columns)})
+    low = Write("U", "item", {"id": 1, "name": "low", "price": "1", "extra": "kept"}, 50, Version(0, 20, "b"))
+    desk.receive(_choice(knows, low, [[0, 15, "x"], [0, 20, "b"]]))
+    assert [row[1:4:2] for row in desk.rows()] == [("high", "kept")]
+    assert numbers(desk) == []
+
+
+def test_an_image_with_a_column_that_is_gone_is_not_taken_in_part(desk: World) -> None:
+    meet(desk)
+    _alter(desk, "ALTER TABLE item RENAME COLUMN price TO cost")
+    (number,) = numbers(desk)
+    settling = Settling(desk.node, "anna")
+    with pytest.raises(UsageError, match=r"'price'.*no such column.*JSON"):
+        settling.resolve(number, Winner.THEIRS)
+    settling.resolve(number, read_take('{"name": "both"}'))
+    assert names(desk) == ["both"]
+    assert numbers(desk) == []
+
+
+def _alter(world: World, statement: str) -> None:
+    """Alter `item` as its owner does, and install the capture that fits."""
+    world.execute(statement)
+    migrate(world.node.database, world.node.config, SystemClock())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        '{"price": NaN}',
+        '{"price": Infinity}',
+        '{"price": true}',
+        '{"price": [1]}',
+        '{"name": 5}',
+        '{"name": {"x": 1}}',
+        '{"name": "\\ud800"}',
+        '{"id": true}',
+        '{"id": 1.5}',
+        '{"id": 18446744073709551616}',
+        "[" * 100_000,
+    ],
+)
+def test_a_value_that_the_column_can_t_have_is_refused_by_name(desk: World, wrong: str) -> None:
+    meet(desk)
+    (number,) = numbers(desk)
+    with pytest.raises(UsageError, match="--take"):
+        Settling(desk.node, "anna").resolve(number, read_take(wrong))
+    assert sent(desk) == []
+    assert numbers(desk) == [number]
+
+
+def test_a_decimal_that_is_given_as_a_number_keeps_its_digits(desk: World) -> None:
+    meet(desk)
+    (number,) = numbers(desk)
+    Settling(desk.node, "anna").resolve(number, read_take('{"price": 1234567890.10}'))
+    assert Decimal(sent(desk)[0]["after"]["price"]) == Decimal("1234567890.10")

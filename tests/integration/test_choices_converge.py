@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from consumer.settling import Settling, read_take
+from consumer.conflict.given import read_take
+from consumer.settling import Settling
 from tests.integration.test_nodes_converge import SKEWS, item_statements, items, writers_of
 from tests.support.applying import World, close_world, sqlite_url
 from tests.support.writers import KEYS, Network, Writer, row_states, writer_node

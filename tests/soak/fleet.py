@@ -22,10 +22,11 @@ from common.dialects import open_database
 from common.runtime.crash_points import CrashPoint, arm
 from common.runtime.node import Node, read_facts
 from common.wire.encode import encode_tx
+from consumer.conflict.given import read_take
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
 from consumer.intake import Intake
-from consumer.settling import Settling, read_take
+from consumer.settling import Settling
 from consumer.standing.refresh import Refresh
 from tests.support.applying import MemorySource, World, close_world, open_world, sqlite_url
 from tests.support.writers import Writer
