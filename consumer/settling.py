@@ -11,7 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from common.config.model import Policy
-from common.errors import UsageError
+from common.errors import PoisonError, UsageError
 from common.ports.dialect import ApplySession, RowState, RowWrite, TableShape
 from common.runtime.node import Node
 from common.schema import tables as rf
@@ -19,9 +19,11 @@ from common.versions import NEVER, Version
 from common.wire.records import TableMeta
 from consumer import audit
 from consumer.apply.committing import Committing
-from consumer.apply.rows import UnsealedError, check
+from consumer.apply.rows import MissingParentError, UnsealedError, check
+from consumer.apply.stored_form import stored_form
 from consumer.conflict.choices import Choice, Histories, RowHistory, remember
 from consumer.conflict.given import Take, in_wire_form
+from consumer.conflict.policies import comparable
 from consumer.conflict.record import (
     BETWEEN_ROWS,
     State,
@@ -74,7 +76,7 @@ class _Met:
         if gone:
             raise UsageError(
                 f"the row of conflict {self.number} has a value for {gone[0]!r}, and {self.shape.name} has no such"
-                " column any more: say what the row shall be, --take JSON"
+                " column any more: a conflict that waits takes a row that you give (--take JSON), else write the row"
             )
         return image, written_as(meta_of(self.stored[f"{name}_meta"]), image, self.shape.meta)
 
@@ -135,7 +137,7 @@ class Settling:
             met = self._meet(session, number)
             if self._node.config.tables.policy_for(met.shape.name) is Policy.APPEND_ONLY:
                 raise UsageError(f"{met.shape.name} is append-only: nobody changes its rows, this command neither")
-            side = take or _OPPOSITE.get(Winner(met.stored["winner"]))
+            side = take or self._fallen(session, met)
             if met.stored["state"] == State.WAITING:
                 raise UsageError(f"conflict {number} waits: `rowferry conflicts resolve {number} --take ours|theirs`")
             if side is None:
@@ -148,6 +150,17 @@ class Settling:
             return self._choose(session, met, image, meta, side, "undone")
 
         return self._committed(work)
+
+    def _fallen(self, session: ApplySession, met: _Met) -> Winner | None:
+        """Return the side that does not stand: by the row itself, since another node may have flipped the decision."""
+        recorded = Winner(met.stored["winner"])
+        for side in sorted(_OPPOSITE, key=lambda one: one is not recorded):
+            image, meta = met.recorded(side)
+            if image is not None:
+                image = stored_form(session, use_of(met.shape, meta), met.pk, image, met.state.key)
+            if comparable(image) == comparable(met.now):
+                return _OPPOSITE[side]
+        return _OPPOSITE.get(recorded)
 
     def _committed(self, work: Callable[[ApplySession], Settled]) -> Settled:
         settled = self._committing.run(work, patiently=True)
@@ -191,9 +204,14 @@ class Settling:
         use = use_of(met.shape, meta)
         own_base = met.state.base if base == met.state.version else NEVER
         write = RowWrite(key, _key_as(met, meta, image), image, base, own_base)
-        session.choose(met.shape, meta, write, settles)
         references = self._node.config.tables.foreign_keys == "check"
-        check(session, {use: [write]}, references=references)
+        try:
+            session.choose(met.shape, meta, write, settles)
+            check(session, {use: [write]}, references=references)
+        except (PoisonError, MissingParentError) as error:
+            text = f"conflict {met.number}: {table} {met.pk.decode()} can't stand so here, nothing was changed: {error}"
+            remedy = "change the row that is in its way first, or choose another image"
+            raise PoisonError(error.reason, f"{text}; {remedy}", table=table) from error
         choice = Choice(table, key, self._node.facts.node_id, base, None, frozenset(settles))
         remember(session.connection, [choice], now_us)
         closed = [met.number]

@@ -9,20 +9,22 @@ from consumer.tables import TableUse
 
 
 def as_stored(session: ApplySession, use: TableUse, change: Change, key: str) -> bytes | None:
-    """Return the image of `change` as its row would be read here. Writes it, reads it, and takes it back.
+    """Return the image of `change` as its row would be read here."""
+    return None if change.image is None else stored_form(session, use, bytes(change.pk), change.image, key)
+
+
+def stored_form(session: ApplySession, use: TableUse, pk: bytes, image: bytes, key: str) -> bytes | None:
+    """Return `image` as its row would be read here. Writes it, reads it, and takes it back.
 
     Where another row is in its way it is only looked at."""
-    if change.image is None:
-        return None
-    pk = bytes(change.pk)
     trial = session.connection.begin_nested()
     try:
-        session.write(use.shape, use.meta, [RowWrite(key, pk, change.image, change.version, change.base or NEVER)])
+        session.write(use.shape, use.meta, [RowWrite(key, pk, image, NEVER, NEVER)])
         return session.images(use.shape, [pk], use.meta)[0]
     except PoisonError as error:
         if error.reason is not Reason.CONSTRAINT:
             raise
     finally:
         trial.rollback()
-    (facts,) = session.look({use.name: use.shape}).examine(use.shape, use.meta, [Proposal(key, pk, change.image)])
+    (facts,) = session.look({use.name: use.shape}).examine(use.shape, use.meta, [Proposal(key, pk, image)])
     return facts.image.encode()

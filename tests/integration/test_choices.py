@@ -261,7 +261,7 @@ def test_a_choice_that_can_t_stand_changes_nothing(tmp_path: Path) -> None:
     world.receive(a.tx(Write("I", "code", {"id": 2, "code": "two"}, 10)).body)
     world.receive(b.tx(Write("I", "code", {"id": 1, "code": "two"}, 20)).body)
     (number,) = numbers(world)
-    with pytest.raises(PoisonError):
+    with pytest.raises(PoisonError, match=r"conflict 1: code .*can't stand.*UNIQUE.*in its way"):
         Settling(world.node, "anna").resolve(number, Winner.THEIRS)
     assert [row[1] for row in world.rows("code")] == ["one", "two"]
     assert numbers(world) == [number]
@@ -361,3 +361,26 @@ def test_a_decimal_that_is_given_as_a_number_keeps_its_digits(desk: World) -> No
     (number,) = numbers(desk)
     Settling(desk.node, "anna").resolve(number, read_take('{"price": 1234567890.10}'))
     assert Decimal(sent(desk)[0]["after"]["price"]) == Decimal("1234567890.10")
+
+
+def test_a_decision_that_another_node_flipped_is_flipped_back(world: World) -> None:
+    meet(world)
+    (number,) = numbers(world, "settled")
+    flip = Write("U", "item", {"id": 1, "name": "of a", "price": "1.50"}, 40, Version(0, 20, "b"))
+    world.receive(_choice(Origin("c"), flip, [[0, 10, "a"], [0, 20, "b"]]))
+    assert names(world) == ["of a"]
+    assert Settling(world.node, "anna").undo(number, None, force=False).winner is Winner.THEIRS
+    assert names(world) == ["of b"]
+
+
+def test_a_choice_that_takes_a_parent_from_its_child_says_so(world: World) -> None:
+    a = Origin("a")
+    gone = Write("D", "parent", {"id": 1, "name": "p"}, 20, Version(0, 10, "a"))
+    world.receive(a.tx(Write("I", "parent", {"id": 1, "name": "p"}, 10)).body)
+    world.receive(Origin("b").tx(Write("U", "parent", {"id": 1, "name": "b"}, 30, Version(0, 10, "a"))).body)
+    world.receive(a.tx(gone).body, a.tx(Write("I", "child", {"id": 5, "parent_id": 1}, 40)).body)
+    (number,) = numbers(world, "settled")
+    with pytest.raises(PoisonError, match=r"parent .*can't stand so.*nothing was changed.*child"):
+        Settling(world.node, "anna").undo(number, None, force=False)
+    assert world.rows("child") == [(5, 1)]
+    assert sent(world) == []
