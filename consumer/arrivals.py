@@ -89,6 +89,11 @@ def sender_of(delivery: Delivery) -> str:
     return said if said is not None and NODE_ID.match(said) else UNKNOWN_SENDER
 
 
+def is_talk(delivery: Delivery) -> bool:
+    """Tell whether a delivery is nothing but what nodes say beside batches (heartbeats, requests), as we send it."""
+    return not is_wrapped(delivery.content_encoding) and control_lines(delivery.body) is not None
+
+
 def pieces(delivery: Delivery) -> list[Delivery]:
     """Cut a delivery into its batches, so that each can be read alone. What can't be unwrapped stays whole."""
     try:

@@ -12,7 +12,7 @@ from common.ports.source import Delivery, Source
 from common.runtime.node import Node
 from consumer.apply.ahead import Ahead
 from consumer.apply.group import Applier
-from consumer.arrivals import Arrivals, pieces, sender_of
+from consumer.arrivals import Arrivals, is_talk, pieces, sender_of
 from consumer.attempts import MOST_ATTEMPTS, Attempts
 from consumer.dead_letters.copies import BrokerCopies
 from consumer.dead_letters.table_store import bytes_id
@@ -112,7 +112,8 @@ class Intake:
                     self._take(source, 0)
                 self._rounds.start()
             self._finish(source, one)
-            worked = True
+            # What others say beside batches never ends, and leaves nothing to be done here.
+            worked = worked or bool(one.txs) or not all(map(is_talk, one.deliveries))
             if self._stop.is_set():
                 # What a large backlog has left is given back by `close`.
                 return True

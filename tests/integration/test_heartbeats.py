@@ -275,3 +275,14 @@ def test_a_node_says_what_it_has(lite: World, caplog: pytest.LogCaptureFixture) 
         service.step(0)
     assert "heartbeat.not_sent" in [record.message for record in caplog.records]
     assert all(sink.closed for sink in sinks)
+
+
+def test_what_is_only_said_keeps_nobody_from_being_drained(lite: World) -> None:
+    """`run --once` ends with a quiet round; the heartbeats of a fleet never end."""
+    intake = lite.intake()
+    intake.step(0)
+    lite.source.put(encode_control(heartbeat(lite, 3)), source_node="a")
+    assert intake.step(0) is False
+    assert peer(lite).node == "a"
+    lite.source.put(Origin("a").put(1, "one", 10).body, encode_control(heartbeat(lite, 3)))
+    assert intake.step(0) is True
