@@ -70,8 +70,10 @@ def test_a_row_of_an_inheriting_table_is_no_parent_of_what_points_to_the_table_i
     node.execute("INSERT INTO visit VALUES (1, 1)")
     other.execute("DELETE FROM ONLY city WHERE id = 1")
     node.ok("run", "--once")
-    assert other.call("run", "--once").returncode == 4
-    assert [one["reason"] for one in other.report("dlq", "list")] == ["foreign-key"]
+    other.ok("run", "--once")
+    # The city is known to be deleted here, and the capital of that number is none: the visit steps back.
+    assert [(one["table"], one["kind"]) for one in other.report("conflicts", "list")] == [("visit", "foreign-key")]
+    assert other.report("dlq", "list") == []
     assert other.query("SELECT * FROM visit") == []
 
 
