@@ -2,8 +2,10 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -59,8 +61,7 @@ class BrokerRoad:
         with self._lock:
             self._needs_confirm = self._needs_confirm or not opening
             since_us = self._known().failing_since_us or self._clock.now_us()
-            self._now = replace(self._now, failing_since_us=since_us, error=str(error))
-            self._store()
+            self._note(failing_since_us=since_us, error=str(error))
 
     def opened(self) -> None:
         """Note that the sink could be opened. One that took nothing before has to confirm something first."""
@@ -80,14 +81,12 @@ class BrokerRoad:
         """Note that files are written from now on."""
         with self._lock:
             since_us = self._known().fallback_since_us or self._clock.now_us()
-            self._now = replace(self._known(), fallback_since_us=since_us, fallback_error=None)
-            self._store()
+            self._note(fallback_since_us=since_us, fallback_error=None)
 
     def files_failed(self, error: Exception) -> None:
         """Note that files can't be written either."""
         with self._lock:
-            self._now = replace(self._known(), fallback_error=str(error))
-            self._store()
+            self._note(fallback_error=str(error))
 
     def files_work(self) -> None:
         """Note that files can be written again."""
@@ -99,13 +98,15 @@ class BrokerRoad:
         if self._now.fallback_since_us is None:
             return False
         with self._lock:
-            self._now = replace(self._known(), fallback_since_us=None, fallback_error=None)
-            self._store()
+            self._note(fallback_since_us=None, fallback_error=None)
         return True
 
     def _works(self) -> None:
         self._was_usable = True
-        self._now = replace(self._known(), failing_since_us=None, error=None)
+        self._note(failing_since_us=None, error=None)
+
+    def _note(self, **changes: Any) -> None:
+        self._now = replace(self._known(), **changes)
         self._store()
 
     def _known(self) -> RoadState:
@@ -160,25 +161,16 @@ class _Observed:
         return self._sink.features
 
     def send(self, envelope: Envelope) -> None:
-        try:
+        with self._watching():
             self._sink.send(envelope)
-        except OutageError as error:
-            self._failed(error)
-            raise
 
     def confirmed(self) -> int:
-        try:
+        with self._watching():
             return self._seen(self._sink.confirmed())
-        except OutageError as error:
-            self._failed(error)
-            raise
 
     def flush(self, timeout_seconds: float) -> int:
-        try:
+        with self._watching():
             return self._seen(self._sink.flush(timeout_seconds))
-        except OutageError as error:
-            self._failed(error)
-            raise
 
     def close(self) -> None:
         self._sink.close()
@@ -189,10 +181,15 @@ class _Observed:
             self._road.confirmed()
         return lsn
 
-    def _failed(self, error: OutageError) -> None:
-        # A node that stops gives up on what is not confirmed: that says nothing of the broker.
-        if not self._stop.is_set():
-            self._road.failed(error, opening=False)
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        try:
+            yield
+        except OutageError as error:
+            # A node that stops gives up on what is not confirmed: that says nothing of the broker.
+            if not self._stop.is_set():
+                self._road.failed(error, opening=False)
+            raise
 
 
 def read_road(database: Database) -> RoadState:

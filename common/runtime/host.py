@@ -45,12 +45,8 @@ class Host:
 
     def command(self, line: str) -> str:
         """Return a command as a person has to type it for this configuration."""
-        given = (
-            ""
-            if str(self.config_file) == DEFAULT_FILE or "ROWFERRY_CONFIG" in os.environ
-            else f" --config {self.config_file}"
-        )
-        return f"rowferry{given} {line}"
+        is_found = str(self.config_file) == DEFAULT_FILE or "ROWFERRY_CONFIG" in os.environ
+        return f"rowferry {line}" if is_found else f"rowferry --config {self.config_file} {line}"
 
     @property
     def actor(self) -> str:

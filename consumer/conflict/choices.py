@@ -44,9 +44,6 @@ class Waiting:
     meta: TableMeta | None = None
     """Of `image`; None: as the table is here."""
     our_meta: TableMeta | None = None
-    source_node: str = ""
-    tx_id: str = ""
-    lsn: int = 0
     number: int | None = None
     """Its place in `rf_conflict`; None: it came with this call."""
 
@@ -149,9 +146,6 @@ def _waiting(row: sa.RowMapping) -> Waiting:
         our_image=_bytes(row["our_image"]),
         meta=meta_of(row["their_meta"]),
         our_meta=meta_of(row["our_meta"]),
-        source_node=row["source_node"],
-        tx_id=row["tx_id"],
-        lsn=row["lsn"],
         number=row["id"],
     )
 
