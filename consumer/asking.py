@@ -11,11 +11,11 @@ import sqlalchemy as sa
 
 from common.clock import to_iso
 from common.errors import OutageError
-from common.ports.sink import Envelope, Sink
 from common.runtime.node import Node
 from common.runtime.transports import OpenDirect
 from common.schema import tables as rf
-from common.wire.control import Request, encode_control
+from common.transports.control import control_envelope, say
+from common.wire.control import Request
 from consumer import audit
 from consumer.gaps import Gap, find_gaps
 from consumer.requests import forget_asked, note_asked
@@ -166,25 +166,10 @@ class GapAsking:
         """Send a request and have it confirmed; return what was in the way.
 
         The node that is to answer may be away for days, or not on this broker at all: nobody's outage but its own."""
+        mine, about = self._node.facts.incarnation, f"request-{request.incarnation}-{request.after_lsn}"
+        envelope = control_envelope(request, mine, request.after_lsn, request.until_lsn, about)
         try:
-            self._send_to(self._open_direct(request.to_node), request)
+            say(self._open_direct(request.to_node), envelope, _CONFIRM_SECONDS)
         except OutageError as error:
             return error
         return None
-
-    def _send_to(self, sink: Sink, request: Request) -> None:
-        try:
-            sink.send(
-                Envelope(
-                    body=encode_control(request),
-                    source_node=request.from_node,
-                    incarnation=self._node.facts.incarnation,
-                    from_lsn=request.after_lsn,
-                    to_lsn=request.until_lsn,
-                    tx_id=f"request-{request.incarnation}-{request.after_lsn}",
-                    txs=0,
-                )
-            )
-            sink.flush(_CONFIRM_SECONDS)
-        finally:
-            sink.close()

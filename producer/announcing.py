@@ -9,10 +9,10 @@ from importlib.metadata import version
 from common.clock import from_us
 from common.errors import ConfigError, OutageError
 from common.ops.agreement import agreement
-from common.ports.sink import Envelope
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, OpenSink
-from common.wire.control import Heartbeat, encode_control
+from common.transports.control import control_envelope, say
+from common.wire.control import Heartbeat
 from common.wire.records import UNDERSTOOD_FEATURES
 from producer.cursors import Cursors
 from producer.log import NodeLogs
@@ -94,19 +94,6 @@ class Announcing:
         )
 
     def _send(self, heartbeat: Heartbeat) -> None:
-        sink = self._open_sink(self._wake.set)
-        try:
-            sink.send(
-                Envelope(
-                    body=encode_control(heartbeat),
-                    source_node=heartbeat.source_node,
-                    incarnation=heartbeat.incarnation,
-                    from_lsn=heartbeat.head_lsn,
-                    to_lsn=heartbeat.head_lsn,
-                    tx_id=f"heartbeat-{heartbeat.incarnation}-{heartbeat.head_lsn}",
-                    txs=0,
-                )
-            )
-            sink.flush(_CONFIRM_SECONDS)
-        finally:
-            sink.close()
+        incarnation, lsn = heartbeat.incarnation, heartbeat.head_lsn
+        envelope = control_envelope(heartbeat, incarnation, lsn, lsn, f"heartbeat-{incarnation}-{lsn}")
+        say(self._open_sink(self._wake.set), envelope, _CONFIRM_SECONDS)

@@ -6,10 +6,11 @@ import time
 from dataclasses import replace
 
 from common.errors import OutageError
-from common.ports.sink import Envelope, Sink
+from common.ports.sink import Sink
 from common.runtime.node import Node
 from common.runtime.transports import OpenDirect
-from common.wire.control import Gone, encode_control
+from common.transports.control import control_envelope
+from common.wire.control import Gone
 from common.wire.records import SealedTx
 from producer.log import NodeLogs
 from producer.packing import Sizes, pack
@@ -131,14 +132,8 @@ class Answering:
         )
         log.error("answer.gone", extra=_fields(replace(owed, until_lsn=until_lsn)) | {"remedy": "rowferry snapshot"})
         sink.send(
-            Envelope(
-                body=encode_control(gone),
-                source_node=gone.from_node,
-                incarnation=gone.incarnation,
-                from_lsn=gone.after_lsn,
-                to_lsn=gone.until_lsn,
-                tx_id=f"gone-{gone.incarnation}-{gone.after_lsn}",
-                txs=0,
+            control_envelope(
+                gone, gone.incarnation, gone.after_lsn, gone.until_lsn, f"gone-{gone.incarnation}-{gone.after_lsn}"
             )
         )
 
