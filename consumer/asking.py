@@ -10,6 +10,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from common.clock import to_iso
+from common.crash_points import CrashPoint, reach
 from common.errors import OutageError
 from common.runtime.node import Node
 from common.runtime.transports import OpenDirect
@@ -146,6 +147,7 @@ class GapAsking:
         fields = {"source_node": gap.peer, "incarnation": gap.incarnation}
         lsns = {"after_lsn": gap.after_lsn, "until_lsn": gap.until_lsn}
         error = self._send(request)
+        reach(CrashPoint.GAP_ASKED)
         # Also in vain: `status` tells a person after some times.
         asked = writing(node.database, lambda connection: self._note(connection, request, error))
         if error is None:

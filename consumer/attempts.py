@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from common.runtime.crash_points import CrashPoint, reach
+from common.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.dedup import TxKey

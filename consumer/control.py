@@ -2,6 +2,7 @@
 
 import logging
 
+from common.crash_points import CrashPoint, reach
 from common.ports.source import Delivery
 from common.runtime.node import Node
 from common.wire.control import Control, Gone, Heartbeat, Request, Unknown
@@ -47,6 +48,7 @@ class Controls:
 
             case Heartbeat():
                 self._hear(control)
+        reach(CrashPoint.SAYING_STORED)
 
     def _hear(self, heartbeat: Heartbeat) -> None:
         now_us, is_main = self._node.clock.now_us(), heartbeat.source_node == self._node.config.node.main

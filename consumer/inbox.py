@@ -12,8 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from common.crash_points import CrashPoint, reach
 from common.errors import PoisonError, Reason
-from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.wire.compress import compress, decompress

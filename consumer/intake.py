@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import msgspec
 
+from common.crash_points import CrashPoint, reach
 from common.errors import ContentionError, OutageError, PoisonError, Reason
 from common.ports.source import Delivery, Source
 from common.runtime.node import Node
@@ -121,6 +122,8 @@ class Intake:
 
     def _take(self, source: Source, idle_seconds: float) -> None:
         deliveries = source.receive(_MOST_DELIVERIES, idle_seconds)
+        if deliveries:
+            reach(CrashPoint.RECEIVED)
         self._unacknowledged += deliveries
         self._rounds.add(deliveries, careful=self._wary)
 
@@ -170,6 +173,7 @@ class Intake:
         self._settle(results)
         self._settle(self._early.after(results))
         source.ack(one.deliveries)
+        reach(CrashPoint.ACKNOWLEDGED)
         done = {id(delivery) for delivery in one.deliveries}
         self._unacknowledged = [delivery for delivery in self._unacknowledged if id(delivery) not in done]
         if not self._unacknowledged:

@@ -11,6 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from common.config.model import Policy
+from common.crash_points import CrashPoint, reach
 from common.errors import PoisonError, UsageError
 from common.ports.dialect import ApplySession, RowState, RowWrite, TableShape
 from common.runtime.node import Node
@@ -224,6 +225,7 @@ class Settling:
         settle(session.connection, closed, winner, by=self._actor, note=note, now_us=now_us)
         detail = {"conflict": met.number, "table": table, "pk": msgspec.json.decode(met.pk), "winner": winner.value}
         detail |= {"resolves": [list(version) for version in settles]}
+        reach(CrashPoint.CHOICE_WRITTEN)
         line = audit.Line(action, met.stored["source_node"], met.stored["tx_id"], self._actor, detail)
         audit.write(session.connection, [line], now_us)
         return Settled(met.number, table, detail["pk"], winner, settles, tuple(closed))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from common.clock import from_us
+from common.crash_points import CrashPoint, reach
 from common.errors import ConfigError, OutageError
 from common.ops.agreement import agreement
 from common.runtime.node import Node
@@ -97,3 +98,4 @@ class Announcing:
         incarnation, lsn = heartbeat.incarnation, heartbeat.head_lsn
         envelope = control_envelope(heartbeat, incarnation, lsn, lsn, f"heartbeat-{incarnation}-{lsn}")
         say(self._open_sink(self._wake.set), envelope, _CONFIRM_SECONDS)
+        reach(CrashPoint.HEARTBEAT_SENT)

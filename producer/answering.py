@@ -5,6 +5,7 @@ import threading
 import time
 from dataclasses import replace
 
+from common.crash_points import CrashPoint, reach
 from common.errors import OutageError
 from common.ports.sink import Sink
 from common.runtime.node import Node
@@ -96,7 +97,9 @@ class Answering:
                 if self._stop.is_set():
                     # A large tx may have been left in its middle.
                     return
+                reach(CrashPoint.ANSWER_SENT)
                 self._requests.sent(owed, up_to_lsn)
+                reach(CrashPoint.ANSWER_NOTED)
                 owed = replace(owed, after_lsn=up_to_lsn)
         finally:
             sink.close()

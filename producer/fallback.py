@@ -3,6 +3,7 @@
 import logging
 import threading
 
+from common.crash_points import CrashPoint, reach
 from common.errors import RowferryError
 from common.runtime.transports import BROKER, DIRECTORY
 from producer.cursors import Cursors
@@ -62,6 +63,7 @@ class Fallback:
         for incarnation in self._logs.incarnations():
             self._cursors.save(DIRECTORY, incarnation, self._cursors.load(BROKER, incarnation))
         self._road.files_begin()
+        reach(CrashPoint.FALLBACK_BEGUN)
         self._writes = True
         log.warning("fallback.begins", extra={"after_seconds": self._after_seconds})
 

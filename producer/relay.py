@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from common.crash_points import CrashPoint, reach
 from common.errors import RowferryError
 from common.ports.dialect import SealedLog
 from common.ports.sink import Sink
@@ -156,6 +157,7 @@ class Relay:
             self._may_have_more = True
         for envelope in pack(txs, self._sizes):
             passage.sink.send(envelope)
+            reach(CrashPoint.SENT)
             passage.in_flight.add(envelope)
             if self._stop.is_set():
                 break
@@ -173,7 +175,9 @@ class Relay:
 
     def _save(self, passage: _Passage) -> None:
         if passage.confirmed_lsn > passage.saved_lsn:
+            reach(CrashPoint.CONFIRMED)
             self._cursors.save(self._sink_name, passage.incarnation, passage.confirmed_lsn)
+            reach(CrashPoint.CURSOR_MOVED)
             passage.saved_lsn = passage.confirmed_lsn
         passage.saved_at = time.monotonic()
 

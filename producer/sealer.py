@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from common.crash_points import CrashPoint, reach
 from common.ops.incarnation import has_moved
 from common.retry import while_contended
 from common.runtime.node import Node
@@ -98,6 +99,7 @@ class SealerService:
             report = while_contended(self._sealer.seal, self._stop)
             txs += report.txs
             if report.txs:
+                reach(CrashPoint.SEALED)
                 log.debug("sealer.sealed", extra={"txs": report.txs, "changes": report.changes, "lsn": report.last_lsn})
                 for wake in self._on_sealed:
                     wake()

@@ -26,6 +26,7 @@ from common.cli.topology import topology
 from common.cli.why import why
 from common.config.load import config_path
 from common.console import Console
+from common.crash_points import arm_from
 from common.errors import ConfigError, OutageError, PreflightError, RowferryError, UsageError
 from common.logs import LogFormat, masked
 from common.ports.part import Part
@@ -205,5 +206,6 @@ def _begin(
         log_format=LogFormat(log_format) if log_format else default_style,
         failure_level=logging.ERROR if is_service else logging.DEBUG,
     )
+    arm_from(os.environ)
     host.start_logging()
     ctx.call_on_close(host.stop_logging)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from common.crash_points import CrashPoint, reach
 from common.errors import OutageError
 
 if sys.platform != "win32":
@@ -82,10 +83,13 @@ class NewFile:
         """Give the file its name, durably; False when a file with the same content has it already.
 
         Raises FileExistsError, and leaves the other file alone, when its content differs by `same`."""
+        reach(CrashPoint.FILE_WRITTEN)
         os.fsync(self._fd)
+        reach(CrashPoint.FILE_SYNCED)
         fresh = _name_without_replacing(self._temporary, path)
         if not fresh and not self._is_same(path, same):
             raise FileExistsError(errno.EEXIST, "a file of this name holds something else", str(path))
+        reach(CrashPoint.FILE_NAMED)
         self.discard()
         # Also when the name stood there: whoever gave it may have died before this.
         sync_folder(self._folder)
@@ -93,8 +97,11 @@ class NewFile:
 
     def replace(self, path: Path) -> None:
         """Give the file its name durably, in place of one that may stand there."""
+        reach(CrashPoint.FILE_WRITTEN)
         os.fsync(self._fd)
+        reach(CrashPoint.FILE_SYNCED)
         os.replace(self._temporary, path)
+        reach(CrashPoint.FILE_NAMED)
         self.discard()
         sync_folder(self._folder)
 

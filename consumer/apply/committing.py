@@ -16,9 +16,9 @@ from tenacity import (
 from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_random_exponential
 
+from common.crash_points import CrashPoint, reach
 from common.errors import ContentionError
 from common.ports.dialect import ApplySession
-from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from consumer.apply.rows import UnsealedError
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import msgspec
 import sqlalchemy as sa
 
+from common.crash_points import CrashPoint, reach
 from common.errors import ContentionError, EarlyError, OutageError, PoisonError, Reason
 from common.ports.dialect import ApplySession, RowWrite
-from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from consumer import watermark
 from consumer.apply.books import keep_books

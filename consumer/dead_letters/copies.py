@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import sqlalchemy as sa
 
 from common.clock import to_iso
+from common.crash_points import CrashPoint, reach
 from common.ports.dead_letters import DeadLetter, DeadLetterMirror
-from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from consumer.dead_letters.table_store import Letter, body_of, mark_copied, settled_with_copy, uncopied
 from consumer.inbox import stored_batches
@@ -33,6 +33,7 @@ class BrokerCopies:
                         self._mirror.publish(copy)
                 reach(CrashPoint.LETTER_COPIED)
                 self._note(letter, copied=True)
+                reach(CrashPoint.LETTER_NOTED)
                 count += 1
         return count
 
@@ -41,6 +42,7 @@ class BrokerCopies:
         count = 0
         while letters := self._page(settled_with_copy):
             self._mirror.remove([letter.tx_id for letter in letters])
+            reach(CrashPoint.COPY_REMOVED)
             for letter in letters:
                 self._note(letter, copied=False)
             count += len(letters)

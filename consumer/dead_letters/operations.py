@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from common.crash_points import CrashPoint, reach
 from common.errors import PoisonError, Reason, UsageError
 from common.ports.dead_letters import DeadLetter
-from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from common.wire.decode import read_body
 from common.wire.records import Part

@@ -13,9 +13,9 @@ from typing import IO
 import msgspec
 import sqlalchemy as sa
 
+from common.crash_points import CrashPoint, reach
 from common.errors import ContentionError, EarlyError, OutageError, PoisonError, Reason
 from common.ports.dialect import ApplySession
-from common.runtime.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from common.wire.changes import TxReader
 from common.wire.records import BatchHeader, Change

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.runtime.crash_points import CrashPoint
+from common.crash_points import CrashPoint
 from common.versions import Version
 from tests.support.applying import Origin, World, Write, item
 from tests.support.applying_child import replay_all, run_child, run_children, take, take_or_die_of

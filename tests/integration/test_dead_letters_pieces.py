@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from common.runtime.crash_points import CrashPoint
+from common.crash_points import CrashPoint
 from common.versions import Version
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection

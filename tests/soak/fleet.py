@@ -18,8 +18,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.clock import SystemClock
+from common.crash_points import CrashPoint, arm
 from common.dialects import open_database
-from common.runtime.crash_points import CrashPoint, arm
 from common.runtime.node import Node, read_facts
 from common.wire.encode import encode_tx
 from consumer.conflict.given import read_take

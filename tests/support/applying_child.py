@@ -12,8 +12,8 @@ from typing import Any
 from unittest.mock import patch
 
 from common.clock import SystemClock
+from common.crash_points import CrashPoint, arm
 from common.dialects import open_database
-from common.runtime.crash_points import CrashPoint, arm
 from common.runtime.node import Node, read_facts
 from common.versions import NEVER, Version
 from common.wire.encode import encode_change, encode_tx

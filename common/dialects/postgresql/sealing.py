@@ -12,6 +12,7 @@ import psycopg
 import sqlalchemy as sa
 
 from common.clock import Clock, SystemClock, to_iso
+from common.crash_points import CrashPoint, reach
 from common.dialects.postgresql import sealing_sql as sql
 from common.dialects.postgresql.arrays import number_array, text_array
 from common.dialects.postgresql.chains import mend_chains
@@ -178,6 +179,7 @@ class PostgresSealer:
             if tangled:
                 mend_chains(raw, state.era, given["xids"], tangled)
         self._lookout.remember(state.snapshot)
+        reach(CrashPoint.SEALING)
         return SealReport(len(txs), changes, last_lsn, more)
 
     def _with_one_shape_a_table(self, raw: Raw, txs: Sequence[_EndedTx]) -> list[_EndedTx]:

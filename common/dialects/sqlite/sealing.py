@@ -12,6 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from common.clock import Clock, SystemClock, to_iso
+from common.crash_points import CrashPoint, reach
 from common.dialects.sqlite.catalog import SchemaCache
 from common.dialects.sqlite.connection import borrowed, transaction
 from common.dialects.sqlite.looking import Looker
@@ -85,6 +86,7 @@ class SqliteSealer:
                 if connection.execute("SELECT turn FROM rf_seal_turn").fetchone()[0] != prepared.turn:
                     return SealReport(txs, changes, prepared.last_lsn, more=True)
                 store(connection, self._node, group)
+                reach(CrashPoint.SEALING)
             prepared.turn += 1
             prepared.last_lsn = max(prepared.last_lsn, *(one.to_lsn for one in group))
             txs += sum(bool(one.changes) for one in group)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pika import spec
 
+from common.crash_points import CrashPoint, reach
 from common.errors import OutageError, RowferryError
 from common.transports.rabbitmq.channel_thread import ChannelThread
 from common.transports.rabbitmq.connection import place
@@ -141,6 +142,8 @@ class ConfirmingChannel:
             self._channel.basic_publish(
                 message.exchange, message.routing_key, message.body, message.properties, mandatory=True
             )
+        if batch:
+            reach(CrashPoint.PUBLISHED)
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
