@@ -21,6 +21,16 @@ def counted(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
 
 
+def size(count: int) -> str:
+    """Return a number of bytes as people read it: 340 B, 12 KiB, 3.4 GiB."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
 class Progress(Protocol):
     """A progress bar, or nothing."""
 

@@ -23,6 +23,7 @@ from consumer.failures import Decision, decide
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.rounds import Round, Rounds
+from consumer.waiting import Holding
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Intake:
         self._early = EarlyRetries(node, self._apply_early)
         self._rounds = Rounds(self._read, self._applier.prepare_ahead, node.config.limits.group_changes)
         self._unacknowledged: list[Delivery] = []
+        self._holding = Holding()
         self._begun = False
         self._wary = False
         self._has_failed = False
@@ -65,6 +67,16 @@ class Intake:
     def name(self) -> str:
         """What logs and the supervisor call it."""
         return f"intake-{self._source_name}"
+
+    @property
+    def holding(self) -> Holding:
+        """What it has taken and not yet let go of. Any thread."""
+        return self._holding
+
+    @property
+    def source_name(self) -> str:
+        """What the way in is called."""
+        return self._source_name
 
     @property
     def set_aside(self) -> int:
@@ -125,6 +137,7 @@ class Intake:
         if deliveries:
             reach(CrashPoint.RECEIVED)
         self._unacknowledged += deliveries
+        self._hold(moved=False)
         self._rounds.add(deliveries, careful=self._wary)
 
     def _opened(self) -> Source:
@@ -176,6 +189,7 @@ class Intake:
         reach(CrashPoint.ACKNOWLEDGED)
         done = {id(delivery) for delivery in one.deliveries}
         self._unacknowledged = [delivery for delivery in self._unacknowledged if id(delivery) not in done]
+        self._hold(moved=True)
         if not self._unacknowledged:
             self._wary = False
 
@@ -214,6 +228,14 @@ class Intake:
             self._copies.remove_settled()
             self._copies_due = False
         return any(not result.outcome.set_aside for result in results)
+
+    def _hold(self, *, moved: bool) -> None:
+        """Note what is held now; what was given back stays noted until the source was asked again.
+
+        After progress the rest counts as taken now: it was taken at most one round ago."""
+        now_us, count = self._node.clock.now_us(), len(self._unacknowledged)
+        since_us = now_us if moved else (self._holding.since_us or now_us)
+        self._holding = Holding(count, since_us if count else None, now_us if moved else self._holding.moved_us)
 
     def _let_go(self, *, failed: bool) -> None:
         """Give back what is not acknowledged and close the source; the next step opens it anew."""

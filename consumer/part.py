@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from common.ops.stalls import Work
+from common.ops.watchdog import Watchdog
 from common.ports.part import Service
 from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
@@ -29,23 +31,32 @@ class ConsumerPart:
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
         """Build one intake for each configured source, what tries again what a new shape lets through, what follows up
-        the node's own writes where rows have stepped back, and what asks for what is missing."""
+        the node's own writes where rows have stepped back, what asks for what is missing, and a watchdog."""
         from consumer.asking import GapAsking
         from consumer.intake import Intake
         from consumer.reshaped import ReshapedRetries
         from consumer.standing.refresh import RefreshService
+        from consumer.waiting import others_work
 
         factories = source_factories(node, lambda origin, incarnation: passed(node, origin, incarnation))
-        services: list[Service] = [
+        intakes = [
             Intake(node, name, factory, _copies(node, stop) if name == BROKER else None, stop)
             for name, factory in factories.items()
         ]
-        if services:
+        services: list[Service] = [*intakes]
+        if intakes:
             services.append(ReshapedRetries(node, _copies(node, stop), stop))
         services.append(RefreshService(node, stop))
         open_direct = direct_sink_factory(node, stop)
         if open_direct is not None:
             services.append(GapAsking(node, open_direct, stop))
+        if intakes:
+
+            def look() -> Sequence[Work]:
+                return others_work(node, [(one.source_name, one.holding) for one in intakes])
+
+            patience = node.config.limits.stall_seconds
+            services.append(Watchdog("watchdog-in", node.database, node.clock, patience, look))
         return services
 
     def status(self, node: Node) -> Mapping[str, Any]:

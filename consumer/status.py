@@ -1,15 +1,18 @@
 """The consumer's share of `status`: what hangs between having come and being applied."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from common.clock import to_iso
+from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.gaps import Gap, find_gaps
 from consumer.standing.store import counts
 from consumer.statements import reading
+from consumer.waiting import INTAKE, source_work
 from consumer.watermark import Mark, read_all
 
 _ASKED = sa.select(rf.request).where(rf.request.c.direction == "out")
@@ -25,18 +28,30 @@ def read_status(node: Node) -> dict[str, Any]:
         gaps = {gap.key: gap for gap in find_gaps(connection)}
         for key in gaps:
             marks.setdefault(key, Mark(*key))
+        seen = read_seen(connection)
         asked = {(row.peer, row.incarnation): row for row in connection.execute(_ASKED)}
+    works = [*_held(seen, now_us), *source_work(node)]
     heals = node.config.broker is not None and node.config.broker.is_rabbitmq
     return {
         "unfinished_txs": unfinished,
         "oldest_unfinished_seconds": None if oldest_us is None else max(0.0, (now_us - oldest_us) / 1_000_000),
         "stepped_back": stepped_back,
+        "unapplied": [one.document(now_us) for one in waits(works, seen, now_us, node.config.limits.stall_seconds)],
         "gaps": [
             _gap(mark, gaps.get(key), asked.get(key), heals)
             for key, mark in sorted(marks.items())
             if mark.gap or (key in gaps and key in asked)
         ],
     }
+
+
+def _held(seen: Mapping[str, Seen], now_us: int) -> list[Work]:
+    """Return what the intakes of a running node hold, as its watchdog saw it last."""
+    return [
+        Work(name, one.pending, "messages taken and not applied", one.mark, one.oldest_us)
+        for name, one in sorted(seen.items())
+        if name.startswith(INTAKE) and is_fresh(one, now_us)
+    ]
 
 
 def _unfinished(connection: sa.Connection) -> tuple[int, int | None]:

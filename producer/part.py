@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from common.ops.watchdog import Watchdog
 from common.ports.part import Service
 from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
@@ -22,6 +23,7 @@ from producer.relay import Relay
 from producer.road import BrokerRoad, observed
 from producer.sealer import SealerService
 from producer.status import producer_status
+from producer.waiting import own_work
 
 
 class ProducerPart:
@@ -33,7 +35,8 @@ class ProducerPart:
         return [export_change_log, push]
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
-        """Build the sealer, a relay for each sink, the file fallback, what answers others, heartbeats, housekeeping.
+        """Build the sealer, a relay for each sink, the file fallback, what answers others, heartbeats, a watchdog,
+        housekeeping.
 
         Raises ConfigError when the changes would go nowhere."""
         logs, cursors = NodeLogs(node.database, node.facts), Cursors(node.database, node.clock)
@@ -53,6 +56,8 @@ class ProducerPart:
             services.append(Answering(node, open_direct, logs, sizes, stop))
             if node.config.limits.announce_seconds:
                 services.append(Announcing(node, sink_factories(node, stop)[BROKER], logs, cursors))
+        patience = node.config.limits.stall_seconds
+        services.append(Watchdog("watchdog-out", node.database, node.clock, patience, lambda: own_work(node)))
         if node.config.directory is not None:
             services.append(DirectoryCleaning(node, node.config.directory))
         return services

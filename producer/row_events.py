@@ -11,7 +11,7 @@ from common.ports.row_history import RowAsked, RowEvent, Sealed
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.schema import tables as rf
-from producer.status import sink_names
+from producer.waiting import sink_names
 
 _Cursors = dict[tuple[str, str], tuple[int, int]]
 """By sink and incarnation: the LSN, and when it came there."""

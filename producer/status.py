@@ -1,32 +1,36 @@
 """How far the node's own changes are: the log's head, each sink's cursor, and what is not published yet."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
 
 from common.clock import to_iso
+from common.ops.stalls import read_seen, waits
 from common.retry import in_transaction
 from common.runtime.node import Node
-from common.runtime.transports import BROKER, DIRECTORY, sink_factories
+from common.runtime.transports import BROKER, DIRECTORY
 from common.schema import tables as rf
-from producer.cursors import Cursors
 from producer.log import NodeLogs
 from producer.road import RoadState, read_road
+from producer.waiting import SinkLag, sealer_work, sink_lag, sink_names, sink_work
 
 
 def producer_status(node: Node) -> dict[str, Any]:
     """Return the producer's share of `status --json`."""
-    logs = NodeLogs(node.database, node.facts)
-    log = logs.of(node.facts.incarnation)
+    log = NodeLogs(node.database, node.facts).of(node.facts.incarnation)
     head, unsealed = log.head(), log.unsealed()
+    lags = [sink_lag(node, name) for name in sink_names(node)]
+    now_us = node.clock.now_us()
+    work = [sealer_work(node, head.lsn, unsealed), *(sink_work(node, lag) for lag in lags)] if lags else []
+    seen = in_transaction(node.database, read_seen)
     return {
         "incarnation": node.facts.incarnation,
         "head_lsn": head.lsn,
         "head_tx_id": head.tx_id,
         "unsealed_changes": unsealed.changes,
         "oldest_unsealed_seconds": _age_seconds(node, unsealed.oldest_us),
-        "sinks": [_sink(node, logs, name) for name in sink_names(node)],
+        "sinks": [_sink(node, lag) for lag in lags],
+        "unpublished": [one.document(now_us) for one in waits(work, seen, now_us, node.config.limits.stall_seconds)],
         "road": _road(node),
         "clients": in_transaction(node.database, _clients),
     }
@@ -55,37 +59,15 @@ def _iso(us: int | None) -> str | None:
     return None if us is None else to_iso(us)
 
 
-def sink_names(node: Node) -> Iterable[str]:
-    """Return the names of the configured sinks, none where no transport is configured."""
-    configured = node.config.broker or node.config.directory
-    return sink_factories(node) if configured else ()
-
-
-def _sink(node: Node, logs: NodeLogs, name: str) -> dict[str, Any]:
-    cursors = Cursors(node.database, node.clock)
-    incarnations = logs.incarnations()
-    stands = {incarnation: cursors.load(name, incarnation) for incarnation in incarnations}
-    # The log of an earlier incarnation may be purged, so that nothing tells any more where it ended.
-    behind = sum(max(0, logs.of(incarnation).head().lsn - lsn) for incarnation, lsn in stands.items())
-    waiting = [_oldest(node, incarnation, lsn) for incarnation, lsn in stands.items()]
-    oldest_us = min((us for us in waiting if us is not None), default=None)
+def _sink(node: Node, lag: SinkLag) -> dict[str, Any]:
     return {
-        "sink": name,
-        "cursor_lsn": stands[node.facts.incarnation],
-        "lag_changes": behind,
-        "oldest_unpublished_seconds": _age_seconds(node, oldest_us),
+        "sink": lag.sink,
+        "cursor_lsn": lag.cursor_lsn,
+        "lag_changes": lag.changes,
+        "kept_txs": lag.kept_txs,
+        "kept_bytes": lag.kept_bytes,
+        "oldest_unpublished_seconds": _age_seconds(node, lag.oldest_us),
     }
-
-
-def _oldest(node: Node, incarnation: str, after_lsn: int) -> int | None:
-    """Return when the first tx behind the cursor was captured: a probe of the primary key."""
-    query = (
-        sa.select(rf.tx.c.captured_us)
-        .where(rf.tx.c.incarnation == incarnation, rf.tx.c.to_lsn > after_lsn)
-        .order_by(rf.tx.c.to_lsn)
-        .limit(1)
-    )
-    return in_transaction(node.database, lambda connection: connection.execute(query).scalar())
 
 
 def _age_seconds(node: Node, since_us: int | None) -> float:

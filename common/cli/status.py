@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from common.clock import to_iso
-from common.console import Console
+from common.console import Console, size
 from common.errors import UsageError
 from common.ops.status import SourceStanding, Standing, State, read_standing
-from common.runtime.host import Host, current_host
+from common.runtime.host import ExitCode, Host, current_host
 from common.runtime.parts import load_parts
 from common.runtime.signals import stop_on_signals
 
@@ -20,11 +20,20 @@ _STYLES = {State.UP_TO_DATE: "bold green", State.BEHIND: "bold yellow", State.NE
 
 @click.command()
 @click.option("--watch", is_flag=True, help="Draw it again every two seconds until Ctrl-C.")
-def status(watch: bool) -> None:
-    """Show how this node stands: what was sent, what was applied, what waits and what needs a person."""
+@click.option("--check", is_flag=True, help="For monitoring: exit code 1 when work waits without progress.")
+def status(watch: bool, check: bool) -> None:
+    """Show how this node stands: what was sent, what was applied, what waits and what needs a person.
+
+    Exit code 0 however it stands, 5 when the database can't be reached. With --check also 1 when work has waited for
+    limits.stall_seconds and none of it was done.
+    """
     host = current_host()
+    if watch and check:
+        raise UsageError("--watch has no end whose exit code could tell anything: leave out --check")
     if not watch:
-        show(host)
+        standing = show(host)
+        if check and standing.stalled:
+            host.exit_code = ExitCode.FAILED
         return
     if host.console.json:
         raise UsageError("--watch draws for a person, --json prints one document: use one of them")
@@ -38,7 +47,7 @@ def status(watch: bool) -> None:
     raise KeyboardInterrupt
 
 
-def show(host: Host) -> None:
+def show(host: Host) -> Standing:
     """Read and report once. Raises ConfigError, OutageError."""
     with host.node() as node:
         shares: dict[str, Any] = {}
@@ -50,6 +59,7 @@ def show(host: Host) -> None:
         host.console.warn(f"{name} numbers its own keys, which clash with other nodes': name it in [tables.keys]")
     if host.config.not_used:
         host.console.warn(f"{', '.join(host.config.not_used)}: read, but not used: HTTP is not in this release.")
+    return standing
 
 
 def document(standing: Standing) -> dict[str, Any]:
@@ -65,6 +75,10 @@ def document(standing: Standing) -> dict[str, Any]:
         "incarnation": facts.incarnation,
         "dialect": standing.dialect,
         "sources": [_source(one) for one in standing.sources],
+        "oldest_unpublished_seconds": max((one["oldest_seconds"] for one in standing.unpublished), default=0.0),
+        "oldest_unapplied_seconds": max((one["oldest_seconds"] for one in standing.unapplied), default=0.0),
+        "unapplied": [dict(one) for one in standing.unapplied],
+        "stalled": [dict(one) for one in standing.stalled],
         "queues": {"depths": dict(standing.queues.depths), "error": standing.queues.error},
         "dead_letters": dict(standing.dead_letters),
         "conflicts": dict(standing.conflicts),
@@ -113,10 +127,17 @@ def _tell(console: Console, standing: Standing) -> None:
 
 def _tell_sinks(console: Console, sinks: Sequence[Mapping[str, Any]]) -> None:
     rows = [
-        (one["sink"], one["cursor_lsn"], one["lag_changes"], _age(one["oldest_unpublished_seconds"])) for one in sinks
+        (
+            one["sink"],
+            one["cursor_lsn"],
+            one["lag_changes"],
+            _age(one["oldest_unpublished_seconds"]),
+            f"{one['kept_txs']} txs, {size(one['kept_bytes'])}",
+        )
+        for one in sinks
     ]
     if rows:
-        console.table("Sent", ("sink", "up to LSN", "changes waiting", "oldest"), rows)
+        console.table("Sent", ("sink", "up to LSN", "changes waiting", "oldest", "kept for it in the log"), rows)
 
 
 def _tell_sources(console: Console, standing: Standing) -> None:
@@ -144,7 +165,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _age(seconds: float) -> str:
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
     return f"{max(0, int(seconds))} s"

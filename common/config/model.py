@@ -218,6 +218,8 @@ class LimitsSection(Section):
     """How often this node says that it is there, and how far its log goes; 0: never."""
     gap_seconds: PositiveSeconds = 30
     """How long what is missing of a source's log may be on its way before the source is asked for it."""
+    stall_seconds: PositiveSeconds = 300
+    """How long work may wait without any of it being done before that is a stall."""
     tombstone_days: Annotated[int, Field(ge=1)] = 90
     future_seconds: PositiveSeconds = 300
     """How far another node's clock may be ahead of this one's before it is reported."""

@@ -13,6 +13,7 @@ from common.errors import ConfigError, OutageError
 from common.ops.agreement import agreement
 from common.ops.pausing import paused_tables
 from common.ops.peers import PeerStanding, read_peers
+from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
 from common.ops.table_choice import own_keys
 from common.ports.dialect import Database, NodeFacts
 from common.schema import tables as rf
@@ -110,6 +111,24 @@ class Standing:
     own_keys: tuple[str, ...] = ()
     """Tables that number their own keys while no setting says whose are whose."""
 
+    queued: tuple[Mapping[str, Any], ...] = ()
+    """What waits in the broker's queue of a node that is not running, as `unapplied` of the consumer's share."""
+
+    @property
+    def unpublished(self) -> list[Mapping[str, Any]]:
+        """What of this node's own waits, and since when nothing of it was done."""
+        return [*self.shares.get("unpublished", ())]
+
+    @property
+    def unapplied(self) -> list[Mapping[str, Any]]:
+        """What of other nodes waits here, and since when nothing of it was done."""
+        return [*self.shares.get("unapplied", ()), *self.queued]
+
+    @property
+    def stalled(self) -> list[Mapping[str, Any]]:
+        """The work that waits and of which nothing was done for `limits.stall_seconds`."""
+        return [one for one in (*self.unpublished, *self.unapplied) if one["stalled"]]
+
     @property
     def lagging_sinks(self) -> list[Mapping[str, Any]]:
         """The ways out that have not taken the whole log."""
@@ -124,6 +143,7 @@ class Standing:
     def attention(self) -> list[str]:
         """What a person has to look at."""
         found = [
+            *map(_stalled, self.stalled),
             _counted(self.dead_letters.get("dead", 0), "dead letter", "dead letters"),
             _counted(self.dead_letters.get("forked", 0), "batch of a rewound node", "batches of rewound nodes"),
             _counted(
@@ -184,6 +204,7 @@ def read_standing(
     """Look at the node as it stands now. The broker is given three seconds. Raises OutageError for the database."""
     paused = paused_tables(database)
     wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
+    queues = _queues(config)
     with database.engine.connect() as connection:
         ahead = _clocks_ahead(connection)
         known = [one.node for one in ahead]
@@ -193,7 +214,8 @@ def read_standing(
             at_us=now_us,
             shares=shares,
             sources=_sources(connection),
-            queues=_queues(config),
+            queues=queues,
+            queued=_queued(connection, config, queues, now_us),
             dead_letters=_counts(connection, rf.dead_letter.c.state, OPEN_DEAD_LETTERS),
             conflicts=_counts(connection, rf.conflict.c.state, ("settled", "waiting")),
             oldest_early_seconds=_oldest_early(connection, now_us),
@@ -204,6 +226,21 @@ def read_standing(
             clashing_keys=_clashing_keys(connection, config, now_us),
             own_keys=own_keys(wanted, config.tables),
         )
+
+
+def _queued(connection: sa.Connection, config: Config, queues: Queues, now_us: int) -> tuple[Mapping[str, Any], ...]:
+    """Return what waits in the node's queue while nobody takes it: since then, for AMQP does not tell."""
+    name = f"rowferry.node.{config.node.id}"
+    depth, seen = queues.depths.get(name) or 0, read_seen(connection).get("intake broker")
+    if not depth or (seen is not None and is_fresh(seen, now_us)):
+        return ()
+    work = Work("intake broker", depth, f"messages wait in {name}, and nobody takes them (rowferry run)", "queue")
+    before = {} if seen is None else {work.name: Seen(0, "", None, None, seen.looked_us)}
+    return tuple(one.document(now_us) for one in waits([work], before, now_us, config.limits.stall_seconds))
+
+
+def _stalled(one: Mapping[str, Any]) -> str:
+    return f"no progress since {one['still_since']}: {one['pending']} {one['unit']}"
 
 
 def _heals(gap: Mapping[str, Any]) -> bool:

@@ -167,6 +167,18 @@ road = sa.Table(
     comment="Whether the broker can be used, and since when files are written in its place.",
 )
 
+watch = sa.Table(
+    "rf_watch",
+    metadata,
+    sa.Column("work", _text, primary_key=True, comment="sealer, sink NAME, intake NAME, source NODE"),
+    sa.Column("pending", _lsn, nullable=False, comment="how much of it waited"),
+    sa.Column("mark", _text, nullable=False, comment="another one whenever some of it was done"),
+    sa.Column("oldest_us", _us, comment="since when the oldest of it waited"),
+    sa.Column("still_us", _us, comment="since when nothing of it was done; null: nothing waited"),
+    sa.Column("looked_us", _us, nullable=False),
+    comment="What the watchdog saw last of the work of this node.",
+)
+
 paused = sa.Table(
     "rf_paused",
     metadata,

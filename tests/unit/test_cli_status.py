@@ -12,6 +12,7 @@ from common.ports.dialect import NodeFacts
 from tests.support.cli import checked
 
 SINK = {"sink": "broker", "cursor_lsn": 7, "lag_changes": 0, "oldest_unpublished_seconds": 0.0}
+SINK |= {"kept_txs": 0, "kept_bytes": 0}
 ROAD = {
     "used": "broker",
     "broker_unusable_since": None,
@@ -26,11 +27,13 @@ SHARES = {
     "unsealed_changes": 0,
     "oldest_unsealed_seconds": 0.0,
     "sinks": [SINK],
+    "unpublished": [],
     "road": ROAD,
     "clients": [],
     "unfinished_txs": 0,
     "oldest_unfinished_seconds": None,
     "stepped_back": {},
+    "unapplied": [],
     "gaps": [],
 }
 
@@ -115,6 +118,23 @@ def test_what_needs_a_person(one: Standing, words: tuple[str, ...]) -> None:
     assert one.state is State.NEEDS_ATTENTION
     assert one.waiting == []
     assert [word for word in words if word not in one.attention[0]] == []
+
+
+WORK = {"work": "sink broker", "pending": 4, "unit": "changes not yet sent to the broker", "oldest_seconds": 900.0}
+WORK |= {"still_since": WHEN, "still_seconds": 900.0, "stalled": True, "excused": None}
+
+
+def test_work_that_does_not_get_on_is_said_first() -> None:
+    one = standing({"unpublished": [WORK]}, dead_letters={"dead": 1, "early": 0, "forked": 0})
+    assert one.attention[0] == f"no progress since {WHEN}: 4 changes not yet sent to the broker"
+    told = checked("status", document(one))
+    assert (told["stalled"], told["oldest_unpublished_seconds"], told["oldest_unapplied_seconds"]) == ([WORK], 900.0, 0)
+
+
+def test_work_that_waits_shortly_is_no_stall() -> None:
+    one = standing({"unapplied": [WORK | {"stalled": False}]})
+    assert (one.stalled, one.attention) == ([], [])
+    assert document(one)["oldest_unapplied_seconds"] == 900.0
 
 
 def test_what_needs_a_person_comes_first() -> None:

@@ -69,6 +69,7 @@ WRONG: list[tuple[str, Any]] = [
     ("limits.group_changes", 0),
     ("limits.early_seconds", 0),
     ("limits.seal_interval_seconds", "soon"),
+    ("limits.stall_seconds", 0),
     ("limits.tombstone_days", 0),
     ("limits.future_seconds", 0),
     ("limits.gap_seconds", 0),

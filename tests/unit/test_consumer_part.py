@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from common.clock import to_iso
 from consumer.part import part, passed
 from tests.support.applying import Origin, World, Write, close_world, item, open_world, sqlite_url
 
@@ -29,6 +30,11 @@ def test_status_tells_gaps_and_unfinished_txs(world: World) -> None:
         "unfinished_txs": 1,
         "oldest_unfinished_seconds": 5.0,
         "stepped_back": {},
+        "unapplied": [
+            {"work": "source a", "pending": 1, "unit": "changes of a not yet applied"}
+            | {"oldest_seconds": 0.0, "still_since": to_iso(world.clock.us), "still_seconds": 0.0}
+            | {"stalled": False, "excused": None}
+        ],
         "gaps": [
             {"peer": "a", "incarnation": "inc1", "after_lsn": 1, "highest_lsn": 3}
             | {"heals": False, "asked": 0, "asked_at": None, "gone_until_lsn": None}
@@ -39,8 +45,9 @@ def test_status_tells_gaps_and_unfinished_txs(world: World) -> None:
 
 def test_there_is_one_intake_for_each_way_in(world: World, tmp_path: Path) -> None:
     (tmp_path / "exchange").mkdir()
-    intake, retries, standing = part.services(world.node, threading.Event())
-    assert [intake.name, retries.name, standing.name] == ["intake-directory", "reshaped", "standing"]
+    intake, retries, standing, watchdog = part.services(world.node, threading.Event())
+    services = intake, retries, standing, watchdog
+    assert [service.name for service in services] == ["intake-directory", "reshaped", "standing", "watchdog-in"]
     assert not intake.step(0)
     folder = tmp_path / "exchange" / "a"
     folder.mkdir()
@@ -49,7 +56,8 @@ def test_there_is_one_intake_for_each_way_in(world: World, tmp_path: Path) -> No
     assert intake.step(0)
     assert [row[1] for row in world.rows()] == ["one"]
     assert not standing.step(0)
-    for service in (intake, retries, standing):
+    assert not watchdog.step(0)
+    for service in services:
         service.close()
         service.close()
 

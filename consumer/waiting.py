@@ -1,0 +1,76 @@
+"""What waits on this side: what the intakes hold, and what a source has and this node has not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from common.ops.peers import MISSED_HEARTBEATS
+from common.ops.stalls import Work
+from common.runtime.node import Node
+from common.schema import tables as rf
+from consumer.gaps import find_gaps
+from consumer.statements import reading
+from consumer.watermark import SourceKey, read_all
+
+INTAKE = "intake "
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What an intake has taken and not yet let go of. Instants are microseconds since the epoch."""
+
+    deliveries: int = 0
+    since_us: int | None = None
+    """When it took the oldest of them."""
+    moved_us: int = 0
+    """When it last let go of one."""
+
+
+def held_work(name: str, holding: Holding) -> Work:
+    """Return what one intake holds. `name`: of its source, `broker` or `directory`."""
+    oldest_us, moved_us = holding.since_us, holding.moved_us
+    return Work(f"{INTAKE}{name}", holding.deliveries, "messages taken and not applied", "", oldest_us, moved_us)
+
+
+def source_work(node: Node) -> list[Work]:
+    """Return what sources have and this node has not, also by what their heartbeats say. Raises OutageError."""
+    with reading(node.database) as connection:
+        marks = {key: mark for key, (mark, _) in read_all(connection).items()}
+        until = {gap.key: (gap.after_lsn, gap.until_lsn) for gap in find_gaps(connection)}
+        for key, head_lsn in _heads(connection).items():
+            after_lsn = marks[key].last_lsn if key in marks else 0
+            if head_lsn > after_lsn:
+                until[key] = min(until.get(key, (after_lsn, 0))[0], after_lsn), head_lsn
+        silent = _silent(connection)
+    works = []
+    newest = {peer: (peer, incarnation) for peer, incarnation in until}
+    for peer, key in sorted(newest.items()):
+        after_lsn, until_lsn = until[key]
+        unit = f"changes of {peer} not yet applied"
+        excused = f"{peer} is silent" if peer in silent else None
+        works.append(Work(f"source {peer}", until_lsn - after_lsn, unit, f"{key[1]}/{after_lsn}", excused=excused))
+    return works
+
+
+def others_work(node: Node, holdings: Sequence[tuple[str, Holding]]) -> list[Work]:
+    """Return all that waits on this side of a running node."""
+    return [*(held_work(name, holding) for name, holding in holdings), *source_work(node)]
+
+
+def _heads(connection: sa.Connection) -> dict[SourceKey, int]:
+    """Return up to where peers say that their logs go, where that can be believed."""
+    peer = rf.node.c
+    query = sa.select(peer.node_id, peer.head_incarnation, peer.head_lsn).where(
+        peer.head_lsn.is_not(None), peer.is_self.is_(False), peer.rewound_us.is_(None)
+    )
+    return {(row.node_id, row.head_incarnation): row.head_lsn for row in connection.execute(query)}
+
+
+def _silent(connection: sa.Connection) -> frozenset[str]:
+    peer = rf.node.c
+    listened_us = connection.scalar(sa.select(peer.heard_us).where(peer.is_self)) or 0
+    query = sa.select(peer.node_id).where(
+        peer.is_self.is_(False), listened_us - peer.heard_us > MISSED_HEARTBEATS * peer.every_us
+    )
+    return frozenset(connection.execute(query).scalars())

@@ -1,0 +1,116 @@
+"""What waits on this side: changes for the sealer, sealed ones for each sink, and what of the log is kept for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from common.ids import tx_id_us
+from common.ops.stalls import Work
+from common.ports.dialect import Unsealed
+from common.retry import in_transaction
+from common.runtime.node import Node
+from common.runtime.transports import BROKER, sink_factories
+from common.schema import tables as rf
+from producer.log import NodeLogs
+from producer.road import read_road
+
+
+@dataclass(frozen=True, slots=True)
+class SinkLag:
+    """Where one sink stands. Instants are microseconds since the epoch."""
+
+    sink: str
+    cursor_lsn: int
+    """In the present incarnation."""
+    changes: int
+    """That it has not taken, of all incarnations."""
+    kept_txs: int
+    kept_bytes: int
+    """What of the log waits for it, about as many bytes as it takes."""
+    oldest_us: int | None
+    """When the oldest of it was captured."""
+    moved_us: int
+    """When it took something last, or what waits was sealed, whichever came later."""
+    mark: str
+
+
+def sink_names(node: Node) -> tuple[str, ...]:
+    """Return the names of the configured sinks, none where no transport is configured."""
+    configured = node.config.broker or node.config.directory
+    return tuple(sink_factories(node)) if configured else ()
+
+
+def sink_lag(node: Node, sink: str) -> SinkLag:
+    """Look where one sink stands. Raises OutageError."""
+    logs = NodeLogs(node.database, node.facts)
+    # The log of an earlier incarnation may be purged, so that nothing tells any more where it ended.
+    heads = {incarnation: logs.of(incarnation).head().lsn for incarnation in logs.incarnations()}
+    return in_transaction(node.database, lambda connection: _lag(connection, node.facts.incarnation, heads, sink))
+
+
+def own_work(node: Node) -> list[Work]:
+    """Return what waits to be sealed and to be sent; nothing where the changes go nowhere by themselves."""
+    names = sink_names(node)
+    if not names:
+        return []
+    log = node.database.log(node.facts)
+    # The head first: what is sealed between the two looks must not look as if it stood still.
+    head = log.head()
+    return [sealer_work(node, head.lsn, log.unsealed()), *(sink_work(node, sink_lag(node, name)) for name in names)]
+
+
+def sealer_work(node: Node, head_lsn: int, unsealed: Unsealed) -> Work:
+    """Return what waits for the sealer."""
+    mark = f"{node.facts.incarnation}/{head_lsn}"
+    return Work("sealer", unsealed.changes, "captured changes not yet sealed", mark, unsealed.oldest_us)
+
+
+def sink_work(node: Node, lag: SinkLag) -> Work:
+    """Return what waits for one sink."""
+    excused = None
+    if lag.sink == BROKER:
+        road = read_road(node.database)
+        if road.fallback_since_us is not None and road.fallback_error is None:
+            excused = "the changes travel as files meanwhile"
+    unit = f"changes not yet sent to the {lag.sink}"
+    return Work(f"sink {lag.sink}", lag.changes, unit, lag.mark, lag.oldest_us, lag.moved_us, excused)
+
+
+def _lag(connection: sa.Connection, incarnation: str, heads: Mapping[str, int], sink: str) -> SinkLag:
+    cursor = rf.cursor.c
+    rows = connection.execute(
+        sa.select(cursor.incarnation, cursor.lsn, cursor.updated_us).where(cursor.sink == sink)
+    ).all()
+    stands = dict.fromkeys(heads, 0) | {row.incarnation: row.lsn for row in rows}
+    kept = [found for name in heads if (found := _kept(connection, name, stands[name])) is not None]
+    sealed_us = min((one.sealed_us for one in kept), default=0)
+    return SinkLag(
+        sink=sink,
+        cursor_lsn=stands[incarnation],
+        changes=sum(max(0, head_lsn - stands[name]) for name, head_lsn in heads.items()),
+        kept_txs=sum(one.txs for one in kept),
+        kept_bytes=sum(one.bytes for one in kept),
+        oldest_us=min((one.captured_us for one in kept), default=None),
+        moved_us=max([sealed_us, *(row.updated_us for row in rows)]),
+        mark=",".join(f"{name}/{stands[name]}" for name in heads),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    txs: int
+    bytes: int
+    captured_us: int
+    sealed_us: int
+
+
+def _kept(connection: sa.Connection, incarnation: str, after_lsn: int) -> _Kept | None:
+    tx = rf.tx.c
+    is_waiting = sa.and_(tx.incarnation == incarnation, tx.to_lsn > after_lsn)
+    first = sa.select(tx.captured_us, tx.tx_id).where(is_waiting).order_by(tx.to_lsn).limit(1)
+    oldest = connection.execute(first).one_or_none()
+    if oldest is None:
+        return None
+    txs, size = connection.execute(sa.select(sa.func.count(), sa.func.sum(tx.bytes)).where(is_waiting)).one()
+    return _Kept(txs, int(size), oldest.captured_us, tx_id_us(oldest.tx_id))
