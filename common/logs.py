@@ -17,7 +17,7 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 _PASSWORD_IN_URL = re.compile(r"(?P<head>\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/@]*):[^\s@]*@")
 _SECRET_FIELD = re.compile(r"password|secret|token$", re.IGNORECASE)
 _MASK = "***"
-_LIBRARIES = ("alembic", "amqp", "kombu", "sqlalchemy", "urllib3")
+_LIBRARIES = ("alembic", "amqp", "asyncio", "httpcore", "httpx", "kombu", "sqlalchemy", "urllib3", "uvicorn")
 _SILENT = ("pika", "psycopg")
 """One tells of a broker that is away in five errors and a traceback, the other of each pipeline that a bad row ended.
 Each comes up as an exception too, told once."""

@@ -21,7 +21,9 @@ from common.cli.options import LEVELS, CommandLine, command_line, with_shared_op
 from common.cli.pause import pause, resume
 from common.cli.run import run
 from common.cli.seed import seed
+from common.cli.serve import serve
 from common.cli.status import status
+from common.cli.token import token
 from common.cli.topology import topology
 from common.cli.why import why
 from common.config.load import config_path
@@ -119,7 +121,7 @@ def build(parts: Sequence[Part[Node]] | None = None) -> Program:
     for part in load_parts() if parts is None else parts:
         for command in part.commands():
             _add(program, command)
-    for command in (pause, resume, status, doctor, why, topology, demo):
+    for command in (pause, resume, status, doctor, why, token, serve, topology, demo):
         _add(program, command)
     return program
 

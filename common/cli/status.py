@@ -58,7 +58,7 @@ def show(host: Host) -> Standing:
     for name in standing.own_keys:
         host.console.warn(f"{name} numbers its own keys, which clash with other nodes': name it in [tables.keys]")
     if host.config.not_used:
-        host.console.warn(f"{', '.join(host.config.not_used)}: read, but not used: HTTP is not in this release.")
+        host.console.warn(f"{', '.join(host.config.not_used)}: read, but not used by this release.")
     return standing
 
 

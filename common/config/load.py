@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from common.config.model import TLS_FILES, BrokerSection, Config
+from common.config.model import SERVER_FILES, TLS_FILES, BrokerSection, Config, ServerSection
 from common.errors import ConfigError
 
 DEFAULT_FILE = "rowferry.toml"
@@ -41,7 +41,8 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
         raise ConfigError(_explain(path, error)) from error
     anchored = _anchored(config, folder)
     if anchored.broker is not None:
-        _check_tls_files(anchored.broker, path)
+        _check_tls_files(anchored.broker, "broker", TLS_FILES, path)
+    _check_tls_files(anchored.server, "server", SERVER_FILES, path)
     for name, peer in anchored.peers.items():
         if peer.token_file is not None and peer.token_file.exists():
             _refuse_readable_by_others(peer.token_file, f"{path}: peers.{name}.token_file")
@@ -80,7 +81,7 @@ def _overlay(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
         if not isinstance(inner, dict):
             continue
         names = [one.strip() for one in value.split(",") if one.strip()]
-        inner[key] = names if key in ("include", "exclude", "listen", "peers") else value
+        inner[key] = names if key in ("include", "exclude", "listen", "peers", "proxies") else value
         # A secret that the file keeps elsewhere is the same setting.
         inner.pop(f"{key}_file", None)
 
@@ -95,19 +96,21 @@ def _from_secret_file(tree: dict[str, Any], section: str, key: str, folder: Path
     inner[key] = read_secret_file(file, f"{source}: {section}.{key}_file")
 
 
-def _check_tls_files(broker: BrokerSection, source: Path) -> None:
+def _check_tls_files(
+    section: BrokerSection | ServerSection, name: str, settings: tuple[str, ...], source: Path
+) -> None:
     """Refuse files that are missing, and a key that others can read: without a key file the certificate's holds it."""
-    secret = "tls_key_file" if broker.tls_key_file else "tls_cert_file"
-    for name in TLS_FILES:
-        file: Path | None = getattr(broker, name)
+    secret = "tls_key_file" if section.tls_key_file else "tls_cert_file"
+    for setting in settings:
+        file: Path | None = getattr(section, setting)
         if file is None:
             continue
-        where = f"{source}: broker.{name}"
+        where = f"{source}: {name}.{setting}"
         try:
             file.open("rb").close()
         except OSError as error:
             raise _unreadable(file, where, error) from error
-        if name == secret:
+        if setting == secret:
             _refuse_readable_by_others(file, where)
 
 
@@ -157,14 +160,20 @@ def _anchored(config: Config, folder: Path) -> Config:
     if config.directory is not None:
         changes["directory"] = config.directory.model_copy(update={"path": folder / config.directory.path})
     if config.broker is not None:
-        named = {name: getattr(config.broker, name) for name in TLS_FILES}
-        files = {name: folder / file for name, file in named.items() if file is not None}
-        changes["broker"] = config.broker.model_copy(update=files)
+        changes["broker"] = config.broker.model_copy(update=_anchored_files(config.broker, TLS_FILES, folder))
+    server = config.server.model_copy(update=_anchored_files(config.server, SERVER_FILES, folder))
+    if server != config.server:
+        changes["server"] = server
     changes["peers"] = {
         name: peer.model_copy(update={"token_file": folder / peer.token_file}) if peer.token_file else peer
         for name, peer in config.peers.items()
     }
     return config.model_copy(update=changes)
+
+
+def _anchored_files(section: BrokerSection | ServerSection, settings: tuple[str, ...], folder: Path) -> dict[str, Path]:
+    named = {name: getattr(section, name) for name in settings}
+    return {name: folder / file for name, file in named.items() if file is not None}
 
 
 def _anchored_url(url: str, folder: Path) -> str:

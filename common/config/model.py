@@ -28,6 +28,8 @@ BACKENDS = ("sqlite", "postgresql")
 """The databases that this release knows."""
 TLS_FILES = ("tls_ca_file", "tls_cert_file", "tls_key_file")
 """The settings of `[broker]` that name files."""
+SERVER_FILES = ("tls_cert_file", "tls_key_file")
+"""Those of `[server]`."""
 
 
 class Section(BaseModel):
@@ -196,10 +198,29 @@ class PeerSection(Section):
 
 
 class ServerSection(Section):
-    """Where this node answers HTTP."""
+    """Where this node answers HTTP, and what it takes there."""
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65_535)] = 8765
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8765
+    """0: any that is free."""
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    proxies: tuple[str, ...] = ()
+    """Addresses whose word on where a request comes from is taken; they do TLS."""
+    plain_http: bool = False
+    max_body_bytes: Annotated[int, Field(ge=_MIB)] = 64 * _MIB
+    """Of one push, as it travels."""
+    max_stream_bytes: Annotated[int, Field(ge=_MIB)] = 1024 * _MIB
+    """Of one push, decompressed."""
+    slow_seconds: PositiveSeconds = 30
+    max_connections: Annotated[int, Field(ge=1, le=10_000)] = 500
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _has_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("tls_cert_file") is None:
+            raise ValueError("needs the certificate that it belongs to: set tls_cert_file")
+        return value
 
 
 class LimitsSection(Section):
@@ -251,8 +272,7 @@ class Config(Section):
     @property
     def not_used(self) -> tuple[str, ...]:
         """The sections that were given and that this release does nothing with yet."""
-        server = ("[server]",) if "server" in self.model_fields_set else ()
-        return (*(f"[peers.{name}]" for name in self.peers), *server)
+        return tuple(f"[peers.{name}]" for name in self.peers)
 
     @model_validator(mode="after")
     def _number_fits(self) -> "Config":

@@ -282,6 +282,22 @@ standing_mark = sa.Table(
     comment="How far this node's own sealed changes were looked through for what they let stand.",
 )
 
+token = sa.Table(
+    "rf_token",
+    metadata,
+    sa.Column("id", _id, primary_key=True),
+    sa.Column("node_id", _id, nullable=False, comment="whom it speaks for"),
+    sa.Column("scopes", _text, nullable=False, comment="of push,pull,forward,ops"),
+    sa.Column("hash", _text, nullable=False, comment="scrypt, its costs, salt and sum"),
+    sa.Column("created_us", _us, nullable=False),
+    sa.Column("created_by", _text, nullable=False),
+    sa.Column("expires_us", _us, comment="null: never"),
+    sa.Column("last_used_us", _us, comment="to the minute"),
+    sa.Column("revoked_us", _us),
+    sa.Column("revoked_by", _text),
+    comment="Tokens that nodes and people show over HTTP; their secrets are nowhere.",
+)
+
 audit = sa.Table(
     "rf_audit",
     metadata,

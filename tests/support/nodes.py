@@ -85,12 +85,12 @@ class CliNode:
         """Run one command with `--json` and return its document."""
         return json.loads(self.ok(*arguments, "--json", code=code))
 
-    def start(self, *options: str, **environment: str) -> Running:
-        """Start `rowferry run` in the background."""
+    def start(self, *options: str, command: str = "run", **environment: str) -> Running:
+        """Start `rowferry run`, or another command that goes on, in the background."""
         log = self.folder / f"run-{len(self.runs)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [str(ROWFERRY), "--config", str(self.folder / "rowferry.toml"), "run", *options],
+                [str(ROWFERRY), "--config", str(self.folder / "rowferry.toml"), command, *options],
                 cwd=self.folder,
                 env={**os.environ, **environment},
                 stdout=file,

@@ -56,7 +56,15 @@ WRONG: list[tuple[str, Any]] = [
     ("directory.poll_seconds", 0),
     ("fallback.after", 0),
     ("server.host", ""),
-    ("server.port", 0),
+    ("server.port", -1),
+    ("server.tls_cert_file", 1),
+    ("server.tls_key_file", "key.pem"),
+    ("server.proxies", "10.0.0.1"),
+    ("server.plain_http", "perhaps"),
+    ("server.max_body_bytes", 10),
+    ("server.max_stream_bytes", 10),
+    ("server.slow_seconds", 0),
+    ("server.max_connections", 0),
     ("peers.main", {"url": "main.example"}),
     ("peers.main", {"url": "https://main.example", "tokens": "x"}),
     ("tables.policy", {"company": "mine"}),
@@ -207,7 +215,7 @@ def test_what_belongs_to_later_releases_loads_and_is_named(tmp_path: Path) -> No
     file = tmp_path / "rowferry.toml"
     file.write_bytes(b"\xef\xbb\xbf" + CONTRACT.replace("\n", "\r\n").encode())
     config = load_config(file, {})
-    assert config.not_used == ("[peers.main]", "[server]")
+    assert config.not_used == ("[peers.main]",)
     assert config.peers["main"].token_file == tmp_path / "main.token"
     (tmp_path / "main.token").write_text("secret")
     (tmp_path / "main.token").chmod(0o644)

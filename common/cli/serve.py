@@ -1,0 +1,68 @@
+"""`rowferry serve`: the node over HTTP, until it is told to stop."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+
+import click
+
+from common.console import Console
+from common.errors import ContentionError, OutageError
+from common.ops.incarnation import settle_incarnation
+from common.retry import OUTAGE, Backoff
+from common.runtime.host import Host, current_host
+from common.runtime.parts import load_parts
+from common.runtime.signals import stop_on_signals
+from common.runtime.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option("--host", help="Where to answer; default: server.host.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Its port; default: server.port. 0: any that is free.")
+def serve(host: str | None, port: int | None) -> None:
+    """Answer over HTTP: push and pull, dead letters, conflicts, audit, until SIGTERM or Ctrl-C.
+
+    Every request but for /healthz, /readyz and /openapi.json shows a token (rowferry token create). May run beside
+    rowferry run. docs/reference/http.md tells of TLS, proxies and limits."""
+    current = current_host()
+    stop = threading.Event()
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    with stop_on_signals(stop):
+        _serve_on(current, given, stop)
+    current.emit({"stopped": True}, _tell)
+
+
+def _serve_on(host: Host, given: Mapping[str, object], stop: threading.Event) -> None:
+    """Serve until `stop`; a database that is away at the start is waited for."""
+    backoff = Backoff(OUTAGE)
+    while not stop.is_set():
+        try:
+            _serve_opened(host, given, stop)
+            backoff.reset()
+        except (OutageError, ContentionError) as error:
+            seconds = backoff.next_seconds()
+            log.warning("serve.can_not_start", extra={"error": str(error), "again_in_seconds": round(seconds, 1)})
+            stop.wait(seconds)
+
+
+def _serve_opened(host: Host, given: Mapping[str, object], stop: threading.Event) -> None:
+    # Not at the top: other commands need no web framework.
+    from common.web.app import build_web
+    from common.web.server import serving
+
+    server = host.config.server.model_copy(update=dict(given))
+    parts = load_parts()
+    with host.node() as opened:
+        node = replace(opened, facts=settle_incarnation(opened.database, opened.facts, opened.clock))
+        web = build_web(node, parts, stop)
+        log.info("serve.started", extra={"node": node.facts.node_id, "incarnation": node.facts.incarnation})
+        with serving(web.guarded(server), server):
+            outcome = Supervisor(web.services, stop).run()
+        log.info("serve.ended", extra={"reopen": outcome.reopen, "crashes": outcome.crashes, "late": outcome.late})
+
+
+def _tell(console: Console) -> None:
+    console.say("Stopped.")

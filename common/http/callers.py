@@ -1,0 +1,56 @@
+"""Who asks, by the token that the request shows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from common.http.problems import ProblemError
+from common.http.scopes import Scope
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="token", description="Made by `rowferry token create`.")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whom a token speaks for, and what it may."""
+
+    node_id: str
+    token_id: str
+    scopes: frozenset[Scope]
+
+    @property
+    def actor(self) -> str:
+        """Who did it, for the audit."""
+        return f"{self.node_id} by token {self.token_id}"
+
+
+class Gate(Protocol):
+    """Knows the tokens. Any thread."""
+
+    def admit(self, address: str, token: str | None) -> Caller:
+        """Return whom `token` speaks for. Raises ProblemError: 401 for none or a wrong one, 429 after too many."""
+        ...
+
+
+def address_of(request: Request) -> str:
+    """Return where a request comes from."""
+    return request.client.host if request.client else "unknown"
+
+
+def caller_with(*scopes: Scope) -> Callable[..., Caller]:
+    """Return the dependency of a route that is for tokens with any of `scopes`."""
+
+    def admit(
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> Caller:
+        gate: Gate = request.app.state.gate
+        caller = gate.admit(address_of(request), credentials.credentials if credentials else None)
+        if not caller.scopes.intersection(scopes):
+            wanted = " or ".join(scope.value for scope in scopes)
+            raise ProblemError(403, f"this needs a token with scope {wanted}", reason="scope")
+        return caller
+
+    return admit

@@ -1,0 +1,127 @@
+"""The application: the routes of the parts behind one gate, each refusal a problem document."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib.metadata import version
+
+import sqlalchemy as sa
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from common.config.model import ServerSection
+from common.errors import ContentionError, OutageError, PoisonError, UsageError
+from common.http.problems import ProblemError, problem_response
+from common.ports.http_part import AnswersHttp, HttpShare
+from common.ports.part import Part, Service
+from common.runtime.node import Node
+from common.web.auth import TokenGate
+from common.web.guard import FAULT, Guard, WebLimits
+from common.web.openapi import describe
+from common.web.probes import probes
+from common.web.state import state_routes
+
+log = logging.getLogger(__name__)
+
+PUSH_PATH = "/sync/push"
+_AGAIN_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """What `serve` runs."""
+
+    app: FastAPI
+    services: tuple[Service, ...]
+
+    def guarded(self, server: ServerSection) -> ASGIApp:
+        """Return the application behind what limits its clients."""
+        return Guard(
+            self.app, WebLimits(body_bytes_at={PUSH_PATH: server.max_body_bytes}, slow_seconds=server.slow_seconds)
+        )
+
+
+def build_web(node: Node, parts: Sequence[Part[Node]], stop: threading.Event) -> Web:
+    """Put the parts' routes together. Opens nothing; the services are the caller's to run."""
+    shares = [part.http(node, stop) for part in parts if isinstance(part, AnswersHttp)]
+    app = FastAPI(
+        title="Rowferry",
+        version=version("rowferry"),
+        summary="Push and pull batches, look after dead letters and conflicts.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.gate = TokenGate(node.database, node.clock)
+    app.state.translate = node.database.translate
+    app.include_router(probes(node, parts))
+    app.include_router(state_routes(node))
+    for share in shares:
+        _include(app, share)
+    _handle_errors(app)
+    describe(app)
+    return Web(app, tuple(service for share in shares for service in share.services))
+
+
+def _include(app: FastAPI, share: HttpShare) -> None:
+    for router in share.routers:
+        app.include_router(router)
+
+
+def problem_of(error: Exception) -> ProblemError:
+    """Return how an error reads over HTTP."""
+    match error:
+        case ProblemError():
+            return error
+        case RequestValidationError():
+            return ProblemError(422, _first_fault(error), reason="request")
+        case HTTPException():
+            detail = str(error.detail)
+            if detail == HTTPStatus(error.status_code).phrase:
+                detail = {404: "there is nothing of this name", 405: "not by this method"}.get(
+                    error.status_code, detail
+                )
+            return ProblemError(error.status_code, detail, headers=error.headers)
+        case OutageError() | ContentionError():
+            return ProblemError(503, str(error), reason="outage", headers={"Retry-After": str(_AGAIN_SECONDS)})
+        case PoisonError():
+            return ProblemError(422, str(error), reason=error.reason.value)
+        case UsageError():
+            return ProblemError(409, str(error), reason="usage")
+        case _:
+            raise error
+
+
+def _first_fault(error: RequestValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
+
+
+def _handle_errors(app: FastAPI) -> None:
+    async def answer(request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        if problem.status_code >= 500:
+            fields = {"request_id": request.state.request_id, "error": problem.detail}
+            log.warning("http.unavailable", extra=fields)
+        return problem_response(problem, request.state.request_id)
+
+    async def answer_driver(request: Request, error: Exception) -> Response:
+        if not isinstance(error, sa.exc.SQLAlchemyError):
+            raise error
+        translated = request.app.state.translate(error)
+        if isinstance(translated, OutageError | ContentionError):
+            return await answer(request, translated)
+        raise error
+
+    async def answer_fault(request: Request, _error: Exception) -> Response:
+        # It goes on up to the guard, which logs it.
+        return problem_response(FAULT, request.state.request_id)
+
+    app.add_exception_handler(Exception, answer_fault)
+    for kind in (HTTPException, RequestValidationError, OutageError, ContentionError, PoisonError, UsageError):
+        app.add_exception_handler(kind, answer)
+    app.add_exception_handler(sa.exc.SQLAlchemyError, answer_driver)

@@ -1,0 +1,136 @@
+"""Who may come in: tokens looked up at each request, their dear sums taken only now and then."""
+
+import hashlib
+import hmac
+import threading
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+from common.clock import Clock
+from common.http.callers import Caller
+from common.http.problems import ProblemError
+from common.ops import tokens
+from common.ops.tokens import Token, Tokens
+from common.ports.dialect import Database
+
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="rowferry"'}
+_KNOWN_SECONDS = 300.0
+_MOST_KNOWN = 10_000
+_USED_EVERY_US = 60_000_000
+_FAILURES = 10
+_WINDOW_SECONDS = 60.0
+_MOST_ADDRESSES = 10_000
+_NOBODY = tokens.hash_of("nobody has this secret")
+
+
+class FailedLogins:
+    """Counts wrong tokens by the address they come from. Any thread."""
+
+    def __init__(self, most: int = _FAILURES, window_seconds: float = _WINDOW_SECONDS) -> None:
+        self._most = most
+        self._window_seconds = window_seconds
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def wait_seconds(self, address: str) -> float:
+        """Return how long `address` has to wait until its next try; 0: it may try."""
+        with self._lock:
+            failures = self._fresh(address)
+            if len(failures) < self._most:
+                return 0.0
+            return max(0.0, failures[0] + self._window_seconds - time.monotonic())
+
+    def failed(self, address: str) -> None:
+        """Count one more."""
+        with self._lock:
+            self._fresh(address).append(time.monotonic())
+            self._failures.move_to_end(address)
+            while len(self._failures) > _MOST_ADDRESSES:
+                self._failures.popitem(last=False)
+
+    def _fresh(self, address: str) -> deque[float]:
+        failures = self._failures.setdefault(address, deque(maxlen=self._most))
+        while failures and failures[0] < time.monotonic() - self._window_seconds:
+            failures.popleft()
+        return failures
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """That a secret fits a row, for a while: the sums alone, no secret."""
+
+    digest: bytes
+    hash: str
+    until: float
+
+
+class TokenGate:
+    """Checks tokens. A `Gate`.
+
+    The row is read at each request, so that a token which is revoked or expired is refused at the very next one; only
+    that its secret fits is remembered."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._tokens = Tokens(database, clock)
+        self._clock = clock
+        self._verified: OrderedDict[str, _Verified] = OrderedDict()
+        self._lock = threading.Lock()
+        self._failures = FailedLogins()
+        # Each sum takes 16 MiB: guesses wait for one another.
+        self._summing = threading.Semaphore(2)
+
+    def admit(self, address: str, token: str | None) -> Caller:
+        """Return whom `token` speaks for. Raises ProblemError, OutageError."""
+        if token is None:
+            raise ProblemError(401, "this needs a token: Authorization: Bearer TOKEN", headers=_CHALLENGE)
+        found = self._find(address, token)
+        now_us = self._clock.now_us()
+        if not found.works_at(now_us):
+            word = "revoked" if found.revoked_us is not None else "expired"
+            raise _refused(f"the token is {word}", word)
+        if found.last_used_us is None or now_us - found.last_used_us >= _USED_EVERY_US:
+            self._tokens.used(found.id, now_us)
+        return Caller(found.node_id, found.id, found.scopes)
+
+    def _find(self, address: str, token: str) -> Token:
+        parts = tokens.split(token)
+        found = None if parts is None else self._tokens.find(parts[0])
+        secret = "" if parts is None else parts[1]
+        if found is not None and self._is_known(found, secret):
+            return found
+        wait = self._failures.wait_seconds(address)
+        if wait > 0:
+            seconds = int(wait) + 1
+            raise ProblemError(429, f"too many wrong tokens: try in {seconds} s", headers={"Retry-After": str(seconds)})
+        with self._summing:
+            # For an id that there is not a sum is taken too: an answer's time tells nothing.
+            fits = tokens.matches(secret, found.hash if found else _NOBODY)
+        if found is None or not fits:
+            self._failures.failed(address)
+            raise _refused("the token is not one of this node's", "token")
+        self._remember(found, secret)
+        return found
+
+    def _is_known(self, token: Token, secret: str) -> bool:
+        with self._lock:
+            known = self._verified.get(token.id)
+        if known is None or known.hash != token.hash or time.monotonic() > known.until:
+            return False
+        return hmac.compare_digest(known.digest, _digest(secret))
+
+    def _remember(self, token: Token, secret: str) -> None:
+        with self._lock:
+            self._verified[token.id] = _Verified(_digest(secret), token.hash, time.monotonic() + _KNOWN_SECONDS)
+            self._verified.move_to_end(token.id)
+            while len(self._verified) > _MOST_KNOWN:
+                self._verified.popitem(last=False)
+
+
+def _refused(detail: str, reason: str) -> ProblemError:
+    challenge = {"WWW-Authenticate": 'Bearer realm="rowferry", error="invalid_token"'}
+    return ProblemError(401, detail, reason=reason, headers=challenge)
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

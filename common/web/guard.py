@@ -1,0 +1,157 @@
+"""The outermost layer: request ids, security headers, how much and how slowly others may send and take.
+
+Plain ASGI, so that it also stands before what refuses a request and sees every byte of a stream."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from common.http.problems import ProblemError, problem_response
+
+log = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_LEAST_BYTES_A_SECOND = 1024
+_GRACE_SECONDS = 30.0
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WebLimits:
+    """What a client may ask of this node. Sizes in bytes as they travel, times in seconds."""
+
+    body_bytes: int = 1024 * 1024
+    body_bytes_at: Mapping[str, int] = field(default_factory=dict)
+    """Paths at which another size holds."""
+    slow_seconds: float = 30.0
+    """The longest wait for a client's next bytes, and for it to take ours."""
+
+
+class Guard:
+    """Wraps the application."""
+
+    def __init__(self, app: ASGIApp, limits: WebLimits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = _Request(scope, receive, send, self._limits)
+        try:
+            await self._answer(request)
+        except _TooSlowError as error:
+            log.warning("http.too_slow", extra=request.fields | {"error": str(error)})
+        except Exception:
+            log.exception("http.failed", extra=request.fields)
+            if not request.begun:
+                await problem_response(FAULT, request.id)(scope, receive, request.send)
+        finally:
+            fields = {"status": request.status, "seconds": round(time.monotonic() - request.began, 3)}
+            log.debug("http.request", extra=request.fields | fields)
+
+    async def _answer(self, request: "_Request") -> None:
+        try:
+            request.check_length()
+        except ProblemError as error:
+            await problem_response(error, request.id)(request.scope, request.receive, request.send)
+            return
+        await self._app(request.scope, request.receive, request.send)
+
+
+FAULT = ProblemError(500, "this is a fault of Rowferry's: its log tells more under this request's id")
+
+
+class _TooSlowError(Exception):
+    """The client does not take what it asked for: the connection is given up."""
+
+
+class _Request:
+    """One request: what came and went of it."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: WebLimits) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self._limits = limits
+        self._most_bytes = limits.body_bytes_at.get(scope["path"], limits.body_bytes)
+        self._headers = Headers(scope=scope)
+        asked = self._headers.get("x-request-id", "")
+        self.id = asked if _REQUEST_ID.match(asked) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = self.id
+        self.began = time.monotonic()
+        self.begun = False
+        self.status = 0
+        self._taken = 0
+        self._has_body = True
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """What log lines of this request carry."""
+        client = self.scope.get("client")
+        return {
+            "request_id": self.id,
+            "method": self.scope["method"],
+            "path": self.scope["path"],
+            "address": client[0] if client else None,
+        }
+
+    def check_length(self) -> None:
+        """Refuse a body that says itself that it is too large, before a byte of it is read."""
+        said = self._headers.get("content-length", "0")
+        if said.isdigit() and int(said) > self._most_bytes:
+            raise self._too_large()
+
+    async def receive(self) -> Message:
+        if not self._has_body:
+            # Whoever asks now waits for the client to leave, however long the answer takes.
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._limits.slow_seconds)
+        except TimeoutError as error:
+            raise ProblemError(408, "the body did not come in time", reason="slow") from error
+        if message["type"] == "http.request":
+            self._taken += len(message.get("body", b""))
+            self._has_body = message.get("more_body", False)
+            self._check_taken()
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            if self.scope.get("scheme") == "https":
+                headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+            headers["X-Request-Id"] = self.id
+        try:
+            await asyncio.wait_for(self._send(message), self._limits.slow_seconds)
+        except TimeoutError as error:
+            raise _TooSlowError("the client does not take the answer") from error
+
+    def _check_taken(self) -> None:
+        if self._taken > self._most_bytes:
+            raise self._too_large()
+        passed = time.monotonic() - self.began
+        if self._has_body and passed > _GRACE_SECONDS and self._taken < passed * _LEAST_BYTES_A_SECOND:
+            raise ProblemError(408, "the body comes too slowly", reason="slow")
+
+    def _too_large(self) -> ProblemError:
+        text = f"the body has more than {self._most_bytes} bytes: send less at once"
+        return ProblemError(413, text, reason="limit", headers={"Connection": "close"}, most_bytes=self._most_bytes)

@@ -1,0 +1,66 @@
+"""`/healthz`: the process lives. `/readyz`: the node can do its work now, and how old the oldest is that waits."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from common.errors import RowferryError
+from common.http.problems import problems
+from common.ports.part import Part
+from common.runtime.node import Node
+from common.web.progress import Waits, read_waits
+
+log = logging.getLogger(__name__)
+
+
+class Health(BaseModel):
+    """That the process answers."""
+
+    status: str = Field(description="Always ok.")
+
+
+class Readiness(BaseModel):
+    """Whether the node can do its work."""
+
+    ready: bool
+    reason: str | None = Field(description="Why not.")
+    oldest_unpublished_seconds: float | None = Field(description="Age of the oldest change that no sink has taken yet.")
+    oldest_unapplied_seconds: float | None = Field(description="Age of the oldest batch that came and waits.")
+
+
+def probes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
+    """Return the two open routes."""
+    router = APIRouter(tags=["probes"])
+
+    @router.get("/healthz", summary="Does the process live?", responses=problems())
+    async def healthz() -> Health:
+        return Health(status="ok")
+
+    @router.get(
+        "/readyz",
+        summary="Can the node do its work now?",
+        responses={**problems(), 503: {"model": Readiness, "description": "Not now; `reason` says why."}},
+    )
+    def readyz(response: Response) -> Readiness:
+        try:
+            waits = read_waits(node, parts)
+        except (RowferryError, sa.exc.SQLAlchemyError) as error:
+            # Also tables that are gone: what a database answers then is nothing that a retry mends, but it is a no.
+            log.warning("readyz.no", extra={"error": str(error)})
+            response.status_code = 503
+            return _readiness("the database can't be used: the node's log tells more", Waits())
+        return _readiness(None, waits)
+
+    return router
+
+
+def _readiness(reason: str | None, waits: Waits) -> Readiness:
+    ages: dict[str, Any] = {
+        "oldest_unpublished_seconds": waits.unpublished_seconds,
+        "oldest_unapplied_seconds": waits.unapplied_seconds,
+    }
+    return Readiness(ready=reason is None, reason=reason, **ages)

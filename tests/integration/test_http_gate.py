@@ -1,0 +1,189 @@
+"""Who comes in over HTTP, and what a client may do to the server."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from common.config.model import ServerSection
+from common.errors import ConfigError, RowferryError
+from common.http.scopes import Scope
+from common.web.server import PatientProtocol, check_exposure, serving
+from tests.support.web import Served, served_on_sqlite
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Served]:
+    with served_on_sqlite(tmp_path) as one:
+        yield one
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, object]:
+    """Return an answer's document, which must be a refusal as RFC 9457 has them."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document: dict[str, object] = answer.json()
+    assert document["status"] == status
+    assert document["instance"] == answer.headers["x-request-id"]
+    assert {"type", "title", "detail"} <= document.keys()
+    return document
+
+
+def test_a_token_opens_the_door_and_nothing_else_does(node: Served) -> None:
+    token = node.token("a", Scope.PULL)
+    with node.client() as client:
+        missing = client.get("/sync/state")
+        assert problem(missing, 401)
+        assert missing.headers["www-authenticate"].startswith("Bearer")
+        for wrong in ("rf_", "nonsense", token[:-1] + ("A" if token[-1] != "A" else "B"), token[3:], token + "A"):
+            refused = client.get("/sync/state", headers={"Authorization": f"Bearer {wrong}"})
+            assert problem(refused, 401)
+        basic = client.get("/sync/state", headers={"Authorization": f"Basic {token}"})
+        assert problem(basic, 401)
+        there = client.get("/sync/state", headers={"Authorization": f"Bearer {token}"})
+    assert there.status_code == 200
+    assert there.json()["node"] == "here"
+
+
+def test_the_secret_is_nowhere_in_the_database(node: Served) -> None:
+    token = node.token("a")
+    secret = token.split("_", 2)[2]
+    text = "\n".join(
+        str(row) for table in ("rf_token", "rf_audit") for row in node.world.query(f"SELECT * FROM {table}")
+    )
+    assert "token-created" in text
+    assert secret not in text
+    assert secret.lower() not in text.lower()
+
+
+def test_a_revoked_token_is_refused_at_the_next_request(node: Served) -> None:
+    token, other = node.token("a"), node.token("a")
+    with node.client(token) as client:
+        assert client.get("/sync/state").status_code == 200
+        node.tokens.revoke(token.split("_")[1], "test")
+        assert problem(client.get("/sync/state"), 401)["type"] == "urn:rowferry:revoked"
+    with node.client(other) as client:
+        assert client.get("/sync/state").status_code == 200
+
+
+def test_an_expired_token_is_refused(node: Served) -> None:
+    token = node.token("a", lives_us=5_000_000)
+    with node.client(token) as client:
+        assert client.get("/sync/state").status_code == 200
+        node.world.clock.pass_seconds(6)
+        assert problem(client.get("/sync/state"), 401)["type"] == "urn:rowferry:expired"
+
+
+def test_failed_logins_are_limited_and_a_token_that_is_known_still_works(node: Served) -> None:
+    known, fresh = node.token("a"), node.token("b")
+    with node.client(known) as client:
+        assert client.get("/sync/state").status_code == 200
+        statuses = [
+            client.get("/sync/state", headers={"Authorization": f"Bearer {known[:-2]}{number:02}"}).status_code
+            for number in range(14)
+        ]
+        assert statuses.count(401) == 10
+        assert statuses[-1] == 429
+        limited = client.get("/sync/state", headers={"Authorization": f"Bearer {fresh}"})
+        assert problem(limited, 429)
+        assert int(limited.headers["retry-after"]) >= 1
+        assert client.get("/sync/state").status_code == 200
+
+
+def test_state_shows_others_only_to_ops(node: Served) -> None:
+    node.world.execute(
+        "INSERT INTO rf_sync_state (peer, direction, incarnation, last_lsn, highest_lsn, updated_us)"
+        " VALUES ('a', 'in', 'i', 3, 5, 1), ('b', 'in', 'i', 4, 4, 1)"
+    )
+    with node.client(node.token("a", Scope.PULL)) as client:
+        (own,) = client.get("/sync/state").json()["peers"]
+    assert (own["peer"], own["last_lsn"], own["highest_lsn"]) == ("a", 3, 5)
+    with node.client(node.token("a", Scope.OPS)) as client:
+        assert [one["peer"] for one in client.get("/sync/state").json()["peers"]] == ["a", "b"]
+
+
+def test_the_probes_and_the_description_are_open(node: Served) -> None:
+    with node.client() as client:
+        assert client.get("/healthz").json() == {"status": "ok"}
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["ready"]) == (200, True)
+        description = client.get("/openapi.json").json()
+    assert description["openapi"].startswith("3.1")
+    assert "/sync/state" in description["paths"]
+
+
+def test_readyz_says_no_while_the_database_is_away(node: Served) -> None:
+    file = Path(str(node.world.node.database.engine.url.database))
+    node.world.node.database.engine.dispose()
+    away = file.rename(file.with_suffix(".away"))
+    with node.client() as client:
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["ready"]) == (503, False)
+        assert client.get("/healthz").status_code == 200
+    away.rename(file)
+
+
+def test_every_answer_has_a_request_id_and_security_headers(node: Served) -> None:
+    with node.client() as client:
+        for path in ("/healthz", "/nowhere"):
+            answer = client.get(path, headers={"X-Request-Id": "mine-7"})
+            assert answer.headers["x-request-id"] == "mine-7"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["cache-control"] == "no-store"
+            assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+            assert "server" not in answer.headers
+        assert client.get("/healthz", headers={"X-Request-Id": "no good\tid"}).headers["x-request-id"] != "no good\tid"
+        assert problem(client.get("/nowhere"), 404)
+        assert problem(client.post("/healthz"), 405)
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(node: Served) -> None:
+    with node.client(node.token()) as client:
+        said = client.post("/sync/state", content=b"x" * (1024 * 1024 + 1))
+        assert problem(said, 413)
+
+
+def test_a_client_that_dawdles_over_its_header_is_hung_up_on(node: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PatientProtocol, "head_seconds", 0.3)
+    parts = urlsplit(node.url)
+    with closing(socket.create_connection((parts.hostname, parts.port), timeout=20)) as slow:
+        slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        assert slow.recv(1000) == b""
+    with node.client() as client:
+        assert client.get("/healthz").status_code == 200
+        time.sleep(0.5)
+        assert client.get("/healthz").status_code == 200
+
+
+def test_a_taken_port_and_an_open_network_without_tls_are_refused_with_the_remedy(node: Served) -> None:
+    port = urlsplit(node.url).port or 0
+    with pytest.raises(RowferryError, match=r"server\.port.*in use"), serving(None, ServerSection(port=port)):  # type: ignore[arg-type]
+        pass
+    with pytest.raises(ConfigError, match=r"server\.tls_cert_file"):
+        check_exposure(ServerSection(host="0.0.0.0"))
+    for allowed in ({"plain_http": True}, {"proxies": ("10.0.0.1",)}, {"host": "127.0.0.2"}):
+        check_exposure(ServerSection.model_validate({"host": "0.0.0.0"} | allowed))
+
+
+def test_tls_by_certificate_files(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", cert]
+    subprocess.run([*made, *names], check=True, capture_output=True)
+    server = ServerSection(port=0, tls_cert_file=cert, tls_key_file=key)
+    with served_on_sqlite(tmp_path, server) as node:
+        with httpx.Client(verify=ssl.create_default_context(cafile=str(cert)), trust_env=False) as client:
+            answer = client.get(f"{node.url}/healthz")
+            assert answer.status_code == 200
+            assert "max-age" in answer.headers["strict-transport-security"]
+        with httpx.Client(trust_env=False) as stranger, pytest.raises(httpx.ConnectError, match="certificate"):
+            stranger.get(f"{node.url}/healthz")
