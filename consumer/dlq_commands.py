@@ -1,7 +1,7 @@
 """`dlq`: what was set aside, why, and what to do with it."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,13 +16,16 @@ from common.runtime.transports import open_dead_letter_mirror
 from consumer.ages import age_us
 from consumer.dead_letters.copies import BrokerCopies
 from consumer.dead_letters.documents import letter_document, letter_documents, result_document
+from consumer.dead_letters.editing import read_edited
+from consumer.dead_letters.grouping import by_reason
 from consumer.dead_letters.operations import DeadLetters, Replay, left_waiting
+from consumer.dead_letters.show import rows_document
 from consumer.dead_letters.show import show as show_letter
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, Selection
-from consumer.incoming import Result
 
 _NOTHING = "no such dead letters"
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -41,6 +44,8 @@ def _selecting(reason_option: str = "--reason") -> Callable[[_Command], _Command
         click.option("--source", help="Only batches of this node."),
         click.option(reason_option, "why", type=reasons, help="Only those set aside for this reason."),
         click.option("--state", type=states, help="Only this state."),
+        click.option("--table", help="Only those in whose way this table stands."),
+        click.option("--newer-than", metavar="AGE", help="Last failed not longer ago than AGE."),
         click.option("--older-than", metavar="AGE", help="Last failed longer ago than AGE, like 90s, 30m, 2h, 7d."),
         click.option("--all", "everything", is_flag=True, help="All of them."),
     )
@@ -55,14 +60,19 @@ def _selecting(reason_option: str = "--reason") -> Callable[[_Command], _Command
 
 @dlq.command("list")
 @_selecting()
-def list_(**chosen: Any) -> None:
+@click.option("--by", type=click.Choice(["reason"]), help="Count them by reason, and say what helps.")
+def list_(by: str | None, **chosen: Any) -> None:
     """List dead letters; the open ones unless --all or --state says otherwise."""
     host = current_host()
     with _desk(host) as (node, desk):
         letters = desk.find(_selection(node, chosen))
         if chosen["everything"] and chosen["state"] is None:
             letters = [one for state in LetterState for one in desk.find(_selection(node, chosen | {"state": state}))]
-    host.emit(letter_documents(letters), lambda console: _tell_letters(console, letters))
+    if by is None:
+        host.emit(letter_documents(letters), lambda console: _tell_letters(console, letters))
+    else:
+        groups = by_reason(letters)
+        host.emit(groups, lambda console: _tell_groups(console, groups))
 
 
 @dlq.command()
@@ -81,26 +91,56 @@ def show(tx_id: str, source: str | None) -> None:
 
 @dlq.command()
 @_selecting()
-@click.option("--dry-run", is_flag=True, help="Try it and take everything back.")
+@click.option("--dry-run", is_flag=True, help="Try it, tell which rows would change, and take everything back.")
 @click.option("--from-queue", is_flag=True, help="First take up letters that only the broker's dead queue still has.")
 @click.option("--trust-source", is_flag=True, help="Also apply batches whose sender was not proven to be their source.")
 @click.option("--in-pieces", is_flag=True, help="Apply what can be applied of each, and leave the rest open.")
-def replay(dry_run: bool, from_queue: bool, trust_source: bool, in_pieces: bool, **chosen: Any) -> None:
-    """Apply dead letters again. Only rows whose version they beat change."""
+@click.option(
+    "--edited", type=_FILE, help="Apply the dead letters in FILE, which dlq export wrote and you have edited."
+)
+def replay(
+    dry_run: bool, from_queue: bool, trust_source: bool, in_pieces: bool, edited: Path | None, **chosen: Any
+) -> None:
+    """Apply dead letters again. Only rows whose version they beat change.
+
+    With --edited a row that the file makes another one of becomes a new write of this node, which reaches every other;
+    a row that the file has no more stays as it is here, on every node.
+    """
     host = current_host()
     if in_pieces and dry_run:
         raise UsageError("--in-pieces can't be tried out: dlq show tells of each row what would become of it")
+    if edited is not None:
+        if from_queue or trust_source or in_pieces or any(chosen.values()):
+            raise UsageError("--edited names its dead letters in the file: only --dry-run goes with it")
+        _replay_edited(host, edited, dry_run=dry_run)
+        return
     with _desk(host) as (node, desk):
         restored = desk.restore_from_queue() if from_queue else 0
         selection = _must_choose(node, desk, chosen, everything=from_queue)
-        count = len(desk.find(selection))
-        with host.progress(count, "replaying") as bar:
+        letters = desk.find(selection)
+        with host.progress(len(letters), "replaying") as bar:
             results = desk.replay(selection, Replay(host.actor, dry_run, trust_source, in_pieces), bar.advance)
         settled = [] if results else [letter for letter in desk.find(selection) if not letter.state.is_open]
+        documents = [result_document(one) for one in results]
+        if dry_run:
+            documents = [
+                one | rows_document(node, result.incoming) for one, result in zip(documents, results, strict=True)
+            ]
     if left_waiting(results) and not dry_run:
         host.exit_code = ExitCode.SET_ASIDE
-    document = {"dry_run": dry_run, "restored": restored, "results": [result_document(one) for one in results]}
-    host.emit(document, lambda console: _tell_replay(console, results, settled, dry_run=dry_run))
+    document = {"dry_run": dry_run, "restored": restored, "results": documents}
+    host.emit(document, lambda console: _tell_replay(console, documents, settled, dry_run=dry_run))
+
+
+def _replay_edited(host: Host, file: Path, *, dry_run: bool) -> None:
+    batches = read_edited(file.read_bytes(), str(file))
+    with _desk(host) as (_, desk), host.progress(len(batches), "replaying") as bar:
+        found = desk.replay_edited(batches, Replay(host.actor, dry_run), bar.advance)
+    if left_waiting([one.result for one in found]) and not dry_run:
+        host.exit_code = ExitCode.SET_ASIDE
+    documents = [result_document(one.result) | {"edited": [row.as_dict() for row in one.rows]} for one in found]
+    document = {"dry_run": dry_run, "restored": 0, "results": documents}
+    host.emit(document, lambda console: _tell_replay(console, documents, [], dry_run=dry_run))
 
 
 @dlq.command()
@@ -121,7 +161,10 @@ def discard(because: str | None, **chosen: Any) -> None:
 @_selecting()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write; it must not exist.")
 def export(out: Path, **chosen: Any) -> None:
-    """Write the bytes of dead letters to a file, as they came."""
+    """Write the bytes of dead letters to a file, as they came: to look at, to import elsewhere, or to edit.
+
+    What was edited comes back with `dlq replay --edited FILE`.
+    """
     host = current_host()
     with _desk(host) as (node, desk):
         letters = desk.find(_must_choose(node, desk, chosen))
@@ -129,6 +172,7 @@ def export(out: Path, **chosen: Any) -> None:
             for letter in letters:
                 for batch in desk.batches(letter):
                     write(batch)
+        desk.note_export(letters, str(out), host.actor)
     document = {"file": str(out), "exported": len(letters)}
     host.emit(document, lambda console: console.say(f"{len(letters)} written to {out}" if letters else _NOTHING))
 
@@ -159,7 +203,7 @@ def _fresh_file(path: Path) -> Iterator[Callable[[bytes], int]]:
 def _must_choose(node: Node, desk: DeadLetters, chosen: dict[str, Any], *, everything: bool = False) -> Selection:
     given = [value for name, value in chosen.items() if name != "everything" and value]
     if not given and not chosen["everything"] and not everything:
-        raise UsageError("say which: TX_ID, --source, --reason, --state, --older-than or --all")
+        raise UsageError("say which: TX_ID, --source, --reason, --state, --table, --older-than, --newer-than or --all")
     selection = _selection(node, chosen)
     if selection.tx_ids:
         known = {letter.tx_id for letter in desk.find(Selection(tx_ids=selection.tx_ids))}
@@ -174,13 +218,15 @@ def _unknown(tx_id: str) -> str:
 
 
 def _selection(node: Node, chosen: dict[str, Any]) -> Selection:
-    age = age_us("--older-than", chosen["older_than"])
+    age, youth = age_us("--older-than", chosen["older_than"]), age_us("--newer-than", chosen["newer_than"])
     return Selection(
         tx_ids=(*chosen["tx_ids"], *chosen["more_tx_ids"]),
         source_node=chosen["source"],
         reason=chosen["why"],
         state=LetterState(chosen["state"]) if chosen["state"] else None,
         failed_before_us=None if age is None else node.clock.now_us() - age,
+        failed_after_us=None if youth is None else node.clock.now_us() - youth,
+        table=chosen["table"],
     )
 
 
@@ -204,13 +250,42 @@ def _tell_letter(console: Console, document: dict[str, Any]) -> None:
         console.say(document["rows_note"])
 
 
-def _tell_replay(console: Console, results: list[Result], settled: list[Letter], *, dry_run: bool) -> None:
+def _tell_groups(console: Console, groups: list[dict[str, Any]]) -> None:
+    if not groups:
+        console.say(_NOTHING)
+        return
+    rows = [
+        (
+            one["reason"],
+            one["count"],
+            one["oldest_at"],
+            one["newest_at"],
+            one["example"]["tx_id"],
+            one["example"]["error"],
+            one["helps"],
+        )
+        for one in groups
+    ]
+    console.table("", ("reason", "count", "oldest", "newest", "tx_id", "error", "what helps"), rows)
+
+
+def _tell_replay(
+    console: Console, documents: Sequence[Mapping[str, Any]], settled: Sequence[Letter], *, dry_run: bool
+) -> None:
     for letter in settled:
         console.say(f"{letter.tx_id} is {letter.state.value} already")
-    if not (results or settled):
+    if not (documents or settled):
         console.say(_NOTHING)
-    for result in results:
-        would = "would be " if dry_run else ""
-        left = "" if result.open_changes is None else f", {result.open_changes} changes left"
-        error = f"{left}: {result.error}" if result.error else left
-        console.say(f"{result.incoming.tx_id} {would}{result.outcome.value}{error}")
+    would = "would be " if dry_run else ""
+    for one in documents:
+        left = f", {one['open_changes']} changes left" if "open_changes" in one else ""
+        error = f"{left}: {one['error']}" if one["error"] else left
+        console.say(f"{one['tx_id']} {would}{one['outcome']}{error}")
+        if one.get("rows"):
+            names = ("table", "pk", "op", "open", "effect", "now", "then")
+            console.table("rows", names, [[row[name] for name in names] for row in one["rows"]])
+        if one.get("rows_note"):
+            console.say(one["rows_note"])
+        for row in one.get("edited", ()):
+            what = "stays as it is here" if row["kept"] else f"written anew as {row['now']}"
+            console.say(f"  {row['table']} {row['pk']}: {what}")

@@ -1,6 +1,6 @@
 """What an operator does with dead letters; command line, HTTP and the page call these and no queries of their own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -14,6 +14,8 @@ from common.wire.records import Part
 from consumer import audit
 from consumer.apply.group import Applier
 from consumer.dead_letters.copies import BrokerCopies
+from consumer.dead_letters.edited import EditedReplay, EditedResult
+from consumer.dead_letters.editing import EditedBatch
 from consumer.dead_letters.loading import from_bytes, load
 from consumer.dead_letters.pieces import Pieces
 from consumer.dead_letters.states import LetterState
@@ -77,6 +79,40 @@ class DeadLetters:
             reach(CrashPoint.REPLAYED)
             self.clear_copies()
         return list(results.values())
+
+    def replay_edited(
+        self, batches: Sequence[EditedBatch], how: Replay, advance: Callable[[int], None]
+    ) -> list[EditedResult]:
+        """Apply letters as somebody has edited them, each in a transaction of its own. See `edited`.
+
+        Raises UsageError, before anything is done, where one of them is not open."""
+        letters = [self._open_letter(batch) for batch in batches]
+        edited, applier = EditedReplay(self._node, how.actor, dry_run=how.dry_run), Applier(self._node)
+        found = []
+        for letter, batch in zip(letters, batches, strict=True):
+            found.append(edited.replay(letter, batch))
+            advance(1)
+        if not how.dry_run:
+            results = EarlyRetries(self._node, applier.apply).after([one.result for one in found])
+            found += [EditedResult(result) for result in results if result.outcome is Outcome.APPLIED]
+            reach(CrashPoint.REPLAYED)
+            self.clear_copies()
+        return found
+
+    def _open_letter(self, batch: EditedBatch) -> Letter:
+        header = batch.header
+        letters = self.find(Selection(tx_ids=(header.tx_id,), source_node=header.source_node))
+        if not letters:
+            raise UsageError(f"{header.tx_id} of {header.source_node}: no such dead letter")
+        if not letters[0].state.is_open:
+            raise UsageError(f"{header.tx_id} is {letters[0].state.value} already")
+        return letters[0]
+
+    def note_export(self, letters: Sequence[Letter], file: str, actor: str) -> None:
+        """Audit that letters were written to a file."""
+        lines = [audit.Line("exported", one.source_node, one.tx_id, actor, {"file": file}) for one in letters]
+        now_us = self._node.clock.now_us()
+        writing(self._node.database, lambda connection: audit.write(connection, lines, now_us))
 
     def discard(self, selection: Selection, reason: str, actor: str) -> list[Letter]:
         """Give up the selected open letters for good."""

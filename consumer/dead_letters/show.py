@@ -65,18 +65,24 @@ def show(node: Node, letter: Letter) -> dict[str, Any]:
     with reading(node.database) as connection:
         tx = load(connection, letter, replayed_by="nobody")
     tried = Applier(node).try_out(tx, lambda _: None)
-    effects, note = row_effects(node, tx)
     document = letter_document(letter)
     document["blocked_by"] = tried.error
     document["would"] = result_document(tried)
-    document["rows"] = [effect.as_dict() for effect in effects]
-    document["rows_note"] = note
-    document["overtaken"] = [
-        {"table": one.table, "pk": readable(one.pk), "by": list(one.current_version)}
-        for one in effects
-        if one.open and one.effect == "overtaken"
-    ]
-    return document
+    return document | rows_document(node, tx)
+
+
+def rows_document(node: Node, tx: Incoming) -> dict[str, Any]:
+    """Return what a tx would do to its rows now, and what has overtaken it. Writes nothing."""
+    effects, note = row_effects(node, tx)
+    return {
+        "rows": [effect.as_dict() for effect in effects],
+        "rows_note": note,
+        "overtaken": [
+            {"table": one.table, "pk": readable(one.pk), "by": list(one.current_version)}
+            for one in effects
+            if one.open and one.effect == "overtaken"
+        ],
+    }
 
 
 def row_effects(node: Node, tx: Incoming) -> tuple[list[RowEffect], str | None]:

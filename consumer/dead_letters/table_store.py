@@ -82,6 +82,9 @@ class Selection:
     reason: str | None = None
     state: LetterState | None = None
     failed_before_us: int | None = None
+    failed_after_us: int | None = None
+    table: str | None = None
+    """The one that stands in the way."""
 
     def clause(self) -> sa.ColumnElement[bool]:
         """Return the WHERE clause."""
@@ -95,6 +98,10 @@ class Selection:
             parts.append(table.c.reason == self.reason)
         if self.failed_before_us is not None:
             parts.append(table.c.last_failed_us <= self.failed_before_us)
+        if self.failed_after_us is not None:
+            parts.append(table.c.last_failed_us >= self.failed_after_us)
+        if self.table is not None:
+            parts.append(table.c.table_name == self.table)
         if self.state is not None:
             parts.append(table.c.state == self.state.value)
         elif not self.tx_ids:
