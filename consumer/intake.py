@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _MOST_DELIVERIES = 500
 
+OnEnded = Callable[[Sequence[tuple[Incoming, Result]]], None]
+
 
 class Intake:
     """Applies what one source gives. A service of `run`; one thread steps and closes it."""
@@ -40,12 +42,16 @@ class Intake:
         open_source: Callable[[], Source],
         copies: BrokerCopies | None,
         stop: threading.Event,
+        on_ended: OnEnded | None = None,
     ) -> None:
+        """`on_ended` is told of each tx that came to an end, with the name under which it came, before its delivery is
+        acknowledged; in the thread that steps."""
         self._node = node
         self._source_name = name
         self._open_source = open_source
         self._stop = stop
         self._copies = copies
+        self._on_ended = on_ended
         self._source: Source | None = None
         self._applier = Applier(node, stop=stop)
         self._inbox = Inbox(node)
@@ -184,7 +190,10 @@ class Intake:
     def _finish(self, source: Source, one: Round) -> None:
         results = self._apply(one.txs, guarded=one.careful, ahead=one.ahead)
         self._settle(results)
-        self._settle(self._early.after(results))
+        retried = self._early.after(results)
+        self._settle(retried)
+        if self._on_ended is not None:
+            self._on_ended([*zip(one.txs, results, strict=True), *((again.incoming, again) for again in retried)])
         source.ack(one.deliveries)
         reach(CrashPoint.ACKNOWLEDGED)
         done = {id(delivery) for delivery in one.deliveries}

@@ -8,6 +8,7 @@ import click
 
 from common.ops.stalls import Work
 from common.ops.watchdog import Watchdog
+from common.ports.http_part import HttpShare
 from common.ports.part import Service
 from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
@@ -58,6 +59,15 @@ class ConsumerPart:
             patience = node.config.limits.stall_seconds
             services.append(Watchdog("watchdog-in", node.database, node.clock, patience, look))
         return services
+
+    def http(self, node: Node, stop: threading.Event) -> HttpShare:
+        """Return `/sync/push`, and the intake behind it."""
+        # Not at the top: other commands need no web framework.
+        from consumer.push_queue import PushIntake, PushQueue
+        from consumer.serve_push import push_routes
+
+        pushes = PushQueue()
+        return HttpShare([push_routes(node, pushes)], [PushIntake(node, pushes, stop)])
 
     def status(self, node: Node) -> Mapping[str, Any]:
         """Return what waits on this side."""

@@ -36,7 +36,8 @@ def sender_error(delivery: Delivery, header: BatchHeader, config: Config) -> Poi
         return PoisonError(Reason.SOURCE, str(problem))
     if not delivery.verified or delivery.source_node == header.source_node:
         return None
-    if config.node.role == "branch" and delivery.source_node == config.node.main:
+    is_main = config.node.role == "branch" and delivery.source_node == config.node.main
+    if is_main if delivery.may_forward is None else delivery.may_forward:
         return None
     return PoisonError(Reason.SOURCE, f"{delivery.source_node!r} sent a batch of {header.source_node!r}")
 

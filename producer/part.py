@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from common.ops.watchdog import Watchdog
+from common.ports.http_part import HttpShare
 from common.ports.part import Service
 from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
@@ -61,6 +62,15 @@ class ProducerPart:
         if node.config.directory is not None:
             services.append(DirectoryCleaning(node, node.config.directory))
         return services
+
+    def http(self, node: Node, stop: threading.Event) -> HttpShare:
+        """Return `/sync/pull`, and what looks for news for those who wait there."""
+        # Not at the top: other commands need no web framework.
+        from producer.pull_watch import PullWatch
+        from producer.serve_pull import pull_routes
+
+        watch = PullWatch(node, stop)
+        return HttpShare([pull_routes(node, watch)], [watch])
 
     def status(self, node: Node) -> Mapping[str, Any]:
         return producer_status(node)

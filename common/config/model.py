@@ -23,6 +23,7 @@ from common.ports.rules import Rules
 NodeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Channel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 PositiveSeconds = Annotated[float, Field(gt=0, le=31_536_000)]
+PositiveDays = Annotated[float, Field(gt=0, le=3_650)]
 _MIB = 1024 * 1024
 BACKENDS = ("sqlite", "postgresql")
 """The databases that this release knows."""
@@ -70,6 +71,8 @@ class NodeSection(Section):
     database: Annotated[str, Field(min_length=1)]
     main: NodeId | None = None
     auto_migrate: bool = True
+    forward: bool | None = None
+    """Whether other nodes' batches are handed on; None: the main node does."""
     number: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Which share of the keys is this node's."""
 
@@ -188,6 +191,11 @@ class PeerSection(Section):
     url: Annotated[str, Field(min_length=1)]
     token_file: Path | None = None
     trusted_forwarder: bool | None = None
+    """Whether it may hand on other nodes' batches; None: the main node may, to branches."""
+    tls_ca_file: Path | None = None
+    compression: Literal["none", "gzip", "zstd"] = "zstd"
+    plain_http: bool = False
+    """Show the token to another machine without TLS."""
 
     @field_validator("url")
     @classmethod
@@ -242,6 +250,10 @@ class LimitsSection(Section):
     stall_seconds: PositiveSeconds = 300
     """How long work may wait without any of it being done before that is a stall."""
     tombstone_days: Annotated[int, Field(ge=1)] = 90
+    relay_days: PositiveDays = 30
+    """How long other nodes' batches are kept for peers that did not take them."""
+    relay_max_bytes: Annotated[int, Field(ge=_MIB)] = 4 * 1024 * _MIB
+    """How much of them."""
     future_seconds: PositiveSeconds = 300
     """How far another node's clock may be ahead of this one's before it is reported."""
 
@@ -268,6 +280,11 @@ class Config(Section):
             return Rules(append_only, no_own_keys=main_only)
         share = KeyShare(self.node.number, tables.key_nodes, tables.key_bits)
         return Rules(append_only, tables.with_keys(KeyRule.STRIDE), share, main_only)
+
+    @property
+    def forwards(self) -> bool:
+        """Whether this node hands other nodes' batches on."""
+        return self.node.role == "main" if self.node.forward is None else self.node.forward
 
     @property
     def not_used(self) -> tuple[str, ...]:

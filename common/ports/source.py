@@ -20,6 +20,8 @@ class Delivery:
     source_node: str | None = None
     """Who sent it, as far as the transport says; batches inside must agree where it is proof (`verified`)."""
     verified: bool = False
+    may_forward: bool | None = None
+    """Whether the sender may hand on batches of other nodes; None: by the rule for the main node."""
     redelivered: bool = False
     attempts: int = 0
     """How often it was delivered before, as far as the transport counts."""

@@ -282,6 +282,54 @@ standing_mark = sa.Table(
     comment="How far this node's own sealed changes were looked through for what they let stand.",
 )
 
+relay = sa.Table(
+    "rf_relay",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("part", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("parts", sa.Integer, nullable=False),
+    sa.Column("source_node", _id, nullable=False),
+    sa.Column("tx_id", _id, nullable=False),
+    sa.Column("incarnation", _id, nullable=False),
+    sa.Column("from_lsn", _lsn, nullable=False),
+    sa.Column("to_lsn", _lsn, nullable=False),
+    sa.Column("header", _text, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False, comment="everything after the header line, zstd"),
+    sa.Column("bytes", _lsn, nullable=False, comment="of its lines, uncompressed"),
+    sa.Column("by_directory", sa.Boolean, nullable=False, comment="it came by the shared folder"),
+    sa.Column("received_us", _us, nullable=False),
+    sa.Index("rf_relay_tx", "source_node", "tx_id", "part", unique=True),
+    sa.Index("rf_relay_age", "received_us", "bytes"),
+    comment="Other nodes' batches as they came, in the order in which they were committed here, to be handed on.",
+)
+
+relay_head = sa.Table(
+    "rf_relay_head",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    comment="One row: the last number given in rf_relay. Locked until the commit, so numbers follow commits.",
+)
+
+relay_reader = sa.Table(
+    "rf_relay_reader",
+    metadata,
+    sa.Column("reader", _id, primary_key=True, comment="pull:NODE, push:PEER or directory"),
+    sa.Column("era", _id, nullable=False, comment="this node's incarnation when the numbers were given"),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("updated_us", _us, nullable=False),
+    comment="How far each reader has durably taken rf_relay.",
+)
+
+pull = sa.Table(
+    "rf_pull",
+    metadata,
+    sa.Column("peer", _id, primary_key=True),
+    sa.Column("cursor", _text, nullable=False, comment="the peer's own mark; only it can read it"),
+    sa.Column("updated_us", _us, nullable=False),
+    comment="Where this node is in the answers of the peers that it pulls from.",
+)
+
 token = sa.Table(
     "rf_token",
     metadata,

@@ -2,11 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import version
 
+import anyio.to_thread
 import sqlalchemy as sa
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +18,7 @@ from starlette.types import ASGIApp
 from common.config.model import ServerSection
 from common.errors import ContentionError, OutageError, PoisonError, UsageError
 from common.http.problems import ProblemError, problem_response
+from common.http.wire import PUSH_PATH
 from common.ports.http_part import AnswersHttp, HttpShare
 from common.ports.part import Part, Service
 from common.runtime.node import Node
@@ -27,8 +30,8 @@ from common.web.state import state_routes
 
 log = logging.getLogger(__name__)
 
-PUSH_PATH = "/sync/push"
 _AGAIN_SECONDS = 5
+_THREADS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ def build_web(node: Node, parts: Sequence[Part[Node]], stop: threading.Event) ->
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=_lifespan,
     )
     app.state.gate = TokenGate(node.database, node.clock)
     app.state.translate = node.database.translate
@@ -65,6 +69,13 @@ def build_web(node: Node, parts: Sequence[Part[Node]], stop: threading.Event) ->
     _handle_errors(app)
     describe(app)
     return Web(app, tuple(service for share in shares for service in share.services))
+
+
+@asynccontextmanager
+async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    # Each thread may hold a connection of the database, whose pool is bounded.
+    anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+    yield
 
 
 def _include(app: FastAPI, share: HttpShare) -> None:

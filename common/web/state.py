@@ -10,6 +10,7 @@ from common.clock import to_iso
 from common.http.callers import Caller, caller_with
 from common.http.problems import guarded
 from common.http.scopes import Scope
+from common.http.wire import STATE_PATH
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.schema import tables as rf
@@ -43,7 +44,7 @@ def state_routes(node: Node) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["sync"])
 
-    @router.get("/sync/state", summary="How far have this node and its peers come?", responses=guarded())
+    @router.get(STATE_PATH, summary="How far have this node and its peers come?", responses=guarded())
     def sync_state(caller: Annotated[Caller, Depends(caller_with(*_ANYBODY))]) -> SyncState:
         whose = None if Scope.OPS in caller.scopes else caller.node_id
         rows = in_transaction(node.database, lambda connection: _rows(connection, whose))

@@ -43,12 +43,16 @@ class _Open:
     changes: int = 0
 
 
-def read_parts(stream: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Iterator[Part | Broken]:
+def read_parts(
+    stream: BinaryIO, limits: Limits = DEFAULT_LIMITS, *, to_first_fault: bool = False
+) -> Iterator[Part | Broken]:
     """Yield each batch of `stream` (uncompressed), verified, or what is broken, and go on at the next header.
 
-    Holds one part in memory. After a limit was broken nothing more is read.
+    Holds one part in memory. After a limit was broken nothing more is read. `to_first_fault`: nor after anything that
+    is broken, for who refuses the whole: reading through garbage can take a sender's choice of time.
     """
-    return _line_by_line(iter(lambda: stream.readline(limits.max_part_bytes + 1), b""), 1, limits)
+    lines = iter(lambda: stream.readline(limits.max_part_bytes + 1), b"")
+    return _line_by_line(lines, 1, limits, to_first_fault=to_first_fault)
 
 
 def read_body(body: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Part | Broken]:
@@ -81,7 +85,9 @@ def split_batches(body: bytes) -> list[bytes]:
     return [*pieces, body[start:]] if start < len(body) else pieces
 
 
-def _line_by_line(lines: Iterator[bytes], first: int, limits: Limits) -> Iterator[Part | Broken]:
+def _line_by_line(
+    lines: Iterator[bytes], first: int, limits: Limits, *, to_first_fault: bool = False
+) -> Iterator[Part | Broken]:
     """Read lines one after the other; `first` is the number of the first one."""
     reader = _PartReader(limits)
     for number, line in enumerate(lines, start=first):
@@ -90,6 +96,8 @@ def _line_by_line(lines: Iterator[bytes], first: int, limits: Limits) -> Iterato
             yield reader.broken(error, line[:4096], number)
             return
         yield from reader.feed(line, number)
+        if to_first_fault and reader.has_fault:
+            break
     yield from reader.finish()
 
 
@@ -104,6 +112,11 @@ class _PartReader:
         self._garbage_error: PoisonError | None = None
         self._garbage_header: BatchHeader | None = None
         self._garbage_line = 0
+
+    @property
+    def has_fault(self) -> bool:
+        """Whether something broken waits to be given out."""
+        return self._garbage_error is not None
 
     def feed(self, line: bytes, number: int) -> Iterator[Part | Broken]:
         try:

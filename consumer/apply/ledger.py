@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from common.config.model import Config
 from common.schema import tables as rf
 from consumer import audit, watermark
+from consumer.apply.handing_on import HandingOn
 from consumer.attempts import end_attempts
 from consumer.clocks_ahead import latest_by_source, tell_news
 from consumer.dead_letters.states import LetterState
@@ -65,6 +66,7 @@ class Ledger:
         self._write_applied(applied)
         write_failures(self._connection, [_failure(result) for result in aside], self._now_us)
         self._close_letters(results, known)
+        HandingOn(self._connection, self._config, self._now_us).keep(results)
         self._drop_parts(results, known)
         self._move_marks(applied, aside, marks)
         latest = latest_by_source(results)

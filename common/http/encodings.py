@@ -1,0 +1,58 @@
+"""gzip and zstd on answers: what the client takes, and the stream wrapped in it, in chunks of a fair size."""
+
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from backports import zstd
+
+from common.wire.compress import Encoding
+
+_GZIP = 31
+"""zlib's window bits for a gzip wrapper."""
+_CHUNK_BYTES = 256 * 1024
+"""Handing a chunk over takes as long as making it when it is small."""
+
+
+def accepted_encoding(header: str | None) -> Encoding | None:
+    """Return the best encoding that an `Accept-Encoding` header allows; None: as it is."""
+    named = [one.strip().lower().partition(";") for one in (header or "").split(",")]
+    allowed = {name.strip() for name, _, weight in named if weight.replace(" ", "") not in ("q=0", "q=0.0")}
+    if "zstd" in allowed:
+        return "zstd"
+    return "gzip" if "gzip" in allowed else None
+
+
+class _Compressor(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+def wrapped(pieces: Iterable[bytes], encoding: Encoding | None) -> Iterator[bytes]:
+    """Yield `pieces`, wrapped, in chunks that are not small."""
+    if encoding is None:
+        yield from _chunks(pieces)
+        return
+    compressor: _Compressor = zlib.compressobj(6, zlib.DEFLATED, _GZIP) if encoding == "gzip" else _zstd()
+    for chunk in _chunks(pieces):
+        if packed := compressor.compress(chunk):
+            yield packed
+    yield compressor.flush()
+
+
+def _zstd() -> _Compressor:
+    return zstd.ZstdCompressor(level=3)
+
+
+def _chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= _CHUNK_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)

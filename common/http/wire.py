@@ -1,0 +1,13 @@
+"""How batches travel over HTTP: paths, headers and media types that client and server share."""
+
+PUSH_PATH = "/sync/push"
+PULL_PATH = "/sync/pull"
+STATE_PATH = "/sync/state"
+CURSOR_HEADER = "Rowferry-Cursor"
+"""The mark of an answer: shown as `after` in the next request, it says that everything up to it was taken."""
+TXS_HEADER = "Rowferry-Txs"
+"""How many txs are in an answer."""
+MEDIA_TYPE = "application/x-ndjson"
+MOST_TXS = 10_000
+LONGEST_WAIT_SECONDS = 55.0
+"""Below the minute after which proxies give up on a silent connection."""

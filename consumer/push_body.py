@@ -1,0 +1,71 @@
+"""The body of a push: looked through whole before the first row is written, then cut into deliveries."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from common.errors import PoisonError, Reason
+from common.http.callers import Caller
+from common.http.problems import ProblemError
+from common.http.scopes import Scope
+from common.wire.compress import open_decompressed
+from common.wire.decode import Broken, read_parts
+from common.wire.limits import Limits
+from consumer.dedup import TxKey
+
+_MOST_DELIVERY_BYTES = 4 * 1024 * 1024
+_MOST_TXS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """One body, kept in memory or in a temporary file, wrapped as it travelled."""
+
+    file: BinaryIO
+    encoding: str | None
+    limits: Limits
+
+    def txs(self, caller: Caller) -> list[TxKey]:
+        """Return its txs in order. Raises ProblemError where it is torn, altered, or not the caller's to send."""
+        found: dict[TxKey, None] = {}
+        try:
+            for item in read_parts(self._opened(), self.limits, to_first_fault=True):
+                if isinstance(item, Broken):
+                    raise _refused(item.error, item.line)
+                source = item.header.source_node
+                if source != caller.node_id and Scope.FORWARD not in caller.scopes:
+                    text = f"the token speaks for {caller.node_id}, not for {source}: that needs scope forward"
+                    raise ProblemError(403, text, reason="source", line=item.line)
+                found[source, item.header.tx_id] = None
+                if len(found) > _MOST_TXS:
+                    raise _refused(PoisonError(Reason.LIMIT, f"more than {_MOST_TXS} txs in one body"), item.line)
+        except PoisonError as error:
+            raise _refused(error, None) from error
+        return list(found)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield its batches again, some at a time. Memory is bounded by one piece or by one part of a large tx."""
+        waiting: list[bytes] = []
+        size = 0
+        for item in read_parts(self._opened(), self.limits):
+            waiting.append(item.raw)
+            size += len(item.raw)
+            if size >= _MOST_DELIVERY_BYTES:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+        if waiting:
+            yield b"".join(waiting)
+
+    def _opened(self) -> BinaryIO:
+        size = self.file.seek(0, os.SEEK_END)
+        self.file.seek(0)
+        return open_decompressed(self.file, self.encoding, size, self.limits)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def _refused(error: PoisonError, line: int | None) -> ProblemError:
+    status = 413 if error.reason is Reason.LIMIT else 422
+    return ProblemError(status, f"{error}; nothing of the body was applied", reason=error.reason.value, line=line)

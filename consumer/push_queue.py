@@ -1,0 +1,213 @@
+"""Pushes on their way through the intake: as deliveries of a source in, as an answer for each of their txs out."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+
+from common.errors import OutageError
+from common.http.callers import Caller
+from common.http.scopes import Scope
+from common.ports.sink import TransportFeatures
+from common.ports.source import Delivery
+from common.runtime.node import Node
+from consumer.dedup import TxKey
+from consumer.incoming import Incoming, Result
+from consumer.intake import Intake
+from consumer.push_body import Body
+
+log = logging.getLogger(__name__)
+
+FEATURES = TransportFeatures(
+    name="http",
+    durable=True,
+    ordered=True,
+    confirms=True,
+    redelivers=True,
+    notices_unroutable=True,
+    authenticated=True,
+    max_message_bytes=None,
+)
+_MOST_WAITING = 64
+_AWAY = "this node's database is away, or it stops: send it again"
+_MOST_TAKEN_BYTES = 32 * 1024 * 1024
+
+
+class Push:
+    """One push. Made by the server's threads, worked off by the intake's."""
+
+    def __init__(self, caller: Caller, body: Body, keys: Sequence[TxKey]) -> None:
+        self.caller = caller
+        self.keys = keys
+        self.results: dict[TxKey, Result] = {}
+        self.done: Future[None] = Future()
+        self._body = body
+        self._pieces: Iterator[bytes] | None = None
+        self._open = 0
+        self._is_read = False
+
+    def next_delivery(self) -> Delivery | None:
+        """Return what comes next of it; None when all was given out."""
+        if self._pieces is None:
+            self._pieces = self._body.pieces()
+        piece = next(self._pieces, None)
+        if piece is None:
+            self._is_read = True
+            self._end_if_done()
+            return None
+        self._open += 1
+        caller = self.caller
+        return Delivery(
+            piece,
+            f"http:{caller.node_id}",
+            self,
+            source_node=caller.node_id,
+            verified=True,
+            may_forward=Scope.FORWARD in caller.scopes,
+        )
+
+    def acknowledged(self) -> None:
+        """One delivery of it is committed."""
+        self._open -= 1
+        self._end_if_done()
+
+    def failed(self, error: Exception) -> None:
+        """Give up on it: what was committed counts as duplicate when it comes again."""
+        if not self.done.done():
+            self.done.set_exception(error)
+            self._body.close()
+
+    def _end_if_done(self) -> None:
+        if self._is_read and not self._open and not self.done.done():
+            self.done.set_result(None)
+            self._body.close()
+
+
+class PushQueue:
+    """Pushes that wait, and the ends of their txs. Any thread."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.Queue[Push] = queue.Queue(_MOST_WAITING)
+        self._wanted: dict[TxKey, list[Push]] = {}
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def put(self, push: Push) -> bool:
+        """Take a push; False where too many wait, or the node stops."""
+        if self._is_closed:
+            return False
+        with self._lock:
+            for key in push.keys:
+                self._wanted.setdefault(key, []).append(push)
+        try:
+            self._waiting.put_nowait(push)
+        except queue.Full:
+            self.forget(push)
+            return False
+        return True
+
+    def close(self, error: Exception) -> None:
+        """Take nothing more, and tell those who wait."""
+        self._is_closed = True
+        while (push := self.get(0)) is not None:
+            push.failed(error)
+
+    def get(self, timeout_seconds: float) -> Push | None:
+        """Return the next one; waits for it."""
+        try:
+            return self._waiting.get(timeout=timeout_seconds) if timeout_seconds > 0 else self._waiting.get_nowait()
+        except queue.Empty:
+            return None
+
+    def note(self, ended: Iterable[tuple[Incoming, Result]]) -> None:
+        """Take in what became of txs, under the names by which they came."""
+        with self._lock:
+            for incoming, result in ended:
+                for push in self._wanted.get(incoming.key, ()):
+                    push.results[incoming.key] = result
+
+    def forget(self, push: Push) -> None:
+        """Nobody waits for its answer any more."""
+        with self._lock:
+            for key in push.keys:
+                left = [one for one in self._wanted.get(key, ()) if one is not push]
+                if left:
+                    self._wanted[key] = left
+                else:
+                    self._wanted.pop(key, None)
+
+
+class PushSource:
+    """The pushes as a source of deliveries. A `Source`.
+
+    What is given back is not tried again here: who pushed is told, and sends it again."""
+
+    def __init__(self, pushes: PushQueue) -> None:
+        self._pushes = pushes
+        self._current: Push | None = None
+
+    @property
+    def features(self) -> TransportFeatures:
+        return FEATURES
+
+    def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
+        found: list[Delivery] = []
+        size = 0
+        until = time.monotonic() + timeout_seconds
+        while len(found) < max_deliveries and size < _MOST_TAKEN_BYTES:
+            patience = 0.0 if found else until - time.monotonic()
+            push = self._current or self._pushes.get(patience)
+            if push is None:
+                break
+            self._current = push
+            delivery = None if push.done.done() else push.next_delivery()
+            if delivery is None:
+                self._current = None
+                continue
+            found.append(delivery)
+            size += len(delivery.body)
+        return found
+
+    def ack(self, deliveries: list[Delivery]) -> None:
+        for push in map(_push_of, deliveries):
+            push.acknowledged()
+
+    def give_back(self, deliveries: list[Delivery], *, failed: bool) -> None:
+        text = "a fault on this node's side: its log tells more" if failed else _AWAY
+        for push in map(_push_of, deliveries):
+            push.failed(OutageError(text))
+
+    def close(self) -> None:
+        current, self._current = self._current, None
+        if current is not None:
+            current.failed(OutageError(_AWAY))
+
+
+class PushIntake:
+    """Works off pushes. A `Service` of `serve`."""
+
+    name = "intake-http"
+
+    def __init__(self, node: Node, pushes: PushQueue, stop: threading.Event) -> None:
+        self._pushes = pushes
+        self._intake = Intake(node, "http", lambda: PushSource(pushes), None, stop, pushes.note)
+
+    def step(self, idle_seconds: float) -> bool:
+        """Apply what was pushed; the answers go out by themselves."""
+        return self._intake.step(idle_seconds)
+
+    def wake(self) -> None:
+        self._intake.wake()
+
+    def close(self) -> None:
+        """What was not committed is told to who sent it."""
+        self._pushes.close(OutageError(_AWAY))
+        self._intake.close()
+
+
+def _push_of(delivery: Delivery) -> Push:
+    if not isinstance(delivery.token, Push):
+        raise TypeError("a delivery of another source")
+    return delivery.token

@@ -1,0 +1,151 @@
+"""`POST /sync/push`: batches in, and for each tx what it came to."""
+
+import asyncio
+import tempfile
+from collections import Counter
+from typing import Annotated, BinaryIO, Literal, cast
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
+
+from common.errors import Reason
+from common.http.callers import Caller, caller_with
+from common.http.problems import ProblemError, guarded
+from common.http.scopes import Scope
+from common.http.wire import MEDIA_TYPE, PUSH_PATH
+from common.runtime.node import Node
+from common.wire.limits import Limits
+from consumer.dedup import TxKey
+from consumer.incoming import Counts, Outcome, Result
+from consumer.push_body import Body
+from consumer.push_queue import Push, PushQueue
+
+_IN_MEMORY = 4 * 1024 * 1024
+_ENCODINGS = ("", "identity", "gzip", "zstd")
+_AGAIN = {"Retry-After": "5"}
+
+_Outcome = Literal["applied", "duplicate", "conflict", "dead-lettered", "incomplete"]
+_State = Literal["dead", "early", "forked"]
+
+
+class PushedTx(BaseModel):
+    """What one tx came to."""
+
+    tx_id: str
+    source_node: str
+    outcome: _Outcome = Field(
+        description="conflict: applied, and a row of it met another write; incomplete: parts of it have to come yet."
+    )
+    state: _State | None = Field(description="Of what is dead-lettered.")
+    reason: Reason | None = Field(description="Why it is dead-lettered.")
+    error: str | None
+    conflicts: int = Field(description="How many of its changes met another write.")
+    waiting: int = Field(description="Of these those that wait for a choice.")
+
+
+class Pushed(BaseModel):
+    """What a push came to. Everything in it is committed."""
+
+    results: list[PushedTx] = Field(description="One for each tx, in the order of the body.")
+    counts: dict[str, int] = Field(description="How many of each outcome.")
+
+
+_BODY = {"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}}
+
+
+def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
+    """Return the route."""
+    router = APIRouter(tags=["sync"])
+    limits = Limits(max_stream_bytes=node.config.server.max_stream_bytes)
+
+    @router.post(
+        PUSH_PATH,
+        summary="Send batches",
+        responses=guarded(408, 413, 415, 422),
+        openapi_extra=_BODY,
+    )
+    async def push(
+        request: Request, caller: Annotated[Caller, Depends(caller_with(Scope.PUSH, Scope.FORWARD))]
+    ) -> Pushed:
+        """The body is batches, back to back (`rowferry/1`), in `gzip` or `zstd` where `Content-Encoding` says so.
+
+        A body that is torn or altered anywhere, or that holds a batch which the token may not send, is refused whole.
+        Sending the same again changes nothing."""
+        encoding = _encoding(request)
+        body = Body(cast(BinaryIO, await _spooled(request)), encoding, limits)
+        try:
+            keys = await anyio.to_thread.run_sync(body.txs, caller)
+        except BaseException:
+            body.close()
+            raise
+        one = Push(caller, body, keys)
+        if not pushes.put(one):
+            body.close()
+            raise ProblemError(503, "too many pushes wait: try again later", reason="busy", headers=_AGAIN)
+        try:
+            # A client that goes away leaves it to be worked off: what it brought is whole.
+            await asyncio.shield(asyncio.wrap_future(one.done))
+        finally:
+            pushes.forget(one)
+        return _answer(one, node.facts.node_id)
+
+    return router
+
+
+def _encoding(request: Request) -> str:
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in _ENCODINGS:
+        raise ProblemError(
+            415, f"Content-Encoding {encoding!r}: gzip and zstd are taken", headers={"Accept-Encoding": "gzip, zstd"}
+        )
+    return encoding
+
+
+async def _spooled(request: Request) -> "tempfile.SpooledTemporaryFile[bytes]":
+    """Take the whole body, into memory or a file: whoever sends slowly keeps nobody else waiting."""
+    spool = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - it outlives this function
+    try:
+        async for chunk in request.stream():
+            spool.write(chunk)
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+def _answer(push: Push, own_id: str) -> Pushed:
+    results = [_pushed(key, push.results.get(key), own_id) for key in push.keys]
+    return Pushed(results=results, counts=Counter(one.outcome for one in results))
+
+
+def _pushed(key: TxKey, result: Result | None, own_id: str) -> PushedTx:
+    outcome, state = _outcome(key, result, own_id)
+    counts = Counts() if result is None else result.counts
+    return PushedTx(
+        tx_id=key[1],
+        source_node=key[0],
+        outcome=outcome,
+        state=state,
+        reason=None if result is None else result.reason,
+        error=None if result is None else result.error,
+        conflicts=counts.conflicts,
+        waiting=counts.waiting,
+    )
+
+
+def _outcome(key: TxKey, result: Result | None, own_id: str) -> tuple[_Outcome, _State | None]:
+    if result is None:
+        # This node's own come back from a forwarder; of others parts are missing.
+        return ("duplicate" if key[0] == own_id else "incomplete"), None
+    match result.outcome:
+        case Outcome.APPLIED:
+            return ("conflict" if result.counts.conflicts else "applied"), None
+        case Outcome.DUPLICATE:
+            return "duplicate", None
+        case Outcome.DEAD:
+            return "dead-lettered", "dead"
+        case Outcome.EARLY:
+            return "dead-lettered", "early"
+        case Outcome.FORKED:
+            return "dead-lettered", "forked"

@@ -1,0 +1,126 @@
+"""What one answer to a pull holds: decided before its first byte, so that its mark can stand in the header."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+
+from common.errors import OutageError
+from common.retry import in_transaction
+from common.runtime.node import Node
+from common.schema import tables as rf
+from producer.extract import Stretch, batches
+from producer.log import NodeLogs
+from producer.pull_cursor import PullCursor
+from producer.relay_log import KeptTx, RelayLog
+
+MOST_BYTES = 16 * 1024 * 1024
+"""About so much of change lines is in one answer; one tx is whole, however large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a peer asks for."""
+
+    node_id: str
+    """Its own batches it has."""
+    most_txs: int
+    handed_on: bool = True
+    """Other nodes' batches too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Txs of one or more stretches of this node's own logs, then txs of others."""
+
+    cursor: PullCursor
+    """Where the peer is once it has taken all of it."""
+    own: tuple[Stretch, ...] = ()
+    kept: tuple[KeptTx, ...] = ()
+
+    @property
+    def txs(self) -> int:
+        return sum(stretch.txs for stretch in self.own) + len(self.kept)
+
+
+class Planner:
+    """Decides what comes after a mark. Any thread."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._logs = NodeLogs(node.database, node.facts)
+        self._relay = RelayLog(node.database)
+
+    def plan(self, after: PullCursor, wanted: Wanted) -> Answer:
+        """Return what comes next. Raises OutageError."""
+        txs_left, bytes_left = wanted.most_txs, MOST_BYTES
+        own: list[Stretch] = []
+        cursor = after
+        for incarnation in self._from(after.incarnation):
+            begin = after.lsn if incarnation == after.incarnation else 0
+            stretch, size = self._stretch(incarnation, begin, txs_left, bytes_left)
+            cursor = replace(cursor, incarnation=incarnation, lsn=stretch.to_lsn)
+            if stretch.txs:
+                own.append(stretch)
+                txs_left, bytes_left = txs_left - stretch.txs, bytes_left - size
+            if txs_left <= 0 or bytes_left <= 0 or self._logs.of(incarnation).head().lsn > stretch.to_lsn:
+                return Answer(cursor, tuple(own))
+        if not wanted.handed_on:
+            return Answer(cursor, tuple(own))
+        era = self._node.facts.incarnation
+        seq = after.seq if after.era == era else 0
+        # Before the look: what is committed meanwhile has higher numbers.
+        head = self._relay.head()
+        kept = self._relay.read(seq, txs_left, bytes_left, wanted.node_id)
+        is_all = len(kept) < txs_left and sum(tx.bytes for tx in kept) < bytes_left and not self._has_more(kept, wanted)
+        last = kept[-1].seq if kept else seq
+        return Answer(replace(cursor, era=era, seq=max(last, head) if is_all else last), tuple(own), tuple(kept))
+
+    def stream(self, answer: Answer) -> Iterator[bytes]:
+        """Yield an answer's batches, large txs in parts: one read of the log in memory.
+
+        Raises OutageError where something was purged since it was planned: the mark goes beyond it."""
+        for stretch in answer.own:
+            seen = _Count()
+            yield from batches(self._node, stretch, seen.add)
+            if seen.txs != stretch.txs:
+                raise OutageError(f"the log was purged while LSN {stretch.from_lsn} to {stretch.to_lsn} were read")
+        for tx in answer.kept:
+            yield from self._relay.parts(tx)
+
+    def _has_more(self, kept: list[KeptTx], wanted: Wanted) -> bool:
+        return bool(kept) and bool(self._relay.read(kept[-1].seq, 1, 1, wanted.node_id))
+
+    def _from(self, incarnation: str) -> list[str]:
+        """Return the incarnations from one on; all, where that one is not known here (any more)."""
+        there = self._logs.incarnations()
+        return there[there.index(incarnation) :] if incarnation in there else there
+
+    def _stretch(self, incarnation: str, after_lsn: int, most_txs: int, most_bytes: int) -> tuple[Stretch, int]:
+        log = rf.tx.c
+        query = (
+            sa.select(log.from_lsn, log.to_lsn, log.tx_id, log.bytes)
+            .where(log.incarnation == incarnation, log.to_lsn > after_lsn)
+            .order_by(log.to_lsn)
+            .limit(most_txs)
+        )
+        rows = in_transaction(self._node.database, lambda connection: list(connection.execute(query)))
+        count = size = 0
+        for row in rows:
+            if count and size + row.bytes > most_bytes:
+                break
+            count, size = count + 1, size + row.bytes
+        if not count:
+            return Stretch(incarnation, after_lsn, after_lsn + 1, after_lsn, None, 0), 0
+        last = rows[count - 1]
+        return Stretch(incarnation, after_lsn, rows[0].from_lsn, last.to_lsn, last.tx_id, count), size
+
+
+class _Count:
+    """How many txs went by."""
+
+    def __init__(self) -> None:
+        self.txs = 0
+
+    def add(self) -> None:
+        self.txs += 1

@@ -1,0 +1,141 @@
+"""`rf_relay`: other nodes' batches as they are handed on, read in the order of their numbers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+
+from common.clock import Clock
+from common.errors import OutageError
+from common.ports.dialect import Database
+from common.retry import in_transaction
+from common.schema import tables as rf
+from common.wire.compress import decompress
+from common.wire.limits import UNBOUNDED
+
+_kept = rf.relay.c
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTx:
+    """One tx of another node, without its bytes."""
+
+    seq: int
+    source_node: str
+    tx_id: str
+    incarnation: str
+    from_lsn: int
+    to_lsn: int
+    parts: int
+    bytes: int
+    by_directory: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLog:
+    """Reads what is kept. Any thread."""
+
+    database: Database
+
+    def head(self) -> int:
+        """Return the last number that was given."""
+        return in_transaction(self.database, _head)
+
+    def first(self) -> int:
+        """Return the first number that is still kept; one above the head where nothing is."""
+
+        def look(connection: sa.Connection) -> int:
+            least = connection.execute(sa.select(sa.func.min(_kept.seq))).scalar()
+            return _head(connection) + 1 if least is None else int(least)
+
+        return in_transaction(self.database, look)
+
+    def read(self, after_seq: int, most_txs: int, most_bytes: int, not_of: str | None = None) -> list[KeptTx]:
+        """Return txs above `after_seq` but those of one node, in order: at most so many, at least one if any."""
+        query = (
+            sa.select(
+                _kept.seq,
+                _kept.source_node,
+                _kept.tx_id,
+                _kept.incarnation,
+                _kept.from_lsn,
+                _kept.to_lsn,
+                _kept.parts,
+                sa.func.sum(_kept.bytes).label("bytes"),
+                _kept.by_directory,
+            )
+            .where(_kept.seq > after_seq)
+            .group_by(*_GROUPED)
+            .order_by(_kept.seq)
+            .limit(most_txs)
+        )
+        if not_of is not None:
+            query = query.where(_kept.source_node != not_of)
+        rows = in_transaction(self.database, lambda connection: list(connection.execute(query)))
+        found: list[KeptTx] = []
+        for row in rows:
+            if found and most_bytes < row.bytes:
+                break
+            most_bytes -= row.bytes
+            found.append(KeptTx(*row[:7], int(row.bytes), row.by_directory))
+        return found
+
+    def parts(self, tx: KeptTx) -> Iterator[bytes]:
+        """Yield a tx's parts as they travelled, one in memory at a time. Raises OutageError where they went away."""
+        for part in range(1, tx.parts + 1):
+            query = sa.select(_kept.header, _kept.payload).where(_kept.seq == tx.seq, _kept.part == part)
+            row = in_transaction(self.database, partial(_first, query))
+            if row is None:
+                raise OutageError(f"{tx.tx_id} of {tx.source_node} was purged while it was read")
+            yield row.header.encode("utf-8") + decompress(bytes(row.payload), "zstd", UNBOUNDED)
+
+
+_GROUPED = (
+    _kept.seq,
+    _kept.source_node,
+    _kept.tx_id,
+    _kept.incarnation,
+    _kept.from_lsn,
+    _kept.to_lsn,
+    _kept.parts,
+    _kept.by_directory,
+)
+
+
+def _first(query: sa.Select[Any], connection: sa.Connection) -> Any:
+    return connection.execute(query).first()
+
+
+def _head(connection: sa.Connection) -> int:
+    return int(connection.execute(sa.select(rf.relay_head.c.seq)).scalar_one())
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """How far each reader has durably taken what is kept. Any thread.
+
+    `era`: the node's incarnation. A node that was put back gives its numbers anew, and readers begin anew."""
+
+    database: Database
+    clock: Clock
+    era: str
+
+    def load(self, reader: str) -> int:
+        """Return where a reader is; 0 for one that is not known."""
+        mark = rf.relay_reader.c
+        query = sa.select(mark.seq).where(mark.reader == reader, mark.era == self.era)
+        return in_transaction(self.database, lambda connection: connection.execute(query).scalar()) or 0
+
+    def save(self, reader: str, seq: int) -> None:
+        """Note where a reader is; the time is noted also where it is there already."""
+        mark, now_us = rf.relay_reader, self.clock.now_us()
+        values = {"era": self.era, "seq": seq, "updated_us": now_us}
+
+        def move(connection: sa.Connection) -> None:
+            known = sa.update(mark).where(mark.c.reader == reader).values(values)
+            if not connection.execute(known).rowcount:
+                connection.execute(sa.insert(mark).values(reader=reader, **values))
+
+        in_transaction(self.database, move)

@@ -1,0 +1,110 @@
+"""`GET /sync/pull`: this node's batches, and those that it hands on, as a stream."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
+
+from common.http.callers import Caller, caller_with
+from common.http.encodings import accepted_encoding, wrapped
+from common.http.problems import ProblemError, guarded
+from common.http.scopes import Scope
+from common.http.wire import CURSOR_HEADER, LONGEST_WAIT_SECONDS, MEDIA_TYPE, MOST_TXS, PULL_PATH, TXS_HEADER
+from common.runtime.node import Node
+from producer.pull_cursor import BadCursorError, PullCursor
+from producer.pull_plan import Answer, Planner, Wanted
+from producer.pull_progress import PullProgress
+from producer.pull_watch import PullWatch
+
+_STREAM = {
+    "description": "Batches, back to back (`rowferry/1`); empty where there is nothing new.",
+    "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+    "headers": {
+        CURSOR_HEADER: {"description": "The mark to show as `after` once all is taken.", "schema": {"type": "string"}},
+        TXS_HEADER: {"description": "How many txs there are in it.", "schema": {"type": "integer"}},
+    },
+}
+
+
+def pull_routes(node: Node, watch: PullWatch) -> APIRouter:
+    """Return the route."""
+    router = APIRouter(tags=["sync"])
+    pulls = _Pulls(node, watch)
+
+    @router.get(
+        PULL_PATH,
+        summary="Take batches of this node, and those of others that it hands on",
+        responses={**guarded(409, 422), 200: _STREAM},
+        response_class=StreamingResponse,
+    )
+    async def pull(
+        request: Request,
+        caller: Annotated[Caller, Depends(caller_with(Scope.PULL))],
+        after: Annotated[
+            str | None,
+            Query(
+                max_length=1_000,
+                description="The mark of the last answer: everything up to it was taken. 0: from the beginning. "
+                "Without it: where this node knows the caller to be.",
+            ),
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=MOST_TXS, description="At most so many txs.")] = 1_000,
+        wait: Annotated[
+            float, Query(ge=0, le=LONGEST_WAIT_SECONDS, description="Seconds to wait for something new.")
+        ] = 0,
+        forwarded: Annotated[bool, Query(description="Batches of other nodes too.")] = True,
+    ) -> StreamingResponse:
+        """Each batch is the same bytes on every way. The asker's own batches are left out.
+
+        The mark stands in a header before the batches: show it only once all of them were taken."""
+        answer = await pulls.answer(caller, after, Wanted(caller.node_id, limit, forwarded), wait)
+        encoding = accepted_encoding(request.headers.get("accept-encoding"))
+        headers = {CURSOR_HEADER: str(answer.cursor), TXS_HEADER: str(answer.txs), "Vary": "Accept-Encoding"}
+        if encoding is not None and answer.txs:
+            headers["Content-Encoding"] = encoding
+        batches = wrapped(pulls.stream(answer), encoding if answer.txs else None)
+        return StreamingResponse(_in_threads(batches), headers=headers, media_type=MEDIA_TYPE)
+
+    return router
+
+
+class _Pulls:
+    """Answers pulls; what touches the database runs in threads beside the server's loop."""
+
+    def __init__(self, node: Node, watch: PullWatch) -> None:
+        self._watch = watch
+        self._planner = Planner(node)
+        self._progress = PullProgress(node)
+
+    async def answer(self, caller: Caller, after: str | None, wanted: Wanted, wait_seconds: float) -> Answer:
+        heads = await self._watch.look()
+        cursor = await anyio.to_thread.run_sync(self._begin, caller, after)
+        answer = await anyio.to_thread.run_sync(self._planner.plan, cursor, wanted)
+        if answer.txs or not wait_seconds or not await self._watch.news(heads, wait_seconds):
+            return answer
+        return await anyio.to_thread.run_sync(self._planner.plan, cursor, wanted)
+
+    def stream(self, answer: Answer) -> Iterator[bytes]:
+        return self._planner.stream(answer)
+
+    def _begin(self, caller: Caller, after: str | None) -> PullCursor:
+        if after is None:
+            return self._progress.stored(caller.node_id)
+        try:
+            cursor = PullCursor.parse(after)
+        except BadCursorError as error:
+            raise ProblemError(422, f"after: {error}", reason="cursor") from error
+        if self._progress.is_ahead(cursor):
+            text = "this node's log ends before the mark: it was put back to an earlier state and has to rejoin"
+            raise ProblemError(409, text, reason="rewound")
+        if after not in ("", "0"):
+            self._progress.note(caller.node_id, cursor)
+        return cursor
+
+
+async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Make each chunk in a thread: it reads the database and compresses."""
+    while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
+        yield chunk

@@ -1,0 +1,195 @@
+"""`GET /sync/pull` from a served node: its own batches and those it hands on, marks, waiting, limits."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from backports import zstd
+
+from common.http.scopes import Scope
+from common.wire.decode import Broken, read_body
+from common.wire.records import Part
+from producer.pull_cursor import PullCursor
+from tests.support.applying import DATABASES, Origin, item, sqlite_url
+from tests.support.web import Served, served
+
+
+@pytest.fixture(params=DATABASES)
+def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("node")
+    url = sqlite_url(folder) if request.param == "sqlite" else request.getfixturevalue("pg_database")
+    with served(url, node={"id": "here", "database": url, "role": "main"}) as one:
+        yield one
+
+
+def parts(body: bytes) -> list[Part]:
+    found = []
+    for part in read_body(body):
+        assert not isinstance(part, Broken), part
+        found.append(part)
+    return found
+
+
+def insert(node: Served, *numbers: int) -> None:
+    """Write rows as the application, each in a transaction of its own."""
+    for number in numbers:
+        node.world.execute(f"INSERT INTO item VALUES ({number}, 'mine', 1)")
+
+
+def pull(client: httpx.Client, **asked: object) -> tuple[list[Part], str]:
+    answer = client.get("/sync/pull", params=asked)  # type: ignore[arg-type]
+    assert answer.status_code == 200, answer.text
+    found = parts(answer.content)
+    assert int(answer.headers["rowferry-txs"]) == len({part.header.tx_id for part in found})
+    return found, answer.headers["rowferry-cursor"]
+
+
+def push(client: httpx.Client, body: bytes) -> None:
+    answer = client.post("/sync/push", content=body)
+    assert answer.status_code == 200, answer.text
+
+
+def raws(found: list[Part]) -> list[bytes]:
+    return [part.raw for part in found]
+
+
+def sources(found: list[Part]) -> list[str]:
+    return [part.header.source_node for part in found]
+
+
+def test_a_mark_leads_through_everything_once(node: Served) -> None:
+    with node.client(node.token("b")) as client:
+        assert pull(client)[0] == []
+        insert(node, 1)
+        first, mark = pull(client)
+        assert sources(first) == ["here"]
+        insert(node, 2)
+        second, after = pull(client, after=mark)
+        assert [part.header.from_lsn for part in second] == [2]
+        assert pull(client, after=after)[0] == []
+        assert raws(pull(client, after=mark)[0]) == raws(second)
+        everything, _ = pull(client, after=0)
+        assert raws(everything) == raws(first + second)
+
+
+def test_others_batches_are_handed_on_as_they_came_but_not_to_their_own_node(node: Served) -> None:
+    a, b, hub = Origin("a"), Origin("b"), node.token("hub")
+    one, two = a.put(1, "one", 10), b.put(2, "two", 20)
+    dead = a.put(1, "x" * 5, 10, op="D")
+    large = a.tx(*(item(100 + number, "x" * 300, number + 1) for number in range(40)))
+    with node.client(hub) as client:
+        push(client, one.body + two.body + dead.body)
+        push(client, b"".join(large.parts(4096)))
+        push(client, one.body)
+    with node.client(node.token("c", Scope.PULL)) as client:
+        found, mark = pull(client)
+        assert b"".join(part.raw for part in found) == one.body + two.body + dead.body + b"".join(large.parts(4096))
+        assert pull(client, after=mark)[0] == []
+        assert pull(client, after=0, forwarded="false")[0] == []
+    with node.client(node.token("b", Scope.PULL)) as client:
+        found, mark = pull(client)
+        assert set(sources(found)) == {"a"}
+        later = b.put(3, "three", 30)
+        with node.client(hub) as pusher:
+            push(pusher, later.body)
+        assert pull(client, after=mark)[0] == []
+
+
+def test_a_limit_cuts_between_txs_and_nothing_is_left_out(node: Served) -> None:
+    insert(node, 1)
+    with node.client(node.token("c")) as client:
+        pull(client, after=0)
+        insert(node, 2)
+        a = Origin("a")
+        push_bodies = [a.put(10 + number, "one", 10).body for number in range(3)]
+        with node.client(node.token("a")) as pusher:
+            push(pusher, b"".join(push_bodies))
+        seen: list[bytes] = []
+        mark: str | int = 0
+        for _ in range(10):
+            found, mark = pull(client, after=mark, limit=2)
+            assert len(found) <= 2
+            seen += [part.raw for part in found]
+            if not found:
+                break
+        assert seen[-3:] == push_bodies
+        assert len(seen) == len(set(seen))
+
+
+def test_where_a_node_is_survives_a_new_token(node: Served) -> None:
+    insert(node, 1)
+    with node.client(node.token("b")) as client:
+        _, mark = pull(client)
+        insert(node, 2)
+        second, later = pull(client, after=mark)
+    with node.client(node.token("b")) as client:
+        assert pull(client)[0] == second
+        pull(client, after=later)
+        assert pull(client)[0] == []
+        (row,) = client.get("/sync/state").json()["peers"][:1]
+    assert (row["peer"], row["direction"]) == ("b", "out")
+    assert row["last_lsn"] == second[0].header.to_lsn
+    assert row["last_tx_id"] == second[0].header.tx_id
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_an_answer_may_be_wrapped(node: Served, encoding: str) -> None:
+    insert(node, 1)
+    with (
+        node.client(node.token("b")) as client,
+        client.stream("GET", "/sync/pull", headers={"Accept-Encoding": encoding}) as answer,
+    ):
+        assert answer.headers["content-encoding"] == encoding
+        raw = b"".join(answer.iter_raw())
+    assert len(parts(gzip.decompress(raw) if encoding == "gzip" else zstd.decompress(raw))) == 1
+
+
+def test_a_pull_waits_for_news_of_either_kind(node: Served) -> None:
+    with node.client(node.token("b")) as client:
+        mark = pull(client)[1]
+        for bring in (lambda: insert(node, 1), lambda: bring_others(node)):
+            later = threading.Timer(0.4, bring)
+            later.start()
+            began = time.monotonic()
+            found, mark = pull(client, after=mark, wait=50)
+            assert len(found) == 1
+            assert time.monotonic() - began < 45
+            later.join()
+
+
+def bring_others(node: Served) -> None:
+    with node.client(node.token("a")) as pusher:
+        push(pusher, Origin("a").put(9, "nine", 10).body)
+
+
+def test_a_mark_that_is_none_or_that_is_ahead_is_refused(node: Served) -> None:
+    insert(node, 1)
+    with node.client(node.token("b")) as client:
+        mark = pull(client)[1]
+        for odd in ("r1.zzz", "r2." + mark[3:], mark[:-2], "ä", "-1"):
+            refused = client.get("/sync/pull", params={"after": odd})
+            assert (refused.status_code, refused.json()["type"]) == (422, "urn:rowferry:cursor"), odd
+        there = PullCursor.parse(mark)
+        beyond = PullCursor(there.incarnation, there.lsn + 5, there.era, there.seq)
+        refused = client.get("/sync/pull", params={"after": str(beyond)})
+        assert (refused.status_code, refused.json()["type"]) == (409, "urn:rowferry:rewound")
+
+
+def test_a_new_incarnation_gives_everything_that_is_there(node: Served) -> None:
+    insert(node, 1)
+    with node.client(node.token("b")) as client:
+        everything, _ = pull(client)
+        unknown = PullCursor("an-incarnation-of-before", 99, "an-incarnation-of-before", 99)
+        assert pull(client, after=unknown)[0] == everything
+
+
+def test_a_pull_needs_its_scope(node: Served) -> None:
+    with node.client(node.token("b", Scope.PUSH)) as client:
+        assert client.get("/sync/pull").status_code == 403
+    with node.client() as client:
+        assert client.get("/sync/pull").status_code == 401

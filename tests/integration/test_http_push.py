@@ -1,0 +1,127 @@
+"""`POST /sync/push` against a served node: what each tx came to, and what is refused whole."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from backports import zstd
+
+from common.config.model import ServerSection
+from common.http.scopes import Scope
+from common.versions import Version
+from tests.support.applying import DATABASES, Origin, item, resealed, sqlite_url
+from tests.support.web import Served, served, served_on_sqlite
+
+
+@pytest.fixture(params=DATABASES)
+def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("node")
+    url = sqlite_url(folder) if request.param == "sqlite" else request.getfixturevalue("pg_database")
+    with served(url, ServerSection(port=0, max_body_bytes=1024 * 1024)) as one:
+        yield one
+
+
+def push(node: Served, token: str, body: bytes, **headers: str) -> httpx.Response:
+    with node.client(token) as client:
+        return client.post("/sync/push", content=body, headers=headers)
+
+
+def outcomes(answer: httpx.Response) -> list[tuple[str, str | None]]:
+    assert answer.status_code == 200, answer.text
+    return [(one["outcome"], one["reason"]) for one in answer.json()["results"]]
+
+
+def test_each_tx_is_told_what_it_came_to(node: Served) -> None:
+    node.world.execute("INSERT INTO item VALUES (7, 'mine', 1)")
+    a, token = Origin("a"), node.token("a", Scope.PUSH)
+    good, clash = a.put(1, "one", 10), a.put(7, "theirs", 3 * 10**15)
+    unknown = resealed(a.put(3, "x", 30).body, b'"item"', b'"nowhere"')
+    answer = push(node, token, good.body + clash.body + unknown)
+    assert outcomes(answer) == [("applied", None), ("conflict", None), ("dead-lettered", "unknown-table")]
+    assert answer.json()["counts"] == {"applied": 1, "conflict": 1, "dead-lettered": 1}
+    assert answer.json()["results"][2]["state"] == "dead"
+    assert [row[1] for row in node.world.rows()] == ["one", "theirs"]
+    assert node.world.watermark("a") == 3
+    again = push(node, token, good.body + clash.body + unknown)
+    assert outcomes(again) == [("duplicate", None), ("duplicate", None), ("dead-lettered", "unknown-table")]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_a_body_may_be_wrapped(node: Served, encoding: str) -> None:
+    body = Origin("a").put(1, "one", 10).body
+    packed = gzip.compress(body) if encoding == "gzip" else zstd.compress(body)
+    answer = push(node, node.token("a"), packed, **{"Content-Encoding": encoding})
+    assert outcomes(answer) == [("applied", None)]
+
+
+def test_a_large_tx_is_applied_with_its_last_part(node: Served) -> None:
+    large = Origin("a").tx(*(item(100 + number, "x" * 300, number + 1) for number in range(60)))
+    *first, last = large.parts(4096)
+    assert len(first) > 2
+    token = node.token("a")
+    assert outcomes(push(node, token, b"".join(first))) == [("incomplete", None)]
+    assert node.world.rows() == []
+    assert outcomes(push(node, token, last)) == [("applied", None)]
+    assert len(node.world.rows()) == 60
+
+
+def test_a_torn_or_altered_body_is_refused_whole(node: Served) -> None:
+    a, token = Origin("a"), node.token("a")
+    one, two = a.put(1, "one", 10).body, a.put(2, "two", 20).body
+    for bad in (one + two[:-30], one + two.replace(b"two", b"2wo"), one + b"nonsense\n", b"\xff\xfe" + one):
+        answer = push(node, token, bad)
+        assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+        assert answer.json()["line"] >= 1
+    packed = gzip.compress(one + two)
+    assert push(node, token, packed[:-20], **{"Content-Encoding": "gzip"}).status_code == 422
+    assert node.world.rows() == []
+    assert node.world.letters() == []
+    assert outcomes(push(node, token, one + two)) == [("applied", None)] * 2
+
+
+def test_a_node_speaks_for_itself_alone_unless_it_forwards(node: Served) -> None:
+    a, b = Origin("a").put(1, "one", 10), Origin("b").put(2, "two", 20)
+    refused = push(node, node.token("a", Scope.PUSH), a.body + b.body)
+    assert (refused.status_code, refused.json()["type"]) == (403, "urn:rowferry:source")
+    assert node.world.rows() == []
+    assert push(node, node.token("a", Scope.PULL), a.body).status_code == 403
+    assert push(node, "", a.body).status_code == 401
+    forwarder = node.token("hub", Scope.FORWARD)
+    assert outcomes(push(node, forwarder, a.body + b.body)) == [("applied", None)] * 2
+
+
+def test_a_tx_that_comes_too_early_waits_for_its_parent(node: Served) -> None:
+    a, token = Origin("a"), node.token("a")
+    parent, child = a.put(1, "one", 10), a.put(1, "later", 20, base=Version(0, 10, "a"), op="U")
+    answer = push(node, token, child.body)
+    assert answer.status_code == 200
+    assert outcomes(push(node, token, parent.body))
+    assert node.world.watermark("a") == 2
+
+
+def test_limits_hold_while_the_body_streams(node: Served) -> None:
+    token = node.token("a")
+    bomb = gzip.compress(b"x" * (80 * 1024 * 1024))
+    refused = push(node, token, bomb, **{"Content-Encoding": "gzip"})
+    assert refused.status_code == 413, refused.text
+    many = (b"x" * 65_536 for _ in range(40))
+    with node.client(token) as client:
+        # Without a length that says so: it is counted.
+        refused = client.post("/sync/push", content=many)
+    assert (refused.status_code, refused.headers["content-type"]) == (413, "application/problem+json")
+    odd = push(node, token, b"", **{"Content-Encoding": "br"})
+    assert odd.status_code == 415
+    assert push(node, token, b"").json() == {"results": [], "counts": {}}
+
+
+def test_another_main_node_is_refused_with_its_reason(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with served_on_sqlite(tmp_path_factory.mktemp("main")) as node:
+        raised = resealed(Origin("a").put(1, "one", 10).body, b'"version":[0,10', b'"version":[1,10')
+        first = push(node, node.token("a"), raised)
+        other = resealed(Origin("b").put(2, "two", 10).body, b'"version":[0,10', b'"version":[1,10')
+        second = push(node, node.token("b"), other)
+    assert outcomes(first) == [("applied", None)]
+    assert outcomes(second) == [("dead-lettered", "version")]
