@@ -4,6 +4,8 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 
+import msgspec
+
 from common.errors import PoisonError
 from common.ids import NODE_ID
 from common.ports.source import Delivery
@@ -21,6 +23,8 @@ from consumer.peers import PeerIds
 from consumer.verify import IDENTITY_ERROR, sender_error
 
 UNKNOWN_SENDER = "unknown"
+RETRIES = "rowferry_retries"
+"""A header that RabbitMQ's transport alone can set (`common.transports.rabbitmq.messages`)."""
 
 
 class Arrivals:
@@ -35,13 +39,14 @@ class Arrivals:
 
     def read(self, delivery: Delivery) -> Iterator[Incoming]:
         """Yield the whole txs of a delivery, and what is broken in it, in order; store what stands beside batches."""
+        retries = _retries(delivery)
         try:
             for item in self._parts(delivery):
                 if isinstance(item, Broken) and self._is_control(item, delivery):
                     continue
                 found = self.take(item, delivery)
                 if found is not None:
-                    yield found
+                    yield msgspec.structs.replace(found, retries=retries) if retries else found
         except PoisonError as error:
             yield _unreadable(delivery, delivery.body, error)
 
@@ -107,6 +112,11 @@ def whole(part: Part, origin: str, replayed_by: str | None = None) -> Incoming:
     """Return the tx of a batch that is not in parts."""
     header: BatchHeader = part.header
     return Incoming(header.source_node, header.tx_id, origin, header, part.raw, part.payload, replayed_by=replayed_by)
+
+
+def _retries(delivery: Delivery) -> int:
+    said = delivery.headers.get(RETRIES)
+    return said if isinstance(said, int) else 0
 
 
 def _error_of(item: Part | Broken) -> PoisonError:

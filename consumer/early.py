@@ -8,7 +8,8 @@ from common.runtime.node import Node
 from consumer.dead_letters.loading import load
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, Selection, early_ones, find
-from consumer.incoming import Incoming, Outcome, Result
+from consumer.incoming import Incoming, Outcome, Result, written_tables
+from consumer.orphans import Orphans
 from consumer.statements import reading
 
 _A_ROUND = 50
@@ -22,6 +23,7 @@ class EarlyRetries:
     def __init__(self, node: Node, apply: Callable[[Sequence[Incoming]], list[Result]]) -> None:
         self._node = node
         self._apply = apply
+        self._orphans = Orphans(node, self._try_all)
         self._none_since_us: int | None = None
         """When a look found none at all; looking again costs two transactions a commit."""
 
@@ -32,18 +34,20 @@ class EarlyRetries:
         found: list[Result] = []
         if any(result.outcome is Outcome.EARLY for result in results):
             self._none_since_us = None
+        self._orphans.note(results)
         if self._are_none():
             return found
         while tables := written_tables(results):
             results = self._try_waiting_for(tables)
+            self._orphans.note(results)
             found += results
         return found
 
     def due(self) -> list[Result]:
-        """Try those whose wait is over, and those that wait for their rows."""
-        if self._are_none():
-            return []
-        results = self._try(lambda connection: early_ones(connection, self._now_us, _A_ROUND, due_only=True))
+        """Try those whose wait is over, and those that wait, or waited too long, for rows that have come."""
+        results = self._orphans.due()
+        if not self._are_none():
+            results += self._try(lambda connection: early_ones(connection, self._now_us, _A_ROUND, due_only=True))
         return results + self.after(results)
 
     def all_of_them(self) -> list[Result]:
@@ -75,14 +79,11 @@ class EarlyRetries:
     def _try(self, choose: Callable[[sa.Connection], list[Letter]]) -> list[Result]:
         with reading(self._node.database) as connection:
             letters = choose(connection)
+        return self._try_all(letters)
+
+    def _try_all(self, letters: Sequence[Letter]) -> list[Result]:
         return [result for letter in letters for result in self._apply([self._load(letter)])]
 
     def _load(self, letter: Letter) -> Incoming:
         with reading(self._node.database) as connection:
             return load(connection, letter)
-
-
-def written_tables(results: Sequence[Result]) -> list[str]:
-    """Return the tables of what was applied."""
-    headers = [result.incoming.header for result in results if result.outcome is Outcome.APPLIED]
-    return sorted({name for header in headers if header is not None for name in header.tables})

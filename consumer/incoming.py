@@ -1,5 +1,6 @@
 """What the consumer hands from step to step: a whole tx as it came in, and what became of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -28,6 +29,8 @@ class Incoming(msgspec.Struct, frozen=True):
     """Why it can't be applied, known before its changes were looked at."""
     replayed_by: str | None = None
     """The account that asked for a dead letter to be tried again."""
+    retries: int = 0
+    """How often its broker was asked to bring it once more."""
     applied: LsnSet = LsnSet()
     """Changes of a dead letter that were applied in pieces: they are not applied again."""
 
@@ -121,6 +124,12 @@ class Result(msgspec.Struct, frozen=True):
     sha256: str = ""
     """Over its change lines, or over the bytes where they can't be read."""
     still_waits: bool = False
-    """It was early before, and is again: nothing that anybody has to be told each time."""
+    """It was set aside for this before, and is again: nothing that anybody has to be told each time."""
     open_changes: int | None = None
     """Of a dead letter that was applied in pieces: how many of its changes are left."""
+
+
+def written_tables(results: Sequence[Result]) -> list[str]:
+    """Return the tables of what was applied."""
+    headers = [result.incoming.header for result in results if result.outcome is Outcome.APPLIED]
+    return sorted({name for header in headers if header is not None for name in header.tables})

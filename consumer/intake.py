@@ -16,6 +16,7 @@ from consumer.apply.group import Applier
 from consumer.arrivals import Arrivals, is_talk, pieces, sender_of
 from consumer.attempts import MOST_ATTEMPTS, Attempts
 from consumer.dead_letters.copies import BrokerCopies
+from consumer.dead_letters.retries import BrokerRetries
 from consumer.dead_letters.table_store import bytes_id
 from consumer.dedup import TxKey
 from consumer.early import EarlyRetries
@@ -65,6 +66,9 @@ class Intake:
         self._wary = False
         self._has_failed = False
         self._copies_due = copies is not None
+        timer = copies.timer if copies is not None else None
+        verified = node.config.broker is not None and node.config.broker.verify_user
+        self._retries = BrokerRetries(timer, node.clock, verified=verified) if timer is not None else None
         self._dead = 0
         self._waiting: set[TxKey] = set()
         self._waiting_conflicts = 0
@@ -230,12 +234,14 @@ class Intake:
             if result.outcome is Outcome.EARLY:
                 self._waiting.add(result.incoming.key)
             else:
-                self._dead += result.outcome.set_aside
+                self._dead += result.outcome.set_aside and not result.still_waits
         if self._copies is not None and (aside or self._copies_due):
             self._copies_due = True
             self._copies.publish_missing()
             self._copies.remove_settled()
             self._copies_due = False
+        if self._retries is not None:
+            self._retries.later(results)
         return any(not result.outcome.set_aside for result in results)
 
     def _hold(self, *, moved: bool) -> None:

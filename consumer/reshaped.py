@@ -17,8 +17,8 @@ from consumer.dead_letters.copies import BrokerCopies
 from consumer.dead_letters.loading import load
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, Selection, find
-from consumer.early import EarlyRetries, written_tables
-from consumer.incoming import Incoming, Result
+from consumer.early import EarlyRetries
+from consumer.incoming import Incoming, Result, written_tables
 from consumer.main_node import MainNode
 from consumer.statements import reading
 from consumer.tables import Tables

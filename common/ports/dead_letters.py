@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,4 +46,30 @@ class DeadLetterMirror(Protocol):
 
     def close(self) -> None:
         """Give back the connection. Safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A batch that shall come once more by its broker, after a delay."""
+
+    tx_id: str
+    body: bytes
+    headers: dict[str, object]
+    """`source_node`, `from_lsn`, `to_lsn`, `incarnation`, as its message had them."""
+    verified: bool
+    """Its sender was proven."""
+    before: int
+    """How often it was sent to be retried already."""
+    delay_seconds: float
+
+
+@runtime_checkable
+class RetryTimer(Protocol):
+    """The broker as the clock of retries: what is given to it comes again as a delivery. Belongs to one thread.
+
+    The table stays the truth: a retry that is lost, or comes twice, does no harm."""
+
+    def retry_all(self, retries: Sequence[Retry]) -> None:
+        """Return once the broker has them all. Raises OutageError: then some may be there."""
         ...

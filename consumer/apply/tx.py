@@ -114,15 +114,22 @@ class GroupTransaction:
             if standing is Standing.ALTERED:
                 return _altered(one, known)
         one = _own_name_if_taken(one, known)
-        parked = decide(error) is Decision.PARK and not self._is_overdue(known)
+        parked = decide(error) is Decision.PARK and not self._is_overdue(known, reason)
         outcome = Outcome.EARLY if parked else Outcome.DEAD
         if known.letter is not None and known.letter.state is LetterState.FORKED:
             outcome = Outcome.FORKED
-        again = outcome is Outcome.EARLY and known.letter is not None and known.letter.state is LetterState.EARLY
+        again = known.letter is not None and (
+            (outcome is Outcome.EARLY and known.letter.state is LetterState.EARLY)
+            or (outcome is Outcome.DEAD and known.letter.state is LetterState.DEAD and reason is Reason.FOREIGN_KEY)
+        )
         return Result(one.incoming, outcome, Counts(), reason, str(error), table_of(error), one.sha256, again)
 
-    def _is_overdue(self, known: Known) -> bool:
-        if known.letter is None or known.letter.state is not LetterState.EARLY:
+    def _is_overdue(self, known: Known, reason: Reason) -> bool:
+        """Whether it has waited too long: what is dead for that is not early once more by being tried again."""
+        if known.letter is None:
+            return False
+        is_dead_for_it = known.letter.state is LetterState.DEAD and known.letter.reason == reason
+        if known.letter.state is not LetterState.EARLY and not is_dead_for_it:
             return False
         waited_us = self._now_us - known.letter.first_failed_us
         return waited_us > self._node.config.limits.early_seconds * 1_000_000

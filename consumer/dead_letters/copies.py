@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from common.clock import to_iso
 from common.crash_points import CrashPoint, reach
-from common.ports.dead_letters import DeadLetter, DeadLetterMirror
+from common.ports.dead_letters import DeadLetter, DeadLetterMirror, RetryTimer
 from common.runtime.node import Node
 from consumer.dead_letters.table_store import Letter, body_of, mark_copied, settled_with_copy, uncopied
 from consumer.inbox import stored_batches
@@ -51,6 +51,11 @@ class BrokerCopies:
     def read_all(self) -> list[DeadLetter]:
         """Return what the broker has. Raises OutageError."""
         return list(self._mirror.read_all())
+
+    @property
+    def timer(self) -> RetryTimer | None:
+        """The broker's clock of retries, where it has one."""
+        return self._mirror if isinstance(self._mirror, RetryTimer) else None
 
     def close(self) -> None:
         """Give back the mirror's connection."""

@@ -160,6 +160,22 @@ def early_ones(
     return [_letter(row) for row in connection.execute(query)]
 
 
+def orphans(connection: sa.Connection, parent: str | None, failed_before_us: int, limit: int) -> list[Letter]:
+    """Return letters that are `dead` for want of a row of `parent` (None: of any table), the longest untouched first.
+
+    `failed_before_us`: those whose last try was not after that."""
+    table = rf.dead_letter
+    query = sa.select(*_COLUMNS).where(
+        table.c.state == LetterState.DEAD.value,
+        table.c.reason == Reason.FOREIGN_KEY.value,
+        table.c.last_failed_us <= failed_before_us,
+    )
+    if parent is not None:
+        query = query.where(table.c.table_name == parent)
+    query = query.order_by(table.c.last_failed_us, table.c.tx_id).limit(limit)
+    return [_letter(row) for row in connection.execute(query)]
+
+
 def body_of(connection: sa.Connection, source_node: str, tx_id: str) -> bytes | None:
     """Return the bytes of a letter as they came; None where they stand as parts, or are gone after settling."""
     table = rf.dead_letter

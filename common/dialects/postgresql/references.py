@@ -76,8 +76,12 @@ class References:
             keys = rows.keys(pks)
             for reference in rows.table.foreign_keys:
                 found = self._raw.execute(_orphans(rows, reference).encode(), {"pks": keys}).fetchall()
-                detail = f"foreign key {reference.name}: no row in {reference.parent}"
-                broken += [BrokenReference(rows.table.name, reference.parent, key, detail) for (key,) in found]
+                named = f"foreign key {reference.name}: no row in {reference.parent}"
+                names = ", ".join(reference.parent_columns)
+                broken += [
+                    BrokenReference(rows.table.name, reference.parent, key, f"{named} with ({names}) = ({values})")
+                    for key, values in found
+                ]
         return broken[:_MOST]
 
     def left_behind(self, rows: Rows, deleted: Sequence[bytes]) -> list[BrokenReference]:
@@ -123,8 +127,9 @@ def _orphans(rows: Rows, reference: ForeignKey) -> str:
     matches = _same(reference.columns, reference.parent_columns, equals, "p", "c")
     filled = " AND ".join(f"c.{column(own)} IS NOT NULL" for own in reference.columns)
     key = escaped(key_expression(table, "c"))
+    shown = ", ".join(f"c.{column(own)}::text" for own in reference.columns)
     return (
-        f"SELECT {key} FROM {recordset(rows.key_readings(), 'pks')}"
+        f"SELECT {key}, concat_ws(', ', {shown}) FROM {recordset(rows.key_readings(), 'pks')}"
         f" JOIN {target_rows(table)} c ON {same_key(table, 'c', 'r')}"
         f" LEFT JOIN LATERAL (SELECT true AS stands FROM {parent} p"
         f" WHERE {matches} FOR KEY SHARE) p ON true"

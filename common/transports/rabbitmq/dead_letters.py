@@ -1,19 +1,21 @@
 """The broker's copies of dead letters, and delayed retries. The consumer's own table stays the index of both."""
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pika
 
 from common.errors import OutageError
-from common.ports.dead_letters import DeadLetter
+from common.ports.dead_letters import DeadLetter, Retry
 from common.ports.source import Delivery
 from common.transports.rabbitmq.confirming import ConfirmingChannel
 from common.transports.rabbitmq.connection import short_connection, user_of
 from common.transports.rabbitmq.messages import (
     CONTENT_TYPE,
+    MESSAGE_ID,
     PERSISTENT,
+    RETRIES,
     Outgoing,
     clipped,
     plain_headers,
@@ -21,7 +23,7 @@ from common.transports.rabbitmq.messages import (
     text_or_none,
 )
 from common.transports.rabbitmq.settings import RabbitSettings
-from common.transports.rabbitmq.topology import DEAD, RETRY, dead_queue
+from common.transports.rabbitmq.topology import DEAD, RETRY, dead_queue, retry_queue
 
 
 class RabbitDeadLetters:
@@ -54,6 +56,18 @@ class RabbitDeadLetters:
         )
         self._publish(Outgoing(RETRY, self._settings.node_id, body, properties))
 
+    def retry_all(self, retries: Sequence[Retry]) -> None:
+        """Return once all of `retries` lie in the retry queue, each with its own delay. Raises OutageError."""
+        messages = [self._retry(one) for one in retries]
+        self._publish(*messages)
+
+    def _retry(self, one: Retry) -> Outgoing:
+        headers = {**one.headers, RETRIES: one.before, MESSAGE_ID: one.tx_id}
+        origin = Delivery(one.body, retry_queue(self._settings.node_id), None, verified=one.verified, headers=headers)
+        user_id = user_of(self._settings)
+        properties = retry_properties(origin, user_id=user_id, encoding=None, delay_seconds=one.delay_seconds)
+        return Outgoing(RETRY, self._settings.node_id, one.body, properties)
+
     def remove(self, tx_ids: Collection[str]) -> int:
         """Take dead letters off the queue, after a replay or a discard; return how many were there.
 
@@ -85,11 +99,12 @@ class RabbitDeadLetters:
         if publishing is not None:
             publishing.close()
 
-    def _publish(self, message: Outgoing) -> None:
+    def _publish(self, *messages: Outgoing) -> None:
         try:
             if self._publishing is None:
                 self._publishing = ConfirmingChannel(self._settings, "dead letters", stop=self._stop)
-            self._publishing.publish(message)
+            for message in messages:
+                self._publishing.publish(message)
             self._publishing.wait_all(self._settings.blocked_timeout_seconds)
         except OutageError:
             self.close()

@@ -17,6 +17,10 @@ DELIVERY_LIMIT = 100_000
 """A last resort against a message that kills every consumer. Never -1: RabbitMQ 3.10 takes that and then destroys a
 message at its first return; RabbitMQ 4 without the argument drops it after 20."""
 
+RETRY_TTL_MS = 3_600_000
+"""Nothing waits for a retry longer than this, whatever its own delay is."""
+RETRY_MAX_BYTES = 256 * 1024 * 1024
+
 _DEFAULT_EXCHANGE = ""
 
 
@@ -82,7 +86,7 @@ def binding_name(queue: str, binding: Binding) -> str:
 
 def queues(settings: RabbitSettings) -> tuple[QueueSpec, ...]:
     """Return the queues of one node."""
-    return (_node(settings), _dead(settings.node_id), _retry(settings.node_id))
+    return (_node(settings), _dead(settings.node_id), _retry(settings))
 
 
 def permissions(node_id: str) -> Permissions:
@@ -132,19 +136,23 @@ def _dead(node_id: str) -> QueueSpec:
     )
 
 
-def _retry(node_id: str) -> QueueSpec:
+def _retry(settings: RabbitSettings) -> QueueSpec:
     # An expired message goes straight to the node's queue through the default exchange: over `rowferry.changes` it
     # would need a key that other nodes listen to as well. at-least-once keeps it here until the node's queue has it,
-    # and RabbitMQ grants that only together with reject-publish; without a length there is nothing to reject.
+    # and RabbitMQ grants that only together with reject-publish. What is refused, or goes with the queue, is in the
+    # node's table, whose clock tries it too.
     return QueueSpec(
-        name=retry_queue(node_id),
+        name=retry_queue(settings.node_id),
         arguments={
             "x-queue-type": "quorum",
             "x-dead-letter-exchange": _DEFAULT_EXCHANGE,
-            "x-dead-letter-routing-key": node_queue(node_id),
+            "x-dead-letter-routing-key": node_queue(settings.node_id),
             "x-dead-letter-strategy": "at-least-once",
+            "x-message-ttl": RETRY_TTL_MS,
+            "x-expires": settings.queue_expires_ms,
+            "x-max-length-bytes": RETRY_MAX_BYTES,
             "x-overflow": "reject-publish",
             "x-delivery-limit": DELIVERY_LIMIT,
         },
-        bindings=(Binding(RETRY, node_id),),
+        bindings=(Binding(RETRY, settings.node_id),),
     )
