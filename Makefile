@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-nightly soak services demo bench bench-small clean
+.PHONY: help setup check format test test-nightly soak mutants services demo bench bench-small clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,9 @@ SECONDS ?= 3600
 soak: $(STAMP) services ## the state machine of several nodes, with new random steps for SECONDS seconds (3600)
 	@ROWFERRY_REQUIRE_SERVICES=1 ROWFERRY_SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -q -s -k test_soak tests/soak \
 		--session-timeout=$$(($(SECONDS) + 600))
+
+mutants: $(STAMP) services ## switch off one safeguard after the other, in a copy: each must turn tests red; MUTANTS="name …" for some
+	@$(BIN)/python -m tests.mutants $(MUTANTS)
 
 demo: $(STAMP) ## the demonstration
 	@$(BIN)/rowferry demo

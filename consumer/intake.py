@@ -65,6 +65,7 @@ class Intake:
         self._begun = False
         self._wary = False
         self._has_failed = False
+        self._has_looked_at_parts = False
         self._copies_due = copies is not None
         timer = copies.timer if copies is not None else None
         verified = node.config.broker is not None and node.config.broker.verify_user
@@ -123,7 +124,8 @@ class Intake:
 
     def _step(self, idle_seconds: float) -> bool:
         """Apply one round. While it is applied the next one is read, so that may have to wait for the next step."""
-        worked = self._begin()
+        self._begin()
+        worked = False
         source = self._source or self._opened()
         if not self._rounds.has_next():
             self._take(source, idle_seconds)
@@ -140,6 +142,8 @@ class Intake:
             if self._stop.is_set():
                 # What a large backlog has left is given back by `close`.
                 return True
+        elif not self._has_looked_at_parts:
+            worked = self._take_up_parts()
         return self._settle(self._early.due()) or worked
 
     def _take(self, source: Source, idle_seconds: float) -> None:
@@ -158,16 +162,22 @@ class Intake:
         source = self._source = self._open_source()
         return source
 
-    def _begin(self) -> bool:
-        """Before the first round of a process: see how the last one ended, and take up what it left."""
+    def _begin(self) -> None:
+        """Before the first round of a process: see how the last one ended."""
         if self._begun:
-            return False
+            return
         self._wary = self._attempts.mark_busy(self._source_name) or self._wary
         self._begun = True
         if self._wary:
             self._has_failed = True
             log.warning("intake_was_killed", extra={"source": self._source_name})
-        return self._settle(self._apply(self._inbox.complete_ones(), guarded=self._wary))
+
+    def _take_up_parts(self) -> bool:
+        """Apply txs whose parts are all there and came before this process. Not before what comes again: a process that
+        read ahead may have died over what was sent before them."""
+        worked = self._settle(self._apply(self._inbox.complete_ones(), guarded=self._has_failed))
+        self._has_looked_at_parts = True
+        return worked
 
     def _read(self, delivery: Delivery, careful: bool) -> list[Incoming]:
         if not careful:

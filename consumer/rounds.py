@@ -15,6 +15,9 @@ from consumer.incoming import Incoming
 log = logging.getLogger(__name__)
 
 _MOST_BYTES = 32 * 1024 * 1024
+_MOST_CAREFUL = 20
+"""Deliveries of a round that is gone about with care: each is committed on its own, and none is acknowledged before all
+of the round are. A process that dies every few seconds must come on all the same."""
 _WORTH_READING_AHEAD = 100
 """Changes of a round; below it there is no backlog, and a second thread would only take time."""
 
@@ -114,6 +117,8 @@ class Rounds:
             one.careful = one.careful or careful
             one.add(delivery, self._read(delivery, careful))
             if one.bytes >= _MOST_BYTES or one.changes >= self._most_changes:
+                break
+            if one.careful and len(one.deliveries) >= _MOST_CAREFUL:
                 break
         return one
 

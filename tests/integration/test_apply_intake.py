@@ -6,7 +6,7 @@ import gzip
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -17,11 +17,13 @@ from common.wire.decode import Broken, parts_in
 from common.wire.limits import Limits
 from common.wire.records import Part
 from consumer import arrivals
+from consumer.apply.ledger import Ledger
 from consumer.apply.prepare import Prepared, Preparer
 from consumer.attempts import Attempts
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
 from consumer.dedup import TxKey
+from consumer.inbox import Inbox
 from consumer.incoming import Incoming
 from consumer.intake import Intake
 from tests.support.applying import (
@@ -30,6 +32,7 @@ from tests.support.applying import (
     World,
     Write,
     close_world,
+    item,
     open_world,
     sqlite_url,
 )
@@ -196,6 +199,58 @@ def test_an_outage_of_the_source_gives_everything_back_and_sets_nothing_aside(wo
     assert world.one("SELECT count(*) FROM rf_audit WHERE action = 'applied'") == 1
     assert world.letters() == []
     assert world.one("SELECT count(*) FROM rf_attempt WHERE source_node <> ''") == 0
+
+
+def test_nothing_is_acknowledged_before_its_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time that something is acknowledged another connection sees it committed; what fails is not acknowledged."""
+    a, seen = Origin("a"), list[int]()
+    ack, write = world.source.ack, Ledger.write
+
+    def looking(deliveries: list[Delivery]) -> None:
+        seen.append(world.one("SELECT count(*) FROM rf_applied_tx"))
+        ack(deliveries)
+
+    def failing(*arguments: Any) -> None:
+        write(*arguments)
+        raise OutageError("the database is away")
+
+    monkeypatch.setattr(world.source, "ack", looking)
+    world.receive(a.put(1, "one", 10).body, a.put(2, "two", 10).body)
+    monkeypatch.setattr(Ledger, "write", failing)
+    world.source.put(a.put(3, "three", 10).body)
+    with pytest.raises(OutageError):
+        world.intakes[-1].step(0)
+    assert seen == [2]
+    assert len(world.source.acked) == 2
+
+
+def test_parts_that_are_all_there_go_after_what_was_sent_before_them(world: World) -> None:
+    """A process that read ahead and died: the parts are stored, the tx before them is not applied, and comes again."""
+    a = Origin("a")
+    first = a.put(100, "first", 10)
+    large = a.tx(*(item(number, "x" * 400, number) for number in range(1, 60)))
+    parts = large.parts(4096)
+    dead = Inbox(world.node)
+    for part in parts:
+        for one in parts_in(part):
+            assert isinstance(one, Part)
+            dead.take(one, "test")
+    Attempts(world.node).mark_busy("test")
+    world.source.put(first.body, parts[-1], redelivered=True)
+    world.receive()
+    assert world.query("SELECT tx_id FROM rf_audit ORDER BY id") == [(first.tx_id,), (large.tx_id,)]
+
+
+def test_parts_that_are_all_there_and_come_no_more_are_taken_up(world: World) -> None:
+    parts = Origin("a").tx(*(item(number, "x" * 400, number) for number in range(1, 60))).parts(4096)
+    dead = Inbox(world.node)
+    for part in parts:
+        for one in parts_in(part):
+            assert isinstance(one, Part)
+            dead.take(one, "test")
+    assert world.intake().step(0)
+    assert len(world.rows()) == 59
+    assert not world.intakes[-1].step(0)
 
 
 def test_an_error_that_nobody_foresaw_counts_like_a_kill(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

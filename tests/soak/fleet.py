@@ -276,8 +276,8 @@ def _die_while_taking(config: Any, url: str, bodies: list[bytes], point: CrashPo
         source.put(*bodies, redelivered=point is CrashPoint.ATTEMPT_BEGUN)
         intake = Intake(node, "test", lambda: source, None, threading.Event())
         arm(point)
-        while source.waiting:
-            intake.step(0)
+        while intake.step(0) or source.waiting:
+            pass
         code = 0
     finally:
         os._exit(code)

@@ -71,8 +71,8 @@ def take(
     intake = Intake(node, "test", lambda: source, copies, threading.Event())
     if point is not None:
         arm(CrashPoint(point))
-    while source.waiting:
-        intake.step(0)
+    while intake.step(0) or source.waiting:
+        pass
     intake.close()
     node.database.close()
 

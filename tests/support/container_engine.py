@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 # The same label and value as in infra/scripts/test_services.sh, which removes what carries it.
 CHECKOUT_LABEL = "rowferry.test.checkout"
-CHECKOUT = hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:12]
+# A copy of the tree, as tests.mutants makes one, shares the servers of the tree that it is a copy of.
+CHECKOUT = os.environ.get("ROWFERRY_TEST_CHECKOUT") or hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:12]
 DEFINITION_LABEL = "rowferry.test.definition"
 
 # Erlang makes a table as large as the limit, which some engines set to a thousand million.  Ours may not lie above that

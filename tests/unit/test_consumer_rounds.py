@@ -88,6 +88,18 @@ def test_what_came_before_is_read_with_care_and_in_its_turn(rounds: Rounds, read
     assert reader.careful == {name: name in "efg" for name in "abcdefg"}
 
 
+def test_what_is_read_with_care_comes_in_short_rounds(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies again and again must come on: what a round has done is done only when all of it is."""
+    monkeypatch.setattr("consumer.rounds._MOST_CAREFUL", 2)
+    with closing(Rounds(reader.read, reader.prepare, 100)) as rounds:
+        rounds.add(deliveries("abcde"), careful=True)
+        rounds.add(deliveries("fghi"), careful=False)
+        found = []
+        while rounds.has_next():
+            found.append(names(rounds))
+    assert found == ["ab", "cd", "ef", "ghi"]
+
+
 def test_nothing_is_read_beside_a_tx_in_parts_or_where_there_is_no_backlog() -> None:
     header = BatchHeader("t", "a", "i", "", 1, 500, 0, {}, changes=500, part=1, parts=1)
     whole, parts = Incoming("a", "t", "q", header, b"bytes"), Incoming("a", "t", "q", header, None)

@@ -1,0 +1,224 @@
+"""Safeguards switched off, one at a time: what is changed in the code, and which tests must see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SAFEGUARDS = (
+    "confirm",
+    "mandatory",
+    "dedup row",
+    "fsync",
+    "ack after commit",
+    "check for unsealed local rows",
+    "lock on parents",
+    "fork check",
+    "heartbeat",
+    "attempt record",
+    "sealer's lock",
+)
+
+
+class LostTextError(Exception):
+    """The code that a mutant changes reads differently now: the mutant has to be written anew."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One safeguard switched off in one place."""
+
+    name: str
+    safeguard: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    """What pytest is to run; at least one test of it must fail."""
+
+    def apply(self, root: Path) -> None:
+        """Change the file below `root`. Raises LostTextError unless the text stands there exactly once."""
+        path = root / self.file
+        text = path.read_text(encoding="utf-8")
+        found = text.count(self.old)
+        if found != 1:
+            raise LostTextError(f"{self.name}: {self.file} has the text {found} times:\n{self.old}")
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+MUTANTS = (
+    Mutant(
+        "confirms-not-waited-for",
+        "confirm",
+        "common/transports/rabbitmq/confirming.py",
+        "            self._in_flight.add(closes, size)\n",
+        "            self._in_flight.add(closes, size)\n            self._in_flight.confirm(2**62, multiple=True)\n",
+        (
+            "tests/unit/test_rabbitmq_confirming.py",
+            "tests/integration/test_rabbitmq_publisher.py::test_what_was_confirmed_survives_a_killed_broker",
+        ),
+    ),
+    Mutant(
+        "cursor-before-confirm",
+        "confirm",
+        "producer/relay.py",
+        "                passage.read_lsn = envelope.closes_lsn\n",
+        "                passage.read_lsn = passage.confirmed_lsn = envelope.closes_lsn\n",
+        ("tests/unit/test_producer_relay.py",),
+    ),
+    Mutant(
+        "not-mandatory",
+        "mandatory",
+        "common/transports/rabbitmq/confirming.py",
+        "mandatory=True",
+        "mandatory=False",
+        ("tests/integration/test_rabbitmq_publisher.py::test_unroutable_is_seen_and_nothing_after_it_counts",),
+    ),
+    Mutant(
+        "no-dedup-row",
+        "dedup row",
+        "consumer/apply/ledger.py",
+        "        self._write_applied(applied)\n",
+        "",
+        (
+            "tests/integration/test_apply_intake.py::test_the_same_bytes_again_change_nothing",
+            "tests/integration/test_apply_killed.py::test_killed_while_applying_and_delivered_again",
+        ),
+    ),
+    Mutant(
+        "dedup-not-asked",
+        "dedup row",
+        "consumer/dedup.py",
+        "        return Standing.DUPLICATE if known.applied_sha256 == facts.sha256 else Standing.ALTERED\n"
+        "    if known.letter is not None:\n",
+        "        return Standing.NEW\n    if known.letter is not None:\n",
+        (
+            "tests/unit/test_consumer_decisions.py",
+            "tests/integration/test_apply_intake.py::test_the_same_bytes_again_change_nothing",
+        ),
+    ),
+    Mutant(
+        "new-file-not-synced",
+        "fsync",
+        "common/transports/files.py",
+        "        os.fsync(self._fd)\n        reach(CrashPoint.FILE_SYNCED)\n        fresh",
+        "        reach(CrashPoint.FILE_SYNCED)\n        fresh",
+        ("tests/unit/test_power_failure.py",),
+    ),
+    Mutant(
+        "replaced-file-not-synced",
+        "fsync",
+        "common/transports/files.py",
+        "        os.fsync(self._fd)\n        reach(CrashPoint.FILE_SYNCED)\n        os.replace",
+        "        reach(CrashPoint.FILE_SYNCED)\n        os.replace",
+        ("tests/unit/test_power_failure.py",),
+    ),
+    Mutant(
+        "folder-not-synced",
+        "fsync",
+        "common/transports/files.py",
+        "    try:\n        os.fsync(fd)\n",
+        "    try:\n        pass\n",
+        ("tests/unit/test_power_failure.py",),
+    ),
+    Mutant(
+        "ack-before-commit",
+        "ack after commit",
+        "consumer/intake.py",
+        "        results = self._apply(one.txs, guarded=one.careful, ahead=one.ahead)\n",
+        "        source.ack(one.deliveries)\n"
+        "        results = self._apply(one.txs, guarded=one.careful, ahead=one.ahead)\n",
+        ("tests/integration/test_apply_intake.py::test_nothing_is_acknowledged_before_its_commit",),
+    ),
+    Mutant(
+        "unsealed-rows-not-checked",
+        "check for unsealed local rows",
+        "consumer/apply/rows.py",
+        "        if session.unsealed(use.shape, [row.key for row in rows]):\n",
+        "        if False:\n",
+        (
+            "tests/integration/test_apply_conflicts.py::test_own_unsealed_writes_are_sealed_before_a_batch_claims_their_rows",
+        ),
+    ),
+    Mutant(
+        "parents-not-locked",
+        "lock on parents",
+        "common/dialects/postgresql/references.py",
+        " FOR KEY SHARE) p ON true",
+        ") p ON true",
+        (
+            "tests/integration/test_postgresql_applying.py::test_a_parent_that_was_checked_can_not_be_deleted_before_the_commit",
+        ),
+    ),
+    Mutant(
+        "forks-taken-for-duplicates",
+        "fork check",
+        "consumer/dedup.py",
+        "    if mark.last_tx_id is not None and facts.tx_id > mark.last_tx_id:\n        return Standing.FORKED\n",
+        "",
+        (
+            "tests/unit/test_consumer_decisions.py",
+            "tests/integration/test_apply_oddities.py::test_a_rewound_node_is_noticed_within_one_message",
+            "tests/integration/test_apply_oddities.py::test_a_tx_that_begins_below_the_watermark_and_ends_above_is_of_a_rewound_node",
+        ),
+    ),
+    Mutant(
+        "forks-across-the-watermark",
+        "fork check",
+        "consumer/dedup.py",
+        "        return Standing.FORKED\n    if mark.last_tx_id",
+        "        return Standing.NEW\n    if mark.last_tx_id",
+        (
+            "tests/unit/test_consumer_decisions.py",
+            "tests/integration/test_apply_oddities.py::test_a_rewound_node_is_noticed_within_one_message",
+            "tests/integration/test_apply_oddities.py::test_a_tx_that_begins_below_the_watermark_and_ends_above_is_of_a_rewound_node",
+        ),
+    ),
+    Mutant(
+        "no-heartbeat-sent",
+        "heartbeat",
+        "producer/announcing.py",
+        "            self._send(heartbeat)\n",
+        "            del heartbeat\n",
+        ("tests/integration/test_heartbeats.py::test_a_node_says_what_it_has",),
+    ),
+    Mutant(
+        "heartbeat-not-heard",
+        "heartbeat",
+        "consumer/control.py",
+        "                self._hear(control)\n",
+        "                pass\n",
+        (
+            "tests/integration/test_heartbeats.py::test_it_is_kept_with_the_peer",
+            "tests/integration/test_heartbeats.py::test_the_last_batch_before_a_silence_is_missed",
+        ),
+    ),
+    Mutant(
+        "attempts-not-noted",
+        "attempt record",
+        "consumer/attempts.py",
+        "            upsert(connection, rf.attempt, [_row(key, count, now_us) for key, count in counts.items()])\n"
+        "            return counts\n",
+        "            del now_us\n            return counts\n",
+        ("tests/integration/test_apply_killed.py::test_a_tx_that_kills_the_process_is_set_aside_alone",),
+    ),
+    Mutant(
+        "postgresql-sealers-do-not-wait",
+        "sealer's lock",
+        "common/dialects/postgresql/sealing_sql.py",
+        "last_tx_id FROM rf_seal FOR UPDATE\n",
+        "last_tx_id FROM rf_seal\n",
+        (
+            "tests/integration/test_postgresql_sealing.py::test_many_writers_and_two_sealers",
+            "tests/integration/test_postgresql_applying.py::test_sealer_and_appliers_take_turns",
+        ),
+    ),
+    Mutant(
+        "sqlite-sealers-do-not-look-again",
+        "sealer's lock",
+        "common/dialects/sqlite/sealing.py",
+        "fetchone()[0] != prepared.turn:",
+        "fetchone()[0] < 0:",
+        ("tests/unit/test_sqlite_sealing.py",),
+    ),
+)
