@@ -64,6 +64,9 @@ class CrashPoint(StrEnum):
     """The broker's copy is taken off, the table doesn't know."""
     CHOICE_WRITTEN = "choice-written"
     """A conflict's row is chosen, nothing is committed."""
+    PURGING = "purging"
+    """A piece of what is old is deleted, nothing is committed."""
+    PURGED = "purged"
 
 
 @dataclass

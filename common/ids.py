@@ -29,6 +29,11 @@ def tx_id_us(tx_id: str) -> int:
     return int(tx_id.replace("-", "")[:12], 16) * 1_000
 
 
+def least_tx_id(us: int) -> str:
+    """Return the least tx id that could have been given at `us`, in microseconds since the epoch."""
+    return str(uuid.UUID(int=_compose(us // 1_000, 0)))
+
+
 class TxIds:
     """Gives tx ids (UUIDv7, RFC 9562) that rise strictly, also past a restart or a clock that went back.
 

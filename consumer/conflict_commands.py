@@ -7,6 +7,7 @@ import click
 
 from common.console import Console
 from common.errors import UsageError
+from common.ops.purging import what_is_gone
 from common.runtime.host import current_host
 from consumer.conflict.given import read_take
 from consumer.conflict.reading import MOST, Wanted, find, read
@@ -38,7 +39,8 @@ def list_(table: str | None, source: str | None, state: str | None, winner: str 
     with host.node() as node, reading(node.database) as connection:
         lost_by = node.facts.node_id if lost else None
         found = find(connection, Wanted(table, source, state, winner, lost_by, limit))
-    host.emit(found, lambda console: _tell_all(console, found))
+        gone = what_is_gone(connection, ("conflicts",))
+    host.emit(found, lambda console: _tell_all(console, found, gone))
 
 
 @conflicts.command()
@@ -48,8 +50,9 @@ def show(number: int) -> None:
     host = current_host()
     with host.node() as node, reading(node.database) as connection:
         found = read(connection, number)
+        gone = "".join(f"; {text}" for text in what_is_gone(connection, ("conflicts",)))
     if found is None:
-        raise UsageError(f"{number}: {_NOTHING}; `rowferry conflicts list` names them")
+        raise UsageError(f"{number}: {_NOTHING}; `rowferry conflicts list` names them{gone}")
     host.emit(found, lambda console: _tell(console, found))
 
 
@@ -118,7 +121,9 @@ def _tell_simulated(console: Console, document: dict[str, Any]) -> None:
         console.table("", names, [[_short(one[name]) for name in names] for one in document["results"]])
 
 
-def _tell_all(console: Console, found: list[dict[str, Any]]) -> None:
+def _tell_all(console: Console, found: list[dict[str, Any]], gone: list[str]) -> None:
+    for text in gone:
+        console.say(text)
     if not found:
         console.say(_NOTHING)
         return

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from common.ids import tx_id_us
+from common.ops.passed import note_passed
 from common.schema import tables as rf
 from common.wire.control import Heartbeat
 from consumer import audit
+from consumer.retired import returned, speaks_again
 from consumer.statements import insert_missing
 from consumer.watermark import read_mark
 
@@ -52,7 +54,15 @@ def note_heartbeat(
         "policies_sha256": heartbeat.policies_sha256,
         "rewound_us": None if why is None else (was_rewound_us or now_us),
     }
-    connection.execute(sa.update(node).where(peer).values(values))
+    given = {"now_us": now_us, "wrote_us": at_us}
+    update = sa.update(node).where(peer).values(values | speaks_again()).returning(node.c.returned_us)
+    if connection.execute(update, given).scalar_one() == now_us:
+        audit.write(connection, [returned(heartbeat.source_node)], now_us)
+    if heartbeat.passed is not None:
+        passed = {(origin, incarnation): lsn for origin, incarnation, lsn in heartbeat.passed}
+        # With what it has passed, how far its own log went then.
+        own = {(heartbeat.source_node, heartbeat.incarnation): heartbeat.head_lsn}
+        note_passed(connection, heartbeat.source_node, passed | own, now_us)
     if why is None or was_rewound_us is not None:
         return None
     detail = {"incarnation": heartbeat.incarnation, "head_lsn": heartbeat.head_lsn, "error": why}

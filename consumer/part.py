@@ -2,14 +2,18 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
 
+from common.ops.purging import PurgeService
 from common.ops.stalls import Work
 from common.ops.watchdog import Watchdog
 from common.ports.http_part import HttpShare
 from common.ports.part import Service
+from common.ports.retention import Purged
 from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, direct_sink_factory, open_dead_letter_mirror, source_factories
@@ -34,7 +38,9 @@ class ConsumerPart:
         """Build one intake for each configured source, what tries again what a new shape lets through, what follows up
         the node's own writes where rows have stepped back, what asks for what is missing, and a watchdog."""
         from consumer.asking import GapAsking
+        from consumer.audit import APPLIER
         from consumer.intake import Intake
+        from consumer.purge import purge_received
         from consumer.reshaped import ReshapedRetries
         from consumer.standing.refresh import RefreshService
         from consumer.waiting import others_work
@@ -58,6 +64,9 @@ class ConsumerPart:
 
             patience = node.config.limits.stall_seconds
             services.append(Watchdog("watchdog-in", node.database, node.clock, patience, look))
+        if node.config.retention.every_hours:
+            work = partial(purge_received, node, actor=APPLIER, stop=stop)
+            services.append(PurgeService(self.name, node.database, node.clock, node.config.retention.every_hours, work))
         return services
 
     def http(self, node: Node, stop: threading.Event) -> HttpShare:
@@ -68,6 +77,12 @@ class ConsumerPart:
 
         pushes = PushQueue()
         return HttpShare([push_routes(node, pushes)], [PushIntake(node, pushes, stop)])
+
+    def purge(self, node: Node, actor: str, *, dry_run: bool) -> Sequence[Purged]:
+        """Take away what of the received is old enough."""
+        from consumer.purge import purge_received
+
+        return purge_received(node, actor=actor, dry_run=dry_run)
 
     def status(self, node: Node) -> Mapping[str, Any]:
         """Return what waits on this side."""
@@ -89,7 +104,9 @@ class ConsumerPart:
 
 
 def passed(node: Node, origin: str, incarnation: str) -> int:
-    """Return the watermark of one incarnation of a source."""
+    """Return the watermark of one incarnation of a source; of this node itself the end of its log."""
+    if origin == node.facts.node_id:
+        return node.database.log(replace(node.facts, incarnation=incarnation)).head().lsn
     with reading(node.database) as connection:
         return read_mark(connection, origin, incarnation).last_lsn
 

@@ -36,6 +36,7 @@ from consumer.conflict.record import (
     version_text,
     written_as,
 )
+from consumer.horizon import Horizons
 from consumer.standing.logical import LogicalSession
 from consumer.tables import Tables, use_of
 
@@ -187,6 +188,8 @@ class Settling:
         if session.unsealed(shape, [state.key]):
             raise UnsealedError(f"own writes of {name} are not sealed yet")
         (now,) = LogicalSession(session).images(shape, [pk], meta)
+        if not state.known and now is None:
+            _refuse_forgotten(session, name, stored)
         return _Met(stored, shape, meta, state, Histories(session.connection).of(name, state.key), now)
 
     def _wanted(self, met: _Met, take: Take) -> tuple[bytes | None, TableMeta]:
@@ -245,6 +248,16 @@ def _refuse_what_moved_on(met: _Met) -> None:
         f"the row was written again since, as {version_text(met.state.version)}: `rowferry conflicts show {met.number}`"
         " has both images; --force puts the other one in the place of what stands now"
     )
+
+
+def _refuse_forgotten(session: ApplySession, table: str, stored: sa.RowMapping) -> None:
+    """A row that was deleted after its conflict, so long ago that nothing else tells of it, is not brought back."""
+    latest = max(read_version(stored["our_version"]), read_version(stored["their_version"]))
+    if Horizons(session.connection).is_beyond(table, latest):
+        raise UsageError(
+            f"the row of conflict {stored['id']} is not here, and deletes from after it are forgotten by now: it may"
+            f" have been deleted since. If it shall be there, insert it into {table} anew"
+        )
 
 
 def _laid_over(met: _Met, row: dict[str, Any]) -> bytes:

@@ -10,6 +10,8 @@ from common.clock import from_us
 from common.crash_points import CrashPoint, reach
 from common.errors import ConfigError, OutageError
 from common.ops.agreement import agreement
+from common.ops.passed import own_passed
+from common.retry import in_transaction
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, OpenSink
 from common.transports.control import control_envelope, say
@@ -77,6 +79,7 @@ class Announcing:
         node, facts = self._node, self._node.facts
         # In this order: whatever this says that it has was there at that moment, and nothing was sent that it lacks.
         at = from_us(node.clock.now_us())
+        passed = in_transaction(node.database, own_passed)
         sent_lsn = self._cursors.load(BROKER, facts.incarnation)
         head = self._logs.of(facts.incarnation).head()
         agreed = agreement(node.config, node.captured_tables().values())
@@ -92,6 +95,7 @@ class Announcing:
             features=tuple(sorted(UNDERSTOOD_FEATURES)),
             schema_sha256=agreed.schema_sha256,
             policies_sha256=agreed.policies_sha256,
+            passed=tuple((origin, incarnation, lsn) for (origin, incarnation), lsn in passed.items()),
         )
 
     def _send(self, heartbeat: Heartbeat) -> None:

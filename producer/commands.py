@@ -36,6 +36,8 @@ def export_change_log(out: str, since: int | None, client: str | None) -> None:
         done = export(node, Request(out, since or 0, client), host)
     if out != STDOUT:
         _report(host, done, {})
+    elif done.gone_until_lsn is not None:
+        _warn_of_gone(host, done.gone_until_lsn)
 
 
 @click.command()
@@ -62,8 +64,17 @@ def push(out: str, client: str) -> None:
 
 
 def _report(host: Host, done: Export, more: dict[str, Any]) -> None:
+    if done.gone_until_lsn is not None:
+        _warn_of_gone(host, done.gone_until_lsn)
     document = done.document() | more
     host.emit(document, lambda console: _tell(console, done))
+
+
+def _warn_of_gone(host: Host, until_lsn: int) -> None:
+    host.console.warn(
+        f"The log is purged up to LSN {until_lsn}, and what is gone is not in this: who lacks it needs a copy of the"
+        " data (rowferry snapshot)."
+    )
 
 
 def _tell(console: Console, done: Export) -> None:

@@ -13,6 +13,7 @@ from common.runtime.node import Node
 from producer.clients import Clients, Given
 from producer.extract import Stretch, batches, seal_all, stretches
 from producer.files import checked_file, make_folder, write_export, write_into_folder
+from producer.purge import log_begins
 
 STDOUT = "-"
 
@@ -41,6 +42,9 @@ class Export:
     """What was exported. The present incarnation's part is always there, and last; it may be empty."""
 
     written: tuple[Written, ...]
+    gone_until_lsn: int | None = None
+    """Up to here the present incarnation's log was asked for and is purged: whoever lacks that needs a copy of the
+    data."""
 
     @property
     def txs(self) -> int:
@@ -58,7 +62,8 @@ class Export:
     def document(self) -> dict[str, Any]:
         """Return the export as its JSON document."""
         *earlier, present = (_described(one) for one in self.written)
-        counts = {"txs": self.txs, "changes": self.changes}
+        counts: dict[str, int | None] = {"txs": self.txs, "changes": self.changes}
+        counts["gone_until_lsn"] = self.gone_until_lsn
         return {**present, **counts, **({"earlier_incarnations": earlier} if earlier else {})}
 
 
@@ -68,13 +73,20 @@ def export(node: Node, request: Request, host: Host) -> Export:
     Raises OutageError (database), UsageError (what `out` names) and RowferryError (the file can't be written)."""
     node = replace(node, facts=settle_incarnation(node.database, node.facts, node.clock))
     seal_all(node)
-    found = stretches(node, _begins(node, request))
+    begins = _begins(node, request)
+    found = stretches(node, begins)
     with host.progress(sum(stretch.txs for stretch in found), "exporting") as progress:
-        if request.out == STDOUT:
-            return _to_stream(node, found, sys.stdout.buffer, progress)
-        if request.out.endswith("/") or Path(request.out).is_dir():
-            return _to_folder(node, found, Path(request.out).resolve(), progress)
-        return _to_file(node, found, checked_file(Path(request.out), _own_files(node, host)), progress)
+        done = _written(node, request, host, found, progress)
+    gone = log_begins(node, node.facts.incarnation)
+    return replace(done, gone_until_lsn=gone) if gone > (begins(node.facts.incarnation) or 0) else done
+
+
+def _written(node: Node, request: Request, host: Host, found: list[Stretch], progress: Progress) -> Export:
+    if request.out == STDOUT:
+        return _to_stream(node, found, sys.stdout.buffer, progress)
+    if request.out.endswith("/") or Path(request.out).is_dir():
+        return _to_folder(node, found, Path(request.out).resolve(), progress)
+    return _to_file(node, found, checked_file(Path(request.out), _own_files(node, host)), progress)
 
 
 def _own_files(node: Node, host: Host) -> list[Path]:

@@ -2,13 +2,16 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import click
 
+from common.ops.purging import PurgeService
 from common.ops.watchdog import Watchdog
 from common.ports.http_part import HttpShare
 from common.ports.part import Service
+from common.ports.retention import Purged
 from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, DIRECTORY, direct_sink_factory, fallback_factory, sink_factories
@@ -20,11 +23,15 @@ from producer.cursors import Cursors
 from producer.fallback import Fallback
 from producer.log import NodeLogs
 from producer.packing import Sizes
+from producer.purge import purge_log
 from producer.relay import Relay
 from producer.road import BrokerRoad, observed
 from producer.sealer import SealerService
 from producer.status import producer_status
 from producer.waiting import own_work
+
+_BY_ITSELF = "rowferry"
+"""The actor where nobody asked for it."""
 
 
 class ProducerPart:
@@ -61,6 +68,10 @@ class ProducerPart:
         services.append(Watchdog("watchdog-out", node.database, node.clock, patience, lambda: own_work(node)))
         if node.config.directory is not None:
             services.append(DirectoryCleaning(node, node.config.directory))
+        every_hours = node.config.retention.every_hours
+        if every_hours:
+            work = partial(self.purge, node, _BY_ITSELF, dry_run=False, stop=stop)
+            services.append(PurgeService(self.name, node.database, node.clock, every_hours, work))
         return services
 
     def http(self, node: Node, stop: threading.Event) -> HttpShare:
@@ -71,6 +82,10 @@ class ProducerPart:
 
         watch = PullWatch(node, stop)
         return HttpShare([pull_routes(node, watch)], [watch])
+
+    def purge(self, node: Node, actor: str, *, dry_run: bool, stop: threading.Event | None = None) -> Sequence[Purged]:
+        """Take away what of the log is old enough."""
+        return [purge_log(node, actor=actor, dry_run=dry_run, stop=stop)]
 
     def status(self, node: Node) -> Mapping[str, Any]:
         return producer_status(node)

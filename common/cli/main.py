@@ -17,8 +17,10 @@ from common.cli.demo import demo
 from common.cli.doctor import doctor
 from common.cli.init import init
 from common.cli.migrate import migrate, unmigrate
+from common.cli.node import node
 from common.cli.options import LEVELS, CommandLine, command_line, with_shared_options
 from common.cli.pause import pause, resume
+from common.cli.purge import purge
 from common.cli.run import run
 from common.cli.seed import seed
 from common.cli.serve import serve
@@ -121,7 +123,7 @@ def build(parts: Sequence[Part[Node]] | None = None) -> Program:
     for part in load_parts() if parts is None else parts:
         for command in part.commands():
             _add(program, command)
-    for command in (pause, resume, status, doctor, why, token, serve, topology, demo):
+    for command in (pause, resume, status, doctor, why, purge, node, token, serve, topology, demo):
         _add(program, command)
     return program
 

@@ -258,6 +258,30 @@ class LimitsSection(Section):
     """How far another node's clock may be ahead of this one's before it is reported."""
 
 
+class RetentionSection(Section):
+    """How long what nobody needs for the work is kept. `limits.tombstone_days` belongs to it."""
+
+    every_hours: Annotated[float, Field(ge=0, le=8_760)] = 1
+    """How often `run` purges by itself; 0: never."""
+    log_days: PositiveDays = 30
+    """The sealed log: others may ask for it so long."""
+    log_max_days: Annotated[PositiveDays, Field(validate_default=True)] = 90
+    """The log goes at this age, also where a sink, a peer or a client has not taken it; that is reported."""
+    dedup_days: PositiveDays = 90
+    """Which txs were applied, by name; at or below the watermark, which tells duplicates afterwards."""
+    conflict_days: PositiveDays = 365
+    """Settled conflicts, and choices that nobody needs any more."""
+    audit_days: PositiveDays = 365
+
+    @field_validator("log_max_days")
+    @classmethod
+    def _is_longest(cls, value: float, info: ValidationInfo) -> float:
+        least = info.data.get("log_days", 0)
+        if value < least:
+            raise ValueError(f"must not be smaller than retention.log_days ({least:g})")
+        return value
+
+
 class Config(Section):
     """The whole of `rowferry.toml`."""
 
@@ -267,6 +291,7 @@ class Config(Section):
     directory: DirectorySection | None = None
     fallback: FallbackSection = FallbackSection()
     limits: LimitsSection = LimitsSection()
+    retention: RetentionSection = RetentionSection()
     server: ServerSection = ServerSection()
     peers: dict[NodeId, PeerSection] = Field(default_factory=dict)
 

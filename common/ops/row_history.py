@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 
 from common.clock import to_iso
 from common.errors import PoisonError, UsageError
+from common.ops.purging import what_is_gone
 from common.ports.dialect import Database, NodeFacts, TableShape
 from common.ports.row_history import RowAsked, RowEvent, RowLook
+from common.retry import in_transaction
 from common.versions import NEVER
 
 Teller = Callable[[RowAsked], Sequence[RowEvent]]
@@ -24,6 +27,8 @@ class RowStory:
     asked: RowAsked
     events: tuple[RowEvent, ...]
     """In the order in which they happened, as far as that is known."""
+    gone: tuple[str, ...] = ()
+    """What can't be told any more, in sentences."""
 
     @property
     def known(self) -> bool:
@@ -32,8 +37,8 @@ class RowStory:
 
     @property
     def summary(self) -> list[str]:
-        """How the row stands, then what waits, in sentences."""
-        return [_stands(self), *dict.fromkeys(one.todo for one in self.events if one.todo)]
+        """How the row stands, then what waits, then what can't be told any more, in sentences."""
+        return [_stands(self), *dict.fromkeys(one.todo for one in self.events if one.todo), *self.gone]
 
 
 def named(tables: Mapping[str, TableShape], name: str) -> TableShape:
@@ -52,7 +57,20 @@ def tell(database: Database, node: NodeFacts, table: TableShape, pk: str, teller
         raise UsageError(f"{pk}: no key of {table.name}: {error}") from error
     asked = RowAsked(table, key, look)
     events = [event for teller in tellers for event in teller(asked)]
-    return RowStory(node.node_id, asked, tuple(sorted(events, key=lambda one: one.place)))
+    gone = in_transaction(database, lambda connection: _gone(connection, asked))
+    return RowStory(node.node_id, asked, tuple(sorted(events, key=lambda one: one.place)), tuple(gone))
+
+
+def _gone(connection: sa.Connection, asked: RowAsked) -> list[str]:
+    found = what_is_gone(connection, ("log", "conflicts"))
+    table = sa.text("SELECT h.hlc FROM rf_horizon h JOIN rf_table t ON t.table_id = h.table_id WHERE t.name = :name")
+    hlc = connection.scalar(table, {"name": asked.table.name})
+    if hlc is not None and not asked.look.known:
+        found.append(
+            f"deletes of {asked.table.name} up to {to_iso(hlc)} are forgotten (limits.tombstone_days): this row may"
+            " have been one of them"
+        )
+    return found
 
 
 def key_of(shape: TableShape, given: str) -> bytes:

@@ -1,6 +1,6 @@
 """What `status` knows: where the node stands with each sink and source, what waits, and what needs a person."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -13,6 +13,7 @@ from common.errors import ConfigError, OutageError
 from common.ops.agreement import agreement
 from common.ops.pausing import paused_tables
 from common.ops.peers import PeerStanding, read_peers
+from common.ops.purging import read_purged
 from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
 from common.ops.table_choice import own_keys
 from common.ports.dialect import Database, NodeFacts
@@ -20,6 +21,7 @@ from common.schema import tables as rf
 
 BROKER_PATIENCE_SECONDS = 3.0
 _A_DAY_US = 86_400_000_000
+_NEWS_US = 7 * _A_DAY_US
 _PATIENT_ASKS = 3
 """So often a source is asked for what is missing before a person is told."""
 OPEN_DEAD_LETTERS = ("dead", "early", "forked")
@@ -108,6 +110,8 @@ class Standing:
     clashing_keys: tuple[ClashingKeys, ...] = ()
     peers: tuple[PeerStanding, ...] = ()
     """Those that have sent a heartbeat."""
+    told: tuple[str, ...] = ()
+    """What happened lately that a person should know: a log that went before it was taken, a node that came back."""
     own_keys: tuple[str, ...] = ()
     """Tables that number their own keys while no setting says whose are whose."""
 
@@ -152,6 +156,7 @@ class Standing:
             *map(str, self.clocks_ahead),
             *map(str, self.clashing_keys),
             *(reason for peer in self.peers for reason in peer.attention),
+            *self.told,
             self._broker_trouble,
             f"capture is out of date on {', '.join(self.drifted)}: run rowferry migrate" if self.drifted else "",
             *(
@@ -225,6 +230,26 @@ def read_standing(
             peers=read_peers(connection, agreement(config, wanted), config.limits.future_seconds, known),
             clashing_keys=_clashing_keys(connection, config, now_us),
             own_keys=own_keys(wanted, config.tables),
+            told=tuple(_told(connection, now_us)),
+        )
+
+
+def _told(connection: sa.Connection, now_us: int) -> Iterator[str]:
+    """Yield what was said once and is still news."""
+    since_us = now_us - _NEWS_US
+    went = read_purged(connection, "log-not-taken").values()
+    for row in went:
+        if row.purged_us >= since_us:
+            yield (
+                f"the log is purged up to LSN {row.until_lsn}, and {row.name} had not taken all of it "
+                "(retention.log_max_days): who lacks it needs a copy of the data (rowferry snapshot)"
+            )
+    node = rf.node.c
+    query = sa.select(node.node_id, node.returned_us).where(node.returned_us >= since_us).order_by(node.node_id)
+    for name, returned_us in connection.execute(query):
+        yield (
+            f"{name} was retired and speaks again since {to_iso(returned_us)}: what was purged meanwhile it may lack. "
+            "Compare it with another node, or retire it again"
         )
 
 

@@ -15,6 +15,7 @@ from common.wire.records import SealedTx, TableMeta
 
 if TYPE_CHECKING:
     # It names what stands below here.
+    from common.ports.retention import Retention
     from common.ports.row_history import RowHistory
     from common.ports.standing import StandingLook
 
@@ -321,6 +322,10 @@ class Database(Protocol):
 
     def row_history(self, node: NodeFacts) -> "RowHistory":
         """Return what tells of single rows."""
+        ...
+
+    def retention(self) -> "Retention":
+        """Return what takes old lines away."""
         ...
 
     def apply_session(self) -> AbstractContextManager[ApplySession]:

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import click
 
+from common.ports.retention import Purged
 from common.ports.row_history import RowAsked, RowEvent
 
 NodeT = TypeVar("NodeT", contravariant=True)
@@ -62,4 +63,13 @@ class AfterMigrate(Protocol[NodeT]):
 
     def after_migrate(self, node: NodeT) -> int:
         """Try again what waited for an unknown table or column. Returns how many txs were applied."""
+        ...
+
+
+@runtime_checkable
+class Purges(Protocol[NodeT]):
+    """A part that keeps things which somebody has to take away at some time."""
+
+    def purge(self, node: NodeT, actor: str, *, dry_run: bool) -> Sequence[Purged]:
+        """Take away what is old enough and not needed; with `dry_run` only tell. Raises OutageError."""
         ...

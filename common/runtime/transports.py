@@ -163,6 +163,7 @@ def _open_directory_source(node: Node, directory: DirectorySection, passed: Pass
         directory.path,
         node.facts.node_id,
         passed=passed,
+        incarnation=node.facts.incarnation,
         settle_seconds=directory.settle,
         poll_seconds=directory.poll_seconds,
         clock=node.clock,

@@ -41,6 +41,8 @@ node = sa.Table(
     sa.Column("schema_sha256", _text, comment="of the tables that travel"),
     sa.Column("policies_sha256", _text),
     sa.Column("rewound_us", _us, comment="since when its log is another one than it was"),
+    sa.Column("retired_us", _us, comment="nothing is kept for it since then"),
+    sa.Column("returned_us", _us, comment="it was retired, and spoke again then"),
     comment="This node and the peers it has heard of.",
 )
 
@@ -358,4 +360,60 @@ audit = sa.Table(
     sa.Column("detail", _text, comment="JSON object"),
     sa.Index("rf_audit_at", "at_us"),
     comment="Who applied, rejected, replayed, discarded what, and when.",
+)
+
+passed = sa.Table(
+    "rf_passed",
+    metadata,
+    sa.Column("peer", _id, primary_key=True),
+    sa.Column("origin", _id, primary_key=True),
+    sa.Column("incarnation", _id, primary_key=True),
+    sa.Column("lsn", _lsn, nullable=False, comment="up to here the peer has seen all of the origin's"),
+    sa.Column("said_us", _us, nullable=False),
+    comment="What peers have said of how far they are; with themselves as origin the end of their own log.",
+)
+
+purged = sa.Table(
+    "rf_purged",
+    metadata,
+    sa.Column("what", _text, primary_key=True),
+    sa.Column("name", _id, primary_key=True, comment="the incarnation of a log, the node of an override; else empty"),
+    sa.Column("until_lsn", _lsn),
+    sa.Column("until_us", _us, comment="what is gone is older than this"),
+    sa.Column("purged_us", _us, nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False, comment="how many in all"),
+    comment="What is no longer here, so that nobody takes it for never having been.",
+)
+
+horizon = sa.Table(
+    "rf_horizon",
+    metadata,
+    sa.Column("table_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("main_epoch", sa.BigInteger, nullable=False),
+    sa.Column("hlc", sa.BigInteger, nullable=False),
+    sa.Column("node_id", _id, nullable=False),
+    comment="The highest version of the tombstones that were purged, by table: of what is older nothing is known.",
+)
+
+purge_round = sa.Table(
+    "rf_purge_round",
+    metadata,
+    sa.Column("round", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("began_us", _us, nullable=False),
+    sa.Column("choice_id", sa.BigInteger, nullable=False, comment="choices up to this one go with the round"),
+    sa.Column("wanted", _text, nullable=False, comment="JSON: what a peer must have passed"),
+    sa.Column("passed", _text, nullable=False, comment="JSON: peers that have, and the end of their log then"),
+    comment="Tombstones that were old enough at one moment, and how far the logs were then.",
+)
+
+purge_tombstone = sa.Table(
+    "rf_purge_tombstone",
+    metadata,
+    sa.Column("table_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("key", _id, primary_key=True),
+    sa.Column("hlc", sa.BigInteger, nullable=False),
+    sa.Column("node_id", _id, nullable=False),
+    sa.Column("round", sa.BigInteger, nullable=False),
+    sa.Index("rf_purge_tombstone_round", "round"),
+    comment="Tombstones that go once every peer has passed their round.",
 )

@@ -78,6 +78,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     """What it understands in a batch's `requires`."""
     schema_sha256: _Sha256
     policies_sha256: _Sha256
+    passed: Annotated[tuple[tuple[_NodeId, _NodeId, _Lsn], ...], msgspec.Meta(max_length=1_000)] | None = None
+    """Origin, incarnation and the LSN up to which it has seen all of that log. None: it does not say."""
 
     @property
     def sender(self) -> str:

@@ -15,6 +15,7 @@ from consumer.conflict.choices import Choice, Histories, RowHistory, Waiting
 from consumer.conflict.detect import Relation, relate
 from consumer.conflict.policies import comparable, greater_image, incoming_stands
 from consumer.conflict.record import Conflict, Kind, State, Winner, version_text, written_as
+from consumer.horizon import Horizons, older_than_tombstones
 from consumer.incoming import Counts
 from consumer.tables import TableUse, use_of
 
@@ -88,6 +89,7 @@ class Decision:
         self._choices: list[Choice] = []
         self._closed: list[Closed] = []
         self._maybe_missing: list[tuple[Entry, Row]] = []
+        self._horizons = Horizons(session.connection)
 
     def look_first(self, table: str, row_keys: Sequence[str]) -> None:
         """Read what is known of rows where every change may close a conflict that waits."""
@@ -95,8 +97,12 @@ class Decision:
             self._histories.load(table, row_keys)
 
     def decide(self, entry: Entry, row: Row) -> None:
-        """Let one change win, lose, wait or count as the same; note conflicts and rows it did not find."""
+        """Let one change win, lose, wait or count as the same; note conflicts and rows it did not find.
+
+        Raises PoisonError for one that may be of a row whose tombstone was purged."""
         change, counts = entry.change, entry.counts
+        if not row.known and row.winner is None and self._may_be_deleted(entry, row):
+            raise older_than_tombstones(entry.use.name, bytes(change.pk).decode("utf-8"))
         counts.changes += 1
         relation = relate(change.version, change.base or NEVER, row.version, row.base)
         if relation is Relation.SAME:
@@ -136,6 +142,9 @@ class Decision:
             if row.winner is not None:
                 written.writes.setdefault(row.winner.use, []).append(row_write(row.winner, row.key))
         return written
+
+    def _may_be_deleted(self, entry: Entry, row: Row) -> bool:
+        return self._horizons.is_beyond(entry.use.name, entry.change.version) and self._image(row) is None
 
     def _decide_same(self, entry: Entry, row: Row) -> None:
         ours = row.winner.change.image if row.winner else self._image(row)

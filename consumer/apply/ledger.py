@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import sqlalchemy as sa
 
 from common.config.model import Config
+from common.ids import tx_id_us
 from common.schema import tables as rf
 from consumer import audit, watermark
 from consumer.apply.handing_on import HandingOn
@@ -15,6 +16,7 @@ from consumer.dead_letters.table_store import Failure, settle, write_failures
 from consumer.dedup import BROKEN_REASONS, Known, TxKey
 from consumer.inbox import delete_parts
 from consumer.incoming import Outcome, Result
+from consumer.retired import returned, speaks_again
 from consumer.statements import insert_many, insert_missing
 from consumer.watermark import Mark, SourceKey, Step
 
@@ -41,7 +43,9 @@ _HEARD = (
             (sa.bindparam("ahead_us", type_=sa.BigInteger) > 0, sa.bindparam("now_us", type_=sa.BigInteger)),
             else_=rf.node.c.ahead_seen_us,
         ),
+        **speaks_again(),
     )
+    .returning(rf.node.c.returned_us)
 )
 
 
@@ -129,22 +133,30 @@ class Ledger:
         headers = [result.incoming.header for result in results if _is_verified(result)]
         seen = {header.source_node: header.incarnation for header in headers if header is not None}
         rows = [self._peer(one, incarnation, latest.get(one, 0)) for one, incarnation in sorted(seen.items())]
-        insert_missing(
-            self._connection,
-            rf.node,
-            [row for row in rows if not self._touch_peer(row, latest.get(str(row["node_id"]), 0))],
-        )
+        wrote = _last_written(results)
+        unknown = [
+            row
+            for row in rows
+            if not self._touch_peer(row, latest.get(str(row["node_id"]), 0), wrote.get(str(row["node_id"]), 0))
+        ]
+        insert_missing(self._connection, rf.node, unknown)
 
-    def _touch_peer(self, row: Mapping[str, object], latest_us: int) -> bool:
-        """Note what was heard of a peer; False where there is none of this id. This node itself is none."""
+    def _touch_peer(self, row: Mapping[str, object], latest_us: int, wrote_us: int) -> bool:
+        """Note what was heard of a peer; False where there is none of this id. This node itself is none.
+
+        `wrote_us`: when the last of what is new was written, 0 where nothing is."""
         given = {
             "peer": row["node_id"],
             "now_us": self._now_us,
             "incarnation": row["incarnation"],
             "ahead_us": row["ahead_us"],
             "latest_us": latest_us,
+            "wrote_us": wrote_us,
         }
-        return self._connection.execute(_HEARD, given).rowcount > 0
+        known = self._connection.execute(_HEARD, given).one_or_none()
+        if known is not None and known.returned_us == self._now_us:
+            audit.write(self._connection, [returned(str(row["node_id"]))], self._now_us)
+        return known is not None
 
     def _peer(self, node_id: str, incarnation: str, latest_us: int) -> dict[str, object]:
         ahead_us = latest_us - self._now_us
@@ -168,6 +180,16 @@ def step_of(result: Result) -> Step | None:
         return None
     sure = result.outcome is Outcome.APPLIED or result.reason not in watermark.UNSURE
     return Step(header.prev_lsn, header.to_lsn, header.tx_id, sure)
+
+
+def _last_written(results: Iterable[Result]) -> dict[str, int]:
+    """Return when each source made the last of its txs that are new here, microseconds since the epoch."""
+    found: dict[str, int] = {}
+    for result in results:
+        header = result.incoming.header
+        if header is not None and result.outcome is not Outcome.DUPLICATE and _is_verified(result):
+            found[header.source_node] = max(found.get(header.source_node, 0), tx_id_us(header.tx_id))
+    return found
 
 
 def _is_verified(result: Result) -> bool:

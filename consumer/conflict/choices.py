@@ -167,5 +167,12 @@ def remember(connection: sa.Connection, choices: Iterable[Choice], now_us: int) 
     insert_many(connection, rf.choice, _COLUMNS, rows)
 
 
+def forget(connection: sa.Connection, until_id: int, before_us: int) -> int:
+    """Forget choices up to a number that were made before; return how many."""
+    stored = rf.choice
+    these = stored.c.id <= until_id, stored.c.chosen_us < before_us
+    return connection.execute(sa.delete(stored).where(*these)).rowcount
+
+
 def _bytes(text: str | None) -> bytes | None:
     return None if text is None else text.encode("utf-8")

@@ -60,11 +60,20 @@ def check_from_the_first(url: str) -> None:
                 "INSERT INTO rf_node (node_id, role, incarnation, is_self, first_seen_us, last_seen_us)"
                 " VALUES ('a', 'main', 'i1', false, 1, 2)"
             )
+            connection.exec_driver_sql(
+                "INSERT INTO rf_row_version (table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node,"
+                " deleted) VALUES (1, '[1]', 0, 5, 'a', 0, 0, '', true)"
+            )
         assert migrate.upgrade(database.engine) is True
         assert differences(database.engine) == []
         with database.engine.connect() as connection:
             (peer,) = connection.exec_driver_sql("SELECT node_id, role, last_seen_us, heard_us FROM rf_node").all()
         assert tuple(peer) == ("a", "main", 2, None)
+        with database.engine.connect() as connection:
+            assert connection.exec_driver_sql("SELECT key FROM rf_row_version WHERE deleted").all() == [("[1]",)]
+            assert connection.exec_driver_sql("SELECT retired_us, returned_us FROM rf_node").all() == [(None, None)]
+        indexes = {index["name"] for index in sa.inspect(database.engine).get_indexes("rf_row_version")}
+        assert "rf_row_version_deleted" in indexes
         with database.engine.connect() as connection:
             (kept,) = connection.exec_driver_sql("SELECT table_name, winner, row_key FROM rf_conflict").all()
         assert tuple(kept) == ("t", "ours", None)

@@ -192,6 +192,8 @@ def test_commands_are_listed_in_the_order_of_a_nodes_life() -> None:
         "status",
         "doctor",
         "why",
+        "purge",
+        "node",
         "token",
         "serve",
         "topology",

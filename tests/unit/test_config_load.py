@@ -83,6 +83,12 @@ WRONG: list[tuple[str, Any]] = [
     ("limits.stall_seconds", 0),
     ("limits.tombstone_days", 0),
     ("limits.future_seconds", 0),
+    ("retention.every_hours", -1),
+    ("retention.log_days", 0),
+    ("retention.log_max_days", 0.5),
+    ("retention.dedup_days", 0),
+    ("retention.conflict_days", "year"),
+    ("retention.audit_days", -1),
     ("limits.gap_seconds", 0),
     ("limits.announce_seconds", -1),
 ]

@@ -45,9 +45,10 @@ def test_status_tells_gaps_and_unfinished_txs(world: World) -> None:
 
 def test_there_is_one_intake_for_each_way_in(world: World, tmp_path: Path) -> None:
     (tmp_path / "exchange").mkdir()
-    intake, retries, standing, watchdog = part.services(world.node, threading.Event())
-    services = intake, retries, standing, watchdog
-    assert [service.name for service in services] == ["intake-directory", "reshaped", "standing", "watchdog-in"]
+    intake, retries, standing, watchdog, purge = part.services(world.node, threading.Event())
+    services = intake, retries, standing, watchdog, purge
+    names = ["intake-directory", "reshaped", "standing", "watchdog-in", "purge-consumer"]
+    assert [service.name for service in services] == names
     assert not intake.step(0)
     folder = tmp_path / "exchange" / "a"
     folder.mkdir()

@@ -12,6 +12,7 @@ from common.dialects.postgresql.connection import BY_INDEX_SETTINGS, SERVER_IDEN
 from common.dialects.postgresql.errors import translate, translated
 from common.dialects.postgresql.health import findings
 from common.dialects.postgresql.log import PostgresLog
+from common.dialects.postgresql.retention import PostgresRetention
 from common.dialects.postgresql.row_history import PostgresRowHistory
 from common.dialects.postgresql.sealing import PostgresSealer
 from common.ports.dialect import Catalog, DialectFeatures, NodeFacts
@@ -57,6 +58,10 @@ class PostgresDatabase:
     def log(self, node: NodeFacts) -> PostgresLog:
         """Return the sealed log of one incarnation."""
         return PostgresLog(self._sealing, self._reading, node)
+
+    def retention(self) -> PostgresRetention:
+        """Return what takes old lines away."""
+        return PostgresRetention()
 
     @contextmanager
     def apply_session(self) -> Iterator[PostgresApplySession]:

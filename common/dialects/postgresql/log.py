@@ -13,6 +13,7 @@ from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.shape_cache import first_table_names
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
+from common.errors import OutageError
 from common.ports.dialect import LogHead, NodeFacts, Unsealed
 from common.wire.records import SealedTx, TableMeta, TxHeader
 
@@ -128,8 +129,12 @@ class _LargeTx:
             with raw.cursor(name="rowferry_tx") as cursor:
                 cursor.itersize = _LINES_AT_A_TIME
                 cursor.execute(_ONE.encode(), given, binary=True)
+                left = header.to_lsn - header.from_lsn + 1
                 for (line,) in cursor:
+                    left -= 1
                     yield line
+        if left:
+            raise OutageError(f"{left} lines of {header.tx_id} are no longer in the log: it was purged")
 
 
 class PostgresLog:
@@ -171,6 +176,8 @@ class PostgresLog:
             if row.bytes > _LARGE_TX_BYTES:
                 yield _LargeTx(row.header, row.era, self._engine, self._names)
             else:
+                if row.header.to_lsn not in payloads:
+                    raise OutageError(f"{row.header.tx_id} is no longer in the log: it was purged")
                 yield _SmallTx(row.header, payloads[row.header.to_lsn])
 
     def _taken(self, raw: Raw, after_lsn: int, limit_bytes: int) -> list[_Row]:

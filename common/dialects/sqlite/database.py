@@ -15,6 +15,7 @@ from common.dialects.sqlite.connection import borrowed, check_url, is_there, mak
 from common.dialects.sqlite.errors import translate, translating
 from common.dialects.sqlite.health import findings
 from common.dialects.sqlite.log import SqliteLog
+from common.dialects.sqlite.retention import SqliteRetention
 from common.dialects.sqlite.row_history import SqliteRowHistory
 from common.dialects.sqlite.sealing import SqliteSealer
 from common.dialects.sqlite.triggers_off import switch_triggers_off
@@ -70,6 +71,10 @@ class SqliteDatabase:
     def log(self, node: NodeFacts) -> SqliteLog:
         """Return the sealed log of this node's incarnation."""
         return SqliteLog(self._engine, node)
+
+    def retention(self) -> SqliteRetention:
+        """Return what takes old lines away."""
+        return SqliteRetention()
 
     @contextmanager
     def apply_session(self) -> Iterator[SqliteApplySession]:

@@ -25,8 +25,12 @@ class Progress:
     what was put there later, at or below the watermark, may come from a node that was rewound, and must be read.
     """
 
-    def __init__(self, root: Path, node_id: str, passed: Passed | None, clock: Clock) -> None:
+    def __init__(
+        self, root: Path, node_id: str, passed: Passed | None, clock: Clock, incarnation: str | None = None
+    ) -> None:
+        """`incarnation`: of the node itself, whose own log `passed` knows too: the writers are told where it ends."""
         self._root = root
+        self._node_id = node_id
         self._passed = passed
         self._clock = clock
         self._acks = self._own_acks(node_id)
@@ -34,6 +38,8 @@ class Progress:
         self._newest_ns = self._earlier_ns
         self._finished: dict[BatchFile, Stamp | None] = {}
         self._origins: set[tuple[str, str]] = set(self._acks.passed)
+        if incarnation is not None:
+            self._origins.add((node_id, incarnation))
         self._watermarks: dict[tuple[str, str], int] = {}
         self._written_at = 0.0
         self._write_failed = False
@@ -92,7 +98,9 @@ class Progress:
             return Acks(node_id)
 
     def _read_watermarks(self) -> None:
-        self._watermarks = {key: self._passed(*key) if self._passed else 0 for key in self._origins}
+        # The own log last: what was written before the others' changes had come lies below its end then.
+        order = sorted(self._origins, key=lambda key: key[0] == self._node_id)
+        self._watermarks = {key: self._passed(*key) if self._passed else 0 for key in order}
 
     def _changed_ns(self, file: BatchFile) -> int:
         try:

@@ -49,6 +49,7 @@ class DirectorySource:
         node_id: str,
         *,
         passed: Passed | None = None,
+        incarnation: str | None = None,
         settle_seconds: float = 600.0,
         poll_seconds: float = 1.0,
         clock: Clock | None = None,
@@ -59,7 +60,7 @@ class DirectorySource:
         clock = clock or SystemClock()
         _make_own_folder(path, node_id, create_root=create_root)
         self._scanner = Scanner(path, node_id)
-        self._progress = Progress(path, node_id, passed, clock)
+        self._progress = Progress(path, node_id, passed, clock, incarnation)
         self._settling = Settling(settle_seconds)
         self._poll_seconds = poll_seconds
         self._opener = Opener(path, self._settling, clock, sizes or Sizes(), limits)

@@ -1,0 +1,83 @@
+"""`rowferry node`: the nodes that this one knows, and taking leave of one."""
+
+import sys
+
+import click
+
+from common.clock import to_iso
+from common.console import Console
+from common.errors import UsageError
+from common.ops.nodes import KnownNode, Nodes, Retired
+from common.runtime.host import Host, current_host
+from common.runtime.node import Node
+
+
+@click.group()
+def node() -> None:
+    """The nodes that this one knows: list, retire."""
+
+
+@node.command("list")
+def list_() -> None:
+    """List this node and its peers: when each was heard, what there is of it here, and what it has passed."""
+    host = current_host()
+    with host.node() as opened:
+        found = _nodes(opened).known()
+    host.emit([one.as_dict() for one in found], lambda console: _tell_all(console, found))
+
+
+@node.command()
+@click.argument("node_id", metavar="ID")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def retire(node_id: str, yes: bool) -> None:
+    """Keep nothing more for a node that will not come back.
+
+    Tombstones and the log no longer wait for it. Should it speak again, it counts again from then on; what was purged
+    meanwhile it may lack. Its queue on the broker goes by itself once it is unused for broker.queue_expires_seconds."""
+    host = current_host()
+    with host.node() as opened:
+        nodes = _nodes(opened)
+        if not yes and _is_watched(host):
+            _ask(nodes, node_id)
+        retired = nodes.retire(node_id, host.actor)
+    host.emit(retired.as_dict(), lambda console: _tell_retired(console, retired))
+
+
+def _nodes(opened: Node) -> Nodes:
+    return Nodes(opened.database, opened.config, opened.facts, opened.clock)
+
+
+def _is_watched(host: Host) -> bool:
+    return sys.stdin.isatty() and not host.console.json
+
+
+def _ask(nodes: Nodes, node_id: str) -> None:
+    known = {one.node: one for one in nodes.known()}
+    heard = known[node_id].last_heard_us if node_id in known else None
+    last = f", last heard {to_iso(heard)}" if heard else ""
+    if not click.confirm(f"Retire {node_id}{last}? What is purged from now on it can't get any more"):
+        raise UsageError(f"{node_id} is not retired")
+
+
+def _tell_retired(console: Console, retired: Retired) -> None:
+    if retired.already:
+        console.say(f"{retired.node} is retired since {to_iso(retired.at_us)}")
+        return
+    console.say(f"{retired.node} is retired: nothing waits for it any more.")
+
+
+def _tell_all(console: Console, found: list[KnownNode]) -> None:
+    names = ("node", "role", "state", "last heard", "watermark", "has of this node", "incarnation")
+    rows = [
+        (
+            one.node,
+            one.role or "",
+            one.state.value,
+            to_iso(one.last_heard_us) if one.last_heard_us else "",
+            "" if one.watermark is None else one.watermark,
+            "" if one.passed_lsn is None else one.passed_lsn,
+            one.incarnation or "",
+        )
+        for one in found
+    ]
+    console.table("", names, rows)

@@ -1,0 +1,91 @@
+"""How far each peer is, as it has said itself: in a heartbeat, or in the folder that nodes share (`rf_passed`).
+
+It tells what has been passed of each origin's log, and with itself as origin the end of its own: whatever it wrote
+before it had passed the rest lies below that."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from common.config.model import Config
+from common.ports.dialect import NodeFacts
+from common.schema import tables as rf
+from common.transports.directory.acks import BrokenAcksError, read_acks
+
+log = logging.getLogger(__name__)
+
+MOST = 400
+"""So many origins are told of at most, those that moved last."""
+OriginKey = tuple[str, str]
+"""Origin and incarnation."""
+
+
+def own_passed(connection: sa.Connection) -> dict[OriginKey, int]:
+    """Return what this node has passed. Read the end of the own log after it, never before."""
+    state = rf.sync_state.c
+    query = sa.select(state.peer, state.incarnation, state.last_lsn)
+    query = query.where(state.direction == "in", state.last_lsn > 0).order_by(state.updated_us.desc()).limit(MOST)
+    return {(peer, incarnation): lsn for peer, incarnation, lsn in connection.execute(query)}
+
+
+def note_passed(connection: sa.Connection, peer: str, passed: Mapping[OriginKey, int], now_us: int) -> None:
+    """Keep what a peer says; of origins that it does not name what it said before. A node put back says less."""
+    known = read_passed(connection, [peer]).get(peer, {})
+    moved = [
+        {"peer": peer, "origin": origin, "incarnation": incarnation, "lsn": lsn, "said_us": now_us}
+        for (origin, incarnation), lsn in sorted(passed.items())
+        if known.get((origin, incarnation)) != lsn
+    ]
+    if not moved:
+        return
+    table = rf.passed
+    same = sa.and_(
+        table.c.peer == sa.bindparam("of_peer"),
+        table.c.origin == sa.bindparam("of_origin"),
+        table.c.incarnation == sa.bindparam("of_incarnation"),
+    )
+    old = [
+        {"of_peer": peer, "of_origin": one["origin"], "of_incarnation": one["incarnation"]}
+        for one in moved
+        if (one["origin"], one["incarnation"]) in known
+    ]
+    if old:
+        connection.execute(sa.delete(table).where(same), old)
+    connection.execute(sa.insert(table), moved)
+
+
+def read_passed(connection: sa.Connection, peers: Iterable[str]) -> dict[str, dict[OriginKey, int]]:
+    """Return what each of `peers` has said; those that never said anything are left out."""
+    table = rf.passed.c
+    query = sa.select(table.peer, table.origin, table.incarnation, table.lsn).where(table.peer.in_(list(peers)))
+    found: dict[str, dict[OriginKey, int]] = {}
+    for peer, origin, incarnation, lsn in connection.execute(query):
+        found.setdefault(peer, {})[origin, incarnation] = lsn
+    return found
+
+
+def passed_in_folder(root: Path, peers: Iterable[str]) -> dict[str, dict[OriginKey, int]]:
+    """Return what peers have left in the folder that nodes share. What can't be read tells nothing, and is logged."""
+    found = {}
+    for peer in peers:
+        try:
+            acks = read_acks(root, peer)
+        except (BrokenAcksError, OSError) as error:
+            log.warning("purge.acks_broken", extra={"subject": peer, "error": str(error)})
+            continue
+        if acks is not None and acks.passed:
+            found[peer] = acks.passed
+    return found
+
+
+def live_peers(connection: sa.Connection, config: Config, facts: NodeFacts) -> list[str]:
+    """Return the nodes that count: heard of or named in the configuration, and not retired."""
+    node = rf.node.c
+    rows = connection.execute(sa.select(node.node_id, node.retired_us).where(node.is_self.is_(False))).all()
+    retired = {name for name, retired_us in rows if retired_us is not None}
+    named = set(config.peers) | ({config.node.main} if config.node.main else set())
+    if config.broker is not None:
+        named |= {*config.broker.peers, *config.broker.listen}
+    return sorted((named | {name for name, _ in rows}) - retired - {facts.node_id})

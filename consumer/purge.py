@@ -1,0 +1,142 @@
+"""Purging on the receiving side: names of applied txs, tombstones, choices, settled conflicts, the audit."""
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+import sqlalchemy as sa
+
+from common.ops.purging import DAY_US, Pieces, audit_purge, note_purged
+from common.ports.retention import Purged
+from common.retry import in_transaction
+from common.runtime.node import Node
+from common.schema import tables as rf
+from consumer.conflict.record import State
+from consumer.dead_letters.states import OPEN_STATES
+from consumer.tombstones import purge_tombstones
+from consumer.watermark import Mark, read_all
+
+_PAGE = 1_000
+
+
+def purge_received(
+    node: Node, *, actor: str, dry_run: bool = False, stop: threading.Event | None = None
+) -> list[Purged]:
+    """Take away what is old enough. Can be killed anywhere and repeated. Raises OutageError, ContentionError."""
+    pieces = Pieces(node.database, stop or threading.Event())
+    purged = [
+        _purge_dedup(node, pieces, dry_run=dry_run),
+        purge_tombstones(node, dry_run=dry_run, stop=pieces.stop),
+        _purge_conflicts(node, pieces, dry_run=dry_run),
+        _purge_audit(node, pieces, dry_run=dry_run),
+    ]
+    if not dry_run:
+        audit_purge(node.database, actor, node.facts.node_id, purged, node.clock.now_us())
+    return purged
+
+
+def _older_than(node: Node, days: float) -> int:
+    return node.clock.now_us() - int(days * DAY_US)
+
+
+def _purge_dedup(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
+    """At or below the watermark a tx is known by its place: what is younger than the last one is forked, the rest is
+    a duplicate. The last one itself stays, so that a log that was rewound to there can be told."""
+    old_us = _older_than(node, node.config.retention.dedup_days)
+    marks = in_transaction(node.database, lambda connection: [mark for mark, _ in read_all(connection).values()])
+    rows = 0
+    for mark in marks:
+        for tx_ids in _passed_pages(node, mark, old_us):
+            if dry_run or pieces.stop.is_set():
+                rows += len(tx_ids)
+            else:
+                rows += pieces.run(partial(_drop_applied, node=node, mark=mark, tx_ids=tx_ids))
+    return Purged("dedup", rows, old_us)
+
+
+def _passed_pages(node: Node, mark: Mark, old_us: int) -> Iterator[list[str]]:
+    """Yield what is old enough of one source, in order of LSNs, up to where it gets too young."""
+    applied = rf.applied_tx.c
+    after = -1
+    while True:
+        query = (
+            sa.select(applied.prev_lsn, applied.tx_id, applied.applied_us)
+            .where(
+                applied.source_node == mark.source_node,
+                applied.incarnation == mark.incarnation,
+                applied.prev_lsn > after,
+                applied.to_lsn < mark.last_lsn,
+            )
+            .order_by(applied.prev_lsn)
+            .limit(_PAGE)
+        )
+        found = in_transaction(node.database, lambda connection, query=query: connection.execute(query).all())  # type: ignore[misc]
+        old = [row.tx_id for row in found if row.applied_us < old_us]
+        if old:
+            yield old
+        if len(found) < _PAGE or not old:
+            return
+        after = found[-1].prev_lsn
+
+
+def _drop_applied(connection: sa.Connection, most: int, *, node: Node, mark: Mark, tx_ids: list[str]) -> int:
+    """Delete some of `tx_ids` and take them off the list; a tx of which a dead letter is open stays."""
+    some = [tx_ids.pop() for _ in range(min(most, len(tx_ids)))]
+    if not some:
+        return 0
+    applied, letter = rf.applied_tx, rf.dead_letter.c
+    states = sa.or_(*(letter.state == state.value for state in OPEN_STATES))
+    is_open = sa.exists().where(letter.source_node == applied.c.source_node, letter.tx_id == applied.c.tx_id, states)
+    these = sa.and_(applied.c.source_node == mark.source_node, applied.c.tx_id == sa.bindparam("of_tx_id"), ~is_open)
+    rows = connection.execute(sa.delete(applied).where(these), [{"of_tx_id": one} for one in some]).rowcount
+    note_purged(connection, "dedup", node.clock.now_us(), max(0, rows), name=mark.source_node)
+    return len(some)
+
+
+def _purge_conflicts(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
+    """Those that wait stay, and those that tell why a row has stepped back."""
+    old_us = _older_than(node, node.config.retention.conflict_days)
+    met, back = rf.conflict.c, rf.stepped_back.c
+    aside = sa.exists().where(back.table_name == met.table_name, back.key == met.row_key)
+    since = sa.func.coalesce(met.settled_us, met.recorded_us)
+    old = sa.and_(met.state == State.SETTLED.value, met.recorded_us < old_us, since < old_us, ~aside)
+    return _purge_old(node, pieces, "conflicts", rf.conflict, old, old_us, dry_run=dry_run)
+
+
+def _purge_audit(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
+    old_us = _older_than(node, node.config.retention.audit_days)
+    return _purge_old(node, pieces, "audit", rf.audit, rf.audit.c.at_us < old_us, old_us, dry_run=dry_run)
+
+
+def _purge_old(
+    node: Node,
+    pieces: Pieces,
+    what: str,
+    table: sa.Table,
+    old: sa.ColumnElement[bool],
+    old_us: int,
+    *,
+    dry_run: bool,
+) -> Purged:
+    count = sa.select(sa.func.count()).select_from(table).where(old)
+    if dry_run:
+        return Purged(what, in_transaction(node.database, lambda connection: connection.scalar(count)) or 0, old_us)
+    rows = pieces.run(partial(_drop_old, node=node, what=what, table=table, old=old, old_us=old_us))
+    return Purged(what, rows, old_us)
+
+
+def _drop_old(
+    connection: sa.Connection,
+    most: int,
+    *,
+    node: Node,
+    what: str,
+    table: sa.Table,
+    old: sa.ColumnElement[bool],
+    old_us: int,
+) -> int:
+    first = sa.select(table.c.id).where(old).limit(most)
+    rows = connection.execute(sa.delete(table).where(table.c.id.in_(first))).rowcount
+    if rows:
+        note_purged(connection, what, node.clock.now_us(), rows, until_us=old_us)
+    return rows
