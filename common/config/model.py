@@ -249,7 +249,8 @@ class LimitsSection(Section):
     """How long what is missing of a source's log may be on its way before the source is asked for it."""
     stall_seconds: PositiveSeconds = 300
     """How long work may wait without any of it being done before that is a stall."""
-    tombstone_days: Annotated[int, Field(ge=1)] = 90
+    tombstone_days: PositiveDays = 90
+    """How long a deleted row is remembered at least (see `RetentionSection`)."""
     relay_days: PositiveDays = 30
     """How long other nodes' batches are kept for peers that did not take them."""
     relay_max_bytes: Annotated[int, Field(ge=_MIB)] = 4 * 1024 * _MIB
