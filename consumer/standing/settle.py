@@ -3,7 +3,7 @@
 `theory` says what is right; here the rows are found that it has to be asked about. A row's values bind it to others
 with the same; a row that stands no longer, or anew, binds its children."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -31,6 +31,9 @@ def settle(sight: Sight, changed: Iterable[RowId]) -> Settled:
     """Return who stands once `changed` are as `sight` was told."""
     circles = cache(partial(leads_back, sight.shapes))
     region = _with_rivals(sight, set(changed))
+    if any(circles(row.table) and sight.seen[row].is_elsewhere for row in region):
+        # Who descends from whom decides between rivals, and may be another now, however far from here.
+        region |= _with_rivals(sight, _copies_in_circles(sight, circles) - region)
     while True:
         nodes = _nodes(sight, region)
         pulled = {one for row in region if circles(row.table) for one in nodes[row].needs if circles(one.table)}
@@ -57,6 +60,13 @@ def leads_back(shapes: Mapping[str, TableShape], table: str) -> bool:
                 seen.add(key.parent)
                 waiting.append(key.parent)
     return False
+
+
+def _copies_in_circles(sight: Sight, circles: Callable[[str], bool]) -> set[RowId]:
+    """Return every row that has stepped back of tables whose references lead back: of two rivals one has."""
+    tables = [name for name in sight.shapes if circles(name)]
+    sight.load_copies({name: sight.copies.keys(name) for name in tables})
+    return {row for row, seen in sight.seen.items() if seen.copy is not None and row.table in tables}
 
 
 def _is_moved(seen: Seen, stands: bool) -> bool:

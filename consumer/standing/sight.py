@@ -57,6 +57,12 @@ class Seen:
         return rank_of(self.version, self.base, self.row.table, comparable(pk) or b"" if pk else b"")
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether it points to others than it did."""
+        was = self.before.points if self.before is not None else ()
+        return self.changed and {one.claim for one in was} != {one.claim for one in self.points}
+
+    @property
     def is_other_parent(self) -> bool:
         """Whether what it is pointed to by is not what it was, wherever it stands."""
         was = set(self.before.pointed) if self.before is not None else set()

@@ -152,3 +152,19 @@ def test_rows_in_circles_end_the_same_in_every_order(world: World, history: list
     keys = {key for _, key, *_ in ends[0]}
     assert all(parent is None or parent in keys for _, _, parent, _ in ends[0])
     assert world.letters() == []
+
+
+def test_a_row_that_leaves_a_circle_lets_its_rivals_be_told_apart_anew(world: World) -> None:
+    """Folder 2 descended from its rival 1, over 0, and stepped back for it; then 0 is no child of 1 any more."""
+    made = Version(0, 1, "o")
+    history = [
+        [Plan("I", "folder", key, f"x{key}", None, 1, None, "o") for key in KEYS],
+        [
+            Plan("U", "folder", 1, "a", 0, 2, made, "a"),
+            Plan("U", "folder", 0, "b", 1, 2, made, "a"),
+            Plan("U", "folder", 2, "a", 0, 2, made, "a"),
+        ],
+        [Plan("U", "folder", 0, "b", 0, 2, made, "b")],
+    ]
+    ends = [delivered(world, history, order)[0] for order in permutations((1, 2))]
+    assert ends == [{("folder", 0, 0, "b"), ("folder", 2, 0, "a")}] * 2
