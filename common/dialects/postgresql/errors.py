@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import assert_never
 
 import psycopg
 import sqlalchemy as sa
 
 from common.dialects.postgresql.naming import ident, relation_of
 from common.dialects.postgresql.shapes import relation
+from common.dialects.postgresql.sqlstates import Kind, kind_of
 from common.errors import (
     ConfigError,
     ContentionError,
@@ -20,17 +22,9 @@ from common.errors import (
 )
 from common.ports.dialect import TableShape
 
-_OUTAGE_CLASSES = ("08", "53", "57P", "58", "F0", "XX")
-"""Connections, resources, shutdown, files and the server's own faults: nothing of it is the batch's doing."""
-_OUTAGE_STATES = frozenset({"25006", "55006"})
-"""A server that is read-only (a standby took the place), a database that is in use by DROP or CREATE."""
-_CONTENTION_STATES = frozenset({"40001", "40P01", "55P03", "57014"})
-"""Serialization, deadlock, lock timeout, statement timeout."""
+_NOT_NULL = "23502"
 _STALE_PLAN = ("0A000", "RevalidateCachedQuery")
 """A plan whose table changed meanwhile; anything else that the server does not support stays so."""
-_CONFIG_STATES = frozenset({"42501", "42P01", "42703", "42883", "55000", "3D000", "3F000", "28000", "28P01"})
-"""Rights, relations, columns that are missing or unfit: the schema or the accounts must be mended first."""
-
 _ROW_SECURITY = ("check_enable_rls", "ExecWithCheckOptions")
 """Where the server finds that a policy stands in the way; the state is the one of a missing right."""
 
@@ -70,15 +64,28 @@ def translated() -> Iterator[None]:
 def _by_state(error: psycopg.Error) -> Exception:
     state = error.sqlstate or ""
     message = _message(error)
-    if state in _CONTENTION_STATES or (state, error.diag.source_function) == _STALE_PLAN:
+    if not state:
+        known = f"{message}: check [node] database, and whether its server is up"
+        return OutageError(known if message.startswith("connection failed") else message)
+    if (state, error.diag.source_function) == _STALE_PLAN:
         return ContentionError(message)
-    if not state and message.startswith("connection failed"):
-        return OutageError(f"{message}: check [node] database, and whether its server is up")
-    if not state or state.startswith(_OUTAGE_CLASSES) or state in _OUTAGE_STATES:
-        return OutageError(message)
-    if state in _CONFIG_STATES:
-        return ConfigError(f"{message}; docs/README_M2.md lists the rights, `rowferry migrate` makes the tables")
-    return _poison(error, state, message)
+    match kind_of(state):
+        case Kind.OUTAGE:
+            return OutageError(message)
+        case Kind.TRANSIENT:
+            return ContentionError(message)
+        case Kind.SETUP:
+            return ConfigError(f"{message}; docs/README_M2.md lists the rights, `rowferry migrate` makes the tables")
+        case Kind.TYPE:
+            return PoisonError(Reason.TYPE, message, table=error.diag.table_name)
+        case Kind.FOREIGN_KEY:
+            return PoisonError(Reason.FOREIGN_KEY, message, table=error.diag.table_name)
+        case Kind.CONSTRAINT if state == _NOT_NULL:
+            return NoValueError(message, table=error.diag.table_name, column=error.diag.column_name)
+        case Kind.CONSTRAINT:
+            return PoisonError(Reason.CONSTRAINT, message, table=error.diag.table_name)
+        case never:
+            assert_never(never)
 
 
 def _remedy(error: psycopg.Error, table: TableShape, account: str) -> str:
@@ -88,18 +95,6 @@ def _remedy(error: psycopg.Error, table: TableShape, account: str) -> str:
     grants = [f"GRANT SELECT, INSERT, UPDATE, DELETE ON {relation(table)} TO {ident(account)}"]
     grants += [f"GRANT SELECT, UPDATE ON {relation_of(parent)} TO {ident(account)}" for parent in parents]
     return f"as the owner run what is missing of: {'; '.join(grants)}"
-
-
-def _poison(error: psycopg.Error, state: str, message: str) -> PoisonError:
-    table = error.diag.table_name
-    # 54: nested too deep, too large for an index or for a row; the value is at fault, and stays so.
-    if state.startswith(("22", "54")):
-        return PoisonError(Reason.TYPE, message, table=table)
-    if state == "23502":
-        return NoValueError(message, table=table, column=error.diag.column_name)
-    if state == "23503":
-        return PoisonError(Reason.FOREIGN_KEY, message, table=table)
-    return PoisonError(Reason.CONSTRAINT, message, table=table)
 
 
 def _message(error: psycopg.Error) -> str:
