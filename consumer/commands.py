@@ -12,6 +12,7 @@ from consumer.audit_commands import audit
 from consumer.conflict_commands import conflicts
 from consumer.dlq_commands import dlq
 from consumer.files import FileImport, Imported, ImportRules
+from consumer.rejoin_commands import rejoin
 
 _PATHS = click.Path(path_type=Path)
 
@@ -82,4 +83,4 @@ def _tell_import(console: Console, done: Imported) -> None:
         console.say("See `rowferry dlq list`.")
 
 
-COMMANDS: Sequence[click.Command] = (import_change_log, pull, dlq, conflicts, audit)
+COMMANDS: Sequence[click.Command] = (import_change_log, pull, dlq, conflicts, audit, rejoin)

@@ -1,8 +1,12 @@
 """Takes in what other nodes say beside batches. It is stored before its message is let go of."""
 
 import logging
+from dataclasses import replace
+
+import sqlalchemy as sa
 
 from common.crash_points import CrashPoint, reach
+from common.ops.rewinding import Seen, look, note
 from common.ports.source import Delivery
 from common.runtime.node import Node
 from common.wire.control import Control, Gone, Heartbeat, Request, Unknown
@@ -55,9 +59,26 @@ class Controls:
         news = writing(
             self._node.database, lambda connection: note_heartbeat(connection, heartbeat, now_us, is_main=is_main)
         )
+        self._hear_of_myself(heartbeat, now_us)
         if news is not None:
             fields = {"source_node": heartbeat.source_node, "remedy": "rowferry rejoin"}
             log.error("node_rewound", extra=fields | dict(news))
+
+    def _hear_of_myself(self, heartbeat: Heartbeat, now_us: int) -> None:
+        """See whether the sender has more of this node's log than this node itself."""
+        facts, said = self._node.facts, heartbeat.seen.get(self._node.facts.node_id)
+        if said is None:
+            return
+        head = self._node.database.log(replace(facts, incarnation=said.incarnation)).head()
+        seen = Seen(heartbeat.source_node, said.incarnation, said.lsn, said.tx_id)
+
+        def work(connection: sa.Connection) -> str | None:
+            why = look(connection, facts.node_id, facts.incarnation, head.lsn, seen)
+            is_news = why is not None and note(connection, facts.node_id, seen, why, now_us)
+            return why if is_news else None
+
+        if (why := writing(self._node.database, work)) is not None:
+            log.error("node_is_rewound", extra={"error": why, "remedy": "rowferry rejoin"})
 
     def _problem(self, control: Control, delivery: Delivery) -> str | None:
         """Return what speaks against it being from whom it says; None where nothing does."""

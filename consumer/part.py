@@ -15,8 +15,16 @@ from common.ports.http_part import HttpShare
 from common.ports.part import Service
 from common.ports.retention import Purged
 from common.ports.row_history import RowAsked, RowEvent
+from common.ports.source import Source
 from common.runtime.node import Node
-from common.runtime.transports import BROKER, direct_sink_factory, open_dead_letter_mirror, source_factories
+from common.runtime.transports import (
+    BROKER,
+    DIRECTORY,
+    OpenSource,
+    direct_sink_factory,
+    open_dead_letter_mirror,
+    source_factories,
+)
 from consumer.dead_letters.copies import BrokerCopies
 from consumer.incoming import Outcome
 from consumer.statements import reading
@@ -46,6 +54,8 @@ class ConsumerPart:
         from consumer.waiting import others_work
 
         factories = source_factories(node, lambda origin, incarnation: passed(node, origin, incarnation))
+        if DIRECTORY in factories:
+            factories = {**factories, DIRECTORY: _looking(node, factories[DIRECTORY])}
         intakes = [
             Intake(node, name, factory, _copies(node, stop) if name == BROKER else None, stop)
             for name, factory in factories.items()
@@ -101,6 +111,18 @@ class ConsumerPart:
         from consumer.reshaped import Reshaped
 
         return sum(result.outcome is Outcome.APPLIED for result in Reshaped(node).retry())
+
+
+def _looking(node: Node, open_source: OpenSource) -> OpenSource:
+    """Return how to open the folder, once it was asked whether this database was put back: the reader's own acks go."""
+
+    def look_and_open() -> Source:
+        from consumer.put_back import look_into_folder
+
+        look_into_folder(node)
+        return open_source()
+
+    return look_and_open
 
 
 def passed(node: Node, origin: str, incarnation: str) -> int:

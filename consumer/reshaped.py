@@ -18,6 +18,7 @@ from consumer.dead_letters.loading import load
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, Selection, find
 from consumer.early import EarlyRetries
+from consumer.forked import ForkedRetries
 from consumer.incoming import Incoming, Result, written_tables
 from consumer.main_node import MainNode
 from consumer.statements import reading
@@ -48,6 +49,7 @@ class Reshaped:
         self._node = node
         self._applier = Applier(node, stop=stop)
         self._early = EarlyRetries(node, self._applier.apply)
+        self._forked = ForkedRetries(node, self._applier.apply)
         self._done_us = 0
         """Up to here installations were followed up."""
 
@@ -58,7 +60,11 @@ class Reshaped:
         return self._retry([*self._letters(*_UNKNOWN, *_UNFIT), *waiting])
 
     def follow_up(self) -> list[Result]:
-        """The same, for the tables for which capture was installed after a letter was set aside."""
+        """The same, for the tables for which capture was installed after a letter was set aside; and what was parked of
+        sources that have begun anew since."""
+        return self._after_installations() + self._forked.follow_up()
+
+    def _after_installations(self) -> list[Result]:
         letters = self._letters(*_UNKNOWN, *_UNFIT)
         since_us = max(self._done_us, min((letter.last_failed_us for letter in letters), default=self._done_us))
         installed = self._installed(since_us) if letters else []

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 
+import sqlalchemy as sa
+
 from common.clock import from_us
 from common.crash_points import CrashPoint, reach
 from common.errors import ConfigError, OutageError
@@ -14,8 +16,9 @@ from common.ops.passed import own_passed
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, OpenSink
+from common.schema import tables as rf
 from common.transports.control import control_envelope, say
-from common.wire.control import Heartbeat
+from common.wire.control import MOST_SEEN, Heartbeat, SeenLog
 from common.wire.records import UNDERSTOOD_FEATURES
 from producer.cursors import Cursors
 from producer.log import NodeLogs
@@ -96,6 +99,7 @@ class Announcing:
             schema_sha256=agreed.schema_sha256,
             policies_sha256=agreed.policies_sha256,
             passed=tuple((origin, incarnation, lsn) for (origin, incarnation), lsn in passed.items()),
+            seen=in_transaction(node.database, seen_logs),
         )
 
     def _send(self, heartbeat: Heartbeat) -> None:
@@ -103,3 +107,14 @@ class Announcing:
         envelope = control_envelope(heartbeat, incarnation, lsn, lsn, f"heartbeat-{incarnation}-{lsn}")
         say(self._open_sink(self._wake.set), envelope, _CONFIRM_SECONDS)
         reach(CrashPoint.HEARTBEAT_SENT)
+
+
+def seen_logs(connection: sa.Connection) -> dict[str, SeenLog]:
+    """Return up to where this node has each source's log, of each its newest incarnation here; the last moved first."""
+    state = rf.sync_state.c
+    query = sa.select(rf.sync_state).where(state.direction == "in").order_by(state.updated_us.desc(), state.peer)
+    found: dict[str, SeenLog] = {}
+    for row in connection.execute(query):
+        if row.peer not in found and len(found) < MOST_SEEN:
+            found[row.peer] = SeenLog(incarnation=row.incarnation, lsn=row.last_lsn, tx_id=row.last_tx_id)
+    return found

@@ -14,6 +14,7 @@ from common.ops.agreement import agreement
 from common.ops.pausing import paused_tables
 from common.ops.peers import PeerStanding, read_peers
 from common.ops.purging import read_purged
+from common.ops.rewinding import own_rewinding
 from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
 from common.ops.table_choice import own_keys
 from common.ports.dialect import Database, NodeFacts
@@ -112,6 +113,8 @@ class Standing:
     """Those that have sent a heartbeat."""
     told: tuple[str, ...] = ()
     """What happened lately that a person should know: a log that went before it was taken, a node that came back."""
+    rewound: tuple[int, str | None, int | None] | None = None
+    """Since when this node is known to be put back, and up to which LSN of which incarnation others have its log."""
     own_keys: tuple[str, ...] = ()
     """Tables that number their own keys while no setting says whose are whose."""
 
@@ -147,6 +150,7 @@ class Standing:
     def attention(self) -> list[str]:
         """What a person has to look at."""
         found = [
+            self._rewound,
             *map(_stalled, self.stalled),
             _counted(self.dead_letters.get("dead", 0), "dead letter", "dead letters"),
             _counted(self.dead_letters.get("forked", 0), "batch of a rewound node", "batches of rewound nodes"),
@@ -165,6 +169,17 @@ class Standing:
             ),
         ]
         return [reason for reason in found if reason] + [_missing(gap) for gap in self._gaps if not _heals(gap)]
+
+    @property
+    def _rewound(self) -> str:
+        if self.rewound is None:
+            return ""
+        since_us, _, lsn = self.rewound
+        had = "" if lsn is None else f": others have had its log up to LSN {lsn}"
+        return (
+            f"this node was put back to an earlier state, or runs twice (seen {to_iso(since_us)}){had}; "
+            "run rowferry rejoin"
+        )
 
     @property
     def _broker_trouble(self) -> str:
@@ -228,6 +243,7 @@ def read_standing(
             paused=paused,
             clocks_ahead=ahead,
             peers=read_peers(connection, agreement(config, wanted), config.limits.future_seconds, known),
+            rewound=own_rewinding(connection),
             clashing_keys=_clashing_keys(connection, config, now_us),
             own_keys=own_keys(wanted, config.tables),
             told=tuple(_told(connection, now_us)),

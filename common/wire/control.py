@@ -13,6 +13,8 @@ from common.wire.lines import lines_of
 from common.wire.records import FORMAT, MAX_LSN
 
 _LONGEST_LINE = 64 * 1024
+MOST_SEEN = 100
+"""Of so many logs a heartbeat says how far its node has them: they fit the longest line."""
 _BATCH_TYPES = frozenset({"batch", "change", "chunk", "end"})
 _FORMAT_PATTERN = r"^rowferry/\d+(\.\d+)?\Z"
 _OURS = (FORMAT, FORMAT + ".")
@@ -58,6 +60,14 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gon
         return self.from_node
 
 
+class SeenLog(msgspec.Struct, frozen=True, kw_only=True):
+    """Up to where a node has another one's log: applied, or set aside."""
+
+    incarnation: _NodeId
+    lsn: _Lsn
+    tx_id: _TxId | None = None
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="heartbeat"):
     """What a node says of itself now and then, also when nothing happens."""
 
@@ -80,6 +90,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     policies_sha256: _Sha256
     passed: Annotated[tuple[tuple[_NodeId, _NodeId, _Lsn], ...], msgspec.Meta(max_length=1_000)] | None = None
     """Origin, incarnation and the LSN up to which it has seen all of that log. None: it does not say."""
+    seen: Annotated[dict[_NodeId, SeenLog], msgspec.Meta(max_length=MOST_SEEN)] = {}
+    """By source: so that a node which was put back to an earlier state hears of it."""
 
     @property
     def sender(self) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from common.clock import from_us
 from common.versions import NEVER, Version
-from common.wire.control import Control, Gone, Heartbeat, Request, control_lines, encode_control
+from common.wire.control import Control, Gone, Heartbeat, Request, SeenLog, control_lines, encode_control
 from common.wire.encode import encode_change, header_line, seal_part
 from common.wire.records import TableMeta, TxHeader
 
@@ -62,6 +62,7 @@ def test_what_the_encoder_writes_is_valid() -> None:
         ),
         Gone(from_node="a", to_node="b", incarnation="i1", after_lsn=3, until_lsn=9),
         HEARTBEAT,
+        msgspec.structs.replace(HEARTBEAT, seen={"b": SeenLog(incarnation="i1", lsn=4, tx_id=TX)}),
     ],
 )
 def test_what_nodes_tell_each_other_is_valid(control: Control) -> None:
@@ -72,7 +73,7 @@ def test_what_nodes_tell_each_other_is_valid(control: Control) -> None:
     for key in json.loads(line):
         fields = json.loads(line)
         del fields[key]
-        assert SCHEMA.is_valid(fields) is (key == "passed"), key
+        assert SCHEMA.is_valid(fields) is (key in ("passed", "seen")), key
     if isinstance(control, Heartbeat):
         silent = json.loads(line)
         del silent["passed"]

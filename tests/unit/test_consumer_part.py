@@ -73,4 +73,11 @@ def test_after_migrate_counts_what_could_be_applied(world: World) -> None:
 
 
 def test_the_commands_are_named_as_the_contract_says() -> None:
-    assert [command.name for command in part.commands()] == ["import-change-log", "pull", "dlq", "conflicts", "audit"]
+    assert [command.name for command in part.commands()] == [
+        "import-change-log",
+        "pull",
+        "dlq",
+        "conflicts",
+        "audit",
+        "rejoin",
+    ]

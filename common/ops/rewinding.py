@@ -1,0 +1,83 @@
+"""This node itself was put back to an earlier state, or runs twice: others have more, or other things, of its log.
+
+What they have is kept in its own row of `rf_node` (`head_…`), until `rejoin` has settled it (`rewound_us`)."""
+
+import json
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from common.schema import tables as rf
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Up to where another node has this one's log."""
+
+    by: str
+    incarnation: str
+    lsn: int
+    tx_id: str | None
+
+
+def look(connection: sa.Connection, node_id: str, incarnation: str, head_lsn: int, seen: Seen) -> str | None:
+    """Return what shows that this node's log is not the one that was seen; None where nothing does.
+
+    `head_lsn`: the end of the log of `seen.incarnation` as it is here."""
+    tx, own = rf.tx.c, rf.node.c
+    if seen.incarnation != incarnation:
+        query = sa.select(sa.func.count()).select_from(rf.tx).where(tx.incarnation == seen.incarnation)
+        if not connection.scalar(query):
+            # It was set up anew under its old name, or has purged that log: nothing here to compare with.
+            return None
+    known = connection.execute(sa.select(rf.node).where(own.node_id == node_id)).one()
+    settled = known.head_incarnation == seen.incarnation and known.rewound_us is None
+    if settled and seen.lsn <= (known.head_lsn or 0):
+        return None
+    if seen.lsn > head_lsn:
+        return f"{seen.by} has its log up to LSN {seen.lsn}, and here it ends at LSN {head_lsn}"
+    if seen.tx_id is None:
+        return None
+    at = sa.and_(tx.incarnation == seen.incarnation, tx.from_lsn <= seen.lsn, tx.to_lsn >= seen.lsn)
+    here = connection.execute(sa.select(tx.to_lsn, tx.tx_id).where(at)).one_or_none()
+    if here is None or (here.to_lsn, here.tx_id) == (seen.lsn, seen.tx_id):
+        return None
+    return f"{seen.by} has {seen.tx_id} at LSN {seen.lsn} of its log, and here {here.tx_id} is there"
+
+
+def note(connection: sa.Connection, node_id: str, seen: Seen, why: str, now_us: int) -> bool:
+    """Keep that this node was rewound, and the most that is known of what it lost; True where that is news."""
+    own = rf.node
+    mine = own.c.node_id == node_id
+    known = connection.execute(sa.select(own).where(mine)).one()
+    more = known.head_incarnation != seen.incarnation or seen.lsn > (known.head_lsn or 0)
+    values: dict[str, object] = {"rewound_us": known.rewound_us or now_us}
+    if more:
+        values |= {"head_incarnation": seen.incarnation, "head_lsn": seen.lsn, "head_tx_id": seen.tx_id}
+    if more or known.rewound_us is None:
+        connection.execute(sa.update(own).where(mine).values(values))
+    if known.rewound_us is not None:
+        return False
+    detail = {"incarnation": seen.incarnation, "seen_lsn": seen.lsn, "by": seen.by, "error": why}
+    line = {"at_us": now_us, "actor": "rowferry", "action": "rewound", "source_node": node_id}
+    connection.execute(sa.insert(rf.audit).values(line | {"tx_id": seen.tx_id, "detail": json.dumps(detail)}))
+    return True
+
+
+def note_put_back(connection: sa.Connection, node_id: str, why: str, now_us: int) -> bool:
+    """Keep that this node's database was put back, where nothing tells of its own log; True where that is news."""
+    own = rf.node
+    fresh = sa.update(own).where(own.c.node_id == node_id, own.c.rewound_us.is_(None)).values(rewound_us=now_us)
+    if not connection.execute(fresh).rowcount:
+        return False
+    line = {"at_us": now_us, "actor": "rowferry", "action": "rewound", "source_node": node_id}
+    connection.execute(sa.insert(rf.audit).values(line | {"detail": json.dumps({"error": why})}))
+    return True
+
+
+def own_rewinding(connection: sa.Connection) -> tuple[int, str | None, int | None] | None:
+    """Return since when this node is known to be rewound, and what others have of which log; None where it is not."""
+    own = rf.node.c
+    query = sa.select(own.rewound_us, own.head_incarnation, own.head_lsn).where(own.is_self)
+    row = connection.execute(query).one_or_none()
+    return None if row is None or row.rewound_us is None else (row.rewound_us, row.head_incarnation, row.head_lsn)

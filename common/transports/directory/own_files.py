@@ -1,0 +1,60 @@
+"""What of one node's own log still lies in a shared directory: in its own folder, and where others handed it on."""
+
+import os
+from pathlib import Path
+
+from common.transports.directory.acks import BrokenAcksError, read_acks
+from common.transports.directory.names import BatchFile, is_writer_folder, parse_name, same_node
+from common.transports.files import storage_outage
+
+
+def files_of(root: Path, origin: str) -> list[BatchFile]:
+    """Return the files of `origin`, in the order of its log. Raises OutageError."""
+    try:
+        found = [file for writer in _writers(root) for file in _in_folder(root, writer) if file.origin == origin]
+    except OSError as error:
+        raise storage_outage(error, root, "looking through the shared folder") from error
+    return sorted(found, key=lambda file: file.order)
+
+
+def passed_by(root: Path, node_id: str) -> dict[tuple[str, str], int]:
+    """Return up to where a node says it has passed each origin and incarnation; nothing where it can't be read."""
+    try:
+        acks = read_acks(root, node_id)
+    except BrokenAcksError:
+        return {}
+    except OSError as error:
+        raise storage_outage(error, root, "reading acks.json") from error
+    return {} if acks is None else dict(acks.passed)
+
+
+def passed_by_others(root: Path, origin: str) -> dict[str, dict[str, int]]:
+    """Return up to where each other node has passed each incarnation of `origin`. Raises OutageError."""
+    found: dict[str, dict[str, int]] = {}
+    try:
+        for writer in _writers(root):
+            if same_node(writer, origin):
+                continue
+            try:
+                acks = read_acks(root, writer)
+            except BrokenAcksError:
+                # It says nothing that can be believed; its owner replaces it.
+                continue
+            if acks is not None:
+                found[writer] = {one: lsn for (of, one), lsn in acks.passed.items() if of == origin}
+    except OSError as error:
+        raise storage_outage(error, root, "looking through the shared folder") from error
+    return found
+
+
+def _writers(root: Path) -> list[str]:
+    with os.scandir(root) as entries:
+        return sorted(
+            entry.name for entry in entries if is_writer_folder(entry.name) and entry.is_dir(follow_symlinks=False)
+        )
+
+
+def _in_folder(root: Path, writer: str) -> list[BatchFile]:
+    with os.scandir(root / writer) as entries:
+        parsed = [parse_name(writer, entry.name) for entry in entries if entry.is_file(follow_symlinks=False)]
+    return [file for file in parsed if file is not None]

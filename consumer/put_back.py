@@ -1,0 +1,86 @@
+"""At the start: does the shared folder tell that this database was put back to an earlier state?
+
+The node's own `acks.json` was written from watermarks that were committed, so it is never ahead of them; and no other
+node has passed more of this node's log than there is of it."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from common.ops.rewinding import Seen, look, note, note_put_back
+from common.runtime.node import Node
+from common.schema import tables as rf
+from common.transports.directory.own_files import passed_by, passed_by_others
+from consumer.statements import insert_missing, reading, writing
+from consumer.watermark import read_all
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What this node had of another one's log, and has no more."""
+
+    peer: str
+    incarnation: str
+    after_lsn: int
+    until_lsn: int
+
+
+def look_into_folder(node: Node) -> list[Lost]:
+    """Note what the folder tells; return what of others is missing. Raises OutageError."""
+    directory = node.config.directory
+    if directory is None or not directory.path.is_dir():
+        return []
+    lost = _lost(node, directory.path)
+    why = [f"it had passed LSN {one.until_lsn} of {one.peer}, and is at LSN {one.after_lsn} of it" for one in lost]
+    now_us = node.clock.now_us()
+
+    def work(connection: sa.Connection) -> list[str]:
+        _want(connection, lost, now_us)
+        news = [one for one in why if note_put_back(connection, node.facts.node_id, one, now_us)]
+        for seen, head_lsn in _seen(node, directory.path):
+            said = look(connection, node.facts.node_id, node.facts.incarnation, head_lsn, seen)
+            if said is not None and note(connection, node.facts.node_id, seen, said, now_us):
+                news.append(said)
+        return news
+
+    for error in writing(node.database, work):
+        log.error("node_is_rewound", extra={"error": error, "remedy": "rowferry rejoin"})
+    return lost
+
+
+def _lost(node: Node, root: Path) -> list[Lost]:
+    passed = passed_by(root, node.facts.node_id)
+    with reading(node.database) as connection:
+        marks = {key: mark.last_lsn for key, (mark, _) in read_all(connection).items()}
+    return [
+        Lost(*key, marks.get(key, 0), lsn)
+        for key, lsn in sorted(passed.items())
+        if lsn > marks.get(key, 0) and key[0] != node.facts.node_id
+    ]
+
+
+def _want(connection: sa.Connection, lost: list[Lost], now_us: int) -> None:
+    """Let the watermarks know that there is more: it is a gap then, which `status` names and a request fills."""
+    state = rf.sync_state
+    for one in lost:
+        row = {"peer": one.peer, "direction": "in", "incarnation": one.incarnation, "last_lsn": 0, "updated_us": now_us}
+        insert_missing(connection, state, [row])
+        its = sa.and_(state.c.peer == one.peer, state.c.direction == "in", state.c.incarnation == one.incarnation)
+        below = sa.and_(its, state.c.highest_lsn < one.until_lsn)
+        connection.execute(sa.update(state).where(below).values(highest_lsn=one.until_lsn))
+
+
+def _seen(node: Node, root: Path) -> list[tuple[Seen, int]]:
+    found = []
+    heads: dict[str, int] = {}
+    for peer, passed in passed_by_others(root, node.facts.node_id).items():
+        for incarnation, lsn in passed.items():
+            if incarnation not in heads:
+                facts = replace(node.facts, incarnation=incarnation)
+                heads[incarnation] = node.database.log(facts).head().lsn
+            found.append((Seen(peer, incarnation, lsn, None), heads[incarnation]))
+    return found

@@ -1,0 +1,259 @@
+"""A node put back to an earlier state: noticed, fetched from the shared folder, begun anew, with nothing lost."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.wire.control import SeenLog, encode_control
+from consumer.reshaped import Reshaped
+from tests.integration.test_heartbeats import heartbeat, standing
+from tests.support.applying import Origin, World, item, outcomes
+from tests.support.nodes import CliNode
+from tests.support.postgres_server import PostgresServer
+
+SCHEMA = "CREATE TABLE sale (id INTEGER PRIMARY KEY, note TEXT)"
+
+
+class Pair:
+    """Two nodes that share a folder."""
+
+    def __init__(self, folder: Path, shop_url: str | None = None) -> None:
+        self.exchange = folder / "exchange"
+        self.shop = self._node(folder / "shop", "shop", shop_url)
+        self.main = self._node(folder / "main", "main", None)
+        self.nodes = (self.shop, self.main)
+
+    def _node(self, folder: Path, name: str, url: str | None) -> CliNode:
+        folder.mkdir(parents=True)
+        made = CliNode.init(name, folder, url or f"sqlite:///{folder / 'app.db'}", "--directory", str(self.exchange))
+        made.execute(SCHEMA)
+        made.ok("migrate")
+        return made
+
+    def sync(self) -> None:
+        for _ in range(2):
+            for node in self.nodes:
+                node.ok("run", "--once")
+
+    def sell(self, node: CliNode, number: int) -> None:
+        node.execute(f"INSERT INTO sale VALUES ({number}, '{node.node_id}')")
+
+    def rows(self) -> list[list[int]]:
+        return [[row[0] for row in node.query("SELECT id FROM sale ORDER BY id")] for node in self.nodes]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    made = Pair(tmp_path)
+    yield made
+    for node in made.nodes:
+        node.close()
+
+
+def back_up(node: CliNode) -> bytes:
+    node.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return (node.folder / "app.db").read_bytes()
+
+
+def put_back(node: CliNode, copy: bytes) -> None:
+    """Write an old copy over the file, as `cp` does: its number stays."""
+    for ending in ("-wal", "-shm"):
+        (node.folder / f"app.db{ending}").unlink(missing_ok=True)
+    (node.folder / "app.db").write_bytes(copy)
+
+
+def incarnation(node: CliNode) -> str:
+    return str(node.query("SELECT incarnation FROM rf_node WHERE is_self")[0][0])
+
+
+def test_what_it_had_sent_comes_back_and_what_only_it_has_reaches_all(pair: Pair) -> None:
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    copy = back_up(pair.shop)
+    pair.sell(pair.shop, 2)
+    pair.sync()
+    pair.sell(pair.shop, 3)
+    pair.sell(pair.main, 10)
+    pair.sync()
+    assert pair.rows() == [[1, 2, 3, 10], [1, 2, 3, 10]]
+
+    put_back(pair.shop, copy)
+    pair.sell(pair.shop, 4)
+    old = incarnation(pair.shop)
+    done = pair.shop.report("rejoin")
+    assert (done["from_incarnation"], done["to_incarnation"]) == (old, incarnation(pair.shop))
+    assert old != incarnation(pair.shop)
+    assert (done["fetched_txs"], done["fetched_changes"], done["missing_changes"]) == (2, 2, 0)
+    assert (done["only_here_txs"], done["only_here_rows"]) == (1, 1)
+    assert done["others_missing"] == {"main": 1}
+    pair.sync()
+    assert pair.rows() == [[1, 2, 3, 4], [1, 2, 3, 4, 10]]
+    # What main wrote has gone from the folder, since all had passed it: that is said, with what fills it.
+    (gap,) = pair.shop.report("status")["gaps"]
+    assert (gap["peer"], gap["after_lsn"], gap["highest_lsn"]) == ("main", 0, 1)
+    pair.main.ok("export-change-log", "--since", "0", "--out", str(pair.exchange / "filled.jsonl"))
+    pair.shop.ok("import-change-log", str(pair.exchange / "filled.jsonl"))
+    assert pair.rows() == [[1, 2, 3, 4, 10], [1, 2, 3, 4, 10]]
+    for node in pair.nodes:
+        status = node.report("status")
+        assert (status["rewound_since"], status["dead_letters"]["forked"], status["dead_letters"]["dead"]) == (
+            None,
+            0,
+            0,
+        )
+    assert pair.shop.query("SELECT count(*) FROM rf_audit WHERE action = 'rejoined'") == [(1,)]
+    pair.sell(pair.shop, 5)
+    pair.sync()
+    assert pair.rows()[1] == [1, 2, 3, 4, 5, 10]
+
+
+def test_what_others_wrote_later_is_not_overwritten(pair: Pair) -> None:
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    copy = back_up(pair.shop)
+    pair.sell(pair.shop, 2)
+    pair.sync()
+    put_back(pair.shop, copy)
+    pair.shop.execute("UPDATE sale SET note = 'forked' WHERE id = 1")
+    pair.shop.ok("export-change-log", "--out", "seals.jsonl")
+    pair.main.execute("UPDATE sale SET note = 'later' WHERE id = 1")
+    pair.main.ok("run", "--once")
+    pair.shop.ok("run", "--once", "--only", "consumer")
+    done = pair.shop.report("rejoin")
+    assert (done["fetched_txs"], done["only_here_txs"], done["only_here_rows"]) == (1, 1, 0)
+    pair.sync()
+    notes = [node.query("SELECT note FROM sale WHERE id = 1") for node in pair.nodes]
+    assert notes == [[("later",)], [("later",)]]
+    assert pair.rows() == [[1, 2], [1, 2]]
+
+
+def test_what_can_not_be_had_is_said(pair: Pair) -> None:
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    copy = back_up(pair.shop)
+    pair.sell(pair.shop, 2)
+    pair.sync()
+    put_back(pair.shop, copy)
+    for file in (pair.exchange / "shop").glob("*.jsonl"):
+        file.unlink()
+    assert pair.shop.report("status")["rewound_since"] is None
+    pair.shop.call("run", "--once")
+    assert "rowferry rejoin" in pair.shop.report("status")["reasons"][0]
+    done = pair.shop.call("rejoin")
+    assert (done.returncode, "1 own changes up to LSN 2" in done.stderr, "snapshot" in done.stderr) == (4, True, True)
+    assert pair.shop.report("status")["rewound_since"] is None
+
+
+def test_a_rejoin_without_need_does_no_harm(pair: Pair) -> None:
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    done = pair.shop.report("rejoin")
+    assert (done["fork_lsn"], done["fetched_txs"], done["only_here_txs"], done["missing_changes"]) == (None, 0, 0, 0)
+    pair.sell(pair.shop, 2)
+    pair.sync()
+    assert pair.rows() == [[1, 2], [1, 2]]
+
+
+def test_a_copied_file_is_another_node_at_its_next_start(pair: Pair, tmp_path: Path) -> None:
+    """Two nodes with one id and one incarnation: the copy is seen by the number of its file."""
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    old = incarnation(pair.shop)
+    clone = tmp_path / "clone"
+    shutil.copytree(pair.shop.folder, clone)
+    (clone / "rowferry.toml").write_text(
+        (clone / "rowferry.toml").read_text().replace(str(pair.shop.folder), str(clone))
+    )
+    other = CliNode("shop", clone, f"sqlite:///{clone / 'app.db'}")
+    other.execute("INSERT INTO sale VALUES (20, 'clone')")
+    pair.sell(pair.shop, 21)
+    pair.shop.ok("run", "--once")
+    other.ok("run", "--once")
+    assert (incarnation(pair.shop), incarnation(other) != old) == (old, True)
+    pair.main.ok("run", "--once")
+    assert pair.rows()[1] == [1, 20, 21]
+
+
+@pytest.mark.containers
+def test_a_dump_restored_elsewhere_is_another_node_at_its_next_start(
+    tmp_path: Path, pg_database: str, postgres_server_b: PostgresServer
+) -> None:
+    elsewhere = postgres_server_b.create_database()
+    pair = Pair(tmp_path, pg_database)
+    try:
+        pair.sell(pair.shop, 1)
+        pair.sync()
+        pair.sell(pair.shop, 2)
+        old = incarnation(pair.shop)
+        dump = tmp_path / "dump.sql"
+        plain = pg_database.replace("postgresql+psycopg", "postgresql")
+        subprocess.run(["pg_dump", "--no-owner", "-f", str(dump), plain], check=True, capture_output=True)
+        target = elsewhere.replace("postgresql+psycopg", "postgresql")
+        subprocess.run(
+            ["psql", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(dump), target], check=True, capture_output=True
+        )
+        config = pair.shop.folder / "rowferry.toml"
+        config.write_text(config.read_text().replace(pg_database, elsewhere))
+        pair.shop.database = elsewhere
+        pair.sell(pair.shop, 3)
+        pair.sync()
+        assert incarnation(pair.shop) != old
+        assert pair.rows() == [[1, 2, 3], [1, 2, 3]]
+    finally:
+        for node in pair.nodes:
+            node.close()
+        postgres_server_b.drop_database(elsewhere)
+
+
+def own_put(world: World, number: int) -> int:
+    world.execute(f"INSERT INTO item VALUES ({number}, 'own', 1)")
+    return world.node.database.sealer(world.node.facts).seal().last_lsn
+
+
+def hear(world: World, lsn: int, tx_id: str | None = None, incarnation: str | None = None) -> None:
+    world.clock.pass_seconds(60)
+    said = SeenLog(incarnation=incarnation or world.node.facts.incarnation, lsn=lsn, tx_id=tx_id)
+    one = heartbeat(world, 0, seen={world.node.facts.node_id: said})
+    world.receive(encode_control(one), source_node="a")
+
+
+def test_it_hears_from_others_that_it_was_put_back(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    lsn = own_put(world, 1)
+    hear(world, lsn, str(world.node.database.log(world.node.facts).head().tx_id))
+    assert standing(world).rewound is None
+    hear(world, 1, incarnation="of-another-life")
+    assert standing(world).rewound is None
+    with caplog.at_level(logging.ERROR):
+        hear(world, lsn + 5, Origin("here").put(9, "x", 9).tx_id)
+        hear(world, lsn + 7)
+    assert [one.getMessage() for one in caplog.records] == ["node_is_rewound"]
+    (reason, *_) = standing(world).attention
+    assert "rowferry rejoin" in reason
+    assert str(lsn + 7) in reason
+
+
+def test_it_hears_that_others_have_something_else_at_its_place(world: World) -> None:
+    lsn = own_put(world, 1)
+    hear(world, lsn, Origin("here").put(9, "x", 9).tx_id)
+    assert standing(world).rewound is not None
+
+
+def test_parked_batches_are_applied_once_their_source_has_begun_anew(world: World) -> None:
+    a = Origin("a")
+    world.receive(a.put(1, "one", 10).body, a.put(2, "two", 11).body)
+    forked = Origin("a", lsn=1, made=7).tx(item(3, "three", 20))
+    world.receive(forked.body)
+    assert world.letters() == [(forked.tx_id, "forked", "forked")]
+    reshaped = Reshaped(world.node)
+    assert reshaped.follow_up() == []
+    world.receive(Origin("a", incarnation="inc2", made=20).put(4, "four", 30).body)
+    assert outcomes(reshaped.follow_up()) == ["applied"]
+    assert reshaped.follow_up() == []
+    assert [row[1] for row in world.rows()] == ["one", "two", "three", "four"]
+    assert world.letters_open() == []
