@@ -7,6 +7,7 @@ import time
 import sqlalchemy as sa
 
 from common.config.model import DirectorySection
+from common.ops.stalls import Seen, write_seen
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.schema import tables as rf
@@ -15,6 +16,8 @@ from common.transports.directory.cleaning import Cleaner
 log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 60.0
+FOLDER = "folder"
+"""What `rf_watch` calls the node's own folder: its bytes, its files, and when the oldest was written."""
 
 
 class DirectoryCleaning:
@@ -27,6 +30,8 @@ class DirectoryCleaning:
     def __init__(self, node: Node, directory: DirectorySection) -> None:
         self._node = node
         self._keep_days = directory.keep_days
+        self._max_bytes = directory.max_bytes
+        self._is_over = False
         # Until the first file was written there is nothing to clean.
         self._folder = directory.path / node.facts.node_id
         self._cleaner = Cleaner(directory.path, node.facts.node_id)
@@ -49,11 +54,18 @@ class DirectoryCleaning:
         """Nothing is held between two steps."""
 
     def _clean(self) -> None:
-        peers = in_transaction(self._node.database, _known_peers)
-        report = self._cleaner.clean(peers, self._keep_days, self._node.clock.now_us())
-        if report.passed or report.expired:
-            fields = {"passed": report.passed, "expired": report.expired, "kept": report.kept}
-            log.info("directory.cleaned", extra=fields)
+        peers, now_us = in_transaction(self._node.database, _known_peers), self._node.clock.now_us()
+        report = self._cleaner.clean(peers, self._keep_days, now_us, self._max_bytes)
+        if report.passed or report.expired or report.crowded:
+            fields = {"passed": report.passed, "expired": report.expired, "crowded": report.crowded}
+            log.info("directory.cleaned", extra=fields | {"kept": report.kept, "kept_bytes": report.kept_bytes})
+        is_over = report.kept_bytes > self._max_bytes
+        if is_over and not self._is_over:
+            fields = {"kept": report.kept, "kept_bytes": report.kept_bytes, "max_bytes": self._max_bytes}
+            log.warning("directory.over_bound", extra=fields | {"why": "known peers have not passed these files"})
+        self._is_over = is_over
+        seen = Seen(report.kept_bytes, str(report.kept), report.oldest_us, None, now_us)
+        in_transaction(self._node.database, lambda connection: write_seen(connection, FOLDER, seen))
 
 
 def _known_peers(connection: sa.Connection) -> list[str]:

@@ -5,11 +5,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.clock import to_iso
-from common.ops.stalls import read_seen, waits
+from common.ops.stalls import Seen, read_seen, waits
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, DIRECTORY
 from common.schema import tables as rf
+from producer.cleaning import FOLDER
 from producer.log import NodeLogs
 from producer.road import RoadState, read_road
 from producer.waiting import SinkLag, sealer_work, sink_lag, sink_names, sink_work
@@ -31,8 +32,23 @@ def producer_status(node: Node) -> dict[str, Any]:
         "oldest_unsealed_seconds": _age_seconds(node, unsealed.oldest_us),
         "sinks": [_sink(node, lag) for lag in lags],
         "unpublished": [one.document(now_us) for one in waits(work, seen, now_us, node.config.limits.stall_seconds)],
+        "folder": _folder(node, seen.get(FOLDER)),
         "road": _road(node),
         "clients": in_transaction(node.database, _clients),
+    }
+
+
+def _folder(node: Node, seen: Seen | None) -> dict[str, Any] | None:
+    """Return what the node's own folder held when it was cleaned last: a share that hangs must not hang `status`."""
+    directory = node.config.directory
+    if directory is None or seen is None:
+        return None
+    return {
+        "bytes": seen.pending,
+        "files": int(seen.mark),
+        "max_bytes": directory.max_bytes,
+        "oldest_at": _iso(seen.oldest_us),
+        "looked_at": to_iso(seen.looked_us),
     }
 
 

@@ -116,6 +116,9 @@ def _tell(console: Console, standing: Standing) -> None:
     facts, head = standing.facts, standing.shares.get("head_lsn", 0)
     console.say(f"{facts.node_id} ({facts.role}, {standing.dialect}), log up to LSN {head}")
     _tell_sinks(console, standing.shares.get("sinks", ()))
+    if folder := standing.shares.get("folder"):
+        held = f"{folder['files']} files, {size(folder['bytes'])} of {size(folder['max_bytes'])}"
+        console.say(f"own folder in [directory]: {held}, kept for who has not read them")
     _tell_sources(console, standing)
     _tell_peers(console, standing)
     for name, depth in standing.queues.depths.items():

@@ -133,6 +133,8 @@ class BrokerSection(Section):
     channel: Channel = "default"
     listen: tuple[NodeId, ...] = ()
     prefetch: Annotated[int, Field(ge=1, le=10_000)] = 200
+    prefetch_bytes: Annotated[int, Field(ge=_MIB)] = 64 * _MIB
+    """How much of these is held in memory."""
     max_message_bytes: Annotated[int, Field(ge=64 * 1024, le=512 * _MIB)] = 16 * _MIB
     queue_max_bytes: Annotated[int, Field(ge=_MIB)] = 8 * 1024 * _MIB
     queue_expires_seconds: PositiveSeconds = 14 * 86_400
@@ -175,6 +177,8 @@ class DirectorySection(Section):
     path: Path
     settle: PositiveSeconds = 600
     keep_days: PositiveSeconds = 30
+    max_bytes: Annotated[int, Field(ge=_MIB)] = 10 * 1024 * _MIB
+    """How much of the folder this node's own files may take, where no known peer lacks them."""
     compression: Literal["none", "gzip", "zstd"] = "none"
     poll_seconds: PositiveSeconds = 1.0
 

@@ -301,3 +301,16 @@ def test_a_deleted_exchange_or_binding_comes_back_by_itself(any_url: str, gone: 
         wait_for(sent, WAIT_SECONDS, "a message that finds a queue")
         assert not made
         assert drain(consumer, 1) == ["body 1"]
+
+
+def test_what_is_beyond_the_bound_in_bytes_waits_in_a_file_and_is_given_back_whole(rabbitmq_url: str) -> None:
+    configured = settings(rabbitmq_url, "store-2", prefetch_bytes=1000)
+    with source(configured) as consumer:
+        with raw_channel(rabbitmq_url) as channel:
+            for number in range(20):
+                properties = pika.BasicProperties(headers={"source_node": "store-1"})
+                channel.basic_publish("rowferry.changes", "default.store-1", b"%02d" % number * 200, properties)
+        got = receive(consumer, 20)
+        assert [one.body for one in got] == [b"%02d" % number * 200 for number in range(20)]
+        consumer.ack(got)
+    assert queue_depths(configured)[QUEUE] == 0

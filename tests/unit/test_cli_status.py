@@ -28,6 +28,7 @@ SHARES = {
     "oldest_unsealed_seconds": 0.0,
     "sinks": [SINK],
     "unpublished": [],
+    "folder": None,
     "road": ROAD,
     "clients": [],
     "unfinished_txs": 0,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.transports.directory import CleanReport, DirectorySink
 from common.transports.directory.acks import Acks, BrokenAcksError, read_acks, write_acks
+from common.transports.directory.cleaning import Cleaner
 from tests.contract.sink_source import INCARNATION, send_all, single
 
 DAY_US = 86_400 * 1_000_000
@@ -32,8 +34,10 @@ def sink(tmp_path: Path) -> DirectorySink:
 
 
 def clean(root: Path, sink: DirectorySink, *peers: str, days: float = 0) -> CleanReport:
+    """Return the report, with its counts alone."""
     path = next(root.glob("a/*.jsonl"))
-    return sink.clean(peers, KEEP_DAYS, path.stat().st_mtime_ns // 1000 + int(days * DAY_US))
+    found = sink.clean(peers, KEEP_DAYS, path.stat().st_mtime_ns // 1000 + int(days * DAY_US))
+    return replace(found, kept_bytes=0, oldest_us=None)
 
 
 def test_what_every_known_peer_has_passed_goes(tmp_path: Path, sink: DirectorySink) -> None:
@@ -107,3 +111,25 @@ def test_a_folder_that_went_away_is_said_and_not_raised(
     (tmp_path / "a").rmdir()
     assert sink.clean(["b"], KEEP_DAYS, 0) == CleanReport(0, 0, 0)
     assert "directory.clean-failed" in caplog.text
+
+
+def crowd(root: Path, *peers: str, room: int) -> CleanReport:
+    """Clean with room for so many of the files, whose times of writing rise with their LSNs."""
+    for age, path in enumerate(sorted(root.glob("a/*.jsonl"))):
+        os.utime(path, (1_000_000 + age, 1_000_000 + age))
+    size = max((path.stat().st_size for path in root.glob("a/*.jsonl")), default=0)
+    return Cleaner(root, "a").clean(peers, KEEP_DAYS, 1_000_000_000_000, size * room)
+
+
+def test_beyond_the_bound_the_oldest_go_that_nobody_lacks(tmp_path: Path, sink: DirectorySink) -> None:
+    report = crowd(tmp_path, room=1)
+    assert (report.crowded, report.kept, left(tmp_path)) == (2, 1, 1)
+    assert [int(path.name[-26:-6]) for path in tmp_path.glob("a/*.jsonl")] == [3]
+    assert report.kept_bytes == next(tmp_path.glob("a/*.jsonl")).stat().st_size
+
+
+def test_what_a_known_peer_lacks_stays_however_much_it_is(tmp_path: Path, sink: DirectorySink) -> None:
+    acknowledge(tmp_path, "b", 1)
+    acknowledge(tmp_path, "c", 3)
+    report = crowd(tmp_path, "b", "c", room=0)
+    assert (report.passed, report.crowded, report.kept) == (1, 0, 2)

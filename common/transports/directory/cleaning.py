@@ -22,6 +22,20 @@ class CleanReport:
     expired: int
     """Files deleted because they were older than `keep_days`, though some peer had not passed them."""
     kept: int
+    crowded: int = 0
+    """Files deleted because all together were larger than `max_bytes`, and no known peer lacked them."""
+    kept_bytes: int = 0
+    oldest_us: int | None = None
+    """When the oldest file that is kept was written: microseconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    path: Path
+    size: int
+    written_us: int
+    is_lacked: bool
+    """Some known peer has not passed it."""
 
 
 class Cleaner:
@@ -36,20 +50,44 @@ class Cleaner:
         self._node_id = node_id
         self._warned: set[str] = set()
 
-    def clean(self, known_peers: Collection[str], keep_days: float, now_us: int) -> CleanReport:
-        """Look through the own folder once. Without known peers only age counts: readers may still come."""
+    def clean(
+        self, known_peers: Collection[str], keep_days: float, now_us: int, max_bytes: int | None = None
+    ) -> CleanReport:
+        """Look through the own folder once. Without known peers only age and size count: readers may still come.
+
+        What a known peer lacks is kept until it is too old, however much it is."""
         peers = {peer: self._acks(peer) for peer in known_peers if not same_node(peer, self._node_id)}
-        counts = {"passed": 0, "expired": 0, "kept": 0}
+        counts = {"passed": 0, "expired": 0, "crowded": 0}
         expired_before_us = now_us - int(keep_days * _DAY_US)
+        kept: list[_Kept] = []
         for file, path in self._own_files():
+            size, written_us = self._measured(path, now_us)
             if _passed_by_all(file, peers):
                 verdict = "passed"
             else:
-                verdict = "expired" if self._modified_us(path, now_us) < expired_before_us else "kept"
-            if verdict != "kept" and not self._delete(path, verdict):
-                verdict = "kept"
-            counts[verdict] += 1
-        return CleanReport(**counts)
+                verdict = "expired" if written_us < expired_before_us else "kept"
+            if verdict == "kept" or not self._delete(path, verdict):
+                kept.append(_Kept(path, size, written_us, _is_lacked(file, peers)))
+            else:
+                counts[verdict] += 1
+        if max_bytes is not None:
+            counts["crowded"] = self._make_room(kept, max_bytes)
+        size = sum(one.size for one in kept)
+        return CleanReport(
+            **counts, kept=len(kept), kept_bytes=size, oldest_us=min((one.written_us for one in kept), default=None)
+        )
+
+    def _make_room(self, kept: "list[_Kept]", max_bytes: int) -> int:
+        """Delete the oldest files that nobody lacks until the rest fits; return how many, and take them off `kept`."""
+        size = sum(one.size for one in kept)
+        gone = 0
+        for one in sorted(kept, key=lambda one: one.written_us):
+            if size <= max_bytes:
+                break
+            if not one.is_lacked and self._delete(one.path, "crowded"):
+                kept.remove(one)
+                size, gone = size - one.size, gone + 1
+        return gone
 
     def _own_files(self) -> list[tuple[BatchFile, Path]]:
         folder = self._root / self._node_id
@@ -71,12 +109,14 @@ class Cleaner:
         self._warned.discard(peer)
         return acks
 
-    def _modified_us(self, path: Path, otherwise_us: int) -> int:
+    def _measured(self, path: Path, otherwise_us: int) -> tuple[int, int]:
+        """Return size and time of writing."""
         try:
-            return path.lstat().st_mtime_ns // 1000
+            found = path.lstat()
         except OSError as error:
             self._warn("directory.clean-failed", str(path), error)
-            return otherwise_us
+            return 0, otherwise_us
+        return found.st_size, found.st_mtime_ns // 1000
 
     def _delete(self, path: Path, why: str) -> bool:
         try:
@@ -85,7 +125,7 @@ class Cleaner:
             self._warn("directory.clean-failed", str(path), error)
             return False
         # Deleting what a peer has not passed may cost it a snapshot: that is to be seen.
-        level = logging.WARNING if why == "expired" else logging.DEBUG
+        level = logging.DEBUG if why == "passed" else logging.WARNING
         log.log(level, "directory.file-deleted", extra={"path": str(path), "why": why})
         return True
 
@@ -100,4 +140,12 @@ def _passed_by_all(file: BatchFile, peers: dict[str, Acks | None]) -> bool:
     readers = [acks for peer, acks in peers.items() if not same_node(peer, file.origin)]
     return bool(readers) and all(
         acks is not None and acks.has_passed(file.origin, file.incarnation, file.to_lsn) for acks in readers
+    )
+
+
+def _is_lacked(file: BatchFile, peers: dict[str, Acks | None]) -> bool:
+    return any(
+        acks is None or not acks.has_passed(file.origin, file.incarnation, file.to_lsn)
+        for peer, acks in peers.items()
+        if not same_node(peer, file.origin)
     )

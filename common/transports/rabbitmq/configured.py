@@ -14,6 +14,7 @@ def settings_from(node_id: str, broker: BrokerSection) -> RabbitSettings:
         channel=broker.channel,
         listen=broker.listen,
         prefetch=broker.prefetch,
+        prefetch_bytes=broker.prefetch_bytes,
         max_message_bytes=broker.max_message_bytes,
         queue_max_bytes=broker.queue_max_bytes,
         queue_expires_ms=int(broker.queue_expires_seconds * 1000),

@@ -19,7 +19,9 @@ class RabbitSettings:
     listen: tuple[str, ...] = ()
     """Peers whose batches are wanted; empty: everybody's."""
     prefetch: int = 200
-    """Messages held unacknowledged. AMQP counts messages, not bytes: memory is at most `prefetch` times the largest."""
+    """Messages held unacknowledged. AMQP counts messages, not bytes."""
+    prefetch_bytes: int = 64 * _MIB
+    """How much of them is held in memory; the rest waits in a temporary file."""
     max_message_bytes: int = 16 * _MIB
     """As `max_message_size` on the broker; 16 MiB is RabbitMQ 4's default (3.10: 128 MiB)."""
     queue_max_bytes: int = 8 * 1024 * _MIB

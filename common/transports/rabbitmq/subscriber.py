@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from common.ports.source import Delivery
 from common.transports.rabbitmq.channel_thread import ChannelThread
 from common.transports.rabbitmq.connection import place, user_of
 from common.transports.rabbitmq.declare import declare_for_consumer
+from common.transports.rabbitmq.holding import Holding
 from common.transports.rabbitmq.messages import delivery, features, source_of
 from common.transports.rabbitmq.settings import RabbitSettings
 from common.transports.rabbitmq.topology import node_queue
@@ -40,7 +40,7 @@ class RabbitSource:
         self._settings = settings
         self._user = user_of(settings)
         self._changed = threading.Condition()
-        self._buffer: deque[Delivery] = deque()
+        self._buffer = Holding(settings.prefetch_bytes)
         self._failure: RowferryError | None = None
         self._channel: Any = None
         # In the order of their tags; only the I/O thread touches it.
@@ -55,9 +55,12 @@ class RabbitSource:
     def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
         self._keep_topology()
         with self._changed:
-            self._changed.wait_for(lambda: self._buffer or self._failure, timeout_seconds)
+            self._changed.wait_for(lambda: len(self._buffer) or self._failure, timeout_seconds)
             self._raise_failure()
-            return [self._buffer.popleft() for _ in range(min(max_deliveries, len(self._buffer)))]
+            try:
+                return self._buffer.take(max_deliveries)
+            except OSError as error:
+                raise OutageError(f"messages that were put aside can't be read: {error}; they come again") from error
 
     def ack(self, deliveries: list[Delivery]) -> None:
         tags = self._tags(deliveries)
@@ -72,6 +75,8 @@ class RabbitSource:
         """Acknowledge what was handed to `ack`, let the rest go back, and disconnect. From any thread."""
         self._fail(OutageError("the consumer was closed"))
         self._thread.close()
+        with self._changed:
+            self._buffer.close()
 
     def _keep_topology(self) -> None:
         """Bind again what somebody took away: the queue alone stands on, and just gets nothing any more."""
@@ -113,7 +118,7 @@ class RabbitSource:
         one = delivery(method, properties, body, token=token, settings=self._settings, user=self._user)
         self._unacknowledged[method.delivery_tag] = None
         with self._changed:
-            self._buffer.append(one)
+            self._buffer.add(one)
             self._changed.notify_all()
 
     def _on_cancel(self, _frame: Any) -> None:
