@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common.crash_points import CrashPoint
 from common.errors import PreflightError
 from common.versions import Version
 from common.wire.encode import encode_tx
@@ -29,6 +31,7 @@ from tests.support.applying import (
     sqlite_url,
 )
 from tests.support.applying import Origin as AnyOrigin
+from tests.support.applying_child import replay_edited, run_child
 from tests.support.cli import document, rowferry
 
 Line = dict[str, Any]
@@ -168,6 +171,29 @@ def test_it_is_audited_by_who_did_it_and_can_not_be_done_twice(world: World) -> 
     assert told["sha256"] != told["edited_sha256"]
     with pytest.raises(Exception, match="is replayed already"):
         replay(world, data)
+
+
+@pytest.mark.parametrize(
+    ("point", "is_done"),
+    [
+        (CrashPoint.ROWS_WRITTEN, False),
+        (CrashPoint.CHOICE_WRITTEN, False),
+        (CrashPoint.AFTER_COMMIT, True),
+        (CrashPoint.REPLAYED, True),
+    ],
+)
+def test_killed_anywhere_it_is_applied_whole_or_not_at_all(world: World, point: CrashPoint, is_done: bool) -> None:
+    tx = letter(Origin("a"))
+    world.receive(tx.body)
+    data = edited([code_is("free")(one) for one in exported(world)])
+    url = world.node.config.node.database
+    assert run_child(replay_edited, url, data, point.value) == -signal.SIGKILL
+    assert [row[1] for row in world.rows("gate")] == (["free"] if is_done else [])
+    assert len(world.rows()) == (2 if is_done else 0)
+    if not is_done:
+        assert run_child(replay_edited, url, data) == 0
+    assert (world.letters_open(), world.rows("gate")) == ([], [(9, "free")])
+    assert world.one("SELECT count(*) FROM rf_audit WHERE action = 'edited'") == 1
 
 
 def test_an_edit_that_can_not_stand_changes_nothing(world: World) -> None:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from common.crash_points import CrashPoint
+from common.ids import TxIds
 from common.wire.control import SeenLog, encode_control
+from common.wire.encode import encode_tx
+from consumer.rejoining import Rejoining
 from consumer.reshaped import Reshaped
+from producer.cursors import Cursors
 from tests.integration.test_heartbeats import heartbeat, standing
-from tests.support.applying import Origin, World, item, outcomes
+from tests.support.applying import Origin, World, close_world, item, open_world, outcomes, sqlite_url
+from tests.support.applying_child import rejoin, run_child
 from tests.support.nodes import CliNode
 from tests.support.postgres_server import PostgresServer
 
@@ -257,3 +267,55 @@ def test_parked_batches_are_applied_once_their_source_has_begun_anew(world: Worl
     assert reshaped.follow_up() == []
     assert [row[1] for row in world.rows()] == ["one", "two", "three", "four"]
     assert world.letters_open() == []
+
+
+def test_without_a_folder_it_goes_by_what_it_heard(world: World, tmp_path: Path) -> None:
+    """Others have had a tx at LSN 2 that is not here; another one is there."""
+    node = world.node
+    own_put(world, 1)
+    (first,) = node.database.log(node.facts).read(0, 1 << 20)
+    sent = [part.body for part in encode_tx(first)]
+    lost = Origin("here", incarnation=node.facts.incarnation, lsn=1).put(9, "lost", 99)
+    # Younger than the first one, and older than whatever is sealed from now on.
+    lost = replace(lost, header=msgspec.structs.replace(lost.header, tx_id=TxIds(first.header.tx_id).next(0)))
+    own_put(world, 2)
+    fork = node.database.log(node.facts).head().tx_id
+    Cursors(node.database, node.clock).save("broker", node.facts.incarnation, 2)
+    hear(world, 2, lost.tx_id)
+    done = Rejoining(node, "tester").run(lambda _: None)
+    assert (done.seen_lsn, done.fork_lsn, done.missing_changes) == (2, 2, 1)
+    assert (done.only_here_txs, done.only_here_rows) == (1, 1)
+    assert standing(world).rewound is None
+    renewed = replace(node.facts, incarnation=done.to_incarnation)
+    (anew,) = node.database.log(renewed).read(0, 1 << 20)
+    assert anew.header.tx_id not in (first.header.tx_id, fork)
+
+    other = open_world(sqlite_url(tmp_path, "other.db"), node_id="other")
+    try:
+        other.receive(*sent, lost.body, *(part.body for part in encode_tx(anew)))
+        assert [row[0] for row in other.rows()] == [1, 2, 9]
+        assert other.letters() == []
+    finally:
+        close_world(other)
+    again = Rejoining(replace(node, facts=renewed), "tester").run(lambda _: None)
+    assert (again.fork_lsn, again.only_here_rows, again.missing_changes) == (None, 0, 0)
+
+
+def test_killed_on_its_way_it_goes_on(world: World) -> None:
+    node = world.node
+    own_put(world, 1)
+    hear(world, 1, str(node.database.log(node.facts).head().tx_id))
+    (first,) = node.database.log(node.facts).read(0, 1 << 20)
+    own_put(world, 2)
+    hear(world, 2, TxIds(first.header.tx_id).next(0))
+    url = node.config.node.database
+    assert run_child(rejoin, url, CrashPoint.AFTER_COMMIT.value) == -signal.SIGKILL
+    assert standing(world).rewound is not None
+    assert run_child(rejoin, url) == 0
+    assert standing(world).rewound is None
+    old = node.facts.incarnation
+    later = world.query(f"SELECT DISTINCT incarnation FROM rf_tx WHERE incarnation <> '{old}'")
+    logs = [node.database.log(replace(node.facts, incarnation=name)) for (name,) in later]
+    anew = [json.loads(line)["pk"]["id"] for log in logs for tx in log.read(0, 1 << 20) for line in tx.lines()]
+    assert ([row[0] for row in world.rows()], anew) == ([1, 2], [2])
+    assert world.one("SELECT count(*) FROM rf_audit WHERE action = 'rejoined'") == 1

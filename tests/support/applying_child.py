@@ -20,10 +20,12 @@ from common.wire.encode import encode_change, encode_tx
 from common.wire.records import TxHeader
 from consumer.apply.prepare import Prepared, Preparer
 from consumer.dead_letters.copies import BrokerCopies
+from consumer.dead_letters.editing import read_edited
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
 from consumer.incoming import Incoming
 from consumer.intake import Intake
+from consumer.rejoining import Rejoining
 from tests.support.applying import TABLES, WHEN, MemorySource, config_for, tx_id_of
 from tests.support.mirror import FileMirror
 
@@ -99,6 +101,24 @@ def replay_all(
         arm(CrashPoint(point), after_passes=after_passes)
     copies = BrokerCopies(node, FileMirror(mirror)) if mirror else None
     DeadLetters(node, copies).replay(Selection(), Replay("child", in_pieces=in_pieces), lambda _: None)
+    node.database.close()
+
+
+def replay_edited(url: str, data: bytes, point: str | None = None) -> None:
+    """Apply edited dead letters; die at `point`."""
+    node = _node(url)
+    if point is not None:
+        arm(CrashPoint(point))
+    DeadLetters(node).replay_edited(read_edited(data, "file"), Replay("child"), lambda _: None)
+    node.database.close()
+
+
+def rejoin(url: str, point: str | None = None) -> None:
+    """Let the node begin anew; die at `point`."""
+    node = _node(url)
+    if point is not None:
+        arm(CrashPoint(point))
+    Rejoining(node, "child").run(lambda _: None)
     node.database.close()
 
 
