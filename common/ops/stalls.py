@@ -74,6 +74,11 @@ class Wait:
         }
 
 
+def told(document: Mapping[str, Any]) -> str:
+    """Return what a person is told of work that does not get on. `document`: as `Wait.document` gave it."""
+    return f"no progress since {document['still_since']}: {document['pending']} {document['unit']}"
+
+
 def still_since(work: Work, seen: Seen | None, now_us: int) -> int | None:
     """Return since when `work` stands still; None where nothing waits. Pure.
 

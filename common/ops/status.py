@@ -15,7 +15,7 @@ from common.ops.pausing import paused_tables
 from common.ops.peers import PeerStanding, read_peers
 from common.ops.purging import read_purged
 from common.ops.rewinding import own_rewinding
-from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
+from common.ops.stalls import Seen, Work, is_fresh, read_seen, told, waits
 from common.ops.table_choice import own_keys
 from common.ports.dialect import Database, NodeFacts
 from common.schema import tables as rf
@@ -151,7 +151,7 @@ class Standing:
         """What a person has to look at."""
         found = [
             self._rewound,
-            *map(_stalled, self.stalled),
+            *map(told, self.stalled),
             _counted(self.dead_letters.get("dead", 0), "dead letter", "dead letters"),
             _counted(self.dead_letters.get("forked", 0), "batch of a rewound node", "batches of rewound nodes"),
             _counted(
@@ -278,10 +278,6 @@ def _queued(connection: sa.Connection, config: Config, queues: Queues, now_us: i
     work = Work("intake broker", depth, f"messages wait in {name}, and nobody takes them (rowferry run)", "queue")
     before = {} if seen is None else {work.name: Seen(0, "", None, None, seen.looked_us)}
     return tuple(one.document(now_us) for one in waits([work], before, now_us, config.limits.stall_seconds))
-
-
-def _stalled(one: Mapping[str, Any]) -> str:
-    return f"no progress since {one['still_since']}: {one['pending']} {one['unit']}"
 
 
 def _heals(gap: Mapping[str, Any]) -> bool:

@@ -53,7 +53,10 @@ def probes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
             log.warning("readyz.no", extra={"error": str(error)})
             response.status_code = 503
             return _readiness("the database can't be used: the node's log tells more", Waits())
-        return _readiness(None, waits)
+        if waits.stalled is not None:
+            # Whoever is asked by HTTP still answers; but that work stands still is to be loud.
+            response.status_code = 503
+        return _readiness(waits.stalled, waits)
 
     return router
 

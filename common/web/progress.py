@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from common.ops.stalls import told
 from common.ports.part import Part
 from common.retry import in_transaction
 from common.runtime.node import Node
@@ -18,6 +19,8 @@ class Waits:
 
     unpublished_seconds: float | None = None
     unapplied_seconds: float | None = None
+    stalled: str | None = None
+    """What waits and does not get on, in words, as `status` says it; None: nothing."""
 
 
 def read_waits(node: Node, parts: Sequence[Part[Node]]) -> Waits:
@@ -29,7 +32,10 @@ def read_waits(node: Node, parts: Sequence[Part[Node]]) -> Waits:
         shares |= part.status(node)
     early_us = in_transaction(node.database, lambda connection: connection.scalar(_OLDEST_EARLY))
     early = 0.0 if early_us is None else max(0.0, (node.clock.now_us() - early_us) / 1_000_000)
-    return Waits(_unpublished(shares), max(early, shares.get("oldest_unfinished_seconds") or 0.0))
+    waiting = [one["oldest_seconds"] for one in shares.get("unapplied", ())]
+    unapplied = max([early, shares.get("oldest_unfinished_seconds") or 0.0, *waiting])
+    found = [one for one in (*shares.get("unpublished", ()), *shares.get("unapplied", ())) if one["stalled"]]
+    return Waits(_unpublished(shares), unapplied, told(found[0]) if found else None)
 
 
 _OLDEST_EARLY = sa.select(sa.func.min(rf.dead_letter.c.first_failed_us)).where(rf.dead_letter.c.state == "early")

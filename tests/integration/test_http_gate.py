@@ -18,6 +18,7 @@ from common.config.model import ServerSection
 from common.errors import ConfigError, RowferryError
 from common.http.scopes import Scope
 from common.web.server import PatientProtocol, check_exposure, serving
+from tests.support.applying import Origin
 from tests.support.web import Served, served_on_sqlite
 
 
@@ -130,6 +131,19 @@ def test_readyz_says_no_while_the_database_is_away(node: Served) -> None:
         assert (answer.status_code, answer.json()["ready"]) == (503, False)
         assert client.get("/healthz").status_code == 200
     away.rename(file)
+
+
+def test_readyz_says_no_while_work_waits_without_progress(node: Served) -> None:
+    world, a = node.world, Origin("a")
+    one, _, three = (a.put(number, "x", number) for number in range(1, 4))
+    world.receive(one.body, three.body)
+    with node.client() as client:
+        assert client.get("/readyz").status_code == 200
+        row = f"('source a', 1, 'inc1/1', {world.clock.us - 400_000_000}, {world.clock.us})"
+        world.execute(f"INSERT INTO rf_watch (work, pending, mark, still_us, looked_us) VALUES {row}")
+        answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["ready"], answer.json()["oldest_unapplied_seconds"]) == (503, False, 400)
+    assert "1 changes of a not yet applied" in answer.json()["reason"]
 
 
 def test_every_answer_has_a_request_id_and_security_headers(node: Served) -> None:
