@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from common.console import Console
+from common.errors import UsageError
 from common.preflight.report import Report
 from common.runtime.host import ExitCode, current_host
 from consumer.audit_commands import audit
@@ -13,6 +15,9 @@ from consumer.conflict_commands import conflicts
 from consumer.dlq_commands import dlq
 from consumer.files import FileImport, Imported, ImportRules
 from consumer.rejoin_commands import rejoin
+
+if TYPE_CHECKING:
+    from consumer.pulling import PullReport
 
 _PATHS = click.Path(path_type=Path)
 
@@ -34,12 +39,34 @@ def import_change_log(
 
 
 @click.command()
-@click.option("--file", "files", multiple=True, required=True, type=_PATHS, help="The file to pull from; repeatable.")
+@click.option("--file", "files", multiple=True, type=_PATHS, help="The file to pull from; repeatable.")
+@click.option("--url", metavar="URL", help="The peer to pull from, like https://main.example:8443.")
+@click.option("--token-file", type=_PATHS, help="Holds the token. Default: that of [peers] with this url.")
 @click.option("--dry-run", is_flag=True, help="Look through the file and report; write nothing.")
 @click.option("--strict", is_flag=True, help="Refuse a file that leaves a gap in the LSNs.")
-def pull(files: tuple[Path, ...], dry_run: bool, strict: bool) -> None:
-    """Apply another node's batches and move its watermark in rf_sync_state."""
-    _import(list(files), ImportRules(dry_run, strict))
+def pull(files: tuple[Path, ...], url: str | None, token_file: Path | None, dry_run: bool, strict: bool) -> None:
+    """Apply other nodes' batches, from files or from a peer over HTTP, and move their watermarks in rf_sync_state."""
+    if bool(files) == (url is not None):
+        raise UsageError("say where from: --file FILE or --url URL")
+    if url is None:
+        _import(list(files), ImportRules(dry_run, strict))
+        return
+    if dry_run or strict:
+        raise UsageError("--dry-run and --strict are for files: a stream can't be looked through first")
+    _pull_from(url, token_file)
+
+
+def _pull_from(url: str, token_file: Path | None) -> None:
+    # Not at the top: what reads files needs no HTTP.
+    from common.transports.http.settings import settings_for_url
+    from consumer.pulling import pull_from
+
+    host = current_host()
+    with host.node() as node:
+        report = pull_from(node, settings_for_url(node.config, url, token_file))
+    if report.waiting or report.waiting_conflicts:
+        host.exit_code = ExitCode.SET_ASIDE
+    host.emit(report.document(), lambda console: _tell_applied(console, report))
 
 
 def _import(paths: list[Path], rules: ImportRules) -> None:
@@ -74,6 +101,10 @@ def _tell_preflight(console: Console, report: Report) -> None:
 
 def _tell_import(console: Console, done: Imported) -> None:
     _tell_preflight(console, done.preflight)
+    _tell_applied(console, done)
+
+
+def _tell_applied(console: Console, done: "Imported | PullReport") -> None:
     console.say(f"{done.applied} applied, {done.duplicates} skipped as seen before, {done.conflicts} conflicts met")
     if done.waiting_conflicts:
         console.warn(f"{done.waiting_conflicts} of them wait: see `rowferry conflicts list --state waiting`")

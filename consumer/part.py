@@ -27,6 +27,7 @@ from common.runtime.transports import (
 )
 from consumer.dead_letters.copies import BrokerCopies
 from consumer.incoming import Outcome
+from consumer.pulls import PullPlace
 from consumer.statements import reading
 from consumer.watermark import read_mark
 
@@ -53,7 +54,9 @@ class ConsumerPart:
         from consumer.standing.refresh import RefreshService
         from consumer.waiting import others_work
 
-        factories = source_factories(node, lambda origin, incarnation: passed(node, origin, incarnation))
+        factories = source_factories(
+            node, lambda origin, incarnation: passed(node, origin, incarnation), lambda peer: PullPlace(node, peer)
+        )
         if DIRECTORY in factories:
             factories = {**factories, DIRECTORY: _looking(node, factories[DIRECTORY])}
         intakes = [
@@ -80,13 +83,17 @@ class ConsumerPart:
         return services
 
     def http(self, node: Node, stop: threading.Event) -> HttpShare:
-        """Return `/sync/push`, and the intake behind it."""
+        """Return `/sync/push`, the intake behind it, `/dead-letters`, `/conflicts` and `/audit`."""
         # Not at the top: other commands need no web framework.
         from consumer.push_queue import PushIntake, PushQueue
+        from consumer.serve_audit import audit_routes
+        from consumer.serve_conflicts import conflict_routes
+        from consumer.serve_letters import letter_routes
         from consumer.serve_push import push_routes
 
         pushes = PushQueue()
-        return HttpShare([push_routes(node, pushes)], [PushIntake(node, pushes, stop)])
+        routers = [push_routes(node, pushes), letter_routes(node), conflict_routes(node), audit_routes(node)]
+        return HttpShare(routers, [PushIntake(node, pushes, stop)])
 
     def purge(self, node: Node, actor: str, *, dry_run: bool) -> Sequence[Purged]:
         """Take away what of the received is old enough."""

@@ -13,6 +13,7 @@ from common.http.scopes import Scope
 from common.ports.sink import TransportFeatures
 from common.ports.source import Delivery
 from common.runtime.node import Node
+from common.transports.http.features import FEATURES
 from consumer.dedup import TxKey
 from consumer.incoming import Incoming, Result
 from consumer.intake import Intake
@@ -20,16 +21,6 @@ from consumer.push_body import Body
 
 log = logging.getLogger(__name__)
 
-FEATURES = TransportFeatures(
-    name="http",
-    durable=True,
-    ordered=True,
-    confirms=True,
-    redelivers=True,
-    notices_unroutable=True,
-    authenticated=True,
-    max_message_bytes=None,
-)
 _MOST_WAITING = 64
 _AWAY = "this node's database is away, or it stops: send it again"
 _MOST_TAKEN_BYTES = 32 * 1024 * 1024

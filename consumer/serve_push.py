@@ -51,7 +51,7 @@ class Pushed(BaseModel):
     counts: dict[str, int] = Field(description="How many of each outcome.")
 
 
-_BODY = {"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}}
+_BODY = {"requestBody": {"required": False, "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}}
 
 
 def push_routes(node: Node, pushes: PushQueue) -> APIRouter:

@@ -1,15 +1,17 @@
 """The producer's commands: `export-change-log` and `push`."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from common.console import Console
 from common.errors import UsageError
-from common.runtime.host import Host, current_host
+from common.runtime.host import ExitCode, Host, current_host
 from producer.clients import Clients
 from producer.export import STDOUT, Export, Request, export
 
+_DUE = "A pull is due first: {}. Pushing all the same."
 DEFAULT_CLIENT = "file"
 """Who is given what `push --file` writes when nobody is named."""
 
@@ -41,22 +43,52 @@ def export_change_log(out: str, since: int | None, client: str | None) -> None:
 
 
 @click.command()
-@click.option("--file", "out", required=True, metavar="FILE|DIR", help="Where to write what the client lacks.")
+@click.option("--file", "out", metavar="FILE|DIR", help="Where to write what the client lacks.")
+@click.option("--url", metavar="URL", help="The peer to send to what it lacks, like https://main.example:8443.")
 @click.option("--client", default=DEFAULT_CLIENT, show_default=True, metavar="NAME", help="Who is given the file.")
-def push(out: str, client: str) -> None:
-    """Write what a client has not been given yet, and note that it was given (`rf_sync_state`).
+@click.option(
+    "--token-file", type=click.Path(path_type=Path), help="Holds the token. Default: that of [peers] with this url."
+)
+def push(out: str | None, url: str | None, client: str, token_file: Path | None) -> None:
+    """Give a client, or a peer over HTTP, what it lacks, and note that it was given (`rf_sync_state`).
 
-    Warns when a pull is due first: when nothing has come in since the last push to this client, or nothing ever has.
-    Conflicts are fewer when you have seen the others' changes before they get yours.
+    Warns when a pull is due first: when nothing has come in since the last push to this client, or nothing ever has;
+    when the peer has changes that have not come here. Conflicts are fewer when you have seen the others' changes before
+    they get yours.
     """
     host = current_host()
+    if (out is None) == (url is None):
+        raise UsageError("say where to: --file FILE or --url URL")
+    if url is not None:
+        _push_to(host, url, token_file)
+    else:
+        _push_file(host, out or "", client)
+
+
+def _push_to(host: Host, url: str, token_file: Path | None) -> None:
+    # Not at the top: what writes files needs no HTTP.
+    from common.transports.http.settings import settings_for_url
+    from producer.pushing import push_to, tell_set_aside
+
+    with host.node() as node:
+        settings = settings_for_url(node.config, url, token_file)
+        report = push_to(node, settings, lambda: host.console.warn(_DUE.format("this peer has changes of its own")))
+    if report.set_aside or report.waiting:
+        host.exit_code = ExitCode.SET_ASIDE
+    for sentence in tell_set_aside(report):
+        host.console.warn(sentence)
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items()) or "Nothing to push"
+    host.emit(report.document(), lambda console: console.say(f"{counts}."))
+
+
+def _push_file(host: Host, out: str, client: str) -> None:
     if out == STDOUT:
         raise UsageError("push notes what was given, so it needs a file: use export-change-log for stdout")
     with host.node() as node:
         clients = Clients(node.database, node.clock)
         due = clients.pull_is_due(client)
         if due:
-            host.console.warn("A pull is due first: nothing has come in since the last push. Pushing all the same.")
+            host.console.warn(_DUE.format("nothing has come in since the last push"))
         done = export(node, Request(out, client=client), host)
         # After the file is durable: a crash between the two gives the same changes once more, which is harmless.
         clients.give(client, done.given)

@@ -1,7 +1,7 @@
 """Sealed txs to envelopes: under a backlog many small ones share a message, parts of a large one travel alone."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from common.ports.sink import Envelope
 from common.wire.encode import EncodedPart, encode_tx
@@ -15,6 +15,14 @@ class Sizes:
     max_batch_bytes: int
     message_bytes: int
     """About where a message with many small txs is full."""
+
+
+_BULK_BYTES = 2 * 1024 * 1024
+
+
+def bulky(sizes: Sizes) -> Sizes:
+    """Return sizes for a sink that waits for an answer to each message."""
+    return replace(sizes, message_bytes=max(sizes.message_bytes, _BULK_BYTES))
 
 
 def pack(txs: Iterable[SealedTx], sizes: Sizes) -> Iterator[Envelope]:

@@ -21,8 +21,9 @@ from producer.cleaning import DirectoryCleaning
 from producer.commands import export_change_log, push
 from producer.cursors import Cursors
 from producer.fallback import Fallback
+from producer.forwarding import forwarding
 from producer.log import NodeLogs
-from producer.packing import Sizes
+from producer.packing import Sizes, bulky
 from producer.purge import purge_log
 from producer.relay import Relay
 from producer.road import BrokerRoad, observed
@@ -53,7 +54,8 @@ class ProducerPart:
         services: list[Service] = []
         for name, open_sink in sink_factories(node, stop).items():
             watched = observed(open_sink, road, stop) if name == BROKER else open_sink
-            services.append(Relay(name, watched, logs, cursors, sizes, stop))
+            is_queue = name in (BROKER, DIRECTORY)
+            services.append(Relay(name, watched, logs, cursors, sizes if is_queue else bulky(sizes), stop))
         spare = fallback_factory(node)
         if spare is not None:
             files = Relay(DIRECTORY, spare, logs, cursors, sizes, stop)
@@ -72,16 +74,17 @@ class ProducerPart:
         if every_hours:
             work = partial(self.purge, node, _BY_ITSELF, dry_run=False, stop=stop)
             services.append(PurgeService(self.name, node.database, node.clock, every_hours, work))
-        return services
+        return [*services, *forwarding(node, stop)]
 
     def http(self, node: Node, stop: threading.Event) -> HttpShare:
         """Return `/sync/pull`, and what looks for news for those who wait there."""
         # Not at the top: other commands need no web framework.
         from producer.pull_watch import PullWatch
+        from producer.relay_cleaning import RelayCleaning
         from producer.serve_pull import pull_routes
 
         watch = PullWatch(node, stop)
-        return HttpShare([pull_routes(node, watch)], [watch])
+        return HttpShare([pull_routes(node, watch)], [watch, RelayCleaning(node, stop)])
 
     def purge(self, node: Node, actor: str, *, dry_run: bool, stop: threading.Event | None = None) -> Sequence[Purged]:
         """Take away what of the log is old enough."""

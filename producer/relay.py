@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from common.crash_points import CrashPoint, reach
 from common.errors import RowferryError
 from common.ports.dialect import SealedLog
-from common.ports.sink import Sink
+from common.ports.sink import KnowsPlace, Sink
 from producer.cursors import Cursors
 from producer.inflight import InFlight
 from producer.log import NodeLogs
@@ -105,7 +105,11 @@ class Relay:
         incarnation, after = self._where_to_begin()
         sealed = self._logs.of(incarnation)
         self._may_have_more = True
-        self._passage = _Passage(self._open_sink(self._wake.set), incarnation, sealed, after, after, after)
+        sink = self._open_sink(self._wake.set)
+        if isinstance(sink, KnowsPlace) and incarnation == self._logs.facts.incarnation:
+            # What the other side has lost since, by a backup of its own for example, is sent again.
+            after = min(after, sink.known_lsn)
+        self._passage = _Passage(sink, incarnation, sealed, after, after, after)
         log.info("relay.opened", extra={"sink": self._sink_name, "incarnation": incarnation, "after_lsn": after})
         return self._passage
 

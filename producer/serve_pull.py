@@ -1,13 +1,14 @@
 """`GET /sync/pull`: this node's batches, and those that it hands on, as a stream."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Annotated
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 
-from common.http.callers import Caller, caller_with
+from common.http.callers import Caller, caller_with, check_again
 from common.http.encodings import accepted_encoding, wrapped
 from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
@@ -46,6 +47,7 @@ def pull_routes(node: Node, watch: PullWatch) -> APIRouter:
             str | None,
             Query(
                 max_length=1_000,
+                pattern=r"^(0|r1\.[A-Za-z0-9_-]+)?$",
                 description="The mark of the last answer: everything up to it was taken. 0: from the beginning. "
                 "Without it: where this node knows the caller to be.",
             ),
@@ -59,7 +61,8 @@ def pull_routes(node: Node, watch: PullWatch) -> APIRouter:
         """Each batch is the same bytes on every way. The asker's own batches are left out.
 
         The mark stands in a header before the batches: show it only once all of them were taken."""
-        answer = await pulls.answer(caller, after, Wanted(caller.node_id, limit, forwarded), wait)
+        wanted = Wanted(caller.node_id, limit, forwarded)
+        answer = await pulls.answer(caller, after, wanted, wait, partial(check_again, request))
         encoding = accepted_encoding(request.headers.get("accept-encoding"))
         headers = {CURSOR_HEADER: str(answer.cursor), TXS_HEADER: str(answer.txs), "Vary": "Accept-Encoding"}
         if encoding is not None and answer.txs:
@@ -78,12 +81,16 @@ class _Pulls:
         self._planner = Planner(node)
         self._progress = PullProgress(node)
 
-    async def answer(self, caller: Caller, after: str | None, wanted: Wanted, wait_seconds: float) -> Answer:
+    async def answer(
+        self, caller: Caller, after: str | None, wanted: Wanted, wait_seconds: float, check: Callable[[], None]
+    ) -> Answer:
+        """`check`: raises where the caller may not have it any more, once it has waited."""
         heads = await self._watch.look()
         cursor = await anyio.to_thread.run_sync(self._begin, caller, after)
         answer = await anyio.to_thread.run_sync(self._planner.plan, cursor, wanted)
         if answer.txs or not wait_seconds or not await self._watch.news(heads, wait_seconds):
             return answer
+        await anyio.to_thread.run_sync(check)
         return await anyio.to_thread.run_sync(self._planner.plan, cursor, wanted)
 
     def stream(self, answer: Answer) -> Iterator[bytes]:
@@ -95,7 +102,7 @@ class _Pulls:
         try:
             cursor = PullCursor.parse(after)
         except BadCursorError as error:
-            raise ProblemError(422, f"after: {error}", reason="cursor") from error
+            raise ProblemError(409, f"after: {error}", reason="cursor") from error
         if self._progress.is_ahead(cursor):
             text = "this node's log ends before the mark: it was put back to an earlier state and has to rejoin"
             raise ProblemError(409, text, reason="rewound")

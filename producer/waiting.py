@@ -37,7 +37,7 @@ class SinkLag:
 
 def sink_names(node: Node) -> tuple[str, ...]:
     """Return the names of the configured sinks, none where no transport is configured."""
-    configured = node.config.broker or node.config.directory
+    configured = node.config.broker or node.config.directory or node.config.peers
     return tuple(sink_factories(node)) if configured else ()
 
 

@@ -98,12 +98,11 @@ def _say_facts(node: Node, parts: Sequence[Part[Node]], *, once: bool) -> None:
         "database": node.database.features.name,
         "broker": broker.url.partition("://")[0] if broker else None,
         "directory": str(directory.path) if directory else None,
+        "peers": sorted(node.config.peers),
         "parts": [part.name for part in parts],
         "once": once,
     }
     log.info("run.started", extra=facts)
-    if node.config.not_used:
-        log.warning("config.not_used", extra={"sections": list(node.config.not_used)})
 
 
 def _sentence(outcome: Outcome, *, once: bool) -> str:

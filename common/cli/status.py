@@ -57,8 +57,6 @@ def show(host: Host) -> Standing:
     host.emit(document(standing), lambda console: _tell(console, standing))
     for name in standing.own_keys:
         host.console.warn(f"{name} numbers its own keys, which clash with other nodes': name it in [tables.keys]")
-    if host.config.not_used:
-        host.console.warn(f"{', '.join(host.config.not_used)}: read, but not used by this release.")
     return standing
 
 

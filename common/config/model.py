@@ -316,11 +316,6 @@ class Config(Section):
         """Whether this node hands other nodes' batches on."""
         return self.node.role == "main" if self.node.forward is None else self.node.forward
 
-    @property
-    def not_used(self) -> tuple[str, ...]:
-        """The sections that were given and that this release does nothing with yet."""
-        return tuple(f"[peers.{name}]" for name in self.peers)
-
     @model_validator(mode="after")
     def _number_fits(self) -> "Config":
         number, nodes = self.node.number, self.tables.key_nodes

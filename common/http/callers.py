@@ -40,6 +40,13 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
+def check_again(request: Request) -> None:
+    """Ask for the token of a request once more, after it waited: it may be revoked since. Raises ProblemError."""
+    gate: Gate = request.app.state.gate
+    _, _, token = request.headers.get("authorization", "").partition(" ")
+    gate.admit(address_of(request), token.strip())
+
+
 def caller_with(*scopes: Scope) -> Callable[..., Caller]:
     """Return the dependency of a route that is for tokens with any of `scopes`."""
 

@@ -1,7 +1,7 @@
 """Where batches go to."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,14 @@ class Envelope:
     txs: int = 1
     closes_lsn: int | None = None
     """Once this and everything before it is confirmed, the log is out up to here. None: more parts follow."""
+
+
+@runtime_checkable
+class KnowsPlace(Protocol):
+    """A sink whose other side has said how much of the log it has."""
+
+    known_lsn: int
+    """In the present incarnation, without a gap."""
 
 
 class Sink(Protocol):

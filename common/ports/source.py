@@ -28,6 +28,18 @@ class Delivery:
     headers: dict[str, object] = field(default_factory=dict)
 
 
+class Place(Protocol):
+    """Where this node is in what one peer gives; kept in the database."""
+
+    def load(self) -> str | None:
+        """Return the last mark that was noted; None before the first."""
+        ...
+
+    def save(self, cursor: str) -> None:
+        """Note a mark: everything up to it is committed here."""
+        ...
+
+
 class Source(Protocol):
     """Gives deliveries and takes acknowledgements. Belongs to one thread.
 

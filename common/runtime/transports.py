@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from common.config.model import BrokerSection, DirectorySection
+from common.config.model import BrokerSection, DirectorySection, PeerSection
 from common.errors import ConfigError
 from common.ports.sink import Sink
-from common.ports.source import Source
+from common.ports.source import Place, Source
 from common.runtime.node import Node
 from common.wire.compress import Encoding
 
@@ -35,17 +35,42 @@ Passed = Callable[[str, str], int]
 
 
 def sink_factories(node: Node, stop: threading.Event | None = None) -> Mapping[str, OpenSink]:
-    """Return how to open each sink, by name: the broker, or without one the directory. Opens nothing.
+    """Return how to open each sink, by name: the broker, or without one the directory, and each peer. Opens nothing.
 
     Once `stop` is set, no sink waits longer than a moment for its other side, where it can help it.
 
-    Raises ConfigError when there is neither: the node's changes would go nowhere."""
-    broker, directory = node.config.broker, node.config.directory
-    if broker is not None:
-        return {BROKER: partial(_open_broker_sink, node, broker, stop)}
-    if directory is not None:
-        return {DIRECTORY: partial(_open_directory_sink, node, directory)}
-    raise ConfigError("neither [broker] nor [directory] is configured: set broker.url or directory.path")
+    Raises ConfigError when there is none and nobody can come to fetch: the node's changes would go nowhere."""
+    config = node.config
+    factories: dict[str, OpenSink] = {}
+    if config.broker is not None:
+        factories[BROKER] = partial(_open_broker_sink, node, config.broker, stop)
+    elif config.directory is not None:
+        factories[DIRECTORY] = partial(_open_directory_sink, node, config.directory)
+    for name, peer in config.peers.items():
+        factories[peer_road(name)] = partial(_open_peer_sink, node, name, peer)
+    if not factories and "server" not in config.model_fields_set:
+        raise ConfigError(
+            "neither [broker] nor [directory], [peers] or [server] is configured: set broker.url or directory.path"
+        )
+    return factories
+
+
+def peer_road(name: str) -> str:
+    """Return what the way to and from an HTTP peer is called in `rf_cursor`, in `status` and in logs."""
+    return f"http-{name}"
+
+
+def peer_sink_factory(node: Node, name: str, peer: PeerSection) -> OpenSink:
+    """Return how to open a sink to one HTTP peer."""
+    return partial(_open_peer_sink, node, name, peer)
+
+
+def directory_sink_factory(node: Node) -> OpenSink | None:
+    """Return how to open the shared folder where it is a sink; None where it is none."""
+    directory = node.config.directory
+    if directory is None or node.config.broker is not None:
+        return None
+    return partial(_open_directory_sink, node, directory)
 
 
 def fallback_factory(node: Node) -> OpenSink | None:
@@ -62,13 +87,17 @@ def direct_sink_factory(node: Node, stop: threading.Event | None = None) -> Open
     return None if broker is None or not broker.is_rabbitmq else partial(_open_direct_sink, node, broker, stop)
 
 
-def source_factories(node: Node, passed: Passed) -> Mapping[str, OpenSource]:
-    """Return how to open each source, by name: the broker and the directory, as far as they are configured."""
+def source_factories(node: Node, passed: Passed, place: Callable[[str], Place]) -> Mapping[str, OpenSource]:
+    """Return how to open each source, by name: the broker, the directory and each peer, as far as they are configured.
+
+    `place`: where this node is in a peer's answers."""
     factories: dict[str, OpenSource] = {}
     if node.config.broker is not None:
         factories[BROKER] = partial(_open_broker_source, node, node.config.broker)
     if node.config.directory is not None:
         factories[DIRECTORY] = partial(_open_directory_source, node, node.config.directory, passed)
+    for name, peer in node.config.peers.items():
+        factories[peer_road(name)] = partial(_open_peer_source, node, name, peer, place(name))
     return factories
 
 
@@ -168,6 +197,21 @@ def _open_directory_source(node: Node, directory: DirectorySection, passed: Pass
         poll_seconds=directory.poll_seconds,
         clock=node.clock,
     )
+
+
+def _open_peer_sink(node: Node, name: str, peer: PeerSection, _on_confirmed: Callable[[], None]) -> Sink:
+    """Open the sink; what its `send` returned from is committed there, so nothing is confirmed later."""
+    from common.transports.http.peer import open_peer_sink
+    from common.transports.http.settings import settings_of
+
+    return open_peer_sink(settings_of(name, peer), node.facts)
+
+
+def _open_peer_source(node: Node, name: str, peer: PeerSection, place: Place) -> Source:
+    from common.transports.http.peer import open_peer_source
+    from common.transports.http.settings import settings_of
+
+    return open_peer_source(settings_of(name, peer), node.config, place)
 
 
 def _encoding(chosen: str) -> Encoding | None:

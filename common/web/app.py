@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import anyio.to_thread
 import sqlalchemy as sa
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
@@ -19,6 +19,7 @@ from common.config.model import ServerSection
 from common.errors import ContentionError, OutageError, PoisonError, UsageError
 from common.http.problems import ProblemError, problem_response
 from common.http.wire import PUSH_PATH
+from common.http.words import only_known
 from common.ports.http_part import AnswersHttp, HttpShare
 from common.ports.part import Part, Service
 from common.runtime.node import Node
@@ -59,6 +60,7 @@ def build_web(node: Node, parts: Sequence[Part[Node]], stop: threading.Event) ->
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,
+        dependencies=[Depends(only_known)],
     )
     app.state.gate = TokenGate(node.database, node.clock)
     app.state.translate = node.database.translate

@@ -95,8 +95,10 @@ class TokenGate:
 
     def _find(self, address: str, token: str) -> Token:
         parts = tokens.split(token)
-        found = None if parts is None else self._tokens.find(parts[0])
-        secret = "" if parts is None else parts[1]
+        if parts is None:
+            # No guess: it could not be right, and finding that out costs nothing.
+            raise _refused("the token is not one of this node's", "token")
+        found, secret = self._tokens.find(parts[0]), parts[1]
         if found is not None and self._is_known(found, secret):
             return found
         wait = self._failures.wait_seconds(address)

@@ -10,6 +10,7 @@ from pathlib import Path
 from common.ports.sink import TransportFeatures
 from common.transports.directory import FEATURES as DIRECTORY
 from common.transports.directory.names import file_name, parse_name
+from common.transports.http.features import FEATURES as HTTP
 from common.transports.kombu_broker import KNOWN, schemes_of
 from common.transports.rabbitmq import RabbitSettings
 from common.transports.rabbitmq.messages import features as rabbitmq_features
@@ -30,7 +31,7 @@ def documented() -> list[tuple[str, TransportFeatures]]:
     """Return how each transport is configured, and its features."""
     rabbitmq = rabbitmq_features(RabbitSettings(url="amqp://host", node_id="a"))
     kombu = [(", ".join(f"`{scheme}`" for scheme in schemes_of(one)) or "any other", one.features) for one in KNOWN]
-    return [("`amqp`, `amqps`", rabbitmq), ("`[directory]`", DIRECTORY), *kombu]
+    return [("`amqp`, `amqps`", rabbitmq), ("`[directory]`", DIRECTORY), ("`[peers]`", HTTP), *kombu]
 
 
 def generated() -> str:

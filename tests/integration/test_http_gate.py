@@ -88,6 +88,9 @@ def test_failed_logins_are_limited_and_a_token_that_is_known_still_works(node: S
     known, fresh = node.token("a"), node.token("b")
     with node.client(known) as client:
         assert client.get("/sync/state").status_code == 200
+        assert {client.get("/sync/state", headers={"Authorization": "Bearer x"}).status_code for _ in range(14)} == {
+            401
+        }
         statuses = [
             client.get("/sync/state", headers={"Authorization": f"Bearer {known[:-2]}{number:02}"}).status_code
             for number in range(14)

@@ -167,13 +167,30 @@ def bring_others(node: Served) -> None:
         push(pusher, Origin("a").put(9, "nine", 10).body)
 
 
+def test_a_token_that_is_revoked_while_a_pull_waits_gets_nothing(node: Served) -> None:
+    token = node.token("b")
+
+    def revoke_and_insert() -> None:
+        node.tokens.revoke(token.split("_")[1], "test")
+        insert(node, 1)
+
+    with node.client(token) as client:
+        later = threading.Timer(0.5, revoke_and_insert)
+        later.start()
+        assert client.get("/sync/pull", params={"wait": 50}).status_code == 401
+        later.join()
+
+
 def test_a_mark_that_is_none_or_that_is_ahead_is_refused(node: Served) -> None:
     insert(node, 1)
     with node.client(node.token("b")) as client:
         mark = pull(client)[1]
-        for odd in ("r1.zzz", "r2." + mark[3:], mark[:-2], "ä", "-1"):
+        for odd in ("r1.zzz", mark[:-2]):
             refused = client.get("/sync/pull", params={"after": odd})
-            assert (refused.status_code, refused.json()["type"]) == (422, "urn:rowferry:cursor"), odd
+            assert (refused.status_code, refused.json()["type"]) == (409, "urn:rowferry:cursor"), odd
+        for odd in ("r2." + mark[3:], "ä", "-1"):
+            assert client.get("/sync/pull", params={"after": odd}).status_code == 422, odd
+        assert client.get("/sync/pull?limit=1&limit=2").status_code == 422
         there = PullCursor.parse(mark)
         beyond = PullCursor(there.incarnation, there.lsn + 5, there.era, there.seq)
         refused = client.get("/sync/pull", params={"after": str(beyond)})

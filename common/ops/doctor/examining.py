@@ -50,8 +50,6 @@ def examine(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
 
 def _configuration(config: Config) -> Iterator[Finding]:
     yield Finding("configuration", Level.OK, f"node {config.node.id} ({config.node.role})")
-    for section in config.not_used:
-        yield Finding("configuration", Level.NOTE, f"{section} is read, and not used by this release")
     if config.fallback != type(config.fallback)() and not (config.broker and config.directory):
         text = "[fallback] does nothing: it needs a broker, and a folder to fall back to"
         yield Finding("configuration", Level.NOTE, text, "set broker.url and directory.path")

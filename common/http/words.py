@@ -1,0 +1,45 @@
+"""Parameters that many routes take, with what no database takes refused at the door."""
+
+from typing import Annotated
+
+from fastapi import Path, Query, Request
+
+from common.http.problems import ProblemError
+
+_NO_NUL = r"^[^\x00]*$"
+_LONGEST = 200
+MOST = 10_000
+
+
+def only_known(request: Request) -> None:
+    """Refuse a parameter that a route does not know, or that is given twice: it would be left out in silence.
+
+    Raises ProblemError."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if not names:
+        return
+    known = _parameters(request)
+    if known is None:
+        return
+    for name in names:
+        if name not in known:
+            there = ", ".join(sorted(known)) or "none"
+            raise ProblemError(422, f"query.{name}: there is no such parameter; there are: {there}", reason="request")
+        if names.count(name) > 1:
+            raise ProblemError(422, f"query.{name}: given more than once", reason="request")
+
+
+def _parameters(request: Request) -> frozenset[str] | None:
+    """Return what the description says of a route; None where it is not described: a page for people."""
+    operations = request.app.openapi()["paths"].get(getattr(request.scope["route"], "path", ""))
+    operation = (operations or {}).get(request.method.lower())
+    if operation is None:
+        return None
+    return frozenset(one["name"] for one in operation.get("parameters", ()) if one["in"] == "query")
+
+
+Word = Annotated[str | None, Query(min_length=1, max_length=_LONGEST, pattern=_NO_NUL)]
+"""A condition; left out, it is none."""
+TxId = Annotated[str, Path(min_length=1, max_length=_LONGEST, pattern=r"^[A-Za-z0-9_.:-]+$")]
+Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
+Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many, the newest.")]

@@ -1,0 +1,71 @@
+"""Opens the ways to and from one peer: who answers there is checked before anything travels."""
+
+import logging
+from collections.abc import Callable
+
+from common.config.model import Config
+from common.errors import ConfigError
+from common.ports.dialect import NodeFacts
+from common.ports.source import Place
+from common.transports.http.client import PeerClient, PeerState, Pushed
+from common.transports.http.settings import PeerSettings
+from common.transports.http.sink import HttpSink
+from common.transports.http.source import HttpSource
+
+log = logging.getLogger(__name__)
+
+
+def asked_state(settings: PeerSettings, own_id: str) -> PeerState:
+    """Return who a peer is. Raises OutageError, RefusedError, ConfigError."""
+    client = PeerClient(settings)
+    try:
+        return _checked(client, own_id)
+    finally:
+        client.close()
+
+
+def open_peer_sink(
+    settings: PeerSettings, facts: NodeFacts, on_pushed: Callable[[Pushed], None] | None = None
+) -> HttpSink:
+    """Open the sink to a peer. `on_pushed` is told of each answer. Raises OutageError, RefusedError, ConfigError."""
+    client = PeerClient(settings)
+    try:
+        state = _checked(client, facts.node_id)
+    except BaseException:
+        client.close()
+        raise
+    return HttpSink(client, known_lsn(state, facts.incarnation), on_pushed)
+
+
+def open_peer_source(settings: PeerSettings, config: Config, place: Place) -> HttpSource:
+    """Open the source of what a peer gives. Raises OutageError, RefusedError, ConfigError."""
+    client = PeerClient(settings)
+    try:
+        state = _checked(client, config.node.id)
+        return HttpSource(client, state.node, may_forward=is_trusted(settings, state, config), place=place)
+    except BaseException:
+        client.close()
+        raise
+
+
+def is_trusted(settings: PeerSettings, state: PeerState, config: Config) -> bool:
+    """Tell whether a peer may hand on other nodes' batches: the main node may, to branches, unless it is said."""
+    if settings.is_trusted_forwarder is not None:
+        return settings.is_trusted_forwarder
+    if config.node.role != "branch":
+        return False
+    return state.role == "main" if config.node.main is None else state.node == config.node.main
+
+
+def known_lsn(state: PeerState, incarnation: str) -> int:
+    """Return up to where a peer has this node's log without a gap."""
+    found = [one.last_lsn for one in state.peers if one.direction == "in" and one.incarnation == incarnation]
+    return max(found, default=0)
+
+
+def _checked(client: PeerClient, own_id: str) -> PeerState:
+    state = client.state()
+    if state.node == own_id:
+        raise ConfigError(f"{client.url} is this node itself: name other nodes in [peers]")
+    log.info("peer.opened", extra={"peer": state.node, "role": state.role, "head_lsn": state.head_lsn})
+    return state

@@ -1,0 +1,76 @@
+"""`pull --url`: everything that a peer has and this node has not, in one go."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from common.ports.source import Source
+from common.runtime.node import Node
+from common.runtime.transports import peer_road
+from common.transports.http.peer import asked_state, open_peer_source
+from common.transports.http.settings import PeerSettings
+from consumer.dead_letters.documents import result_document
+from consumer.dedup import TxKey
+from consumer.incoming import Incoming, Outcome, Result
+from consumer.intake import Intake
+from consumer.pulls import PullPlace
+from consumer.standing.refresh import Refresh
+
+
+@dataclass(slots=True)
+class PullReport:
+    """What came, and what it came to here."""
+
+    url: str
+    peer: str
+    applied: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    waiting_conflicts: int = 0
+    waiting: dict[TxKey, Result] = field(default_factory=dict)
+    """What was set aside or left as early."""
+
+    def count(self, ended: Sequence[tuple[Incoming, Result]]) -> None:
+        """Take in what became of txs; a later result of the same tx takes the place of its first."""
+        for incoming, result in ended:
+            if result.outcome.set_aside:
+                self.waiting[incoming.key] = result
+                continue
+            self.waiting.pop(incoming.key, None)
+            self.applied += result.outcome is Outcome.APPLIED
+            self.duplicates += result.outcome is Outcome.DUPLICATE
+            self.conflicts += result.counts.conflicts
+            self.waiting_conflicts += result.counts.waiting
+
+    def document(self) -> dict[str, Any]:
+        """Return the report as `--json` prints it."""
+        return {
+            "url": self.url,
+            "peer": self.peer,
+            "applied": self.applied,
+            "duplicates": self.duplicates,
+            "conflicts": self.conflicts,
+            "waiting_conflicts": self.waiting_conflicts,
+            "set_aside": [result_document(result) for result in self.waiting.values()],
+        }
+
+
+def pull_from(node: Node, settings: PeerSettings) -> PullReport:
+    """Take and apply all that the peer has now. Raises OutageError, RefusedError, ConfigError.
+
+    What came until then is committed and noted also where it ends early."""
+    state = asked_state(settings, node.facts.node_id)
+    report = PullReport(settings.url, state.node)
+
+    def open_source() -> Source:
+        return open_peer_source(settings, node.config, PullPlace(node, state.node))
+
+    intake = Intake(node, peer_road(state.node), open_source, None, threading.Event(), report.count)
+    try:
+        while intake.step(0):
+            pass
+    finally:
+        intake.close()
+    Refresh(node).catch_up()
+    return report

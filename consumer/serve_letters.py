@@ -1,0 +1,99 @@
+"""`/dead-letters`: what was set aside, why, and trying it again. The functions are those of `rowferry dlq`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, Field
+
+from common.errors import Reason
+from common.http.callers import Caller, caller_with
+from common.http.problems import ProblemError, guarded
+from common.http.scopes import Scope
+from common.http.words import Limit, TxId, Word
+from common.runtime.node import Node
+from common.runtime.transports import open_dead_letter_mirror
+from consumer.dead_letters.copies import BrokerCopies
+from consumer.dead_letters.documents import letter_documents, result_document
+from consumer.dead_letters.operations import DeadLetters, Replay
+from consumer.dead_letters.show import show
+from consumer.dead_letters.states import LetterState
+from consumer.dead_letters.table_store import Selection
+
+_Ops = Annotated[Caller, Depends(caller_with(Scope.OPS))]
+
+
+class Replayed(BaseModel):
+    """What a replay came to, as `rowferry dlq replay --json` tells it."""
+
+    dry_run: bool = Field(description="Everything was taken back.")
+    results: list[dict[str, Any]] = Field(
+        description="What each came to: outcome, reason, error. Empty where none is open."
+    )
+
+
+def letter_routes(node: Node) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["dead letters"])
+
+    @router.get(
+        "/dead-letters", summary="List dead letters, the open ones unless a state is named", responses=guarded(422)
+    )
+    def dead_letters(
+        caller: _Ops,
+        source: Word = None,
+        reason: Reason | None = None,
+        state: LetterState | None = None,
+        limit: Limit = 1_000,
+    ) -> list[dict[str, Any]]:
+        """As `rowferry dlq list --json`; each is a row of `rf_dead_letter` without its bytes."""
+        del caller
+        chosen = Selection(source_node=source, reason=reason.value if reason else None, state=state)
+        with _desk(node) as desk:
+            newest = sorted(desk.find(chosen), key=lambda letter: letter.last_failed_us)[-limit:]
+        return letter_documents(newest)
+
+    @router.get(
+        "/dead-letters/{tx_id}", summary="Show one: why, what blocks it now, its rows", responses=guarded(404, 422)
+    )
+    def dead_letter(caller: _Ops, tx_id: TxId, source: Word = None) -> dict[str, Any]:
+        """As `rowferry dlq show --json`."""
+        del caller
+        with _desk(node) as desk:
+            letters = desk.find(Selection(tx_ids=(tx_id,), source_node=source))
+        if not letters:
+            raise _unknown(tx_id)
+        return show(node, letters[0])
+
+    @router.post("/dead-letters/{tx_id}/replay", summary="Apply one again", responses=guarded(404, 422))
+    def replay(
+        caller: _Ops,
+        tx_id: TxId,
+        source: Word = None,
+        dry_run: Annotated[bool, Query(description="Try it, and take everything back.")] = False,
+    ) -> Replayed:
+        """Only rows whose version it beats change. One that is settled already stays as it is: no results."""
+        chosen = Selection(tx_ids=(tx_id,), source_node=source)
+        with _desk(node) as desk:
+            if not desk.find(chosen):
+                raise _unknown(tx_id)
+            results = desk.replay(chosen, Replay(caller.actor, dry_run), lambda _: None)
+        return Replayed(dry_run=dry_run, results=[result_document(one) for one in results])
+
+    return router
+
+
+@contextmanager
+def _desk(node: Node) -> Iterator[DeadLetters]:
+    mirror = open_dead_letter_mirror(node)
+    copies = BrokerCopies(node, mirror) if mirror is not None else None
+    try:
+        yield DeadLetters(node, copies)
+    finally:
+        if copies is not None:
+            copies.close()
+
+
+def _unknown(tx_id: str) -> ProblemError:
+    return ProblemError(404, f"{tx_id}: no such dead letter")

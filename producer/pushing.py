@@ -1,0 +1,116 @@
+"""`push --url`: everything that a peer lacks of this node's log, and of what is handed on, in one go."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from common.ops.incarnation import settle_incarnation
+from common.ports.sink import Sink
+from common.retry import in_transaction
+from common.runtime.node import Node
+from common.runtime.transports import peer_road
+from common.schema import tables as rf
+from common.transports.http.client import PeerState, Pushed, PushedTx
+from common.transports.http.peer import asked_state, known_lsn, open_peer_sink
+from common.transports.http.settings import PeerSettings
+from producer.clients import Clients, Given
+from producer.cursors import Cursors
+from producer.extract import seal_all
+from producer.forwarding import hand_on_to
+from producer.log import NodeLogs
+from producer.packing import Sizes, bulky
+from producer.relay import Relay
+
+
+@dataclass(slots=True)
+class PushReport:
+    """What was pushed, and what it came to there."""
+
+    url: str
+    peer: str
+    incarnation: str
+    after_lsn: int
+    to_lsn: int
+    pull_due: bool
+    outcomes: Counter[str] = field(default_factory=Counter)
+    set_aside: list[PushedTx] = field(default_factory=list)
+    waiting: int = 0
+    """Conflicts that wait for a choice there."""
+
+    def count(self, pushed: Pushed) -> None:
+        """Take in one answer."""
+        for one in pushed.results:
+            self.waiting += one.waiting
+            # Of a large tx each part is answered; only the last one ends it.
+            if one.outcome != "incomplete":
+                self.outcomes[one.outcome] += 1
+            if one.outcome == "dead-lettered":
+                self.set_aside.append(one)
+
+    def document(self) -> dict[str, Any]:
+        """Return the report as `--json` prints it."""
+        changes = max(0, self.to_lsn - self.after_lsn)
+        return {
+            "file": None,
+            "url": self.url,
+            "client": self.peer,
+            "txs": sum(self.outcomes.values()),
+            "changes": changes,
+            "from_lsn": self.after_lsn + 1 if changes else None,
+            "to_lsn": self.to_lsn if changes else None,
+            "incarnation": self.incarnation,
+            "pull_due": self.pull_due,
+            "outcomes": dict(self.outcomes),
+            "set_aside": [one.model_dump() for one in self.set_aside],
+        }
+
+
+def push_to(node: Node, settings: PeerSettings, on_due: Callable[[], None]) -> PushReport:
+    """Seal, push and note all that the peer lacks. `on_due`: called first where a pull is due.
+
+    Raises OutageError, RefusedError, ConfigError. What was committed there is noted here also then."""
+    node = replace(node, facts=settle_incarnation(node.database, node.facts, node.clock))
+    seal_all(node)
+    logs, cursors = NodeLogs(node.database, node.facts), Cursors(node.database, node.clock)
+    state = asked_state(settings, node.facts.node_id)
+    due = _pull_is_due(node, state)
+    if due:
+        on_due()
+    incarnation, head = node.facts.incarnation, logs.of(node.facts.incarnation).head()
+    after = min(cursors.load(peer_road(state.node), incarnation), known_lsn(state, incarnation))
+    report = PushReport(settings.url, state.node, incarnation, after, head.lsn, due)
+
+    def open_sink(_on_confirmed: Callable[[], None]) -> Sink:
+        return open_peer_sink(settings, node.facts, report.count)
+
+    limits, stop = node.config.limits, threading.Event()
+    sizes = bulky(Sizes(limits.max_batch_bytes, limits.message_bytes))
+    relay = Relay(peer_road(state.node), open_sink, logs, cursors, sizes, stop)
+    try:
+        while relay.step(0):
+            pass
+    finally:
+        relay.close()
+    if node.config.forwards:
+        hand_on_to(node, state.node, open_sink, stop)
+    Clients(node.database, node.clock).give(state.node, [Given(incarnation, head.lsn, head.tx_id)])
+    return report
+
+
+def _pull_is_due(node: Node, state: PeerState) -> bool:
+    """Tell whether the peer has changes of its own that have not come here."""
+    mark = rf.sync_state.c
+    query = sa.select(mark.last_lsn).where(
+        mark.peer == state.node, mark.direction == "in", mark.incarnation == state.incarnation
+    )
+    known = in_transaction(node.database, lambda connection: connection.execute(query).scalar()) or 0
+    return state.head_lsn > known
+
+
+def tell_set_aside(report: PushReport) -> Sequence[str]:
+    """Return a sentence for each tx that was set aside there."""
+    return [f"{one.tx_id} is {one.state} at {report.peer} ({one.reason}): {one.error}" for one in report.set_aside]

@@ -1,0 +1,119 @@
+"""Housekeeping in `rf_relay`: what every reader has taken goes after a day, the rest by age and size, and loudly."""
+
+import logging
+import threading
+import time
+from functools import partial
+
+import sqlalchemy as sa
+
+from common.retry import in_transaction
+from common.runtime.node import Node
+from common.runtime.transports import DIRECTORY
+from common.schema import tables as rf
+from producer.pull_progress import reader_of
+
+log = logging.getLogger(__name__)
+
+_EVERY_SECONDS = 300.0
+_A_DAY_US = 86_400_000_000
+_AT_ONCE = 5_000
+"""Numbers deleted in one transaction: nobody waits long for it."""
+_kept = rf.relay.c
+
+
+def pushed_to(peer: str) -> str:
+    """Return what a peer that this node pushes to is called in `rf_relay_reader`."""
+    return f"push:{peer}"
+
+
+def own_readers(node: Node) -> set[str]:
+    """Return the readers that this node itself sends to."""
+    config = node.config
+    folder = {DIRECTORY} if config.directory is not None and config.broker is None else set()
+    return folder | {pushed_to(name) for name in config.peers}
+
+
+class RelayCleaning:
+    """A `Service`: looks every few minutes."""
+
+    name = "relay-cleaning"
+
+    def __init__(self, node: Node, stop: threading.Event) -> None:
+        self._node = node
+        self._stop = stop
+        self._due_at = 0.0
+        self._wake = threading.Event()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def step(self, idle_seconds: float) -> bool:
+        """Clean when it is time. Never counts as work: nothing waits for it."""
+        self._wake.clear()
+        if time.monotonic() >= self._due_at:
+            self.clean()
+            self._due_at = time.monotonic() + _EVERY_SECONDS
+        self._wake.wait(idle_seconds)
+        return False
+
+    def close(self) -> None:
+        """Nothing is held between two steps."""
+
+    def clean(self) -> int:
+        """Delete what has to go; return how many rows that were. Raises OutageError."""
+        limits, now_us = self._node.config.limits, self._node.clock.now_us()
+        taken = in_transaction(self._node.database, self._taken_seq)
+        oldest_us = now_us - int(limits.relay_days * _A_DAY_US)
+        gone = self._delete(sa.and_(_kept.seq <= taken, _kept.received_us < now_us - _A_DAY_US))
+        lost = self._delete(_kept.received_us < oldest_us)
+        lost += self._delete(_kept.seq <= in_transaction(self._node.database, self._too_much))
+        if lost:
+            log.warning("relay.expired", extra={"rows": lost, "remedy": "nodes that lack them need a snapshot"})
+        if gone:
+            log.info("relay.cleaned", extra={"rows": gone})
+        return gone + lost
+
+    def _taken_seq(self, connection: sa.Connection) -> int:
+        """Return up to where every reader has taken what is kept."""
+        tokens = sa.select(rf.token.c.node_id).where(
+            rf.token.c.revoked_us.is_(None),
+            rf.token.c.scopes.contains("pull"),
+            sa.or_(rf.token.c.expires_us.is_(None), rf.token.c.expires_us > self._node.clock.now_us()),
+        )
+        readers = {reader_of(node_id) for node_id in connection.execute(tokens).scalars()} | own_readers(self._node)
+        mark = rf.relay_reader.c
+        known = sa.select(mark.reader, mark.seq).where(mark.era == self._node.facts.incarnation)
+        places = {row.reader: row.seq for row in connection.execute(known)}
+        head = connection.execute(sa.select(rf.relay_head.c.seq)).scalar_one()
+        return int(min((places.get(reader, 0) for reader in readers), default=head))
+
+    def _too_much(self, connection: sa.Connection) -> int:
+        """Return the number up to which rows have to go for the rest to be small enough; 0 where it is."""
+        most = self._node.config.limits.relay_max_bytes
+        total = int(connection.execute(sa.select(sa.func.coalesce(sa.func.sum(_kept.bytes), 0))).scalar_one())
+        if total <= most:
+            return 0
+        rows = connection.execute(sa.select(_kept.seq, _kept.bytes).order_by(_kept.seq, _kept.part))
+        last = 0
+        for seq, size in rows:
+            if total <= most and seq != last:
+                break
+            last, total = seq, total - size
+        return last
+
+    def _delete(self, which: sa.ColumnElement[bool]) -> int:
+        """Delete in short transactions, oldest first."""
+        gone = 0
+        while not self._stop.is_set():
+            some = sa.select(_kept.seq).where(which).order_by(_kept.seq).limit(_AT_ONCE).scalar_subquery()
+            statement = sa.delete(rf.relay).where(_kept.seq.in_(some), which)
+            count = in_transaction(self._node.database, partial(_rows, statement))
+            gone += count
+            if not count:
+                break
+        return gone
+
+
+def _rows(statement: sa.Delete, connection: sa.Connection) -> int:
+    return connection.execute(statement).rowcount
