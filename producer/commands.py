@@ -75,6 +75,8 @@ def _push_to(host: Host, url: str, token_file: Path | None) -> None:
         report = push_to(node, settings, lambda: host.console.warn(_DUE.format("this peer has changes of its own")))
     if report.set_aside or report.waiting:
         host.exit_code = ExitCode.SET_ASIDE
+    if report.gone_until_lsn is not None:
+        _warn_of_gone(host, report.gone_until_lsn)
     for sentence in tell_set_aside(report):
         host.console.warn(sentence)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items()) or "Nothing to push"

@@ -53,9 +53,11 @@ class ProducerPart:
         road = BrokerRoad(node.database, node.clock)
         services: list[Service] = []
         for name, open_sink in sink_factories(node, stop).items():
-            watched = observed(open_sink, road, stop) if name == BROKER else open_sink
-            is_queue = name in (BROKER, DIRECTORY)
-            services.append(Relay(name, watched, logs, cursors, sizes if is_queue else bulky(sizes), stop))
+            if name == DIRECTORY:
+                services.append(Relay(name, open_sink, logs, cursors, sizes, stop))
+                continue
+            watched = observed(open_sink, road if name == BROKER else BrokerRoad(node.database, node.clock, name), stop)
+            services.append(Relay(name, watched, logs, cursors, sizes if name == BROKER else bulky(sizes), stop))
         spare = fallback_factory(node)
         if spare is not None:
             files = Relay(DIRECTORY, spare, logs, cursors, sizes, stop)

@@ -23,6 +23,7 @@ from producer.extract import seal_all
 from producer.forwarding import hand_on_to
 from producer.log import NodeLogs
 from producer.packing import Sizes, bulky
+from producer.purge import log_begins
 from producer.relay import Relay
 
 
@@ -36,6 +37,8 @@ class PushReport:
     after_lsn: int
     to_lsn: int
     pull_due: bool
+    gone_until_lsn: int | None = None
+    """Up to here the peer lacks it, and the log has it no more."""
     outcomes: Counter[str] = field(default_factory=Counter)
     set_aside: list[PushedTx] = field(default_factory=list)
     waiting: int = 0
@@ -64,6 +67,7 @@ class PushReport:
             "to_lsn": self.to_lsn if changes else None,
             "incarnation": self.incarnation,
             "pull_due": self.pull_due,
+            "gone_until_lsn": self.gone_until_lsn,
             "outcomes": dict(self.outcomes),
             "set_aside": [one.model_dump() for one in self.set_aside],
         }
@@ -82,7 +86,9 @@ def push_to(node: Node, settings: PeerSettings, on_due: Callable[[], None]) -> P
         on_due()
     incarnation, head = node.facts.incarnation, logs.of(node.facts.incarnation).head()
     after = min(cursors.load(peer_road(state.node), incarnation), known_lsn(state, incarnation))
-    report = PushReport(settings.url, state.node, incarnation, after, head.lsn, due)
+    begins_lsn = log_begins(node, incarnation)
+    gone = begins_lsn if begins_lsn > after else None
+    report = PushReport(settings.url, state.node, incarnation, after, head.lsn, due, gone)
 
     def open_sink(_on_confirmed: Callable[[], None]) -> Sink:
         return open_peer_sink(settings, node.facts, report.count)

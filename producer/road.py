@@ -1,4 +1,4 @@
-"""Whether the broker can be used: what its sink says, kept where `status` and the file fallback find it."""
+"""Whether the broker, or a peer, can be used: what its sink says, kept where `status` and the file fallback find it."""
 
 import logging
 import threading
@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.clock import Clock
-from common.errors import ConfigError, OutageError, RowferryError
+from common.errors import RowferryError
 from common.ports.dialect import Database
 from common.ports.sink import Envelope, Sink, TransportFeatures
 from common.retry import in_transaction
@@ -36,9 +36,10 @@ class RoadState:
 class BrokerRoad:
     """What is known of the broker. Any thread; a row is written only where something changes."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, sink: str = BROKER) -> None:
         self._database = database
         self._clock = clock
+        self._sink = sink
         self._lock = threading.Lock()
         self._stored: RoadState | None = None
         """As it stands in the database; None before the first look. What a process before this one saw goes on."""
@@ -112,7 +113,7 @@ class BrokerRoad:
     def _known(self) -> RoadState:
         if self._stored is None:
             try:
-                self._stored = read_road(self._database)
+                self._stored = read_road(self._database, self._sink)
             except RowferryError as error:
                 # The database is away too; what is noted meanwhile is stored with the next note.
                 log.debug("road.unread", extra={"error": str(error)})
@@ -124,7 +125,7 @@ class BrokerRoad:
         if self._stored is None or self._now == self._stored:
             return
         try:
-            _write(self._database, self._now, self._clock.now_us())
+            _write(self._database, self._sink, self._now, self._clock.now_us())
         except RowferryError as error:
             log.debug("road.unwritten", extra={"error": str(error)})
             return
@@ -137,7 +138,8 @@ def observed(open_sink: OpenSink, road: BrokerRoad, stop: threading.Event) -> Op
     def open_and_watch(on_confirmed: Callable[[], None]) -> Sink:
         try:
             sink = open_sink(on_confirmed)
-        except (OutageError, ConfigError) as error:
+        except RowferryError as error:
+            # Also a peer's no: a token that it does not take.
             if not stop.is_set():
                 road.failed(error, opening=True)
             raise
@@ -185,22 +187,22 @@ class _Observed:
     def _watching(self) -> Iterator[None]:
         try:
             yield
-        except OutageError as error:
+        except RowferryError as error:
             # A node that stops gives up on what is not confirmed: that says nothing of the broker.
             if not self._stop.is_set():
                 self._road.failed(error, opening=False)
             raise
 
 
-def read_road(database: Database) -> RoadState:
-    """Return what is known of the broker. Raises OutageError."""
+def read_road(database: Database, sink: str = BROKER) -> RoadState:
+    """Return what is known of the broker, or of a peer by its sink's name. Raises OutageError."""
     columns = (rf.road.c.failing_since_us, rf.road.c.error, rf.road.c.fallback_since_us, rf.road.c.fallback_error)
-    query = sa.select(*columns).where(rf.road.c.sink == BROKER)
+    query = sa.select(*columns).where(rf.road.c.sink == sink)
     row = in_transaction(database, lambda connection: connection.execute(query).one_or_none())
     return RoadState() if row is None else RoadState(*row)
 
 
-def _write(database: Database, state: RoadState, now_us: int) -> None:
+def _write(database: Database, sink: str, state: RoadState, now_us: int) -> None:
     values = {
         "failing_since_us": state.failing_since_us,
         "error": state.error,
@@ -210,7 +212,7 @@ def _write(database: Database, state: RoadState, now_us: int) -> None:
     }
 
     def write(connection: sa.Connection) -> None:
-        if not connection.execute(sa.update(rf.road).where(rf.road.c.sink == BROKER).values(values)).rowcount:
-            connection.execute(sa.insert(rf.road).values(sink=BROKER, **values))
+        if not connection.execute(sa.update(rf.road).where(rf.road.c.sink == sink).values(values)).rowcount:
+            connection.execute(sa.insert(rf.road).values(sink=sink, **values))
 
     in_transaction(database, write)

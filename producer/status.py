@@ -8,7 +8,7 @@ from common.clock import to_iso
 from common.ops.stalls import Seen, read_seen, waits
 from common.retry import in_transaction
 from common.runtime.node import Node
-from common.runtime.transports import BROKER, DIRECTORY
+from common.runtime.transports import BROKER, DIRECTORY, peer_road
 from common.schema import tables as rf
 from producer.cleaning import FOLDER
 from producer.log import NodeLogs
@@ -34,6 +34,7 @@ def producer_status(node: Node) -> dict[str, Any]:
         "unpublished": [one.document(now_us) for one in waits(work, seen, now_us, node.config.limits.stall_seconds)],
         "folder": _folder(node, seen.get(FOLDER)),
         "road": _road(node),
+        "http_peers": [_http_peer(node, name, peer.url) for name, peer in node.config.peers.items()],
         "clients": in_transaction(node.database, _clients),
     }
 
@@ -59,6 +60,11 @@ def _road(node: Node) -> dict[str, Any] | None:
         return None if config.directory is None else _road_document(DIRECTORY, RoadState())
     state = read_road(node.database)
     return _road_document(BROKER if state.fallback_since_us is None else DIRECTORY, state)
+
+
+def _http_peer(node: Node, name: str, url: str) -> dict[str, Any]:
+    state = read_road(node.database, peer_road(name))
+    return {"peer": name, "url": url, "unusable_since": _iso(state.failing_since_us), "error": state.error}
 
 
 def _road_document(used: str, state: RoadState) -> dict[str, Any]:

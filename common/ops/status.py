@@ -162,6 +162,7 @@ class Standing:
             *(reason for peer in self.peers for reason in peer.attention),
             *self.told,
             self._broker_trouble,
+            *self._peer_troubles,
             f"capture is out of date on {', '.join(self.drifted)}: run rowferry migrate" if self.drifted else "",
             *(
                 f"{name} is paused since {to_iso(since_us)}, its changes stay here (rowferry resume {name})"
@@ -180,6 +181,15 @@ class Standing:
             f"this node was put back to an earlier state, or runs twice (seen {to_iso(since_us)}){had}; "
             "run rowferry rejoin"
         )
+
+    @property
+    def _peer_troubles(self) -> list[str]:
+        """What keeps this node from its HTTP peers."""
+        return [
+            f"{one['peer']} can't be used over HTTP since {one['unusable_since']}: {one['error']}"
+            for one in self.shares.get("http_peers", ())
+            if one["unusable_since"]
+        ]
 
     @property
     def _broker_trouble(self) -> str:

@@ -37,6 +37,7 @@ def test_two_branches_meet_through_main(fleet: Fleet) -> None:
         assert node.report("conflicts", "list") == []
     state = one.report("status")
     assert [sink["sink"] for sink in state["sinks"]] == ["http-main"]
+    assert [(peer["peer"], peer["unusable_since"]) for peer in state["http_peers"]] == [("main", None)]
     assert {source["peer"] for source in state["sources"]} == {"main", "two"}
 
 
@@ -83,6 +84,8 @@ def test_a_revoked_token_stops_one_branch_and_a_new_one_goes_on_where_it_was(fle
     wait_for(lambda: same(fleet.main, two), 60, "the other branch to go on")
     wait_for(lambda: "revoked" in runs[0].tail(), 60, "the branch to say why")
     assert len(one.rows(TABLES)["store"]) == 1
+    (finding,) = [found for found in one.report("doctor", code=1)["findings"] if found["area"] == "peers"]
+    assert (finding["level"], "token create" in finding["remedy"]) == ("fail", True)
     renewed = fleet.main.report("token", "create", "--node", "one")["token"]
     (one.folder / "main.token").write_text(renewed)
     wait_until_same(fleet, 2)

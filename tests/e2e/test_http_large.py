@@ -32,8 +32,9 @@ def fill(node: CliNode) -> None:
     """Insert the rows in a handful of transactions."""
     each = ROWS // TXS
     for turn in range(TXS):
+        first, last = turn * each, (turn + 1) * each - 1
         node.execute(
-            f"WITH RECURSIVE n(i) AS (SELECT {turn * each} UNION ALL SELECT i + 1 FROM n WHERE i < {(turn + 1) * each - 1})"
+            f"WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last})"
             f" INSERT INTO store SELECT '{node.node_id}-' || i, 'the name of store number ' || i FROM n"
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.config.model import Config
 from common.errors import ConfigError, OutageError, RowferryError
-from common.ops.doctor.roads import broker_findings, directory_findings
+from common.ops.doctor.roads import broker_findings, directory_findings, peer_findings
 from common.ops.migration import is_migrated
 from common.ops.pausing import paused_tables
 from common.ops.status import read_standing
@@ -44,6 +44,7 @@ def examine(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
         yield Finding("broker", Level.NOTE, text, "set broker.url or directory.path")
     yield from broker_findings(config)
     yield from directory_findings(config)
+    yield from peer_findings(config)
     if ready:
         yield from _standing(config, database, knowing)
 

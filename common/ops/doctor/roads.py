@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 
 from common.config.model import BrokerSection, Config
-from common.errors import ConfigError, OutageError
+from common.errors import ConfigError, OutageError, RowferryError
 from common.ports.health import Finding, Level
 
 
@@ -54,6 +54,28 @@ def _proof(broker: BrokerSection) -> Iterator[Finding]:
         yield Finding("broker", Level.WARN, text, remedy)
     if broker.url.startswith("amqp://"):
         yield Finding("broker", Level.NOTE, "the connection is not encrypted", "amqps:// with broker.tls_ca_file")
+
+
+def peer_findings(config: Config) -> Iterator[Finding]:
+    """Ask each HTTP peer who it is, with this node's token."""
+    if not config.peers:
+        return
+    # Not at the top: HTTP takes a part of a second to import.
+    from common.transports.http.peer import asked_state
+    from common.transports.http.settings import settings_of
+
+    for name, peer in config.peers.items():
+        try:
+            state = asked_state(settings_of(name, peer), config.node.id)
+        except OutageError as error:
+            remedy = f"start rowferry serve there, or correct peers.{name}.url"
+            yield Finding("peers", Level.FAIL, f"{name} can't be reached: {error}", remedy, unreachable=True)
+            continue
+        except RowferryError as error:
+            remedy = f"rowferry token create --node {config.node.id} there, into peers.{name}.token_file here"
+            yield Finding("peers", Level.FAIL, f"{name}: {error}", remedy)
+            continue
+        yield Finding("peers", Level.OK, f"{peer.url} is {state.node} ({state.role}), and takes this node's token")
 
 
 def directory_findings(config: Config) -> Iterator[Finding]:
