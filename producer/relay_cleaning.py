@@ -19,6 +19,7 @@ _EVERY_SECONDS = 300.0
 _A_DAY_US = 86_400_000_000
 _AT_ONCE = 5_000
 """Numbers deleted in one transaction: nobody waits long for it."""
+_RETIRED = sa.select(rf.node.c.node_id).where(rf.node.c.retired_us.is_not(None))
 _kept = rf.relay.c
 
 
@@ -81,7 +82,10 @@ class RelayCleaning:
             rf.token.c.scopes.contains("pull"),
             sa.or_(rf.token.c.expires_us.is_(None), rf.token.c.expires_us > self._node.clock.now_us()),
         )
-        readers = {reader_of(node_id) for node_id in connection.execute(tokens).scalars()} | own_readers(self._node)
+        retired = set(connection.execute(_RETIRED).scalars())
+        pullers = set(connection.execute(tokens).scalars()) - retired
+        pushed = own_readers(self._node) - {pushed_to(node_id) for node_id in retired}
+        readers = {reader_of(node_id) for node_id in pullers} | pushed
         mark = rf.relay_reader.c
         known = sa.select(mark.reader, mark.seq).where(mark.era == self._node.facts.incarnation)
         places = {row.reader: row.seq for row in connection.execute(known)}

@@ -230,6 +230,12 @@ def test_what_all_have_taken_goes_after_a_day_and_the_rest_by_age(main: Served) 
     reader = Readers(node.database, node.clock, node.facts.incarnation)
     reader.save("pull:c", 1)
     assert cleaning.clean() == 1
+    push(main, Origin("a").put(1, "one", 10).body, Origin("d").put(3, "three", 30).body)
+    main.world.clock.pass_seconds(A_DAY + 1)
+    assert cleaning.clean() == 0
+    columns = "node_id, role, incarnation, is_self, first_seen_us, last_seen_us, retired_us"
+    main.world.execute(f"INSERT INTO rf_node ({columns}) VALUES ('c', 'branch', 'i', false, 1, 1, 1)")
+    assert cleaning.clean() == 1
     push(main, Origin("b").put(2, "two", 20).body)
     main.world.clock.pass_seconds(31 * A_DAY)
     assert cleaning.clean() == 1
