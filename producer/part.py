@@ -21,6 +21,7 @@ from producer.cleaning import DirectoryCleaning
 from producer.commands import export_change_log, push
 from producer.cursors import Cursors
 from producer.fallback import Fallback
+from producer.first_contact import looking
 from producer.forwarding import forwarding
 from producer.log import NodeLogs
 from producer.packing import Sizes, bulky
@@ -56,8 +57,12 @@ class ProducerPart:
             if name == DIRECTORY:
                 services.append(Relay(name, open_sink, logs, cursors, sizes, stop))
                 continue
-            watched = observed(open_sink, road if name == BROKER else BrokerRoad(node.database, node.clock, name), stop)
-            services.append(Relay(name, watched, logs, cursors, sizes if name == BROKER else bulky(sizes), stop))
+            if name == BROKER:
+                services.append(Relay(name, observed(open_sink, road, stop), logs, cursors, sizes, stop))
+                continue
+            own_road = BrokerRoad(node.database, node.clock, name)
+            watched = observed(looking(node, name.removeprefix("http-"), open_sink), own_road, stop)
+            services.append(Relay(name, watched, logs, cursors, bulky(sizes), stop))
         spare = fallback_factory(node)
         if spare is not None:
             files = Relay(DIRECTORY, spare, logs, cursors, sizes, stop)

@@ -20,6 +20,7 @@ from common.transports.http.settings import PeerSettings
 from producer.clients import Clients, Given
 from producer.cursors import Cursors
 from producer.extract import seal_all
+from producer.first_contact import looking
 from producer.forwarding import hand_on_to
 from producer.log import NodeLogs
 from producer.packing import Sizes, bulky
@@ -94,8 +95,9 @@ def push_to(node: Node, settings: PeerSettings, on_due: Callable[[], None]) -> P
         return open_peer_sink(settings, node.facts, report.count)
 
     limits, stop = node.config.limits, threading.Event()
+    open_checked = looking(node, state.node, open_sink)
     sizes = bulky(Sizes(limits.max_batch_bytes, limits.message_bytes))
-    relay = Relay(peer_road(state.node), open_sink, logs, cursors, sizes, stop)
+    relay = Relay(peer_road(state.node), open_checked, logs, cursors, sizes, stop)
     try:
         while relay.step(0):
             pass

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from common.clock import Clock
 from common.errors import RowferryError
 from common.ports.dialect import Database
-from common.ports.sink import Envelope, Sink, TransportFeatures
+from common.ports.sink import Envelope, KnowsPlace, Sink, TransportFeatures
 from common.retry import in_transaction
 from common.runtime.transports import BROKER, OpenSink
 from common.schema import tables as rf
@@ -144,7 +144,7 @@ def observed(open_sink: OpenSink, road: BrokerRoad, stop: threading.Event) -> Op
                 road.failed(error, opening=True)
             raise
         road.opened()
-        return _Observed(sink, road, stop)
+        return _ObservedPeer(sink, road, stop) if isinstance(sink, KnowsPlace) else _Observed(sink, road, stop)
 
     return open_and_watch
 
@@ -192,6 +192,17 @@ class _Observed:
             if not self._stop.is_set():
                 self._road.failed(error, opening=False)
             raise
+
+
+class _ObservedPeer(_Observed):
+    """One whose other side has said what it has."""
+
+    def __init__(self, sink: Sink, road: BrokerRoad, stop: threading.Event) -> None:
+        super().__init__(sink, road, stop)
+        if not isinstance(sink, KnowsPlace):
+            raise TypeError("this sink knows nothing of its other side")
+        self.known_lsn = sink.known_lsn
+        self.known_tx_id = sink.known_tx_id
 
 
 def read_road(database: Database, sink: str = BROKER) -> RoadState:

@@ -47,8 +47,15 @@ class Envelope:
 class KnowsPlace(Protocol):
     """A sink whose other side has said how much of the log it has."""
 
-    known_lsn: int
-    """In the present incarnation, without a gap."""
+    @property
+    def known_lsn(self) -> int:
+        """In the present incarnation, without a gap."""
+        ...
+
+    @property
+    def known_tx_id(self) -> str | None:
+        """The tx that ends there."""
+        ...
 
 
 class Sink(Protocol):

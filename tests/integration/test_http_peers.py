@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,8 @@ from common.transports.http.client import PeerState, RefusedError
 from common.transports.http.peer import is_trusted, open_peer_sink, open_peer_source
 from common.transports.http.settings import PeerSettings, settings_of
 from consumer.pulls import PullPlace
-from producer.cursors import Cursors
 from producer.forwarding import forwarding
-from producer.log import NodeLogs
-from producer.packing import Sizes
+from producer.part import part as producer
 from producer.relay import Relay
 from producer.relay_cleaning import RelayCleaning
 from producer.relay_log import Readers, RelayLog
@@ -140,18 +138,16 @@ def test_a_token_is_not_shown_to_another_machine_without_tls(tmp_path: Path) -> 
     assert settings_of("near", config.peers["near"]).url == "http://10.0.0.1"
 
 
-def relay(main: Served, branch: World) -> Relay:
+def relay(main: Served, branch: World, folder: Path) -> Relay:
     """The branch's way to main, as `run` builds it."""
-    node = branch.node
-    chosen = settings(main)
-    return Relay(
-        "http-main",
-        lambda _: open_peer_sink(chosen, node.facts),
-        NodeLogs(node.database, node.facts),
-        Cursors(node.database, node.clock),
-        Sizes(1024 * 1024, 1024 * 1024),
-        threading.Event(),
-    )
+    token = folder / "main.token"
+    token.write_text(main.token("here"))
+    token.chmod(0o600)
+    peers = {"main": {"url": main.url, "token_file": str(token)}}
+    config = Config.model_validate(branch.node.config.model_dump(exclude_unset=True) | {"peers": peers})
+    services = producer.services(replace(branch.node, config=config), threading.Event())
+    (found,) = [one for one in services if isinstance(one, Relay)]
+    return found
 
 
 def drain(service: Relay) -> None:
@@ -160,17 +156,29 @@ def drain(service: Relay) -> None:
     service.close()
 
 
-def test_what_a_peer_has_lost_is_sent_again(main: Served, branch: World) -> None:
+def test_what_a_peer_has_lost_is_sent_again(main: Served, branch: World, tmp_path: Path) -> None:
     branch.execute("INSERT INTO item VALUES (1, 'one', 1)")
     sealer = SealerService(branch.node, [], threading.Event())
     sealer.step(0)
-    drain(relay(main, branch))
+    drain(relay(main, branch, tmp_path))
     assert [row[1] for row in main.world.rows()] == ["one"]
     # As far as the branch can tell, main was put back to before the push.
     main.world.execute("DELETE FROM rf_applied_tx", "DELETE FROM rf_sync_state")
-    drain(relay(main, branch))
+    drain(relay(main, branch, tmp_path))
     assert main.world.one("SELECT count(*) FROM rf_applied_tx") == 1
     assert main.world.watermark("here") == 1
+
+
+def test_a_node_that_was_put_back_learns_of_it_at_first_contact(main: Served, branch: World, tmp_path: Path) -> None:
+    main.world.execute(
+        "INSERT INTO rf_sync_state (peer, direction, incarnation, last_lsn, highest_lsn, updated_us)"
+        f" VALUES ('here', 'in', '{branch.node.facts.incarnation}', 7, 7, 1)"
+    )
+    service = relay(main, branch, tmp_path)
+    service.step(0)
+    service.close()
+    assert branch.one("SELECT rewound_us FROM rf_node WHERE is_self") is not None
+    assert branch.one("SELECT count(*) FROM rf_audit WHERE action = 'rewound'") == 1
 
 
 def test_what_came_otherwise_is_written_into_the_shared_folder(tmp_path: Path) -> None:

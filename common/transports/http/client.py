@@ -68,6 +68,7 @@ class PeerProgress(_Answer):
     incarnation: str
     last_lsn: int
     highest_lsn: int
+    last_tx_id: str | None = None
 
 
 class PeerState(_Answer):

@@ -7,7 +7,7 @@ from common.config.model import Config
 from common.errors import ConfigError
 from common.ports.dialect import NodeFacts
 from common.ports.source import Place
-from common.transports.http.client import PeerClient, PeerState, Pushed
+from common.transports.http.client import PeerClient, PeerProgress, PeerState, Pushed
 from common.transports.http.settings import PeerSettings
 from common.transports.http.sink import HttpSink
 from common.transports.http.source import HttpSource
@@ -34,7 +34,8 @@ def open_peer_sink(
     except BaseException:
         client.close()
         raise
-    return HttpSink(client, known_lsn(state, facts.incarnation), on_pushed)
+    known = known_progress(state, facts.incarnation)
+    return HttpSink(client, known.last_lsn if known else 0, known.last_tx_id if known else None, on_pushed)
 
 
 def open_peer_source(settings: PeerSettings, config: Config, place: Place) -> HttpSource:
@@ -57,10 +58,15 @@ def is_trusted(settings: PeerSettings, state: PeerState, config: Config) -> bool
     return state.role == "main" if config.node.main is None else state.node == config.node.main
 
 
+def known_progress(state: PeerState, incarnation: str) -> PeerProgress | None:
+    """Return how far a peer has one of this node's logs; None where it has nothing of it."""
+    return next((one for one in state.peers if one.direction == "in" and one.incarnation == incarnation), None)
+
+
 def known_lsn(state: PeerState, incarnation: str) -> int:
     """Return up to where a peer has this node's log without a gap."""
-    found = [one.last_lsn for one in state.peers if one.direction == "in" and one.incarnation == incarnation]
-    return max(found, default=0)
+    known = known_progress(state, incarnation)
+    return 0 if known is None else known.last_lsn
 
 
 def _checked(client: PeerClient, own_id: str) -> PeerState:

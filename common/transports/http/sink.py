@@ -14,17 +14,32 @@ log = logging.getLogger(__name__)
 class HttpSink:
     """Pushes envelopes; what `send` returned from is committed at the peer. A `Sink`; belongs to one thread."""
 
-    def __init__(self, client: PeerClient, known_lsn: int, on_pushed: Callable[[Pushed], None] | None = None) -> None:
-        """`known_lsn`: up to where the peer said that it has this node's log."""
+    def __init__(
+        self,
+        client: PeerClient,
+        known_lsn: int,
+        known_tx_id: str | None,
+        on_pushed: Callable[[Pushed], None] | None = None,
+    ) -> None:
+        """`known_lsn`, `known_tx_id`: up to where the peer said that it has this node's log."""
         self._on_pushed = on_pushed
         self._client = client
-        self.known_lsn = known_lsn
+        self._known_lsn = known_lsn
+        self._known_tx_id = known_tx_id
         self._confirmed = 0
         self._closed = False
 
     @property
     def features(self) -> TransportFeatures:
         return FEATURES
+
+    @property
+    def known_lsn(self) -> int:
+        return self._known_lsn
+
+    @property
+    def known_tx_id(self) -> str | None:
+        return self._known_tx_id
 
     def send(self, envelope: Envelope) -> None:
         """Push one envelope and wait for its commit. Raises OutageError, RefusedError."""
