@@ -51,7 +51,7 @@ test-nightly: ## all tests with many random examples; for the nightly run
 SECONDS ?= 3600
 soak: $(STAMP) services ## the state machine of several nodes, with new random steps for SECONDS seconds (3600)
 	@ROWFERRY_REQUIRE_SERVICES=1 ROWFERRY_SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -q -s -k test_soak tests/soak \
-		--session-timeout=$$(($(SECONDS) + 600))
+		--timeout=$$(($(SECONDS) + 600)) --session-timeout=$$(($(SECONDS) + 700))
 
 mutants: $(STAMP) services ## switch off one safeguard after the other, in a copy: each must turn tests red; MUTANTS="name …" for some
 	@$(BIN)/python -m tests.mutants $(MUTANTS)

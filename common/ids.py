@@ -8,6 +8,7 @@ NODE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 _RAND_BITS = 74
 _RAND_MAX = (1 << _RAND_BITS) - 1
+_LOW_BITS = (1 << 62) - 1
 
 
 def new_incarnation() -> str:
@@ -45,12 +46,25 @@ class TxIds:
 
     def next(self, now_us: int) -> str:
         """Return the next tx id. `now_us`: microseconds since the epoch."""
-        fresh = _compose(now_us // 1000, int.from_bytes(os.urandom(10), "big") & _RAND_MAX)
-        if fresh <= self._last:
-            fresh = _successor(self._last)
-        self._last = fresh
-        digits = f"{fresh:032x}"
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        return self.take(1, now_us)[0]
+
+    def take(self, count: int, now_us: int) -> list[str]:
+        """Return the next `count` tx ids, at least one: the first is random, the others count on from it (RFC 9562,
+        6.2, method 2)."""
+        value = _compose(now_us // 1000, int.from_bytes(os.urandom(10), "big") & _RAND_MAX)
+        if value <= self._last:
+            value = _successor(self._last)
+        found = [_text(value)]
+        while len(found) < count:
+            value = _successor(value)
+            found.append(_text(value))
+        self._last = value
+        return found
+
+
+def _text(value: int) -> str:
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _compose(ms: int, rand: int) -> int:
@@ -59,6 +73,8 @@ def _compose(ms: int, rand: int) -> int:
 
 
 def _successor(value: int) -> int:
+    if value & _LOW_BITS != _LOW_BITS:
+        return value + 1
     ms = value >> 80
     rand = ((value >> 64) & 0xFFF) << 62 | value & ((1 << 62) - 1)
     return _compose(ms, rand + 1) if rand < _RAND_MAX else _compose(ms + 1, 0)

@@ -6,7 +6,7 @@ from common.clock import YEAR_2200_US
 from common.errors import PoisonError, Reason
 from common.ids import NODE_ID
 
-_MOST_EPOCH = 2**30
+MOST_EPOCH = 2**30
 """What every database's column holds, with room for steps on top."""
 
 
@@ -41,8 +41,8 @@ def check_version(version: Version, base: Version, source_node: str, *, from_mai
         raise PoisonError(Reason.VERSION, f"hlc {version.hlc} is outside 1970..2200")
     if base != NEVER and not (0 <= base.hlc < YEAR_2200_US and NODE_ID.match(base.node_id)):
         raise PoisonError(Reason.VERSION, f"base {list(base)} is no version that a node could have given")
-    if not 0 <= version.main_epoch <= _MOST_EPOCH:
-        raise PoisonError(Reason.VERSION, f"main_epoch {version.main_epoch} is outside 0..{_MOST_EPOCH}")
+    if not 0 <= version.main_epoch <= MOST_EPOCH:
+        raise PoisonError(Reason.VERSION, f"main_epoch {version.main_epoch} is outside 0..{MOST_EPOCH}")
     if version.hlc <= base.hlc and version.main_epoch <= base.main_epoch:
         raise PoisonError(Reason.VERSION, f"version {list(version)} does not follow its base {list(base)}")
     steps = version.main_epoch - base.main_epoch

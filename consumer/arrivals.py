@@ -71,7 +71,7 @@ class Arrivals:
             return _unreadable(delivery, item.raw, _error_of(item))
         if header.source_node == self._node.facts.node_id:
             return None
-        error = sender_error(delivery, header, self._node.config)
+        error = sender_error(delivery, header.source_node, self._node.config)
         if error is None and isinstance(item, Part):
             # Damaged bytes may spell a node's id in any way; they make nobody known.
             error = self._peers.clash(header.source_node)

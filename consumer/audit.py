@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from common.schema import tables as rf
 from consumer.statements import insert_many
 
-_COLUMNS = ("at_us", "actor", "action", "source_node", "tx_id", "detail")
+COLUMNS = ("at_us", "actor", "action", "source_node", "tx_id", "detail")
 APPLIER = "rowferry"
 """The actor where nobody asked for it."""
 
@@ -25,7 +25,7 @@ class Line(msgspec.Struct, frozen=True):
 
 def write(connection: sa.Connection, lines: Sequence[Line], now_us: int) -> None:
     """Add lines."""
-    insert_many(connection, rf.audit, _COLUMNS, [_row(line, now_us) for line in lines])
+    insert_many(connection, rf.audit, COLUMNS, [_row(line, now_us) for line in lines])
 
 
 def _row(line: Line, now_us: int) -> tuple[object, ...]:

@@ -31,16 +31,25 @@ class EarlyRetries:
         """Try those that wait for rows of a table which `results` wrote to, and those that wait for theirs in turn.
 
         What another process set aside within this second is left to `due`."""
-        found: list[Result] = []
         if any(result.outcome is Outcome.EARLY for result in results):
             self._none_since_us = None
         self._orphans.note(results)
+        return self._try_after(written_tables(results))
+
+    def after_writing(self, tables: Sequence[str]) -> list[Result]:
+        """The same after a commit that wrote to `tables` and set nothing aside."""
+        self._orphans.came(tables)
+        return self._try_after(tables)
+
+    def _try_after(self, tables: Sequence[str]) -> list[Result]:
+        found: list[Result] = []
         if self._are_none():
             return found
-        while tables := written_tables(results):
+        while tables:
             results = self._try_waiting_for(tables)
             self._orphans.note(results)
             found += results
+            tables = written_tables(results)
         return found
 
     def due(self) -> list[Result]:

@@ -23,6 +23,7 @@ from consumer.early import EarlyRetries
 from consumer.failures import Decision, decide
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming, Outcome, Result
+from consumer.plain.lane import PlainLane
 from consumer.rounds import Round, Rounds
 from consumer.waiting import Holding
 
@@ -59,7 +60,8 @@ class Intake:
         self._arrivals = Arrivals(node, self._inbox)
         self._attempts = Attempts(node)
         self._early = EarlyRetries(node, self._apply_early)
-        self._rounds = Rounds(self._read, self._applier.prepare_ahead, node.config.limits.group_changes)
+        self._lane = PlainLane(node, self._applier.tables, tells_each=on_ended is not None)
+        self._rounds = Rounds(self._read, self._applier.prepare_ahead, node.config.limits.group_changes, self._lane)
         self._unacknowledged: list[Delivery] = []
         self._holding = Holding()
         self._begun = False
@@ -93,6 +95,11 @@ class Intake:
     def set_aside(self) -> int:
         """How many txs this service set aside for a person or left waiting, and conflicts that wait for a choice."""
         return self._dead + len(self._waiting) + self._waiting_conflicts
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something was taken from the source that no step has applied yet."""
+        return self._rounds.has_next()
 
     def step(self, idle_seconds: float) -> bool:
         """Take what has come, commit it, acknowledge it; True when there was something."""
@@ -138,7 +145,7 @@ class Intake:
                 self._rounds.start()
             self._finish(source, one)
             # What others say beside batches never ends, and leaves nothing to be done here.
-            worked = worked or bool(one.txs) or not all(map(is_talk, one.deliveries))
+            worked = worked or bool(one.changes) or not all(map(is_talk, one.deliveries))
             if self._stop.is_set():
                 # What a large backlog has left is given back by `close`.
                 return True
@@ -202,12 +209,10 @@ class Intake:
         return found
 
     def _finish(self, source: Source, one: Round) -> None:
-        results = self._apply(one.txs, guarded=one.careful, ahead=one.ahead)
-        self._settle(results)
-        retried = self._early.after(results)
-        self._settle(retried)
-        if self._on_ended is not None:
-            self._on_ended([*zip(one.txs, results, strict=True), *((again.incoming, again) for again in retried)])
+        if one.plain is not None and self._lane.apply(one.plain):
+            self._settle(self._early.after_writing(one.plain.tables))
+        else:
+            self._go_the_long_way(one)
         source.ack(one.deliveries)
         reach(CrashPoint.ACKNOWLEDGED)
         done = {id(delivery) for delivery in one.deliveries}
@@ -215,6 +220,17 @@ class Intake:
         self._hold(moved=True)
         if not self._unacknowledged:
             self._wary = False
+
+    def _go_the_long_way(self, one: Round) -> None:
+        txs = one.txs
+        if one.plain is not None:
+            txs = [tx for delivery in one.deliveries for tx in self._read(delivery, False)]
+        results = self._apply(txs, guarded=one.careful, ahead=one.ahead)
+        self._settle(results)
+        retried = self._early.after(results)
+        self._settle(retried)
+        if self._on_ended is not None:
+            self._on_ended([*zip(txs, results, strict=True), *((again.incoming, again) for again in retried)])
 
     def _apply(self, txs: Sequence[Incoming], *, guarded: bool, ahead: Ahead | None = None) -> list[Result]:
         if not txs:

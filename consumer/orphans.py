@@ -38,9 +38,10 @@ class Orphans:
         """Note of which tables rows have come, and whether there is a new orphan."""
         if any(result.outcome is Outcome.DEAD and result.reason is Reason.FOREIGN_KEY for result in results):
             self._none_since_us = None
-        self._came(written_tables(results))
+        self.came(written_tables(results))
 
-    def _came(self, tables: Iterable[str]) -> None:
+    def came(self, tables: Iterable[str]) -> None:
+        """Note that rows of `tables` have come."""
         self._written.update(dict.fromkeys(tables, self._node.clock.now_us()))
 
     def due(self) -> list[Result]:
@@ -53,7 +54,7 @@ class Orphans:
             self._is_first = False
             with reading(self._node.database) as connection:
                 waiting = orphans(connection, None, _EVER_US, 10_000)
-            self._came({letter.table_name for letter in waiting if letter.table_name is not None})
+            self.came({letter.table_name for letter in waiting if letter.table_name is not None})
         results: list[Result] = []
         for table in list(self._written):
             if now_us - self._done.get(table, now_us - _PAUSE_US) >= _PAUSE_US:

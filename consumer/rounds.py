@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from common.ports.source import Delivery
 from consumer.apply.ahead import Ahead
 from consumer.incoming import Incoming
+from consumer.plain.group import PlainGroup
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +22,18 @@ _MOST_CAREFUL = 20
 of the round are. A process that dies every few seconds must come on all the same."""
 _WORTH_READING_AHEAD = 100
 """Changes of a round; below it there is no backlog, and a second thread would only take time."""
+
+
+class Lane(Protocol):
+    """The short way, as far as it is read (`consumer.plain.lane`)."""
+
+    def begin(self) -> PlainGroup | None:
+        """Return a group for the next round; None where it goes the long way untried."""
+        ...
+
+    def take(self, group: PlainGroup, delivery: Delivery) -> bool:
+        """Add what `delivery` holds; False, and nothing is added, where some of it is not plain."""
+        ...
 
 
 @dataclass(slots=True)
@@ -34,6 +48,8 @@ class Round:
     changes: int = 0
     ahead: Ahead | None = None
     """What was prepared while another round was applied."""
+    plain: PlainGroup | None = None
+    """All of it, where all of it is plain; then `txs` is empty."""
 
     @property
     def goes_with_reading(self) -> bool:
@@ -59,9 +75,11 @@ class Rounds:
         read: Callable[[Delivery, bool], Sequence[Incoming]],
         prepare: Callable[[Sequence[Incoming]], Ahead],
         most_changes: int,
+        lane: Lane,
     ) -> None:
         """`read` gives the txs of a delivery; it is told whether to go about it carefully."""
         self._read = read
+        self._lane = lane
         self._prepare = prepare
         self._most_changes = most_changes
         self._waiting: deque[tuple[Delivery, bool]] = deque()
@@ -107,19 +125,38 @@ class Rounds:
 
     def _read_ahead(self) -> Round:
         one = self._read_round()
-        one.ahead = self._prepare(one.txs)
+        if one.plain is None:
+            one.ahead = self._prepare(one.txs)
         return one
 
     def _read_round(self) -> Round:
+        group = None if self._waiting[0][1] else self._lane.begin()
+        if group is not None:
+            one = self._read_plain(group)
+            if one.deliveries:
+                return one
         one = Round()
         while self._waiting:
             delivery, careful = self._waiting.popleft()
             one.careful = one.careful or careful
             one.add(delivery, self._read(delivery, careful))
-            if one.bytes >= _MOST_BYTES or one.changes >= self._most_changes:
+            # What follows something that is not plain may be plain again.
+            if group is not None or one.bytes >= _MOST_BYTES or one.changes >= self._most_changes:
                 break
             if one.careful and len(one.deliveries) >= _MOST_CAREFUL:
                 break
+        return one
+
+    def _read_plain(self, group: PlainGroup) -> Round:
+        """Return a round of what is plain from here on; an empty one where nothing is."""
+        one = Round(plain=group)
+        while self._waiting and group.bytes < _MOST_BYTES and group.changes < self._most_changes:
+            delivery, careful = self._waiting[0]
+            if careful or not self._lane.take(group, delivery):
+                break
+            self._waiting.popleft()
+            one.deliveries.append(delivery)
+        one.bytes, one.changes = group.bytes, group.changes
         return one
 
 

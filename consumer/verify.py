@@ -29,17 +29,17 @@ class Checked(msgspec.Struct, frozen=True):
     use: TableUse
 
 
-def sender_error(delivery: Delivery, header: BatchHeader, config: Config) -> PoisonError | None:
-    """Return why `delivery` may not speak for the header's source; None when it may, or nothing is proven."""
+def sender_error(delivery: Delivery, source_node: str, config: Config) -> PoisonError | None:
+    """Return why `delivery` may not speak for `source_node`; None when it may, or nothing is proven."""
     problem = delivery.headers.get(IDENTITY_ERROR)
     if problem is not None:
         return PoisonError(Reason.SOURCE, str(problem))
-    if not delivery.verified or delivery.source_node == header.source_node:
+    if not delivery.verified or delivery.source_node == source_node:
         return None
     is_main = config.node.role == "branch" and delivery.source_node == config.node.main
     if is_main if delivery.may_forward is None else delivery.may_forward:
         return None
-    return PoisonError(Reason.SOURCE, f"{delivery.source_node!r} sent a batch of {header.source_node!r}")
+    return PoisonError(Reason.SOURCE, f"{delivery.source_node!r} sent a batch of {source_node!r}")
 
 
 def header_error(header: BatchHeader) -> PoisonError | None:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from common.ports.sink import Envelope
-from common.wire.encode import EncodedPart, encode_tx
-from common.wire.records import SealedTx
+from common.wire.encode import EncodedPart, encode_tx, small_batch
+from common.wire.records import SealedTx, SmallTx, TxHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,39 +31,51 @@ def pack(txs: Iterable[SealedTx], sizes: Sizes) -> Iterator[Envelope]:
     Holds about one message and one part of a large tx in memory."""
     message = _Message()
     for tx in txs:
-        for part in encode_tx(tx, sizes.max_batch_bytes):
-            if message.parts and (part.parts > 1 or message.size + len(part.body) > sizes.message_bytes):
+        for body, part in _bodies(tx, sizes.max_batch_bytes):
+            if message.bodies and (part is not None or message.size + len(body) > sizes.message_bytes):
                 yield message.envelope()
                 message = _Message()
-            if part.parts > 1:
+            if part is not None:
                 yield _alone(part)
             else:
-                message.add(part)
-    if message.parts:
+                message.add(tx.header, body)
+    if message.bodies:
         yield message.envelope()
+
+
+def _bodies(tx: SealedTx, max_batch_bytes: int) -> Iterator[tuple[bytes, EncodedPart | None]]:
+    """Yield the batches of `tx`; a part of several, which travels alone, as such."""
+    body = small_batch(tx, max_batch_bytes) if isinstance(tx, SmallTx) else None
+    if body is not None:
+        yield body, None
+        return
+    for part in encode_tx(tx, max_batch_bytes):
+        yield part.body, part if part.parts > 1 else None
 
 
 @dataclass(slots=True)
 class _Message:
     """Whole txs that will share one envelope."""
 
-    parts: list[EncodedPart] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    headers: list[TxHeader] = field(default_factory=list)
     size: int = 0
 
-    def add(self, part: EncodedPart) -> None:
-        self.parts.append(part)
-        self.size += len(part.body)
+    def add(self, header: TxHeader, body: bytes) -> None:
+        self.headers.append(header)
+        self.bodies.append(body)
+        self.size += len(body)
 
     def envelope(self) -> Envelope:
-        first, last = self.parts[0].header, self.parts[-1].header
+        first, last = self.headers[0], self.headers[-1]
         return Envelope(
-            body=b"".join(part.body for part in self.parts),
+            body=b"".join(self.bodies),
             source_node=first.source_node,
             incarnation=first.incarnation,
             from_lsn=first.from_lsn,
             to_lsn=last.to_lsn,
             tx_id=first.tx_id,
-            txs=len(self.parts),
+            txs=len(self.bodies),
             closes_lsn=last.to_lsn,
         )
 

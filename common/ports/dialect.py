@@ -14,7 +14,8 @@ from common.versions import Version
 from common.wire.records import SealedTx, TableMeta
 
 if TYPE_CHECKING:
-    # It names what stands below here.
+    # They name what stands below here.
+    from common.ports.plain import PlainWriting
     from common.ports.retention import Retention
     from common.ports.row_history import RowHistory
     from common.ports.standing import StandingLook
@@ -138,6 +139,8 @@ class DialectFeatures:
     """Writers are concurrent, so the applier locks rows; else one writer holds the file."""
     splits_transactions: bool
     """A tx is the database's own transaction; else it is what was committed between two looks (`grouped`)."""
+    short_way: bool = False
+    """`ApplySession.plain` gives something."""
 
 
 class RowState(msgspec.Struct, frozen=True):
@@ -226,6 +229,10 @@ class ApplySession(Protocol):
         """Check the declared foreign keys of written rows, and of rows that point to deleted ones.
 
         Locks the parents, so that no local writer deletes one before the commit. Returns at most a few."""
+        ...
+
+    def plain(self) -> "PlainWriting | None":
+        """Return what writes rows that meet just what they were made on; None where the database has no short way."""
         ...
 
     def look(self, tables: Mapping[str, TableShape]) -> "StandingLook":

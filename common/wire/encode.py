@@ -8,17 +8,11 @@ from dataclasses import dataclass
 import msgspec
 
 from common.versions import Version
-from common.wire.records import FORMAT, SealedTx, TableMeta, TxHeader
+from common.wire.records import FORMAT, SealedTx, SmallTx, TableMeta, TxHeader
 
 DEFAULT_MAX_BATCH_BYTES = 4 * 1024 * 1024
 _LEAST_ROOM = 1024
 _ROOM_FOR_END_LINE = 256
-# Ids, instants and checksums hold nothing that JSON escapes.
-_HEADER = (
-    b'{"type":"batch","format":"%s","tx_id":"%%s","source_node":"%%s","incarnation":"%%s","exported_at":"%%s",'
-    b'"from_lsn":%%d,"to_lsn":%%d,"prev_lsn":%%d,"changes":%%d,"part":%%d,"parts":%%d,%%s"tables":%%s}\n'
-) % FORMAT.encode()
-_END = b'{"type":"end","tx_id":"%s","changes":%d,"sha256":"%s"}\n'
 _CHANGE = (
     b'{"type":"change","lsn":%d,"tx_id":"%s","table":%s,"op":"%s","pk":%s,"before":%s,"after":%s,'
     b'"version":%s,"base":%s,%s"captured_at":"%s"}\n'
@@ -27,7 +21,7 @@ _ROOM_FOR_THE_REST = 2_048
 """More than a header without its tables, and the end line, ever take."""
 _MOST_TABLES_KNOWN = 1_000
 _json = msgspec.json.Encoder()
-_tables_known: dict[int, tuple[Mapping[str, TableMeta], msgspec.Raw]] = {}
+_tables_known: dict[int, tuple[Mapping[str, TableMeta], bytes]] = {}
 """By identity: a log gives thousands of txs with one and the same description of their tables."""
 
 
@@ -101,9 +95,9 @@ def encode_tx(tx: SealedTx, max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES) -> I
 
     A tx that doesn't fit one part is read twice: each header says how many parts there are and what the whole weighs.
     """
-    lines = _few_lines(tx, max_batch_bytes)
-    if lines is not None:
-        yield _finish(tx.header, _Segment(lines, changes=len(lines)), 1, _Plan(1, ""))
+    body = small_batch(tx, max_batch_bytes) if isinstance(tx, SmallTx) else None
+    if body is not None:
+        yield EncodedPart(tx.header, 1, 1, body)
         return
     room = _room_for_lines(tx.header, max_batch_bytes)
     segments = _segments(tx, room)
@@ -118,61 +112,55 @@ def encode_tx(tx: SealedTx, max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES) -> I
         yield _finish(tx.header, segment, number, plan)
 
 
+def small_batch(tx: SmallTx, max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES) -> bytes | None:
+    """Return the one batch of a tx that fits for sure, as nearly all do; None where that wants a closer look."""
+    header = tx.header
+    room = max_batch_bytes - len(_tables_json(header.tables)) - _ROOM_FOR_THE_REST
+    if header.requires or len(tx.payload) > room:
+        return None
+    changes = tx.payload.count(b"\n")
+    return _closed(header.tx_id, header_line(header, changes, 1, 1, None) + tx.payload, changes)
+
+
 def header_line(header: TxHeader, changes: int, part: int, parts: int, tx_sha256: str | None) -> bytes:
     """Return the header line of a batch with its newline."""
-    optional = b""
+    optional = ""
     if tx_sha256 is not None:
-        optional += b'"tx_sha256":"%s",' % tx_sha256.encode()
+        optional += f'"tx_sha256":"{tx_sha256}",'
     if header.grouped:
-        optional += b'"grouped":true,'
+        optional += '"grouped":true,'
     if header.requires:
-        optional += b'"requires":%s,' % _json.encode(header.requires)
-    return _HEADER % (
-        header.tx_id.encode(),
-        header.source_node.encode(),
-        header.incarnation.encode(),
-        header.exported_at.encode(),
-        header.from_lsn,
-        header.to_lsn,
-        header.prev_lsn,
-        changes,
-        part,
-        parts,
-        optional,
-        bytes(_tables_json(header.tables)),
+        optional += f'"requires":{_json.encode(header.requires).decode()},'
+    # Ids, instants and checksums hold nothing that JSON escapes.
+    begins = (
+        f'{{"type":"batch","format":"{FORMAT}","tx_id":"{header.tx_id}","source_node":"{header.source_node}",'
+        f'"incarnation":"{header.incarnation}","exported_at":"{header.exported_at}","from_lsn":{header.from_lsn},'
+        f'"to_lsn":{header.to_lsn},"prev_lsn":{header.prev_lsn},"changes":{changes},"part":{part},"parts":{parts},'
+        f'{optional}"tables":'
     )
+    return b"%s%s}\n" % (begins.encode(), _tables_json(header.tables))
 
 
-def _tables_json(tables: Mapping[str, TableMeta]) -> msgspec.Raw:
+def _tables_json(tables: Mapping[str, TableMeta]) -> bytes:
     found = _tables_known.get(id(tables))
     if found is not None and found[0] is tables:
         return found[1]
     if len(_tables_known) >= _MOST_TABLES_KNOWN:
         _tables_known.clear()
     described = {name: {"pk": list(meta.pk), "columns": dict(meta.columns)} for name, meta in tables.items()}
-    encoded = msgspec.Raw(_json.encode(described))
+    encoded = _json.encode(described)
     _tables_known[id(tables)] = tables, encoded
     return encoded
 
 
 def seal_part(tx_id: str, header: bytes, lines: Sequence[bytes], changes: int) -> bytes:
     """Return header line, `lines` and the end line with count and checksum."""
-    body = b"".join((header, *lines))
-    return body + _END % (tx_id.encode(), changes, hashlib.sha256(body).hexdigest().encode())
+    return _closed(tx_id, b"".join((header, *lines)), changes)
 
 
-def _few_lines(tx: SealedTx, max_batch_bytes: int) -> list[bytes] | None:
-    """Return the lines of a tx that fits one part for sure, as nearly all do; None when that wants a closer look."""
-    if tx.header.requires:
-        return None
-    room = max_batch_bytes - len(bytes(_tables_json(tx.header.tables))) - _ROOM_FOR_THE_REST
-    lines = []
-    for line in tx.lines():
-        room -= len(line)
-        if room < 0:
-            return None
-        lines.append(line)
-    return lines
+def _closed(tx_id: str, body: bytes, changes: int) -> bytes:
+    end = f'{{"type":"end","tx_id":"{tx_id}","changes":{changes},"sha256":"{hashlib.sha256(body).hexdigest()}"}}\n'
+    return body + end.encode()
 
 
 def _room_for_lines(header: TxHeader, max_batch_bytes: int) -> int:

@@ -67,10 +67,10 @@ def _text(pattern: str) -> msgspec.Meta:
 _least = msgspec.Meta(ge=0, le=MAX_LSN)
 
 
-class _Plain(msgspec.Struct):
-    """A header as this release writes it: whatever it takes, `_HeaderLine` takes too, and reads the same from it."""
+class PlainHeader(msgspec.Struct, tag="batch", tag_field="type"):
+    """A header as this release writes it: whatever it and `plain_tables` take, `_HeaderLine` takes too, and reads the
+    same from it."""
 
-    type: Literal["batch"]
     format: Literal["rowferry/1"]
     tx_id: Annotated[str, _text(_TX_ID)]
     source_node: str
@@ -88,7 +88,7 @@ class _Plain(msgspec.Struct):
     requires: tuple[str, ...] = ()
 
 
-_plain = msgspec.json.Decoder(_Plain)
+_plain = msgspec.json.Decoder(PlainHeader)
 _any = msgspec.json.Decoder()
 _tables = TypeAdapter(dict[Name, TableMeta])
 _tables_known: dict[bytes, Mapping[str, TableMeta]] = {}
@@ -99,13 +99,10 @@ def plain_header(line: bytes) -> BatchHeader | None:
     """Return the header that `line` plainly is; None where it takes `read_header` to tell."""
     try:
         found = _plain.decode(line)
-        tables = _known_tables(found.tables)
-        if not (_is_node_id(found.source_node) and _is_node_id(found.incarnation)):
-            return None
-    except (msgspec.DecodeError, ValidationError, RecursionError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
-    numbers_agree = found.prev_lsn < found.from_lsn <= found.to_lsn and found.part <= found.parts
-    if not numbers_agree or (found.parts > 1 and found.tx_sha256 is None) or not line.isascii():
+    tables = plain_tables(found)
+    if tables is None or not line.isascii():
         return None
     return BatchHeader(
         found.tx_id,
@@ -123,6 +120,21 @@ def plain_header(line: bytes) -> BatchHeader | None:
         parts=found.parts,
         tx_sha256=found.tx_sha256,
     )
+
+
+def plain_tables(found: PlainHeader) -> Mapping[str, TableMeta] | None:
+    """Return the tables that a header describes; None where it takes `read_header` to tell what is wrong with it.
+
+    Equal descriptions are one object."""
+    if not (_is_node_id(found.source_node) and _is_node_id(found.incarnation)):
+        return None
+    numbers_agree = found.prev_lsn < found.from_lsn <= found.to_lsn and found.part <= found.parts
+    if not numbers_agree or (found.parts > 1 and found.tx_sha256 is None):
+        return None
+    try:
+        return _known_tables(found.tables)
+    except (ValidationError, RecursionError):
+        return None
 
 
 def read_header(line: bytes) -> BatchHeader:

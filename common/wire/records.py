@@ -71,6 +71,22 @@ class SealedTx(Protocol):
         ...
 
 
+class SmallTx(msgspec.Struct, frozen=True):
+    """A `SealedTx` whose lines came along with it."""
+
+    header: TxHeader
+    payload: bytes
+    """All its change lines, each with its newline."""
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the change lines."""
+        start = 0
+        while start < len(self.payload):
+            stop = self.payload.index(b"\n", start) + 1
+            yield self.payload[start:stop]
+            start = stop
+
+
 NO_IMAGE = msgspec.Raw(b"null")
 
 

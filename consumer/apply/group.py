@@ -35,6 +35,11 @@ class Applier:
         self._preparer = Preparer(self._tables, MainNode(node), ddl)
         self._pace = Pace(node.config.limits.group_changes, node.config.limits.group_changes)
 
+    @property
+    def tables(self) -> Tables:
+        """The tables that batches may write, as they were at the last look. Any thread may ask them."""
+        return self._tables
+
     def prepare_ahead(self, txs: Sequence[Incoming]) -> Ahead:
         """Prepare txs for a later `apply`; the one thing that another thread may do meanwhile."""
         return Ahead(self._preparer, txs)

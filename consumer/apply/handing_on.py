@@ -45,6 +45,13 @@ class HandingOn:
         self._config = config
         self._now_us = now_us
 
+    def keeps_nothing(self) -> bool:
+        """Tell whether `keep` would do nothing, whatever came."""
+        if not self._config.forwards:
+            return True
+        has_folder = self._config.directory is not None and self._config.broker is None
+        return not (has_folder or self._has_readers())
+
     def keep(self, results: Sequence[Result]) -> None:
         """Keep what was verified, whatever it came to here: others may be able to apply what this node can't."""
         if not self._config.forwards:

@@ -14,10 +14,10 @@ from consumer.clocks_ahead import latest_by_source, tell_news
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Failure, settle, write_failures
 from consumer.dedup import BROKEN_REASONS, Known, TxKey
+from consumer.heard import Heard, note_heard
 from consumer.inbox import delete_parts
 from consumer.incoming import Outcome, Result
-from consumer.retired import returned, speaks_again
-from consumer.statements import insert_many, insert_missing
+from consumer.statements import insert_many
 from consumer.watermark import Mark, SourceKey, Step
 
 _STATES = {
@@ -27,26 +27,6 @@ _STATES = {
 }
 
 _APPLIED = ("source_node", "tx_id", "incarnation", "prev_lsn", "to_lsn", "sha256", "applied_us")
-_HEARD = (
-    sa.update(rf.node)
-    .where(rf.node.c.node_id == sa.bindparam("peer"), rf.node.c.is_self.is_(False))
-    .values(
-        last_seen_us=sa.bindparam("now_us"),
-        incarnation=sa.bindparam("incarnation"),
-        ahead_us=sa.case(
-            (sa.bindparam("ahead_us", type_=sa.BigInteger) > 0, sa.bindparam("ahead_us", type_=sa.BigInteger)),
-            # Only what it wrote after that shows that its clock was set right.
-            (rf.node.c.ahead_seen_us < sa.bindparam("latest_us", type_=sa.BigInteger), 0),
-            else_=rf.node.c.ahead_us,
-        ),
-        ahead_seen_us=sa.case(
-            (sa.bindparam("ahead_us", type_=sa.BigInteger) > 0, sa.bindparam("now_us", type_=sa.BigInteger)),
-            else_=rf.node.c.ahead_seen_us,
-        ),
-        **speaks_again(),
-    )
-    .returning(rf.node.c.returned_us)
-)
 
 
 class Ledger:
@@ -75,7 +55,7 @@ class Ledger:
         self._move_marks(applied, aside, marks)
         latest = latest_by_source(results)
         news = tell_news(self._connection, latest, self._config.limits.future_seconds, self._now_us)
-        self._note_peers(results, {source: result.counts.latest_us for source, result in latest.items()})
+        self._note_heard(results, {source: result.counts.latest_us for source, result in latest.items()})
         lines = [line for result in results for line in _audit_lines(result)]
         audit.write(self._connection, [*lines, *news], self._now_us)
         end_attempts(self._connection, begun)
@@ -126,51 +106,13 @@ class Ledger:
             watermark.advance(self._connection, mark, steps[mark.source_node, mark.incarnation])
         watermark.store(self._connection, moved, self._now_us)
 
-    def _note_peers(self, results: Sequence[Result], latest: Mapping[str, int]) -> None:
-        """Know every node that was heard of, when last, and its clock. What can't be verified says nothing of anybody.
-
-        `latest`: what the clocks of some said, in microseconds."""
+    def _note_heard(self, results: Sequence[Result], latest: Mapping[str, int]) -> None:
+        """What can't be verified says nothing of anybody."""
         headers = [result.incoming.header for result in results if _is_verified(result)]
         seen = {header.source_node: header.incarnation for header in headers if header is not None}
-        rows = [self._peer(one, incarnation, latest.get(one, 0)) for one, incarnation in sorted(seen.items())]
         wrote = _last_written(results)
-        unknown = [
-            row
-            for row in rows
-            if not self._touch_peer(row, latest.get(str(row["node_id"]), 0), wrote.get(str(row["node_id"]), 0))
-        ]
-        insert_missing(self._connection, rf.node, unknown)
-
-    def _touch_peer(self, row: Mapping[str, object], latest_us: int, wrote_us: int) -> bool:
-        """Note what was heard of a peer; False where there is none of this id. This node itself is none.
-
-        `wrote_us`: when the last of what is new was written, 0 where nothing is."""
-        given = {
-            "peer": row["node_id"],
-            "now_us": self._now_us,
-            "incarnation": row["incarnation"],
-            "ahead_us": row["ahead_us"],
-            "latest_us": latest_us,
-            "wrote_us": wrote_us,
-        }
-        known = self._connection.execute(_HEARD, given).one_or_none()
-        if known is not None and known.returned_us == self._now_us:
-            audit.write(self._connection, [returned(str(row["node_id"]))], self._now_us)
-        return known is not None
-
-    def _peer(self, node_id: str, incarnation: str, latest_us: int) -> dict[str, object]:
-        ahead_us = latest_us - self._now_us
-        ahead_us = ahead_us if ahead_us > self._config.limits.future_seconds * 1_000_000 else 0
-        return {
-            "node_id": node_id,
-            "role": "main" if node_id == self._config.node.main else "branch",
-            "incarnation": incarnation,
-            "is_self": False,
-            "first_seen_us": self._now_us,
-            "last_seen_us": self._now_us,
-            "ahead_us": ahead_us,
-            "ahead_seen_us": self._now_us if ahead_us else 0,
-        }
+        heard = [Heard(one, seen[one], latest.get(one, 0), wrote.get(one, 0)) for one in seen]
+        note_heard(self._connection, self._config, heard, self._now_us)
 
 
 def step_of(result: Result) -> Step | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 
 from common.ports.dialect import ApplySession, BrokenReference, RowState, RowWrite, TableShape
+from common.ports.plain import PlainWriting
 from common.ports.standing import StandingLook
 from common.versions import Version
 from common.wire.records import TableMeta
@@ -59,6 +60,10 @@ class LogicalSession:
     ) -> list[BrokenReference]:
         """See `ApplySession`."""
         return self._session.broken_references(table, meta, written, deleted)
+
+    def plain(self) -> PlainWriting | None:
+        """See `ApplySession`."""
+        return self._session.plain()
 
     def look(self, tables: Mapping[str, TableShape]) -> StandingLook:
         """See `ApplySession`."""

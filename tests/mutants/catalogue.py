@@ -17,6 +17,7 @@ SAFEGUARDS = (
     "heartbeat",
     "attempt record",
     "sealer's lock",
+    "what a change was made on",
 )
 
 
@@ -125,9 +126,8 @@ MUTANTS = (
         "ack-before-commit",
         "ack after commit",
         "consumer/intake.py",
-        "        results = self._apply(one.txs, guarded=one.careful, ahead=one.ahead)\n",
-        "        source.ack(one.deliveries)\n"
-        "        results = self._apply(one.txs, guarded=one.careful, ahead=one.ahead)\n",
+        "        if one.plain is not None and self._lane.apply(one.plain):\n",
+        "        source.ack(one.deliveries)\n        if one.plain is not None and self._lane.apply(one.plain):\n",
         ("tests/integration/test_apply_intake.py::test_nothing_is_acknowledged_before_its_commit",),
     ),
     Mutant(
@@ -139,6 +139,22 @@ MUTANTS = (
         (
             "tests/integration/test_apply_conflicts.py::test_own_unsealed_writes_are_sealed_before_a_batch_claims_their_rows",
         ),
+    ),
+    Mutant(
+        "unsealed-rows-not-checked-on-the-short-way",
+        "check for unsealed local rows",
+        "common/dialects/postgresql/plain.py",
+        "            if self._is_unsealed(claimed):\n",
+        "            if False:\n",
+        ("tests/integration/test_plain_way.py::test_own_writes_that_are_not_sealed_are_not_overwritten_unseen",),
+    ),
+    Mutant(
+        "versions-not-compared-on-the-short-way",
+        "what a change was made on",
+        "common/dialects/postgresql/plain.py",
+        "different == len(runs) and others == 0\n",
+        "different == len(runs)\n",
+        ("tests/integration/test_plain_way.py::test_what_takes_a_decision_goes_the_long_way",),
     ),
     Mutant(
         "parents-not-locked",

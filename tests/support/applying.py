@@ -29,6 +29,7 @@ from common.wire.encode import encode_change, encode_tx
 from common.wire.records import TableMeta, TxHeader
 from consumer.incoming import Result
 from consumer.intake import Intake
+from consumer.plain.lane import PlainLane
 
 WHEN = "2026-01-01T00:00:00.000000Z"
 SCHEMA = (
@@ -215,10 +216,12 @@ class World:
         return made
 
     def receive(self, *bodies: bytes, **fields: Any) -> None:
-        """Let an intake take `bodies`, each as one delivery."""
+        """Let an intake take `bodies`, each as one delivery, in as many rounds as that takes."""
         self.source.put(*bodies, **fields)
         intake = self.intakes[-1] if self.intakes else self.intake()
         intake.step(0)
+        while intake.has_more:
+            intake.step(0)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         with self.node.database.engine.connect() as connection:
@@ -263,6 +266,11 @@ class World:
 
     def watermark(self, source: str) -> int:
         return int(self.one(f"SELECT coalesce(max(last_lsn), 0) FROM rf_sync_state WHERE peer = '{source}'"))
+
+
+def only_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no intake go the short way: for tests that break a piece of the long one."""
+    monkeypatch.setattr(PlainLane, "begin", lambda lane: None)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from common.ports.source import Delivery
 from common.wire.records import BatchHeader
 from consumer.apply.ahead import Ahead
 from consumer.incoming import Incoming
+from consumer.plain.group import PlainGroup
 from consumer.rounds import Round, Rounds
 
 MOST = 3
@@ -34,6 +35,22 @@ class Reader:
         return Ahead.__new__(Ahead)
 
 
+class Lane:
+    """A short way on which nothing, or just the deliveries named by small letters, can go."""
+
+    def __init__(self, *, is_open: bool = False) -> None:
+        self.is_open = is_open
+
+    def begin(self) -> PlainGroup | None:
+        return PlainGroup(0) if self.is_open else None
+
+    def take(self, group: PlainGroup, delivery: Delivery) -> bool:
+        if not delivery.body.islower():
+            return False
+        group.changes += 1
+        return True
+
+
 @pytest.fixture
 def reader() -> Reader:
     return Reader()
@@ -41,7 +58,7 @@ def reader() -> Reader:
 
 @pytest.fixture
 def rounds(reader: Reader) -> Iterator[Rounds]:
-    with closing(Rounds(reader.read, reader.prepare, MOST)) as made:
+    with closing(Rounds(reader.read, reader.prepare, MOST, Lane())) as made:
         yield made
 
 
@@ -91,7 +108,7 @@ def test_what_came_before_is_read_with_care_and_in_its_turn(rounds: Rounds, read
 def test_what_is_read_with_care_comes_in_short_rounds(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies again and again must come on: what a round has done is done only when all of it is."""
     monkeypatch.setattr("consumer.rounds._MOST_CAREFUL", 2)
-    with closing(Rounds(reader.read, reader.prepare, 100)) as rounds:
+    with closing(Rounds(reader.read, reader.prepare, 100, Lane())) as rounds:
         rounds.add(deliveries("abcde"), careful=True)
         rounds.add(deliveries("fghi"), careful=False)
         found = []
@@ -127,3 +144,16 @@ def test_what_is_dropped_is_gone_with_what_was_under_way(rounds: Rounds, reader:
     rounds.start()
     rounds.drop()
     assert not rounds.has_next()
+
+
+def test_what_is_plain_goes_together_and_the_rest_by_itself(reader: Reader) -> None:
+    with closing(Rounds(reader.read, reader.prepare, MOST, Lane(is_open=True))) as rounds:
+        rounds.add(deliveries("abXYcdef"), careful=False)
+        rounds.add(deliveries("gh", redelivered=True), careful=False)
+        found = []
+        while rounds.has_next():
+            rounds.start()
+            one = rounds.next()
+            found.append((one.plain is not None, "".join(delivery.body.decode() for delivery in one.deliveries)))
+    assert found == [(True, "ab"), (False, "X"), (False, "Y"), (True, "cde"), (True, "f"), (False, "gh")]
+    assert set(reader.careful) == {"X", "Y", "g", "h"}

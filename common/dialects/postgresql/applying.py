@@ -6,35 +6,30 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from common.dialects.postgresql.apply_settings import ROW_LOCK_TIMEOUT, plan_anew, ready
+from common.dialects.postgresql.apply_settings import plan_anew, ready
 from common.dialects.postgresql.choices import Chosen, log_choices
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated, translated_for
 from common.dialects.postgresql.merged import MergedRows
 from common.dialects.postgresql.paused import PausedRows
-from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target_rows
+from common.dialects.postgresql.plain import PostgresPlain
+from common.dialects.postgresql.queries import escaped, lock_sql, recordset, same_key, target_rows
 from common.dialects.postgresql.references import References
 from common.dialects.postgresql.registry import Registry
 from common.dialects.postgresql.row_versions import RowVersions, row_states, versions_query
 from common.dialects.postgresql.rows import Rows
 from common.dialects.postgresql.shapes import image_expression, key_expression
-from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
 from common.dialects.postgresql.standing import PostgresStandingLook
+from common.dialects.postgresql.turn import Turn
 from common.dialects.postgresql.writing import delete_rows, insert_rows
-from common.errors import ConfigError, ContentionError
 from common.ports.dialect import BrokenReference, RowState, RowWrite, TableShape
 from common.versions import Version
 from common.wire.records import TableMeta
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
-_TURN_TIMEOUT = "10s"
-"""The sealer and other appliers hold the lock of rf_seal for one short transaction each."""
 _FEW = 100
 """Up to so many rows at once planning a statement takes longer than running it."""
-
-_SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
-_TAKE_TURN = "SELECT snapshot FROM rf_seal FOR UPDATE"
 
 _UNSEALED = """
 SELECT EXISTS (
@@ -56,10 +51,10 @@ class PostgresApplySession:
         self._references = References(self._raw)
         self._merged = MergedRows(self._raw)
         self._versions = RowVersions(self._raw)
+        self._turn = Turn(self._raw)
         self._chosen: list[Chosen] = []
         self._table_ids: dict[str, int] = {}
         self._paused: dict[str, PausedRows] = {}
-        self._snapshot: Snapshot | None = None
         ready(connection)
 
     @property
@@ -78,11 +73,9 @@ class PostgresApplySession:
             if len(pks) > _FEW:
                 plan_anew(self._connection)
             with self._raw.pipeline():
-                self._raw.execute(_lock_sql(table, source), given)
-                turn = self._take_turn()
+                self._raw.execute(lock_sql(table, source), given)
+                self._turn.ask()
                 cursor = self._raw.execute(_versions_sql(table, source), given | {"table": table.name})
-            if turn is not None:
-                self._snapshot = _snapshot(turn)
             found = cursor.fetchall()
             if found[0][1] is not None:
                 self._table_ids[table.name] = found[0][1]
@@ -143,10 +136,7 @@ class PostgresApplySession:
         if not keys:
             return False
         with translated():
-            seen = self._raw.execute("SELECT pg_current_snapshot()::text").fetchone()
-            if self._snapshot is None or seen is None:
-                raise ContentionError("rows are checked that were not locked")
-            lows, highs = bounds(ended_between(self._snapshot, Snapshot.parse(seen[0])))
+            lows, highs = self._turn.ended_since()
             given = {"lows": lows, "highs": highs, "keys": list(keys), "table_id": self._table_id(table.name)}
             found = self._raw.execute(_UNSEALED, given).fetchone()
         return found is not None and bool(found[0])
@@ -164,6 +154,10 @@ class PostgresApplySession:
                 *self._references.left_behind(rows, [write.pk for write in deleted]),
             ]
 
+    def plain(self) -> PostgresPlain:
+        """Return what writes rows that meet just what they were made on."""
+        return PostgresPlain(self._connection, self._turn, self._references)
+
     def look(self, tables: Mapping[str, TableShape]) -> PostgresStandingLook:
         """Return what looks at unique values and references."""
         return PostgresStandingLook(self._raw, tables)
@@ -174,15 +168,6 @@ class PostgresApplySession:
             self._merged.log()
             log_choices(self._raw, self._chosen)
 
-    def _take_turn(self) -> "psycopg.Cursor[tuple[Any, ...]] | None":
-        """Wait for the sealer and other appliers; from here to the commit nobody else gives out or reads versions."""
-        if self._snapshot is not None:
-            return None
-        self._raw.execute(_SET_LOCK_TIMEOUT, (_TURN_TIMEOUT,))
-        cursor = self._raw.execute(_TAKE_TURN)
-        self._raw.execute(_SET_LOCK_TIMEOUT, (ROW_LOCK_TIMEOUT,))
-        return cursor
-
     def _table_id(self, name: str) -> int:
         known = self._table_ids.get(name)
         if known is None:
@@ -190,22 +175,6 @@ class PostgresApplySession:
         return known
 
 
-def _lock_sql(table: TableShape, source: str) -> bytes:
-    # NO KEY: a transaction that only points to the row with a foreign key is no reason to wait.
-    columns = ", ".join(f"t.{column(name)}" for name in table.pk)
-    return (
-        f"SELECT 1 FROM {source} JOIN {target_rows(table)} t ON {same_key(table, 't', 'r')}"
-        f" ORDER BY {columns} FOR NO KEY UPDATE OF t"
-    ).encode()
-
-
 def _versions_sql(table: TableShape, source: str) -> bytes:
     key = escaped(key_expression(table, "r"))
     return versions_query(f"SELECT {key} AS key, r.rf_place FROM {source} OFFSET 0")
-
-
-def _snapshot(turn: "psycopg.Cursor[tuple[Any, ...]]") -> Snapshot:
-    row = turn.fetchone()
-    if row is None:
-        raise ConfigError("rf_seal has no row: run `rowferry migrate`")
-    return Snapshot.parse(row[0])

@@ -13,6 +13,16 @@ _FEW = 5
 """So many rows are inserted one by one: COPY goes to the server twice and is parsed anew each time."""
 
 
+def copy_text(connection: sa.Connection, table: sa.Table, names: Sequence[str], lines: Sequence[str]) -> None:
+    """Insert rows that are lines of COPY's text form already, each with its newline. Raises sqlalchemy's errors."""
+    statement = f"COPY {ident(table.name)} ({', '.join(map(ident, names))}) FROM STDIN"
+    try:
+        with driver(connection).cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            copy.write("".join(lines))
+    except psycopg.Error as error:
+        raise sa.exc.DBAPIError(statement, None, error) from error
+
+
 def copy_rows(connection: sa.Connection, table: sa.Table, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Insert `rows`, whose values are in the order of `names`. Raises sqlalchemy's errors, as its own statements do."""
     columns = ", ".join(map(ident, names))

@@ -19,7 +19,9 @@ from common.ports.dialect import Catalog, DialectFeatures, NodeFacts
 from common.ports.health import Finding
 from common.ports.rules import NO_RULES, Rules
 
-FEATURES = DialectFeatures(name="postgresql", triggers_off=True, locks_rows=True, splits_transactions=True)
+FEATURES = DialectFeatures(
+    name="postgresql", triggers_off=True, locks_rows=True, splits_transactions=True, short_way=True
+)
 
 
 class PostgresDatabase:

@@ -31,7 +31,7 @@ def findings(raw: Raw) -> Iterator[Finding]:
     replica, encoding, fsync, pages, commit, backend, clock, version, database = row
     yield Finding(_AREA, Level.OK, f"PostgreSQL {version}, database {database}, account {raw.info.user}")
     if raw.info.server_version < _OLDEST:
-        yield Finding(_AREA, Level.FAIL, f"PostgreSQL {version} is too old", "use PostgreSQL 13 or newer")
+        yield Finding(_AREA, Level.FAIL, f"PostgreSQL {version} is too old", "use PostgreSQL 14 or newer")
     if replica:
         text = "this server is a read-only replica"
         yield Finding(_AREA, Level.FAIL, text, "point node.database to the primary")

@@ -15,7 +15,7 @@ from common.dialects.postgresql.shape_cache import first_table_names
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
 from common.errors import OutageError
 from common.ports.dialect import LogHead, NodeFacts, Unsealed
-from common.wire.records import SealedTx, TableMeta, TxHeader
+from common.wire.records import SealedTx, SmallTx, TableMeta, TxHeader
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
@@ -85,22 +85,6 @@ class _Row(NamedTuple):
     header: TxHeader
     era: int
     bytes: int
-
-
-@dataclass(slots=True)
-class _SmallTx:
-    """A tx whose lines came along with it."""
-
-    header: TxHeader
-    payload: bytes
-
-    def lines(self) -> Iterator[bytes]:
-        """Yield the change lines."""
-        start = 0
-        while start < len(self.payload):
-            stop = self.payload.index(b"\n", start) + 1
-            yield self.payload[start:stop]
-            start = stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +162,7 @@ class PostgresLog:
             else:
                 if row.header.to_lsn not in payloads:
                     raise OutageError(f"{row.header.tx_id} is no longer in the log: it was purged")
-                yield _SmallTx(row.header, payloads[row.header.to_lsn])
+                yield SmallTx(row.header, payloads[row.header.to_lsn])
 
     def _taken(self, raw: Raw, after_lsn: int, limit_bytes: int) -> list[_Row]:
         """The headers of the txs that fit. How many that will be is told by the size of those that came before."""

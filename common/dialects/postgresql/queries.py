@@ -1,6 +1,6 @@
 """Pieces of statements that take parameters: there a percent sign in a name must be doubled."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from common.dialects.postgresql.naming import ident, literal
 from common.dialects.postgresql.reading import Reading
@@ -42,16 +42,37 @@ def same_key(table: TableShape, left: str, right: str) -> str:
     )
 
 
-def recordset(readings: Sequence[Reading], parameter: str, *, numbered: bool = False) -> str:
-    """Return a FROM item `r` with the columns as they are to be written; `numbered` adds their place in `rf_place`."""
+def recordset(
+    readings: Sequence[Reading], parameter: str, *, numbered: bool = False, beside: Mapping[str, str] | None = None
+) -> str:
+    """Return a FROM item `r` with the columns as they are to be written; `numbered` adds their place in `rf_place`.
+
+    `beside`: further columns by name, each a parameter that is an array of this type, as long as there are rows."""
     names = [column(one.name) for one in readings]
     typed = ", ".join(f"{name} {escaped(one.declared)}" for one, name in zip(readings, names, strict=True))
     values = ", ".join(f"{escaped(one.value)} AS {name}" for one, name in zip(readings, names, strict=True))
     given = f"json_to_recordset(%({parameter})s::json)"
+    if beside:
+        listed = ", ".join([*names, *beside])
+        arrays = ", ".join(f"unnest(%({name})s::{kind}[])" for name, kind in beside.items())
+        return (
+            f"(SELECT {values}, {', '.join(beside)}"
+            f" FROM ROWS FROM ({given} AS ({typed}), {arrays}) AS r({listed})) AS r"
+        )
     if not numbered:
         return f"(SELECT {values} FROM {given} AS r({typed})) AS r"
     listed = ", ".join([*names, "rf_place"])
     return f"(SELECT {values}, rf_place FROM ROWS FROM ({given} AS ({typed})) WITH ORDINALITY AS r({listed})) AS r"
+
+
+def lock_sql(table: TableShape, source: str) -> bytes:
+    """Return the statement that locks the rows of `table` that `source` names, in the order of their keys."""
+    # NO KEY: a transaction that only points to the row with a foreign key is no reason to wait.
+    columns = ", ".join(f"t.{column(name)}" for name in table.pk)
+    return (
+        f"SELECT 1 FROM {source} JOIN {target_rows(table)} t ON {same_key(table, 't', 'r')}"
+        f" ORDER BY {columns} FOR NO KEY UPDATE OF t"
+    ).encode()
 
 
 def partition_tree(root: str) -> str:

@@ -190,9 +190,8 @@ class PostgresSealer:
 
     def _add_txs(self, raw: Raw, state: _State, txs: Sequence[_EndedTx]) -> str:
         now_us = self._clock.now_us()
-        ids = TxIds(state.last_tx_id)
         ends = list(accumulate((tx.changes for tx in txs), initial=state.last_lsn))
-        tx_ids = [ids.next(now_us) for _ in txs]
+        tx_ids = TxIds(state.last_tx_id).take(len(txs), now_us)
         tables: dict[str, int] = {}
         described = [tables.setdefault(self._shapes.header_tables(tx.shapes), len(tables) + 1) for tx in txs]
         to_lsns = number_array(ends[1:])

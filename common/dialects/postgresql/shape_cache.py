@@ -43,7 +43,7 @@ class ShapeCache:
 
     def agree(self, numbers: Sequence[int]) -> bool:
         """Tell whether these shapes are of as many tables: a header describes a table once."""
-        return len({self._shapes[number][0] for number in numbers}) == len(numbers)
+        return len(numbers) == 1 or len({self._shapes[number][0] for number in numbers}) == len(numbers)
 
     def header_tables(self, numbers: Sequence[int]) -> str:
         """Return `{"orders":{"pk":["id"],"columns":{…}}}` for a tx whose rows have these shapes."""

@@ -132,6 +132,9 @@ class SqliteApplySession:
             found = chain(self._references.orphans(known, keys), self._references.abandoned(known, gone))
             return list(islice(found, _A_FEW))
 
+    def plain(self) -> None:
+        """Return None: to look at rows one by one costs no round trip here."""
+
     def look(self, tables: Mapping[str, TableShape]) -> SqliteStandingLook:
         """Return what looks at unique values and references."""
         return SqliteStandingLook(self._raw, self._schema, tables)

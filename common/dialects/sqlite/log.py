@@ -13,7 +13,7 @@ from common.dialects.sqlite.shapes import touch_logs
 from common.dialects.sqlite.touches import at_us
 from common.errors import OutageError
 from common.ports.dialect import LogHead, NodeFacts, Unsealed
-from common.wire.records import SealedTx, TableMeta, TxHeader
+from common.wire.records import SealedTx, SmallTx, TableMeta, TxHeader
 
 _LARGE = 1024 * 1024
 """From here on a tx is not held whole."""
@@ -32,18 +32,6 @@ class _Meta(msgspec.Struct):
 
 
 _tables = msgspec.json.Decoder(dict[str, _Meta])
-
-
-@dataclass(frozen=True, slots=True)
-class SmallTx:
-    """A tx whose lines are in memory."""
-
-    header: TxHeader
-    kept: list[bytes]
-
-    def lines(self) -> Iterator[bytes]:
-        """Yield the change lines."""
-        return iter(self.kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +120,7 @@ class SqliteLog:
         kept = _read_lines(connection, header.incarnation, header.from_lsn, header.to_lsn, count)
         if len(kept) != count:
             raise OutageError(f"lines of {header.tx_id} are no longer in the log: it was purged only by half")
-        return SmallTx(header, kept)
+        return SmallTx(header, b"".join(kept))
 
 
 def _read_lines(connection: sqlite3.Connection, incarnation: str, first: int, last: int, limit: int) -> list[bytes]:

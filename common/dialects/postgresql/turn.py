@@ -1,0 +1,51 @@
+"""The lock that sealer and appliers share: who has it alone gives out and reads versions."""
+
+from typing import Any
+
+import psycopg
+
+from common.dialects.postgresql.apply_settings import ROW_LOCK_TIMEOUT
+from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
+from common.errors import ConfigError, ContentionError
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_TIMEOUT = "10s"
+"""The sealer and other appliers hold the lock of rf_seal for one short transaction each."""
+_SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
+_TAKE = "SELECT snapshot FROM rf_seal FOR UPDATE"
+
+
+class Turn:
+    """One applying transaction's turn, from the first `ask` to the commit."""
+
+    def __init__(self, raw: Raw) -> None:
+        self._raw = raw
+        self._asked: psycopg.Cursor[tuple[Any, ...]] | None = None
+        self._snapshot: Snapshot | None = None
+
+    def ask(self) -> None:
+        """Wait for the sealer and other appliers; the first time alone. May be called within a pipeline."""
+        if self._asked is not None:
+            return
+        self._raw.execute(_SET_LOCK_TIMEOUT, (_TIMEOUT,))
+        self._asked = self._raw.execute(_TAKE)
+        self._raw.execute(_SET_LOCK_TIMEOUT, (ROW_LOCK_TIMEOUT,))
+
+    def ended_since(self) -> tuple[str, str]:
+        """Return what ended since the last sealing, up to now, as ranges of transaction ids: two array literals,
+        their lows and their highs.
+
+        Raises ContentionError before a turn was asked for."""
+        seen = self._raw.execute("SELECT pg_current_snapshot()::text").fetchone()
+        if self._asked is None or seen is None:
+            raise ContentionError("rows are checked that were not locked")
+        if self._snapshot is None:
+            self._snapshot = _parsed(self._asked.fetchone())
+        return bounds(ended_between(self._snapshot, Snapshot.parse(seen[0])))
+
+
+def _parsed(row: tuple[Any, ...] | None) -> Snapshot:
+    if row is None:
+        raise ConfigError("rf_seal has no row: run `rowferry migrate`")
+    return Snapshot.parse(row[0])

@@ -1,0 +1,123 @@
+"""Whole messages at one look: batches of one part each, just as this release writes them.
+
+Most messages are like that, and a backlog is nothing else. What is not plainly so is for `common.wire.decode`, which
+checks as strictly, and also tells what is wrong.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+
+from common.versions import Version
+from common.wire.headers import PlainHeader, plain_tables
+from common.wire.limits import DEFAULT_LIMITS, Limits
+from common.wire.records import NO_IMAGE, TableMeta
+
+_IMAGES = {"I": (False, True), "U": (True, True), "D": (True, False)}
+"""Which of the two images, before and after, an op has."""
+_HEADER_OPENS = b'{"type":"batch",'
+_LINE_OF_HEADER = b"\n" + _HEADER_OPENS
+_LINE_OF_CHANGE = b'\n{"type":"change",'
+_LINE_OF_END = b'\n{"type":"end",'
+
+
+class PlainChange(msgspec.Struct, frozen=True, gc=False, tag="change", tag_field="type"):
+    """A change line that has a row: see `common.wire.records.Change`."""
+
+    lsn: int
+    tx_id: str
+    op: str
+    table: str
+    pk: msgspec.Raw
+    version: Version
+    before: msgspec.Raw = NO_IMAGE
+    after: msgspec.Raw = NO_IMAGE
+    base: Version | None = None
+    resolves: tuple[Version, ...] = ()
+
+
+class _End(msgspec.Struct, frozen=True, gc=False, tag="end", tag_field="type"):
+    tx_id: str
+    changes: int
+    sha256: str
+
+
+class PlainTx(msgspec.Struct, frozen=True):
+    """One whole tx: checksum, counts, and the form of each change were right."""
+
+    header: PlainHeader
+    tables: Mapping[str, TableMeta]
+    """Of the header; equal ones are one object."""
+    changes: list[PlainChange]
+    sha256: str
+    """Over its change lines: what the tx is known by."""
+
+
+_lines = msgspec.json.Decoder(PlainHeader | PlainChange | _End)
+
+
+def plain_txs(body: bytes, limits: Limits = DEFAULT_LIMITS) -> list[PlainTx] | None:
+    """Return the txs of an uncompressed message; None where something in it wants a closer look."""
+    try:
+        if not body.isascii():
+            # msgspec steps over values without looking whether they are UTF-8.
+            body.decode("utf-8")
+        lines = _lines.decode_lines(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    if not _are_all_plain(body, len(lines)):
+        return None
+    found: list[PlainTx] = []
+    at = place = 0
+    view = memoryview(body)
+    while place < len(lines):
+        header = lines[place]
+        if type(header) is not PlainHeader or header.parts != 1 or header.requires or header.tx_sha256 is not None:
+            return None
+        end_place = place + 1 + header.changes
+        changes = lines[place + 1 : end_place]
+        first = body.find(b"\n", at) + 1
+        # From the newline before, since there may be no change at all.
+        end = body.find(_LINE_OF_END, first - 1) + 1
+        stop = body.find(b"\n", end) + 1
+        closing = lines[end_place] if end_place < len(lines) else None
+        tables = plain_tables(header)
+        if type(closing) is not _End or not end or tables is None or stop - at > limits.max_part_bytes:
+            return None
+        if closing.tx_id != header.tx_id or closing.changes != header.changes:
+            return None
+        # Lines are counted by the offsets, objects by their types: both must mean the same end.
+        if (
+            body.count(b"\n", first, end) != header.changes
+            or hashlib.sha256(view[at:end]).hexdigest() != closing.sha256
+        ):
+            return None
+        if not _are_whole(header, tables, changes):
+            return None
+        found.append(PlainTx(header, tables, changes, hashlib.sha256(view[first:end]).hexdigest()))
+        at, place = stop, end_place + 1
+    return found
+
+
+def _are_all_plain(body: bytes, lines: int) -> bool:
+    """Tell whether every line says at once what it is, as `common.wire.decode` wants it for a look at many."""
+    opened = body.count(_LINE_OF_HEADER) + body.count(_LINE_OF_CHANGE) + body.count(_LINE_OF_END) + 1
+    return body.startswith(_HEADER_OPENS) and body.endswith(b"\n") and body.count(b"\n") == lines == opened
+
+
+def _are_whole(header: PlainHeader, tables: Mapping[str, TableMeta], changes: "list[PlainChange]") -> bool:
+    """Tell whether these are changes of this tx, each above the one before, in tables of the header, with their images.
+
+    The same as `common.wire.changes.TxReader` asks of each."""
+    last_lsn = header.from_lsn - 1
+    for change in changes:
+        if type(change) is not PlainChange or change.tx_id != header.tx_id or change.table not in tables:
+            return False
+        if not last_lsn < change.lsn <= header.to_lsn:
+            return False
+        last_lsn = change.lsn
+        images = bytes(change.before)[:1] == b"{", bytes(change.after)[:1] == b"{"
+        if images != _IMAGES.get(change.op) or bytes(change.pk)[:1] != b"{":
+            return False
+    return True

@@ -1,0 +1,81 @@
+"""Every node that was heard of: when last, in which incarnation, and whether its clock is ahead."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from common.config.model import Config
+from common.schema import tables as rf
+from consumer import audit
+from consumer.retired import returned, speaks_again
+from consumer.statements import insert_missing
+
+_HEARD = (
+    sa.update(rf.node)
+    .where(rf.node.c.node_id == sa.bindparam("peer"), rf.node.c.is_self.is_(False))
+    .values(
+        last_seen_us=sa.bindparam("now_us"),
+        incarnation=sa.bindparam("incarnation"),
+        ahead_us=sa.case(
+            (sa.bindparam("ahead_us", type_=sa.BigInteger) > 0, sa.bindparam("ahead_us", type_=sa.BigInteger)),
+            # Only what it wrote after that shows that its clock was set right.
+            (rf.node.c.ahead_seen_us < sa.bindparam("latest_us", type_=sa.BigInteger), 0),
+            else_=rf.node.c.ahead_us,
+        ),
+        ahead_seen_us=sa.case(
+            (sa.bindparam("ahead_us", type_=sa.BigInteger) > 0, sa.bindparam("now_us", type_=sa.BigInteger)),
+            else_=rf.node.c.ahead_seen_us,
+        ),
+        **speaks_again(),
+    )
+    .returning(rf.node.c.returned_us)
+)
+
+
+class Heard(NamedTuple):
+    """What verified txs say of their source. Instants in microseconds since the epoch, 0 where nothing says it."""
+
+    node_id: str
+    incarnation: str
+    latest_us: int
+    """The latest that its clock said."""
+    wrote_us: int
+    """When it made the last of its txs that are new here."""
+
+
+def note_heard(connection: sa.Connection, config: Config, heard: Iterable[Heard], now_us: int) -> None:
+    """Note that sources of verified txs were heard of, in the order of their ids."""
+    rows = [(one, _peer(config, one, now_us)) for one in sorted(heard)]
+    insert_missing(connection, rf.node, [row for one, row in rows if not _touch(connection, one, row)])
+
+
+def _touch(connection: sa.Connection, heard: Heard, row: Mapping[str, object]) -> bool:
+    """Note what was heard of a peer; False where there is none of this id. This node itself is none."""
+    given = {
+        "peer": heard.node_id,
+        "now_us": row["last_seen_us"],
+        "incarnation": heard.incarnation,
+        "ahead_us": row["ahead_us"],
+        "latest_us": heard.latest_us,
+        "wrote_us": heard.wrote_us,
+    }
+    known = connection.execute(_HEARD, given).one_or_none()
+    if known is not None and known.returned_us == row["last_seen_us"]:
+        audit.write(connection, [returned(heard.node_id)], known.returned_us)
+    return known is not None
+
+
+def _peer(config: Config, heard: Heard, now_us: int) -> dict[str, object]:
+    ahead_us = heard.latest_us - now_us
+    ahead_us = ahead_us if ahead_us > config.limits.future_seconds * 1_000_000 else 0
+    return {
+        "node_id": heard.node_id,
+        "role": "main" if heard.node_id == config.node.main else "branch",
+        "incarnation": heard.incarnation,
+        "is_self": False,
+        "first_seen_us": now_us,
+        "last_seen_us": now_us,
+        "ahead_us": ahead_us,
+        "ahead_seen_us": now_us if ahead_us else 0,
+    }

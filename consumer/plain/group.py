@@ -1,0 +1,63 @@
+"""What goes into one commit on the short way."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from common.ports.plain import RowRun
+from common.wire.plain import PlainTx
+from consumer.dedup import TxKey
+from consumer.tables import TableUse
+from consumer.watermark import SourceKey
+
+Runs = dict[bytes, RowRun]
+"""By their primary key as the wire has it."""
+
+
+@dataclass(slots=True)
+class Stretch:
+    """The txs of one incarnation of a source, each beginning where the one before ended."""
+
+    prev_lsn: int
+    """Where the watermark must stand."""
+    to_lsn: int
+    tx_id: str
+    latest_us: int = 0
+    """The latest that the source's clock said."""
+
+
+@dataclass(slots=True)
+class PlainGroup:
+    """Txs in the order of arrival, and what they come to, row by row."""
+
+    generation: int
+    """Of the tables that they were checked against."""
+    txs: list[PlainTx] = field(default_factory=list)
+    stretches: dict[SourceKey, Stretch] = field(default_factory=dict)
+    runs: dict[TableUse, Runs] = field(default_factory=dict)
+    changes: int = 0
+    bytes: int = 0
+
+    @property
+    def keys(self) -> Iterator[TxKey]:
+        """What dedup knows the txs by."""
+        return ((tx.header.source_node, tx.header.tx_id) for tx in self.txs)
+
+    @property
+    def tables(self) -> list[str]:
+        """The names of the tables written to, in order."""
+        return sorted(use.name for use in self.runs)
+
+    def take(
+        self,
+        txs: list[PlainTx],
+        stretches: Mapping[SourceKey, Stretch],
+        runs: Mapping[TableUse, Runs],
+        size: int,
+    ) -> None:
+        """Take what one delivery of `size` bytes holds. Stretches and runs are those of before, gone on."""
+        self.txs += txs
+        self.stretches.update(stretches)
+        for use, rows in runs.items():
+            self.runs.setdefault(use, {}).update(rows)
+        self.changes += sum(tx.header.changes for tx in txs)
+        self.bytes += size
