@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-nightly soak mutants services demo bench bench-small clean
+.PHONY: help setup check format test test-nightly soak faults mutants services demo bench bench-small clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,9 +49,15 @@ test-nightly: ## all tests with many random examples; for the nightly run
 	@HYPOTHESIS_PROFILE=nightly $(MAKE) --no-print-directory test TEST_SECONDS=7200
 
 SECONDS ?= 3600
-soak: $(STAMP) services ## the state machine of several nodes, with new random steps for SECONDS seconds (3600)
+soak: $(STAMP) services ## the state machine of several nodes, and processes killed, at random for SECONDS seconds (3600)
 	@ROWFERRY_REQUIRE_SERVICES=1 ROWFERRY_SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -q -s -k test_soak tests/soak \
 		--timeout=$$(($(SECONDS) + 600)) --session-timeout=$$(($(SECONDS) + 700))
+
+FAULTS_OUT := $(CURDIR)/.cache/faults
+faults: $(STAMP) services ## every fault, kill and named point, and renew docs/RELIABILITY.md; half an hour of an idle machine
+	@rm -rf $(FAULTS_OUT) && mkdir -p $(FAULTS_OUT)
+	@ROWFERRY_REQUIRE_SERVICES=1 ROWFERRY_TEST_FAULTS_OUT=$(FAULTS_OUT) $(BIN)/pytest -q tests/faults $(PYTEST_ARGS)
+	@$(BIN)/python -m tests.faults.page $(FAULTS_OUT)
 
 mutants: $(STAMP) services ## switch off one safeguard after the other, in a copy: each must turn tests red; MUTANTS="name …" for some
 	@$(BIN)/python -m tests.mutants $(MUTANTS)

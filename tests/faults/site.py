@@ -106,11 +106,13 @@ class Site:
         exchange: Path | None = None,
         *,
         wal: bool = True,
+        on: Path | None = None,
     ) -> Member:
-        """Return a new migrated node. `database`: the URL of an empty PostgreSQL database, None for an SQLite file."""
+        """Return a new migrated node. `database`: the URL of an empty PostgreSQL database, None for an SQLite file,
+        which may lie `on` another file system."""
         folder = self.folder / name
         folder.mkdir(parents=True)
-        url = database or _sqlite(folder, wal=wal)
+        url = database or _sqlite(on or folder, wal=wal)
         options = ["--tables", "*", "--role", "branch" if self.members else "main"]
         options += ["--broker", broker] if broker else []
         options += ["--directory", str(exchange)] if exchange else []

@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.kills import kill_at_random
 from tests.faults.site import Site
+from tests.faults.telling import tell
 from tests.fixtures.containers import DatabaseFactory
 
 pytestmark = [pytest.mark.containers, pytest.mark.heavy]
@@ -29,3 +30,4 @@ def test_processes_killed_at_random_moments(
     assert wrong == []
     assert site.counts["kills"] >= _KILLS
     assert site.counts["looks"] > 100, "nobody looked on"
+    tell("kills", "random", site)

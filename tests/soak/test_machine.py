@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import random
 import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.faults.kills import kill_at_random
+from tests.faults.site import Site
 from tests.fixtures.containers import DatabaseFactory
 from tests.soak.machine import Nodes, totals
+from tests.support.rabbit_server import RabbitServer
 
 pytestmark = pytest.mark.containers
 _EXAMPLES, _STEPS = 8, 40
 _SOAK = os.environ.get("ROWFERRY_SOAK_SECONDS")
+_KILLS_SHARE = 0.6
+"""Of the soak's time, for processes that are killed. An hour is at least a thousand kills where two cores are idle."""
 
 
 def machine(factory: DatabaseFactory) -> type[Nodes]:
@@ -46,7 +54,7 @@ def test_whatever_happens_all_nodes_end_as_the_model_says(pg_database_factory: D
 if _SOAK is not None:
 
     def test_soak(pg_database_factory: DatabaseFactory) -> None:
-        ends = time.monotonic() + float(_SOAK)
+        ends = time.monotonic() + (1 - _KILLS_SHARE) * float(_SOAK)
         rounds = 0
         while time.monotonic() < ends:
             run_state_machine_as_test(machine(pg_database_factory), settings=settings_of(10, derandomize=False))
@@ -54,3 +62,32 @@ if _SOAK is not None:
             rounds += 1
             print(f"{rounds} rounds: {dict(totals)}", flush=True)
         assert totals["kills"], "a soak in which nothing was killed proves nothing"
+
+    def test_soak_kills(tmp_path: Path, pg_database_factory: DatabaseFactory, rabbitmq: RabbitServer) -> None:
+        ends = time.monotonic() + _KILLS_SHARE * float(_SOAK)
+        counts: Counter[str] = Counter()
+        while time.monotonic() < ends:
+            seed = random.SystemRandom().getrandbits(32)
+            print(f"site of seed {seed}", flush=True)
+            counts += killed_site(tmp_path / str(seed), seed, pg_database_factory(), rabbitmq, ends)
+            pg_database_factory.drop_all()
+            print(f"{counts['kills']} kills: {dict(counts)}", flush=True)
+        assert counts["kills"], "a soak in which nothing was killed proves nothing"
+
+
+def killed_site(folder: Path, seed: int, database: str, rabbitmq: RabbitServer, ends: float) -> Counter[str]:
+    """Kill the processes of one new site a hundred times, or until the time is up; return what was counted."""
+    vhost = rabbitmq.create_vhost()
+    site = Site(folder, seed)
+    try:
+        for name, url in (("m", database), ("b", None), ("c", None)):
+            site.add(name, url, rabbitmq.url(vhost), wal=name == "b")
+        site.start()
+        wrong: list[str] = []
+        while not wrong and site.counts["kills"] < 100 and time.monotonic() < ends:
+            wrong = kill_at_random(site, site.counts["kills"] + 25)
+    finally:
+        site.close()
+        rabbitmq.delete_vhost(vhost)
+    assert wrong == [], f"seed {seed}"
+    return site.counts
