@@ -203,7 +203,7 @@ class PostgresSealer:
                 "to_lsns": to_lsns,
                 "from_lsns": number_array([end + 1 for end in ends[:-1]]),
                 "tx_ids": text_array(tx_ids),
-                "tables": text_array(list(tables)),
+                "tables": list(tables),
                 "described": number_array(described),
                 "bytes": number_array([tx.bytes for tx in txs]),
                 "captured": number_array([tx.captured_us for tx in txs]),

@@ -140,13 +140,14 @@ some: a row deleted and inserted again in one transaction is enough for that."""
 
 ADD_TXS = """
 INSERT INTO rf_tx (incarnation, to_lsn, from_lsn, prev_lsn, tx_id, exported_at, grouped, tables, bytes, captured_us)
-SELECT %(incarnation)s, to_lsn, from_lsn, from_lsn - 1, tx_id, %(exported_at)s, false, (%(tables)s::text[])[described],
+SELECT %(incarnation)s, to_lsn, from_lsn, from_lsn - 1, tx_id, %(exported_at)s, false, (%(tables)b::text[])[described],
        bytes, captured_us
 FROM unnest(%(to_lsns)s::bigint[], %(from_lsns)s::bigint[], %(tx_ids)s::text[], %(described)s::int[],
             %(bytes)s::bigint[], %(captured)s::bigint[])
     AS t(to_lsn, from_lsn, tx_id, described, bytes, captured_us)
 """
-"""`described`: the place of a tx's description among `tables`, from 1; most txs have the same."""
+"""`described`: the place of a tx's description among `tables`, from 1; most txs have the same. Binary, since a text
+would be read as an array anew for each row."""
 
 ADD_SOURCES = """
 INSERT INTO rf_sealed_tx (era, to_lsn, xid)
