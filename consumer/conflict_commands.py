@@ -12,7 +12,7 @@ from common.runtime.host import current_host
 from consumer.conflict.given import read_take
 from consumer.conflict.reading import MOST, Wanted, find, read
 from consumer.conflict.record import State, Winner
-from consumer.conflict.simulating import read_policies
+from consumer.conflict.simulating import read_policies, refuse_unknown
 from consumer.conflict.simulating import simulate as simulated
 from consumer.main_node import known_main
 from consumer.settling import Settled, Settling
@@ -95,6 +95,7 @@ def simulate(policies: tuple[str, ...], everything: bool) -> None:
     host = current_host()
     wanted = read_policies(policies)
     with host.node() as node, reading(node.database) as connection:
+        refuse_unknown(connection, wanted, node.captured_tables())
         main = known_main(connection, node.config)
         found = list(simulated(connection, wanted, main))
     differing = [one for one in found if one["differs"]]

@@ -128,6 +128,7 @@ class Decision:
         _take(entry, row)
         if change.resolves:
             self._prefer_rival(entry, row)
+            self._decide_anew(entry, row)
 
     def finish(self, rows: Iterable[Row]) -> Written:
         """Fetch the wanted images, complete the records, and return the last winner of each row."""
@@ -211,6 +212,12 @@ class Decision:
             history.waiting.remove(waiting)
             self._close([waiting], higher, row)
             row.version, row.base, row.winner = waiting.version, waiting.base or NEVER, higher
+
+    def _decide_anew(self, entry: Entry, row: Row) -> None:
+        """What was decided here, and is settled otherwise by a choice that stands, is on record as it stands now."""
+        for decided in self._histories.decided(entry.use.name, row.key):
+            if {decided.version, decided.our_version} <= set(entry.change.resolves):
+                self._closed.append(Closed(decided, row.winner or entry, row.key))
 
     def _wait(self, entry: Entry, row: Row, history: RowHistory) -> None:
         """Leave the row as it is until somebody chooses."""

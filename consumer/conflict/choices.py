@@ -13,7 +13,7 @@ from common.schema import tables as rf
 from common.versions import Version
 from common.wire.records import Change, TableMeta
 from consumer.conflict.detect import has_seen
-from consumer.conflict.record import meta_of, read_version, version_text
+from consumer.conflict.record import BETWEEN_ROWS, State, meta_of, read_version, version_text
 from consumer.statements import among, insert_many
 
 _COLUMNS = ("table_name", "row_key", "node_id", "base", "version", "resolves", "chosen_us")
@@ -35,7 +35,7 @@ class Choice:
 
 @dataclass(slots=True)
 class Waiting:
-    """A change that waits for a choice."""
+    """A change that waits for a choice, or has waited, or met another and was decided."""
 
     version: Version
     base: Version | None
@@ -44,6 +44,8 @@ class Waiting:
     meta: TableMeta | None = None
     """Of `image`; None: as the table is here."""
     our_meta: TableMeta | None = None
+    our_version: Version | None = None
+    """Of what it met; None: it came with this call."""
     number: int | None = None
     """Its place in `rf_conflict`; None: it came with this call."""
 
@@ -98,6 +100,17 @@ class Histories:
             self.load(table, [row_key])
         return self._known[table, row_key]
 
+    def decided(self, table: str, row_key: str) -> list[Waiting]:
+        """Return a row's conflicts that are settled; read anew each time."""
+        stored = rf.conflict.c
+        query = sa.select(rf.conflict).where(
+            stored.table_name == table,
+            stored.row_key == row_key,
+            stored.state == State.SETTLED.value,
+            stored.kind.not_in([kind.value for kind in BETWEEN_ROWS]),
+        )
+        return [_waiting(row) for row in self._connection.execute(query.order_by(stored.id)).mappings()]
+
     def load(self, table: str, row_keys: Sequence[str]) -> None:
         """Read the histories of some rows at once."""
         missing = [key for key in dict.fromkeys(row_keys) if (table, key) not in self._known]
@@ -146,6 +159,7 @@ def _waiting(row: sa.RowMapping) -> Waiting:
         our_image=_bytes(row["our_image"]),
         meta=meta_of(row["their_meta"]),
         our_meta=meta_of(row["our_meta"]),
+        our_version=read_version(row["our_version"]),
         number=row["id"],
     )
 

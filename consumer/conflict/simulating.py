@@ -1,6 +1,6 @@
 """What another policy would have made of the conflicts on record. Pure but for reading them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -56,6 +56,21 @@ def read_policies(given: Sequence[str]) -> dict[str, Policy]:
             raise UsageError(f"--policy {one!r}: write TABLE=POLICY; policies are {known}")
         found[table] = Policy(name)
     return found
+
+
+def refuse_unknown(connection: sa.Connection, policies: Mapping[str, Policy], captured: Collection[str]) -> None:
+    """Raise UsageError for a table that is neither captured here nor among the conflicts on record."""
+    stored = rf.conflict.c
+    asked = [name for name in policies if name not in captured]
+    known = set(
+        connection.execute(sa.select(stored.table_name).where(stored.table_name.in_(asked)).distinct()).scalars()
+    )
+    unknown = sorted(set(asked) - known)
+    if unknown:
+        raise UsageError(
+            f"--policy: no table {unknown[0]!r} is captured here, and no conflict of one is on record; captured are "
+            + ", ".join(sorted(captured))
+        )
 
 
 def outcome_under(policy: Policy, kind: Kind, ours: Version, theirs: Version, main: str | None) -> str:

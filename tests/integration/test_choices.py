@@ -369,8 +369,11 @@ def test_a_decision_that_another_node_flipped_is_flipped_back(world: World) -> N
     flip = Write("U", "item", {"id": 1, "name": "of a", "price": "1.50"}, 40, Version(0, 20, "b"))
     world.receive(_choice(Origin("c"), flip, [[0, 10, "a"], [0, 20, "b"]]))
     assert names(world) == ["of a"]
+    assert conflicts(world) == [("settled", "ours")]
+    assert world.query("SELECT settled_by FROM rf_conflict") == [("c",)]
     assert Settling(world.node, "anna").undo(number, None, force=False).winner is Winner.THEIRS
     assert names(world) == ["of b"]
+    assert conflicts(world) == [("settled", "theirs")]
 
 
 def test_a_choice_that_takes_a_parent_from_its_child_says_so(world: World) -> None:

@@ -135,3 +135,5 @@ def test_past_conflicts_are_run_under_another_policy(config: Path) -> None:
         refused = rowferry(config, "conflicts", "simulate", "--policy", wrong)
         assert refused.exit_code == 2
         assert "TABLE=POLICY" in refused.stderr
+    refused = rowferry(config, "conflicts", "simulate", "--policy", "item=lww", "--policy", "itme=lww")
+    assert (refused.exit_code, "no table 'itme' is captured here" in refused.stderr) == (2, True)

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ import sqlalchemy as sa
 from common.clock import SystemClock
 from common.crash_points import CrashPoint, arm
 from common.dialects import open_database
+from common.ops.passed import note_passed, own_passed
+from common.ports.dialect import NodeFacts
 from common.runtime.node import Node, read_facts
+from common.schema import tables as rf
 from common.wire.encode import encode_tx
 from consumer.conflict.given import read_take
 from consumer.dead_letters.operations import DeadLetters, Replay
@@ -28,6 +32,8 @@ from consumer.dead_letters.table_store import Selection
 from consumer.intake import Intake
 from consumer.settling import Settling
 from consumer.standing.refresh import Refresh
+from consumer.statements import insert_missing, writing
+from consumer.tombstones import purge_tombstones
 from tests.support.applying import MemorySource, World, close_world, open_world, sqlite_url
 from tests.support.writers import Writer
 
@@ -88,6 +94,8 @@ class Fleet:
                 SCHEMA,
                 node={"id": name, "database": url or sqlite_url(folder, f"{name}.db"), **_role(name)},
                 tables={"policy": POLICY},
+                # All that was ever deleted is old enough at once.
+                limits={"tombstone_days": 1e-9},
             )
             self.members.append(Member(Writer(world, random.Random(self.dice.random()), skew)))
 
@@ -179,6 +187,22 @@ class Fleet:
             Settling(member.world.node, "soak").undo(self.dice.choice(settled), None, force=self.dice.random() < 0.5)
             self._count("undone")
 
+    def purge(self, member: Member) -> None:
+        """Forget deleted rows that everybody has passed, as everybody says now; then this node has its own say."""
+        node = member.world.node
+        for other in self.members:
+            if other is member:
+                continue
+            peer = other.world.node
+            with peer.database.engine.connect() as connection:
+                passed = own_passed(connection)
+            facts = peer.facts
+            passed[facts.node_id, facts.incarnation] = peer.database.log(facts).head().lsn
+            now_us = node.clock.now_us()
+            writing(node.database, partial(note_peer, facts=facts, now_us=now_us))
+            writing(node.database, partial(note_passed, peer=facts.node_id, passed=passed, now_us=now_us))
+        self._count("forgotten", purge_tombstones(node).rows)
+
     def waiting(self, member: Member) -> list[int]:
         """The numbers of the conflicts that wait on a node."""
         query = "SELECT id FROM rf_conflict WHERE state = 'waiting' ORDER BY id"
@@ -247,6 +271,12 @@ class Fleet:
 
     def _count(self, what: str, many: int = 1) -> None:
         self.counts[what] = self.counts.get(what, 0) + many
+
+
+def note_peer(connection: sa.Connection, facts: NodeFacts, now_us: int) -> None:
+    """Know a node, as its heartbeat makes it known."""
+    row = {"node_id": facts.node_id, "role": facts.role, "incarnation": facts.incarnation, "is_self": False}
+    insert_missing(connection, rf.node, [{**row, "first_seen_us": now_us, "last_seen_us": now_us}])
 
 
 def _rows(connection: sa.Connection) -> dict[tuple[str, int], Row]:

@@ -157,6 +157,10 @@ class Nodes(RuleBasedStateMachine):
         self.nodes.choose(self.member(place))
 
     @rule(place=_MEMBERS)
+    def purge(self, place: int) -> None:
+        self.nodes.purge(self.member(place))
+
+    @rule(place=_MEMBERS)
     def undo(self, place: int) -> None:
         # Refused is what was written again since, and what has a unique value that another row has by now.
         with suppress(UsageError, PoisonError):
@@ -184,7 +188,6 @@ class Nodes(RuleBasedStateMachine):
 
     def compare(self, fleet: Fleet) -> None:
         """Every node holds what the model says, and the same versions."""
-        first = fleet.members[0]
         histories = read_log(fleet.logs())
         model = Model({table: _unique_of(table) for table in LINKED}, {"child": {"amount": "parent"}})
         model.take_changes(fleet.logs())
@@ -195,15 +198,19 @@ class Nodes(RuleBasedStateMachine):
             gaps = member.world.one("SELECT count(*) FROM rf_sync_state WHERE last_lsn < highest_lsn")
             assert gaps == 0, f"{member.name}: gaps"
         for table in TABLES:
-            expected = versions(first, table)
-            for member in fleet.members[1:]:
-                assert versions(member, table) == expected, f"{table}: versions of {member.name}"
+            known = {member.name: versions(member, table) for member in fleet.members}
+            expected = {key: version for found in known.values() for key, version in found.items()}
+            for name, found in known.items():
+                assert {key: expected[key] for key in found} == found, f"{table}: versions of {name}"
             for key in IDS:
                 history = histories.get((table, key))
                 if history is None:
                     assert key not in expected
                     continue
-                stands = expected[key]
+                # Of what was deleted everybody may have forgotten it.
+                stands = expected.get(key, by_latest(history))
+                forgotten = [name for name, found in known.items() if key not in found]
+                assert not forgotten or history.writes[stands].image is None, f"{table} {key} is unknown: {forgotten}"
                 if table == "label":
                     check_manual(history, stands)
                 else:

@@ -52,7 +52,8 @@ def test_whatever_happens_all_nodes_end_as_the_model_says(pg_database_factory: D
 
 
 if _SOAK is not None:
-
+    # It ends by itself, in the round that goes on when the time is over.
+    @pytest.mark.timeout(float(_SOAK) + 600)
     def test_soak(pg_database_factory: DatabaseFactory) -> None:
         ends = time.monotonic() + (1 - _KILLS_SHARE) * float(_SOAK)
         rounds = 0
