@@ -19,6 +19,9 @@ from consumer.settling import Settled, Settling
 from consumer.statements import reading
 
 _NOTHING = "no such conflicts"
+_DISPLACE = click.option(
+    "--displace", is_flag=True, help="A row that has one of its unique values steps back for what is chosen."
+)
 
 
 @click.group()
@@ -64,12 +67,13 @@ def show(number: int) -> None:
     metavar="ours|theirs|JSON",
     help="What shall stand; a row as a JSON object, null deletes it.",
 )
-def resolve(number: int, take: str) -> None:
+@_DISPLACE
+def resolve(number: int, take: str, displace: bool) -> None:
     """Settle a conflict that waits. The choice is a write of this node, and reaches every other."""
     host = current_host()
     chosen = read_take(take)
     with host.node() as node:
-        settled = Settling(node, host.actor).resolve(number, chosen)
+        settled = Settling(node, host.actor).resolve(number, chosen, displace=displace)
     host.emit(settled.as_dict(), lambda console: _tell_settled(console, settled))
 
 
@@ -79,11 +83,13 @@ def resolve(number: int, take: str) -> None:
     "--take", type=click.Choice(["ours", "theirs"]), help="Whose image; without it, the one that did not stand."
 )
 @click.option("--force", is_flag=True, help="Also where the row was written again since.")
-def undo(number: int, take: str | None, force: bool) -> None:
+@_DISPLACE
+def undo(number: int, take: str | None, force: bool, displace: bool) -> None:
     """Flip a decision: the image that did not stand is written again, and reaches every other node."""
     host = current_host()
     with host.node() as node:
-        settled = Settling(node, host.actor).undo(number, None if take is None else Winner(take), force=force)
+        side = None if take is None else Winner(take)
+        settled = Settling(node, host.actor).undo(number, side, force=force, displace=displace)
     host.emit(settled.as_dict(), lambda console: _tell_settled(console, settled))
 
 

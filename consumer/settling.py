@@ -3,8 +3,8 @@
 It names the versions that it settles. A node whose row has one of them takes it without a question, and closes the same
 conflict where it still waits."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -12,8 +12,9 @@ import sqlalchemy as sa
 
 from common.config.model import Policy
 from common.crash_points import CrashPoint, reach
-from common.errors import PoisonError, UsageError
+from common.errors import PoisonError, Reason, UsageError
 from common.ports.dialect import ApplySession, RowState, RowWrite, TableShape
+from common.ports.standing import Proposal
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.versions import NEVER, Version
@@ -22,23 +23,29 @@ from consumer import audit
 from consumer.apply.committing import Committing
 from consumer.apply.rows import MissingParentError, UnsealedError, check
 from consumer.apply.stored_form import stored_form
-from consumer.conflict.choices import Choice, Histories, RowHistory, remember
+from consumer.conflict.choices import Choice, Histories, RowHistory, remember, waiting_clashes
 from consumer.conflict.given import Take, in_wire_form
 from consumer.conflict.policies import comparable
 from consumer.conflict.record import (
     BETWEEN_ROWS,
+    Kind,
     State,
     Winner,
     image_names,
     meta_of,
     read_version,
+    record,
     settle,
     version_text,
     written_as,
 )
 from consumer.horizon import Horizons
+from consumer.standing.holding import Cause
 from consumer.standing.logical import LogicalSession
-from consumer.tables import Tables, use_of
+from consumer.standing.settle import settle as settle_rows
+from consumer.standing.theory import RowId
+from consumer.standing.writing import StandingWriter
+from consumer.tables import Tables, TableUse, use_of
 
 _OPPOSITE = {Winner.OURS: Winner.THEIRS, Winner.THEIRS: Winner.OURS}
 
@@ -47,7 +54,7 @@ _OPPOSITE = {Winner.OURS: Winner.THEIRS, Winner.THEIRS: Winner.OURS}
 class _Met:
     """One conflict on record, beside its row as it stands now."""
 
-    stored: sa.RowMapping
+    stored: Mapping[Any, Any]
     shape: TableShape
     meta: TableMeta
     """How the key is written."""
@@ -117,20 +124,25 @@ class Settling:
         self._tables = Tables(node)
         self._committing = Committing(node)
 
-    def resolve(self, number: int, take: Take) -> Settled:
-        """Settle a conflict that waits. Raises UsageError where it does not, PoisonError for a row that can't stand."""
+    def resolve(self, number: int, take: Take, *, displace: bool = False) -> Settled:
+        """Settle a conflict that waits. `displace`: a row that has one of its unique values steps back for it, as it
+        does in any case where the conflict is between the two.
+
+        Raises UsageError where it does not wait, PoisonError for a row that can't stand."""
 
         def work(session: ApplySession) -> Settled:
             met = self._meet(session, number)
+            if met.stored["kind"] == Kind.UNIQUE:
+                return self._settle_clash(session, met, take)
             if met.stored["state"] != State.WAITING:
                 ended = met.stored["winner"]
                 raise UsageError(f"conflict {number} is settled ({ended}): `rowferry conflicts undo {number}` flips it")
             image, meta = (met.now, met.shape.meta) if take is Winner.OURS else self._wanted(met, take)
-            return self._choose(session, met, image, meta, _winner(take), "resolved")
+            return self._choose(session, met, image, meta, _winner(take), "resolved", displace=displace)
 
         return self._committed(work)
 
-    def undo(self, number: int, take: Winner | None, *, force: bool) -> Settled:
+    def undo(self, number: int, take: Winner | None, *, force: bool, displace: bool = False) -> Settled:
         """Flip a decision: the other side's image is written again. `take` says which, where it was neither's.
 
         Raises UsageError where the row was written again since, unless `force`."""
@@ -149,7 +161,7 @@ class Settling:
             if not force:
                 _refuse_what_moved_on(met)
             image, meta = met.recorded(side)
-            return self._choose(session, met, image, meta, side, "undone")
+            return self._choose(session, met, image, meta, side, "undone", displace=displace)
 
         return self._committed(work)
 
@@ -164,6 +176,92 @@ class Settling:
                 return _OPPOSITE[side]
         return _OPPOSITE.get(recorded)
 
+    def _settle_clash(self, session: ApplySession, met: _Met, take: Take) -> Settled:
+        """Let one of two rows have their unique value: it is written again, above both, and the other steps back."""
+        name, rival = met.shape.name, self._rival(session, met)
+        their_version, our_version = read_version(met.stored["their_version"]), read_version(met.stored["our_version"])
+        released = self._released(met)
+        if take is Winner.OURS:
+            if rival.now is None:
+                raise UsageError(f"the row that had the value when conflict {met.number} came is gone: --take theirs")
+            chosen, wanted = rival, _own_form(rival)
+            others = [released] if their_version > met.state.version else []
+        else:
+            chosen, others = met, []
+            wanted = met.recorded(Winner.THEIRS) if take is Winner.THEIRS else self._wanted(_as_came(met), take)
+        image, meta = wanted
+        settles = tuple(sorted({their_version, our_version, chosen.state.version} - {NEVER}))
+        write = RowWrite(chosen.state.key, _key_as(chosen, meta, image), image, settles[-1], NEVER)
+        use = use_of(met.shape, meta)
+        now_us = self._node.clock.now_us()
+        try:
+            self._stand(session, use, write, others)
+            session.choose(met.shape, meta, write, settles)
+            check(session, {use: [write]}, references=self._node.config.tables.foreign_keys == "check")
+        except (PoisonError, MissingParentError) as error:
+            text = (
+                f"conflict {met.number}: {name} {chosen.pk.decode()} can't stand so here, nothing was changed: {error}"
+            )
+            raise PoisonError(error.reason, text, table=name) from error
+        choice = Choice(name, chosen.state.key, self._node.facts.node_id, settles[-1], None, frozenset(settles))
+        remember(session.connection, [choice], now_us)
+        closed = [met.number]
+        closed += [one["id"] for one in waiting_clashes(session.connection, name, settles) if one["id"] != met.number]
+        winner = _winner(take)
+        note = "resolved by a choice of this node"
+        settle(session.connection, closed, winner, by=self._actor, note=note, now_us=now_us)
+        detail = {"conflict": met.number, "table": name, "pk": msgspec.json.decode(chosen.pk), "winner": winner.value}
+        detail |= {"resolves": [list(version) for version in settles]}
+        line = audit.Line("resolved", met.stored["source_node"], met.stored["tx_id"], self._actor, detail)
+        audit.write(session.connection, [line], now_us)
+        return Settled(met.number, name, detail["pk"], winner, settles, tuple(closed))
+
+    def _rival(self, session: ApplySession, met: _Met) -> _Met:
+        """Return the row that had the value when the other one came, as it is now."""
+        image = msgspec.json.decode(str(met.stored["our_image"]), type=dict[str, msgspec.Raw])
+        pk = msgspec.json.encode({name: image[name] for name in met.shape.pk})
+        (state,) = session.lock(met.shape, met.shape.meta, [pk])
+        if session.unsealed(met.shape, [state.key]):
+            raise UnsealedError(f"own writes of {met.shape.name} are not sealed yet")
+        (now,) = LogicalSession(session).images(met.shape, [pk], met.shape.meta)
+        stored = {**met.stored, "pk": pk.decode("utf-8")}
+        history = Histories(session.connection).of(met.shape.name, state.key)
+        return _Met(stored, met.shape, met.shape.meta, state, history, now)
+
+    def _released(self, met: _Met) -> tuple[TableUse, RowWrite]:
+        """Return the change that waits, as it is written once it waits no more."""
+        image, meta = met.recorded(Winner.THEIRS)
+        base = met.stored["their_base"]
+        version = read_version(met.stored["their_version"])
+        write = RowWrite(met.state.key, met.pk, image, version, NEVER if base is None else read_version(base))
+        return use_of(met.shape, meta), write
+
+    def _stand(
+        self, session: ApplySession, use: TableUse, write: RowWrite, others: Sequence[tuple[TableUse, RowWrite]]
+    ) -> None:
+        """Write a row as chosen now, and `others`; whoever is in its way steps back. Raises PoisonError where it can't
+        stand all the same."""
+        if write.image is None:
+            return
+        now_us, node_id = self._node.clock.now_us(), self._node.facts.node_id
+        writer = StandingWriter(session, self._tables, self._node, now_us)
+        sight = writer.sight()
+        # What sealing will make of it: above all that it settles.
+        chosen = Version(write.version.main_epoch, max(now_us, write.version.hlc + 1), node_id)
+        rows: dict[RowId, tuple[TableUse, RowWrite]] = {}
+        for of, one in ((use, write), *others):
+            (row,) = sight.load(use.name, of.meta, [one.pk])
+            (facts,) = sight.look.examine(of.shape, of.meta, [Proposal(one.key, one.pk, one.image or b"")])
+            sight.change(row, chosen if one is write else one.version, one.base, facts)
+            rows[row] = of, one
+        causes = dict.fromkeys(rows, Cause(node_id, "", 0))
+        settled = settle_rows(sight, rows)
+        if RowId(use.name, write.key) not in settled.standing:
+            raise PoisonError(Reason.CONSTRAINT, "what it points to is not here", table=use.name)
+        written = writer.carry_out(sight, settled, rows, causes)
+        check(session, written, references=self._node.config.tables.foreign_keys == "check")
+        record(session.connection, writer.finish(), now_us)
+
     def _committed(self, work: Callable[[ApplySession], Settled]) -> Settled:
         settled = self._committing.run(work, patiently=True)
         # So that the choice is on its way with the next message or export.
@@ -175,7 +273,7 @@ class Settling:
         stored = session.connection.execute(query).mappings().one_or_none()
         if stored is None:
             raise UsageError(f"{number}: no such conflict; `rowferry conflicts list` names them")
-        if stored["kind"] in BETWEEN_ROWS:
+        if stored["kind"] in BETWEEN_ROWS and stored["state"] != State.WAITING:
             raise UsageError(f"conflict {number} is between rows ({stored['kind']}): it ends when one of them changes")
         name, pk = str(stored["table_name"]), str(stored["pk"]).encode("utf-8")
         shape = self._tables.shapes().get(name)
@@ -199,7 +297,15 @@ class Settling:
         return (None if row is None else _laid_over(met, row)), met.shape.meta
 
     def _choose(
-        self, session: ApplySession, met: _Met, image: bytes | None, meta: TableMeta, winner: Winner, action: str
+        self,
+        session: ApplySession,
+        met: _Met,
+        image: bytes | None,
+        meta: TableMeta,
+        winner: Winner,
+        action: str,
+        *,
+        displace: bool,
     ) -> Settled:
         now_us = self._node.clock.now_us()
         table, key = met.shape.name, met.state.key
@@ -210,11 +316,15 @@ class Settling:
         write = RowWrite(key, _key_as(met, meta, image), image, base, own_base)
         references = self._node.config.tables.foreign_keys == "check"
         try:
+            if displace:
+                self._stand(session, use, write, [])
             session.choose(met.shape, meta, write, settles)
             check(session, {use: [write]}, references=references)
         except (PoisonError, MissingParentError) as error:
             text = f"conflict {met.number}: {table} {met.pk.decode()} can't stand so here, nothing was changed: {error}"
             remedy = "change the row that is in its way first, or choose another image"
+            if error.reason is Reason.CONSTRAINT and not displace:
+                remedy += "; where that one has its unique value, --displace lets it step back"
             raise PoisonError(error.reason, f"{text}; {remedy}", table=table) from error
         choice = Choice(table, key, self._node.facts.node_id, base, None, frozenset(settles))
         remember(session.connection, [choice], now_us)
@@ -232,6 +342,16 @@ class Settling:
         line = audit.Line(action, met.stored["source_node"], met.stored["tx_id"], self._actor, detail)
         audit.write(session.connection, [line], now_us)
         return Settled(met.number, table, detail["pk"], winner, settles, tuple(closed))
+
+
+def _own_form(met: _Met) -> tuple[bytes | None, TableMeta]:
+    return met.now, met.shape.meta
+
+
+def _as_came(met: _Met) -> _Met:
+    """Return what waits for a clash as if it stood: columns that are not given are as it has them."""
+    image, _ = met.recorded(Winner.THEIRS)
+    return replace(met, now=image)
 
 
 def _winner(take: Take) -> Winner:

@@ -34,6 +34,8 @@ def _winner(session: ApplySession, closed: Closed) -> Winner:
     waiting, by = closed.waiting, closed.by
     if not by.change.resolves:
         return Winner.NEITHER
+    if closed.is_of_rival:
+        return Winner.OURS
     if _is_same(session, closed, waiting.image, waiting.meta):
         return Winner.THEIRS
     return Winner.OURS if _is_same(session, closed, waiting.our_image, waiting.our_meta) else Winner.NEITHER

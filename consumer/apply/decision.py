@@ -29,6 +29,8 @@ class Entry(msgspec.Struct, frozen=True):
     use: TableUse
     source_node: str
     counts: Counts
+    released_by: "Entry | None" = None
+    """The choice that settles the clash for which this change had waited."""
 
 
 class Row(msgspec.Struct):
@@ -66,6 +68,8 @@ class Closed:
     waiting: Waiting
     by: Entry
     row_key: str
+    is_of_rival: bool = False
+    """The change was a choice for the other one of two rows that clash."""
 
 
 @dataclass(slots=True)
@@ -112,6 +116,10 @@ class Decision:
         wins = incoming_stands(policy, change.version, row.version)
         if relation is Relation.CONCURRENT or policy is Policy.MANUAL or change.resolves:
             history = self._histories.of(entry.use.name, row.key)
+            if entry.released_by is not None:
+                self._end_clash(entry, entry.released_by, row, history)
+            if relation is Relation.CONCURRENT and wins and history.follows_clash(change):
+                relation = Relation.ON_TOP
             relation, is_rival = _by_choices(relation, change, row, history)
             self._note_choice(entry, row, history)
             if relation is Relation.CONCURRENT and policy is Policy.MANUAL and not is_rival:
@@ -212,6 +220,11 @@ class Decision:
             history.waiting.remove(waiting)
             self._close([waiting], higher, row)
             row.version, row.base, row.winner = waiting.version, waiting.base or NEVER, higher
+
+    def _end_clash(self, entry: Entry, choice: Entry, row: Row, history: RowHistory) -> None:
+        for waiting in [one for one in history.waiting if one.is_clash and one.version == entry.change.version]:
+            history.waiting.remove(waiting)
+            self._closed.append(Closed(waiting, choice, row.key, is_of_rival=True))
 
     def _decide_anew(self, entry: Entry, row: Row) -> None:
         """What was decided here, and is settled otherwise by a choice that stands, is on record as it stands now."""

@@ -10,6 +10,7 @@ from common.wire.changes import TxReader
 from common.wire.records import BatchHeader
 from consumer.apply.books import keep_books
 from consumer.apply.decision import Entry, row_write
+from consumer.apply.released import with_released
 from consumer.apply.rows import check, decide_rows, lock_states, write_rows
 from consumer.conflict.record import record
 from consumer.inbox import stored_payloads
@@ -55,8 +56,10 @@ class LargeTx:
         counts = Counts()
         first = checker(self._header)
         first.look_first()
-        for entries in self._slices(first, counts):
-            written = decide_rows(self._session, entries, self._config.tables.policy_for)
+        policy_for = self._config.tables.policy_for
+        for some in self._slices(first, counts):
+            entries = with_released(self._session, some, policy_for)
+            written = decide_rows(self._session, entries, policy_for)
             self._write(written.writes, entries)
             keep_books(self._session, written, now_us)
         counts.latest_us = first.latest_us

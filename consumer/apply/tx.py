@@ -17,6 +17,7 @@ from consumer.apply.decision import Entry
 from consumer.apply.large import LargeTx
 from consumer.apply.ledger import Ledger, step_of
 from consumer.apply.prepare import Prepared, Preparer
+from consumer.apply.released import with_released
 from consumer.apply.rows import check, decide_rows, write_rows
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import bytes_id
@@ -160,6 +161,7 @@ class GroupTransaction:
         config = self._node.config.tables
         kept = tables_with_copies(self._session.connection)
         session = LogicalSession(self._session) if kept else self._session
+        entries = with_released(session, entries, config.policy_for)
         written = decide_rows(session, entries, config.policy_for)
         writes: Mapping[TableUse, Sequence[RowWrite]] = written.writes
         if self._mode.careful or concerns(kept, {use.name for use in writes}, self._preparer.tables.shapes()):

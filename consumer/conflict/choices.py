@@ -13,7 +13,7 @@ from common.schema import tables as rf
 from common.versions import Version
 from common.wire.records import Change, TableMeta
 from consumer.conflict.detect import has_seen
-from consumer.conflict.record import BETWEEN_ROWS, State, meta_of, read_version, version_text
+from consumer.conflict.record import BETWEEN_ROWS, Kind, State, meta_of, read_version, version_text
 from consumer.statements import among, insert_many
 
 _COLUMNS = ("table_name", "row_key", "node_id", "base", "version", "resolves", "chosen_us")
@@ -46,6 +46,8 @@ class Waiting:
     our_meta: TableMeta | None = None
     our_version: Version | None = None
     """Of what it met; None: it came with this call."""
+    is_clash: bool = False
+    """With another row, in a unique key: of its own row it was on top."""
     number: int | None = None
     """Its place in `rf_conflict`; None: it came with this call."""
 
@@ -69,6 +71,13 @@ class RowHistory:
             if one.version == version or (one.version is None and (one.node_id, one.base) == (version.node_id, base)):
                 return one
         return None
+
+    def follows_clash(self, change: Change) -> bool:
+        """Tell whether the author of `change` had seen a write of this row that waits for a clash with another row."""
+        return any(
+            one.is_clash and change.version > one.version and has_seen(change.base, change.version, one.version)
+            for one in self.waiting
+        )
 
     def choice_of(self, version: Version) -> Choice | None:
         """Return the choice that was made as `version`."""
@@ -160,8 +169,21 @@ def _waiting(row: sa.RowMapping) -> Waiting:
         meta=meta_of(row["their_meta"]),
         our_meta=meta_of(row["our_meta"]),
         our_version=read_version(row["our_version"]),
+        is_clash=row["kind"] == Kind.UNIQUE.value,
         number=row["id"],
     )
+
+
+def waiting_clashes(connection: sa.Connection, table: str, versions: Iterable[Version]) -> list[sa.RowMapping]:
+    """Return the clashes on record that wait for a choice, of changes with one of these versions."""
+    stored = rf.conflict.c
+    query = sa.select(rf.conflict).where(
+        stored.table_name == table,
+        stored.state == State.WAITING.value,
+        stored.kind == Kind.UNIQUE.value,
+        stored.their_version.in_([version_text(one) for one in versions]),
+    )
+    return list(connection.execute(query.order_by(stored.id)).mappings())
 
 
 def remember(connection: sa.Connection, choices: Iterable[Choice], now_us: int) -> None:

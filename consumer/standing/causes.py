@@ -7,9 +7,10 @@ import sqlalchemy as sa
 
 from common.ports.dialect import RowWrite, TableShape
 from consumer.apply.decision import Entry
+from consumer.standing.holding import Cause
 from consumer.standing.store import Copies
 from consumer.standing.theory import RowId
-from consumer.standing.writing import Cause, Writes
+from consumer.standing.writing import Writes
 from consumer.tables import TableUse
 
 
@@ -55,4 +56,5 @@ def _parents(shape: TableShape) -> set[str]:
 
 
 def _cause(entry: Entry) -> Cause:
-    return Cause(entry.source_node, entry.change.tx_id, entry.change.lsn, entry.counts)
+    is_chosen = bool(entry.change.resolves) or entry.released_by is not None
+    return Cause(entry.source_node, entry.change.tx_id, entry.change.lsn, entry.counts, is_chosen)

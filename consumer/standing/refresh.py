@@ -24,11 +24,12 @@ from consumer.apply.committing import Committing
 from consumer.apply.rows import check
 from consumer.conflict.record import record
 from consumer.standing.causes import concerns
+from consumer.standing.holding import Cause
 from consumer.standing.settle import settle
 from consumer.standing.sight import Sight
 from consumer.standing.store import Copies, mark, set_mark, tables_with_copies
 from consumer.standing.theory import RowId
-from consumer.standing.writing import Cause, StandingWriter
+from consumer.standing.writing import StandingWriter
 from consumer.statements import reading
 from consumer.tables import Tables
 

@@ -4,7 +4,6 @@ Rows that nobody wrote to step back and return here too. Their versions stay as 
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -17,7 +16,7 @@ from common.versions import Version
 from common.wire.records import TableMeta
 from consumer.apply.rows import naming_columns, write_rows
 from consumer.conflict.record import Conflict, Kind, State, Winner
-from consumer.incoming import Counts
+from consumer.standing.holding import Cause, Proposed, held_back, waiting_clash
 from consumer.standing.settle import Settled, settle
 from consumer.standing.sight import Seen, Sight
 from consumer.standing.store import set_mark, tables_with_copies
@@ -25,15 +24,6 @@ from consumer.standing.theory import RowId
 from consumer.tables import Tables, TableUse, use_of
 
 Writes = Mapping[TableUse, Sequence[RowWrite]]
-
-
-class Cause(NamedTuple):
-    """The change that a row stepped back for, or by."""
-
-    source_node: str
-    tx_id: str
-    lsn: int
-    counts: Counts | None = None
 
 
 @dataclass(slots=True)
@@ -57,6 +47,7 @@ class StandingWriter:
         self._policy_for: Callable[[str], Policy] = node.config.tables.policy_for
         self._own_uses: dict[str, TableUse] = {}
         self._conflicts: dict[RowId, tuple[Conflict, Cause]] = {}
+        self._waiting: list[Conflict] = []
 
     def sight(self) -> Sight:
         """Return a new look at rows."""
@@ -67,16 +58,24 @@ class StandingWriter:
 
         `causes`: the change behind each of `writes`; the first stands for what follows from several."""
         sight = self.sight()
-        rows: dict[RowId, tuple[TableUse, RowWrite]] = {}
+        proposed: dict[RowId, Proposed] = {}
         for use, some in writes.items():
             ids = sight.load(use.name, use.meta, [one.pk for one in some])
             proposals = [_proposal(one, sight.seen[row]) for one, row in zip(some, ids, strict=True)]
             with naming_columns(use):
                 found = sight.look.examine(use.shape, use.meta, [one for one in proposals if one is not None])
             facts = {one.key: one for one in found}
-            for row, one in zip(ids, some, strict=True):
-                sight.change(row, one.version, one.base, facts.get(one.key))
-                rows[row] = use, one
+            for row, write in zip(ids, some, strict=True):
+                proposed[row] = Proposed(use, write, facts.get(write.key))
+        manual = {row for row in proposed if self._policy_for(row.table) is Policy.MANUAL}
+        against = held_back(sight, proposed, {row for row in manual if not causes[row].is_chosen}) if manual else {}
+        rows: dict[RowId, tuple[TableUse, RowWrite]] = {}
+        for row, one in proposed.items():
+            if row in against:
+                self._waiting.append(waiting_clash(sight, proposed, row, against[row], causes[row]))
+            else:
+                sight.change(row, one.write.version, one.write.base, one.facts)
+                rows[row] = one.use, one.write
         return self.carry_out(sight, settle(sight, rows), rows, causes)
 
     def carry_out(
@@ -100,11 +99,12 @@ class StandingWriter:
         return _all_of(plan.away, plan.here, plan.back)
 
     def finish(self) -> list[Conflict]:
-        """Return the conflicts of the rows that stepped back and did not return before the end."""
+        """Return the conflicts of the rows that stepped back and did not return before the end, and of those whose
+        change waits."""
         for _, cause in self._conflicts.values():
             if cause.counts is not None:
                 cause.counts.conflicts += 1
-        return [conflict for conflict, _ in self._conflicts.values()]
+        return [*self._waiting, *(conflict for conflict, _ in self._conflicts.values())]
 
     def _plan_write(self, plan: _Plan, use: TableUse, one: RowWrite, seen: Seen, *, stands: bool) -> None:
         if seen.facts is None:

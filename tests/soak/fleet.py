@@ -227,6 +227,13 @@ class Fleet:
                 self.send(member)
         assert not any(self.waiting(member) for member in self.members), "conflicts wait for ever"
         for member in self.members:
+            self.purge(member)
+        # What everybody had long ago comes to who has forgotten it.
+        for member in self.members:
+            self.resend(member)
+        for member in self.members:
+            self.deliver(member, 1)
+        for member in self.members:
             self.replay(member)
             self.follow_up(member)
             for kind in ("unique", "foreign-key"):

@@ -1,0 +1,189 @@
+"""Two rows with one unique value in a `manual` table: the one that comes waits; a choice ends alike everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from common.errors import PoisonError
+from common.versions import Version
+from common.wire.encode import encode_tx
+from consumer.conflict.given import Take, read_take
+from consumer.conflict.record import Winner
+from consumer.settling import Settling
+from consumer.standing.refresh import Refresh
+from tests.support.applying import DATABASES, Origin, World, Write, close_world, open_world, sqlite_url, world_on
+
+MANUAL = {"policy": {"code": "manual"}}
+
+
+@pytest.fixture(params=DATABASES)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with world_on(request, tmp_path, tables=MANUAL) as made:
+        yield made
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[dict[str, World]]:
+    worlds = {}
+    for name in "abc":
+        url = sqlite_url(tmp_path, f"{name}.db")
+        worlds[name] = open_world(url, node={"id": name, "database": url}, tables=MANUAL)
+        worlds[name].clock.us -= 40_000_000_000_000
+    yield worlds
+    for world in worlds.values():
+        close_world(world)
+
+
+def code(key: int, text: str, hlc: int, base: Version | None = None, op: str = "I") -> Write:
+    return Write(op, "code", {"id": key, "code": text}, hlc, base)
+
+
+def waiting(world: World) -> list[int]:
+    return [number for (number,) in world.query("SELECT id FROM rf_conflict WHERE state = 'waiting' ORDER BY id")]
+
+
+def log_of(world: World) -> list[bytes]:
+    while world.node.database.sealer(world.node.facts).seal().more:
+        pass
+    return [
+        part.body
+        for tx in world.node.database.log(world.node.facts).read(0, 2**30)
+        for part in encode_tx(tx, 4 * 1024 * 1024)
+    ]
+
+
+def exchange(fleet: dict[str, World], order: str) -> None:
+    """Everybody gets everything, from the nodes in this order."""
+    logs = {name: log_of(world) for name, world in fleet.items()}
+    for name, world in fleet.items():
+        for source in order:
+            if source != name:
+                world.receive(*logs[source])
+
+
+def test_the_row_that_stands_stays_and_the_change_waits(world: World) -> None:
+    a, b = Origin("a"), Origin("b")
+    world.receive(a.tx(code(1, "X", 10)).body)
+    world.receive(b.tx(code(2, "X", 20)).body)
+    assert world.rows("code") == [(1, "X")]
+    assert world.query("SELECT kind, state, winner, rule, pk FROM rf_conflict") == [
+        ("unique", "waiting", "neither", "manual", '{"id":2}')
+    ]
+    assert (world.letters(), world.watermark("b"), world.one("SELECT count(*) FROM rf_stepped_back")) == ([], 1, 0)
+    # A later write of the row by who knew of it takes its place, and clashes no more.
+    world.receive(b.tx(code(2, "Y", 30, Version(0, 20, "b"), "U")).body)
+    assert (world.rows("code"), waiting(world)) == ([(1, "X"), (2, "Y")], [])
+
+
+def test_both_in_one_message(world: World) -> None:
+    a, b = Origin("a"), Origin("b")
+    world.receive(a.tx(code(1, "X", 10)).body + b.tx(code(2, "X", 20)).body)
+    assert world.rows("code") == [(2, "X")]
+    assert len(waiting(world)) == 1
+
+
+def test_values_that_change_places_wait_for_nobody(world: World) -> None:
+    a = Origin("a")
+    world.receive(a.tx(code(1, "X", 10), code(2, "Y", 11)).body)
+    swap = code(1, "Y", 20, Version(0, 10, "a"), "U"), code(2, "X", 21, Version(0, 11, "a"), "U")
+    world.receive(a.tx(*swap).body)
+    assert (world.rows("code"), waiting(world)) == ([(1, "Y"), (2, "X")], [])
+
+
+@pytest.mark.parametrize(
+    ("take", "rows", "winner"),
+    [
+        ("ours", [(1, "X")], "ours"),
+        ("theirs", [(2, "X")], "theirs"),
+        ('{"code": "Z"}', [(1, "X"), (2, "Z")], "neither"),
+        ("null", [(1, "X")], "neither"),
+    ],
+)
+def test_somebody_chooses(world: World, take: str, rows: list[tuple[int, str]], winner: str) -> None:
+    a, b = Origin("a"), Origin("b")
+    world.receive(a.tx(code(1, "X", 10)).body)
+    world.receive(b.tx(code(2, "X", 20)).body)
+    (number,) = waiting(world)
+    settled = Settling(world.node, "anna").resolve(number, read_take(take))
+    assert (settled.winner.value, settled.closed) == (winner, (number,))
+    assert (world.rows("code"), waiting(world)) == (rows, [])
+    (body,) = log_of(world)
+    assert b'"resolves":[[0,10,"a"],[0,20,"b"]]' in body
+
+
+@pytest.mark.parametrize("order", ["".join(order) for order in permutations("abc")])
+@pytest.mark.parametrize(("who", "take"), [("a", "ours"), ("a", "theirs"), ("b", "ours"), ("c", "theirs")])
+def test_all_nodes_end_the_same_once_it_is_chosen(fleet: dict[str, World], order: str, who: str, take: Take) -> None:
+    fleet["a"].execute("INSERT INTO code VALUES (1, 'X')")
+    fleet["b"].execute("INSERT INTO code VALUES (2, 'X')")
+    exchange(fleet, order)
+    assert (fleet["a"].rows("code"), fleet["b"].rows("code")) == ([(1, "X")], [(2, "X")])
+    assert all(waiting(world) for world in fleet.values())
+    number = waiting(fleet[who])[0]
+    Settling(fleet[who].node, "anna").resolve(number, read_take(str(take)))
+    chosen = fleet[who].rows("code")
+    exchange(fleet, order)
+    for name, world in fleet.items():
+        assert (world.rows("code"), waiting(world), world.letters()) == (chosen, [], []), name
+    # Who lost returns where the winner moves away.
+    fleet[who].execute(f"UPDATE code SET code = 'moved' WHERE id = {chosen[0][0]}")
+    for _ in range(2):
+        exchange(fleet, order)
+        for world in fleet.values():
+            Refresh(world.node).catch_up()
+    ends = {name: world.rows("code") for name, world in fleet.items()}
+    assert len(ends["a"]) == 2
+    assert ends["a"] == ends["b"] == ends["c"]
+
+
+def test_a_choice_that_comes_before_what_it_settles(world: World) -> None:
+    a, b, c = Origin("a"), Origin("b"), Origin("c")
+    one, two = a.tx(code(1, "X", 10)).body, b.tx(code(2, "X", 20)).body
+    choice = replace(code(1, "X", 40, Version(0, 20, "b"), "U"), resolves=(Version(0, 10, "a"), Version(0, 20, "b")))
+    world.receive(c.tx(choice).body)
+    world.receive(two)
+    world.receive(one)
+    assert (world.rows("code"), waiting(world), world.letters()) == ([(1, "X")], [], [])
+    assert world.query("SELECT key FROM rf_stepped_back") != []
+
+
+def test_a_row_that_stepped_back_is_put_in_the_place_of_its_rival(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    request.param = "sqlite"
+    with world_on(request, tmp_path) as world:
+        a, b = Origin("a"), Origin("b")
+        world.receive(a.tx(code(2, "mine", 10)).body)
+        world.receive(b.tx(code(2, "X", 20)).body)
+        world.receive(a.tx(code(1, "X", 30)).body)
+        assert world.rows("code") == [(1, "X")]
+        ((number,),) = world.query("SELECT id FROM rf_conflict WHERE kind = 'insert'")
+        settling = Settling(world.node, "anna")
+        settling.undo(number, None, force=False)
+        assert world.rows("code") == [(1, "X"), (2, "mine")]
+        with pytest.raises(PoisonError, match=r"--displace"):
+            settling.undo(number, None, force=False)
+        assert world.rows("code") == [(1, "X"), (2, "mine")]
+        settling.undo(number, None, force=False, displace=True)
+        assert world.rows("code") == [(2, "X")]
+        assert world.query("SELECT kind FROM rf_stepped_back") == [("unique",)]
+        log_of(world)
+        Refresh(world.node).catch_up()
+        assert world.rows("code") == [(2, "X")]
+
+
+def test_of_two_choices_made_apart_the_later_stands(fleet: dict[str, World]) -> None:
+    fleet["a"].execute("INSERT INTO code VALUES (1, 'X')")
+    fleet["b"].execute("INSERT INTO code VALUES (2, 'X')")
+    exchange(fleet, "abc")
+    for name in "ab":
+        Settling(fleet[name].node, "anna").resolve(waiting(fleet[name])[0], Winner.OURS)
+    exchange(fleet, "abc")
+    exchange(fleet, "cba")
+    ends = [(world.rows("code"), waiting(world)) for world in fleet.values()]
+    assert ends == [([(2, "X")], [])] * 3
