@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from common.clock import SystemClock
 from common.crash_points import CrashPoint, arm
 from common.dialects import open_database
+from common.errors import UsageError
 from common.ops.passed import note_passed, own_passed
 from common.ports.dialect import NodeFacts
 from common.runtime.node import Node, read_facts
@@ -42,11 +43,14 @@ IDS = range(1, 4)
 PLAIN = ("item", "brand", "event", "label")
 LINKED = ("code", "parent", "child")
 """Rows that may step back: `amount` is unique in `code`, and names a `parent` in `child`."""
-TABLES = (*PLAIN, *LINKED)
-POLICY = {"brand": "main-wins", "event": "append-only", "label": "manual"}
+ASKED = "badge"
+"""`amount` is unique, and somebody has to choose between two rows that have one."""
+TABLES = (*PLAIN, *LINKED, ASKED)
+POLICY = {"brand": "main-wins", "event": "append-only", "label": "manual", ASKED: "manual"}
 SCHEMA = (
     *(f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, name TEXT, amount INTEGER)" for name in (*PLAIN, "parent")),
     "CREATE TABLE code (id INTEGER PRIMARY KEY, name TEXT, amount INTEGER UNIQUE)",
+    "CREATE TABLE badge (id INTEGER PRIMARY KEY, name TEXT, amount INTEGER UNIQUE)",
     "CREATE TABLE child (id INTEGER PRIMARY KEY, name TEXT, amount INTEGER REFERENCES parent (id) ON DELETE CASCADE)",
 )
 CRASHES = (CrashPoint.ATTEMPT_BEGUN, CrashPoint.ROWS_WRITTEN, CrashPoint.BEFORE_COMMIT, CrashPoint.AFTER_COMMIT)
@@ -173,8 +177,17 @@ class Fleet:
         waiting = self.waiting(member)
         for number in self.dice.sample(waiting, min(most, len(waiting))):
             if number in self.waiting(member):
-                Settling(member.world.node, "soak").resolve(number, read_take(self.dice.choice(["ours", "theirs"])))
+                self._resolve(Settling(member.world.node, "soak"), number, self.dice.choice(["ours", "theirs"]))
                 self._count("choices")
+
+    def _resolve(self, settling: Settling, number: int, take: str) -> None:
+        """Settle one as an operator does: what is gone can't be chosen, what is in the way steps back."""
+        try:
+            settling.resolve(number, read_take(take), displace=True)
+        except UsageError as error:
+            if "is gone" not in str(error):
+                raise
+            settling.resolve(number, read_take("theirs"), displace=True)
 
     def undo(self, member: Member) -> None:
         """Flip a decision of the past, if the row is still as it left it."""

@@ -6,7 +6,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from common.errors import PoisonError, UsageError
-from tests.soak.fleet import CRASHES, IDS, LINKED, MAIN, TABLES, Fleet, Member
-from tests.soak.model import by_latest, check_main_wins, check_manual, read_log
+from tests.soak.fleet import ASKED, CRASHES, IDS, LINKED, MAIN, TABLES, Fleet, Member
+from tests.soak.model import History, by_latest, check_main_wins, check_manual, read_log
 from tests.support.standing_model import Model
 
 totals: Counter[str] = Counter()
 """What all machines of this process went through: a soak in which nothing was killed or chosen proves nothing."""
 MakeDatabase = Callable[[], str]
 _MEMBERS = st.integers(0, 4)
-_CHOSEN_TABLES = st.sampled_from((*TABLES, *LINKED, "code", "code"))
+_CHOSEN_TABLES = st.sampled_from((*TABLES, *LINKED, "code", "code", ASKED))
 
 
 def statements(table: str) -> Callable[[random.Random, str], list[str]]:
     """A few writes of a few rows of `table`, key changes and rows put back among them."""
 
     def chosen(dice: random.Random, name: str) -> list[str]:
-        if table in LINKED:
+        if table in (*LINKED, ASKED):
             return linked(table, dice, name)
         key, other, amount = dice.choice(IDS), dice.choice(IDS), dice.randint(0, 9)
         values = f"({key}, '{name}', {amount})"
@@ -200,6 +200,7 @@ class Nodes(RuleBasedStateMachine):
         for table in TABLES:
             known = {member.name: versions(member, table) for member in fleet.members}
             expected = {key: version for found in known.values() for key, version in found.items()}
+            asked = standing_asked(histories, expected) if table == ASKED else {}
             for name, found in known.items():
                 assert {key: expected[key] for key in found} == found, f"{table}: versions of {name}"
             for key in IDS:
@@ -211,13 +212,15 @@ class Nodes(RuleBasedStateMachine):
                 stands = expected.get(key, by_latest(history))
                 forgotten = [name for name, found in known.items() if key not in found]
                 assert not forgotten or history.writes[stands].image is None, f"{table} {key} is unknown: {forgotten}"
-                if table == "label":
+                if table in ("label", ASKED):
                     check_manual(history, stands)
                 else:
                     assert stands == by_latest(history), f"{table} {key}"
                 if table == "brand":
                     check_main_wins(history, stands, MAIN)
                 image = history.writes[stands].image
+                if table == ASKED:
+                    image = asked.get(key) if image is not None else None
                 if table in LINKED:
                     linked_row = standing.get((table, key))
                     image = None if linked_row is None else tuple(sorted(linked_row.items()))
@@ -242,3 +245,23 @@ def row_of(member: Member, table: str, key: int) -> tuple[tuple[str, Any], ...] 
     """The row as the application reads it."""
     found = member.world.query(f"SELECT amount, id, name FROM {table} WHERE id = {key}")
     return tuple(zip(("amount", "id", "name"), found[0], strict=True)) if found else None
+
+
+def standing_asked(
+    histories: Mapping[tuple[str, int], History], versions: Mapping[int, tuple[int, int, str]]
+) -> dict[int, tuple[tuple[str, Any], ...]]:
+    """The rows of the table with choices between rows that stand: by rank, of what each row is."""
+    found: dict[int, tuple[tuple[str, Any], ...]] = {}
+    taken: set[Any] = set()
+
+    def rank(key: int) -> tuple[int, str, str]:
+        _, hlc, node = versions[key]
+        return hlc, node, f'{{"id":{key}}}'
+
+    for key in sorted(versions, key=rank, reverse=True):
+        image = histories[ASKED, key].writes[versions[key]].image
+        amount = None if image is None else dict(image)["amount"]
+        if image is not None and (amount is None or amount not in taken):
+            found[key] = image
+            taken.add(amount)
+    return found
