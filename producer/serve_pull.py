@@ -84,14 +84,16 @@ class _Pulls:
     async def answer(
         self, caller: Caller, after: str | None, wanted: Wanted, wait_seconds: float, check: Callable[[], None]
     ) -> Answer:
-        """`check`: raises where the caller may not have it any more, once it has waited."""
+        """`check`: raises where the caller may not have it any more."""
         heads = await self._watch.look()
         cursor = await anyio.to_thread.run_sync(self._begin, caller, after)
         answer = await anyio.to_thread.run_sync(self._planner.plan, cursor, wanted)
-        if answer.txs or not wait_seconds or not await self._watch.news(heads, wait_seconds):
-            return answer
-        await anyio.to_thread.run_sync(check)
-        return await anyio.to_thread.run_sync(self._planner.plan, cursor, wanted)
+        if not answer.txs and wait_seconds and await self._watch.news(heads, wait_seconds):
+            answer = await anyio.to_thread.run_sync(self._planner.plan, cursor, wanted)
+        if answer.txs:
+            # Only now: the look took its time, and what was written after a token was revoked is not for its owner.
+            await anyio.to_thread.run_sync(check)
+        return answer
 
     def stream(self, answer: Answer) -> Iterator[bytes]:
         return self._planner.stream(answer)
