@@ -9,7 +9,8 @@ import click
 from common.clock import to_iso
 from common.console import Console, size
 from common.errors import UsageError
-from common.ops.status import SourceStanding, Standing, State, read_standing
+from common.ops.status import SourceStanding, Standing, State
+from common.ops.status_reading import read_standing
 from common.runtime.host import ExitCode, Host, current_host
 from common.runtime.parts import load_parts
 from common.runtime.signals import stop_on_signals

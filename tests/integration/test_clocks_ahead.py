@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from common.ops.status import ClockAhead, read_standing
+from common.ops.status import ClockAhead
+from common.ops.status_reading import read_standing
 from common.versions import Version
 from tests.support.applying import DATABASES, Origin, World, Write, world_on
 

@@ -13,7 +13,8 @@ from common.clock import from_us
 from common.ids import tx_id_us
 from common.ops.agreement import agreement
 from common.ops.peers import PeerStanding
-from common.ops.status import Standing, read_standing
+from common.ops.status import Standing
+from common.ops.status_reading import read_standing
 from common.wire.control import Heartbeat, control_lines, encode_control
 from consumer.asking import GapAsking
 from consumer.gaps import find_gaps

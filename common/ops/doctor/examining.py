@@ -11,7 +11,7 @@ from common.errors import ConfigError, OutageError, RowferryError
 from common.ops.doctor.roads import broker_findings, directory_findings, peer_findings
 from common.ops.migration import is_migrated
 from common.ops.pausing import paused_tables
-from common.ops.status import read_standing
+from common.ops.status_reading import read_standing
 from common.ops.table_choice import choose_tables
 from common.ports.dialect import Database, NodeFacts
 from common.ports.health import Finding, Level

@@ -1,0 +1,159 @@
+"""Reads what `status` tells: one look at the node as it stands now."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from common.clock import to_iso
+from common.config.model import Config, KeyRule
+from common.errors import ConfigError, OutageError
+from common.ops.agreement import agreement
+from common.ops.pausing import paused_tables
+from common.ops.peers import read_peers
+from common.ops.purging import read_purged
+from common.ops.rewinding import own_rewinding
+from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
+from common.ops.status import ClashingKeys, ClockAhead, Queues, SourceStanding, Standing
+from common.ops.table_choice import own_keys
+from common.ports.dialect import Database, NodeFacts
+from common.schema import tables as rf
+
+BROKER_PATIENCE_SECONDS = 3.0
+_A_DAY_US = 86_400_000_000
+_NEWS_US = 7 * _A_DAY_US
+OPEN_DEAD_LETTERS = ("dead", "early", "forked")
+
+
+def read_standing(
+    database: Database, config: Config, facts: NodeFacts, now_us: int, shares: Mapping[str, Any]
+) -> Standing:
+    """Look at the node as it stands now. The broker is given three seconds. Raises OutageError for the database."""
+    paused = paused_tables(database)
+    wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
+    queues = _queues(config)
+    with database.engine.connect() as connection:
+        ahead = _clocks_ahead(connection)
+        known = [one.node for one in ahead]
+        return Standing(
+            facts=facts,
+            dialect=database.features.name,
+            at_us=now_us,
+            shares=shares,
+            sources=_sources(connection),
+            queues=queues,
+            queued=_queued(connection, config, queues, now_us),
+            dead_letters=_counts(connection, rf.dead_letter.c.state, OPEN_DEAD_LETTERS),
+            conflicts=_counts(connection, rf.conflict.c.state, ("settled", "waiting")),
+            oldest_early_seconds=_oldest_early(connection, now_us),
+            drifted=tuple(database.capture(config.rules).drifted(wanted)),
+            paused=paused,
+            clocks_ahead=ahead,
+            peers=read_peers(connection, agreement(config, wanted), config.limits.future_seconds, known),
+            rewound=own_rewinding(connection),
+            clashing_keys=_clashing_keys(connection, config, now_us),
+            own_keys=own_keys(wanted, config.tables),
+            told=tuple(_told(connection, now_us)),
+        )
+
+
+def _told(connection: sa.Connection, now_us: int) -> Iterator[str]:
+    """Yield what was said once and is still news."""
+    since_us = now_us - _NEWS_US
+    went = read_purged(connection, "log-not-taken").values()
+    for row in went:
+        if row.purged_us >= since_us:
+            yield (
+                f"the log is purged up to LSN {row.until_lsn}, and {row.name} had not taken all of it "
+                "(retention.log_max_days): who lacks it needs a copy of the data (rowferry snapshot)"
+            )
+    node = rf.node.c
+    query = sa.select(node.node_id, node.returned_us).where(node.returned_us >= since_us).order_by(node.node_id)
+    for name, returned_us in connection.execute(query):
+        yield (
+            f"{name} was retired and speaks again since {to_iso(returned_us)}: what was purged meanwhile it may lack. "
+            "Compare it with another node, or retire it again"
+        )
+
+
+def _queued(connection: sa.Connection, config: Config, queues: Queues, now_us: int) -> tuple[Mapping[str, Any], ...]:
+    """Return what waits in the node's queue while nobody takes it: since then, for AMQP does not tell."""
+    name = f"rowferry.node.{config.node.id}"
+    depth, seen = queues.depths.get(name) or 0, read_seen(connection).get("intake broker")
+    if not depth or (seen is not None and is_fresh(seen, now_us)):
+        return ()
+    work = Work("intake broker", depth, f"messages wait in {name}, and nobody takes them (rowferry run)", "queue")
+    before = {} if seen is None else {work.name: Seen(0, "", None, None, seen.looked_us)}
+    return tuple(one.document(now_us) for one in waits([work], before, now_us, config.limits.stall_seconds))
+
+
+def _sources(connection: sa.Connection) -> tuple[SourceStanding, ...]:
+    """Return each source's newest incarnation: older ones are history."""
+    query = (
+        sa.select(rf.sync_state)
+        .where(rf.sync_state.c.direction == "in")
+        .order_by(rf.sync_state.c.peer, rf.sync_state.c.updated_us)
+    )
+    newest = {row.peer: row for row in connection.execute(query)}
+    return tuple(
+        SourceStanding(
+            peer=row.peer,
+            incarnation=row.incarnation,
+            watermark=row.last_lsn,
+            highest_lsn=max(row.highest_lsn, row.last_lsn),
+            behind=max(0, row.highest_lsn - row.last_lsn),
+            last_tx_id=row.last_tx_id,
+            updated_us=row.updated_us,
+        )
+        for row in newest.values()
+    )
+
+
+def _clocks_ahead(connection: sa.Connection) -> tuple[ClockAhead, ...]:
+    peer = rf.node.c
+    query = sa.select(peer.node_id, peer.ahead_us, peer.ahead_seen_us).where(peer.ahead_us > 0).order_by(peer.node_id)
+    return tuple(ClockAhead(*row) for row in connection.execute(query))
+
+
+def _clashing_keys(connection: sa.Connection, config: Config, now_us: int) -> tuple[ClashingKeys, ...]:
+    met = rf.conflict.c
+    query = (
+        sa.select(met.table_name, sa.func.count())
+        .where(
+            met.state.in_(("settled", "waiting")),
+            met.recorded_us > now_us - _A_DAY_US,
+            met.kind == "insert",
+            met.table_name.in_(config.tables.with_keys(KeyRule.STRIDE)),
+        )
+        .group_by(met.table_name)
+        .order_by(met.table_name)
+    )
+    return tuple(ClashingKeys(*row) for row in connection.execute(query))
+
+
+def _counts(connection: sa.Connection, column: sa.Column[str], states: tuple[str, ...]) -> dict[str, int]:
+    found = sa.select(column, sa.func.count()).where(column.in_(states)).group_by(column)
+    return dict.fromkeys(states, 0) | {row[0]: row[1] for row in connection.execute(found)}
+
+
+def _oldest_early(connection: sa.Connection, now_us: int) -> float | None:
+    early = rf.dead_letter.c.state == "early"
+    return _age(connection.scalar(sa.select(sa.func.min(rf.dead_letter.c.first_failed_us)).where(early)), now_us)
+
+
+def _age(since_us: int | None, now_us: int) -> float | None:
+    return None if since_us is None else max(0.0, (now_us - since_us) / 1_000_000)
+
+
+def _queues(config: Config) -> Queues:
+    if config.broker is None or not config.broker.is_rabbitmq:
+        return Queues()
+    # Not at the top: pika takes a part of a second to import, and most nodes ask often.
+    from common.transports.rabbitmq import queue_depths, settings_from
+
+    settings = settings_from(config.node.id, config.broker)
+    try:
+        return Queues(queue_depths(replace(settings, connect_timeout_seconds=BROKER_PATIENCE_SECONDS)))
+    except (OutageError, ConfigError) as error:
+        return Queues(error=str(error))

@@ -1,0 +1,51 @@
+"""What `status` says of gaps and of what is on its way, in words that name the remedy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.ops.peers import PeerStanding
+
+_PATIENT_ASKS = 3
+"""So often a source is asked for what is missing before a person is told."""
+
+
+def heals(gap: Mapping[str, Any]) -> bool:
+    """Whether nobody has to do anything about a gap, as it looks now."""
+    return gap["heals"] and gap["asked"] < _PATIENT_ASKS and gap["gone_until_lsn"] is None
+
+
+def coming(gap: Mapping[str, Any]) -> str:
+    """Say what is missing and on its way."""
+    peer, after = gap["peer"], gap["after_lsn"]
+    asked = f"asked {peer} for them at {gap['asked_at']}" if gap["asked"] else f"rowferry run asks {peer} for them"
+    return f"changes of {peer} after LSN {after} are missing, its log goes on to LSN {gap['highest_lsn']}; {asked}"
+
+
+def missing(gap: Mapping[str, Any]) -> str:
+    """Say what is missing and what fills it."""
+    peer, after, gone = gap["peer"], gap["after_lsn"], gap["gone_until_lsn"]
+    if gone is not None:
+        return (
+            f"changes of {peer} after LSN {after} are missing, and up to LSN {gone} its log has them no more: this "
+            "node needs a copy of the data (rowferry snapshot)"
+        )
+    asked = f"; asked {peer} {gap['asked']} times, last at {gap['asked_at']}" if gap["asked"] else ""
+    return (
+        f"changes of {peer} after LSN {after} are missing, its log goes on to LSN {gap['highest_lsn']} (at {peer}: "
+        f"rowferry export-change-log --since {after}; here: rowferry import-change-log){asked}"
+    )
+
+
+def not_come(peer: PeerStanding) -> str:
+    """Say how much of a peer's log is known of and has not come."""
+    return f"{peer.missing} changes of {peer.node} have not come yet"
+
+
+def not_applied(behind: int, peer: str) -> str:
+    """Say how much of a source waits here."""
+    return f"{behind} changes of {peer} not yet applied"
+
+
+def counted(count: int, one: str, many: str, remedy: str = "") -> str:
+    """Return a count in words, with what helps; nothing for none."""
+    return f"{count} {one if count == 1 else many}{remedy}" if count else ""
