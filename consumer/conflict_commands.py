@@ -15,7 +15,8 @@ from consumer.conflict.record import State, Winner
 from consumer.conflict.simulating import read_policies, refuse_unknown
 from consumer.conflict.simulating import simulate as simulated
 from consumer.main_node import known_main
-from consumer.settling import Settled, Settling
+from consumer.met import Settled
+from consumer.settling import Settling
 from consumer.statements import reading
 
 _NOTHING = "no such conflicts"

@@ -3,9 +3,7 @@
 It names the versions that it settles. A node whose row has one of them takes it without a question, and closes the same
 conflict where it still waits."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -13,7 +11,7 @@ import sqlalchemy as sa
 from common.config.model import Policy
 from common.crash_points import CrashPoint, reach
 from common.errors import PoisonError, Reason, UsageError
-from common.ports.dialect import ApplySession, RowState, RowWrite, TableShape
+from common.ports.dialect import ApplySession, RowWrite
 from common.ports.standing import Proposal
 from common.runtime.node import Node
 from common.schema import tables as rf
@@ -23,23 +21,21 @@ from consumer import audit
 from consumer.apply.committing import Committing
 from consumer.apply.rows import MissingParentError, UnsealedError, check
 from consumer.apply.stored_form import stored_form
-from consumer.conflict.choices import Choice, Histories, RowHistory, remember, waiting_clashes
-from consumer.conflict.given import Take, in_wire_form
+from consumer.conflict.choices import Choice, Histories, remember, waiting_clashes
+from consumer.conflict.given import Take
 from consumer.conflict.policies import comparable
 from consumer.conflict.record import (
     BETWEEN_ROWS,
     Kind,
     State,
     Winner,
-    image_names,
     meta_of,
     read_version,
     record,
     settle,
-    version_text,
     written_as,
 )
-from consumer.horizon import Horizons
+from consumer.met import Met, Settled, as_came, key_as, laid_over, own_form, refuse_forgotten, refuse_what_moved_on
 from consumer.standing.holding import Cause
 from consumer.standing.logical import LogicalSession
 from consumer.standing.settle import settle as settle_rows
@@ -48,71 +44,6 @@ from consumer.standing.writing import StandingWriter
 from consumer.tables import Tables, TableUse, use_of
 
 _OPPOSITE = {Winner.OURS: Winner.THEIRS, Winner.THEIRS: Winner.OURS}
-
-
-@dataclass(frozen=True, slots=True)
-class _Met:
-    """One conflict on record, beside its row as it stands now."""
-
-    stored: Mapping[Any, Any]
-    shape: TableShape
-    meta: TableMeta
-    """How the key is written."""
-    state: RowState
-    history: RowHistory
-    now: bytes | None
-    """The row as it stands, written as the table is here."""
-
-    @property
-    def number(self) -> int:
-        return int(self.stored["id"])
-
-    @property
-    def pk(self) -> bytes:
-        return str(self.stored["pk"]).encode("utf-8")
-
-    @property
-    def versions(self) -> tuple[Version, Version]:
-        """Ours and theirs as they met."""
-        return read_version(self.stored["our_version"]), read_version(self.stored["their_version"])
-
-    def recorded(self, side: Winner) -> tuple[bytes | None, TableMeta]:
-        """Return the image of a side as it was when they met, and how it is written."""
-        name = {Winner.OURS: "our", Winner.THEIRS: "their"}[side]
-        text = self.stored[f"{name}_image"]
-        image = None if text is None else str(text).encode("utf-8")
-        gone = sorted(image_names(image) - self.shape.meta.columns.keys())
-        if gone:
-            raise UsageError(
-                f"the row of conflict {self.number} has a value for {gone[0]!r}, and {self.shape.name} has no such"
-                " column any more: a conflict that waits takes a row that you give (--take JSON), else write the row"
-            )
-        return image, written_as(meta_of(self.stored[f"{name}_meta"]), image, self.shape.meta)
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What a decision came to."""
-
-    number: int
-    table: str
-    pk: Any
-    winner: Winner
-    settles: tuple[Version, ...]
-    closed: tuple[int, ...]
-    """The conflicts of this row that no longer wait, this one among them."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as `--json` prints it."""
-        return {
-            "id": self.number,
-            "table": self.table,
-            "pk": self.pk,
-            "state": State.SETTLED.value,
-            "winner": self.winner.value,
-            "resolves": [list(version) for version in self.settles],
-            "closed": list(self.closed),
-        }
 
 
 class Settling:
@@ -159,13 +90,13 @@ class Settling:
                     f"conflict {number} ended as neither of the two: say which, --take ours or --take theirs"
                 )
             if not force:
-                _refuse_what_moved_on(met)
+                refuse_what_moved_on(met)
             image, meta = met.recorded(side)
             return self._choose(session, met, image, meta, side, "undone", displace=displace)
 
         return self._committed(work)
 
-    def _fallen(self, session: ApplySession, met: _Met) -> Winner | None:
+    def _fallen(self, session: ApplySession, met: Met) -> Winner | None:
         """Return the side that does not stand: by the row itself, since another node may have flipped the decision."""
         recorded = Winner(met.stored["winner"])
         for side in sorted(_OPPOSITE, key=lambda one: one is not recorded):
@@ -176,7 +107,7 @@ class Settling:
                 return _OPPOSITE[side]
         return _OPPOSITE.get(recorded)
 
-    def _settle_clash(self, session: ApplySession, met: _Met, take: Take) -> Settled:
+    def _settle_clash(self, session: ApplySession, met: Met, take: Take) -> Settled:
         """Let one of two rows have their unique value: it is written again, above both, and the other steps back."""
         name, rival = met.shape.name, self._rival(session, met)
         their_version, our_version = read_version(met.stored["their_version"]), read_version(met.stored["our_version"])
@@ -184,14 +115,14 @@ class Settling:
         if take is Winner.OURS:
             if rival.now is None:
                 raise UsageError(f"the row that had the value when conflict {met.number} came is gone: --take theirs")
-            chosen, wanted = rival, _own_form(rival)
+            chosen, wanted = rival, own_form(rival)
             others = [released] if their_version > met.state.version else []
         else:
             chosen, others = met, []
-            wanted = met.recorded(Winner.THEIRS) if take is Winner.THEIRS else self._wanted(_as_came(met), take)
+            wanted = met.recorded(Winner.THEIRS) if take is Winner.THEIRS else self._wanted(as_came(met), take)
         image, meta = wanted
         settles = tuple(sorted({their_version, our_version, chosen.state.version} - {NEVER}))
-        write = RowWrite(chosen.state.key, _key_as(chosen, meta, image), image, settles[-1], NEVER)
+        write = RowWrite(chosen.state.key, key_as(chosen, meta, image), image, settles[-1], NEVER)
         use = use_of(met.shape, meta)
         now_us = self._node.clock.now_us()
         try:
@@ -216,7 +147,7 @@ class Settling:
         audit.write(session.connection, [line], now_us)
         return Settled(met.number, name, detail["pk"], winner, settles, tuple(closed))
 
-    def _rival(self, session: ApplySession, met: _Met) -> _Met:
+    def _rival(self, session: ApplySession, met: Met) -> Met:
         """Return the row that had the value when the other one came, as it is now."""
         image = msgspec.json.decode(str(met.stored["our_image"]), type=dict[str, msgspec.Raw])
         pk = msgspec.json.encode({name: image[name] for name in met.shape.pk})
@@ -226,9 +157,9 @@ class Settling:
         (now,) = LogicalSession(session).images(met.shape, [pk], met.shape.meta)
         stored = {**met.stored, "pk": pk.decode("utf-8")}
         history = Histories(session.connection).of(met.shape.name, state.key)
-        return _Met(stored, met.shape, met.shape.meta, state, history, now)
+        return Met(stored, met.shape, met.shape.meta, state, history, now)
 
-    def _released(self, met: _Met) -> tuple[TableUse, RowWrite]:
+    def _released(self, met: Met) -> tuple[TableUse, RowWrite]:
         """Return the change that waits, as it is written once it waits no more."""
         image, meta = met.recorded(Winner.THEIRS)
         base = met.stored["their_base"]
@@ -268,7 +199,7 @@ class Settling:
         self._committing.seal()
         return settled
 
-    def _meet(self, session: ApplySession, number: int) -> _Met:
+    def _meet(self, session: ApplySession, number: int) -> Met:
         query = sa.select(rf.conflict).where(rf.conflict.c.id == number)
         stored = session.connection.execute(query).mappings().one_or_none()
         if stored is None:
@@ -287,19 +218,19 @@ class Settling:
             raise UnsealedError(f"own writes of {name} are not sealed yet")
         (now,) = LogicalSession(session).images(shape, [pk], meta)
         if not state.known and now is None:
-            _refuse_forgotten(session, name, stored)
-        return _Met(stored, shape, meta, state, Histories(session.connection).of(name, state.key), now)
+            refuse_forgotten(session, name, stored)
+        return Met(stored, shape, meta, state, Histories(session.connection).of(name, state.key), now)
 
-    def _wanted(self, met: _Met, take: Take) -> tuple[bytes | None, TableMeta]:
+    def _wanted(self, met: Met, take: Take) -> tuple[bytes | None, TableMeta]:
         if isinstance(take, Winner):
             return met.recorded(take)
         (row,) = take
-        return (None if row is None else _laid_over(met, row)), met.shape.meta
+        return (None if row is None else laid_over(met, row)), met.shape.meta
 
     def _choose(
         self,
         session: ApplySession,
-        met: _Met,
+        met: Met,
         image: bytes | None,
         meta: TableMeta,
         winner: Winner,
@@ -313,7 +244,7 @@ class Settling:
         base = settles[-1]
         use = use_of(met.shape, meta)
         own_base = met.state.base if base == met.state.version else NEVER
-        write = RowWrite(key, _key_as(met, meta, image), image, base, own_base)
+        write = RowWrite(key, key_as(met, meta, image), image, base, own_base)
         references = self._node.config.tables.foreign_keys == "check"
         try:
             if displace:
@@ -344,63 +275,5 @@ class Settling:
         return Settled(met.number, table, detail["pk"], winner, settles, tuple(closed))
 
 
-def _own_form(met: _Met) -> tuple[bytes | None, TableMeta]:
-    return met.now, met.shape.meta
-
-
-def _as_came(met: _Met) -> _Met:
-    """Return what waits for a clash as if it stood: columns that are not given are as it has them."""
-    image, _ = met.recorded(Winner.THEIRS)
-    return replace(met, now=image)
-
-
 def _winner(take: Take) -> Winner:
     return take if isinstance(take, Winner) else Winner.NEITHER
-
-
-def _refuse_what_moved_on(met: _Met) -> None:
-    """A decision is flipped as long as what it left stands; a later write is more than that decision."""
-    ours, theirs = met.versions
-    standing = met.history.standing_choice(met.state.version, met.state.base)
-    if met.state.version in (ours, theirs) or (standing and {ours, theirs} & standing.resolves):
-        return
-    raise UsageError(
-        f"the row was written again since, as {version_text(met.state.version)}: `rowferry conflicts show {met.number}`"
-        " has both images; --force puts the other one in the place of what stands now"
-    )
-
-
-def _refuse_forgotten(session: ApplySession, table: str, stored: sa.RowMapping) -> None:
-    """A row that was deleted after its conflict, so long ago that nothing else tells of it, is not brought back."""
-    latest = max(read_version(stored["our_version"]), read_version(stored["their_version"]))
-    if Horizons(session.connection).is_beyond(table, latest):
-        raise UsageError(
-            f"the row of conflict {stored['id']} is not here, and deletes from after it are forgotten by now: it may"
-            f" have been deleted since. If it shall be there, insert it into {table} anew"
-        )
-
-
-def _laid_over(met: _Met, row: dict[str, Any]) -> bytes:
-    """Return a whole image: what `row` names, and the rest as it stands now."""
-    columns = list(met.shape.meta.columns)
-    unknown = sorted(row.keys() - set(columns))
-    if unknown:
-        raise UsageError(f"--take: {met.shape.name} has no column {unknown[0]!r}; it has {', '.join(columns)}")
-    now = {} if met.now is None else msgspec.json.decode(met.now)
-    pk = msgspec.json.decode(met.pk)
-    given = in_wire_form(row, met.shape.meta.columns)
-    if any(given.get(name, pk[name]) != pk[name] for name in pk):
-        raise UsageError("--take: the key can't be changed: a choice is about one row")
-    whole = {**now, **given, **pk}
-    missing = [name for name in columns if name not in whole]
-    if missing:
-        raise UsageError(f"--take: there is no row to take {missing[0]!r} from: name every column")
-    return msgspec.json.encode({name: whole[name] for name in columns})
-
-
-def _key_as(met: _Met, meta: TableMeta, image: bytes | None) -> bytes:
-    """Return the key as `meta` writes it: as the conflict has it, unless its columns are of other types there."""
-    if image is None or all(met.meta.columns[name] == meta.columns[name] for name in meta.pk):
-        return met.pk
-    values = msgspec.json.decode(image, type=dict[str, msgspec.Raw])
-    return msgspec.json.encode({name: values[name] for name in meta.pk})

@@ -139,10 +139,8 @@ class Standing:
         found = [
             self._rewound,
             *map(told, self.stalled),
-            counted(self.dead_letters.get("dead", 0), "dead letter", "dead letters", _LETTERS),
-            counted(
-                self.dead_letters.get("forked", 0), "batch of a rewound node", "batches of rewound nodes", _LETTERS
-            ),
+            counted(letters.get("dead", 0), "dead letter", "dead letters", _LETTERS),
+            counted(letters.get("forked", 0), "batch of a rewound node", "batches of rewound nodes", _LETTERS),
             counted(self.conflicts.get("waiting", 0), "conflict waits for a choice", "conflicts wait for a choice"),
             *map(str, self.clocks_ahead),
             *map(str, self.clashing_keys),
