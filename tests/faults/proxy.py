@@ -71,8 +71,10 @@ class Proxy:
             there.settimeout(None)
             with self._lock:
                 self._pairs.append((here, there))
+            # Before either direction flows: the first may cut the connection, and close both ends, at once.
+            for end in (here, there):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for one, other in ((here, there), (there, here)):
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
 
     def _pump(self, one: socket.socket, other: socket.socket) -> None:

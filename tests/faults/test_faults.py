@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -43,19 +43,41 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield made
 
 
-def _of(kind: str) -> Iterator[Fault]:
-    where = {"nodes": Where.NODES, "folder": Where.FOLDER}.get(kind, Where.BROKER)
-    yield from (fault for fault in FAULTS if fault.where is where)
+def _named(faults: Iterable[Fault]) -> pytest.MarkDecorator:
+    found = list(faults)
+    return pytest.mark.parametrize("fault", found, ids=[fault.name for fault in found])
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each site with the faults that are for it."""
-    pairs = [(kind, fault) for kind in ("RabbitMQ 4", "RabbitMQ 3.10", "nodes", "folder") for fault in _of(kind)]
-    ids = [f"{kind}-{fault.name}" for kind, fault in pairs]
-    metafunc.parametrize(("place", "fault"), pairs, indirect=["place"], ids=ids, scope="module")
+def _on(kind: str) -> pytest.MarkDecorator:
+    """One site for the whole function: of two parameters of a module pytest would make a site for each test."""
+    return pytest.mark.parametrize("place", [kind], indirect=True, scope="module")
 
 
-def test_nothing_is_lost_doubled_or_half_there(place: Place, fault: Fault, request: pytest.FixtureRequest) -> None:
+@_on("RabbitMQ 4")
+@_named(fault for fault in FAULTS if fault.where is Where.BROKER)
+def test_on_rabbitmq_4_nothing_is_lost_doubled_or_half_there(place: Place, fault: Fault) -> None:
+    nothing_is_lost(place, fault, "RabbitMQ 4")
+
+
+@_on("RabbitMQ 3.10")
+@_named(fault for fault in FAULTS if fault.where is Where.BROKER)
+def test_on_rabbitmq_310_nothing_is_lost_doubled_or_half_there(place: Place, fault: Fault) -> None:
+    nothing_is_lost(place, fault, "RabbitMQ 3.10")
+
+
+@_on("nodes")
+@_named(fault for fault in FAULTS if fault.where is Where.NODES)
+def test_in_the_nodes_nothing_is_lost_doubled_or_half_there(place: Place, fault: Fault) -> None:
+    nothing_is_lost(place, fault, "nodes")
+
+
+@_on("folder")
+@_named(fault for fault in FAULTS if fault.where is Where.FOLDER)
+def test_in_the_folder_nothing_is_lost_doubled_or_half_there(place: Place, fault: Fault) -> None:
+    nothing_is_lost(place, fault, "folder")
+
+
+def nothing_is_lost(place: Place, fault: Fault, kind: str) -> None:
     site = place.site
     place.letters = ()
     site.mark_logs()
@@ -66,4 +88,4 @@ def test_nothing_is_lost_doubled_or_half_there(place: Place, fault: Fault, reque
     site.rest()
     wrong = site.check(*place.letters)
     assert wrong == []
-    tell(request.node.callspec.id.removesuffix(f"-{fault.name}"), fault.name, site)
+    tell(kind, fault.name, site)
