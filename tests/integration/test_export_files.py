@@ -53,6 +53,7 @@ def test_a_file_holds_whole_txs_in_order_and_moves_nothing(shop: CliNode, tmp_pa
         "from_lsn": 1,
         "to_lsn": 3,
         "incarnation": shop.query("SELECT incarnation FROM rf_node WHERE is_self")[0][0],
+        "gone_until_lsn": None,
     }
     assert shop.report("export-change-log", "--out", "again.jsonl")["txs"] == 3
     assert (tmp_path / "again.jsonl").read_bytes() == body

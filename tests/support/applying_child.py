@@ -17,6 +17,7 @@ from common.dialects import open_database
 from common.runtime.node import Node, read_facts
 from common.versions import NEVER, Version
 from common.wire.encode import encode_change, encode_tx
+from common.wire.plain import PlainTx
 from common.wire.records import TxHeader
 from consumer.apply.prepare import Prepared, Preparer
 from consumer.dead_letters.copies import BrokerCopies
@@ -25,6 +26,7 @@ from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
 from consumer.incoming import Incoming
 from consumer.intake import Intake
+from consumer.plain import reading
 from consumer.rejoining import Rejoining
 from tests.support.applying import TABLES, WHEN, MemorySource, config_for, tx_id_of
 from tests.support.mirror import FileMirror
@@ -80,15 +82,20 @@ def take(
 
 
 def take_or_die_of(url: str, bodies: list[bytes], poison: str, redelivered: bool) -> None:
-    """The same, but decoding the tx `poison` kills the process."""
-    decode = Preparer.prepare
+    """The same, but decoding the tx `poison` kills the process, whichever way it goes."""
+    decode, decode_plain = Preparer.prepare, reading.plain_txs
 
     def prepare(self: Preparer, incoming: Incoming) -> Prepared:
         if incoming.tx_id == poison and incoming.error is None:
             os.kill(os.getpid(), signal.SIGKILL)
         return decode(self, incoming)
 
-    with patch.object(Preparer, "prepare", prepare):
+    def plain_txs(body: bytes, *limits: Any) -> list[PlainTx] | None:
+        if poison.encode() in body:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode_plain(body, *limits)
+
+    with patch.object(Preparer, "prepare", prepare), patch.object(reading, "plain_txs", plain_txs):
         take(url, bodies, redelivered)
 
 
