@@ -25,7 +25,8 @@ _SITES = {
 
 _HEAD = """# What Rowferry survives
 
-Written by `make faults` on {day}; the tables are what that run counted, and nothing else. Real nodes (`rowferry
+Written by `make faults`, or from the counts of a whole `make test`, on {day}; the tables are what that run counted,
+and nothing else. Real nodes (`rowferry
 run`) on PostgreSQL and SQLite write all the time, each application keeps a journal of what was committed, and a
 reader looks for parts of transactions. A fault is injected, felt (a node says so in its log, or the fault's own
 sign is seen), and healed; then everything has to arrive, and is counted: each committed write is in its node's log
