@@ -3,7 +3,7 @@
 It names the versions that it settles. A node whose row has one of them takes it without a question, and closes the same
 conflict where it still waits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -124,7 +124,6 @@ class Settling:
         settles = tuple(sorted({their_version, our_version, chosen.state.version} - {NEVER}))
         write = RowWrite(chosen.state.key, key_as(chosen, meta, image), image, settles[-1], NEVER)
         use = use_of(met.shape, meta)
-        now_us = self._node.clock.now_us()
         try:
             self._stand(session, use, write, others)
             session.choose(met.shape, meta, write, settles)
@@ -134,18 +133,8 @@ class Settling:
                 f"conflict {met.number}: {name} {chosen.pk.decode()} can't stand so here, nothing was changed: {error}"
             )
             raise PoisonError(error.reason, text, table=name) from error
-        choice = Choice(name, chosen.state.key, self._node.facts.node_id, settles[-1], None, frozenset(settles))
-        remember(session.connection, [choice], now_us)
-        closed = [met.number]
-        closed += [one["id"] for one in waiting_clashes(session.connection, name, settles) if one["id"] != met.number]
-        winner = _winner(take)
-        note = "resolved by a choice of this node"
-        settle(session.connection, closed, winner, by=self._actor, note=note, now_us=now_us)
-        detail = {"conflict": met.number, "table": name, "pk": msgspec.json.decode(chosen.pk), "winner": winner.value}
-        detail |= {"resolves": [list(version) for version in settles]}
-        line = audit.Line("resolved", met.stored["source_node"], met.stored["tx_id"], self._actor, detail)
-        audit.write(session.connection, [line], now_us)
-        return Settled(met.number, name, detail["pk"], winner, settles, tuple(closed))
+        also = [one["id"] for one in waiting_clashes(session.connection, name, settles)]
+        return self._booked(session, chosen, settles, also, _winner(take), "resolved")
 
     def _rival(self, session: ApplySession, met: Met) -> Met:
         """Return the row that had the value when the other one came, as it is now."""
@@ -238,7 +227,6 @@ class Settling:
         *,
         displace: bool,
     ) -> Settled:
-        now_us = self._node.clock.now_us()
         table, key = met.shape.name, met.state.key
         settles = tuple(sorted({*met.versions, met.state.version} - {NEVER}))
         base = settles[-1]
@@ -257,22 +245,32 @@ class Settling:
             if error.reason is Reason.CONSTRAINT and not displace:
                 remedy += "; where that one has its unique value, --displace lets it step back"
             raise PoisonError(error.reason, f"{text}; {remedy}", table=table) from error
-        choice = Choice(table, key, self._node.facts.node_id, base, None, frozenset(settles))
+        also = [one.number for one in met.history.waiting if one.version in settles and one.number is not None]
+        return self._booked(session, met, settles, also, winner, action)
+
+    def _booked(
+        self,
+        session: ApplySession,
+        chosen: Met,
+        settles: tuple[Version, ...],
+        also: Iterable[int],
+        winner: Winner,
+        action: str,
+    ) -> Settled:
+        """Keep a choice that was written, close its conflict and those that it settles `also`, and tell of it."""
+        now_us, table = self._node.clock.now_us(), chosen.shape.name
+        choice = Choice(table, chosen.state.key, self._node.facts.node_id, settles[-1], None, frozenset(settles))
         remember(session.connection, [choice], now_us)
-        closed = [met.number]
-        closed += [
-            one.number
-            for one in met.history.waiting
-            if one.version in settles and one.number is not None and one.number != met.number
-        ]
+        closed = [chosen.number, *(number for number in also if number != chosen.number)]
         note = f"{action} by a choice of this node"
         settle(session.connection, closed, winner, by=self._actor, note=note, now_us=now_us)
-        detail = {"conflict": met.number, "table": table, "pk": msgspec.json.decode(met.pk), "winner": winner.value}
+        pk = msgspec.json.decode(chosen.pk)
+        detail = {"conflict": chosen.number, "table": table, "pk": pk, "winner": winner.value}
         detail |= {"resolves": [list(version) for version in settles]}
         reach(CrashPoint.CHOICE_WRITTEN)
-        line = audit.Line(action, met.stored["source_node"], met.stored["tx_id"], self._actor, detail)
+        line = audit.Line(action, chosen.stored["source_node"], chosen.stored["tx_id"], self._actor, detail)
         audit.write(session.connection, [line], now_us)
-        return Settled(met.number, table, detail["pk"], winner, settles, tuple(closed))
+        return Settled(chosen.number, table, pk, winner, settles, tuple(closed))
 
 
 def _winner(take: Take) -> Winner:

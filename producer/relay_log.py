@@ -55,17 +55,7 @@ class RelayLog:
     def read(self, after_seq: int, most_txs: int, most_bytes: int, not_of: str | None = None) -> list[KeptTx]:
         """Return txs above `after_seq` but those of one node, in order: at most so many, at least one if any."""
         query = (
-            sa.select(
-                _kept.seq,
-                _kept.source_node,
-                _kept.tx_id,
-                _kept.incarnation,
-                _kept.from_lsn,
-                _kept.to_lsn,
-                _kept.parts,
-                sa.func.sum(_kept.bytes).label("bytes"),
-                _kept.by_directory,
-            )
+            sa.select(*_GROUPED, sa.func.sum(_kept.bytes).label("bytes"))
             .where(_kept.seq > after_seq)
             .group_by(*_GROUPED)
             .order_by(_kept.seq)

@@ -10,6 +10,7 @@ from common.clock import to_iso
 from common.config.model import Config, KeyRule
 from common.errors import ConfigError, OutageError
 from common.ops.agreement import agreement
+from common.ops.migration import OPEN_DEAD_LETTERS
 from common.ops.pausing import paused_tables
 from common.ops.peers import read_peers
 from common.ops.purging import read_purged
@@ -23,7 +24,6 @@ from common.schema import tables as rf
 BROKER_PATIENCE_SECONDS = 3.0
 _A_DAY_US = 86_400_000_000
 _NEWS_US = 7 * _A_DAY_US
-OPEN_DEAD_LETTERS = ("dead", "early", "forked")
 
 
 def read_standing(

@@ -11,13 +11,11 @@ import msgspec
 from common.errors import PoisonError, Reason
 from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.lines import CHANGE_OPENS, chunk_line, line_type, lines_of, only_changes
-from common.wire.records import BatchHeader, Change
+from common.wire.records import IMAGES_OF, BatchHeader, Change
 
 _T = TypeVar("_T")
 _MOST_AT_ONE_LOOK = 8 * 1024 * 1024
 """Bytes of a payload whose changes are all made at once; of a larger one each when it is wanted."""
-_IMAGES = {"I": (False, True), "U": (True, True), "D": (True, False)}
-"""Which of the two images, before and after, an op has."""
 
 _change = msgspec.json.Decoder(Change)
 
@@ -126,11 +124,11 @@ class TxReader:
             if not change.sql:
                 raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: op DDL without sql")
             return change
-        if change.op not in _IMAGES:
+        if change.op not in IMAGES_OF:
             raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: op {change.op!r} is not I, U, D or DDL")
         if change.table not in header.tables:
             raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: table {change.table!r} is not in the header")
-        if (_is_object(change.before), _is_object(change.after)) != _IMAGES[change.op]:
+        if (_is_object(change.before), _is_object(change.after)) != IMAGES_OF[change.op]:
             raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: op {change.op} with the wrong images")
         if not _is_object(change.pk):
             raise PoisonError(Reason.FORMAT, f"lsn {change.lsn}: pk is no JSON object")

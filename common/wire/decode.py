@@ -11,13 +11,20 @@ import msgspec
 from common.errors import PoisonError, Reason
 from common.wire.headers import plain_header, read_header
 from common.wire.limits import DEFAULT_LIMITS, Limits
-from common.wire.lines import CHANGE_OPENS, chunk_line, end_line, line_type, lines_of, only_changes
+from common.wire.lines import (
+    CHANGE_OPENS,
+    HEADER_OPENS,
+    LINE_OF_END,
+    chunk_line,
+    end_line,
+    line_type,
+    lines_of,
+    only_changes,
+)
 from common.wire.records import UNDERSTOOD_FEATURES, BatchHeader, Part
 
 _T = TypeVar("_T")
 _END_OPENS = re.compile(rb'\s*\{\s*"type"\s*:\s*"end"')
-_HEADER_OPENS = b'{"type":"batch",'
-_LINE_OF_END = b'\n{"type":"end",'
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +225,11 @@ class _PartReader:
 
 def _at_one_look(body: bytes, at: int, number: int, limits: Limits) -> Part | None:
     """Return the part that begins at `at`; None where that wants a closer look, or at the end."""
-    if not body.startswith(_HEADER_OPENS, at):
+    if not body.startswith(HEADER_OPENS, at):
         return None
     first = body.find(b"\n", at) + 1
     # From the newline before, since there may be no change at all.
-    end = body.find(_LINE_OF_END, first - 1) + 1
+    end = body.find(LINE_OF_END, first - 1) + 1
     stop = body.find(b"\n", end) + 1
     if not (first and end and stop) or stop - at > limits.max_part_bytes:
         return None

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import msgspec
 
+HEADER_OPENS = b'{"type":"batch",'
 CHANGE_OPENS = b'{"type":"change",'
-_NEXT_CHANGE_OPENS = b"\n" + CHANGE_OPENS
+LINE_OF_CHANGE = b"\n" + CHANGE_OPENS
+LINE_OF_END = b'\n{"type":"end",'
 
 
 class Line(msgspec.Struct):
@@ -49,4 +51,4 @@ def only_changes(payload: bytes) -> bool:
     if not payload.startswith(CHANGE_OPENS):
         return not payload
     lines = payload.count(b"\n")
-    return payload.endswith(b"\n") and (lines == 1 or payload.count(_NEXT_CHANGE_OPENS) == lines - 1)
+    return payload.endswith(b"\n") and (lines == 1 or payload.count(LINE_OF_CHANGE) == lines - 1)

@@ -12,14 +12,10 @@ import msgspec
 from common.versions import Version
 from common.wire.headers import PlainHeader, plain_tables
 from common.wire.limits import DEFAULT_LIMITS, Limits
-from common.wire.records import NO_IMAGE, TableMeta
+from common.wire.lines import HEADER_OPENS, LINE_OF_CHANGE, LINE_OF_END
+from common.wire.records import IMAGES_OF, NO_IMAGE, TableMeta
 
-_IMAGES = {"I": (False, True), "U": (True, True), "D": (True, False)}
-"""Which of the two images, before and after, an op has."""
-_HEADER_OPENS = b'{"type":"batch",'
-_LINE_OF_HEADER = b"\n" + _HEADER_OPENS
-_LINE_OF_CHANGE = b'\n{"type":"change",'
-_LINE_OF_END = b'\n{"type":"end",'
+_LINE_OF_HEADER = b"\n" + HEADER_OPENS
 
 
 class PlainChange(msgspec.Struct, frozen=True, gc=False, tag="change", tag_field="type"):
@@ -79,7 +75,7 @@ def plain_txs(body: bytes, limits: Limits = DEFAULT_LIMITS) -> list[PlainTx] | N
         changes = lines[place + 1 : end_place]
         first = body.find(b"\n", at) + 1
         # From the newline before, since there may be no change at all.
-        end = body.find(_LINE_OF_END, first - 1) + 1
+        end = body.find(LINE_OF_END, first - 1) + 1
         stop = body.find(b"\n", end) + 1
         closing = lines[end_place] if end_place < len(lines) else None
         tables = plain_tables(header)
@@ -102,8 +98,8 @@ def plain_txs(body: bytes, limits: Limits = DEFAULT_LIMITS) -> list[PlainTx] | N
 
 def _are_all_plain(body: bytes, lines: int) -> bool:
     """Tell whether every line says at once what it is, as `common.wire.decode` wants it for a look at many."""
-    opened = body.count(_LINE_OF_HEADER) + body.count(_LINE_OF_CHANGE) + body.count(_LINE_OF_END) + 1
-    return body.startswith(_HEADER_OPENS) and body.endswith(b"\n") and body.count(b"\n") == lines == opened
+    opened = body.count(_LINE_OF_HEADER) + body.count(LINE_OF_CHANGE) + body.count(LINE_OF_END) + 1
+    return body.startswith(HEADER_OPENS) and body.endswith(b"\n") and body.count(b"\n") == lines == opened
 
 
 def _are_whole(header: PlainHeader, tables: Mapping[str, TableMeta], changes: "list[PlainChange]") -> bool:
@@ -118,6 +114,6 @@ def _are_whole(header: PlainHeader, tables: Mapping[str, TableMeta], changes: "l
             return False
         last_lsn = change.lsn
         images = bytes(change.before)[:1] == b"{", bytes(change.after)[:1] == b"{"
-        if images != _IMAGES.get(change.op) or bytes(change.pk)[:1] != b"{":
+        if images != IMAGES_OF.get(change.op) or bytes(change.pk)[:1] != b"{":
             return False
     return True

@@ -88,6 +88,8 @@ class SmallTx(msgspec.Struct, frozen=True):
 
 
 NO_IMAGE = msgspec.Raw(b"null")
+IMAGES_OF = {"I": (False, True), "U": (True, True), "D": (True, False)}
+"""Which of the two images, before and after, an op has."""
 
 
 class Change(msgspec.Struct, frozen=True):

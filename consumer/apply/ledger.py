@@ -26,7 +26,7 @@ _STATES = {
     Outcome.FORKED: LetterState.FORKED,
 }
 
-_APPLIED = ("source_node", "tx_id", "incarnation", "prev_lsn", "to_lsn", "sha256", "applied_us")
+APPLIED = ("source_node", "tx_id", "incarnation", "prev_lsn", "to_lsn", "sha256", "applied_us")
 
 
 class Ledger:
@@ -61,7 +61,7 @@ class Ledger:
         end_attempts(self._connection, begun)
 
     def _write_applied(self, applied: Sequence[Result]) -> None:
-        insert_many(self._connection, rf.applied_tx, _APPLIED, [self._applied_row(result) for result in applied])
+        insert_many(self._connection, rf.applied_tx, APPLIED, [self._applied_row(result) for result in applied])
 
     def _applied_row(self, result: Result) -> tuple[object, ...]:
         header = result.incoming.header

@@ -13,6 +13,7 @@ from common.ids import tx_id_us
 from common.schema import tables as rf
 from common.wire.plain import PlainTx
 from consumer import audit, watermark
+from consumer.apply.ledger import APPLIED
 from consumer.heard import Heard, note_heard
 from consumer.inbox import delete_parts
 from consumer.incoming import Counts
@@ -20,14 +21,12 @@ from consumer.plain.group import PlainGroup
 from consumer.statements import insert_plain
 from consumer.watermark import Mark
 
-_APPLIED = ("source_node", "tx_id", "incarnation", "prev_lsn", "to_lsn", "sha256", "applied_us")
-
 
 def write_ledger(
     connection: sa.Connection, config: Config, group: PlainGroup, marks: Iterable[Mark], now_us: int
 ) -> None:
     """Write what follows from a group that was applied whole. The caller holds the locks of `marks`."""
-    insert_plain(connection, rf.applied_tx, _APPLIED, [_applied(tx, now_us) for tx in group.txs])
+    insert_plain(connection, rf.applied_tx, APPLIED, [_applied(tx, now_us) for tx in group.txs])
     # A source may have begun to send a tx in parts that comes in one piece now.
     delete_parts(connection, list(group.keys))
     moved = list(marks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,7 @@ def meet(*nodes: CliNode) -> None:
 
 
 def wait_a_moment() -> None:
-    import time
-
+    """Deletes are forgotten by their age alone: no event tells of it."""
     time.sleep(1.2)
 
 

@@ -19,6 +19,8 @@ _PLANNED = "rowferry_planned"
 """In `connection.info`: since when plans are kept, on the clock that only goes forward."""
 _KEEP_SECONDS = 10.0
 """A table that was empty when a plan was made may have grown; the server notices by itself only after minutes."""
+_FEW = 100
+"""Up to so many rows at once planning a statement takes longer than running it."""
 _FOR_FEW = {
     # Also where the values are lists: of one or of a hundred, they are looked up in the same index.
     "plan_cache_mode": "force_generic_plan",
@@ -46,8 +48,11 @@ def ready(connection: sa.Connection) -> None:
     connection.info[_PLANNED] = now
 
 
-def plan_anew(connection: sa.Connection) -> None:
-    """Plan the statements of this transaction for the values they are given, and those of the next for what is then."""
+def plan_for(connection: sa.Connection, rows: int) -> None:
+    """Before statements of many rows: plan those of this transaction for the values they are given, and those of the
+    next for what is then."""
+    if rows <= _FEW:
+        return
     driver(connection).execute(_FOR_MANY)
     connection.info[_PLANNED] = time.monotonic() - 2 * _KEEP_SECONDS
 

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from common.dialects.postgresql.apply_settings import plan_anew, ready
+from common.dialects.postgresql.apply_settings import plan_for, ready
 from common.dialects.postgresql.choices import Chosen, log_choices
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated, translated_for
@@ -27,9 +27,6 @@ from common.versions import Version
 from common.wire.records import TableMeta
 
 Raw = psycopg.Connection[tuple[Any, ...]]
-
-_FEW = 100
-"""Up to so many rows at once planning a statement takes longer than running it."""
 
 _UNSEALED = """
 SELECT EXISTS (
@@ -70,8 +67,7 @@ class PostgresApplySession:
         given = {"pks": rows.keys(pks)}
         source = recordset(rows.key_readings(), "pks", numbered=True)
         with translated_for(table, self._raw.info.user):
-            if len(pks) > _FEW:
-                plan_anew(self._connection)
+            plan_for(self._connection, len(pks))
             with self._raw.pipeline():
                 self._raw.execute(lock_sql(table, source), given)
                 self._turn.ask()

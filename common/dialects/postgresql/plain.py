@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import psycopg
 import sqlalchemy as sa
 
-from common.dialects.postgresql.apply_settings import plan_anew
+from common.dialects.postgresql.apply_settings import plan_for
 from common.dialects.postgresql.arrays import number_array, text_array
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated_for
 from common.dialects.postgresql.queries import escaped, lock_sql, recordset, same_key, target_rows
 from common.dialects.postgresql.references import References
+from common.dialects.postgresql.row_versions import INTO_ROW_VERSION, OVER_WHAT_STANDS
 from common.dialects.postgresql.rows import Rows
 from common.dialects.postgresql.shapes import key_expression
 from common.dialects.postgresql.turn import Turn
@@ -27,8 +28,6 @@ from common.wire.records import TableMeta
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
-_FEW = 100
-"""Up to so many rows at once planning a statement takes longer than running it."""
 _FIRST_MADE_ON = {"rf_new": "bool", "rf_epoch": "int", "rf_hlc": "bigint", "rf_node": "text"}
 _LAST_VERSION = {
     "rf_epoch": "int",
@@ -54,18 +53,11 @@ CROSS JOIN LATERAL (
         SELECT * FROM rf_row_version v WHERE v.table_id = t.table_id AND v.key = k.key COLLATE "C" LIMIT 1
     ) v ON true) k
 """
-_INSERT = """
-INSERT INTO rf_row_version AS v
-    (table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node, deleted)
-SELECT %(table_id)s, {key}, rf_epoch, rf_hlc, rf_node, rf_base_epoch, rf_base_hlc, rf_base_node, rf_deleted
-FROM {source}
+_INSERT = f"""{INTO_ROW_VERSION}
+SELECT %(table_id)s, {{key}}, rf_epoch, rf_hlc, rf_node, rf_base_epoch, rf_base_hlc, rf_base_node, rf_deleted
+FROM {{source}}
 """
-_UPSERT = f"""{_INSERT}
-ON CONFLICT (table_id, key) DO UPDATE
-SET main_epoch = excluded.main_epoch, hlc = excluded.hlc, node_id = excluded.node_id,
-    base_epoch = excluded.base_epoch, base_hlc = excluded.base_hlc, base_node = excluded.base_node,
-    deleted = excluded.deleted
-"""
+_UPSERT = _INSERT + OVER_WHAT_STANDS
 _LOG_ROWS = """
     SELECT l.pk, l.shape_id FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
     CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high OFFSET 0) l
@@ -104,8 +96,7 @@ class PostgresPlain:
         given = {"pks": keys, "table": table.name, "rf_new": number_array([int(run.is_new) for run in runs])}
         given |= _versions([run.first_base for run in runs])
         with translated_for(table, self._raw.info.user):
-            if len(runs) > _FEW:
-                plan_anew(self._connection)
+            plan_for(self._connection, len(runs))
             with self._raw.pipeline():
                 self._raw.execute(lock_sql(table, recordset(rows.key_readings(), "pks")), {"pks": keys})
                 self._turn.ask()

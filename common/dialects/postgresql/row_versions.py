@@ -22,19 +22,22 @@ LEFT JOIN LATERAL (
 ) v ON true
 ORDER BY k.rf_place
 """
-_INSERT = """
+INTO_ROW_VERSION = """
 INSERT INTO rf_row_version AS v
     (table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node, deleted)
-SELECT %(table_id)s, * FROM unnest(
-    %(keys)s::text[], %(epochs)s::int[], %(hlcs)s::bigint[], %(nodes)s::text[],
-    %(base_epochs)s::int[], %(base_hlcs)s::bigint[], %(base_nodes)s::text[], %(deleted)s::bool[])
 """
-_UPSERT = f"""{_INSERT}
+OVER_WHAT_STANDS = """
 ON CONFLICT (table_id, key) DO UPDATE
 SET main_epoch = excluded.main_epoch, hlc = excluded.hlc, node_id = excluded.node_id,
     base_epoch = excluded.base_epoch, base_hlc = excluded.base_hlc, base_node = excluded.base_node,
     deleted = excluded.deleted
 """
+_INSERT = f"""{INTO_ROW_VERSION}
+SELECT %(table_id)s, * FROM unnest(
+    %(keys)s::text[], %(epochs)s::int[], %(hlcs)s::bigint[], %(nodes)s::text[],
+    %(base_epochs)s::int[], %(base_hlcs)s::bigint[], %(base_nodes)s::text[], %(deleted)s::bool[])
+"""
+_UPSERT = _INSERT + OVER_WHAT_STANDS
 
 
 def versions_query(keys: str) -> bytes:
