@@ -12,7 +12,7 @@ from typing import Any
 
 from common.crash_points import CrashPoint
 from tests.faults.faults import FAULTS, Where
-from tests.faults.test_points import ELSEWHERE, SCENARIOS
+from tests.faults.test_points import ELSEWHERE
 from tests.mutants.catalogue import MUTANTS, SAFEGUARDS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "RELIABILITY.md"
@@ -22,6 +22,7 @@ _SITES = {
     Where.NODES: ("nodes",),
     Where.FOLDER: ("folder",),
 }
+_DATABASES = (("sqlite", "SQLite"), ("postgresql", "PostgreSQL"))
 
 _HEAD = """# What Rowferry survives
 
@@ -84,15 +85,12 @@ def _points(told: Sequence[Told]) -> str:
     times = Counter((one["kind"], one["name"]) for one in told)
     head = (
         "\n## Killed at named points\n\nBetween any two steps that touch a disk or a network a process dies by SIGKILL"
-        " (`common/crash_points.py`), and another one goes on.\n\n| point | survived on SQLite |\n| --- | --- |\n"
+        " (`common/crash_points.py`), and another one goes on.\n\n| point | survived on |\n| --- | --- |\n"
     )
     lines = []
     for one in CrashPoint:
-        if one in SCENARIOS:
-            shown = str(times["point on sqlite", one])
-        else:
-            shown = f"see `{ELSEWHERE[one]}`" if one in ELSEWHERE else "not tried yet"
-        lines.append(f"| `{one}` | {shown} |\n")
+        counts = ", ".join(f"{name}: {times[f'point on {kind}', one]}" for kind, name in _DATABASES)
+        lines.append(f"| `{one}` | {f'see `{ELSEWHERE[one]}`' if one in ELSEWHERE else counts} |\n")
     return head + "".join(lines)
 
 
