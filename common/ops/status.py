@@ -128,7 +128,8 @@ class Standing:
         return [sink for sink in self.shares.get("sinks", ()) if sink["lag_changes"]]
 
     @property
-    def _gaps(self) -> Sequence[Mapping[str, Any]]:
+    def gaps(self) -> Sequence[Mapping[str, Any]]:
+        """What is missing of sources' logs while later things of them have come."""
         found: Sequence[Mapping[str, Any]] = self.shares.get("gaps", ())
         return found
 
@@ -146,15 +147,15 @@ class Standing:
             *map(str, self.clashing_keys),
             *(reason for peer in self.peers for reason in peer.attention),
             *self.told,
-            self._broker_trouble,
-            *self._peer_troubles,
+            self.broker_trouble,
+            *self.http_troubles(),
             f"capture is out of date on {', '.join(self.drifted)}: run rowferry migrate" if self.drifted else "",
             *(
                 f"{name} is paused since {to_iso(since_us)}, its changes stay here (rowferry resume {name})"
                 for name, since_us in self.paused.items()
             ),
         ]
-        return [reason for reason in found if reason] + [missing(gap) for gap in self._gaps if not heals(gap)]
+        return [reason for reason in found if reason] + [missing(gap) for gap in self.gaps if not heals(gap)]
 
     @property
     def _rewound(self) -> str:
@@ -167,17 +168,16 @@ class Standing:
             "run rowferry rejoin"
         )
 
-    @property
-    def _peer_troubles(self) -> list[str]:
-        """What keeps this node from its HTTP peers."""
+    def http_troubles(self, peer: str | None = None) -> list[str]:
+        """Return what keeps this node from its HTTP peers, or from one of them."""
         return [
             f"{one['peer']} can't be used over HTTP since {one['unusable_since']}: {one['error']}"
             for one in self.shares.get("http_peers", ())
-            if one["unusable_since"]
+            if one["unusable_since"] and peer in (None, one["peer"])
         ]
 
     @property
-    def _broker_trouble(self) -> str:
+    def broker_trouble(self) -> str:
         """Say that the broker can't be used, and which way the changes take meanwhile."""
         road = self.shares.get("road") or {}
         since = road.get("broker_unusable_since")
@@ -196,8 +196,8 @@ class Standing:
         unsealed = self.shares.get("unsealed_changes", 0)
         found = [f"{unsealed} captured changes wait for rowferry run"] if unsealed else []
         found += [f"{one['lag_changes']} changes not yet sent to the {one['sink']}" for one in self.lagging_sinks]
-        found += [coming(gap) for gap in self._gaps if heals(gap)]
-        torn = {gap["peer"] for gap in self._gaps}
+        found += [coming(gap) for gap in self.gaps if heals(gap)]
+        torn = {gap["peer"] for gap in self.gaps}
         found += [not_applied(one.behind, one.peer) for one in self.sources if one.behind and one.peer not in torn]
         torn.update(one.peer for one in self.sources if one.behind)
         found += [not_come(one) for one in self.peers if one.missing and one.node not in torn]

@@ -5,7 +5,6 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from importlib.metadata import version
 
 import anyio.to_thread
@@ -17,7 +16,7 @@ from starlette.types import ASGIApp
 
 from common.config.model import ServerSection
 from common.errors import ContentionError, OutageError, PoisonError, UsageError
-from common.http.problems import ProblemError, problem_response
+from common.http.problems import problem_response
 from common.http.wire import PUSH_PATH
 from common.http.words import only_known
 from common.ports.http_part import AnswersHttp, HttpShare
@@ -26,12 +25,13 @@ from common.runtime.node import Node
 from common.web.auth import TokenGate
 from common.web.guard import FAULT, Guard, WebLimits
 from common.web.openapi import describe
+from common.web.page.adding import add_page
 from common.web.probes import probes
+from common.web.refusals import problem_of
 from common.web.state import state_routes
 
 log = logging.getLogger(__name__)
 
-_AGAIN_SECONDS = 5
 _THREADS = 12
 
 
@@ -51,7 +51,7 @@ class Web:
 
 def build_web(node: Node, parts: Sequence[Part[Node]], stop: threading.Event) -> Web:
     """Put the parts' routes together. Opens nothing; the services are the caller's to run."""
-    shares = [part.http(node, stop) for part in parts if isinstance(part, AnswersHttp)]
+    shares = {part.name: part.http(node, stop) for part in parts if isinstance(part, AnswersHttp)}
     app = FastAPI(
         title="Rowferry",
         version=version("rowferry"),
@@ -62,15 +62,17 @@ def build_web(node: Node, parts: Sequence[Part[Node]], stop: threading.Event) ->
         lifespan=_lifespan,
         dependencies=[Depends(only_known)],
     )
-    app.state.gate = TokenGate(node.database, node.clock)
+    gate = TokenGate(node.database, node.clock)
+    app.state.gate = gate
     app.state.translate = node.database.translate
+    add_page(app, node, gate, parts, shares)
     app.include_router(probes(node, parts))
     app.include_router(state_routes(node))
-    for share in shares:
+    for share in shares.values():
         _include(app, share)
     _handle_errors(app)
     describe(app)
-    return Web(app, tuple(service for share in shares for service in share.services))
+    return Web(app, tuple(service for share in shares.values() for service in share.services))
 
 
 @asynccontextmanager
@@ -83,35 +85,6 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
 def _include(app: FastAPI, share: HttpShare) -> None:
     for router in share.routers:
         app.include_router(router)
-
-
-def problem_of(error: Exception) -> ProblemError:
-    """Return how an error reads over HTTP."""
-    match error:
-        case ProblemError():
-            return error
-        case RequestValidationError():
-            return ProblemError(422, _first_fault(error), reason="request")
-        case HTTPException():
-            detail = str(error.detail)
-            if detail == HTTPStatus(error.status_code).phrase:
-                detail = {404: "there is nothing of this name", 405: "not by this method"}.get(
-                    error.status_code, detail
-                )
-            return ProblemError(error.status_code, detail, headers=error.headers)
-        case OutageError() | ContentionError():
-            return ProblemError(503, str(error), reason="outage", headers={"Retry-After": str(_AGAIN_SECONDS)})
-        case PoisonError():
-            return ProblemError(422, str(error), reason=error.reason.value)
-        case UsageError():
-            return ProblemError(409, str(error), reason="usage")
-        case _:
-            raise error
-
-
-def _first_fault(error: RequestValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
 
 
 def _handle_errors(app: FastAPI) -> None:

@@ -84,7 +84,17 @@ class TokenGate:
         """Return whom `token` speaks for. Raises ProblemError, OutageError."""
         if token is None:
             raise ProblemError(401, "this needs a token: Authorization: Bearer TOKEN", headers=_CHALLENGE)
-        found = self._find(address, token)
+        return self._admitted(self._find(address, token))
+
+    def still(self, caller: Caller) -> Caller:
+        """Return what the token of `caller`, which was admitted before, is good for now. Raises ProblemError where it
+        was revoked or is expired, OutageError."""
+        found = self._tokens.find(caller.token_id)
+        if found is None:
+            raise _refused("the token is not one of this node's", "token")
+        return self._admitted(found)
+
+    def _admitted(self, found: Token) -> Caller:
         now_us = self._clock.now_us()
         if not found.works_at(now_us):
             word = "revoked" if found.revoked_us is not None else "expired"

@@ -44,7 +44,7 @@ class Served:
 
 
 @contextmanager
-def served(url: str, server: ServerSection | None = None, **sections: object) -> Iterator[Served]:
+def served(url: str, server: ServerSection | None = None, /, **sections: object) -> Iterator[Served]:
     """Migrate a database and serve it until the context ends, its services running."""
     world = open_world(url, **sections)
     stop = threading.Event()
@@ -63,7 +63,7 @@ def served(url: str, server: ServerSection | None = None, **sections: object) ->
 
 
 @contextmanager
-def served_on_sqlite(folder: Path, server: ServerSection | None = None, **sections: object) -> Iterator[Served]:
+def served_on_sqlite(folder: Path, server: ServerSection | None = None, /, **sections: object) -> Iterator[Served]:
     """The same on a new SQLite file."""
     with served(sqlite_url(folder), server, **sections) as one:
         yield one

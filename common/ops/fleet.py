@@ -1,0 +1,194 @@
+"""The fleet as one node knows it: of each node how far it is, by which road, and in sentences why it is behind."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import sqlalchemy as sa
+
+from common.config.model import Config
+from common.ops.fleet_reading import OPEN, Lag, Peer, read_known
+from common.ops.stalls import told
+from common.ops.status import Standing, State
+from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come
+
+
+@dataclass(frozen=True, slots=True)
+class FleetNode:
+    """One node. Instants are microseconds since the epoch."""
+
+    name: str
+    is_self: bool
+    role: str
+    state: State
+    reasons: tuple[str, ...]
+    """Why it is not up to date, the gravest first."""
+    road: str
+    """How changes go between it and this node."""
+    lacks: Lag
+    """What it lacks of this node's changes, as of when it spoke last."""
+    missing: Lag
+    """What this node lacks of its changes."""
+    dead_letters: int
+    """Of its txs here; on this node's own line, all."""
+    conflicts: int
+    """That wait for a choice here."""
+    differs: tuple[str, ...]
+    """In what it is not set up as this node is: `tables`, `policies`, `capture`."""
+    clock_seconds: float | None
+    """Its clock before this node's."""
+    clock_is_off: bool
+    release: str | None
+    heard_us: int | None
+
+    @property
+    def oldest_seconds(self) -> float | None:
+        """How long the oldest change waits, either way."""
+        known = [one.oldest_seconds for one in (self.lacks, self.missing) if one.oldest_seconds is not None]
+        return max(known, default=None)
+
+
+def read_fleet(connection: sa.Connection, config: Config, standing: Standing) -> list[FleetNode]:
+    """Return this node, then the others it knows of, those that need a person first. Reads no large table whole."""
+    peers = read_known(connection, config, standing)
+    others = [_node(peer, config, standing) for peer in peers]
+    order = [State.NEEDS_ATTENTION, State.BEHIND, State.UP_TO_DATE]
+    others.sort(key=lambda one: (order.index(one.state), one.name))
+    of_others = {reason for one in others for reason in one.reasons}
+    return [_self(standing, of_others), *others]
+
+
+def _self(standing: Standing, of_others: set[str]) -> FleetNode:
+    attention = [reason for reason in standing.attention if reason not in of_others]
+    waiting = [reason for reason in standing.waiting if reason not in of_others]
+    unpublished = [one["oldest_seconds"] for one in standing.unpublished]
+    unapplied = [one["oldest_seconds"] for one in standing.unapplied]
+    lags = [sink["lag_changes"] for sink in standing.shares.get("sinks", ())]
+    return FleetNode(
+        name=standing.facts.node_id,
+        is_self=True,
+        role=standing.facts.role,
+        state=_state(attention, waiting),
+        reasons=(*attention, *waiting),
+        road=_own_road(standing),
+        lacks=Lag(max(lags, default=0) + standing.shares.get("unsealed_changes", 0), max(unpublished, default=0.0)),
+        missing=Lag(sum(one.behind for one in standing.sources), max(unapplied, default=0.0)),
+        dead_letters=sum(standing.dead_letters.get(state, 0) for state in OPEN),
+        conflicts=standing.conflicts.get("waiting", 0),
+        differs=("capture",) if standing.drifted else (),
+        clock_seconds=None,
+        clock_is_off=False,
+        release=version("rowferry"),
+        heard_us=standing.at_us,
+    )
+
+
+def _node(peer: Peer, config: Config, standing: Standing) -> FleetNode:
+    attention, waiting = list(_attention(peer, config, standing)), list(_waiting(peer, standing))
+    heard = peer.standing
+    differs = []
+    if heard is not None:
+        differs = ["tables"] * heard.schema_differs + ["policies"] * heard.policies_differ
+    ahead_us = max((one.ahead_us for one in standing.clocks_ahead if one.node == peer.name), default=0)
+    clock_us = ahead_us or (heard.clock_us if heard is not None else None)
+    return FleetNode(
+        name=peer.name,
+        is_self=False,
+        role="–" if peer.row is None else peer.row.role,
+        state=_state(attention, waiting),
+        reasons=(*attention, *waiting),
+        road=_road(peer.name, config, standing),
+        lacks=peer.lacks,
+        missing=_missing(peer, standing),
+        dead_letters=sum(peer.letters.values()) + peer.early + peer.forked,
+        conflicts=peer.conflicts,
+        differs=tuple(differs),
+        clock_seconds=None if clock_us is None else clock_us / 1_000_000,
+        clock_is_off=bool(ahead_us) or (heard is not None and heard.clock_is_off),
+        release=heard.release if heard is not None else None,
+        heard_us=_heard(peer),
+    )
+
+
+def _heard(peer: Peer) -> int | None:
+    if peer.row is None:
+        return None
+    latest: int = max(peer.row.last_seen_us, peer.row.heard_us or 0)
+    return latest
+
+
+def _missing(peer: Peer, standing: Standing) -> Lag:
+    """What this node lacks of a peer: by what came of it, by what it says itself, and what waits to be applied."""
+    behind = [one.behind for one in standing.sources if one.peer == peer.name]
+    if peer.standing is not None:
+        behind.append(peer.standing.missing)
+    if not behind:
+        return Lag()
+    works = [one for one in standing.unapplied if one["work"] == f"source {peer.name}"]
+    return Lag(max(behind), max((one["oldest_seconds"] for one in works), default=0.0))
+
+
+def _attention(peer: Peer, config: Config, standing: Standing) -> Iterator[str]:
+    if peer.standing is not None:
+        yield from peer.standing.attention
+    yield from (str(one) for one in standing.clocks_ahead if one.node == peer.name)
+    yield from standing.http_troubles(peer.name)
+    if _rides_broker(peer.name, config) and standing.broker_trouble:
+        yield standing.broker_trouble
+    yield from (missing(gap) for gap in standing.gaps if gap["peer"] == peer.name and not heals(gap))
+    works = (f"source {peer.name}", f"sink http-{peer.name}")
+    yield from (told(one) for one in standing.stalled if one["work"] in works)
+    if peer.letters:
+        count = sum(peer.letters.values())
+        reasons = ", ".join(f"{reason} ({number})" for reason, number in peer.letters.items())
+        what = counted(count, "transaction of it", "transactions of it")
+        yield f"{what} could not be applied here and {'waits' if count == 1 else 'wait'} as dead letters: {reasons}"
+    if peer.forked:
+        yield counted(peer.forked, "batch of it is", "batches of it are") + " from another past than this node knows"
+    if peer.conflicts:
+        yield counted(peer.conflicts, "conflict with it waits", "conflicts with it wait") + " for a choice"
+
+
+def _waiting(peer: Peer, standing: Standing) -> Iterator[str]:
+    gaps = [gap for gap in standing.gaps if gap["peer"] == peer.name]
+    yield from (coming(gap) for gap in gaps if heals(gap))
+    behind = [one.behind for one in standing.sources if one.peer == peer.name and one.behind]
+    if not gaps:
+        yield from (not_applied(one, peer.name) for one in behind)
+        if not behind and peer.standing is not None and peer.standing.missing:
+            yield not_come(peer.standing)
+    if peer.lacks.changes:
+        yield f"{counted(peer.lacks.changes, 'change', 'changes')} of this node had not reached it when it last spoke"
+    if peer.early:
+        yield (
+            counted(peer.early, "transaction of it waits", "transactions of it wait")
+            + " for rows that have not come yet"
+        )
+
+
+def _state(attention: list[str], waiting: list[str]) -> State:
+    if attention:
+        return State.NEEDS_ATTENTION
+    return State.BEHIND if waiting else State.UP_TO_DATE
+
+
+def _rides_broker(name: str, config: Config) -> bool:
+    return config.broker is not None and name not in config.peers
+
+
+def _road(name: str, config: Config, standing: Standing) -> str:
+    if name in config.peers:
+        return f"HTTP to {config.peers[name].url}"
+    if config.broker is not None or config.directory is not None:
+        return _own_road(standing)
+    clients = {one["client"] for one in standing.shares.get("clients", ())}
+    return "HTTP: it comes here" if name in clients else "none configured"
+
+
+def _own_road(standing: Standing) -> str:
+    road = standing.shares.get("road")
+    if road is None:
+        return "HTTP" if standing.shares.get("http_peers") else "others come by HTTP"
+    if road["used"] == "broker":
+        return "broker" if road["broker_unusable_since"] is None else "broker, which can't be used"
+    return "files, for the broker can't be used" if road["fallback_since"] else "files in the shared folder"

@@ -1,0 +1,66 @@
+"""How values read on a page: ages, instants, JSON of a row."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from common.clock import Clock, to_us
+
+CELL = 200
+"""Characters of a value that a table shows."""
+WHOLE = 20_000
+"""Characters that a page shows of one value at most, also where the whole of it was asked for."""
+
+
+def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
+    """Return the filters of the templates. None of them gives markup: what they return is escaped as all else."""
+
+    def since(iso: str | None) -> str:
+        """Return how long ago an instant was."""
+        if iso is None:
+            return "never"
+        return f"{age((clock.now_us() - _us(iso)) / 1e6)} ago"
+
+    return {"age": age, "since": since, "cell": cell, "is_cut": is_cut, "moment": moment, "counted": counted}
+
+
+def age(seconds: float | None) -> str:
+    """Return a span in its largest unit; what is unknown as a dash."""
+    if seconds is None:
+        return "–"
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} s"
+
+
+def moment(iso: str | None) -> str:
+    """Return an instant for a person, in UTC, to the second."""
+    return "–" if iso is None else f"{iso[:10]} {iso[11:19]} UTC"
+
+
+def cell(value: Any, most: int = CELL) -> str:
+    """Return a value of a row as text, not more than `most` characters of it."""
+    text = _text(value)
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def is_cut(value: Any, most: int = CELL) -> bool:
+    """Tell whether `cell` leaves some of a value out."""
+    return len(_text(value)) > most
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return a count with its noun."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _us(iso: str) -> int:
+    return to_us(datetime.fromisoformat(iso))

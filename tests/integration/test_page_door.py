@@ -1,0 +1,273 @@
+"""The operations page's door: who comes in, how long, and what another site can have a browser do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from common.config.model import ServerSection
+from common.http.scopes import Scope
+from tests.support.page import Person
+from tests.support.web import Served, served_on_sqlite
+
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+PAGES = ("/",)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Served]:
+    with served_on_sqlite(tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+def anna(node: Served) -> Iterator[Person]:
+    person = Person(node)
+    with person.client:
+        yield person
+
+
+def is_in(person: Person) -> bool:
+    return person.get("/").status_code == 200
+
+
+def test_without_a_login_there_is_only_the_form(anna: Person) -> None:
+    for path in PAGES:
+        answer = anna.get(path)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/page/login")
+    form = anna.get("/page/login")
+    assert form.status_code == 200
+    assert "scope" in form.text
+    assert anna.get("/", headers={"HX-Request": "true"}).status_code == 401
+    refused = anna.send("/page/logout", {"csrf": "x"})
+    assert refused.status_code in (303, 401)
+
+
+def test_an_ops_token_opens_a_session_and_logging_out_ends_it(anna: Person) -> None:
+    answer = anna.login()
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("rowferry=")
+    for wanted in ("HttpOnly", "SameSite=strict", "Path=/"):
+        assert wanted in cookie
+    assert "Max-Age" not in cookie
+    assert is_in(anna)
+    assert anna.get("/page/login").headers["location"] == "/"
+    kept = anna.client.cookies["rowferry"]
+    assert anna.send("/page/logout", {"csrf": anna.csrf()}).headers["location"] == "/page/login"
+    anna.client.cookies.set("rowferry", kept)
+    assert not is_in(anna), "the session ended, not only its cookie"
+
+
+def test_pages_carry_a_strict_policy_and_are_stored_nowhere(anna: Person) -> None:
+    anna.login()
+    for path in (*PAGES, "/page/login"):
+        headers = anna.get(path).headers
+        assert headers["content-security-policy"] == CSP
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "same-origin"
+
+
+def test_no_page_has_a_script_or_a_style_of_its_own(anna: Person) -> None:
+    anna.login()
+    for path in PAGES:
+        text = anna.get(path).text
+        assert "style=" not in text
+        assert "<style" not in text
+        assert "onclick" not in text
+        assert text.count("<script") == text.count("<script src=")
+        assert "http://" not in text.replace(anna.node.url, "").replace("http://www.w3.org/2000/svg", "")
+
+
+def test_files_are_kept_by_the_browser_and_no_other_file_is_given(anna: Person) -> None:
+    for name in ("page.css", "page.js", "htmx.min.js", "icon.svg"):
+        answer = anna.get(f"/page/static/{name}")
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["cache-control"]
+    for name in ("htmx.LICENSE", "..%2fpage.py", "nothing"):
+        assert anna.get(f"/page/static/{name}").status_code == 404
+
+
+@pytest.mark.parametrize("scopes", [(Scope.PUSH, Scope.PULL), (Scope.PUSH, Scope.PULL, Scope.FORWARD)])
+def test_a_nodes_token_does_not_open_the_page(node: Served, anna: Person, scopes: tuple[Scope, ...]) -> None:
+    answer = anna.login(node.token("shop", *scopes))
+    assert answer.status_code == 403
+    assert "set-cookie" not in answer.headers
+    assert "scope ops" in answer.text
+
+
+def test_wrong_tokens_are_counted_with_those_of_programs(node: Served, anna: Person) -> None:
+    token_id = anna.token.split("_")[1]
+    wrong = f"rf_{token_id}_{'x' * 43}"
+    for _ in range(5):
+        assert anna.login(wrong).status_code == 401
+    with node.client(wrong) as program:
+        for _ in range(5):
+            assert program.get("/audit").status_code == 401
+        assert program.get("/audit").status_code == 429
+    answer = anna.login(wrong)
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) > 0
+    assert "too many wrong tokens" in answer.text
+
+
+def test_what_is_typed_is_not_shown_again(anna: Person) -> None:
+    answer = anna.login("<script>alert(1)</script>")
+    assert answer.status_code == 401
+    assert "alert(1)" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "null"},
+        {"Origin": ""},
+        {"Origin": "http://127.0.0.1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none"},
+    ],
+)
+def test_a_form_from_another_site_does_nothing(anna: Person, headers: dict[str, str]) -> None:
+    assert anna.login(**headers).status_code == 403
+    anna.login()
+    assert anna.send("/page/logout", {"csrf": anna.csrf()}, **headers).status_code == 403
+    assert is_in(anna)
+
+
+def test_a_form_without_an_origin_does_nothing(anna: Person) -> None:
+    assert anna.client.post("/page/login", data={"token": anna.token}).status_code == 403
+    same = {"Sec-Fetch-Site": "same-origin"}
+    assert anna.client.post("/page/login", data={"token": anna.token}, headers=same).status_code == 303
+
+
+@pytest.mark.parametrize("csrf", [None, "", "wrong", "ä", ["twice", "twice"]])
+def test_a_form_without_this_sessions_word_does_nothing(anna: Person, csrf: str | None) -> None:
+    anna.login()
+    fields = {"other": "1"} if csrf is None else {"csrf": csrf}
+    assert anna.send("/page/logout", fields).status_code == 403
+    assert is_in(anna)
+
+
+def test_the_word_of_one_session_is_none_in_another(node: Served, anna: Person) -> None:
+    anna.login()
+    other = Person(node, "berta")
+    with other.client:
+        other.login()
+        assert other.send("/page/logout", {"csrf": anna.csrf()}).status_code == 403
+        assert is_in(other)
+
+
+def test_an_id_that_somebody_planted_is_not_taken_over(anna: Person) -> None:
+    anna.client.cookies.set("rowferry", "planted")
+    assert not is_in(anna)
+    answer = anna.login()
+    assert "planted" not in answer.headers["set-cookie"]
+    before = answer.headers["set-cookie"].split(";")[0].partition("=")[2]
+    anna.client.cookies.clear()
+    anna.client.cookies.set("rowferry", before)
+    again = anna.login().headers["set-cookie"].split(";")[0].partition("=")[2]
+    assert again != before
+    anna.client.cookies.clear()
+    anna.client.cookies.set("rowferry", before)
+    assert not is_in(anna), "logging in anew ends the session of before"
+
+
+def test_a_session_ends_with_its_token(node: Served, anna: Person) -> None:
+    anna.login()
+    assert is_in(anna)
+    node.tokens.revoke(anna.token.split("_")[1], "test")
+    answer = anna.get("/")
+    assert answer.status_code == 401
+    assert "revoked" in answer.text
+    assert anna.get("/").status_code == 401, "and stays ended"
+
+
+def test_a_session_ends_when_its_token_expires(node: Served, anna: Person) -> None:
+    anna.login(node.token("anna", Scope.OPS, lives_us=60_000_000))
+    assert is_in(anna)
+    node.world.clock.pass_seconds(61)
+    live = anna.get("/", headers={"HX-Request": "true"})
+    assert live.status_code == 401
+    assert "expired" in live.text
+    assert "<html" not in live.text
+
+
+def test_a_form_of_a_session_that_ended_does_nothing_and_says_so(node: Served, anna: Person) -> None:
+    anna.login()
+    csrf = anna.csrf()
+    node.tokens.revoke(anna.token.split("_")[1], "test")
+    answer = anna.send("/page/logout", {"csrf": csrf})
+    assert answer.status_code == 401
+    assert "Nothing was done" in answer.text
+
+
+def test_over_tls_the_cookie_is_bound_to_this_host(tmp_path: Path) -> None:
+    behind_proxy = ServerSection(port=0, proxies=("127.0.0.1",))
+    with served_on_sqlite(tmp_path, behind_proxy, server={"proxies": ["127.0.0.1"]}) as node:
+        person = Person(node)
+        with person.client:
+            cookie = person.login(**{"X-Forwarded-Proto": "https"}).headers["set-cookie"]
+    assert cookie.startswith("__Host-rowferry=")
+    assert "Secure" in cookie
+    assert "Domain" not in cookie
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"token=" + b"x" * 70_000, "application/x-www-form-urlencoded", 413),
+        (b"&".join(b"a%d=1" % number for number in range(600)), "application/x-www-form-urlencoded", 422),
+        (b"token=%00", "application/x-www-form-urlencoded", 422),
+        (b"token=%ff", "application/x-www-form-urlencoded", 422),
+        (b"token=\xff", "application/x-www-form-urlencoded", 422),
+        (b'{"token": "x"}', "application/json", 415),
+        (b"token=x", "text/plain", 415),
+        (b"token=x", "", 415),
+    ],
+)
+def test_a_form_that_is_none_is_refused(anna: Person, body: bytes, kind: str, status: int) -> None:
+    headers = {"Origin": anna.node.url, "Content-Type": kind}
+    answer = anna.client.post("/page/login", content=body, headers=headers)
+    assert answer.status_code == status
+    assert answer.headers["content-type"].startswith("text/html")
+
+
+def test_a_database_that_is_away_is_a_page_too(node: Served, anna: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    from common.errors import OutageError
+    from common.ops.tokens import Tokens
+
+    anna.login()
+
+    def away(*_: object) -> None:
+        raise OutageError("<b>the database</b> is away")
+
+    monkeypatch.setattr(Tokens, "find", away)
+    answer = anna.get("/")
+    assert answer.status_code == 503
+    assert "&lt;b&gt;the database&lt;/b&gt; is away" in answer.text
+    assert answer.headers["content-security-policy"] == CSP
+
+
+def test_the_programs_routes_take_no_cookie(anna: Person) -> None:
+    anna.login()
+    assert anna.get("/dead-letters").status_code == 401
+    assert anna.client.post("/conflicts/1/resolve", json={"take": "ours"}).status_code == 401
+
+
+def test_a_header_can_not_be_made_by_what_is_given(anna: Person) -> None:
+    anna.login()
+    answer: httpx.Response = anna.send(
+        "/page/logout", {"csrf": anna.csrf(), "next": "https://elsewhere.example\r\nX: y"}
+    )
+    assert answer.headers["location"] == "/page/login"
+    assert "x" not in answer.headers
