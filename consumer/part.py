@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from common.ops.progress import OthersProgress
 from common.ops.purging import PurgeService
 from common.ops.stalls import Work
 from common.ops.watchdog import Watchdog
@@ -106,6 +107,12 @@ class ConsumerPart:
         from consumer.status import read_status
 
         return read_status(node)
+
+    def progress(self, node: Node) -> OthersProgress:
+        """Return how far other nodes' changes are here."""
+        from consumer.progress import others_progress
+
+        return others_progress(node)
 
     def row_events(self, node: Node, asked: RowAsked) -> Sequence[RowEvent]:
         """Return what other nodes' changes of a row came to."""

@@ -1,18 +1,17 @@
 """The consumer's share of `status`: what hangs between having come and being applied."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from common.clock import to_iso
-from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
+from common.ops.stalls import read_seen, waits
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.gaps import Gap, find_gaps
 from consumer.standing.store import counts
 from consumer.statements import reading
-from consumer.waiting import INTAKE, source_work
+from consumer.waiting import held_seen, source_work, unfinished
 from consumer.watermark import Mark, read_all
 
 _ASKED = sa.select(rf.request).where(rf.request.c.direction == "out")
@@ -22,7 +21,7 @@ def read_status(node: Node) -> dict[str, Any]:
     """Return unfinished large txs, rows that have stepped back, and sources in whose log something is missing here."""
     now_us = node.clock.now_us()
     with reading(node.database) as connection:
-        unfinished, oldest_us = _unfinished(connection)
+        unfinished_txs, oldest_us = unfinished(connection)
         stepped_back = counts(connection)
         marks = {key: mark for key, (mark, _) in read_all(connection).items()}
         gaps = {gap.key: gap for gap in find_gaps(connection)}
@@ -30,10 +29,10 @@ def read_status(node: Node) -> dict[str, Any]:
             marks.setdefault(key, Mark(*key))
         seen = read_seen(connection)
         asked = {(row.peer, row.incarnation): row for row in connection.execute(_ASKED)}
-    works = [*_held(seen, now_us), *source_work(node)]
+    works = [*held_seen(seen, now_us), *source_work(node)]
     heals = node.config.broker is not None and node.config.broker.is_rabbitmq
     return {
-        "unfinished_txs": unfinished,
+        "unfinished_txs": unfinished_txs,
         "oldest_unfinished_seconds": None if oldest_us is None else max(0.0, (now_us - oldest_us) / 1_000_000),
         "stepped_back": stepped_back,
         "unapplied": [one.document(now_us) for one in waits(works, seen, now_us, node.config.limits.stall_seconds)],
@@ -43,26 +42,6 @@ def read_status(node: Node) -> dict[str, Any]:
             if mark.gap or (key in gaps and key in asked)
         ],
     }
-
-
-def _held(seen: Mapping[str, Seen], now_us: int) -> list[Work]:
-    """Return what the intakes of a running node hold, as its watchdog saw it last."""
-    return [
-        Work(name, one.pending, "messages taken and not applied", one.mark, one.oldest_us)
-        for name, one in sorted(seen.items())
-        if name.startswith(INTAKE) and is_fresh(one, now_us)
-    ]
-
-
-def _unfinished(connection: sa.Connection) -> tuple[int, int | None]:
-    """Count txs of which parts are missing; dead letters in parts have theirs, or are counted as such."""
-    part, letter = rf.tx_part, rf.dead_letter
-    apart = sa.exists().where(letter.c.source_node == part.c.source_node, letter.c.tx_id == part.c.tx_id)
-    inner = sa.select(sa.func.min(part.c.received_us).label("since_us")).where(~apart)
-    inner = inner.group_by(part.c.source_node, part.c.tx_id)
-    txs = inner.subquery()
-    count, oldest = connection.execute(sa.select(sa.func.count(), sa.func.min(txs.c.since_us)).select_from(txs)).one()
-    return int(count), oldest
 
 
 def _gap(mark: Mark, gap: Gap | None, request: sa.Row[Any] | None, heals: bool) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """What waits on this side: what the intakes hold, and what a source has and this node has not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from common.ops.peers import MISSED_HEARTBEATS
-from common.ops.stalls import Work
+from common.ops.stalls import Seen, Work, is_fresh
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.gaps import find_gaps
@@ -14,6 +14,7 @@ from consumer.statements import reading
 from consumer.watermark import SourceKey, read_all
 
 INTAKE = "intake "
+SOURCE = "source "
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,26 @@ def held_work(name: str, holding: Holding) -> Work:
     return Work(f"{INTAKE}{name}", holding.deliveries, "messages taken and not applied", "", oldest_us, moved_us)
 
 
+def held_seen(seen: Mapping[str, Seen], now_us: int) -> list[Work]:
+    """Return what the intakes of a running node hold, as its watchdog saw it last."""
+    return [
+        Work(name, one.pending, "messages taken and not applied", one.mark, one.oldest_us)
+        for name, one in sorted(seen.items())
+        if name.startswith(INTAKE) and is_fresh(one, now_us)
+    ]
+
+
+def unfinished(connection: sa.Connection) -> tuple[int, int | None]:
+    """Count txs of which parts are missing; dead letters in parts have theirs, or are counted as such."""
+    part, letter = rf.tx_part, rf.dead_letter
+    apart = sa.exists().where(letter.c.source_node == part.c.source_node, letter.c.tx_id == part.c.tx_id)
+    inner = sa.select(sa.func.min(part.c.received_us).label("since_us")).where(~apart)
+    inner = inner.group_by(part.c.source_node, part.c.tx_id)
+    txs = inner.subquery()
+    count, oldest = connection.execute(sa.select(sa.func.count(), sa.func.min(txs.c.since_us)).select_from(txs)).one()
+    return int(count), oldest
+
+
 def source_work(node: Node) -> list[Work]:
     """Return what sources have and this node has not, also by what their heartbeats say. Raises OutageError."""
     with reading(node.database) as connection:
@@ -49,7 +70,7 @@ def source_work(node: Node) -> list[Work]:
         after_lsn, until_lsn = until[key]
         unit = f"changes of {peer} not yet applied"
         excused = f"{peer} is silent" if peer in silent else None
-        works.append(Work(f"source {peer}", until_lsn - after_lsn, unit, f"{key[1]}/{after_lsn}", excused=excused))
+        works.append(Work(f"{SOURCE}{peer}", until_lsn - after_lsn, unit, f"{key[1]}/{after_lsn}", excused=excused))
     return works
 
 

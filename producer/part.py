@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from common.ops.progress import OwnProgress
 from common.ops.purging import PurgeService
 from common.ops.watchdog import Watchdog
 from common.ports.http_part import HttpShare
@@ -25,6 +26,7 @@ from producer.first_contact import looking
 from producer.forwarding import forwarding
 from producer.log import NodeLogs
 from producer.packing import Sizes, bulky
+from producer.progress import own_progress
 from producer.purge import purge_log
 from producer.relay import Relay
 from producer.road import BrokerRoad, observed
@@ -99,6 +101,10 @@ class ProducerPart:
 
     def status(self, node: Node) -> Mapping[str, Any]:
         return producer_status(node)
+
+    def progress(self, node: Node) -> OwnProgress:
+        """Return how far this node's own changes are."""
+        return own_progress(node)
 
     def row_events(self, node: Node, asked: RowAsked) -> Sequence[RowEvent]:
         """Return this node's own changes of a row, and how far they are."""

@@ -13,7 +13,7 @@ from common.schema import tables as rf
 from producer.cleaning import FOLDER
 from producer.log import NodeLogs
 from producer.road import RoadState, read_road
-from producer.waiting import SinkLag, sealer_work, sink_lag, sink_names, sink_work
+from producer.waiting import SinkLag, sealer_work, sink_kept, sink_lag, sink_names, sink_work
 
 
 def producer_status(node: Node) -> dict[str, Any]:
@@ -82,12 +82,13 @@ def _iso(us: int | None) -> str | None:
 
 
 def _sink(node: Node, lag: SinkLag) -> dict[str, Any]:
+    kept = sink_kept(node, lag.sink)
     return {
         "sink": lag.sink,
         "cursor_lsn": lag.cursor_lsn,
         "lag_changes": lag.changes,
-        "kept_txs": lag.kept_txs,
-        "kept_bytes": lag.kept_bytes,
+        "kept_txs": kept.txs,
+        "kept_bytes": kept.bytes,
         "oldest_unpublished_seconds": _age_seconds(node, lag.oldest_us),
     }
 

@@ -1,7 +1,8 @@
 """What waits on this side: changes for the sealer, sealed ones for each sink, and what of the log is kept for it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -25,9 +26,6 @@ class SinkLag:
     """In the present incarnation."""
     changes: int
     """That it has not taken, of all incarnations."""
-    kept_txs: int
-    kept_bytes: int
-    """What of the log waits for it, about as many bytes as it takes."""
     oldest_us: int | None
     """When the oldest of it was captured."""
     moved_us: int
@@ -41,8 +39,23 @@ def sink_names(node: Node) -> tuple[str, ...]:
     return tuple(sink_factories(node)) if configured else ()
 
 
+@dataclass(frozen=True, slots=True)
+class SinkKept:
+    """What of the log waits for one sink."""
+
+    txs: int = 0
+    bytes: int = 0
+    """About as many as it takes."""
+
+
+def sink_kept(node: Node, sink: str) -> SinkKept:
+    """Count what of the log waits for one sink: goes through all of it, so for people alone. Raises OutageError."""
+    incarnations = NodeLogs(node.database, node.facts).incarnations()
+    return in_transaction(node.database, lambda connection: _kept(connection, incarnations, sink))
+
+
 def sink_lag(node: Node, sink: str) -> SinkLag:
-    """Look where one sink stands. Raises OutageError."""
+    """Look where one sink stands; costs the same however much waits. Raises OutageError."""
     logs = NodeLogs(node.database, node.facts)
     # The log of an earlier incarnation may be purged, so that nothing tells any more where it ended.
     heads = {incarnation: logs.of(incarnation).head().lsn for incarnation in logs.incarnations()}
@@ -78,39 +91,36 @@ def sink_work(node: Node, lag: SinkLag) -> Work:
 
 
 def _lag(connection: sa.Connection, incarnation: str, heads: Mapping[str, int], sink: str) -> SinkLag:
-    cursor = rf.cursor.c
-    rows = connection.execute(
-        sa.select(cursor.incarnation, cursor.lsn, cursor.updated_us).where(cursor.sink == sink)
-    ).all()
+    rows = _cursors(connection, sink)
     stands = dict.fromkeys(heads, 0) | {row.incarnation: row.lsn for row in rows}
-    kept = [found for name in heads if (found := _kept(connection, name, stands[name])) is not None]
-    sealed_us = min((one.sealed_us for one in kept), default=0)
+    firsts = [found for name in heads if (found := _first_waiting(connection, name, stands[name])) is not None]
+    sealed_us = min((tx_id_us(one.tx_id) for one in firsts), default=0)
     return SinkLag(
         sink=sink,
         cursor_lsn=stands[incarnation],
         changes=sum(max(0, head_lsn - stands[name]) for name, head_lsn in heads.items()),
-        kept_txs=sum(one.txs for one in kept),
-        kept_bytes=sum(one.bytes for one in kept),
-        oldest_us=min((one.captured_us for one in kept), default=None),
+        oldest_us=min((one.captured_us for one in firsts), default=None),
         moved_us=max([sealed_us, *(row.updated_us for row in rows)]),
         mark=",".join(f"{name}/{stands[name]}" for name in heads),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    txs: int
-    bytes: int
-    captured_us: int
-    sealed_us: int
+def _cursors(connection: sa.Connection, sink: str) -> Sequence[Any]:
+    cursor = rf.cursor.c
+    query = sa.select(cursor.incarnation, cursor.lsn, cursor.updated_us).where(cursor.sink == sink)
+    return connection.execute(query).all()
 
 
-def _kept(connection: sa.Connection, incarnation: str, after_lsn: int) -> _Kept | None:
+def _first_waiting(connection: sa.Connection, incarnation: str, after_lsn: int) -> Any | None:
     tx = rf.tx.c
-    is_waiting = sa.and_(tx.incarnation == incarnation, tx.to_lsn > after_lsn)
-    first = sa.select(tx.captured_us, tx.tx_id).where(is_waiting).order_by(tx.to_lsn).limit(1)
-    oldest = connection.execute(first).one_or_none()
-    if oldest is None:
-        return None
-    txs, size = connection.execute(sa.select(sa.func.count(), sa.func.sum(tx.bytes)).where(is_waiting)).one()
-    return _Kept(txs, int(size), oldest.captured_us, tx_id_us(oldest.tx_id))
+    query = sa.select(tx.captured_us, tx.tx_id).where(tx.incarnation == incarnation, tx.to_lsn > after_lsn)
+    return connection.execute(query.order_by(tx.to_lsn).limit(1)).one_or_none()
+
+
+def _kept(connection: sa.Connection, incarnations: Sequence[str], sink: str) -> SinkKept:
+    tx = rf.tx.c
+    stands = dict.fromkeys(incarnations, 0) | {row.incarnation: row.lsn for row in _cursors(connection, sink)}
+    waiting = [sa.and_(tx.incarnation == name, tx.to_lsn > stands[name]) for name in incarnations]
+    sums = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(tx.bytes), 0))
+    found = [connection.execute(sums.where(which)).one() for which in waiting]
+    return SinkKept(sum(txs for txs, _ in found), sum(int(size) for _, size in found))

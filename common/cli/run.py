@@ -4,12 +4,15 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import click
 
 from common.console import counted
 from common.errors import ContentionError, OutageError, UsageError
 from common.ops.incarnation import settle_incarnation
+from common.ops.progress import sides_of
+from common.ops.sampling import Sampler
 from common.ports.part import Part, Service
 from common.retry import OUTAGE, Backoff
 from common.runtime.host import ExitCode, Host, current_host
@@ -75,6 +78,9 @@ def _run_opened(host: Host, parts: Sequence[Part[Node]], stop: threading.Event, 
         node = replace(opened, facts=facts)
         _say_facts(node, parts, once=once)
         services: list[Service] = [service for part in parts for service in part.services(node, stop)]
+        # Of both sides, also with --only: what it tells is of the node.
+        look = partial(sides_of, load_parts(), node)
+        services.append(Sampler(node.database, node.config, node.facts, node.clock, look))
         supervisor = Supervisor(services, stop)
         outcome = supervisor.run_once() if once else supervisor.run()
         log.info("run.ended", extra={"reopen": outcome.reopen, "crashes": outcome.crashes, "late": outcome.late})

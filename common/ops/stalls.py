@@ -59,14 +59,18 @@ class Wait:
     still_us: int
     stalled: bool
 
+    @property
+    def oldest_us(self) -> int:
+        """Since when the oldest of it waits, as far as that is known."""
+        return min(self.work.oldest_us or self.still_us, self.still_us)
+
     def document(self, now_us: int) -> dict[str, Any]:
         """Return it as `status --json` gives it."""
-        oldest_us = min(self.work.oldest_us or self.still_us, self.still_us)
         return {
             "work": self.work.name,
             "pending": self.work.pending,
             "unit": self.work.unit,
-            "oldest_seconds": _seconds(oldest_us, now_us),
+            "oldest_seconds": _seconds(self.oldest_us, now_us),
             "still_since": to_iso(self.still_us),
             "still_seconds": _seconds(self.still_us, now_us),
             "stalled": self.stalled,

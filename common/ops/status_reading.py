@@ -32,7 +32,7 @@ def read_standing(
     """Look at the node as it stands now. The broker is given three seconds. Raises OutageError for the database."""
     paused = paused_tables(database)
     wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
-    queues = _queues(config)
+    queues = read_queues(config)
     with database.engine.connect() as connection:
         ahead = _clocks_ahead(connection)
         known = [one.node for one in ahead]
@@ -146,7 +146,8 @@ def _age(since_us: int | None, now_us: int) -> float | None:
     return None if since_us is None else max(0.0, (now_us - since_us) / 1_000_000)
 
 
-def _queues(config: Config) -> Queues:
+def read_queues(config: Config) -> Queues:
+    """Ask the broker what is ready in this node's queues; it is given three seconds."""
     if config.broker is None or not config.broker.is_rabbitmq:
         return Queues()
     # Not at the top: pika takes a part of a second to import, and most nodes ask often.

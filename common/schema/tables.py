@@ -417,3 +417,27 @@ purge_tombstone = sa.Table(
     sa.Index("rf_purge_tombstone_round", "round"),
     comment="Tombstones that go once every peer has passed their round.",
 )
+
+metric = sa.Table(
+    "rf_metric",
+    metadata,
+    sa.Column("minute", sa.BigInteger, primary_key=True, autoincrement=False, comment="since the epoch"),
+    sa.Column("seq", sa.BigInteger, nullable=False, comment="in the order in which they were written"),
+    sa.Column("at_us", _us, nullable=False),
+    sa.Column("sealed_changes", _lsn, nullable=False, comment="these five: since sampling began"),
+    sa.Column("sealed_txs", _lsn, nullable=False),
+    sa.Column("published_changes", _lsn, nullable=False, comment="once for each road that took it"),
+    sa.Column("applied_changes", _lsn, nullable=False),
+    sa.Column("applied_txs", _lsn, nullable=False),
+    sa.Column("unpublished_changes", _lsn, nullable=False),
+    sa.Column("unpublished_age_us", _us, nullable=False, comment="of the oldest change"),
+    sa.Column("unapplied_changes", _lsn, nullable=False),
+    sa.Column("unapplied_age_us", _us, nullable=False, comment="since when the oldest waits"),
+    sa.Column("dead_letters", _lsn, nullable=False, comment="open ones"),
+    sa.Column("waiting_conflicts", _lsn, nullable=False),
+    sa.Column("log_changes", _lsn, nullable=False, comment="sealed and not purged"),
+    sa.Column("queue_messages", _lsn, comment="in the broker's queue; null: not known"),
+    sa.Column("marks", _text, comment="JSON, in the newest row alone: up to where everything was counted"),
+    sa.Index("rf_metric_seq", "seq", unique=True),
+    comment="Samples of how the node does, a row a minute, kept for seven days.",
+)

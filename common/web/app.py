@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 import anyio.to_thread
@@ -19,6 +20,8 @@ from common.errors import ContentionError, OutageError, PoisonError, UsageError
 from common.http.problems import problem_response
 from common.http.wire import PUSH_PATH
 from common.http.words import only_known
+from common.ops.progress import sides_of
+from common.ops.sampling import Sampler
 from common.ports.http_part import AnswersHttp, HttpShare
 from common.ports.part import Part, Service
 from common.runtime.node import Node
@@ -72,7 +75,11 @@ def build_web(node: Node, parts: Sequence[Part[Node]], stop: threading.Event) ->
         _include(app, share)
     _handle_errors(app)
     describe(app)
-    return Web(app, tuple(service for share in shares.values() for service in share.services))
+    services = [service for share in shares.values() for service in share.services]
+    # Where no `run` writes samples; beside one it leaves that to it.
+    look = partial(sides_of, parts, node)
+    services.append(Sampler(node.database, node.config, node.facts, node.clock, look, stands_back=True))
+    return Web(app, tuple(services))
 
 
 @asynccontextmanager
