@@ -22,12 +22,14 @@ class Asked:
     tx_id: str | None = None
     since_us: int | None = None
     most: int = MOST
+    skip: int = 0
+    """So many of the newest are left out: of a page before this one."""
 
 
 def find_lines(connection: sa.Connection, asked: Asked) -> list[dict[str, Any]]:
     """Return lines, oldest first; of too many the newest."""
     table = rf.audit
-    query = sa.select(table).order_by(table.c.id.desc()).limit(asked.most)
+    query = sa.select(table).order_by(table.c.id.desc()).limit(asked.most).offset(asked.skip)
     for name in ("action", "actor", "source_node", "tx_id"):
         if (value := getattr(asked, name)) is not None:
             query = query.where(table.c[name] == value)

@@ -12,9 +12,8 @@ from common.console import Console
 from common.errors import Reason, UsageError
 from common.runtime.host import ExitCode, Host, current_host
 from common.runtime.node import Node
-from common.runtime.transports import open_dead_letter_mirror
 from consumer.ages import age_us
-from consumer.dead_letters.copies import BrokerCopies
+from consumer.dead_letters.desk import desk_of
 from consumer.dead_letters.documents import letter_document, letter_documents, result_document
 from consumer.dead_letters.editing import read_edited
 from consumer.dead_letters.grouping import by_reason
@@ -179,14 +178,8 @@ def export(out: Path, **chosen: Any) -> None:
 
 @contextmanager
 def _desk(host: Host) -> Iterator[tuple[Node, DeadLetters]]:
-    with host.node() as node:
-        mirror = open_dead_letter_mirror(node)
-        copies = BrokerCopies(node, mirror) if mirror is not None else None
-        try:
-            yield node, DeadLetters(node, copies)
-        finally:
-            if copies is not None:
-                copies.close()
+    with host.node() as node, desk_of(node) as desk:
+        yield node, desk
 
 
 @contextmanager

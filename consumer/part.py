@@ -84,8 +84,9 @@ class ConsumerPart:
         return services
 
     def http(self, node: Node, stop: threading.Event) -> HttpShare:
-        """Return `/sync/push`, the intake behind it, `/dead-letters`, `/conflicts` and `/audit`."""
+        """Return `/sync/push`, the intake behind it, `/dead-letters`, `/conflicts`, `/audit` and their pages."""
         # Not at the top: other commands need no web framework.
+        from consumer.page.routes import PAGES, TEMPLATES, page_routes
         from consumer.push_queue import PushIntake, PushQueue
         from consumer.serve_audit import audit_routes
         from consumer.serve_conflicts import conflict_routes
@@ -94,7 +95,8 @@ class ConsumerPart:
 
         pushes = PushQueue()
         routers = [push_routes(node, pushes), letter_routes(node), conflict_routes(node), audit_routes(node)]
-        return HttpShare(routers, [PushIntake(node, pushes, stop)])
+        routers += page_routes(node)
+        return HttpShare(routers, [PushIntake(node, pushes, stop)], PAGES, TEMPLATES)
 
     def purge(self, node: Node, actor: str, *, dry_run: bool) -> Sequence[Purged]:
         """Take away what of the received is old enough."""

@@ -1,7 +1,5 @@
 """`/dead-letters`: what was set aside, why, and trying it again. The functions are those of `rowferry dlq`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -13,10 +11,9 @@ from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
 from common.http.words import Limit, TxId, Word
 from common.runtime.node import Node
-from common.runtime.transports import open_dead_letter_mirror
-from consumer.dead_letters.copies import BrokerCopies
+from consumer.dead_letters.desk import desk_of
 from consumer.dead_letters.documents import letter_documents, result_document
-from consumer.dead_letters.operations import DeadLetters, Replay
+from consumer.dead_letters.operations import Replay
 from consumer.dead_letters.show import show
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Selection
@@ -50,7 +47,7 @@ def letter_routes(node: Node) -> APIRouter:
         """As `rowferry dlq list --json`; each is a row of `rf_dead_letter` without its bytes."""
         del caller
         chosen = Selection(source_node=source, reason=reason.value if reason else None, state=state)
-        with _desk(node) as desk:
+        with desk_of(node) as desk:
             newest = sorted(desk.find(chosen), key=lambda letter: letter.last_failed_us)[-limit:]
         return letter_documents(newest)
 
@@ -60,7 +57,7 @@ def letter_routes(node: Node) -> APIRouter:
     def dead_letter(caller: _Ops, tx_id: TxId, source: Word = None) -> dict[str, Any]:
         """As `rowferry dlq show --json`."""
         del caller
-        with _desk(node) as desk:
+        with desk_of(node) as desk:
             letters = desk.find(Selection(tx_ids=(tx_id,), source_node=source))
         if not letters:
             raise _unknown(tx_id)
@@ -75,24 +72,13 @@ def letter_routes(node: Node) -> APIRouter:
     ) -> Replayed:
         """Only rows whose version it beats change. One that is settled already stays as it is: no results."""
         chosen = Selection(tx_ids=(tx_id,), source_node=source)
-        with _desk(node) as desk:
+        with desk_of(node) as desk:
             if not desk.find(chosen):
                 raise _unknown(tx_id)
             results = desk.replay(chosen, Replay(caller.actor, dry_run), lambda _: None)
         return Replayed(dry_run=dry_run, results=[result_document(one) for one in results])
 
     return router
-
-
-@contextmanager
-def _desk(node: Node) -> Iterator[DeadLetters]:
-    mirror = open_dead_letter_mirror(node)
-    copies = BrokerCopies(node, mirror) if mirror is not None else None
-    try:
-        yield DeadLetters(node, copies)
-    finally:
-        if copies is not None:
-            copies.close()
 
 
 def _unknown(tx_id: str) -> ProblemError:

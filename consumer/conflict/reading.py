@@ -29,13 +29,15 @@ class Wanted:
     lost_by: str | None = None
     """Those in which a write of this node stepped back."""
     most: int = MOST
+    skip: int = 0
+    """So many of the newest are left out: of a page before this one."""
 
 
 def find(connection: sa.Connection, wanted: Wanted) -> list[dict[str, Any]]:
     """Return conflicts without their images, oldest first; of too many the newest."""
     table = rf.conflict
     columns = [column for column in table.c if column.name not in (*_IMAGES, *_INNER)]
-    query = sa.select(*columns).order_by(table.c.id.desc()).limit(wanted.most)
+    query = sa.select(*columns).order_by(table.c.id.desc()).limit(wanted.most).offset(wanted.skip)
     same = {"table_name": wanted.table, "source_node": wanted.source_node, "state": wanted.state}
     for name, value in {**same, "winner": wanted.winner}.items():
         if value is not None:

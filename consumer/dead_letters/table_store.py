@@ -129,6 +129,14 @@ def find(connection: sa.Connection, selection: Selection) -> list[Letter]:
     return [_letter(row) for row in connection.execute(query)]
 
 
+def find_newest(connection: sa.Connection, selection: Selection, most: int, skip: int = 0) -> list[Letter]:
+    """Return the selected letters that failed last, newest first."""
+    table = rf.dead_letter
+    query = sa.select(*_COLUMNS).where(selection.clause())
+    query = query.order_by(table.c.last_failed_us.desc(), table.c.source_node, table.c.tx_id)
+    return [_letter(row) for row in connection.execute(query.limit(most).offset(skip))]
+
+
 def every_letter(connection: sa.Connection) -> list[Letter]:
     """Return all letters, open or settled, the newest first."""
     query = sa.select(*_COLUMNS).order_by(rf.dead_letter.c.last_failed_us.desc(), rf.dead_letter.c.tx_id)

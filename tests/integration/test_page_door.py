@@ -17,7 +17,7 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-PAGES = ("/",)
+PAGES = ("/", "/page/rows", "/page/dead-letters", "/page/conflicts", "/page/audit")
 
 
 @pytest.fixture

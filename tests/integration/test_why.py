@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from common.cli.why import document
 from common.ops.row_history import RowStory, tell
+from common.ops.row_words import document
 from common.versions import Version
 from consumer.conflict.record import Winner
 from consumer.part import ConsumerPart

@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI
 
-from common.ports.http_part import HttpShare
+from common.ports.http_part import HttpShare, PageLink
 from common.ports.part import Part
 from common.runtime.node import Node
 from common.web.auth import TokenGate
 from common.web.page.access import Doorkeeper
 from common.web.page.fleet import fleet_routes
 from common.web.page.login import door_routes
-from common.web.page.page import Page
+from common.web.page.page import HOME, Page
+from common.web.page.rows import ROWS, row_routes
 from common.web.page.sessions import Sessions
 
 
@@ -23,8 +24,13 @@ def add_page(
     # A proxy that does TLS may not say so of each request; without TLS anywhere the cookie would not come back.
     is_secure = server.tls_cert_file is not None or bool(server.proxies)
     app.state.door = Doorkeeper(gate, Sessions(), always_secure=is_secure)
-    links = [link for share in shares.values() for link in share.pages]
+    links = [
+        PageLink("Fleet", HOME),
+        PageLink("Rows", ROWS),
+        *(link for share in shares.values() for link in share.pages),
+    ]
     folders = {name: share.templates for name, share in shares.items() if share.templates is not None}
     app.state.page = Page(node.facts.node_id, node.clock, links, folders)
     app.include_router(door_routes())
     app.include_router(fleet_routes(node, parts))
+    app.include_router(row_routes(node, parts))

@@ -52,9 +52,9 @@ class Page:
         self._environment.filters |= words.filters(clock)
         self._environment.globals |= {
             "node_id": node_id,
-            "links": [PageLink("Fleet", HOME), *links],
+            "links": list(links),
             "static": _static_urls(),
-            "url": _url,
+            "url": url_of,
         }
 
     def answer(
@@ -105,6 +105,7 @@ class Page:
             messages=[],
             title=title,
             detail=str(problem.detail),
+            was_asked=request.method == "GET",
             request_id=request.state.request_id,
         )
 
@@ -113,7 +114,7 @@ class Page:
     ) -> HTMLResponse:
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         text = self._environment.get_template(template).render(
-            here=here, path=request.url.path, session=session, **context
+            here=here, path=request.url.path, session=session, status=status, **context
         )
         return HTMLResponse(text, status, HEADERS)
 
@@ -141,10 +142,10 @@ def page_of(request: Request) -> Page:
 
 def to(path: str, **query: str | int | None) -> RedirectResponse:
     """Send the browser on, with a GET. `path` is one of ours: nothing that a client gave ever goes into it."""
-    return RedirectResponse(_url(path, **query), 303, HEADERS)
+    return RedirectResponse(url_of(path, **query), 303, HEADERS)
 
 
-def _url(path: str, **query: Any) -> str:
+def url_of(path: str, **query: Any) -> str:
     """Return `path` with what of `query` is given."""
     given = {name: value for name, value in query.items() if value is not None and value != ""}
     return f"{path}?{urlencode(given, doseq=True)}" if given else path

@@ -22,7 +22,7 @@ def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
             return "never"
         return f"{age((clock.now_us() - _us(iso)) / 1e6)} ago"
 
-    return {"age": age, "since": since, "cell": cell, "is_cut": is_cut, "moment": moment, "counted": counted}
+    return {"age": age, "since": since, "cell": cell, "moment": moment, "counted": counted, "key": key}
 
 
 def age(seconds: float | None) -> str:
@@ -46,9 +46,11 @@ def cell(value: Any, most: int = CELL) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
-def is_cut(value: Any, most: int = CELL) -> bool:
-    """Tell whether `cell` leaves some of a value out."""
-    return len(_text(value)) > most
+def key(pk: Any) -> str:
+    """Return a row's key as it is typed: the value alone where the key has one column."""
+    if isinstance(pk, dict) and len(pk) == 1:
+        return _text(next(iter(pk.values())))
+    return _text(pk)
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

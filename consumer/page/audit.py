@@ -1,0 +1,35 @@
+"""The audit on the page: who did what, and when, the newest first."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from common.runtime.node import Node
+from common.web.page.access import SignedIn, asked
+from common.web.page.page import PageRoute, page_of
+from common.web.page.paging import listed
+from consumer.audit_reading import Asked, find_lines
+from consumer.statements import reading
+
+PATH = "/page/audit"
+
+
+def audit_pages(node: Node) -> APIRouter:
+    """Return the route."""
+    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+    @router.get(PATH)
+    def audit(request: Request, viewer: SignedIn) -> Response:
+        query = {name: asked(request, name) for name in ("action", "actor", "source", "tx")}
+
+        def newest(most: int, skip: int) -> list[dict[str, Any]]:
+            wanted = Asked(query["action"], query["actor"], query["source"], query["tx"], most=most, skip=skip)
+            with reading(node.database) as connection:
+                return find_lines(connection, wanted)[::-1]
+
+        found = listed(request, query, newest)
+        return page_of(request).answer(
+            request, viewer, "consumer/audit.html", audit_lines=found.items, page=found, query=query
+        )
+
+    return router

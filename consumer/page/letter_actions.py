@@ -1,0 +1,146 @@
+"""What a person does with dead letters on the page: asked once, with what would happen; done; told; audited."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from common.errors import OutageError
+from common.http.problems import ProblemError
+from common.runtime.node import Node
+from common.web.page.access import FormSent, SignedIn
+from common.web.page.page import PageRoute, page_of, to
+from common.web.page.sessions import Session
+from consumer.dead_letters.desk import desk_of
+from consumer.dead_letters.documents import result_document
+from consumer.dead_letters.operations import DeadLetters, Replay
+from consumer.dead_letters.show import show
+from consumer.dead_letters.table_store import Letter, Selection
+from consumer.incoming import Outcome, Result
+from consumer.page.letters import PATH, SHOWN, Shown, read_name, rows_of, shown
+from consumer.page.rows import RowChange
+
+MOST = 50
+"""Letters that are acted on at once."""
+_ROWS_OF_MANY = 5
+_LONGEST_REASON = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A letter, and what a replay would come to."""
+
+    letter: Shown
+    would: dict[str, Any] | None = None
+    """None: it is settled already."""
+    rows: list[RowChange] = field(default_factory=list)
+    row_count: int = 0
+    rows_note: str | None = None
+
+    @property
+    def is_applied(self) -> bool:
+        return self.would is not None and self.would["outcome"] not in ("dead", "early", "forked")
+
+
+def letter_action_pages(node: Node) -> APIRouter:
+    """Return the routes that ask and the routes that do."""
+    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+    @router.get(f"{PATH}/replay")
+    def ask_replay(request: Request, viewer: SignedIn) -> Response:
+        letters = _chosen(node, request.query_params.getlist("letter"))
+        if not letters:
+            return _none_chosen(viewer.session)
+        most = SHOWN if len(letters) == 1 else _ROWS_OF_MANY
+        tried = [_tried(node, letter, most) for letter in letters]
+        return page_of(request).answer(request, viewer, "consumer/ask_replay.html", tried=tried)
+
+    @router.post(f"{PATH}/replay")
+    def replay(form: FormSent) -> Response:
+        letters = _chosen(node, form.fields.get("letter", []))
+        desk = DeadLetters(node)
+        for letter in letters:
+            results = desk.replay(_only(letter), Replay(form.actor), lambda _: None)
+            _tell_replayed(form.session, letter, results)
+        _clear_copies(node, form.session)
+        return to(PATH)
+
+    @router.get(f"{PATH}/discard")
+    def ask_discard(request: Request, viewer: SignedIn) -> Response:
+        letters = _chosen(node, request.query_params.getlist("letter"))
+        if not letters:
+            return _none_chosen(viewer.session)
+        return page_of(request).answer(
+            request, viewer, "consumer/ask_discard.html", letters=[shown(letter) for letter in letters]
+        )
+
+    @router.post(f"{PATH}/discard")
+    def discard(form: FormSent) -> Response:
+        letters, reason = _chosen(node, form.fields.get("letter", [])), form.one("reason")
+        if not reason or len(reason) > _LONGEST_REASON:
+            raise ProblemError(422, f"reason: say why, in at most {_LONGEST_REASON} characters", reason="request")
+        for letter in letters:
+            if DeadLetters(node).discard(_only(letter), reason, form.actor):
+                form.session.say(f"{letter.tx_id} of {letter.source_node} was discarded: {reason}")
+            else:
+                form.session.say(f"{letter.tx_id} of {letter.source_node} was settled already.", is_good=False)
+        _clear_copies(node, form.session)
+        return to(PATH)
+
+    return router
+
+
+def _none_chosen(session: Session) -> Response:
+    session.say("Nothing was done: choose at least one dead letter.", is_good=False)
+    return to(PATH)
+
+
+def _chosen(node: Node, names: Sequence[str]) -> list[Letter]:
+    if len(names) > MOST:
+        raise ProblemError(422, f"at most {MOST} dead letters at once", reason="request")
+    found = []
+    for name in dict.fromkeys(names):
+        source, tx_id = read_name(name)
+        letters = DeadLetters(node).find(Selection(tx_ids=(tx_id,), source_node=source))
+        if not letters:
+            raise ProblemError(404, f"{tx_id}: no such dead letter")
+        found += letters
+    return found
+
+
+def _only(letter: Letter) -> Selection:
+    return Selection(tx_ids=(letter.tx_id,), source_node=letter.source_node)
+
+
+def _tried(node: Node, letter: Letter, most: int) -> Tried:
+    if not letter.state.is_open:
+        return Tried(shown(letter))
+    document = show(node, letter)
+    return Tried(
+        shown(letter), document["would"], rows_of(document, most), len(document["rows"]), document["rows_note"]
+    )
+
+
+def _tell_replayed(session: Session, letter: Letter, results: Sequence[Result]) -> None:
+    """Say what became of a letter, and of those that went through behind it."""
+    if not results:
+        session.say(f"{letter.tx_id} of {letter.source_node} was settled already; nothing was done.", is_good=False)
+    for result in results:
+        document = result_document(result)
+        name = f"{document['tx_id']} of {document['source_node']}"
+        if result.outcome.set_aside:
+            session.say(f"{name} could still not be applied ({document['reason']}): {document['error']}", is_good=False)
+            continue
+        what = "was here already" if result.outcome is Outcome.DUPLICATE else "was applied"
+        follows = "" if result.incoming.tx_id == letter.tx_id else ", which had waited for it"
+        session.say(f"{name} {what}{follows}: {document['won']} of {document['changes']} changes were written.")
+
+
+def _clear_copies(node: Node, session: Session) -> None:
+    """Take the broker's copies off; where it is away, `rowferry run` does so later."""
+    with desk_of(node) as desk:
+        try:
+            desk.clear_copies()
+        except OutageError as error:
+            session.say(f"The broker's own copies stay until rowferry run reaches it: {error}", is_good=False)

@@ -1,0 +1,130 @@
+"""Dead letters on the page: the list, and one with why it failed, what blocks it, and what a replay would do."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from common.errors import Reason
+from common.http.problems import ProblemError
+from common.runtime.node import Node
+from common.web.page.access import SignedIn, asked
+from common.web.page.page import PageRoute, page_of
+from common.web.page.paging import listed
+from consumer.dead_letters.contents import contents
+from consumer.dead_letters.documents import letter_document
+from consumer.dead_letters.grouping import HELPS
+from consumer.dead_letters.show import show
+from consumer.dead_letters.states import LetterState
+from consumer.dead_letters.table_store import Letter, Selection, find, find_newest
+from consumer.page.rows import RowChange, effect_of
+from consumer.statements import reading
+
+PATH = "/page/dead-letters"
+SHOWN = 20
+"""Rows of a letter that its page shows unless all are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A letter as a page shows it."""
+
+    document: dict[str, Any]
+    name: str
+    """What stands for it in a form."""
+    helps: str
+
+    @property
+    def is_open(self) -> bool:
+        return LetterState(self.document["state"]).is_open
+
+
+def letter_pages(node: Node) -> APIRouter:
+    """Return the two routes."""
+    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+    @router.get(PATH)
+    def letters(request: Request, viewer: SignedIn) -> Response:
+        query = {name: asked(request, name) for name in ("source", "reason", "state", "table", "tx")}
+        chosen = selection(query)
+        with reading(node.database) as connection:
+            found = listed(request, query, lambda most, skip: find_newest(connection, chosen, most, skip))
+        return page_of(request).answer(
+            request,
+            viewer,
+            "consumer/letters.html",
+            letters=[shown(letter) for letter in found.items],
+            page=found,
+            query=query,
+            reasons=sorted(reason.value for reason in Reason),
+            states=[state.value for state in LetterState],
+        )
+
+    @router.get(f"{PATH}/one")
+    def letter(request: Request, viewer: SignedIn) -> Response:
+        source, tx_id = asked(request, "source"), asked(request, "tx")
+        whole = asked(request, "whole") is not None
+        with reading(node.database) as connection:
+            found = find(connection, Selection(tx_ids=(tx_id or "",), source_node=source))
+            if not found:
+                raise ProblemError(404, f"{tx_id}: no such dead letter")
+            held = contents(connection, found[0], 1_000 if whole else SHOWN)
+        document = show(node, found[0])
+        return page_of(request).answer(
+            request,
+            viewer,
+            "consumer/letter.html",
+            letter=shown(found[0]),
+            blocked_by=document["blocked_by"],
+            would=document["would"],
+            rows=rows_of(document, None if whole else SHOWN),
+            row_count=len(document["rows"]),
+            rows_note=document["rows_note"],
+            held=held,
+            whole=whole,
+            shown=SHOWN,
+        )
+
+    return router
+
+
+def rows_of(document: dict[str, Any], most: int | None) -> list[RowChange]:
+    """Return what the first rows of a letter would become."""
+    return [effect_of(row) for row in document["rows"][:most]]
+
+
+def selection(query: dict[str, str | None]) -> Selection:
+    """Return the letters that a filter means. Raises ProblemError for a state that there is not."""
+    state = query["state"]
+    if state is not None and state not in set(LetterState):
+        raise ProblemError(422, f"state: {state} is none", reason="request")
+    return Selection(
+        tx_ids=(query["tx"],) if query["tx"] else (),
+        source_node=query["source"],
+        reason=query["reason"],
+        state=LetterState(state) if state else None,
+        table=query["table"],
+    )
+
+
+def shown(letter: Letter) -> Shown:
+    """Return a letter for a template."""
+    helps = HELPS[Reason(letter.reason)] if letter.reason in set(Reason) else ""
+    return Shown(letter_document(letter), name_of(letter), helps)
+
+
+def name_of(letter: Letter) -> str:
+    """Return what stands for a letter in a form: ids of others may hold any character."""
+    return json.dumps([letter.source_node, letter.tx_id])
+
+
+def read_name(text: str) -> tuple[str, str]:
+    """Return what `name_of` wrote. Raises ProblemError."""
+    try:
+        source, tx_id = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ProblemError(422, "letter: this is none", reason="request") from error
+    if not (isinstance(source, str) and isinstance(tx_id, str)):
+        raise ProblemError(422, "letter: this is none", reason="request")
+    return source, tx_id

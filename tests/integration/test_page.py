@@ -1,0 +1,311 @@
+"""What the operations page shows and does, on both databases: the same as the commands, with one question before."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from common.config.model import ServerSection
+from common.http.scopes import Scope
+from common.versions import Version
+from tests.support.applying import DATABASES, Origin, item, resealed, sqlite_url
+from tests.support.page import Person
+from tests.support.web import Served, served
+
+FUTURE = 3 * 10**15
+HOSTILE = "<script>alert('x')</script>\"'&amp;"
+
+
+@pytest.fixture(params=DATABASES)
+def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("node")
+    url = sqlite_url(folder) if request.param == "sqlite" else request.getfixturevalue("pg_database")
+    with served(url, ServerSection(port=0), tables={"policy": {"item": "manual"}}) as one:
+        yield one
+
+
+@pytest.fixture
+def anna(node: Served) -> Iterator[Person]:
+    person = Person(node)
+    with person.client:
+        person.login()
+        yield person
+
+
+def push(node: Served, *bodies: bytes) -> None:
+    with node.client(node.token("a", Scope.PUSH)) as client:
+        assert client.post("/sync/push", content=b"".join(bodies)).status_code == 200
+
+
+def letter_of(node: Served, table: str = "fresh") -> str:
+    """Push a tx for a table that is not here; return its id."""
+    tx = Origin("a").put(1, "one", 10)
+    push(node, resealed(tx.body, b'"item"', json.dumps(table).encode()))
+    return tx.tx_id
+
+
+def make(node: Served, table: str = "fresh") -> None:
+    node.world.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC(10,2))")
+
+
+def link(page: str, text: str) -> str:
+    found = re.search(rf'href="([^"]+)"[^>]*>(?:<code>)?{re.escape(text)}', page)
+    assert found is not None, f"no link {text!r}"
+    return found[1].replace("&amp;", "&")
+
+
+def test_a_dead_letter_is_found_looked_at_and_replayed(node: Served, anna: Person) -> None:
+    tx_id = letter_of(node)
+    fleet = anna.get("/").text
+    assert "1 transaction of it could not be applied here" in fleet
+    assert "unknown-table (1)" in fleet
+    listed = anna.get("/page/dead-letters", params={"source": "a", "reason": "unknown-table"})
+    assert tx_id in listed.text
+    assert tx_id not in anna.get("/page/dead-letters?reason=type").text
+    assert tx_id not in anna.get("/page/dead-letters?table=item").text
+    letter = anna.get(link(listed.text, tx_id))
+    assert "What blocks it now" in letter.text
+    assert "create or configure the table" in letter.text
+    assert "&#34;one&#34;" in letter.text, "what it holds is shown though the table is not here"
+    make(node)
+    assert "nothing: a replay would apply it" in anna.get(str(letter.url)).text
+    question = anna.submit(letter, "Replay…")
+    assert "would be applied" in question.text
+    assert "would be inserted" in question.text
+    assert node.world.rows("fresh") == []
+    done = anna.submit(question, "Yes, replay")
+    assert f"{tx_id} of a was applied: 1 of 1 changes were written." in done.text
+    assert len(node.world.rows("fresh")) == 1
+    assert tx_id not in anna.get("/page/dead-letters").text.split("</div>")[-1]
+    again = anna.submit(question, "Yes, replay")
+    assert "settled already" in again.text
+    (actor,) = node.world.query("SELECT actor FROM rf_audit WHERE action = 'replayed'")[0]
+    assert actor.startswith("anna by token")
+    assert "replayed" in anna.get("/page/audit", params={"action": "replayed"}).text
+
+
+def test_many_letters_are_replayed_at_once(node: Served, anna: Person) -> None:
+    origin = Origin("a")
+    txs = [origin.put(number, "many", 10) for number in range(1, 4)]
+    push(node, *(resealed(tx.body, b'"item"', b'"fresh"') for tx in txs))
+    make(node)
+    listed = anna.get("/page/dead-letters")
+    names = [json.dumps(["a", tx.tx_id]) for tx in txs]
+    question = anna.submit(listed, "Replay the chosen", letter=names)
+    assert question.text.count("would be applied") == 3
+    done = anna.submit(question, "Yes, replay")
+    assert done.text.count("was applied: 1 of 1") == 3
+    assert len(node.world.rows("fresh")) == 3
+
+
+def test_a_replay_that_fails_again_says_why(node: Served, anna: Person) -> None:
+    tx_id = letter_of(node)
+    question = anna.get("/page/dead-letters/replay", params={"letter": json.dumps(["a", tx_id])})
+    assert "would fail again" in question.text
+    done = anna.submit(question, "Yes, replay")
+    assert f"{tx_id} of a could still not be applied (unknown-table)" in done.text
+
+
+def test_discarding_needs_a_reason_and_is_audited(node: Served, anna: Person) -> None:
+    tx_id = letter_of(node)
+    question = anna.get("/page/dead-letters/discard", params={"letter": json.dumps(["a", tx_id])})
+    assert "stay missing on this node" in question.text
+    assert anna.submit(question, "Yes, discard", reason="  ").status_code == 422
+    assert anna.submit(question, "Yes, discard", reason="x" * 1_001).status_code == 422
+    assert node.world.letters()[0][2] == "dead"
+    done = anna.submit(question, "Yes, discard", reason=f"test data {HOSTILE}")
+    assert f"{tx_id} of a was discarded" in done.text
+    assert "<script>alert" not in done.text
+    assert node.world.letters()[0][2] == "discarded"
+    assert "test data" in anna.get(f"/page/dead-letters?tx={tx_id}").text
+    assert "settled already" in anna.submit(question, "Yes, discard", reason="again").text
+    (row,) = node.world.query("SELECT actor, detail FROM rf_audit WHERE action = 'discarded'")
+    assert row[0].startswith("anna by token")
+    assert "test data" in row[1]
+
+
+def test_nothing_chosen_does_nothing(node: Served, anna: Person) -> None:
+    letter_of(node)
+    for what in ("replay", "discard"):
+        answer = anna.client.get(f"/page/dead-letters/{what}", follow_redirects=True)
+        assert "choose at least one" in answer.text
+    wrong = {"letter": "nonsense"}
+    assert anna.get("/page/dead-letters/replay", params=wrong).status_code == 422
+    assert anna.get("/page/dead-letters/replay", params={"letter": '["a","x"]'}).status_code == 404
+    assert anna.get("/page/dead-letters/replay", params={"letter": ["x"] * 51}).status_code == 422
+    assert anna.get("/page/dead-letters?state=none").status_code == 422
+    assert anna.get("/page/dead-letters?skip=-1").status_code == 422
+    assert anna.get("/page/dead-letters/one?tx=none").status_code == 404
+
+
+def conflict_of(node: Served, name: str = "theirs") -> None:
+    node.world.execute("INSERT INTO item VALUES (7, 'mine', 1)")
+    push(node, Origin("a").put(7, name, FUTURE).body)
+
+
+def test_a_conflict_is_settled_and_undone(node: Served, anna: Person) -> None:
+    conflict_of(node)
+    fleet = anna.get("/").text
+    assert "1 conflict with it waits for a choice" in fleet
+    listed = anna.get("/page/conflicts")
+    sides = anna.get(link(listed.text, "Conflict 1"))
+    assert "what a wrote" in sides.text
+    assert "mine" in sides.text
+    assert "theirs" in sides.text
+    question = anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs")
+    assert "Nothing has changed yet" in question.text
+    assert [row[1] for row in node.world.rows()] == ["mine"]
+    done = anna.submit(question, "Yes, take theirs")
+    assert "Conflict 1 is settled: their image stands now." in done.text
+    assert [row[1] for row in node.world.rows()] == ["theirs"]
+    assert "No conflict waits" in anna.get("/page/conflicts").text
+    assert "Conflict 1" in anna.get("/page/conflicts?state=settled").text
+    late = anna.submit(question, "Yes, take theirs")
+    assert late.status_code == 409
+    undo = anna.get("/page/conflicts/ask?id=1&do=undo&take=ours")
+    undone = anna.submit(undo, "Yes, undo")
+    assert "Undone. Conflict 1 is settled: our image stands now." in undone.text
+    assert [row[1] for row in node.world.rows()] == ["mine"]
+    actors = node.world.query("SELECT action, actor FROM rf_audit WHERE action IN ('resolved', 'undone') ORDER BY id")
+    assert [action for action, _ in actors] == ["resolved", "undone"]
+    assert all(actor.startswith("anna by token") for _, actor in actors)
+
+
+@pytest.mark.parametrize("query", ["id=0", "id=x", "id=99999999999999999999", "id=5", ""])
+def test_a_conflict_that_there_is_not_is_not_found(anna: Person, query: str) -> None:
+    assert anna.get(f"/page/conflicts/one?{query}").status_code == 404
+
+
+def test_wrong_words_of_a_conflict_are_refused(node: Served, anna: Person) -> None:
+    conflict_of(node)
+    assert anna.get("/page/conflicts/ask?id=1&do=drop&take=ours").status_code == 422
+    assert anna.get("/page/conflicts/ask?id=1&do=resolve&take=neither").status_code == 422
+    assert anna.get("/page/conflicts?state=odd").status_code == 422
+    for fields in ({"id": "1"}, {"id": "1", "take": "neither"}, {"id": "1", "take": ["ours", "ours"]}):
+        answer = anna.send("/page/conflicts/resolve", {"csrf": anna.csrf(), **fields})
+        assert answer.status_code == 422
+    assert [row[1] for row in node.world.rows()] == ["mine"]
+
+
+def test_a_rows_history_is_told(node: Served, anna: Person) -> None:
+    a = Origin("a")
+    push(node, a.put(1, "one", 10).body, a.put(1, "two", 20, base=Version(0, 10, "a"), op="U").body)
+    page = anna.get("/page/rows", params={"table": "item", "key": "1"})
+    assert "stands as it was written by a" in page.text
+    assert "applied here" in page.text
+    assert "<dd>" in page.text
+    for query in ({"table": "item", "key": "none"}, {"table": "nowhere", "key": "1"}):
+        wrong = anna.get("/page/rows", params=query)
+        assert wrong.status_code == 422
+        assert 'role="alert"' in wrong.text
+        assert f'value="{query["key"]}"' in wrong.text, "what was typed stays"
+    assert "Nothing is known" in anna.get("/page/rows", params={"table": "item", "key": "99"}).text
+
+
+def test_whatever_stands_in_the_database_is_no_markup(node: Served, anna: Person) -> None:
+    a = Origin("a")
+    push(node, resealed(a.put(1, HOSTILE, 10).body, b'"item"', json.dumps(HOSTILE).encode()))
+    node.world.execute("INSERT INTO item VALUES (7, 'mine', 1)")
+    push(node, a.tx(item(7, HOSTILE, FUTURE)).body)
+    database = node.world.node.database.engine
+    with database.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE rf_dead_letter SET tx_id = '<script>1', source_node = '<script>2', "
+            "table_name = '<script>4', error = '<script>5', origin = '<script>6'"
+        )
+        connection.exec_driver_sql(
+            "UPDATE rf_conflict SET table_name = '<script>7', source_node = '<script>8', rule = '<script>9', "
+            "kind = '<script>10', pk = '<script>11', our_version = '[0,1,\"<script>12\"]'"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO rf_audit (at_us, actor, action, source_node, tx_id, detail) "
+            "VALUES (1, '<script>13', '<script>14', '<script>15', '<script>16', '{\"<script>17\": \"<script>18\"}')"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO rf_node (node_id, role, incarnation, is_self, first_seen_us, last_seen_us, heard_us, "
+            "heartbeat_us, every_us, head_incarnation, head_lsn, clock_us, clock_steady, release, schema_sha256, "
+            "policies_sha256) "
+            "VALUES ('<script>19', '<script>20', 'x', FALSE, 1, 1, 1, 1, 1, '<script>21', 5, 0, FALSE, "
+            "'<script>22', '', '')"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO rf_paused (table_name, since_us, paused_by) VALUES ('<script>23', 1, '<script>24')"
+        )
+    seen = ""
+    name = json.dumps(["<script>2", "<script>1"])
+    paths = (
+        "/",
+        "/page/dead-letters",
+        "/page/dead-letters/one?source=<script>2&tx=<script>1",
+        "/page/dead-letters/one?source=<script>2&tx=<script>1&whole=1",
+        f"/page/dead-letters/replay?letter={name}",
+        f"/page/dead-letters/discard?letter={name}",
+        "/page/dead-letters?source=<script>&table=<script>&tx=<script>",
+        "/page/conflicts",
+        "/page/conflicts?table=<script>&source=<script>",
+        "/page/conflicts/one?id=1",
+        "/page/conflicts/ask?id=1&do=resolve&take=theirs",
+        "/page/conflicts/ask?id=1&do=resolve&take=ours",
+        "/page/audit",
+        "/page/audit?actor=<script>",
+        "/page/rows?table=<script>&key=<script>",
+        "/page/rows?table=item&key=7",
+    )
+    settled = ("/page/conflicts?state=settled", "/page/conflicts/one?id=1")
+    for path in (*paths, "settle", *settled):
+        if path == "settle":
+            with database.begin() as connection:
+                connection.exec_driver_sql("UPDATE rf_conflict SET state = 'settled', settled_by = '<script>25'")
+            continue
+        answer = anna.get(path)
+        assert answer.headers["content-type"].startswith("text/html"), path
+        assert answer.status_code in (200, 422), (path, answer.text)
+        body = re.sub(r'<script src="/page/static/[a-z.]+\?v=[0-9a-f]+" defer></script>', "", answer.text)
+        assert "<script" not in body, path
+        seen += body
+    for number in (1, 2, *range(4, 20), 22, 23, 25):
+        assert f"&lt;script&gt;{number}" in seen, f"{number} was not shown at all"
+
+
+def test_long_values_are_cut_with_a_way_to_the_whole(node: Served, anna: Person) -> None:
+    long = "x" * 5_000
+    conflict_of(node, long)
+    cut = anna.get("/page/conflicts/one?id=1")
+    assert long not in cut.text
+    assert "…" in cut.text
+    assert long in anna.get(link(cut.text, "Show long values whole")).text
+
+
+def test_lists_are_paged(node: Served, anna: Person) -> None:
+    origin = Origin("a")
+    txs = [origin.put(number, "many", 10) for number in range(60)]
+    push(node, *(resealed(tx.body, b'"item"', b'"fresh"') for tx in txs))
+    first = anna.get("/page/dead-letters?source=a")
+    assert first.text.count('type="checkbox"') == 50
+    second = anna.get(link(first.text, "Older"))
+    assert second.text.count('type="checkbox"') == 10
+    assert "source=a" in str(second.url)
+    back = anna.get(link(second.text, "← Newer"))
+    assert back.text.count('type="checkbox"') == 50
+    audit = anna.get("/page/audit")
+    assert "Older" in audit.text
+
+
+def test_a_page_that_looks_again_gets_only_what_may_change(node: Served, anna: Person) -> None:
+    letter_of(node)
+    for path in ("/", "/page/dead-letters", "/page/conflicts", "/page/audit"):
+        whole, part = anna.get(path).text, anna.get(path, headers={"HX-Request": "true"}).text
+        assert "<html" in whole
+        assert "<html" not in part
+        assert '<form class="filter"' not in part, "what somebody types is not replaced"
+        assert f'hx-get="{path}"' in whole
+
+
+def test_a_message_waits_for_a_whole_page(node: Served, anna: Person) -> None:
+    anna.get("/page/dead-letters/replay")
+    assert "choose at least one" not in anna.get("/page/dead-letters", headers={"HX-Request": "true"}).text
+    assert "choose at least one" in anna.get("/page/dead-letters").text
+    assert "choose at least one" not in anna.get("/page/dead-letters").text
