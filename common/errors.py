@@ -40,6 +40,20 @@ class UsageError(RowferryError):
     """The command line asks for something that can't be."""
 
 
+class ReopenNodeError(RowferryError):
+    """What a node was opened with is no longer true (its incarnation, its server): open it anew, then go on."""
+
+
+class IncarnationEndedError(ReopenNodeError):
+    """Another process has given the node a new incarnation: nothing more is sealed under the one of before."""
+
+    def __init__(self, incarnation: str) -> None:
+        super().__init__(
+            f"incarnation {incarnation} of this node has ended: a new incarnation was begun meanwhile (by `rejoin`, or "
+            "because the database was put back); run this again"
+        )
+
+
 class OutageError(RowferryError):
     """A database, broker or folder is out of reach: wait and try again, dead-letter nothing."""
 

@@ -11,7 +11,7 @@ from consumer.rejoining import Rejoined, Rejoining
 def rejoin() -> None:
     """Begin anew after the database was put back, copied or rewound: nothing of it is lost in silence.
 
-    Stop `rowferry run` first.
+    `rowferry run` is better stopped meanwhile; one that is not notices, and opens the node anew.
 
     Fetches this node's own earlier changes that still lie in the shared folder, takes a new incarnation, writes anew
     what only this node has, and says both in numbers. What others wrote comes by itself with `rowferry run`. Exit code

@@ -86,22 +86,23 @@ class Rejoining:
             told = own_rewinding(connection)
             evidence = connection.execute(sa.select(rf.node).where(rf.node.c.is_self)).one()
         of = (told[1] if told is not None else None) or facts.incarnation
+        lost, unreadable = self._in_folder(of, _OwnLog.read(node, of).tx_ids)
+        done = Rejoined(facts.incarnation, facts.incarnation, 0, None, unreadable_files=unreadable)
+        done.others_missing = {one.peer: one.until_lsn - one.after_lsn for one in lost_of_others}
+        self._fetch(lost, done, advance)
+        facts = renew_incarnation(node.database, facts, node.clock, f"rejoin by {self._actor}")
+        done.to_incarnation = facts.incarnation
+        # Only now nobody seals under the old one any more, `run` neither: this is all of that log.
         own = _OwnLog.read(node, of)
-        lost, unreadable = self._in_folder(of, own)
         fork_lsn = own.fork(lost, evidence.head_tx_id if evidence.head_incarnation == of else None)
-        seen_lsn = max(
-            [own.head_lsn if fork_lsn is None else fork_lsn - 1, (told[2] if told is not None else None) or 0]
+        common_lsn = own.head_lsn if fork_lsn is None else fork_lsn - 1
+        done.fork_lsn = fork_lsn
+        done.seen_lsn = max(
+            [common_lsn, (told[2] if told is not None else None) or 0]
             + [one.header.to_lsn for one in lost if one.header is not None]
             + [lsn.get(of, 0) for lsn in self._acks().values()]
         )
-        done = Rejoined(facts.incarnation, facts.incarnation, seen_lsn, fork_lsn, unreadable_files=unreadable)
-        done.others_missing = {one.peer: one.until_lsn - one.after_lsn for one in lost_of_others}
-        self._fetch(lost, done, advance)
-        common_lsn = own.head_lsn if fork_lsn is None else fork_lsn - 1
-        done.missing_changes = max(0, seen_lsn - common_lsn - done.fetched_changes)
-        cause = f"rejoin by {self._actor}"
-        facts = renew_incarnation(node.database, facts, node.clock, cause)
-        done.to_incarnation = facts.incarnation
+        done.missing_changes = max(0, done.seen_lsn - common_lsn - done.fetched_changes)
         if fork_lsn is not None:
             self._write_anew(replace(node, facts=facts), of, own, fork_lsn, done, advance)
         self._settle(of, own, fork_lsn, done)
@@ -113,7 +114,7 @@ class Rejoining:
             return {}
         return passed_by_others(directory.path, self._node.facts.node_id)
 
-    def _in_folder(self, incarnation: str, own: "_OwnLog") -> tuple[list[Incoming], list[str]]:
+    def _in_folder(self, incarnation: str, known: frozenset[str]) -> tuple[list[Incoming], list[str]]:
         """Return own txs that lie in the shared folder and are not in the log here, and the files that are torn."""
         directory = self._node.config.directory
         if directory is None or not directory.path.is_dir():
@@ -126,7 +127,7 @@ class Rejoining:
                 if isinstance(item, Broken):
                     unreadable.append(str(file))
                     continue
-                if item.header.tx_id in own.tx_ids or item.header.source_node != self._node.facts.node_id:
+                if item.header.tx_id in known or item.header.source_node != self._node.facts.node_id:
                     continue
                 tx = self._whole(inbox, item, str(file))
                 if tx is not None:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from common.crash_points import CrashPoint, reach
+from common.errors import ReopenNodeError
 from common.ops.incarnation import has_moved
 from common.retry import while_contended
 from common.runtime.node import Node
-from common.runtime.supervisor import ReopenNodeError
 from producer.watch import CaptureWatch
 
 log = logging.getLogger(__name__)

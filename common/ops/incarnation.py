@@ -56,6 +56,8 @@ def renew_incarnation(database: Database, facts: NodeFacts, clock: Clock, cause:
     detail = {"cause": cause, "from": facts.incarnation, "to": fresh}
 
     def work(connection: sa.Connection) -> bool:
+        # Whatever is sealed under the old one is there when this ends, and nothing comes after it.
+        database.hold_sealing(connection)
         if not connection.execute(renew).rowcount:
             return False
         line = {

@@ -278,7 +278,9 @@ class Sealer(Protocol):
     """Gives committed changes their tx_id, LSN, version and base, once, under a lock of its session."""
 
     def seal(self, max_changes: int = 50_000) -> SealReport:
-        """Seal what is committed now; one short transaction. Raises ContentionError, OutageError."""
+        """Seal what is committed now; one short transaction.
+
+        Raises ContentionError, OutageError, IncarnationEndedError."""
         ...
 
     def is_quiet(self) -> bool:
@@ -324,6 +326,10 @@ class Database(Protocol):
         ...
 
     def sealer(self, node: NodeFacts) -> Sealer: ...
+
+    def hold_sealing(self, connection: sa.Connection) -> None:
+        """Let no sealer be halfway as long as this transaction, which is to write, goes on."""
+        ...
 
     def log(self, node: NodeFacts) -> SealedLog: ...
 

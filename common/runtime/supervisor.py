@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from common.errors import ContentionError, OutageError, RowferryError
+from common.errors import ContentionError, OutageError, ReopenNodeError, RowferryError
 from common.ports.part import Service
 from common.retry import CRASH, OUTAGE, Backoff, Growth
 
@@ -27,10 +27,6 @@ ONCE_PATIENCE_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
 _SHORT_IDLE_SECONDS = 0.02
 _LAST_IDLE_SECONDS = 0.5
-
-
-class ReopenNodeError(RowferryError):
-    """What the services were built from is no longer true: stop them all, open the node anew, build them again."""
 
 
 @runtime_checkable

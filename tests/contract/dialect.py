@@ -6,8 +6,10 @@ The application's SQL in here is what SQLite and PostgreSQL both take.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
+from threading import Event
 from typing import Any, Protocol
 
 import msgspec
@@ -15,8 +17,10 @@ import pytest
 import sqlalchemy as sa
 
 from common.clock import SystemClock
-from common.errors import ConfigError, PoisonError, Reason
+from common.crash_points import CrashPoint
+from common.errors import ConfigError, PoisonError, Reason, ReopenNodeError
 from common.ids import is_tx_id
+from common.ops.incarnation import renew_incarnation
 from common.ports.dialect import (
     ApplySession,
     BrokenReference,
@@ -27,6 +31,7 @@ from common.ports.dialect import (
     TableShape,
     Unsealed,
 )
+from common.schema import tables as rf
 from common.versions import NEVER, Version
 from common.wire.changes import TxReader
 from common.wire.decode import read_body
@@ -75,6 +80,14 @@ def captured(case: DialectCase, schema: Sequence[str] = SCHEMA) -> Database:
     """Return a fresh database with capture on every table."""
     database = case.fresh(schema)
     database.capture().install(list(shapes(database).values()))
+    return database
+
+
+def known_as_here(database: Database) -> Database:
+    """Give the database its node, as `migrate` does."""
+    named = {"node_id": NODE.node_id, "role": NODE.role, "incarnation": NODE.incarnation, "is_self": True}
+    with database.engine.begin() as connection:
+        connection.execute(sa.insert(rf.node).values(named | {"first_seen_us": 1, "last_seen_us": 1}))
     return database
 
 
@@ -266,6 +279,52 @@ class SealingContract:
             assert sealer.seal().txs == 1
             assert not sealer.is_quiet(), "what it did itself is no look that found nothing"
             assert sealer.seal().txs == 0
+
+    def test_nothing_is_sealed_under_an_incarnation_that_has_ended(self, case: DialectCase) -> None:
+        """A process that goes on with it while another one has begun a new one."""
+        database = known_as_here(captured(case))
+        late = database.sealer(NODE)
+        case.execute(database, "INSERT INTO company VALUES (1, 'ACME', NULL)")
+        late.seal()
+        case.execute(database, "INSERT INTO company VALUES (2, 'Hooli', NULL)")
+        renewed = renew_incarnation(database, NODE, SystemClock(), "a test")
+        for one in (late, database.sealer(NODE)):
+            with pytest.raises(ReopenNodeError, match="new incarnation"):
+                one.seal()
+        head = database.log(NODE).head()
+        assert head.lsn == 1
+        while database.sealer(renewed).seal().more:
+            pass
+        assert told(changes(list(database.log(renewed).read(0, 2**40)))) == {("company", "I", "-", "2,Hooli,None")}
+        assert database.log(NODE).head() == head
+
+    def test_a_new_incarnation_waits_for_who_is_sealing(
+        self, case: DialectCase, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is being sealed under the old one is there when the new one is."""
+        database = known_as_here(captured(case))
+        case.execute(database, "INSERT INTO company VALUES (1, 'ACME', NULL)")
+        halfway, go_on = Event(), Event()
+
+        def hold(point: CrashPoint) -> None:
+            assert point is CrashPoint.SEALING
+            halfway.set()
+            assert go_on.wait(30)
+
+        monkeypatch.setattr(f"common.dialects.{database.features.name}.sealing.reach", hold)
+
+        def renew() -> int:
+            renew_incarnation(database, NODE, SystemClock(), "a test")
+            return database.log(NODE).head().lsn
+
+        with ThreadPoolExecutor(2) as pool:
+            sealing = pool.submit(database.sealer(NODE).seal)
+            assert halfway.wait(30)
+            renewing = pool.submit(renew)
+            with pytest.raises(TimeoutError):
+                renewing.result(0.3)
+            go_on.set()
+            assert (sealing.result(30).txs, renewing.result(30)) == (1, 1)
 
     def test_what_was_rolled_back_never_was(self, case: DialectCase) -> None:
         database = captured(case)

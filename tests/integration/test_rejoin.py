@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from common.crash_points import CrashPoint
+from common.errors import ReopenNodeError
 from common.ids import TxIds
 from common.wire.control import SeenLog, encode_control
 from common.wire.encode import encode_tx
@@ -299,6 +300,30 @@ def test_without_a_folder_it_goes_by_what_it_heard(world: World, tmp_path: Path)
         close_world(other)
     again = Rejoining(replace(node, facts=renewed), "tester").run(lambda _: None)
     assert (again.fork_lsn, again.only_here_rows, again.missing_changes) == (None, 0, 0)
+
+
+def test_what_a_running_node_writes_and_would_seal_meanwhile_is_not_lost(world: World) -> None:
+    """An operator forgot to stop `run`: its sealer must not go on in the log that ends."""
+    node = world.node
+    own_put(world, 1)
+    (first,) = node.database.log(node.facts).read(0, 1 << 20)
+    own_put(world, 2)
+    hear(world, 2, TxIds(first.header.tx_id).next(0))
+    running = node.database.sealer(node.facts)
+    refused: list[str] = []
+
+    def meanwhile(_: int) -> None:
+        world.execute("INSERT INTO item VALUES (3, 'three', 3)")
+        try:
+            running.seal()
+        except ReopenNodeError as error:
+            refused.append(str(error))
+
+    done = Rejoining(node, "tester").run(meanwhile)
+    renewed = node.database.log(replace(node.facts, incarnation=done.to_incarnation))
+    anew = [json.loads(line)["pk"]["id"] for tx in renewed.read(0, 1 << 20) for line in tx.lines()]
+    assert sorted(anew) == [2, 3]
+    assert len(refused) == 1
 
 
 def test_killed_on_its_way_it_goes_on(world: World) -> None:

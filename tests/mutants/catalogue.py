@@ -191,6 +191,22 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "postgresql-seals-under-an-ended-incarnation",
+        "fork check",
+        "common/dialects/postgresql/sealing.py",
+        "        if has_another.fetchone() == (True,):\n",
+        "        if has_another.fetchone() is None:\n",
+        ("tests/integration/test_rejoin.py::test_what_a_running_node_writes_and_would_seal_meanwhile_is_not_lost",),
+    ),
+    Mutant(
+        "sqlite-seals-under-an-ended-incarnation",
+        "fork check",
+        "common/dialects/sqlite/sealing.py",
+        "                self._check_incarnation(connection)\n",
+        "",
+        ("tests/integration/test_rejoin.py::test_what_a_running_node_writes_and_would_seal_meanwhile_is_not_lost",),
+    ),
+    Mutant(
         "no-heartbeat-sent",
         "heartbeat",
         "producer/announcing.py",

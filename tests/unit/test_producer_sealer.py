@@ -13,11 +13,10 @@ import sqlalchemy as sa
 
 from common.clock import SystemClock
 from common.config.model import Config
-from common.errors import ConfigError, ContentionError, OutageError
+from common.errors import ConfigError, ContentionError, OutageError, ReopenNodeError
 from common.ops.incarnation import has_moved, settle_incarnation
 from common.ports.dialect import Catalog, ColumnShape, NodeFacts, SealReport, TableShape
 from common.runtime.node import Node
-from common.runtime.supervisor import ReopenNodeError
 from common.schema import tables as rf
 from producer.sealer import SealerService, pause_after
 from tests.support.producing import FACTS, INCARNATION, MemoryDatabase
@@ -47,6 +46,9 @@ class Server(MemoryDatabase):
 
     def sealer(self, node: NodeFacts) -> Server:
         return self
+
+    def hold_sealing(self, connection: sa.Connection) -> None:
+        """Nobody else seals here."""
 
     def capture(self, rules: object = None) -> Server:
         return self

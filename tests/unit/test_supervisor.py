@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from common.errors import ConfigError, ContentionError, OutageError
+from common.errors import ConfigError, ContentionError, OutageError, ReopenNodeError
 from common.retry import CRASH, OUTAGE, Backoff, Growth
 from common.runtime import supervisor
 from common.runtime.signals import stop_on_signals
-from common.runtime.supervisor import Patience, ReopenNodeError, Supervisor
+from common.runtime.supervisor import Patience, Supervisor
 from common.transports.rabbitmq import channel_thread, confirming
 from producer import relay
 from tests.support.waiting import wait_for

@@ -15,6 +15,7 @@ from common.dialects.postgresql.log import PostgresLog
 from common.dialects.postgresql.retention import PostgresRetention
 from common.dialects.postgresql.row_history import PostgresRowHistory
 from common.dialects.postgresql.sealing import PostgresSealer
+from common.dialects.postgresql.sealing_sql import LOCK
 from common.ports.dialect import Catalog, DialectFeatures, NodeFacts
 from common.ports.health import Finding
 from common.ports.rules import NO_RULES, Rules
@@ -56,6 +57,10 @@ class PostgresDatabase:
     def sealer(self, node: NodeFacts) -> PostgresSealer:
         """Return a sealer for one thread."""
         return PostgresSealer(self._sealing, self._reading, node)
+
+    def hold_sealing(self, connection: sa.Connection) -> None:
+        """Take the sealers' lock."""
+        driver(connection).execute(LOCK)
 
     def log(self, node: NodeFacts) -> PostgresLog:
         """Return the sealed log of one incarnation."""

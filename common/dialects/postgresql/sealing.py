@@ -23,6 +23,7 @@ from common.dialects.postgresql.narrowing import narrow
 from common.dialects.postgresql.rebase import begin_again, is_continued
 from common.dialects.postgresql.shape_cache import ShapeCache
 from common.dialects.postgresql.snapshots import Snapshot
+from common.errors import IncarnationEndedError
 from common.ids import TxIds
 from common.ports.dialect import NodeFacts, SealReport
 
@@ -109,12 +110,14 @@ class PostgresSealer:
         return self._seal_txs(raw, replace(state, snapshot=state.now), txs, more=more)
 
     def _locked_and_found(self, raw: Raw, look: Look, max_changes: int) -> tuple[_State, list[Any]]:
-        """Take the lock, and find what ended up to the look. Two statements in one round trip: the second one reads
-        the log as it is when the lock is there. Raises _OvertakenError where the look is no longer true."""
+        """Take the lock, and find what ended up to the look. All in one round trip: what follows the lock reads as it
+        is when the lock is there. Raises _OvertakenError where the look is no longer true."""
         with raw.pipeline():
             lock = raw.execute(sql.LOCK)
+            ends = raw.execute(sql.HAS_ANOTHER, (self._node.incarnation,))
             found_there = _ended(raw, look.before, look.now, max_changes)
         locked, found = lock.fetchone(), found_there.fetchall()
+        self._check_incarnation(ends)
         if locked is None:
             raise LookupError("rf_seal has no row: run `rowferry migrate`")
         snapshot, identity, incarnation, era, last_lsn, last_tx_id = locked
@@ -125,6 +128,7 @@ class PostgresSealer:
     def _begin(self, raw: Raw) -> _State:
         # A statement of its own: one that had to wait for the lock would read the log as it was before.
         locked = raw.execute(sql.LOCK).fetchone()
+        self._check_incarnation(raw.execute(sql.HAS_ANOTHER, (self._node.incarnation,)))
         seen = raw.execute(f"SELECT pg_current_snapshot()::text, ({SERVER_IDENTITY})".encode()).fetchone()
         if locked is None or seen is None:
             raise LookupError("rf_seal has no row: run `rowferry migrate`")
@@ -141,6 +145,10 @@ class PostgresSealer:
         if (state, locked[1]) != (known, known.identity):
             _remember(raw, state)
         return state
+
+    def _check_incarnation(self, has_another: "psycopg.Cursor[tuple[Any, ...]]") -> None:
+        if has_another.fetchone() == (True,):
+            raise IncarnationEndedError(self._node.incarnation)
 
     def _brought_up(self, raw: Raw, known: _State, identity: str) -> _State:
         state = known

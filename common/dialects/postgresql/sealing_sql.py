@@ -6,6 +6,9 @@ LOCK = """
 SELECT snapshot, server_identity, incarnation, era, last_lsn, last_tx_id FROM rf_seal FOR UPDATE
 """
 
+HAS_ANOTHER = "SELECT EXISTS (SELECT FROM rf_node WHERE is_self AND incarnation <> %s)"
+"""Whether the node has begun another incarnation. A statement of its own: what waited for the lock would not see it."""
+
 PEEK = """
 SELECT snapshot, pg_current_snapshot()::text, server_identity, incarnation, last_lsn,
        EXISTS (SELECT FROM rf_seal_pending), ({identity}) FROM rf_seal

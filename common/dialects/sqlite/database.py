@@ -68,6 +68,9 @@ class SqliteDatabase:
         """Return a sealer for this node."""
         return SqliteSealer(self._engine, self._schemas, node)
 
+    def hold_sealing(self, connection: sa.Connection) -> None:
+        """Nothing to do: a file has one writer at a time."""
+
     def log(self, node: NodeFacts) -> SqliteLog:
         """Return the sealed log of this node's incarnation."""
         return SqliteLog(self._engine, node)

@@ -20,7 +20,7 @@ from common.dialects.sqlite.missed import Comparison
 from common.dialects.sqlite.net import NetChange, Segment, SetAside, segments
 from common.dialects.sqlite.storing import Letter, ReadyTx, store
 from common.dialects.sqlite.versions import Record, read_versions
-from common.errors import Reason
+from common.errors import IncarnationEndedError, Reason
 from common.ids import TxIds
 from common.ports.dialect import NodeFacts, SealReport
 from common.versions import NEVER, Version, next_hlc
@@ -33,6 +33,7 @@ _CHANGES_A_LOCK = 2_000
 _CHANGES_A_TX = 4
 """What a tx costs beside its changes, in changes."""
 _json = msgspec.json.Encoder()
+_HAS_ANOTHER = "SELECT 1 FROM rf_node WHERE is_self AND incarnation <> ?"
 
 
 @dataclass(slots=True)
@@ -85,6 +86,7 @@ class SqliteSealer:
             with transaction(connection):
                 if connection.execute("SELECT turn FROM rf_seal_turn").fetchone()[0] != prepared.turn:
                     return SealReport(txs, changes, prepared.last_lsn, more=True)
+                self._check_incarnation(connection)
                 store(connection, self._node, group)
                 reach(CrashPoint.SEALING)
             prepared.turn += 1
@@ -95,6 +97,10 @@ class SqliteSealer:
                 self._left = prepared
                 return SealReport(txs, changes, prepared.last_lsn, more=True)
         return SealReport(txs, changes, prepared.last_lsn)
+
+    def _check_incarnation(self, connection: sqlite3.Connection) -> None:
+        if connection.execute(_HAS_ANOTHER, (self._node.incarnation,)).fetchone():
+            raise IncarnationEndedError(self._node.incarnation)
 
 
 def _groups(ready: Iterable[ReadyTx]) -> Iterator[list[ReadyTx]]:
