@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from common.clock import to_iso
 from common.crash_points import CrashPoint, reach
 from common.errors import OutageError
+from common.periodic import Periodic
 from common.runtime.node import Node
 from common.runtime.transports import OpenDirect
 from common.schema import tables as rf
@@ -45,7 +46,7 @@ class _Watched:
     """Since then."""
 
 
-class GapAsking:
+class GapAsking(Periodic):
     """Looks for gaps now and then. A `Service` of `run`; belongs to one thread.
 
     Nothing is asked for before it had time to come by itself, nor while it comes; then after longer and longer pauses.
@@ -60,26 +61,20 @@ class GapAsking:
         stop: threading.Event,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(monotonic)
         self._node = node
         self._open_direct = open_direct
         self._stop = stop
-        self._monotonic = monotonic
         self._patience = node.config.limits.gap_seconds
         self._look_seconds = min(_LOOK_SECONDS, self._patience / 2)
-        self._look_at = 0.0
         self._note_at = monotonic() + _NOTE_SECONDS
         """Not at once: what waited in the queue while this node was stopped has to be heard first."""
         self._watched: dict[SourceKey, _Watched] = {}
-        self._wake = threading.Event()
 
-    def step(self, idle_seconds: float) -> bool:
+    def look(self) -> bool:
         """Look, and ask for what is due; True when something was asked for. Raises OutageError for the database."""
-        self._wake.clear()
+        self.look_again_in(self._look_seconds)
         now = self._monotonic()
-        if now < self._look_at:
-            self._wake.wait(min(idle_seconds, self._look_at - now))
-            return False
-        self._look_at = now + self._look_seconds
         self._note_listening(now)
         with reading(self._node.database) as connection:
             gaps = find_gaps(connection)
@@ -90,13 +85,6 @@ class GapAsking:
                 break
             self._ask(one, now)
         return bool(due)
-
-    def wake(self) -> None:
-        """End the wait of a running `step`. Any thread."""
-        self._wake.set()
-
-    def close(self) -> None:
-        """Nothing is held between two steps."""
 
     def _note_listening(self, now: float) -> None:
         """Note now and then that this node listens: whoever was heard long before that is silent."""

@@ -1,7 +1,6 @@
 """Says now and then that this node is there, and how far its log goes: so that a lost last batch is missed too."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from common.crash_points import CrashPoint, reach
 from common.errors import ConfigError, OutageError
 from common.ops.agreement import agreement
 from common.ops.passed import own_passed
+from common.periodic import Periodic
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, OpenSink
@@ -30,7 +30,7 @@ _FIRST_SECONDS = 5.0
 _CONFIRM_SECONDS = 10.0
 
 
-class Announcing:
+class Announcing(Periodic):
     """Sends heartbeats. A `Service` of `run`; belongs to one thread.
 
     Each goes over a connection of its own: it is one small message a minute, and must not wait behind a backlog."""
@@ -45,24 +45,18 @@ class Announcing:
         cursors: Cursors,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(monotonic)
         self._node = node
         self._open_sink = open_sink
         self._logs = logs
         self._cursors = cursors
-        self._monotonic = monotonic
         self._every = node.config.limits.announce_seconds
-        self._due = monotonic() + min(_FIRST_SECONDS, self._every)
-        self._wake = threading.Event()
+        self.look_again_in(min(_FIRST_SECONDS, self._every))
 
-    def step(self, idle_seconds: float) -> bool:
-        """Send a heartbeat when it is time. Never work that a drained node would wait for. Raises OutageError for the
+    def look(self) -> bool:
+        """Send a heartbeat. Never work that a drained node would wait for. Raises OutageError for the
         database alone."""
-        self._wake.clear()
-        now = self._monotonic()
-        if now < self._due:
-            self._wake.wait(min(idle_seconds, self._due - now))
-            return False
-        self._due = now + self._every
+        self.look_again_in(self._every)
         heartbeat = self._heartbeat()
         try:
             self._send(heartbeat)
@@ -70,13 +64,6 @@ class Announcing:
             # The relay tells of a broker that is away; that nobody listens is no outage of who has sent nothing.
             log.info("heartbeat.not_sent", extra={"error": str(error)})
         return False
-
-    def wake(self) -> None:
-        """End the wait of a running `step`. Any thread."""
-        self._wake.set()
-
-    def close(self) -> None:
-        """Nothing is held between two steps."""
 
     def _heartbeat(self) -> Heartbeat:
         node, facts = self._node, self._node.facts

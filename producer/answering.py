@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from common.crash_points import CrashPoint, reach
 from common.errors import OutageError
+from common.periodic import Periodic
 from common.ports.sink import Sink
 from common.runtime.node import Node
 from common.runtime.transports import OpenDirect
@@ -29,7 +30,7 @@ _LONGEST_WAIT_US = 3_600_000_000
 """A request that could not be answered for so long is forgotten: who still lacks it asks again."""
 
 
-class Answering:
+class Answering(Periodic):
     """A `Service` of `run`; belongs to one thread. No cursor moves by it.
 
     Memory is bounded by one read of the log; a broker that is away, or a process that ends, makes the answer go on
@@ -40,24 +41,19 @@ class Answering:
     def __init__(
         self, node: Node, open_direct: OpenDirect, logs: NodeLogs, sizes: Sizes, stop: threading.Event
     ) -> None:
+        super().__init__()
         self._node = node
         self._open_direct = open_direct
         self._logs = logs
         self._sizes = sizes
         self._stop = stop
         self._requests = Requests(node.database)
-        self._look_at = 0.0
         self._rests: dict[str, float] = {}
         """Until when a node that was answered waits for the next answer."""
-        self._wake = threading.Event()
 
-    def step(self, idle_seconds: float) -> bool:
+    def look(self) -> bool:
         """Answer who is due; True when something was sent. Raises OutageError for the database."""
-        self._wake.clear()
         now = time.monotonic()
-        if now < self._look_at:
-            self._wake.wait(min(idle_seconds, self._look_at - now))
-            return False
         self._rests = {peer: until for peer, until in self._rests.items() if until > now}
         waiting = self._requests.waiting(self._node.clock.now_us() - _LONGEST_WAIT_US)
         due = [owed for owed in waiting if owed.peer not in self._rests]
@@ -66,15 +62,8 @@ class Answering:
                 break
             rest = _REST_SECONDS if self._answered(owed) else _REST_AFTER_FAILURE_SECONDS
             self._rests[owed.peer] = time.monotonic() + rest
-        self._look_at = time.monotonic() + _LOOK_SECONDS
+        self.look_again_in(_LOOK_SECONDS)
         return bool(due)
-
-    def wake(self) -> None:
-        """End the wait of a running `step`. Any thread."""
-        self._wake.set()
-
-    def close(self) -> None:
-        """Nothing is held between two steps."""
 
     def _answered(self, owed: Owed) -> bool:
         """Answer; False where the broker, or the asker's queue on it, is away. What was sent until then is noted."""

@@ -1,13 +1,12 @@
 """Housekeeping in the exchange folder: the node's own files go once every known peer has passed them, or by age."""
 
 import logging
-import threading
-import time
 
 import sqlalchemy as sa
 
 from common.config.model import DirectorySection
 from common.ops.stalls import Seen, write_seen
+from common.periodic import Periodic
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.schema import tables as rf
@@ -16,11 +15,12 @@ from common.transports.directory.cleaning import Cleaner
 log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 60.0
+_UNTIL_THERE_SECONDS = 1.0
 FOLDER = "folder"
 """What `rf_watch` calls the node's own folder: its bytes, its files, and when the oldest was written."""
 
 
-class DirectoryCleaning:
+class DirectoryCleaning(Periodic):
     """Looks through the node's own folder once a minute. A `Service`.
 
     Known peers are those that this database has heard of; as long as there are none, only `keep_days` counts."""
@@ -28,6 +28,7 @@ class DirectoryCleaning:
     name = "directory-cleaning"
 
     def __init__(self, node: Node, directory: DirectorySection) -> None:
+        super().__init__()
         self._node = node
         self._keep_days = directory.keep_days
         self._max_bytes = directory.max_bytes
@@ -35,23 +36,15 @@ class DirectoryCleaning:
         # Until the first file was written there is nothing to clean.
         self._folder = directory.path / node.facts.node_id
         self._cleaner = Cleaner(directory.path, node.facts.node_id)
-        self._due_at = 0.0
-        self._wake = threading.Event()
 
-    def wake(self) -> None:
-        self._wake.set()
-
-    def step(self, idle_seconds: float) -> bool:
-        """Clean when it is time. Never counts as work: nothing waits for it."""
-        self._wake.clear()
-        if time.monotonic() >= self._due_at and self._folder.is_dir():
-            self._clean()
-            self._due_at = time.monotonic() + _EVERY_SECONDS
-        self._wake.wait(idle_seconds)
+    def look(self) -> bool:
+        """Clean. Never counts as work: nothing waits for it."""
+        if not self._folder.is_dir():
+            self.look_again_in(_UNTIL_THERE_SECONDS)
+            return False
+        self._clean()
+        self.look_again_in(_EVERY_SECONDS)
         return False
-
-    def close(self) -> None:
-        """Nothing is held between two steps."""
 
     def _clean(self) -> None:
         peers, now_us = in_transaction(self._node.database, _known_peers), self._node.clock.now_us()

@@ -2,11 +2,11 @@
 
 import logging
 import threading
-import time
 from functools import partial
 
 import sqlalchemy as sa
 
+from common.periodic import Periodic
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.runtime.transports import DIRECTORY
@@ -35,31 +35,21 @@ def own_readers(node: Node) -> set[str]:
     return folder | {pushed_to(name) for name in config.peers}
 
 
-class RelayCleaning:
+class RelayCleaning(Periodic):
     """A `Service`: looks every few minutes."""
 
     name = "relay-cleaning"
 
     def __init__(self, node: Node, stop: threading.Event) -> None:
+        super().__init__()
         self._node = node
         self._stop = stop
-        self._due_at = 0.0
-        self._wake = threading.Event()
 
-    def wake(self) -> None:
-        self._wake.set()
-
-    def step(self, idle_seconds: float) -> bool:
-        """Clean when it is time. Never counts as work: nothing waits for it."""
-        self._wake.clear()
-        if time.monotonic() >= self._due_at:
-            self.clean()
-            self._due_at = time.monotonic() + _EVERY_SECONDS
-        self._wake.wait(idle_seconds)
+    def look(self) -> bool:
+        """Clean. Never counts as work: nothing waits for it."""
+        self.clean()
+        self.look_again_in(_EVERY_SECONDS)
         return False
-
-    def close(self) -> None:
-        """Nothing is held between two steps."""
 
     def clean(self) -> int:
         """Delete what has to go; return how many rows that were. Raises OutageError."""

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from common.clock import Clock, to_iso
 from common.crash_points import CrashPoint, reach
+from common.periodic import Periodic
 from common.ports.dialect import Database
 from common.ports.retention import Purged
 from common.retry import in_transaction
@@ -138,41 +139,29 @@ def _later(known: int | None, new: int | None) -> int | None:
     return max((one for one in (known, new) if one is not None), default=None)
 
 
-class PurgeService:
+class PurgeService(Periodic):
     """Purges one side's things now and then while the node runs; also a node that is only run `--once`. A `Service`."""
 
     def __init__(
         self, side: str, database: Database, clock: Clock, every_hours: float, work: Callable[[], Sequence[Purged]]
     ) -> None:
         """`work` purges, audits, and returns what it did; it ends soon after the node is told to stop."""
+        super().__init__()
         self.name = f"purge-{side}"
         self._database = database
         self._clock = clock
         self._every_us = int(every_hours * _HOUR_US)
         self._work = work
-        self._look_at = 0.0
-        self._wake = threading.Event()
 
-    def step(self, idle_seconds: float) -> bool:
+    def look(self) -> bool:
         """Purge when it is time. Never work that a drained node would wait for. Raises OutageError, ContentionError."""
-        self._wake.clear()
-        if time.monotonic() >= self._look_at:
-            left_us = self._left_us()
-            if left_us <= 0:
-                self._log(self._work())
-                in_transaction(self._database, self._note)
-                left_us = self._every_us
-            self._look_at = time.monotonic() + left_us / 1_000_000
-            return False
-        self._wake.wait(idle_seconds)
+        left_us = self._left_us()
+        if left_us <= 0:
+            self._log(self._work())
+            in_transaction(self._database, self._note)
+            left_us = self._every_us
+        self.look_again_in(left_us / 1_000_000)
         return False
-
-    def wake(self) -> None:
-        """End the wait of a running `step`. Any thread."""
-        self._wake.set()
-
-    def close(self) -> None:
-        """Nothing is held between two steps."""
 
     def _left_us(self) -> int:
         last = in_transaction(self._database, lambda connection: read_purged(connection, self.name)).get("")

@@ -1,7 +1,6 @@
 """The watchdog of a running node: says it loudly when work waits and nothing of it is done, and keeps what it saw."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ import sqlalchemy as sa
 from common.clock import Clock
 from common.errors import ContentionError
 from common.ops.stalls import Seen, Wait, Work, read_seen, waits, write_seen
+from common.periodic import Periodic
 from common.ports.dialect import Database
 from common.retry import in_transaction
 
@@ -22,7 +22,7 @@ _AGAIN_SECONDS = 600.0
 """A stall that lasts is told again so often."""
 
 
-class Watchdog:
+class Watchdog(Periodic):
     """Looks now and then at one side's work. A `Service` of `run`; belongs to one thread.
 
     It only looks: what is in the way is told, and tried again, by whoever does the work."""
@@ -33,40 +33,34 @@ class Watchdog:
         database: Database,
         clock: Clock,
         stall_seconds: float,
-        look: Callable[[], Sequence[Work]],
+        works: Callable[[], Sequence[Work]],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(monotonic)
         self.name = name
         self._database = database
         self._clock = clock
-        self._look = look
-        self._monotonic = monotonic
+        self._works = works
         self._stall_seconds = stall_seconds
         self._look_seconds = min(10.0, self._stall_seconds / 4)
-        self._look_at = 0.0
         self._seen: dict[str, Seen] = {}
         self._kept: dict[str, Seen] = {}
         """As it stands in the table."""
         self._told: dict[str, float] = {}
         self._began_us: int | None = None
         """When this process looked first: nothing has stood still in it for longer."""
-        self._wake = threading.Event()
 
-    def step(self, idle_seconds: float) -> bool:
-        """Look when it is time. Never work of its own, so that `run --once` ends. Raises OutageError."""
-        self._wake.clear()
+    def look(self) -> bool:
+        """Look. Never work of its own, so that `run --once` ends. Raises OutageError."""
+        self.look_again_in(self._look_seconds)
         now = self._monotonic()
-        if now < self._look_at:
-            self._wake.wait(min(idle_seconds, self._look_at - now))
-            return False
-        self._look_at = now + self._look_seconds
         now_us = self._clock.now_us()
         if self._began_us is None:
             self._kept = in_transaction(self._database, read_seen)
             self._seen = dict(self._kept)
             self._began_us = now_us
         began_us = self._began_us
-        works = [replace(work, not_before_us=max(work.not_before_us, began_us)) for work in self._look()]
+        works = [replace(work, not_before_us=max(work.not_before_us, began_us)) for work in self._works()]
         found = waits(works, self._seen, now_us, self._stall_seconds)
         still = {one.work.name: one.still_us for one in found}
         for work in works:
@@ -74,13 +68,6 @@ class Watchdog:
         self._tell(found, now)
         self._keep([work.name for work in works])
         return False
-
-    def wake(self) -> None:
-        """End the wait of a running `step`. Any thread."""
-        self._wake.set()
-
-    def close(self) -> None:
-        """Nothing is held between two steps."""
 
     def _tell(self, found: Sequence[Wait], now: float) -> None:
         stalled = {one.work.name: one for one in found if one.stalled}
