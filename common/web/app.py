@@ -27,6 +27,7 @@ from common.ports.part import Part, Service
 from common.runtime.node import Node
 from common.web.auth import TokenGate
 from common.web.guard import FAULT, Guard, WebLimits
+from common.web.metrics import metric_routes
 from common.web.openapi import describe
 from common.web.page.adding import add_page
 from common.web.probes import probes
@@ -71,6 +72,7 @@ def build_web(node: Node, parts: Sequence[Part[Node]], stop: threading.Event) ->
     add_page(app, node, gate, parts, shares)
     app.include_router(probes(node, parts))
     app.include_router(state_routes(node))
+    app.include_router(metric_routes(node, parts))
     for share in shares.values():
         _include(app, share)
     _handle_errors(app)

@@ -1,0 +1,140 @@
+"""`GET /metrics`: what the node's database tells, in Prometheus' words. Open to this machine, else for `ops` tokens."""
+
+import ipaddress
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Annotated
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from common.errors import RowferryError
+from common.http.callers import Gate, address_of
+from common.http.problems import ProblemError, guarded
+from common.http.scopes import Scope
+from common.metrics import DATABASE_UP, METRICS, Kind, Measure
+from common.ops.measures import read_measures
+from common.ops.progress import sides_of
+from common.ports.part import Part
+from common.runtime.node import Node
+
+log = logging.getLogger(__name__)
+
+_FRESH_SECONDS = 1.0
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+
+
+class NodeCollector(Collector):
+    """Asks the node's database at each scrape; several at once cost no more than one. Any thread."""
+
+    def __init__(self, node: Node, parts: Sequence[Part[Node]]) -> None:
+        self._node = node
+        self._parts = parts
+        self._lock = threading.Lock()
+        self._last: tuple[float, list[Measure]] | None = None
+
+    def describe(self) -> Iterator[Metric]:
+        """Return nothing: the registry need not ask a database that may be away only to know the names."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each metric that has a value; of a database that is away, that it is."""
+        by_name: dict[str, list[Measure]] = {}
+        for measure in self._measures():
+            by_name.setdefault(measure.metric.name, []).append(measure)
+        for metric in METRICS:
+            if metric.name not in by_name:
+                continue
+            kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+            family = kind(metric.name, metric.text, labels=metric.labels)
+            for measure in by_name[metric.name]:
+                family.add_metric(measure.labels, measure.value)
+            yield family
+
+    def _measures(self) -> list[Measure]:
+        with self._lock:
+            if self._last is None or time.monotonic() - self._last[0] > _FRESH_SECONDS:
+                measures = self._read()
+                self._last = time.monotonic(), measures
+            return self._last[1]
+
+    def _read(self) -> list[Measure]:
+        node = self._node
+        try:
+            return read_measures(node.database, node.facts, node.clock, partial(sides_of, self._parts, node))
+        except (RowferryError, sa.exc.SQLAlchemyError) as error:
+            log.warning("metrics.database_away", extra={"error": str(error)})
+            return [Measure(DATABASE_UP, 0)]
+
+
+def registry_of(node: Node, parts: Sequence[Part[Node]]) -> CollectorRegistry:
+    """Return a registry of this application's own: nothing of another one in the same process gets into it."""
+    registry = CollectorRegistry()
+    registry.register(NodeCollector(node, parts))
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+def metric_routes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
+    """Return the route."""
+    router = APIRouter(tags=["probes"])
+    registry = registry_of(node, parts)
+    has_proxies = bool(node.config.server.proxies)
+
+    def admit(request: Request) -> None:
+        """Let in whoever is on this machine, or shows a token with scope ops. Raises ProblemError, OutageError."""
+        if not has_proxies and is_local(request):
+            return
+        gate: Gate = request.app.state.gate
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        caller = gate.admit(address_of(request), token.strip() if scheme.lower() == "bearer" else None)
+        if Scope.OPS not in caller.scopes:
+            raise ProblemError(403, "this needs a token with scope ops", reason="scope")
+
+    @router.get(
+        "/metrics",
+        summary="Metrics for Prometheus; from another machine with a token of scope ops.",
+        response_class=Response,
+        responses={
+            **guarded(),
+            200: {
+                "description": "Prometheus' text format, or OpenMetrics.",
+                "content": {
+                    "text/plain": {"schema": {"type": "string"}},
+                    "application/openmetrics-text": {"schema": {"type": "string"}},
+                },
+            },
+        },
+    )
+    def metrics(request: Request, _admitted: Annotated[None, Depends(admit)]) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), media_type=content_type)
+
+    return router
+
+
+def is_local(request: Request) -> bool:
+    """Tell whether a request was surely made on this machine: what a proxy here hands on was not.
+
+    Nor by a page of elsewhere in a browser here, whose name was made to lead to this machine."""
+    if any(name in request.headers for name in _FORWARDED):
+        return False
+    return _is_loopback(address_of(request)) and _is_loopback(request.url.hostname or "")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
