@@ -11,7 +11,7 @@ from common.ids import NODE_ID
 from common.ports.source import Delivery
 from common.runtime.node import Node
 from common.wire.compress import decompress, is_wrapped, open_decompressed
-from common.wire.control import control_lines
+from common.wire.control import control_lines, said_in
 from common.wire.decode import Broken, parts_in, read_parts, split_batches
 from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.records import BatchHeader, Part
@@ -20,7 +20,7 @@ from consumer.dead_letters.table_store import bytes_id
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming
 from consumer.peers import PeerIds
-from consumer.verify import IDENTITY_ERROR, sender_error
+from consumer.verify import IDENTITY_ERROR, is_proven, part_fault, sender_error
 
 UNKNOWN_SENDER = "unknown"
 RETRIES = "rowferry_retries"
@@ -36,6 +36,7 @@ class Arrivals:
         self._limits = limits
         self._peers = PeerIds(node)
         self._controls = Controls(node, self._peers)
+        self._trust = node.config.trust()
 
     def read(self, delivery: Delivery) -> Iterator[Incoming]:
         """Yield the whole txs of a delivery, and what is broken in it, in order; store what stands beside batches."""
@@ -59,7 +60,7 @@ class Arrivals:
 
     def _is_control(self, item: Broken, delivery: Delivery) -> bool:
         """Take what is no batch and needs to be none; False where it is broken."""
-        lines = control_lines(item.raw) if item.header is None else None
+        lines = said_in(item.raw) if item.header is None else None
         for line in lines or ():
             self._controls.take(line, delivery)
         return lines is not None
@@ -72,6 +73,8 @@ class Arrivals:
         if header.source_node == self._node.facts.node_id:
             return None
         error = sender_error(delivery, header.source_node, self._node.config)
+        if error is not None and self._speaks_for_itself(item, delivery):
+            error = None
         if error is None and isinstance(item, Part):
             # Damaged bytes may spell a node's id in any way; they make nobody known.
             error = self._peers.clash(header.source_node)
@@ -79,8 +82,19 @@ class Arrivals:
             sender = sender_of(delivery) if delivery.verified else UNKNOWN_SENDER
             return Incoming(sender, header.tx_id, delivery.origin, None, item.raw, error=error)
         if isinstance(item, Broken):
+            if self._trust.asks(header.source_node):
+                # Its header is no more proven than the rest of it.
+                return _unproven(header, item.raw, delivery.origin, item.error)
             return Incoming(header.source_node, header.tx_id, delivery.origin, header, item.raw, error=item.error)
+        fault = part_fault(item, self._trust)
+        if fault is not None:
+            return _unproven(header, item.raw, delivery.origin, fault)
         return self._whole(item, delivery.origin)
+
+    def _speaks_for_itself(self, item: Part | Broken, delivery: Delivery) -> bool:
+        """Tell whether a batch that another node hands on is signed by its source: then nobody has to be trusted."""
+        handed_on = IDENTITY_ERROR not in delivery.headers
+        return handed_on and isinstance(item, Part) and is_proven(item, self._trust)
 
     def _whole(self, part: Part, origin: str) -> Incoming | None:
         if part.header.parts > 1:
@@ -112,6 +126,12 @@ def whole(part: Part, origin: str, replayed_by: str | None = None) -> Incoming:
     """Return the tx of a batch that is not in parts."""
     header: BatchHeader = part.header
     return Incoming(header.source_node, header.tx_id, origin, header, part.raw, part.payload, replayed_by=replayed_by)
+
+
+def _unproven(header: BatchHeader, raw: bytes, origin: str, error: PoisonError) -> Incoming:
+    """Return what says to be from a node and can't show it: under a name of its own, so that it neither stands in the
+    way of the real tx nor moves a watermark."""
+    return Incoming(header.source_node, bytes_id(raw), origin, None, raw, error=error, claims=header.tx_id)
 
 
 def _retries(delivery: Delivery) -> int:

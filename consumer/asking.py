@@ -65,6 +65,7 @@ class GapAsking(Periodic):
         self._node = node
         self._open_direct = open_direct
         self._stop = stop
+        self._signer = node.config.signer()
         self._patience = node.config.limits.gap_seconds
         self._look_seconds = min(_LOOK_SECONDS, self._patience / 2)
         self._note_at = monotonic() + _NOTE_SECONDS
@@ -157,7 +158,7 @@ class GapAsking(Periodic):
 
         The node that is to answer may be away for days, or not on this broker at all: nobody's outage but its own."""
         mine, about = self._node.facts.incarnation, f"request-{request.incarnation}-{request.after_lsn}"
-        envelope = control_envelope(request, mine, request.after_lsn, request.until_lsn, about)
+        envelope = control_envelope(request, mine, request.after_lsn, request.until_lsn, about, self._signer)
         try:
             say(self._open_direct(request.to_node), envelope, _CONFIRM_SECONDS)
         except OutageError as error:

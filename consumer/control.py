@@ -9,7 +9,8 @@ from common.crash_points import CrashPoint, reach
 from common.ops.rewinding import Seen, look, note
 from common.ports.source import Delivery
 from common.runtime.node import Node
-from common.wire.control import Control, Gone, Heartbeat, Request, Unknown
+from common.wire.control import Control, Gone, Heartbeat, Request, Said, Unknown
+from common.wire.signing import Purpose
 from consumer.heartbeats import note_heartbeat
 from consumer.peers import PeerIds
 from consumer.requests import note_gone, note_request
@@ -25,16 +26,18 @@ class Controls:
     def __init__(self, node: Node, peers: PeerIds) -> None:
         self._node = node
         self._peers = peers
+        self._trust = node.config.trust()
         self._unknown: set[tuple[str, str]] = set()
 
-    def take(self, control: Control | Unknown, delivery: Delivery) -> None:
+    def take(self, said: Said, delivery: Delivery) -> None:
         """Store what is for this node. What can't be believed, or understood, is told in the log and left."""
+        control = said.what
         if isinstance(control, Unknown):
             self._leave(control, delivery)
             return
         if control.sender == self._node.facts.node_id:
             return
-        problem = self._problem(control, delivery)
+        problem = self._problem(control, delivery) or self._unproven(control, said)
         if problem is not None:
             fields = {"source_node": control.sender, "origin": delivery.origin, "error": problem}
             log.warning("control_refused", extra=fields)
@@ -92,6 +95,11 @@ class Controls:
             return f"it is meant for {control.to_node!r}"
         clash = self._peers.clash(sender)
         return None if clash is None else str(clash)
+
+    def _unproven(self, control: Control, said: Said) -> str | None:
+        """Return why it can't be believed by its signature; None where it can, or nobody has to sign."""
+        fault = self._trust.fault(control.sender, Purpose.SAYING, said.sha256, said.proof)
+        return None if fault is None else str(fault)
 
     def _leave(self, control: Unknown, delivery: Delivery) -> None:
         what = control.type, control.format

@@ -17,7 +17,9 @@ from consumer.watermark import Mark
 TxKey = tuple[str, str]
 """Source node and tx_id."""
 
-BROKEN_REASONS = frozenset({Reason.CHECKSUM, Reason.FORMAT, Reason.LIMIT})
+UNPROVEN_REASONS = frozenset({Reason.UNSIGNED, Reason.UNKNOWN_KEY, Reason.BAD_SIGNATURE})
+"""It could not show that it is from whom it says."""
+BROKEN_REASONS = frozenset({Reason.CHECKSUM, Reason.FORMAT, Reason.LIMIT}) | UNPROVEN_REASONS
 """Such a dead letter says nothing about what the tx holds: another copy may be whole."""
 
 

@@ -23,6 +23,7 @@ class EarlyRetries:
     def __init__(self, node: Node, apply: Callable[[Sequence[Incoming]], list[Result]]) -> None:
         self._node = node
         self._apply = apply
+        self._trust = node.config.trust()
         self._orphans = Orphans(node, self._try_all)
         self._none_since_us: int | None = None
         """When a look found none at all; looking again costs two transactions a commit."""
@@ -95,4 +96,4 @@ class EarlyRetries:
 
     def _load(self, letter: Letter) -> Incoming:
         with reading(self._node.database) as connection:
-            return load(connection, letter)
+            return load(connection, letter, self._trust)

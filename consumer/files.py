@@ -89,7 +89,8 @@ class FileImport:
             self._rules.allow_ddl,
             self._rules.allow_destructive_ddl,
         )
-        return files, Preflight(NodeDatabase(self._node), ddl, self._rules.strict, advance).look(files)
+        trust = self._node.config.trust()
+        return files, Preflight(NodeDatabase(self._node), ddl, trust, self._rules.strict, advance).look(files)
 
     def apply(self, files: list[Path], report: Report, advance: Advance) -> Imported:
         """Apply what preflight let through."""

@@ -29,11 +29,12 @@ class ForkedRetries:
 
     def follow_up(self) -> list[Result]:
         """Apply those whose source has a later incarnation; each once."""
+        trust = self._node.config.trust()
         with reading(self._node.database) as connection:
             letters = find(connection, Selection(state=LetterState.FORKED))
             newest = _newest(connection) if letters else {}
             txs = [
-                load(connection, one, audit.APPLIER)
+                load(connection, one, trust, audit.APPLIER)
                 for one in letters
                 if (one.source_node, one.tx_id) not in self._tried
                 and one.source_node in newest

@@ -17,13 +17,16 @@ from common.errors import PoisonError, Reason
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.wire.compress import compress, decompress
+from common.wire.decode import read_body
 from common.wire.headers import read_header
 from common.wire.limits import DEFAULT_LIMITS, UNBOUNDED, Limits
 from common.wire.records import BatchHeader, Part
+from common.wire.signing import Trust
 from consumer.dead_letters.table_store import bytes_id
 from consumer.dedup import BROKEN_REASONS, NOTHING, Known, TxKey, look_up
 from consumer.incoming import Incoming
 from consumer.statements import among_given, as_list, insert_missing, reading, writing
+from consumer.verify import part_fault
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ class Inbox:
     def __init__(self, node: Node, limits: Limits = DEFAULT_LIMITS) -> None:
         self._node = node
         self._limits = limits
+        self._trust = node.config.trust()
 
     def take(self, part: Part, origin: str) -> Incoming | None:
         """Store a part of a larger tx. Returns the whole tx, what to set aside instead, or None: more must come."""
@@ -45,7 +49,7 @@ class Inbox:
         except PoisonError as error:
             return _refused(part, origin, error)
         reach(CrashPoint.PART_STORED)
-        return Incoming(*key, origin, part.header, None) if found else None
+        return Incoming(*key, origin, part.header, None) if found and self._is_proven(key) else None
 
     def complete_ones(self) -> list[Incoming]:
         """Return txs of which all parts are here and that are no dead letters: a process died before it took them."""
@@ -56,7 +60,23 @@ class Inbox:
         query = query.having(sa.func.count() == table.c.parts).order_by(*columns)
         with reading(self._node.database) as connection:
             keys = [(row.source_node, row.tx_id) for row in connection.execute(query)]
-            return [stored_tx(connection, key, "rf_tx_part") for key in keys]
+        proven = [key for key in keys if self._is_proven(key)]
+        with reading(self._node.database) as connection:
+            return [stored_tx(connection, key, "rf_tx_part") for key in proven]
+
+    def _is_proven(self, key: TxKey) -> bool:
+        """Tell whether its source has signed each stored part of a tx, where it has to; what it has not goes.
+
+        Whoever brings parts looks at their signatures first; but a key may be new since some were stored."""
+        with reading(self._node.database) as connection:
+            found = list(unproven_parts(connection, key, self._trust))
+        if not found:
+            return True
+        numbers = [number for number, _ in found]
+        log.warning("unproven_parts_dropped", extra={"source_node": key[0], "tx_id": key[1], "error": str(found[0][1])})
+        drop = sa.delete(rf.tx_part).where(_is(key), rf.tx_part.c.part.in_(numbers))
+        writing(self._node.database, lambda connection: connection.execute(drop))
+        return False
 
     def _store(self, connection: sa.Connection, part: Part, key: TxKey) -> bool:
         """Store a part; tell whether it is the one with which its tx is to be taken up."""
@@ -136,6 +156,16 @@ def stored_batches(connection: sa.Connection, key: TxKey) -> Iterator[bytes]:
     """Yield the stored parts as they travelled, byte for byte."""
     for header, rest in _parts(connection, key):
         yield header.encode("utf-8") + rest
+
+
+def unproven_parts(connection: sa.Connection, key: TxKey, trust: Trust) -> Iterator[tuple[int, PoisonError]]:
+    """Yield the numbers of stored parts whose signature does not hold, and why. Reads nothing where none is asked."""
+    if not trust.asks(key[0]):
+        return
+    for batch in stored_batches(connection, key):
+        match read_body(batch):
+            case [Part() as part] if (fault := part_fault(part, trust)) is not None:
+                yield part.header.part, fault
 
 
 def has_parts(connection: sa.Connection, key: TxKey) -> bool:

@@ -31,6 +31,8 @@ class Incoming(msgspec.Struct, frozen=True):
     """The account that asked for a dead letter to be tried again."""
     retries: int = 0
     """How often its broker was asked to bring it once more."""
+    claims: str | None = None
+    """The `tx_id` that its header gives, of bytes that can't be believed and have a name of their own."""
     applied: LsnSet = LsnSet()
     """Changes of a dead letter that were applied in pieces: they are not applied again."""
 

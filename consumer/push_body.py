@@ -12,7 +12,10 @@ from common.http.scopes import Scope
 from common.wire.compress import open_decompressed
 from common.wire.decode import Broken, read_parts
 from common.wire.limits import Limits
+from common.wire.records import Part
+from common.wire.signing import Trust
 from consumer.dedup import TxKey
+from consumer.verify import part_fault
 
 _MOST_DELIVERY_BYTES = 4 * 1024 * 1024
 _MOST_TXS = 1_000_000
@@ -25,6 +28,7 @@ class Body:
     file: BinaryIO
     encoding: str | None
     limits: Limits
+    trust: Trust
 
     def txs(self, caller: Caller) -> list[TxKey]:
         """Return its txs in order. Raises ProblemError where it is torn, altered, or not the caller's to send."""
@@ -37,12 +41,22 @@ class Body:
                 if source != caller.node_id and Scope.FORWARD not in caller.scopes:
                     text = f"the token speaks for {caller.node_id}, not for {source}: that needs scope forward"
                     raise ProblemError(403, text, reason="source", line=item.line)
+                self._check_own(item, source, caller)
                 found[source, item.header.tx_id] = None
                 if len(found) > _MOST_TXS:
                     raise _refused(PoisonError(Reason.LIMIT, f"more than {_MOST_TXS} txs in one body"), item.line)
         except PoisonError as error:
             raise _refused(error, None) from error
         return list(found)
+
+    def _check_own(self, part: Part, source: str, caller: Caller) -> None:
+        """Refuse what the caller itself has to sign, and has not. What it only hands on is set aside when its turn
+        comes: one bad batch must not keep the others behind it waiting."""
+        fault = part_fault(part, self.trust) if source == caller.node_id else None
+        if fault is not None:
+            raise ProblemError(
+                403, f"{fault}; nothing of the body was applied", reason=fault.reason.value, line=part.line
+            )
 
     def pieces(self) -> Iterator[bytes]:
         """Yield its batches again, some at a time. Memory is bounded by one piece or by one part of a large tx."""

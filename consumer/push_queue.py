@@ -116,8 +116,9 @@ class PushQueue:
         """Take in what became of txs, under the names by which they came."""
         with self._lock:
             for incoming, result in ended:
-                for push in self._wanted.get(incoming.key, ()):
-                    push.results[incoming.key] = result
+                key = incoming.source_node, incoming.claims or incoming.tx_id
+                for push in self._wanted.get(key, ()):
+                    push.results[key] = result
 
     def forget(self, push: Push) -> None:
         """Nobody waits for its answer any more."""

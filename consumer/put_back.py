@@ -53,7 +53,7 @@ def look_into_folder(node: Node) -> list[Lost]:
 
 
 def _lost(node: Node, root: Path) -> list[Lost]:
-    passed = passed_by(root, node.facts.node_id)
+    passed = passed_by(root, node.facts.node_id, node.config.trust())
     with reading(node.database) as connection:
         marks = {key: mark.last_lsn for key, (mark, _) in read_all(connection).items()}
     return [
@@ -77,7 +77,7 @@ def _want(connection: sa.Connection, lost: list[Lost], now_us: int) -> None:
 def _seen(node: Node, root: Path) -> list[tuple[Seen, int]]:
     found = []
     heads: dict[str, int] = {}
-    for peer, passed in passed_by_others(root, node.facts.node_id).items():
+    for peer, passed in passed_by_others(root, node.facts.node_id, node.config.trust()).items():
         for incarnation, lsn in passed.items():
             if incarnation not in heads:
                 facts = replace(node.facts, incarnation=incarnation)

@@ -36,6 +36,7 @@ from consumer.put_back import look_into_folder
 from consumer.standing.logical import LogicalSession
 from consumer.statements import reading, writing
 from consumer.tables import Tables, use_of
+from consumer.verify import part_fault
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Rejoining:
     def __init__(self, node: Node, actor: str) -> None:
         self._node = node
         self._actor = actor
+        self._trust = node.config.trust()
 
     def run(self, advance: Callable[[int], None]) -> Rejoined:
         """Do it. Raises OutageError."""
@@ -112,7 +114,7 @@ class Rejoining:
         directory = self._node.config.directory
         if directory is None or not directory.path.is_dir():
             return {}
-        return passed_by_others(directory.path, self._node.facts.node_id)
+        return passed_by_others(directory.path, self._node.facts.node_id, self._trust)
 
     def _in_folder(self, incarnation: str, known: frozenset[str]) -> tuple[list[Incoming], list[str]]:
         """Return own txs that lie in the shared folder and are not in the log here, and the files that are torn."""
@@ -124,7 +126,7 @@ class Rejoining:
             if file.incarnation != incarnation:
                 continue
             for item in read_file(directory.path / file.writer / file.name):
-                if isinstance(item, Broken):
+                if isinstance(item, Broken) or part_fault(item, self._trust) is not None:
                     unreadable.append(str(file))
                     continue
                 if item.header.tx_id in known or item.header.source_node != self._node.facts.node_id:
@@ -218,7 +220,7 @@ class Rejoining:
         directory, node_id = self._node.config.directory, self._node.facts.node_id
         if directory is not None and (directory.path / node_id).is_dir():
             try:
-                write_acks(directory.path, Acks(node_id), self._node.clock.now_us())
+                write_acks(directory.path, Acks(node_id), self._node.clock.now_us(), self._node.config.signer())
             except OSError as error:
                 raise storage_outage(error, directory.path, "writing acks.json") from error
 

@@ -116,7 +116,7 @@ class Reshaped:
 
     def _load(self, letter: Letter) -> Incoming:
         with reading(self._node.database) as connection:
-            return load(connection, letter)
+            return load(connection, letter, self._node.config.trust())
 
 
 class ReshapedRetries:

@@ -118,10 +118,10 @@ def _stepped_back(connection: sa.Connection, asked: RowAsked) -> Iterator[RowEve
 
 def _letters(node: Node, connection: sa.Connection, asked: RowAsked) -> tuple[list[_Found], int]:
     """Return the changes of the row in dead letters, open or settled, and how many letters were left out."""
-    letters = every_letter(connection)
+    letters, trust = every_letter(connection), node.config.trust()
     found: list[_Found] = []
     for letter in letters[:MOST_LETTERS]:
-        tx = load(connection, letter)
+        tx = load(connection, letter, trust)
         if tx.header is None or asked.table.name not in tx.header.tables:
             continue
         changes = [change for change in _changes(connection, tx) if change.table == asked.table.name]

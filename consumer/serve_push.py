@@ -58,6 +58,7 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["sync"])
     limits = Limits(max_stream_bytes=node.config.server.max_stream_bytes)
+    trust = node.config.trust()
 
     @router.post(
         PUSH_PATH,
@@ -73,7 +74,7 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
         A body that is torn or altered anywhere, or that holds a batch which the token may not send, is refused whole.
         Sending the same again changes nothing."""
         encoding = _encoding(request)
-        body = Body(cast(BinaryIO, await _spooled(request)), encoding, limits)
+        body = Body(cast(BinaryIO, await _spooled(request)), encoding, limits, trust)
         try:
             keys = await anyio.to_thread.run_sync(body.txs, caller)
         except BaseException:

@@ -264,7 +264,7 @@ def _hear_from_folder(node: Node, now_us: int) -> None:
     if section is None:
         return
     peers = in_transaction(node.database, lambda connection: live_peers(connection, node.config, node.facts))
-    for peer, passed in passed_in_folder(section.path, peers).items():
+    for peer, passed in passed_in_folder(section.path, peers, node.config.trust()).items():
         writing(node.database, partial(note_passed, peer=peer, passed=passed, now_us=now_us))
 
 

@@ -50,6 +50,7 @@ class Announcing(Periodic):
         self._open_sink = open_sink
         self._logs = logs
         self._cursors = cursors
+        self._signer = node.config.signer()
         self._every = node.config.limits.announce_seconds
         self.look_again_in(min(_FIRST_SECONDS, self._every))
 
@@ -91,7 +92,7 @@ class Announcing(Periodic):
 
     def _send(self, heartbeat: Heartbeat) -> None:
         incarnation, lsn = heartbeat.incarnation, heartbeat.head_lsn
-        envelope = control_envelope(heartbeat, incarnation, lsn, lsn, f"heartbeat-{incarnation}-{lsn}")
+        envelope = control_envelope(heartbeat, incarnation, lsn, lsn, f"heartbeat-{incarnation}-{lsn}", self._signer)
         say(self._open_sink(self._wake.set), envelope, _CONFIRM_SECONDS)
         reach(CrashPoint.HEARTBEAT_SENT)
 

@@ -15,7 +15,7 @@ from common.transports.control import control_envelope
 from common.wire.control import Gone
 from common.wire.records import SealedTx
 from producer.log import NodeLogs
-from producer.packing import Sizes, pack
+from producer.packing import Packing, pack
 from producer.requests import Owed, Requests
 
 log = logging.getLogger(__name__)
@@ -39,13 +39,13 @@ class Answering(Periodic):
     name = "answers"
 
     def __init__(
-        self, node: Node, open_direct: OpenDirect, logs: NodeLogs, sizes: Sizes, stop: threading.Event
+        self, node: Node, open_direct: OpenDirect, logs: NodeLogs, packing: Packing, stop: threading.Event
     ) -> None:
         super().__init__()
         self._node = node
         self._open_direct = open_direct
         self._logs = logs
-        self._sizes = sizes
+        self._packing = packing
         self._stop = stop
         self._requests = Requests(node.database)
         self._rests: dict[str, float] = {}
@@ -100,7 +100,7 @@ class Answering(Periodic):
         if begins_lsn > owed.after_lsn:
             self._send_gone(sink, owed, min(begins_lsn, owed.until_lsn))
         wanted = [tx for tx in txs if tx.header.prev_lsn < owed.until_lsn]
-        for envelope in pack(wanted, self._sizes):
+        for envelope in pack(wanted, self._packing):
             sink.send(envelope)
             if self._stop.is_set():
                 return owed.after_lsn
@@ -125,7 +125,12 @@ class Answering(Periodic):
         log.error("answer.gone", extra=_fields(replace(owed, until_lsn=until_lsn)) | {"remedy": "rowferry snapshot"})
         sink.send(
             control_envelope(
-                gone, gone.incarnation, gone.after_lsn, gone.until_lsn, f"gone-{gone.incarnation}-{gone.after_lsn}"
+                gone,
+                gone.incarnation,
+                gone.after_lsn,
+                gone.until_lsn,
+                f"gone-{gone.incarnation}-{gone.after_lsn}",
+                self._packing.signer,
             )
         )
 

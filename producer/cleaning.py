@@ -35,7 +35,7 @@ class DirectoryCleaning(Periodic):
         self._is_over = False
         # Until the first file was written there is nothing to clean.
         self._folder = directory.path / node.facts.node_id
-        self._cleaner = Cleaner(directory.path, node.facts.node_id)
+        self._cleaner = Cleaner(directory.path, node.facts.node_id, node.config.trust())
 
     def look(self) -> bool:
         """Clean. Never counts as work: nothing waits for it."""

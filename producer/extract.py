@@ -61,9 +61,9 @@ def stretches(node: Node, begins: Callable[[str], int | None]) -> list[Stretch]:
 
 def batches(node: Node, stretch: Stretch, on_tx: Callable[[], None]) -> Iterator[bytes]:
     """Yield the stretch's batches as bytes, large txs in parts; the same bytes each time."""
-    sealed = NodeLogs(node.database, node.facts).of(stretch.incarnation)
+    sealed, signer = NodeLogs(node.database, node.facts).of(stretch.incarnation), node.config.signer()
     for tx in _txs(sealed, stretch):
-        for part in encode_tx(tx, node.config.limits.max_batch_bytes):
+        for part in encode_tx(tx, node.config.limits.max_batch_bytes, signer):
             yield part.body
         on_tx()
 

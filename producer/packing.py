@@ -3,36 +3,45 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from common.config.model import Config
 from common.ports.sink import Envelope
 from common.wire.encode import EncodedPart, encode_tx, small_batch
 from common.wire.records import SealedTx, SmallTx, TxHeader
+from common.wire.signing import Signer
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """How large things may become, in bytes."""
+class Packing:
+    """How txs become messages. Sizes in bytes."""
 
     max_batch_bytes: int
     message_bytes: int
     """About where a message with many small txs is full."""
+    signer: Signer | None = None
+    """Who signs each batch."""
+
+    @classmethod
+    def of(cls, config: Config) -> "Packing":
+        """Return how this node packs what it says."""
+        return cls(config.limits.max_batch_bytes, config.limits.message_bytes, config.signer())
 
 
 _BULK_BYTES = 2 * 1024 * 1024
 
 
-def bulky(sizes: Sizes) -> Sizes:
-    """Return sizes for a sink that waits for an answer to each message."""
-    return replace(sizes, message_bytes=max(sizes.message_bytes, _BULK_BYTES))
+def bulky(packing: Packing) -> Packing:
+    """Return packing for a sink that waits for an answer to each message."""
+    return replace(packing, message_bytes=max(packing.message_bytes, _BULK_BYTES))
 
 
-def pack(txs: Iterable[SealedTx], sizes: Sizes) -> Iterator[Envelope]:
+def pack(txs: Iterable[SealedTx], packing: Packing) -> Iterator[Envelope]:
     """Yield the envelopes of `txs` in order. What is there is packed; nothing waits for more to come.
 
     Holds about one message and one part of a large tx in memory."""
     message = _Message()
     for tx in txs:
-        for body, part in _bodies(tx, sizes.max_batch_bytes):
-            if message.bodies and (part is not None or message.size + len(body) > sizes.message_bytes):
+        for body, part in _bodies(tx, packing):
+            if message.bodies and (part is not None or message.size + len(body) > packing.message_bytes):
                 yield message.envelope()
                 message = _Message()
             if part is not None:
@@ -43,13 +52,13 @@ def pack(txs: Iterable[SealedTx], sizes: Sizes) -> Iterator[Envelope]:
         yield message.envelope()
 
 
-def _bodies(tx: SealedTx, max_batch_bytes: int) -> Iterator[tuple[bytes, EncodedPart | None]]:
+def _bodies(tx: SealedTx, packing: Packing) -> Iterator[tuple[bytes, EncodedPart | None]]:
     """Yield the batches of `tx`; a part of several, which travels alone, as such."""
-    body = small_batch(tx, max_batch_bytes) if isinstance(tx, SmallTx) else None
+    body = small_batch(tx, packing.max_batch_bytes, packing.signer) if isinstance(tx, SmallTx) else None
     if body is not None:
         yield body, None
         return
-    for part in encode_tx(tx, max_batch_bytes):
+    for part in encode_tx(tx, packing.max_batch_bytes, packing.signer):
         yield part.body, part if part.parts > 1 else None
 
 

@@ -25,7 +25,7 @@ from producer.fallback import Fallback
 from producer.first_contact import looking
 from producer.forwarding import forwarding
 from producer.log import NodeLogs
-from producer.packing import Sizes, bulky
+from producer.packing import Packing, bulky
 from producer.progress import own_progress
 from producer.purge import purge_log
 from producer.relay import Relay
@@ -52,27 +52,27 @@ class ProducerPart:
 
         Raises ConfigError when the changes would go nowhere."""
         logs, cursors = NodeLogs(node.database, node.facts), Cursors(node.database, node.clock)
-        sizes = Sizes(node.config.limits.max_batch_bytes, node.config.limits.message_bytes)
+        packing = Packing.of(node.config)
         road = BrokerRoad(node.database, node.clock)
         services: list[Service] = []
         for name, open_sink in sink_factories(node, stop).items():
             if name == DIRECTORY:
-                services.append(Relay(name, open_sink, logs, cursors, sizes, stop))
+                services.append(Relay(name, open_sink, logs, cursors, packing, stop))
                 continue
             if name == BROKER:
-                services.append(Relay(name, observed(open_sink, road, stop), logs, cursors, sizes, stop))
+                services.append(Relay(name, observed(open_sink, road, stop), logs, cursors, packing, stop))
                 continue
             own_road = BrokerRoad(node.database, node.clock, name)
             watched = observed(looking(node, name.removeprefix("http-"), open_sink), own_road, stop)
-            services.append(Relay(name, watched, logs, cursors, bulky(sizes), stop))
+            services.append(Relay(name, watched, logs, cursors, bulky(packing), stop))
         spare = fallback_factory(node)
         if spare is not None:
-            files = Relay(DIRECTORY, spare, logs, cursors, sizes, stop)
+            files = Relay(DIRECTORY, spare, logs, cursors, packing, stop)
             services.append(Fallback(files, road, logs, cursors, node.config.fallback.after))
         services.insert(0, SealerService(node, [service.wake for service in services], stop))
         open_direct = direct_sink_factory(node, stop)
         if open_direct is not None:
-            services.append(Answering(node, open_direct, logs, sizes, stop))
+            services.append(Answering(node, open_direct, logs, packing, stop))
             if node.config.limits.announce_seconds:
                 services.append(Announcing(node, sink_factories(node, stop)[BROKER], logs, cursors))
         patience = node.config.limits.stall_seconds

@@ -76,7 +76,7 @@ def _bounds(connection: sa.Connection, node: Node, old_us: int, oldest_us: int) 
     peers = live_peers(connection, node.config, node.facts)
     passed = read_passed(connection, peers)
     if node.config.directory is not None:
-        for peer, said in passed_in_folder(node.config.directory.path, peers).items():
+        for peer, said in passed_in_folder(node.config.directory.path, peers, node.config.trust()).items():
             passed[peer] = passed.get(peer, {}) | said
     found = []
     for incarnation in incarnations:

@@ -23,7 +23,7 @@ from producer.extract import seal_all
 from producer.first_contact import looking
 from producer.forwarding import hand_on_to
 from producer.log import NodeLogs
-from producer.packing import Sizes, bulky
+from producer.packing import Packing, bulky
 from producer.purge import log_begins
 from producer.relay import Relay
 
@@ -94,10 +94,10 @@ def push_to(node: Node, settings: PeerSettings, on_due: Callable[[], None]) -> P
     def open_sink(_on_confirmed: Callable[[], None]) -> Sink:
         return open_peer_sink(settings, node.facts, report.count)
 
-    limits, stop = node.config.limits, threading.Event()
+    stop = threading.Event()
     open_checked = looking(node, state.node, open_sink)
-    sizes = bulky(Sizes(limits.max_batch_bytes, limits.message_bytes))
-    relay = Relay(peer_road(state.node), open_checked, logs, cursors, sizes, stop)
+    packing = bulky(Packing.of(node.config))
+    relay = Relay(peer_road(state.node), open_checked, logs, cursors, packing, stop)
     try:
         while relay.step(0):
             pass

@@ -13,7 +13,7 @@ from common.ports.sink import KnowsPlace, Sink
 from producer.cursors import Cursors
 from producer.inflight import InFlight
 from producer.log import NodeLogs
-from producer.packing import Sizes, pack
+from producer.packing import Packing, pack
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +53,20 @@ class Relay:
     """
 
     def __init__(
-        self, sink_name: str, open_sink: OpenSink, logs: NodeLogs, cursors: Cursors, sizes: Sizes, stop: threading.Event
+        self,
+        sink_name: str,
+        open_sink: OpenSink,
+        logs: NodeLogs,
+        cursors: Cursors,
+        packing: Packing,
+        stop: threading.Event,
     ) -> None:
         self.name = f"relay-{sink_name}"
         self._sink_name = sink_name
         self._open_sink = open_sink
         self._logs = logs
         self._cursors = cursors
-        self._sizes = sizes
+        self._packing = packing
         self._stop = stop
         self._wake = threading.Event()
         self._may_have_more = True
@@ -159,7 +165,7 @@ class Relay:
         txs = list(passage.log.read(passage.read_lsn, _READ_BYTES))
         if txs:
             self._may_have_more = True
-        for envelope in pack(txs, self._sizes):
+        for envelope in pack(txs, self._packing):
             passage.sink.send(envelope)
             reach(CrashPoint.SENT)
             passage.in_flight.add(envelope)

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from common.cli.demo import demo
 from common.cli.doctor import doctor
 from common.cli.init import init
+from common.cli.key import key
 from common.cli.migrate import migrate, unmigrate
 from common.cli.node import node
 from common.cli.options import LEVELS, CommandLine, command_line, with_shared_options
@@ -123,7 +124,7 @@ def build(parts: Sequence[Part[Node]] | None = None) -> Program:
     for part in load_parts() if parts is None else parts:
         for command in part.commands():
             _add(program, command)
-    for command in (pause, resume, status, doctor, why, purge, node, token, serve, topology, demo):
+    for command in (pause, resume, status, doctor, why, purge, node, token, key, serve, topology, demo):
         _add(program, command)
     return program
 

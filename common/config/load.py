@@ -16,7 +16,7 @@ from common.errors import ConfigError
 DEFAULT_FILE = "rowferry.toml"
 _PREFIX = "ROWFERRY_"
 _NOT_SETTINGS = ("ROWFERRY_CONFIG", "ROWFERRY_TEST_", "ROWFERRY_REQUIRE_")
-_SECRETS = (("node", "database"), ("broker", "url"))
+_SECRETS = (("node", "database"), ("node", "signing_key"), ("broker", "url"))
 
 
 def config_path(given: str | None, environ: Mapping[str, str]) -> Path:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -19,6 +20,7 @@ from pydantic import (
 from common.config.schema_histories import is_schema_history
 from common.ports.key_share import KeyShare
 from common.ports.rules import Rules
+from common.wire.signing import Signer, Trust, key_id
 
 NodeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Channel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -37,6 +39,26 @@ class Section(BaseModel):
     """What all sections share: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _private_key(text: str) -> str:
+    Signer(text)
+    return text
+
+
+def _public_keys(given: object) -> object:
+    """One key may stand without a list."""
+    return (given,) if isinstance(given, str) else given
+
+
+def _public_key(text: str) -> str:
+    key_id(text)
+    return text
+
+
+PublicKeys = Annotated[
+    tuple[Annotated[str, AfterValidator(_public_key)], ...], BeforeValidator(_public_keys), Field(min_length=1)
+]
 
 
 class Policy(StrEnum):
@@ -75,6 +97,10 @@ class NodeSection(Section):
     """Whether other nodes' batches are handed on; None: the main node does."""
     number: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Which share of the keys is this node's."""
+    signing_key: Annotated[str, AfterValidator(_private_key)] | None = None
+    """Its private key: with it everything that the node says is signed."""
+    require_signed: bool = False
+    """Refuse what is not signed by a key in `[signers]`, whoever sends it."""
 
     @field_validator("database")
     @classmethod
@@ -299,6 +325,8 @@ class Config(Section):
     retention: RetentionSection = RetentionSection()
     server: ServerSection = ServerSection()
     peers: dict[NodeId, PeerSection] = Field(default_factory=dict)
+    signers: dict[NodeId, PublicKeys] = Field(default_factory=dict)
+    """By node, the public keys by which what it says is known; several while one is being replaced."""
 
     @property
     def rules(self) -> Rules:
@@ -310,6 +338,16 @@ class Config(Section):
             return Rules(append_only, no_own_keys=main_only)
         share = KeyShare(self.node.number, tables.key_nodes, tables.key_bits)
         return Rules(append_only, tables.with_keys(KeyRule.STRIDE), share, main_only)
+
+    def signer(self) -> Signer | None:
+        """Return what signs for this node; None where it has no key."""
+        return None if self.node.signing_key is None else Signer(self.node.signing_key)
+
+    def trust(self) -> Trust:
+        """Return by which signatures nodes are known here. What this node itself has said may come back to it."""
+        signer = self.signer()
+        own = {} if signer is None else {self.node.id: (signer.public, *self.signers.get(self.node.id, ()))}
+        return Trust({**self.signers, **own}, required=self.node.require_signed)
 
     @property
     def forwards(self) -> bool:

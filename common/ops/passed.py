@@ -13,6 +13,7 @@ from common.config.model import Config
 from common.ports.dialect import NodeFacts
 from common.schema import tables as rf
 from common.transports.directory.acks import BrokenAcksError, read_acks
+from common.wire.signing import Trust
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +67,12 @@ def read_passed(connection: sa.Connection, peers: Iterable[str]) -> dict[str, di
     return found
 
 
-def passed_in_folder(root: Path, peers: Iterable[str]) -> dict[str, dict[OriginKey, int]]:
+def passed_in_folder(root: Path, peers: Iterable[str], trust: Trust) -> dict[str, dict[OriginKey, int]]:
     """Return what peers have left in the folder that nodes share. What can't be read tells nothing, and is logged."""
     found = {}
     for peer in peers:
         try:
-            acks = read_acks(root, peer)
+            acks = read_acks(root, peer, trust)
         except (BrokenAcksError, OSError) as error:
             log.warning("purge.acks_broken", extra={"subject": peer, "error": str(error)})
             continue

@@ -9,6 +9,7 @@ class Check(StrEnum):
 
     FORMAT = "format"
     CHECKSUM = "checksum"
+    SIGNATURE = "signature"
     DUPLICATE = "duplicate"
     GAP = "gap"
     TABLE = "table"

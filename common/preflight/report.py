@@ -18,6 +18,7 @@ from common.preflight.parts import look_at_parts, same_part
 from common.preflight.tables import TableCheck
 from common.wire.decode import Broken
 from common.wire.records import Part
+from common.wire.signing import Purpose, Trust
 
 MOST_FINDINGS = 1_000
 
@@ -71,6 +72,7 @@ class Preflight:
 
     node: NodeKnowledge
     ddl: DdlRules
+    trust: Trust
     strict: bool = False
     advance: Callable[[int], None] | None = None
     """Told the number of changes looked at."""
@@ -98,6 +100,10 @@ class Preflight:
             self.advance(header.changes)
         if header.source_node == self.node.node_id:
             report.own_txs += header.part == 1
+            return
+        fault = self.trust.fault(header.source_node, Purpose.BATCH, part.sha256, part.proof)
+        if fault is not None:
+            report.add(Finding(Check.SIGNATURE, True, str(fault), file, part.line, header.tx_id))
             return
         sha256 = self._content(part, file, report, contents, changed)
         if sha256 is None:

@@ -196,6 +196,7 @@ def _open_directory_source(node: Node, directory: DirectorySection, passed: Pass
         settle_seconds=directory.settle,
         poll_seconds=directory.poll_seconds,
         clock=node.clock,
+        signer=node.config.signer(),
     )
 
 

@@ -3,19 +3,24 @@
 A later release may have more kinds of them. Whoever does not know one leaves it: nothing is lost by it.
 """
 
+import hashlib
+import re
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from common.clock import to_us
 from common.wire.lines import lines_of
 from common.wire.records import FORMAT, MAX_LSN
+from common.wire.signing import NO_PROOF, Proof, Purpose, Signer
 
 _LONGEST_LINE = 64 * 1024
 MOST_SEEN = 100
 """Of so many logs a heartbeat says how far its node has them: they fit the longest line."""
 _BATCH_TYPES = frozenset({"batch", "change", "chunk", "end"})
+_PROOF = re.compile(rb',"key":"([0-9a-f]{16})","signature":"([A-Za-z0-9+/=]{88})"\}\n\Z')
+_LONGEST_PROOF = 200
 _FORMAT_PATTERN = r"^rowferry/\d+(\.\d+)?\Z"
 _OURS = (FORMAT, FORMAT + ".")
 
@@ -124,22 +129,49 @@ _control: msgspec.json.Decoder[Control] = msgspec.json.Decoder(Control)
 _KNOWN = frozenset({"request", "gone", "heartbeat"})
 
 
-def encode_control(control: Control) -> bytes:
-    """Return the line, with its newline."""
-    return msgspec.json.encode(control) + b"\n"
+class Said(NamedTuple):
+    """One line, and what shows who made it. Nobody has looked at the proof yet."""
+
+    what: Control | Unknown
+    sha256: str
+    """Over the line without its proof and its newline."""
+    proof: Proof
+
+
+def encode_control(control: Control, signer: Signer | None = None) -> bytes:
+    """Return the line, with its newline; signed where there is a `signer`."""
+    line = msgspec.json.encode(control)
+    if signer is None:
+        return line + b"\n"
+    proof = signer.fields(Purpose.SAYING, hashlib.sha256(line).hexdigest())
+    return line[:-1] + proof.encode() + b"}\n"
 
 
 def control_lines(raw: bytes) -> list[Control | Unknown] | None:
+    """Return what `said_in` does, without what shows who made it."""
+    found = said_in(raw)
+    return None if found is None else [one.what for one in found]
+
+
+def said_in(raw: bytes) -> list[Said] | None:
     """Return the lines of `raw` where each is one that stands beside batches; None where one is anything else.
 
     So it is with damaged bytes, with a line of a batch, and with a line of a known kind that is not as it must be."""
-    found: list[Control | Unknown] = []
+    found: list[Said] = []
     for line in lines_of(raw):
         read = _read(line)
         if read is None:
             return None
-        found.append(read)
+        found.append(_said(read, line))
     return found or None
+
+
+def _said(what: Control | Unknown, line: bytes) -> Said:
+    proof = _PROOF.search(line, max(0, len(line) - _LONGEST_PROOF))
+    if proof is None:
+        return Said(what, hashlib.sha256(line[:-1]).hexdigest(), NO_PROOF)
+    key, signature = (one.decode("ascii") for one in proof.groups())
+    return Said(what, hashlib.sha256(line[: proof.start()] + b"}").hexdigest(), Proof(key, signature))
 
 
 def _read(line: bytes) -> Control | Unknown | None:

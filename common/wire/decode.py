@@ -22,6 +22,7 @@ from common.wire.lines import (
     only_changes,
 )
 from common.wire.records import UNDERSTOOD_FEATURES, BatchHeader, Part
+from common.wire.signing import Proof
 
 _T = TypeVar("_T")
 _END_OPENS = re.compile(rb'\s*\{\s*"type"\s*:\s*"end"')
@@ -246,7 +247,7 @@ def _at_one_look(body: bytes, at: int, number: int, limits: Limits) -> Part | No
     sha256 = hashlib.sha256(memoryview(raw)[: end - at]).hexdigest()
     if closing.tx_id != header.tx_id or closing.changes != lines or closing.sha256 != sha256:
         return None
-    return Part(header, payload, raw, sha256, number)
+    return Part(header, payload, raw, sha256, number, Proof(closing.key, closing.signature))
 
 
 def _closed(opened: _Open, line: bytes, number: int) -> Part:
@@ -264,7 +265,7 @@ def _closed(opened: _Open, line: bytes, number: int) -> Part:
         raise PoisonError(
             Reason.CHECKSUM, f"line {number}: not the sha256 of the batch that starts in line {opened.line}"
         )
-    return Part(opened.header, payload, body + line, end.sha256, opened.line)
+    return Part(opened.header, payload, body + line, end.sha256, opened.line, Proof(end.key, end.signature))
 
 
 def _parse(decoder: "msgspec.json.Decoder[_T]", line: bytes, number: int) -> _T:

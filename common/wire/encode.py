@@ -9,10 +9,11 @@ import msgspec
 
 from common.versions import Version
 from common.wire.records import FORMAT, SealedTx, SmallTx, TableMeta, TxHeader
+from common.wire.signing import Purpose, Signer
 
 DEFAULT_MAX_BATCH_BYTES = 4 * 1024 * 1024
 _LEAST_ROOM = 1024
-_ROOM_FOR_END_LINE = 256
+_ROOM_FOR_END_LINE = 512
 _CHANGE = (
     b'{"type":"change","lsn":%d,"tx_id":"%s","table":%s,"op":"%s","pk":%s,"before":%s,"after":%s,'
     b'"version":%s,"base":%s,%s"captured_at":"%s"}\n'
@@ -90,12 +91,14 @@ def encode_change(
     )
 
 
-def encode_tx(tx: SealedTx, max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES) -> Iterator[EncodedPart]:
+def encode_tx(
+    tx: SealedTx, max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES, signer: Signer | None = None
+) -> Iterator[EncodedPart]:
     """Yield the tx's parts in order; most txs have one. Holds about one part in memory.
 
     A tx that doesn't fit one part is read twice: each header says how many parts there are and what the whole weighs.
     """
-    body = small_batch(tx, max_batch_bytes) if isinstance(tx, SmallTx) else None
+    body = small_batch(tx, max_batch_bytes, signer) if isinstance(tx, SmallTx) else None
     if body is not None:
         yield EncodedPart(tx.header, 1, 1, body)
         return
@@ -104,22 +107,24 @@ def encode_tx(tx: SealedTx, max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES) -> I
     first = next(segments, None) or _Segment([])
     second = next(segments, None)
     if second is None:
-        yield _finish(tx.header, first, 1, _Plan(1, ""))
+        yield _finish(tx.header, first, 1, _Plan(1, ""), signer)
         return
     del first, second, segments
     plan = _plan(tx, room)
     for number, segment in enumerate(_segments(tx, room), start=1):
-        yield _finish(tx.header, segment, number, plan)
+        yield _finish(tx.header, segment, number, plan, signer)
 
 
-def small_batch(tx: SmallTx, max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES) -> bytes | None:
+def small_batch(
+    tx: SmallTx, max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES, signer: Signer | None = None
+) -> bytes | None:
     """Return the one batch of a tx that fits for sure, as nearly all do; None where that wants a closer look."""
     header = tx.header
     room = max_batch_bytes - len(_tables_json(header.tables)) - _ROOM_FOR_THE_REST
     if header.requires or len(tx.payload) > room:
         return None
     changes = tx.payload.count(b"\n")
-    return _closed(header.tx_id, header_line(header, changes, 1, 1, None) + tx.payload, changes)
+    return _closed(header.tx_id, header_line(header, changes, 1, 1, None) + tx.payload, changes, signer)
 
 
 def header_line(header: TxHeader, changes: int, part: int, parts: int, tx_sha256: str | None) -> bytes:
@@ -153,13 +158,15 @@ def _tables_json(tables: Mapping[str, TableMeta]) -> bytes:
     return encoded
 
 
-def seal_part(tx_id: str, header: bytes, lines: Sequence[bytes], changes: int) -> bytes:
-    """Return header line, `lines` and the end line with count and checksum."""
-    return _closed(tx_id, b"".join((header, *lines)), changes)
+def seal_part(tx_id: str, header: bytes, lines: Sequence[bytes], changes: int, signer: Signer | None = None) -> bytes:
+    """Return header line, `lines` and the end line with count, checksum and, where there is a `signer`, signature."""
+    return _closed(tx_id, b"".join((header, *lines)), changes, signer)
 
 
-def _closed(tx_id: str, body: bytes, changes: int) -> bytes:
-    end = f'{{"type":"end","tx_id":"{tx_id}","changes":{changes},"sha256":"{hashlib.sha256(body).hexdigest()}"}}\n'
+def _closed(tx_id: str, body: bytes, changes: int, signer: Signer | None) -> bytes:
+    sha256 = hashlib.sha256(body).hexdigest()
+    proof = "" if signer is None else signer.fields(Purpose.BATCH, sha256)
+    end = f'{{"type":"end","tx_id":"{tx_id}","changes":{changes},"sha256":"{sha256}"{proof}}}\n'
     return body + end.encode()
 
 
@@ -168,9 +175,9 @@ def _room_for_lines(header: TxHeader, max_batch_bytes: int) -> int:
     return max(max_batch_bytes - len(widest) - _ROOM_FOR_END_LINE, _LEAST_ROOM)
 
 
-def _finish(header: TxHeader, segment: _Segment, number: int, plan: _Plan) -> EncodedPart:
+def _finish(header: TxHeader, segment: _Segment, number: int, plan: _Plan, signer: Signer | None) -> EncodedPart:
     line = header_line(header, segment.changes, number, plan.parts, plan.tx_sha256 or None)
-    body = seal_part(header.tx_id, line, segment.lines, segment.changes)
+    body = seal_part(header.tx_id, line, segment.lines, segment.changes, signer)
     return EncodedPart(header, number, plan.parts, body)
 
 

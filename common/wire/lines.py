@@ -22,6 +22,8 @@ class End(msgspec.Struct):
     tx_id: str
     changes: int
     sha256: str
+    key: str | None = None
+    signature: str | None = None
 
 
 class Chunk(msgspec.Struct):

@@ -14,6 +14,7 @@ from common.wire.headers import PlainHeader, plain_tables
 from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.lines import HEADER_OPENS, LINE_OF_CHANGE, LINE_OF_END
 from common.wire.records import IMAGES_OF, NO_IMAGE, TableMeta
+from common.wire.signing import Proof
 
 _LINE_OF_HEADER = b"\n" + HEADER_OPENS
 
@@ -37,6 +38,8 @@ class _End(msgspec.Struct, frozen=True, gc=False, tag="end", tag_field="type"):
     tx_id: str
     changes: int
     sha256: str
+    key: str | None = None
+    signature: str | None = None
 
 
 class PlainTx(msgspec.Struct, frozen=True):
@@ -48,6 +51,10 @@ class PlainTx(msgspec.Struct, frozen=True):
     changes: list[PlainChange]
     sha256: str
     """Over its change lines: what the tx is known by."""
+    batch_sha256: str
+    """Over every byte before its end line: what is signed."""
+    proof: Proof
+    """What its end line shows of who made it; nobody has looked at it yet."""
 
 
 _lines = msgspec.json.Decoder(PlainHeader | PlainChange | _End)
@@ -91,7 +98,8 @@ def plain_txs(body: bytes, limits: Limits = DEFAULT_LIMITS) -> list[PlainTx] | N
             return None
         if not _are_whole(header, tables, changes):
             return None
-        found.append(PlainTx(header, tables, changes, hashlib.sha256(view[first:end]).hexdigest()))
+        content, proof = hashlib.sha256(view[first:end]).hexdigest(), Proof(closing.key, closing.signature)
+        found.append(PlainTx(header, tables, changes, content, closing.sha256, proof))
         at, place = stop, end_place + 1
     return found
 

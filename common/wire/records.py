@@ -7,6 +7,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from common.versions import NEVER, Version
+from common.wire.signing import NO_PROOF, Proof
 
 FORMAT = "rowferry/1"
 UNDERSTOOD_FEATURES: frozenset[str] = frozenset()
@@ -130,3 +131,5 @@ class Part(msgspec.Struct, frozen=True):
     """Checksum of the part as its end line gives it."""
     line: int = 1
     """Where the header stands in its file or message, from 1."""
+    proof: Proof = NO_PROOF
+    """What its end line shows of who made it; nobody has looked at it yet."""

@@ -21,7 +21,7 @@ from consumer.apply.released import with_released
 from consumer.apply.rows import check, decide_rows, write_rows
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import bytes_id
-from consumer.dedup import BROKEN_REASONS, NOTHING, Facts, Known, Standing, TxKey, look_up, stand
+from consumer.dedup import BROKEN_REASONS, NOTHING, UNPROVEN_REASONS, Facts, Known, Standing, TxKey, look_up, stand
 from consumer.failures import Decision, decide, reason_of
 from consumer.incoming import Counts, Outcome, Result
 from consumer.standing.causes import causes, concerns
@@ -122,6 +122,8 @@ class GroupTransaction:
         again = known.letter is not None and (
             (outcome is Outcome.EARLY and known.letter.state is LetterState.EARLY)
             or (outcome is Outcome.DEAD and known.letter.state is LetterState.DEAD and reason is Reason.FOREIGN_KEY)
+            # A new process reads a file again that it has not passed.
+            or (known.letter.state is LetterState.DEAD and reason in UNPROVEN_REASONS and known.letter.reason == reason)
         )
         return Result(one.incoming, outcome, Counts(), reason, str(error), table_of(error), one.sha256, again)
 

@@ -89,7 +89,7 @@ class EditedReplay:
     def replay(self, letter: Letter, batch: EditedBatch) -> EditedResult:
         """Apply one letter. Raises OutageError; what is wrong with it is told in the result, and changes nothing."""
         with reading(self._node.database) as connection:
-            tx = load(connection, letter, self._actor)
+            tx = load(connection, letter, self._node.config.trust(), self._actor)
         header = _readable(letter, tx)
         came = list(TxReader(header, [tx.payload or b""]))
         try:

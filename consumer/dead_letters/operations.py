@@ -35,6 +35,7 @@ from consumer.early import EarlyRetries
 from consumer.inbox import Inbox, delete_parts, stored_batches
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.statements import reading, writing
+from consumer.verify import part_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class DeadLetters:
     def __init__(self, node: Node, copies: BrokerCopies | None = None) -> None:
         self._node = node
         self._copies = copies
+        self._trust = node.config.trust()
 
     def find(self, selection: Selection) -> list[Letter]:
         """Return the selected letters."""
@@ -156,7 +158,7 @@ class DeadLetters:
 
     def _replay_one(self, applier: Applier, letter: Letter, how: Replay) -> Result:
         with reading(self._node.database) as connection:
-            tx = load(connection, letter, how.actor, trust_source=how.trust_source)
+            tx = load(connection, letter, self._trust, how.actor, trust_source=how.trust_source)
         if how.in_pieces:
             return Pieces(self._node, how.actor).replay(letter, tx)
         if how.dry_run:
@@ -202,10 +204,10 @@ class DeadLetters:
         """Return the tx of a copy; None while other parts of it are missing."""
         origin = copy.origin or "queue"
         match read_body(copy.body):
-            case [Part() as part] if part.header.parts > 1:
+            case [Part() as part] if part.header.parts > 1 and part_fault(part, self._trust) is None:
                 return Inbox(self._node).take(part, origin)
             case _:
-                tx = from_bytes(copy.body, key, origin)
+                tx = from_bytes(copy.body, key, origin, self._trust)
         if tx.key != key:
             error = PoisonError(Reason.SOURCE, copy.error)
             return Incoming(*key, origin, None, copy.body, error=error)

@@ -63,7 +63,7 @@ class _TakenBackError(Exception):
 def show(node: Node, letter: Letter) -> dict[str, Any]:
     """Return everything about one letter. Writes nothing."""
     with reading(node.database) as connection:
-        tx = load(connection, letter, replayed_by="nobody")
+        tx = load(connection, letter, node.config.trust(), replayed_by="nobody")
     tried = Applier(node).try_out(tx, lambda _: None)
     document = letter_document(letter)
     document["blocked_by"] = tried.error

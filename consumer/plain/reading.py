@@ -15,6 +15,7 @@ from common.wire.compress import is_wrapped
 from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.plain import PlainChange, PlainTx, plain_txs
 from common.wire.records import TableMeta
+from common.wire.signing import Purpose
 from consumer.peers import PeerIds
 from consumer.plain.forms import Form
 from consumer.plain.group import PlainGroup, Runs, Stretch
@@ -38,6 +39,7 @@ class PlainReading:
         self._tables = tables
         self._limits = limits
         self._peers = PeerIds(node)
+        self._trust = node.config.trust()
         self._forms: dict[int, tuple[Mapping[str, TableMeta], _Forms]] = {}
         """By the identity of a header's description."""
         self._generation = -1
@@ -83,6 +85,10 @@ class PlainReading:
             return False
         return self._peers.clash(source) is None
 
+    def is_believed(self, tx: PlainTx) -> bool:
+        """Tell whether `tx` is signed as it must be."""
+        return self._trust.fault(tx.header.source_node, Purpose.BATCH, tx.batch_sha256, tx.proof) is None
+
     def is_node_id(self, name: str) -> bool:
         """Tell whether `name` is spelled as a node's id."""
         if name not in self._node_ids:
@@ -107,6 +113,8 @@ class _Taking:
 
     def take(self, txs: list[PlainTx]) -> None:
         for tx in txs:
+            if not self._reading.is_believed(tx):
+                raise _NotPlainError
             stretch = self._stretch(tx)
             self._take_changes(tx, stretch)
         self._group.take(txs, self._stretches, self._runs, len(self._delivery.body))

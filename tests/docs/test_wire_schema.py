@@ -13,6 +13,7 @@ from common.versions import NEVER, Version
 from common.wire.control import Control, Gone, Heartbeat, Request, SeenLog, control_lines, encode_control
 from common.wire.encode import encode_change, header_line, seal_part
 from common.wire.records import TableMeta, TxHeader
+from common.wire.signing import Signer, new_private_key
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMA = jsonschema.Draft202012Validator(json.loads((DOCS / "reference" / "wire.schema.json").read_text()))
@@ -49,9 +50,16 @@ def test_what_the_encoder_writes_is_valid() -> None:
         base=NEVER,
         captured_at="2026-01-01T00:00:00.000000Z",
     )
-    body = seal_part(header.tx_id, header_line(header, 1, 1, 2, "0" * 64), [line], 1)
-    for written in body.splitlines():
-        SCHEMA.validate(json.loads(written))
+    for signer in (None, Signer(new_private_key())):
+        body = seal_part(header.tx_id, header_line(header, 1, 1, 2, "0" * 64), [line], 1, signer)
+        for written in body.splitlines():
+            SCHEMA.validate(json.loads(written))
+    # One of the two alone shows nothing.
+    *_, end = body.splitlines()
+    for key in ("key", "signature"):
+        fields = json.loads(end)
+        del fields[key]
+        assert not SCHEMA.is_valid(fields)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +76,7 @@ def test_what_the_encoder_writes_is_valid() -> None:
 def test_what_nodes_tell_each_other_is_valid(control: Control) -> None:
     line = encode_control(control)
     SCHEMA.validate(json.loads(line))
+    SCHEMA.validate(json.loads(encode_control(control, Signer(new_private_key()))))
     assert control_lines(line) == [control]
     # Whatever the code demands the schema demands too, and nothing else.
     for key in json.loads(line):

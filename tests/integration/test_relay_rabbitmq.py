@@ -18,7 +18,7 @@ from common.wire.decode import read_body
 from common.wire.records import Part
 from producer.cursors import Cursors
 from producer.log import NodeLogs
-from producer.packing import Sizes
+from producer.packing import Packing
 from producer.relay import Relay
 from tests.support.producing import FACTS, INCARNATION, MemoryDatabase
 from tests.support.rabbit_server import RabbitServer
@@ -48,7 +48,7 @@ def relaying(database: MemoryDatabase, url: str) -> Iterator[Relay]:
         open_rabbit,
         NodeLogs(database.as_port, FACTS),
         Cursors(database.as_port, SystemClock()),
-        Sizes(max_batch_bytes=8192, message_bytes=4096),
+        Packing(max_batch_bytes=8192, message_bytes=4096),
         stop,
     )
     thread = threading.Thread(target=Supervisor([relay], stop, PATIENCE).run)

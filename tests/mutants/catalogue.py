@@ -18,6 +18,7 @@ SAFEGUARDS = (
     "attempt record",
     "sealer's lock",
     "what a change was made on",
+    "signatures",
 )
 
 
@@ -252,5 +253,29 @@ MUTANTS = (
         "fetchone()[0] != prepared.turn:",
         "fetchone()[0] < 0:",
         ("tests/unit/test_sqlite_sealing.py",),
+    ),
+    Mutant(
+        "signatures-not-looked-at",
+        "signatures",
+        "consumer/arrivals.py",
+        "        fault = part_fault(item, self._trust)\n",
+        "        fault = None\n",
+        ("tests/integration/test_signatures.py", "tests/e2e/test_forged.py"),
+    ),
+    Mutant(
+        "signatures-not-looked-at-on-the-short-way",
+        "signatures",
+        "consumer/plain/reading.py",
+        "            if not self._reading.is_believed(tx):\n",
+        "            if False:\n",
+        ("tests/integration/test_signatures.py::test_the_short_way_looks_at_signatures_too",),
+    ),
+    Mutant(
+        "signatures-of-letters-not-looked-at-again",
+        "signatures",
+        "consumer/dead_letters/loading.py",
+        "None if answered_for else trust)",
+        "None)",
+        ("tests/integration/test_signatures.py",),
     ),
 )

@@ -27,6 +27,7 @@ from common.runtime.node import Node, read_facts
 from common.versions import Version
 from common.wire.encode import encode_change, encode_tx
 from common.wire.records import TableMeta, TxHeader
+from common.wire.signing import Signer
 from consumer.incoming import Result
 from consumer.intake import Intake
 from consumer.plain.lane import PlainLane
@@ -104,8 +105,12 @@ class Tx:
         for lsn, write in enumerate(self.writes, start=self.header.from_lsn):
             yield write.line(lsn, self.header.tx_id, self.header.source_node)
 
-    def parts(self, max_batch_bytes: int = 4 * 1024 * 1024) -> list[bytes]:
-        return [part.body for part in encode_tx(self, max_batch_bytes)]
+    def parts(self, max_batch_bytes: int = 4 * 1024 * 1024, signer: Signer | None = None) -> list[bytes]:
+        return [part.body for part in encode_tx(self, max_batch_bytes, signer)]
+
+    def signed(self, signer: Signer) -> bytes:
+        (body,) = self.parts(signer=signer)
+        return body
 
     @property
     def body(self) -> bytes:
@@ -286,7 +291,8 @@ def application(url: sa.URL) -> Iterator[sa.Connection]:
 
 def config_for(url: str, node_id: str = "here", **sections: Any) -> Config:
     """Return a configuration for a database under test."""
-    return Config.model_validate({"node": {"id": node_id, "database": url}, **sections})
+    node = {"id": node_id, "database": url, **sections.pop("node", {})}
+    return Config.model_validate({"node": node, **sections})
 
 
 def open_world(url: str, schema: Sequence[str] = SCHEMA, **sections: Any) -> World:

@@ -195,6 +195,7 @@ def test_commands_are_listed_in_the_order_of_a_nodes_life() -> None:
         "purge",
         "node",
         "token",
+        "key",
         "serve",
         "topology",
         "demo",

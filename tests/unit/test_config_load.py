@@ -75,6 +75,10 @@ WRONG: list[tuple[str, Any]] = [
     ("tables.key_bits", 64),
     ("node.number", 0),
     ("node.forward", "perhaps"),
+    ("node.signing_key", "ed25519:AAAA"),
+    ("node.require_signed", "maybe"),
+    ("signers.main", ["ed25519-private:AAAA"]),
+    ("signers.main", []),
     ("limits.relay_days", 0),
     ("limits.relay_max_bytes", 1),
     ("limits.max_batch_bytes", 1),
@@ -145,7 +149,7 @@ def test_a_wrong_value_names_file_and_key(tmp_path: Path, key: str, value: Any) 
 
 def test_every_setting_has_a_wrong_value_here() -> None:
     tried = {key for key, _ in WRONG}
-    there = {"peers.main"}
+    there = {"peers.main", "signers.main"}
     for name, field in Config.model_fields.items():
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
         models = [kind for kind in kinds if hasattr(kind, "model_fields") and name != "peers"]
@@ -154,7 +158,7 @@ def test_every_setting_has_a_wrong_value_here() -> None:
 
 
 @given(
-    section=st.sampled_from(sorted(Config.model_fields.keys() - {"peers"})),
+    section=st.sampled_from(sorted(Config.model_fields.keys() - {"peers", "signers"})),
     name=st.from_regex(r"zz[a-z_]{1,20}", fullmatch=True),
 )
 def test_an_unknown_key_is_refused_by_name(tmp_path_factory: pytest.TempPathFactory, section: str, name: str) -> None:

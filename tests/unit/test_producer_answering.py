@@ -17,10 +17,10 @@ from common.schema import tables as rf
 from common.wire.control import Gone, control_lines
 from producer.answering import Answering
 from producer.log import NodeLogs
-from producer.packing import Sizes
+from producer.packing import Packing
 from tests.support.producing import FACTS, INCARNATION, HandSink, MemoryDatabase, MemoryLog, tx_ids
 
-SIZES = Sizes(max_batch_bytes=8192, message_bytes=4096)
+SIZES = Packing(max_batch_bytes=8192, message_bytes=4096)
 CONFIG = Config.model_validate({"node": {"id": FACTS.node_id, "database": "sqlite:///unused"}})
 
 

@@ -15,7 +15,7 @@ from common.schema import tables as rf
 from common.transports.directory import DirectorySink
 from common.transports.directory.acks import Acks, write_acks
 from producer.cleaning import DirectoryCleaning
-from producer.packing import Sizes, pack
+from producer.packing import Packing, pack
 from tests.support.producing import FACTS, INCARNATION, MemoryDatabase, MemoryLog
 
 
@@ -51,7 +51,7 @@ def write_files(node: Node) -> Path:
     sink = DirectorySink(folder, "shop", create_root=True)
     for note in ("one", "two", "three"):
         log.add(note)
-    for envelope in pack(log.read(0, 10**6), Sizes(8192, 1)):
+    for envelope in pack(log.read(0, 10**6), Packing(8192, 1)):
         sink.send(envelope)
     sink.close()
     return folder

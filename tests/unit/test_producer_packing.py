@@ -5,10 +5,10 @@ from __future__ import annotations
 from common.wire.decode import read_body
 from common.wire.records import Part
 from producer.inflight import InFlight
-from producer.packing import Sizes, pack
+from producer.packing import Packing, pack
 from tests.support.producing import MemoryLog
 
-SIZES = Sizes(max_batch_bytes=6000, message_bytes=4096)
+SIZES = Packing(max_batch_bytes=6000, message_bytes=4096)
 
 
 def test_small_and_large_txs_in_one_stream() -> None:

@@ -12,11 +12,11 @@ from common.clock import SystemClock
 from common.errors import OutageError
 from producer.cursors import Cursors
 from producer.log import NodeLogs
-from producer.packing import Sizes
+from producer.packing import Packing
 from producer.relay import Relay
 from tests.support.producing import FACTS, INCARNATION, HandSink, MemoryDatabase, MemoryLog, tx_ids
 
-SIZES = Sizes(max_batch_bytes=8192, message_bytes=4096)
+SIZES = Packing(max_batch_bytes=8192, message_bytes=4096)
 
 
 class Setup:

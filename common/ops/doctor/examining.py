@@ -9,12 +9,15 @@ from typing import Any
 from common.config.model import Config
 from common.errors import ConfigError, OutageError, RowferryError
 from common.ops.doctor.roads import broker_findings, directory_findings, peer_findings
+from common.ops.doctor.signatures import signature_findings
 from common.ops.migration import is_migrated
+from common.ops.passed import live_peers
 from common.ops.pausing import paused_tables
 from common.ops.status_reading import read_standing
 from common.ops.table_choice import choose_tables
 from common.ports.dialect import Database, NodeFacts
 from common.ports.health import Finding, Level
+from common.retry import in_transaction
 from common.schema import migrate as schema
 
 
@@ -46,6 +49,7 @@ def examine(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
     yield from directory_findings(config)
     yield from peer_findings(config)
     if ready:
+        yield from signature_findings(config, _peers(config, database, knowing.facts()))
         yield from _standing(config, database, knowing)
 
 
@@ -103,6 +107,10 @@ def _tables(config: Config, database: Database) -> Iterator[Finding]:
         if name not in names:
             text = f"tables.policy names {name!r}, which is no captured table"
             yield Finding(area, Level.WARN, text, "correct the name, or create it")
+
+
+def _peers(config: Config, database: Database, facts: NodeFacts) -> list[str]:
+    return in_transaction(database, lambda connection: live_peers(connection, config, facts))
 
 
 def _standing(config: Config, database: Database, knowing: Knowing) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from common.config.model import BrokerSection, Config
 from common.errors import ConfigError, OutageError, RowferryError
+from common.ops.doctor.signatures import for_whom
 from common.ports.health import Finding, Level
 
 
@@ -18,7 +19,7 @@ def broker_findings(config: Config) -> Iterator[Finding]:
         yield Finding("broker", Level.NOTE, text)
         return
     yield from _topology(config)
-    yield from _proof(config.broker)
+    yield from _proof(config, config.broker)
 
 
 def _topology(config: Config) -> Iterator[Finding]:
@@ -47,10 +48,11 @@ def _topology(config: Config) -> Iterator[Finding]:
         )
 
 
-def _proof(broker: BrokerSection) -> Iterator[Finding]:
-    if not broker.verify_user:
-        text = "unauthenticated: whoever has an account on the broker can speak for any node"
-        remedy = "a user for each node (rowferry topology export), then broker.verify_user = true"
+def _proof(config: Config, broker: BrokerSection) -> Iterator[Finding]:
+    whom = for_whom(config)
+    if not broker.verify_user and whom is not None:
+        text = f"unauthenticated: whoever has an account on the broker can speak for {whom}"
+        remedy = "a user for each node (rowferry topology export), then broker.verify_user = true; or signatures"
         yield Finding("broker", Level.WARN, text, remedy)
     if broker.url.startswith("amqp://"):
         yield Finding("broker", Level.NOTE, "the connection is not encrypted", "amqps:// with broker.tls_ca_file")
@@ -98,5 +100,8 @@ def directory_findings(config: Config) -> Iterator[Finding]:
         )
         return
     yield Finding("directory", Level.OK, f"{path} can be read and written")
-    text = "unauthenticated: whoever can write the folder can speak for any node"
-    yield Finding("directory", Level.NOTE, text, "let only the nodes' accounts write there")
+    whom = for_whom(config)
+    if whom is not None:
+        text = f"unauthenticated: whoever can write the folder can speak for {whom}"
+        remedy = "let only the nodes' accounts write there; node.require_signed"
+        yield Finding("directory", Level.NOTE, text, remedy)

@@ -1,5 +1,6 @@
 """`<id>/acks.json`: up to where a node has passed each origin, for the writers, which delete by it."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from common.clock import to_iso
 from common.transports.directory.names import ACKS_NAME
 from common.transports.files import open_regular, replace_file_durably
 from common.wire.records import Lsn, NodeId
+from common.wire.signing import Proof, Purpose, Signer, Trust
 
 _MAX_BYTES = 4 * 1024 * 1024
 
@@ -43,23 +45,36 @@ class _AcksFile(BaseModel):
     updated_at: Annotated[str, Field(max_length=40)]
     origins: dict[NodeId, dict[NodeId, Lsn]]
     read_until_ns: Annotated[int, Field(ge=0, strict=True)] = 0
+    key: str | None = None
+    signature: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Over what is signed: all that this release reads of it, without spaces."""
+        return hashlib.sha256(self.model_dump_json(exclude={"key", "signature"}).encode()).hexdigest()
 
 
 class _Written(_AcksFile):
     format: Literal["rowferry-acks/1"] = "rowferry-acks/1"
 
 
-def write_acks(root: Path, acks: Acks, now_us: int) -> None:
-    """Replace the node's acks.json. Raises OSError."""
+def write_acks(root: Path, acks: Acks, now_us: int, signer: Signer | None = None) -> None:
+    """Replace the node's acks.json; signed where there is a `signer`. Raises OSError."""
     origins: dict[str, dict[str, int]] = {}
     for (origin, incarnation), lsn in sorted(acks.passed.items()):
         origins.setdefault(origin, {})[incarnation] = lsn
     document = _Written(node=acks.node, updated_at=to_iso(now_us), origins=origins, read_until_ns=acks.read_until_ns)
-    replace_file_durably(root / acks.node / ACKS_NAME, document.model_dump_json(indent=1).encode() + b"\n")
+    if signer is not None:
+        proof = {"key": signer.key_id, "signature": signer.sign(Purpose.ACKS, document.sha256)}
+        document = document.model_copy(update=proof)
+    text = document.model_dump_json(indent=1, exclude_none=True)
+    replace_file_durably(root / acks.node / ACKS_NAME, text.encode() + b"\n")
 
 
-def read_acks(root: Path, node_id: str) -> Acks | None:
-    """Return what a node has passed, None when it has left no acks.json yet. Raises BrokenAcksError, OSError."""
+def read_acks(root: Path, node_id: str, trust: Trust | None = None) -> Acks | None:
+    """Return what a node has passed, None when it has left no acks.json yet. Raises BrokenAcksError, OSError.
+
+    One that its node would have to sign, by `trust`, and has not, is broken."""
     try:
         with open_regular(root / node_id, ACKS_NAME) as stream:
             data = stream.read(_MAX_BYTES + 1)
@@ -73,6 +88,11 @@ def read_acks(root: Path, node_id: str) -> Acks | None:
         raise BrokenAcksError(_brief(error)) from error
     if found.node != node_id:
         raise BrokenAcksError(f"it names the node {found.node!r}")
+    fault = None
+    if trust is not None:
+        fault = trust.fault(node_id, Purpose.ACKS, found.sha256, Proof(found.key, found.signature))
+    if fault is not None:
+        raise BrokenAcksError(str(fault))
     return Acks(node_id, _flat(found.origins), found.read_until_ns)
 
 

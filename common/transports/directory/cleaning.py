@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.transports.directory.acks import Acks, BrokenAcksError, read_acks
 from common.transports.directory.names import BatchFile, parse_name, same_node
+from common.wire.signing import Trust
 
 log = logging.getLogger(__name__)
 _DAY_US = 86_400 * 1_000_000
@@ -45,8 +46,9 @@ class Cleaner:
     raised: cleaning must not stop the writing.
     """
 
-    def __init__(self, root: Path, node_id: str) -> None:
+    def __init__(self, root: Path, node_id: str, trust: Trust | None = None) -> None:
         self._root = root
+        self._trust = trust
         self._node_id = node_id
         self._warned: set[str] = set()
 
@@ -102,7 +104,7 @@ class Cleaner:
 
     def _acks(self, peer: str) -> Acks | None:
         try:
-            acks = read_acks(self._root, peer)
+            acks = read_acks(self._root, peer, self._trust)
         except (BrokenAcksError, OSError) as error:
             self._warn("directory.acks-broken", peer, error)
             return None

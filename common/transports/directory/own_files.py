@@ -6,6 +6,7 @@ from pathlib import Path
 from common.transports.directory.acks import BrokenAcksError, read_acks
 from common.transports.directory.names import BatchFile, is_writer_folder, parse_name, same_node
 from common.transports.files import storage_outage
+from common.wire.signing import Trust
 
 
 def files_of(root: Path, origin: str) -> list[BatchFile]:
@@ -17,10 +18,10 @@ def files_of(root: Path, origin: str) -> list[BatchFile]:
     return sorted(found, key=lambda file: file.order)
 
 
-def passed_by(root: Path, node_id: str) -> dict[tuple[str, str], int]:
+def passed_by(root: Path, node_id: str, trust: Trust | None = None) -> dict[tuple[str, str], int]:
     """Return up to where a node says it has passed each origin and incarnation; nothing where it can't be read."""
     try:
-        acks = read_acks(root, node_id)
+        acks = read_acks(root, node_id, trust)
     except BrokenAcksError:
         return {}
     except OSError as error:
@@ -28,7 +29,7 @@ def passed_by(root: Path, node_id: str) -> dict[tuple[str, str], int]:
     return {} if acks is None else dict(acks.passed)
 
 
-def passed_by_others(root: Path, origin: str) -> dict[str, dict[str, int]]:
+def passed_by_others(root: Path, origin: str, trust: Trust | None = None) -> dict[str, dict[str, int]]:
     """Return up to where each other node has passed each incarnation of `origin`. Raises OutageError."""
     found: dict[str, dict[str, int]] = {}
     try:
@@ -36,7 +37,7 @@ def passed_by_others(root: Path, origin: str) -> dict[str, dict[str, int]]:
             if same_node(writer, origin):
                 continue
             try:
-                acks = read_acks(root, writer)
+                acks = read_acks(root, writer, trust)
             except BrokenAcksError:
                 # It says nothing that can be believed; its owner replaces it.
                 continue

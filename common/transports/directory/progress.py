@@ -10,6 +10,7 @@ from common.errors import OutageError
 from common.transports.directory.acks import Acks, BrokenAcksError, read_acks, write_acks
 from common.transports.directory.names import BatchFile
 from common.transports.directory.settling import Stamp
+from common.wire.signing import Signer
 
 log = logging.getLogger(__name__)
 Passed = Callable[[str, str], int]
@@ -26,9 +27,16 @@ class Progress:
     """
 
     def __init__(
-        self, root: Path, node_id: str, passed: Passed | None, clock: Clock, incarnation: str | None = None
+        self,
+        root: Path,
+        node_id: str,
+        passed: Passed | None,
+        clock: Clock,
+        incarnation: str | None = None,
+        signer: Signer | None = None,
     ) -> None:
         """`incarnation`: of the node itself, whose own log `passed` knows too: the writers are told where it ends."""
+        self._signer = signer
         self._root = root
         self._node_id = node_id
         self._passed = passed
@@ -81,7 +89,7 @@ class Progress:
             if (passed, read_until_ns) == (self._acks.passed, self._acks.read_until_ns):
                 return
             acks = Acks(self._acks.node, passed, read_until_ns)
-            write_acks(self._root, acks, self._clock.now_us())
+            write_acks(self._root, acks, self._clock.now_us(), self._signer)
         except (OSError, OutageError) as error:
             if not self._write_failed:
                 log.warning("directory.acks-not-written", extra={"root": str(self._root), "error": str(error)})

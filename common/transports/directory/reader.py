@@ -19,6 +19,7 @@ from common.transports.directory.scan import Scanner
 from common.transports.directory.settling import Settling
 from common.transports.files import make_folder, storage_outage
 from common.wire.limits import DEFAULT_LIMITS, Limits
+from common.wire.signing import Signer
 
 log = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS = 0.2
@@ -56,11 +57,12 @@ class DirectorySource:
         create_root: bool = False,
         sizes: Sizes | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        signer: Signer | None = None,
     ) -> None:
         clock = clock or SystemClock()
         _make_own_folder(path, node_id, create_root=create_root)
         self._scanner = Scanner(path, node_id)
-        self._progress = Progress(path, node_id, passed, clock, incarnation)
+        self._progress = Progress(path, node_id, passed, clock, incarnation, signer)
         self._settling = Settling(settle_seconds)
         self._poll_seconds = poll_seconds
         self._opener = Opener(path, self._settling, clock, sizes or Sizes(), limits)

@@ -1,0 +1,39 @@
+"""Who signs what: this node, the nodes that it knows, and what a stranger could say in their name."""
+
+from collections.abc import Iterator, Sequence
+
+from common.config.model import Config
+from common.ports.health import Finding, Level
+
+_AREA = "signatures"
+
+
+def signature_findings(config: Config, peers: Sequence[str]) -> Iterator[Finding]:
+    """Compare the keys that are configured with the nodes that are known. Nothing where nobody uses signatures."""
+    signer = config.signer()
+    if signer is not None:
+        yield Finding(_AREA, Level.OK, f"what this node says is signed with key {signer.key_id}")
+    elif config.signers or config.node.require_signed:
+        text = "this node looks at others' signatures, and signs nothing itself"
+        yield Finding(_AREA, Level.NOTE, text, "rowferry key create, then node.signing_key_file")
+    keyed = {name.lower() for name in config.signers}
+    strangers = [peer for peer in peers if peer.lower() not in keyed]
+    if config.node.require_signed:
+        for peer in strangers:
+            text = f"{peer} has no key here: all that it sends is set aside (unknown-key, unsigned)"
+            yield Finding(_AREA, Level.WARN, text, f"rowferry key show there, into [signers] {peer} here")
+        if peers and not strangers:
+            yield Finding(_AREA, Level.OK, "every node that is known has a key here, and must sign")
+    elif config.signers and strangers:
+        text = f"not authenticated by a signature: {', '.join(strangers)}"
+        yield Finding(_AREA, Level.NOTE, text, "their keys into [signers], then node.require_signed = true")
+    elif signer is not None and strangers:
+        text = "no other node's key is known here: their signatures are not looked at"
+        yield Finding(_AREA, Level.NOTE, text, "rowferry key show there, into [signers] here")
+
+
+def for_whom(config: Config) -> str | None:
+    """Return for whom somebody can speak who has access to a way; None: for nobody, since all must sign."""
+    if config.node.require_signed:
+        return None
+    return "any node but those in [signers]" if config.signers else "any node"
