@@ -1,4 +1,4 @@
-"""Purging on the receiving side: names of applied txs, tombstones, choices, settled conflicts, the audit."""
+"""Purging on the receiving side: names of applied txs, tombstones, choices, what is settled, the audit."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from common.retry import in_transaction
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.conflict.record import State
-from consumer.dead_letters.states import OPEN_STATES
+from consumer.dead_letters.states import OPEN_STATES, SETTLED_STATES
 from consumer.tombstones import purge_tombstones
 from consumer.watermark import Mark, read_all
 
@@ -28,6 +28,7 @@ def purge_received(
         _purge_dedup(node, pieces, dry_run=dry_run),
         purge_tombstones(node, dry_run=dry_run, stop=pieces.stop),
         _purge_conflicts(node, pieces, dry_run=dry_run),
+        _purge_letters(node, pieces, dry_run=dry_run),
         _purge_audit(node, pieces, dry_run=dry_run),
     ]
     if not dry_run:
@@ -103,6 +104,22 @@ def _purge_conflicts(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
     return _purge_old(node, pieces, "conflicts", rf.conflict, old, old_us, dry_run=dry_run)
 
 
+def _purge_letters(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
+    """Those that are replayed or discarded, off the broker too, and known by their place: one that came again above the
+    watermark would be taken for news."""
+    old_us = _older_than(node, node.config.retention.dead_letter_days)
+    letter, mark = rf.dead_letter.c, rf.sync_state.c
+    same_log = sa.and_(mark.peer == letter.source_node, mark.incarnation == letter.incarnation, mark.direction == "in")
+    passed = sa.exists().where(same_log, mark.last_lsn >= letter.to_lsn)
+    old = sa.and_(
+        letter.state.in_([state.value for state in SETTLED_STATES]),
+        letter.settled_us < old_us,
+        sa.not_(letter.broker_copy),
+        sa.or_(letter.to_lsn.is_(None), passed),
+    )
+    return _purge_old(node, pieces, "dead-letters", rf.dead_letter, old, old_us, dry_run=dry_run)
+
+
 def _purge_audit(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
     old_us = _older_than(node, node.config.retention.audit_days)
     return _purge_old(node, pieces, "audit", rf.audit, rf.audit.c.at_us < old_us, old_us, dry_run=dry_run)
@@ -135,8 +152,9 @@ def _drop_old(
     old: sa.ColumnElement[bool],
     old_us: int,
 ) -> int:
-    first = sa.select(table.c.id).where(old).limit(most)
-    rows = connection.execute(sa.delete(table).where(table.c.id.in_(first))).rowcount
+    key = sa.tuple_(*table.primary_key.columns)
+    first = sa.select(*table.primary_key.columns).where(old).limit(most)
+    rows = connection.execute(sa.delete(table).where(key.in_(first))).rowcount
     if rows:
         note_purged(connection, what, node.clock.now_us(), rows, until_us=old_us)
     return rows

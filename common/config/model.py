@@ -302,6 +302,8 @@ class RetentionSection(Section):
     """Which txs were applied, by name; at or below the watermark, which tells duplicates afterwards."""
     conflict_days: PositiveDays = 365
     """Settled conflicts, and choices that nobody needs any more."""
+    dead_letter_days: PositiveDays = 365
+    """Dead letters that were replayed or discarded; open ones stay."""
     audit_days: PositiveDays = 365
 
     @field_validator("log_max_days")

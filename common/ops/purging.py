@@ -106,7 +106,12 @@ def read_purged(connection: sa.Connection, what: str) -> dict[str, sa.Row[Any]]:
     return {row.name: row for row in rows}
 
 
-_CALLED = {"log": "this node's own changes", "conflicts": "settled conflicts", "audit": "lines of the audit"}
+_CALLED = {
+    "log": "this node's own changes",
+    "conflicts": "settled conflicts",
+    "dead-letters": "settled dead letters",
+    "audit": "lines of the audit",
+}
 
 
 def what_is_gone(connection: sa.Connection, kinds: Sequence[str]) -> list[str]:

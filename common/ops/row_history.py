@@ -62,7 +62,7 @@ def tell(database: Database, node: NodeFacts, table: TableShape, pk: str, teller
 
 
 def _gone(connection: sa.Connection, asked: RowAsked) -> list[str]:
-    found = what_is_gone(connection, ("log", "conflicts"))
+    found = what_is_gone(connection, ("log", "conflicts", "dead-letters"))
     table = sa.text("SELECT h.hlc FROM rf_horizon h JOIN rf_table t ON t.table_id = h.table_id WHERE t.name = :name")
     hlc = connection.scalar(table, {"name": asked.table.name})
     if hlc is not None and not asked.look.known:

@@ -19,3 +19,5 @@ class LetterState(StrEnum):
 
 
 OPEN_STATES = (LetterState.DEAD, LetterState.EARLY, LetterState.FORKED)
+SETTLED_STATES = (LetterState.REPLAYED, LetterState.DISCARDED)
+"""The others: nothing is to be decided any more."""

@@ -274,6 +274,35 @@ def test_a_conflict_that_waits_stays_and_the_rest_is_on_record(world: World) -> 
     assert json.loads(detail)["conflicts"] == 1
 
 
+def test_a_settled_letter_goes_and_an_open_one_stays(world: World) -> None:
+    a = Origin("a")
+    txs = [a.tx(Write("I", "nowhere", {"id": key}, 10 + key)) for key in range(1, 4)]
+    world.receive(*(tx.body for tx in txs), b"torn")
+    letters = DeadLetters(world.node)
+    torn = next(tx_id for tx_id, reason, _ in world.letters() if reason != "unknown-table")
+    letters.discard(Selection(tx_ids=(txs[0].tx_id, torn)), "no such table", "test")
+    assert purge(world)["dead-letters"].rows == 0
+    world.clock.us += 400 * DAY_US
+    assert purge(world, dry_run=True)["dead-letters"].rows == 2
+    assert purge(world)["dead-letters"].rows == 2
+    assert sorted(world.letters()) == sorted((tx.tx_id, "unknown-table", "dead") for tx in txs[1:])
+    # Who sends it again is not heard again: by its place it is a duplicate.
+    world.receive(txs[0].body)
+    assert len(world.letters()) == 2
+
+
+def test_a_settled_letter_above_the_watermark_is_still_known(world: World) -> None:
+    a = Origin("a")
+    a.put(1, "x", 10)
+    late = a.tx(Write("I", "nowhere", {"id": 2}, 20))
+    world.receive(late.body)
+    DeadLetters(world.node).discard(Selection(), "no such table", "test")
+    world.clock.us += 400 * DAY_US
+    assert purge(world)["dead-letters"].rows == 0
+    world.receive(late.body)
+    assert world.letters() == [(late.tx_id, "unknown-table", "discarded")]
+
+
 def seal(world: World) -> None:
     sealer = world.node.database.sealer(world.node.facts)
     while sealer.seal().more:
