@@ -1,18 +1,16 @@
 """`dlq`: what was set aside, why, and what to do with it."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from common.console import Console
-from common.errors import Reason, UsageError
+from common.errors import UsageError
 from common.runtime.host import ExitCode, Host, current_host
 from common.runtime.node import Node
-from consumer.ages import age_us
 from consumer.dead_letters.desk import desk_of
 from consumer.dead_letters.documents import letter_document, letter_documents, result_document
 from consumer.dead_letters.editing import read_edited
@@ -21,11 +19,11 @@ from consumer.dead_letters.operations import DeadLetters, Replay, left_waiting
 from consumer.dead_letters.show import rows_document
 from consumer.dead_letters.show import show as show_letter
 from consumer.dead_letters.states import LetterState
-from consumer.dead_letters.table_store import Letter, Selection
+from consumer.dead_letters.table_store import Selection
+from consumer.dlq_choosing import must_choose, selecting, selection_of, unknown
+from consumer.dlq_telling import NOTHING, tell_groups, tell_letter, tell_letters, tell_replay
 
-_NOTHING = "no such dead letters"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @click.group()
@@ -33,45 +31,21 @@ def dlq() -> None:
     """Batches that could not be applied: list, show, replay, discard, export."""
 
 
-def _selecting(reason_option: str = "--reason") -> Callable[[_Command], _Command]:
-    """Return what adds the options that choose dead letters. `discard` needs `--reason` for its own reason."""
-    reasons = click.Choice([reason.value for reason in Reason])
-    states = click.Choice([state.value for state in LetterState])
-    options = (
-        click.argument("tx_ids", nargs=-1, metavar="[TX_ID]..."),
-        click.option("--tx", "more_tx_ids", multiple=True, metavar="TX_ID", help="The same as naming it; repeatable."),
-        click.option("--source", help="Only batches of this node."),
-        click.option(reason_option, "why", type=reasons, help="Only those set aside for this reason."),
-        click.option("--state", type=states, help="Only this state."),
-        click.option("--table", help="Only those in whose way this table stands."),
-        click.option("--newer-than", metavar="AGE", help="Last failed not longer ago than AGE."),
-        click.option("--older-than", metavar="AGE", help="Last failed longer ago than AGE, like 90s, 30m, 2h, 7d."),
-        click.option("--all", "everything", is_flag=True, help="All of them."),
-    )
-
-    def add(command: _Command) -> _Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
 @dlq.command("list")
-@_selecting()
+@selecting()
 @click.option("--by", type=click.Choice(["reason"]), help="Count them by reason, and say what helps.")
 def list_(by: str | None, **chosen: Any) -> None:
     """List dead letters; the open ones unless --all or --state says otherwise."""
     host = current_host()
     with _desk(host) as (node, desk):
-        letters = desk.find(_selection(node, chosen))
+        letters = desk.find(selection_of(node, chosen))
         if chosen["everything"] and chosen["state"] is None:
-            letters = [one for state in LetterState for one in desk.find(_selection(node, chosen | {"state": state}))]
+            letters = [one for state in LetterState for one in desk.find(selection_of(node, chosen | {"state": state}))]
     if by is None:
-        host.emit(letter_documents(letters), lambda console: _tell_letters(console, letters))
+        host.emit(letter_documents(letters), lambda console: tell_letters(console, letters))
     else:
         groups = by_reason(letters)
-        host.emit(groups, lambda console: _tell_groups(console, groups))
+        host.emit(groups, lambda console: tell_groups(console, groups))
 
 
 @dlq.command()
@@ -83,13 +57,13 @@ def show(tx_id: str, source: str | None) -> None:
     with _desk(host) as (node, desk):
         letters = desk.find(Selection(tx_ids=(tx_id,), source_node=source))
         if not letters:
-            raise UsageError(_unknown(tx_id))
+            raise UsageError(unknown(tx_id))
         document = show_letter(node, letters[0])
-    host.emit(document, lambda console: _tell_letter(console, document))
+    host.emit(document, lambda console: tell_letter(console, document))
 
 
 @dlq.command()
-@_selecting()
+@selecting()
 @click.option("--dry-run", is_flag=True, help="Try it, tell which rows would change, and take everything back.")
 @click.option("--from-queue", is_flag=True, help="First take up letters that only the broker's dead queue still has.")
 @click.option("--trust-source", is_flag=True, help="Also apply batches whose sender was not proven to be their source.")
@@ -115,7 +89,7 @@ def replay(
         return
     with _desk(host) as (node, desk):
         restored = desk.restore_from_queue() if from_queue else 0
-        selection = _must_choose(node, desk, chosen, everything=from_queue)
+        selection = must_choose(node, desk, chosen, everything=from_queue)
         letters = desk.find(selection)
         with host.progress(len(letters), "replaying") as bar:
             results = desk.replay(selection, Replay(host.actor, dry_run, trust_source, in_pieces), bar.advance)
@@ -128,7 +102,7 @@ def replay(
     if left_waiting(results) and not dry_run:
         host.exit_code = ExitCode.SET_ASIDE
     document = {"dry_run": dry_run, "restored": restored, "results": documents}
-    host.emit(document, lambda console: _tell_replay(console, documents, settled, dry_run=dry_run))
+    host.emit(document, lambda console: tell_replay(console, documents, settled, dry_run=dry_run))
 
 
 def _replay_edited(host: Host, file: Path, *, dry_run: bool) -> None:
@@ -139,11 +113,11 @@ def _replay_edited(host: Host, file: Path, *, dry_run: bool) -> None:
         host.exit_code = ExitCode.SET_ASIDE
     documents = [result_document(one.result) | {"edited": [row.as_dict() for row in one.rows]} for one in found]
     document = {"dry_run": dry_run, "restored": 0, "results": documents}
-    host.emit(document, lambda console: _tell_replay(console, documents, [], dry_run=dry_run))
+    host.emit(document, lambda console: tell_replay(console, documents, [], dry_run=dry_run))
 
 
 @dlq.command()
-@_selecting("--with-reason")
+@selecting("--with-reason")
 @click.option("--reason", "because", metavar="TEXT", help="Why; kept in the letter and in the audit. Required.")
 def discard(because: str | None, **chosen: Any) -> None:
     """Give up dead letters for good. Their rows stay as they are."""
@@ -151,13 +125,13 @@ def discard(because: str | None, **chosen: Any) -> None:
     if because is None:
         raise UsageError("discarding needs a reason: --reason TEXT")
     with _desk(host) as (node, desk):
-        letters = desk.discard(_must_choose(node, desk, chosen), because, host.actor)
+        letters = desk.discard(must_choose(node, desk, chosen), because, host.actor)
     document = [letter_document(letter) | {"state": LetterState.DISCARDED.value} for letter in letters]
-    host.emit(document, lambda console: console.say(f"{len(letters)} discarded" if letters else _NOTHING))
+    host.emit(document, lambda console: console.say(f"{len(letters)} discarded" if letters else NOTHING))
 
 
 @dlq.command()
-@_selecting()
+@selecting()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write; it must not exist.")
 def export(out: Path, **chosen: Any) -> None:
     """Write the bytes of dead letters to a file, as they came: to look at, to import elsewhere, or to edit.
@@ -166,14 +140,14 @@ def export(out: Path, **chosen: Any) -> None:
     """
     host = current_host()
     with _desk(host) as (node, desk):
-        letters = desk.find(_must_choose(node, desk, chosen))
+        letters = desk.find(must_choose(node, desk, chosen))
         with _fresh_file(out) as write:
             for letter in letters:
                 for batch in desk.batches(letter):
                     write(batch)
         desk.note_export(letters, str(out), host.actor)
     document = {"file": str(out), "exported": len(letters)}
-    host.emit(document, lambda console: console.say(f"{len(letters)} written to {out}" if letters else _NOTHING))
+    host.emit(document, lambda console: console.say(f"{len(letters)} written to {out}" if letters else NOTHING))
 
 
 @contextmanager
@@ -191,94 +165,3 @@ def _fresh_file(path: Path) -> Iterator[Callable[[bytes], int]]:
             os.fsync(file.fileno())
     except FileExistsError as error:
         raise UsageError(f"{path}: exists already") from error
-
-
-def _must_choose(node: Node, desk: DeadLetters, chosen: dict[str, Any], *, everything: bool = False) -> Selection:
-    given = [value for name, value in chosen.items() if name != "everything" and value]
-    if not given and not chosen["everything"] and not everything:
-        raise UsageError("say which: TX_ID, --source, --reason, --state, --table, --older-than, --newer-than or --all")
-    selection = _selection(node, chosen)
-    if selection.tx_ids:
-        known = {letter.tx_id for letter in desk.find(Selection(tx_ids=selection.tx_ids))}
-        for tx_id in selection.tx_ids:
-            if tx_id not in known:
-                raise UsageError(_unknown(tx_id))
-    return selection
-
-
-def _unknown(tx_id: str) -> str:
-    return f"{tx_id}: {_NOTHING}; `rowferry dlq list --all` names them"
-
-
-def _selection(node: Node, chosen: dict[str, Any]) -> Selection:
-    age, youth = age_us("--older-than", chosen["older_than"]), age_us("--newer-than", chosen["newer_than"])
-    return Selection(
-        tx_ids=(*chosen["tx_ids"], *chosen["more_tx_ids"]),
-        source_node=chosen["source"],
-        reason=chosen["why"],
-        state=LetterState(chosen["state"]) if chosen["state"] else None,
-        failed_before_us=None if age is None else node.clock.now_us() - age,
-        failed_after_us=None if youth is None else node.clock.now_us() - youth,
-        table=chosen["table"],
-    )
-
-
-def _tell_letters(console: Console, letters: list[Letter]) -> None:
-    if not letters:
-        console.say(_NOTHING)
-        return
-    rows = [(one.tx_id, one.source_node, one.reason, one.state.value, one.attempts, one.error) for one in letters]
-    console.table("", ("tx_id", "source_node", "reason", "state", "attempts", "error"), rows)
-
-
-def _tell_letter(console: Console, document: dict[str, Any]) -> None:
-    skip = ("rows", "overtaken", "would", "rows_note")
-    for name, value in document.items():
-        if name not in skip and value is not None:
-            console.say(f"{name}: {value}")
-    if document["rows"]:
-        names = ("table", "pk", "op", "open", "effect", "now", "then")
-        console.table("rows", names, [[row[name] for name in names] for row in document["rows"]])
-    if document["rows_note"]:
-        console.say(document["rows_note"])
-
-
-def _tell_groups(console: Console, groups: list[dict[str, Any]]) -> None:
-    if not groups:
-        console.say(_NOTHING)
-        return
-    rows = [
-        (
-            one["reason"],
-            one["count"],
-            one["oldest_at"],
-            one["newest_at"],
-            one["example"]["tx_id"],
-            one["example"]["error"],
-            one["helps"],
-        )
-        for one in groups
-    ]
-    console.table("", ("reason", "count", "oldest", "newest", "tx_id", "error", "what helps"), rows)
-
-
-def _tell_replay(
-    console: Console, documents: Sequence[Mapping[str, Any]], settled: Sequence[Letter], *, dry_run: bool
-) -> None:
-    for letter in settled:
-        console.say(f"{letter.tx_id} is {letter.state.value} already")
-    if not (documents or settled):
-        console.say(_NOTHING)
-    would = "would be " if dry_run else ""
-    for one in documents:
-        left = f", {one['open_changes']} changes left" if "open_changes" in one else ""
-        error = f"{left}: {one['error']}" if one["error"] else left
-        console.say(f"{one['tx_id']} {would}{one['outcome']}{error}")
-        if one.get("rows"):
-            names = ("table", "pk", "op", "open", "effect", "now", "then")
-            console.table("rows", names, [[row[name] for name in names] for row in one["rows"]])
-        if one.get("rows_note"):
-            console.say(one["rows_note"])
-        for row in one.get("edited", ()):
-            what = "stays as it is here" if row["kept"] else f"written anew as {row['now']}"
-            console.say(f"  {row['table']} {row['pk']}: {what}")

@@ -1,0 +1,74 @@
+"""What `dlq` prints for a person."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.console import Console
+from consumer.dead_letters.table_store import Letter
+
+NOTHING = "no such dead letters"
+
+
+def tell_letters(console: Console, letters: list[Letter]) -> None:
+    """Print a table of dead letters."""
+    if not letters:
+        console.say(NOTHING)
+        return
+    rows = [(one.tx_id, one.source_node, one.reason, one.state.value, one.attempts, one.error) for one in letters]
+    console.table("", ("tx_id", "source_node", "reason", "state", "attempts", "error"), rows)
+
+
+def tell_letter(console: Console, document: dict[str, Any]) -> None:
+    """Print one, with the rows that it would change."""
+    skip = ("rows", "overtaken", "would", "rows_note")
+    for name, value in document.items():
+        if name not in skip and value is not None:
+            console.say(f"{name}: {value}")
+    if document["rows"]:
+        names = ("table", "pk", "op", "open", "effect", "now", "then")
+        console.table("rows", names, [[row[name] for name in names] for row in document["rows"]])
+    if document["rows_note"]:
+        console.say(document["rows_note"])
+
+
+def tell_groups(console: Console, groups: list[dict[str, Any]]) -> None:
+    """Print how many there are of each reason, and what helps."""
+    if not groups:
+        console.say(NOTHING)
+        return
+    rows = [
+        (
+            one["reason"],
+            one["count"],
+            one["oldest_at"],
+            one["newest_at"],
+            one["example"]["tx_id"],
+            one["example"]["error"],
+            one["helps"],
+        )
+        for one in groups
+    ]
+    console.table("", ("reason", "count", "oldest", "newest", "tx_id", "error", "what helps"), rows)
+
+
+def tell_replay(
+    console: Console, documents: Sequence[Mapping[str, Any]], settled: Sequence[Letter], *, dry_run: bool
+) -> None:
+    """Print what became of each. `settled`: those that were closed already."""
+    for letter in settled:
+        console.say(f"{letter.tx_id} is {letter.state.value} already")
+    if not (documents or settled):
+        console.say(NOTHING)
+    would = "would be " if dry_run else ""
+    for one in documents:
+        left = f", {one['open_changes']} changes left" if "open_changes" in one else ""
+        error = f"{left}: {one['error']}" if one["error"] else left
+        console.say(f"{one['tx_id']} {would}{one['outcome']}{error}")
+        if one.get("rows"):
+            names = ("table", "pk", "op", "open", "effect", "now", "then")
+            console.table("rows", names, [[row[name] for name in names] for row in one["rows"]])
+        if one.get("rows_note"):
+            console.say(one["rows_note"])
+        for row in one.get("edited", ()):
+            what = "stays as it is here" if row["kept"] else f"written anew as {row['now']}"
+            console.say(f"  {row['table']} {row['pk']}: {what}")
