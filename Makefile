@@ -52,7 +52,7 @@ SECONDS ?= 3600
 # Side by side, one core each: the machine for that long, and kills for that long.
 soak: $(STAMP) services ## the state machine of several nodes, and processes killed, at random for SECONDS seconds (3600)
 	@failed=0; for half in machine kills; do \
-		ROWFERRY_REQUIRE_SERVICES=1 ROWFERRY_SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -q -s -k test_soak_$$half \
+		ROWFERRY_REQUIRE_SERVICES=1 ROWFERRY_TEST_SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -q -s -k test_soak_$$half \
 			tests/soak --session-timeout=$$(($(SECONDS) + 700)) & pids="$$pids $$!"; \
 	done; for pid in $$pids; do wait $$pid || failed=1; done; exit $$failed
 

@@ -20,7 +20,7 @@ from tests.support.rabbit_server import RabbitServer
 
 pytestmark = pytest.mark.containers
 _EXAMPLES, _STEPS = 8, 40
-_SOAK = os.environ.get("ROWFERRY_SOAK_SECONDS")
+_SOAK = os.environ.get("ROWFERRY_TEST_SOAK_SECONDS")
 
 
 def machine(factory: DatabaseFactory) -> type[Nodes]:
