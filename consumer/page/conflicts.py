@@ -10,6 +10,7 @@ from common.runtime.node import Node
 from common.web.page.access import FormSent, SignedIn, asked
 from common.web.page.page import PageRoute, page_of, to
 from common.web.page.paging import listed
+from common.web.page.words import is_cut
 from consumer.conflict.reading import Wanted, find, read
 from consumer.conflict.record import BETWEEN_ROWS, Kind, State, Winner
 from consumer.met import Settled
@@ -35,6 +36,11 @@ class Sides:
     @property
     def waits(self) -> bool:
         return bool(self.document["state"] == State.WAITING)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a table of it cuts some value."""
+        return any(is_cut(one.left) or is_cut(one.right) for one in self.columns)
 
     @property
     def can_be_undone(self) -> bool:

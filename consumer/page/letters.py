@@ -12,13 +12,14 @@ from common.runtime.node import Node
 from common.web.page.access import SignedIn, asked
 from common.web.page.page import PageRoute, page_of
 from common.web.page.paging import listed
+from common.web.page.words import is_cut
 from consumer.dead_letters.contents import contents
 from consumer.dead_letters.documents import letter_document
 from consumer.dead_letters.grouping import HELPS
 from consumer.dead_letters.show import show
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, Selection, find, find_newest
-from consumer.page.rows import RowChange, effect_of
+from consumer.page.rows import RowChange, effect_of, side_by_side
 from consumer.statements import reading
 
 PATH = "/page/dead-letters"
@@ -82,8 +83,9 @@ def letter_pages(node: Node) -> APIRouter:
             row_count=len(document["rows"]),
             rows_note=document["rows_note"],
             held=held,
+            changes=[one | {"columns": side_by_side(one["before"], one["after"])} for one in held.changes],
             whole=whole,
-            shown=SHOWN,
+            is_long=any(is_cut(one[name]) for one in held.changes for name in ("before", "after")),
         )
 
     return router

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes this machine able to run Rowferry's container tests, and undoes what it did.
 #
-#   test_services.sh up      a Docker engine answers, the three images stand, .cache/test-services.env tells the tests
+#   test_services.sh up      a Docker engine answers, the three images stand, there is a Chromium for the operations
+#                            page's tests, .cache/test-services.env tells the tests
 #   test_services.sh down    removes this checkout's containers; ends the engine if `up` of this checkout started it
 #   test_services.sh status  says what is there
 #
@@ -232,6 +233,28 @@ ensure_images() {
     if [ ${#to_build[@]} -gt 0 ]; then build_images "${to_build[@]}"; fi
 }
 
+# The one that somebody names, else this system's own, else Debian's package, else the one that Playwright fetches.
+ensure_chromium() {
+    local candidate
+    if [ -n "${ROWFERRY_TEST_CHROMIUM:-}" ]; then
+        [ -x "$ROWFERRY_TEST_CHROMIUM" ] || die "ROWFERRY_TEST_CHROMIUM=$ROWFERRY_TEST_CHROMIUM is no program"
+        return 0
+    fi
+    # Ubuntu's chromium is a stub that wants snapd: only Debian's is asked for.
+    if grep -qE '^ID=debian$' /etc/os-release 2>/dev/null && may_install; then install_packages chromium fonts-dejavu-core; fi
+    for candidate in chromium google-chrome google-chrome-stable; do
+        if candidate="$(command -v "$candidate")" && "$candidate" --version >/dev/null 2>&1; then
+            settings+=("ROWFERRY_TEST_CHROMIUM=$candidate")
+            return 0
+        fi
+    done
+    if [ -x "$repo/.venv/bin/playwright" ]; then
+        say "fetching Playwright's Chromium (log: .cache/chromium.log)"
+        "$repo/.venv/bin/playwright" install --with-deps chromium >"$cache/chromium.log" 2>&1 && return 0
+    fi
+    say "no Chromium for the operations page's tests: install one, or name it in ROWFERRY_TEST_CHROMIUM" >&2
+}
+
 write_env_file() {
     {
         echo "# Written by infra/scripts/test_services.sh; read by tests/conftest.py.  The environment wins over it."
@@ -249,6 +272,7 @@ write_env_file() {
 up() {
     ensure_engine
     ensure_images
+    ensure_chromium
     write_env_file
     say "ready: ${settings[*]#*=}"
 }

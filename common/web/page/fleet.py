@@ -9,13 +9,16 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from common.clock import to_iso
+from common.http.problems import ProblemError
 from common.ops.fleet import FleetNode, read_fleet
+from common.ops.series import Window, read_series
 from common.ops.status import Standing, State
 from common.ops.status_reading import read_standing
 from common.ports.part import Part
 from common.retry import in_transaction
 from common.runtime.node import Node
-from common.web.page.access import SignedIn
+from common.web.page.access import SignedIn, asked
+from common.web.page.graphs import graphs_of
 from common.web.page.page import HOME, PageRoute, page_of
 
 _FRESH_SECONDS = 3.0
@@ -40,12 +43,28 @@ def fleet_routes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
     def fleet(request: Request, viewer: SignedIn) -> Response:
         standing = looks.now()
         nodes = in_transaction(node.database, lambda connection: read_fleet(connection, node.config, standing))
+        window = _window(asked(request, "window"))
+        series = in_transaction(node.database, lambda connection: read_series(connection, window, node.clock.now_us()))
         lines = [Line(one, _LOOK[one.state], None if one.heard_us is None else to_iso(one.heard_us)) for one in nodes]
         return page_of(request).answer(
-            request, viewer, "common/fleet.html", standing=standing, look=_LOOK[standing.state], lines=lines
+            request,
+            viewer,
+            "common/fleet.html",
+            standing=standing,
+            look=_LOOK[standing.state],
+            lines=lines,
+            graphs=graphs_of(series),
+            window=window.value,
+            windows=[one.value for one in Window],
         )
 
     return router
+
+
+def _window(text: str | None) -> Window:
+    if text is not None and text not in set(Window):
+        raise ProblemError(422, f"window: {text} is none of {', '.join(Window)}", reason="request")
+    return Window(text or Window.HOUR)
 
 
 class Looks:

@@ -30,8 +30,8 @@ _LOOK = {
     "stepped-back": "bad",
 }
 _SAYS = {
-    "captured": "written here, not sealed yet",
-    "sealed": "written here",
+    "captured": "written by the application",
+    "sealed": "sealed into the log",
     "published": "sent to the others",
     "received": "came in",
     "applied": "applied here",
@@ -98,11 +98,20 @@ def _steps(story: RowStory) -> list[Step]:
     return [
         Step(
             event=one,
-            says=_SAYS.get(one.event, one.event),
-            look=_LOOK.get(one.event, ""),
+            says=_says(one),
+            look="warn" if _is_unsent(one) else _LOOK.get(one.event, ""),
             at=None if one.at_us is None else to_iso(one.at_us),
             whose=whose(one),
             more=more(one),
         )
         for one in story.events[-_MOST_EVENTS:][::-1]
     ]
+
+
+def _says(one: RowEvent) -> str:
+    return "not sent yet" if _is_unsent(one) else _SAYS.get(one.event, one.event)
+
+
+def _is_unsent(one: RowEvent) -> bool:
+    """Whether a change waits for a road, and not for a choice."""
+    return one.event == "waits" and "conflict" not in one.detail

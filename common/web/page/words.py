@@ -22,7 +22,16 @@ def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
             return "never"
         return f"{age((clock.now_us() - _us(iso)) / 1e6)} ago"
 
-    return {"age": age, "since": since, "cell": cell, "moment": moment, "counted": counted, "key": key}
+    return {
+        "is_cut": is_cut,
+        "age": age,
+        "since": since,
+        "cell": cell,
+        "moment": moment,
+        "counted": counted,
+        "key": key,
+        "clock": clock_words,
+    }
 
 
 def age(seconds: float | None) -> str:
@@ -44,6 +53,19 @@ def cell(value: Any, most: int = CELL) -> str:
     """Return a value of a row as text, not more than `most` characters of it."""
     text = _text(value)
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def is_cut(value: Any, most: int = CELL) -> bool:
+    """Tell whether `cell` leaves some of a value out."""
+    return len(_text(value)) > most
+
+
+def clock_words(seconds: float) -> str:
+    """Return how far a clock is off."""
+    if abs(seconds) < 1:
+        return "right"
+    side = "ahead" if seconds > 0 else "behind"
+    return f"{age(abs(seconds))} {side}"
 
 
 def key(pk: Any) -> str:

@@ -1,0 +1,118 @@
+"""The samples as graphs: lines in a box of fixed size, and the same in words for who does not see them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from common.clock import from_us
+from common.ops.series import Series, Window
+from common.web.page.words import age
+
+WIDTH, HEIGHT = 600, 160
+_ROOM = 6
+"""Above the highest value and below zero, so that no line is cut in half."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line. `runs`: its stretches without a gap, each as points of a polyline."""
+
+    title: str
+    look: str
+    """`first` or `second`: how it is drawn."""
+    runs: tuple[str, ...]
+    latest: str
+    highest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One graph, whole."""
+
+    name: str
+    title: str
+    lines: tuple[Line, ...]
+    highest: str
+    """What the top of the box stands for."""
+    begins: str
+    ends: str
+
+    @property
+    def words(self) -> str:
+        """What the lines show, in a sentence."""
+        told = "; ".join(f"{line.title}: now {line.latest}, at most {line.highest}" for line in self.lines)
+        return f"{self.title} from {self.begins} to {self.ends}. {told}."
+
+
+def graphs_of(series: Series) -> list[Graph]:
+    """Return the graphs of throughput and of lag."""
+    per_second = {"sealed_changes_a_second": "written here", "applied_changes_a_second": "applied from other nodes"}
+    waiting = {
+        "unpublished_seconds": "oldest change not sent yet",
+        "unapplied_seconds": "oldest change not applied yet",
+    }
+    stuck = {"dead_letters": "dead letters", "waiting_conflicts": "conflicts that wait"}
+    return [
+        _graph("throughput", "Throughput: changes a second", series, per_second, "{:,.1f}"),
+        _graph("lag", "Lag: how long the oldest change waits", series, waiting, None),
+        _graph("stuck", "What needs a person", series, stuck, "{:,.0f}"),
+    ]
+
+
+def _graph(name: str, title: str, series: Series, wanted: dict[str, str], form: str | None) -> Graph:
+    values = {one: series.values[one] for one in wanted}
+    top = max((value for line in values.values() for value in line if value is not None), default=0.0)
+    lines = tuple(
+        _line(wanted[one], look, values[one], top or 1.0, form)
+        for one, look in zip(wanted, ("first", "second"), strict=True)
+    )
+    ends_us = series.begins_us[-1] + series.step_seconds * 1_000_000
+    return Graph(
+        name=name,
+        title=title,
+        lines=lines,
+        highest=_spelled(top, form),
+        begins=_moment(series.begins_us[0], series.window),
+        ends=_moment(ends_us, series.window),
+    )
+
+
+def _line(title: str, look: str, values: Sequence[float | None], top: float, form: str | None) -> Line:
+    known = [value for value in values if value is not None]
+    return Line(
+        title=title,
+        look=look,
+        runs=tuple(_runs(values, top)),
+        latest=_spelled(known[-1], form) if known else "not known",
+        highest=_spelled(max(known), form) if known else "not known",
+    )
+
+
+def _runs(values: Sequence[float | None], top: float) -> list[str]:
+    step = WIDTH / max(1, len(values) - 1)
+    room = HEIGHT - 2 * _ROOM
+    places = [
+        None if value is None else (step * number, HEIGHT - _ROOM - room * value / top)
+        for number, value in enumerate(values)
+    ]
+    runs = [list(run) for is_gap, run in groupby(places, key=lambda place: place is None) if not is_gap]
+    # A point alone is no line: it is drawn as a short one.
+    return [_points(run if len(run) > 1 else [*run, *((x + step / 2, y) for x, y in _known(run))]) for run in runs]
+
+
+def _known(run: Sequence[tuple[float, float] | None]) -> list[tuple[float, float]]:
+    return [place for place in run if place is not None]
+
+
+def _points(run: Sequence[tuple[float, float] | None]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in _known(run))
+
+
+def _spelled(value: float, form: str | None) -> str:
+    return age(value) if form is None else form.format(value)
+
+
+def _moment(us: int, window: Window) -> str:
+    """Return an instant as finely as the window needs it, in UTC."""
+    form = "%H:%M UTC" if window is not Window.WEEK else "%d %b %H:%M UTC"
+    return from_us(us).strftime(form)

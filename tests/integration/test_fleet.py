@@ -1,0 +1,202 @@
+"""The fleet as one node knows it: what each node lacks, and the sentence that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.clock import from_us
+from common.ops.agreement import agreement
+from common.ops.fleet import FleetNode, read_fleet
+from common.ops.status import State
+from common.ops.status_reading import read_standing
+from common.runtime.parts import load_parts
+from common.schema import tables as rf
+from common.wire.control import Heartbeat, encode_control
+from consumer.apply.committing import Committing
+from producer.cursors import Cursors
+from tests.support.applying import DATABASES, Origin, World, resealed, world_on
+
+SECOND, MINUTE = 1_000_000, 60_000_000
+
+
+@pytest.fixture(params=DATABASES)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    directory = {"path": str(tmp_path / "exchange")}
+    with world_on(request, tmp_path, directory=directory, tables={"policy": {"item": "manual"}}) as made:
+        yield made
+
+
+def fleet(world: World) -> dict[str, FleetNode]:
+    node, shares = world.node, dict[str, Any]()
+    for part in load_parts():
+        shares |= part.status(node)
+    standing = read_standing(node.database, node.config, node.facts, world.clock.us, shares)
+    with node.database.engine.connect() as connection:
+        nodes = read_fleet(connection, node.config, standing)
+    assert nodes[0].is_self
+    return {one.name: one for one in nodes}
+
+
+def beat(world: World, name: str = "a", passed: Mapping[tuple[str, str], int] | None = None, **changes: object) -> None:
+    """Let a heartbeat of a node come; it agrees with this node unless it is told otherwise."""
+    node = world.node
+    agreed = agreement(node.config, node.captured_tables().values())
+    fields: dict[str, Any] = {
+        "source_node": name,
+        "incarnation": "inc1",
+        "head_lsn": 0,
+        "head_tx_id": None,
+        "sent_lsn": 0,
+        "every_seconds": 60.0,
+        "at": from_us(world.clock.us),
+        "release": "1.0",
+        "features": (),
+        "schema_sha256": agreed.schema_sha256,
+        "policies_sha256": agreed.policies_sha256,
+        "passed": tuple((*key, lsn) for key, lsn in (passed or {}).items()),
+    }
+    world.receive(encode_control(Heartbeat(**fields | changes)), source_node=name)
+    with node.database.engine.begin() as connection:
+        connection.execute(rf.node.update().where(rf.node.c.is_self).values(heard_us=world.clock.us))
+
+
+def write(world: World, count: int, seconds_ago: float) -> None:
+    """Let the application write so many rows, captured so long ago by the node's clock."""
+    first = len(world.rows()) + 1
+    for number in range(first, first + count):
+        world.execute(f"INSERT INTO item VALUES ({number}, 'own', 1)")
+        Committing(world.node).seal()
+    facts = world.node.facts
+    end = world.node.database.log(facts).head().lsn
+    Cursors(world.node.database, world.clock).save("directory", facts.incarnation, end)
+    captured_us = world.clock.us - int(seconds_ago * SECOND)
+    with world.node.database.engine.begin() as connection:
+        connection.execute(rf.tx.update().where(rf.tx.c.to_lsn > end - count).values(captured_us=captured_us))
+
+
+def test_alone_there_is_this_node(world: World) -> None:
+    found = fleet(world)
+    assert list(found) == ["here"]
+    assert (found["here"].state, found["here"].reasons) == (State.UP_TO_DATE, ())
+    assert found["here"].road == "files in the shared folder"
+
+
+def test_a_node_that_has_all_is_up_to_date(world: World) -> None:
+    write(world, 3, 600)
+    beat(world, passed={("here", world.node.facts.incarnation): 3})
+    a = fleet(world)["a"]
+    assert (a.state, a.reasons, a.lacks.changes, a.missing.changes) == (State.UP_TO_DATE, (), 0, 0)
+    assert (a.release, a.heard_us, a.differs, a.clock_is_off) == ("1.0", world.clock.us, (), False)
+
+
+def test_what_a_node_lacks_is_counted_and_aged(world: World) -> None:
+    write(world, 3, 600)
+    beat(world, passed={("here", world.node.facts.incarnation): 1})
+    a = fleet(world)["a"]
+    assert (a.lacks.changes, a.lacks.oldest_seconds) == (2, 600)
+    assert a.oldest_seconds == 600
+    assert a.state is State.BEHIND
+    assert a.reasons == ("2 changes of this node had not reached it when it last spoke",)
+
+
+def test_what_was_written_since_a_node_spoke_is_no_lag(world: World) -> None:
+    beat(world, passed={("here", world.node.facts.incarnation): 0})
+    world.clock.pass_seconds(30)
+    write(world, 3, 10)
+    assert fleet(world)["a"].lacks.changes == 0
+    world.clock.pass_seconds(30)
+    beat(world, passed={("here", world.node.facts.incarnation): 1})
+    assert fleet(world)["a"].lacks.changes == 2
+
+
+def test_of_a_silent_node_all_that_it_lacks_counts(world: World) -> None:
+    beat(world, passed={("here", world.node.facts.incarnation): 0})
+    world.clock.pass_seconds(600)
+    write(world, 3, 10)
+    beat(world, "b")
+    a = fleet(world)["a"]
+    assert a.lacks.changes == 3
+    assert a.state is State.NEEDS_ATTENTION
+    assert "has been silent since" in a.reasons[0]
+
+
+def test_who_said_nothing_of_it_lacks_nobody_knows_what(world: World) -> None:
+    write(world, 1, 600)
+    beat(world)
+    assert fleet(world)["a"].lacks.changes is None
+
+
+def test_what_has_not_come_is_told(world: World) -> None:
+    beat(world, head_lsn=5, head_tx_id="01920000-0005-7000-8000-000000000061")
+    a = fleet(world)["a"]
+    assert (a.missing.changes, a.state) == (5, State.BEHIND)
+    assert a.reasons == ("5 changes of a have not come yet",)
+
+
+def test_dead_letters_and_conflicts_stand_with_their_node(world: World) -> None:
+    a, b = Origin("a"), Origin("b")
+    world.receive(resealed(a.put(1, "one", 10).body, b'"item"', b'"nowhere"'))
+    world.receive(resealed(a.put(2, "two", 11).body, b'"item"', b'"nowhere"'))
+    world.execute("INSERT INTO item VALUES (7, 'mine', 1)")
+    world.receive(b.put(7, "theirs", world.clock.us).body)
+    found = fleet(world)
+    assert (found["a"].dead_letters, found["a"].conflicts) == (2, 0)
+    assert found["a"].reasons == (
+        "2 transactions of it could not be applied here and wait as dead letters: unknown-table (2)",
+    )
+    assert (found["b"].dead_letters, found["b"].conflicts) == (0, 1)
+    assert found["b"].reasons == ("1 conflict with it waits for a choice",)
+    assert (found["here"].dead_letters, found["here"].conflicts) == (2, 1)
+    assert list(found) == ["here", "a", "b"], "whoever needs a person stands first"
+
+
+def test_another_setup_and_a_wrong_clock_are_told(world: World) -> None:
+    beat(world, "a", schema_sha256="0" * 64, policies_sha256="0" * 64)
+    beat(world, "b", at=from_us(world.clock.us + 3_600 * SECOND))
+    found = fleet(world)
+    assert found["a"].differs == ("tables", "policies")
+    assert any("other tables" in one for one in found["a"].reasons)
+    assert (found["b"].clock_is_off, found["b"].clock_seconds) == (True, 3_600)
+    assert any("the clock of b" in one for one in found["b"].reasons)
+
+
+def test_a_retired_node_is_none_of_them(world: World) -> None:
+    beat(world)
+    with world.node.database.engine.begin() as connection:
+        connection.execute(rf.node.update().where(rf.node.c.node_id == "a").values(retired_us=1))
+    assert list(fleet(world)) == ["here"]
+
+
+def test_the_looks_go_along_indexes(world: World) -> None:
+    """However long the log and however many letters are settled: no table is read whole."""
+    write(world, 1, 600)
+    beat(world, passed={("here", world.node.facts.incarnation): 0})
+    seen: list[str] = []
+    engine = world.node.database.engine
+    explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
+
+    from sqlalchemy import event
+
+    def watch(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT") and "rf_tx" in statement and "captured_us" in statement:
+            seen.append(statement)
+            plans.append((explain + statement, parameters))
+
+    plans: list[tuple[str, Any]] = []
+    event.listen(engine, "before_cursor_execute", watch)
+    try:
+        fleet(world)
+    finally:
+        event.remove(engine, "before_cursor_execute", watch)
+    assert seen
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        for statement, parameters in plans:
+            plan = " ".join(str(tuple(row)) for row in connection.exec_driver_sql(statement, parameters))
+            assert "SCAN rf_tx" not in plan, plan
+            assert "Seq Scan" not in plan, plan
