@@ -21,6 +21,7 @@ from consumer.statements import reading
 PATH = "/page/conflicts"
 _ANY = "any"
 _MOST_NUMBER = 2**63 - 1
+_DIGITS = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def _author(version: Any) -> str:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= _MOST_NUMBER):
+    if not (len(text) <= _DIGITS and text.isascii() and text.isdigit() and 0 < int(text) <= _MOST_NUMBER):
         raise ProblemError(404, "no such conflict")
     return int(text)
 

@@ -125,8 +125,10 @@ def read_name(text: str) -> tuple[str, str]:
     """Return what `name_of` wrote. Raises ProblemError."""
     try:
         source, tx_id = json.loads(text)
+        # What JSON escapes may spell is not always text, and no database takes a NUL.
+        is_one = all(isinstance(one, str) and "\0" not in one and one.encode() for one in (source, tx_id))
     except (ValueError, TypeError, RecursionError) as error:
         raise ProblemError(422, "letter: this is none", reason="request") from error
-    if not (isinstance(source, str) and isinstance(tx_id, str)):
+    if not is_one:
         raise ProblemError(422, "letter: this is none", reason="request")
     return source, tx_id

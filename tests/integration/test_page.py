@@ -69,7 +69,7 @@ def test_a_dead_letter_is_found_looked_at_and_replayed(node: Served, anna: Perso
     letter = anna.get(link(listed.text, tx_id))
     assert "What blocks it now" in letter.text
     assert "create or configure the table" in letter.text
-    assert "&#34;one&#34;" in letter.text, "what it holds is shown though the table is not here"
+    assert ">one</span>" in letter.text, "what it holds is shown though the table is not here"
     make(node)
     assert "nothing: a replay would apply it" in anna.get(str(letter.url)).text
     question = anna.submit(letter, "Replay…")
@@ -132,8 +132,9 @@ def test_nothing_chosen_does_nothing(node: Served, anna: Person) -> None:
     for what in ("replay", "discard"):
         answer = anna.client.get(f"/page/dead-letters/{what}", follow_redirects=True)
         assert "choose at least one" in answer.text
-    wrong = {"letter": "nonsense"}
-    assert anna.get("/page/dead-letters/replay", params=wrong).status_code == 422
+    deep = "[" * 5_000
+    for wrong in ("nonsense", "[]", "[1, 2]", '["a"]', "{}", '["\\ud800", "x"]', '["\\u0000", "x"]', '["", ""]', deep):
+        assert anna.get("/page/dead-letters/replay", params={"letter": wrong}).status_code == 422, wrong
     assert anna.get("/page/dead-letters/replay", params={"letter": '["a","x"]'}).status_code == 404
     assert anna.get("/page/dead-letters/replay", params={"letter": ["x"] * 51}).status_code == 422
     assert anna.get("/page/dead-letters?state=none").status_code == 422
@@ -184,6 +185,9 @@ def test_wrong_words_of_a_conflict_are_refused(node: Served, anna: Person) -> No
     assert anna.get("/page/conflicts/ask?id=1&do=drop&take=ours").status_code == 422
     assert anna.get("/page/conflicts/ask?id=1&do=resolve&take=neither").status_code == 422
     assert anna.get("/page/conflicts?state=odd").status_code == 422
+    for number in ("9" * 5_000, "-1", "1.0", "٣"):
+        fields = {"csrf": anna.csrf(), "id": number, "take": "ours"}
+        assert anna.send("/page/conflicts/resolve", fields).status_code == 404
     for fields in ({"id": "1"}, {"id": "1", "take": "neither"}, {"id": "1", "take": ["ours", "ours"]}):
         answer = anna.send("/page/conflicts/resolve", {"csrf": anna.csrf(), **fields})
         assert answer.status_code == 422
@@ -197,6 +201,15 @@ def test_a_rows_history_is_told(node: Served, anna: Person) -> None:
     assert "stands as it was written by a" in page.text
     assert "applied here" in page.text
     assert "<dd>" in page.text
+    for hostile in (
+        '{"id": "\\u0000"}',
+        '{"id": "\\ud800"}',
+        '{"id": {}}',
+        "9" * 190,
+        "{",
+        '{"id": 1e400}',
+    ):
+        assert anna.get("/page/rows", params={"table": "item", "key": hostile}).status_code == 422, hostile
     for query in ({"table": "item", "key": "none"}, {"table": "nowhere", "key": "1"}):
         wrong = anna.get("/page/rows", params=query)
         assert wrong.status_code == 422

@@ -10,13 +10,15 @@ import pytest
 
 from common.config.model import ServerSection
 from common.http.scopes import Scope
+from tests.support.applying import sqlite_url
 from tests.support.page import Person
-from tests.support.web import Served, served_on_sqlite
+from tests.support.web import Served, served, served_on_sqlite
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+COOKIE = "rowferry-here"
 PAGES = ("/", "/page/rows", "/page/dead-letters", "/page/conflicts", "/page/audit")
 
 
@@ -53,15 +55,15 @@ def test_an_ops_token_opens_a_session_and_logging_out_ends_it(anna: Person) -> N
     answer = anna.login()
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     cookie = answer.headers["set-cookie"]
-    assert cookie.startswith("rowferry=")
+    assert cookie.startswith(f"{COOKIE}=")
     for wanted in ("HttpOnly", "SameSite=strict", "Path=/"):
         assert wanted in cookie
     assert "Max-Age" not in cookie
     assert is_in(anna)
     assert anna.get("/page/login").headers["location"] == "/"
-    kept = anna.client.cookies["rowferry"]
+    kept = anna.client.cookies[COOKIE]
     assert anna.send("/page/logout", {"csrf": anna.csrf()}).headers["location"] == "/page/login"
-    anna.client.cookies.set("rowferry", kept)
+    anna.client.cookies.set(COOKIE, kept)
     assert not is_in(anna), "the session ended, not only its cookie"
 
 
@@ -168,17 +170,17 @@ def test_the_word_of_one_session_is_none_in_another(node: Served, anna: Person) 
 
 
 def test_an_id_that_somebody_planted_is_not_taken_over(anna: Person) -> None:
-    anna.client.cookies.set("rowferry", "planted")
+    anna.client.cookies.set(COOKIE, "planted")
     assert not is_in(anna)
     answer = anna.login()
     assert "planted" not in answer.headers["set-cookie"]
     before = answer.headers["set-cookie"].split(";")[0].partition("=")[2]
     anna.client.cookies.clear()
-    anna.client.cookies.set("rowferry", before)
+    anna.client.cookies.set(COOKIE, before)
     again = anna.login().headers["set-cookie"].split(";")[0].partition("=")[2]
     assert again != before
     anna.client.cookies.clear()
-    anna.client.cookies.set("rowferry", before)
+    anna.client.cookies.set(COOKIE, before)
     assert not is_in(anna), "logging in anew ends the session of before"
 
 
@@ -217,7 +219,7 @@ def test_over_tls_the_cookie_is_bound_to_this_host(tmp_path: Path) -> None:
         person = Person(node)
         with person.client:
             cookie = person.login(**{"X-Forwarded-Proto": "https"}).headers["set-cookie"]
-    assert cookie.startswith("__Host-rowferry=")
+    assert cookie.startswith(f"__Host-{COOKIE}=")
     assert "Secure" in cookie
     assert "Domain" not in cookie
 
@@ -256,6 +258,34 @@ def test_a_database_that_is_away_is_a_page_too(node: Served, anna: Person, monke
     assert answer.status_code == 503
     assert "&lt;b&gt;the database&lt;/b&gt; is away" in answer.text
     assert answer.headers["content-security-policy"] == CSP
+
+
+def test_a_database_that_is_away_tells_strangers_nothing(anna: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    from common.errors import OutageError
+    from common.ops.tokens import Tokens
+
+    def away(*_: object) -> None:
+        raise OutageError("no way to db.internal.example")
+
+    monkeypatch.setattr(Tokens, "find", away)
+    answer = anna.login()
+    assert answer.status_code == 503
+    assert "try again" in answer.text
+    assert "db.internal" not in answer.text
+
+
+def test_two_nodes_of_one_machine_do_not_log_each_other_out(tmp_path: Path, anna: Person) -> None:
+    anna.login()
+    there = {"id": "there", "database": sqlite_url(tmp_path, "there.db")}
+    with served(there["database"], node=there) as other:
+        with other.client() as client:
+            client.cookies.update(anna.client.cookies)
+            answer = client.post(
+                "/page/login", data={"token": other.token("anna", Scope.OPS)}, headers={"Origin": other.url}
+            )
+            assert answer.status_code == 303
+            anna.client.cookies.update(client.cookies)
+        assert is_in(anna)
 
 
 def test_the_programs_routes_take_no_cookie(anna: Person) -> None:

@@ -53,9 +53,11 @@ class Submitted:
 class Doorkeeper:
     """Logs people in and out, and finds their session again. Any thread; each look asks the database for the token."""
 
-    def __init__(self, gate: TokenGate, sessions: Sessions, *, always_secure: bool) -> None:
+    def __init__(self, gate: TokenGate, sessions: Sessions, node_id: str, *, always_secure: bool) -> None:
         self._gate = gate
         self._sessions = sessions
+        # Cookies know no ports: two nodes on one machine must not end each other's sessions.
+        self._name = f"rowferry-{node_id}"
         self._always_secure = always_secure
 
     def login(self, request: Request, response: Response, token: str) -> Session:
@@ -100,7 +102,7 @@ class Doorkeeper:
 
     def _cookie_name(self, request: Request) -> tuple[str, bool]:
         is_secure = self._always_secure or request.url.scheme == "https"
-        return ("__Host-rowferry" if is_secure else "rowferry"), is_secure
+        return (f"__Host-{self._name}" if is_secure else self._name), is_secure
 
 
 def door_of(request: Request) -> Doorkeeper:

@@ -23,7 +23,7 @@ def add_page(
     server = node.config.server
     # A proxy that does TLS may not say so of each request; without TLS anywhere the cookie would not come back.
     is_secure = server.tls_cert_file is not None or bool(server.proxies)
-    app.state.door = Doorkeeper(gate, Sessions(), always_secure=is_secure)
+    app.state.door = Doorkeeper(gate, Sessions(), node.facts.node_id, always_secure=is_secure)
     links = [
         PageLink("Fleet", HOME),
         PageLink("Rows", ROWS),

@@ -80,12 +80,21 @@ class Looks:
         self._last: tuple[float, Standing] | None = None
 
     def now(self) -> Standing:
-        """Return how the node stands, as `rowferry status` reads it, at most some seconds old. Raises OutageError."""
-        with self._lock:
-            if self._last is None or self._monotonic() - self._last[0] > _FRESH_SECONDS:
+        """Return how the node stands, as `rowferry status` reads it, at most some seconds old. Raises OutageError.
+
+        Whoever comes while somebody looks is given what was seen last: a broker that does not answer holds up one."""
+        last = self._last
+        # The first has to be waited for.
+        if not self._lock.acquire(blocking=last is None) and last is not None:
+            return last[1]
+        try:
+            last = self._last
+            if last is None or self._monotonic() - last[0] > _FRESH_SECONDS:
                 standing = self._look()
-                self._last = self._monotonic(), standing
-            return self._last[1]
+                last = self._last = self._monotonic(), standing
+            return last[1]
+        finally:
+            self._lock.release()
 
     def _look(self) -> Standing:
         node = self._node

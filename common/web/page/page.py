@@ -78,7 +78,10 @@ class Page:
             error = request.app.state.translate(error)
         problem = problem_of(error)
         if request.url.path == LOGIN:
-            answer = self.login(request, problem.status_code, str(problem.detail))
+            # Before the login: what is wrong inside is nobody's business.
+            is_inside = problem.status_code >= 500
+            told = "The node can't look at tokens just now: try again." if is_inside else str(problem.detail)
+            answer = self.login(request, problem.status_code, told)
         else:
             answer = self._error(request, problem)
         answer.headers.update(problem.headers or {})
