@@ -148,6 +148,25 @@ def settle_by_keyboard(one: Tab, node: Served) -> None:
     assert "Coffee, ground" not in [row[1] for row in node.world.rows()]
 
 
+def test_what_is_wrong_with_a_page_is_seen(browser: Browser, main: Served) -> None:
+    """The checks below can fail."""
+    with tab(browser, main.url) as one:
+        one.go("/page/login")
+        one.check_accessible()
+        one.page.evaluate("document.querySelector('label').remove()")
+        with pytest.raises(AssertionError, match="label"):
+            one.check_accessible()
+        one.page.evaluate("document.querySelector('h1').className = 'wide'")
+        one.page.evaluate("document.querySelector('h1').textContent = 'x'.repeat(2000)")
+        with pytest.raises(AssertionError, match="wide in a window"):
+            one.check_width()
+        one.page.evaluate("fetch('http://127.0.0.1:9/').catch(() => 0)")
+        one.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<p onclick=\"x()\">')")
+        one.page.wait_for_timeout(500)
+        seen, one.complaints = one.complaints, []
+        assert any("Content Security Policy" in complaint for complaint in seen), seen
+
+
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_every_page_is_for_everybody(browser: Browser, main: Served, colours: str) -> None:
     with tab(browser, main.url, color_scheme=colours) as one:
