@@ -23,10 +23,11 @@ log = logging.getLogger(__name__)
 @click.option("--host", help="Where to answer; default: server.host.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Its port; default: server.port. 0: any that is free.")
 def serve(host: str | None, port: int | None) -> None:
-    """Answer over HTTP: push and pull, dead letters, conflicts, audit, until SIGTERM or Ctrl-C.
+    """Answer over HTTP: push and pull, dead letters, conflicts, audit, the operations page, until SIGTERM or Ctrl-C.
 
-    Every request but for /healthz, /readyz and /openapi.json shows a token (rowferry token create). May run beside
-    rowferry run. docs/reference/http.md tells of TLS, proxies and limits."""
+    The page is at / (docs/howto/page.md). Every request of a program but for /healthz, /readyz, /openapi.json, and
+    /metrics on this machine, shows a token (rowferry token create). May run beside rowferry run. docs/reference/http.md
+    tells of TLS, proxies and limits."""
     current = current_host()
     stop = threading.Event()
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}

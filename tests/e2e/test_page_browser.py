@@ -255,6 +255,10 @@ def test_a_session_that_ends_says_so_and_takes_nothing_away(browser: Browser, ma
         main.tokens.revoke(token.split("_")[1], "test")
         note = one.page.get_by_text("Your session has ended: the token is revoked.")
         expect(note).to_be_visible(timeout=15_000)
+        asked: list[str] = []
+        one.page.on("request", lambda request: asked.append(request.url))
+        one.page.wait_for_timeout(7_000)
+        assert asked == [], "it is said once"
         expect(one.page.get_by_role("row", name="shop-2")).to_be_visible()
         one.page.get_by_role("link", name="Log in again").click()
         expect(one.page.get_by_label("Token")).to_be_visible()

@@ -5,6 +5,7 @@
   const news = document.getElementById("news");
   const contact = document.getElementById("contact");
   let told = "";
+  let isOver = false;
 
   const isInUse = (live) =>
     live.contains(document.activeElement) ||
@@ -14,7 +15,7 @@
   // A hidden tab asks nothing, and what somebody is about to use is not taken away under their hands.
   document.addEventListener("htmx:beforeRequest", (event) => {
     const live = event.target.closest("[data-live]");
-    if (live && (document.hidden || isInUse(live))) event.preventDefault();
+    if (live && (isOver || document.hidden || isInUse(live))) event.preventDefault();
   });
   document.addEventListener("htmx:beforeSwap", (event) => {
     const live = event.target.closest("[data-live]");
@@ -40,7 +41,10 @@
   document.addEventListener("htmx:sendError", lost);
   document.addEventListener("htmx:timeout", lost);
   document.addEventListener("htmx:afterRequest", (event) => {
-    if (event.detail.xhr && event.detail.xhr.status >= 500) lost();
+    const status = event.detail.xhr ? event.detail.xhr.status : 0;
+    // That the session is over is said once, and not every few seconds.
+    if (status === 401) isOver = true;
+    if (status >= 500) lost();
     else if (event.detail.successful) contact.hidden = true;
   });
 
