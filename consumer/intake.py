@@ -11,6 +11,7 @@ from common.crash_points import CrashPoint, reach
 from common.errors import ContentionError, OutageError, PoisonError, Reason
 from common.ports.source import Delivery, Source
 from common.runtime.node import Node
+from common.tracing import Tracing
 from consumer.apply.ahead import Ahead
 from consumer.apply.group import Applier
 from consumer.arrivals import Arrivals, is_talk, pieces, sender_of
@@ -45,6 +46,7 @@ class Intake:
         copies: BrokerCopies | None,
         stop: threading.Event,
         on_ended: OnEnded | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """`on_ended` is told of each tx that came to an end, with the name under which it came, before its delivery is
         acknowledged; in the thread that steps."""
@@ -54,6 +56,7 @@ class Intake:
         self._stop = stop
         self._copies = copies
         self._on_ended = on_ended
+        self._tracing = tracing
         self._source: Source | None = None
         self._applier = Applier(node, stop=stop)
         self._inbox = Inbox(node)
@@ -143,7 +146,12 @@ class Intake:
                 if not (one.careful or self._rounds.has_next()):
                     self._take(source, 0)
                 self._rounds.start()
-            self._finish(source, one)
+            if self._tracing is None:
+                self._finish(source, one)
+            else:
+                headers = [delivery.headers for delivery in one.deliveries]
+                with self._tracing.applying(self._source_name, headers, one.txs_in_all):
+                    self._finish(source, one)
             # What others say beside batches never ends, and leaves nothing to be done here.
             worked = worked or bool(one.changes) or not all(map(is_talk, one.deliveries))
             if self._stop.is_set():

@@ -26,6 +26,7 @@ from common.runtime.transports import (
     open_dead_letter_mirror,
     source_factories,
 )
+from common.tracing import open_tracing
 from consumer.dead_letters.copies import BrokerCopies
 from consumer.incoming import Outcome
 from consumer.pulls import PullPlace
@@ -60,8 +61,9 @@ class ConsumerPart:
         )
         if DIRECTORY in factories:
             factories = {**factories, DIRECTORY: _looking(node, factories[DIRECTORY])}
+        tracing = open_tracing(node.config.tracing.enabled)
         intakes = [
-            Intake(node, name, factory, _copies(node, stop) if name == BROKER else None, stop)
+            Intake(node, name, factory, _copies(node, stop) if name == BROKER else None, stop, tracing=tracing)
             for name, factory in factories.items()
         ]
         services: list[Service] = [*intakes]

@@ -4,7 +4,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 
 from common.errors import OutageError
@@ -13,6 +13,7 @@ from common.http.scopes import Scope
 from common.ports.sink import TransportFeatures
 from common.ports.source import Delivery
 from common.runtime.node import Node
+from common.tracing import open_tracing
 from common.transports.http.features import FEATURES
 from consumer.dedup import TxKey
 from consumer.incoming import Incoming, Result
@@ -29,8 +30,12 @@ _MOST_TAKEN_BYTES = 32 * 1024 * 1024
 class Push:
     """One push. Made by the server's threads, worked off by the intake's."""
 
-    def __init__(self, caller: Caller, body: Body, keys: Sequence[TxKey]) -> None:
+    def __init__(
+        self, caller: Caller, body: Body, keys: Sequence[TxKey], headers: Mapping[str, object] | None = None
+    ) -> None:
+        """`headers`: of the request, what the intake has to know of them."""
         self.caller = caller
+        self._headers = dict(headers or {})
         self.keys = keys
         self.results: dict[TxKey, Result] = {}
         self.done: Future[None] = Future()
@@ -57,6 +62,7 @@ class Push:
             source_node=caller.node_id,
             verified=True,
             may_forward=Scope.FORWARD in caller.scopes,
+            headers=self._headers,
         )
 
     def acknowledged(self) -> None:
@@ -184,7 +190,8 @@ class PushIntake:
 
     def __init__(self, node: Node, pushes: PushQueue, stop: threading.Event) -> None:
         self._pushes = pushes
-        self._intake = Intake(node, "http", lambda: PushSource(pushes), None, stop, pushes.note)
+        tracing = open_tracing(node.config.tracing.enabled)
+        self._intake = Intake(node, "http", lambda: PushSource(pushes), None, stop, pushes.note, tracing)
 
     def step(self, idle_seconds: float) -> bool:
         """Apply what was pushed; the answers go out by themselves."""

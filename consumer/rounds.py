@@ -52,6 +52,11 @@ class Round:
     """All of it, where all of it is plain; then `txs` is empty."""
 
     @property
+    def txs_in_all(self) -> int:
+        """How many it holds, whichever way they go."""
+        return len(self.txs) if self.plain is None else len(self.plain.txs)
+
+    @property
     def goes_with_reading(self) -> bool:
         """Whether it pays to read on while this round is applied.
 

@@ -15,6 +15,7 @@ from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
 from common.http.wire import MEDIA_TYPE, PUSH_PATH
 from common.runtime.node import Node
+from common.tracing import NAMES as TRACE
 from common.wire.limits import Limits
 from consumer.dedup import TxKey
 from consumer.incoming import Counts, Outcome, Result
@@ -80,7 +81,7 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
         except BaseException:
             body.close()
             raise
-        one = Push(caller, body, keys)
+        one = Push(caller, body, keys, {name: request.headers[name] for name in TRACE if name in request.headers})
         if not pushes.put(one):
             body.close()
             raise ProblemError(503, "too many pushes wait: try again later", reason="busy", headers=_AGAIN)

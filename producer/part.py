@@ -16,6 +16,7 @@ from common.ports.retention import Purged
 from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, DIRECTORY, direct_sink_factory, fallback_factory, sink_factories
+from common.tracing import open_tracing
 from producer.announcing import Announcing
 from producer.answering import Answering
 from producer.cleaning import DirectoryCleaning
@@ -32,6 +33,7 @@ from producer.relay import Relay
 from producer.road import BrokerRoad, observed
 from producer.sealer import SealerService
 from producer.status import producer_status
+from producer.tracing import traced
 from producer.waiting import own_work
 
 _BY_ITSELF = "rowferry"
@@ -55,7 +57,9 @@ class ProducerPart:
         packing = Packing.of(node.config)
         road = BrokerRoad(node.database, node.clock)
         services: list[Service] = []
-        for name, open_sink in sink_factories(node, stop).items():
+        tracing = open_tracing(node.config.tracing.enabled)
+        for name, plain_sink in sink_factories(node, stop).items():
+            open_sink = traced(plain_sink, name, tracing)
             if name == DIRECTORY:
                 services.append(Relay(name, open_sink, logs, cursors, packing, stop))
                 continue

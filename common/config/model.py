@@ -315,6 +315,13 @@ class RetentionSection(Section):
         return value
 
 
+class TracingSection(Section):
+    """What this node tells OpenTelemetry."""
+
+    enabled: bool = False
+    """Spans for what is published and applied; needs the extra `rowferry[otel]`."""
+
+
 class Config(Section):
     """The whole of `rowferry.toml`."""
 
@@ -326,6 +333,7 @@ class Config(Section):
     limits: LimitsSection = LimitsSection()
     retention: RetentionSection = RetentionSection()
     server: ServerSection = ServerSection()
+    tracing: TracingSection = TracingSection()
     peers: dict[NodeId, PeerSection] = Field(default_factory=dict)
     signers: dict[NodeId, PublicKeys] = Field(default_factory=dict)
     """By node, the public keys by which what it says is known; several while one is being replaced."""

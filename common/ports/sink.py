@@ -26,6 +26,19 @@ class TransportFeatures:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceContext:
+    """Where in a trace something was sent: W3C's two headers."""
+
+    traceparent: str
+    tracestate: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """Return them as they travel."""
+        state = {"tracestate": self.tracestate} if self.tracestate else {}
+        return {"traceparent": self.traceparent, **state}
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """One message or file: one or more whole batches of one source, back to back, or one part of a large one."""
 
@@ -41,6 +54,8 @@ class Envelope:
     txs: int = 1
     closes_lsn: int | None = None
     """Once this and everything before it is confirmed, the log is out up to here. None: more parts follow."""
+    trace: TraceContext | None = None
+    """Goes into the headers of transports that have some, never into the body."""
 
 
 @runtime_checkable

@@ -67,6 +67,7 @@ WRONG: list[tuple[str, Any]] = [
     ("server.max_stream_bytes", 10),
     ("server.slow_seconds", 0),
     ("server.max_connections", 0),
+    ("tracing.enabled", "perhaps"),
     ("peers.main", {"url": "main.example"}),
     ("peers.main", {"url": "https://main.example", "tokens": "x"}),
     ("tables.policy", {"company": "mine"}),

@@ -127,10 +127,12 @@ class PeerClient:
             raise ConfigError(f"peers.{wanted}.url: {self.url} is the node {state.node!r}; correct the name or the url")
         return state
 
-    def push(self, body: bytes) -> Pushed:
-        """Send batches; returns after they are committed there. Raises OutageError, RefusedError."""
+    def push(self, body: bytes, more: Mapping[str, str] | None = None) -> Pushed:
+        """Send batches; returns after they are committed there. Raises OutageError, RefusedError.
+
+        `more`: headers that go along."""
         encoding = self._settings.encoding
-        headers = {"Content-Type": MEDIA_TYPE, **({"Content-Encoding": encoding} if encoding else {})}
+        headers = {"Content-Type": MEDIA_TYPE, **({"Content-Encoding": encoding} if encoding else {}), **(more or {})}
         timeout = httpx.Timeout(_PUSH_SECONDS, connect=_CONNECT_SECONDS)
         answer = self._call("POST", PUSH_PATH, content=compress(body, encoding), headers=headers, timeout=timeout)
         return _read(Pushed, answer)

@@ -45,7 +45,7 @@ class HttpSink:
         """Push one envelope and wait for its commit. Raises OutageError, RefusedError."""
         if self._closed:
             raise OutageError(f"the sink for {self._client.url} is closed: open a new one")
-        pushed = self._client.push(envelope.body)
+        pushed = self._client.push(envelope.body, envelope.trace.headers() if envelope.trace else None)
         if self._on_pushed is not None:
             self._on_pushed(pushed)
         for one in pushed.results:

@@ -87,6 +87,7 @@ class KombuSink:
                 "to_lsn": envelope.to_lsn,
                 "incarnation": envelope.incarnation,
                 "txs": envelope.txs,
+                **(envelope.trace.headers() if envelope.trace else {}),
             },
             retry=False,
         )

@@ -25,7 +25,7 @@ RETRIES = "rowferry_retries"
 RETRY_OF_VERIFIED = "rowferry_retry_of_verified"
 RETRY_ORIGIN = "rowferry_retry_origin"
 
-_WIRE_HEADERS = ("source_node", "from_lsn", "to_lsn", "incarnation", "txs")
+_WIRE_HEADERS = ("source_node", "from_lsn", "to_lsn", "incarnation", "txs", "traceparent", "tracestate")
 _MOST_CHARACTERS = 2_000
 
 
@@ -72,6 +72,7 @@ def envelope_properties(envelope: Envelope, *, user_id: str, encoding: str | Non
             "to_lsn": envelope.to_lsn,
             "incarnation": envelope.incarnation,
             "txs": envelope.txs,
+            **(envelope.trace.headers() if envelope.trace else {}),
         },
     )
 
