@@ -221,6 +221,23 @@ def test_a_clock_that_was_far_ahead_takes_few_samples_along(world: World) -> Non
     assert None not in series(world).values["dead_letters"]
 
 
+def test_what_a_clock_that_was_ahead_has_left_is_not_drawn(world: World) -> None:
+    process = Process(world)
+    process.look_for(5)
+    world.clock.pass_seconds(20 * 60)
+    process.look_for(2)
+    world.clock.pass_seconds(-22 * 60)
+    world.receive(Origin("a").put(1, "x", 10).body)
+    process.look_for(10)
+    # The node is stopped while the clock comes to where it was before.
+    world.clock.pass_seconds(19 * 60)
+    process.look_for(1)
+    drawn = series(world)
+    assert drawn.values["dead_letters"][-31:] == (0.0,) * 11 + (None,) * 19 + (0.0,)
+    rates = [rate for rate in drawn.values["applied_txs_a_second"] if rate]
+    assert len(rates) == 1, "what was done counts once"
+
+
 def test_rows_are_bounded_whatever_the_clock_does(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "MOST", 20)
     process = Process(world)
