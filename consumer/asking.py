@@ -3,8 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 
 import sqlalchemy as sa
@@ -19,31 +18,16 @@ from common.schema import tables as rf
 from common.transports.control import control_envelope, say
 from common.wire.control import Request
 from consumer import audit
+from consumer.gap_watch import GapWatch, Watched
 from consumer.gaps import Gap, find_gaps
 from consumer.requests import forget_asked, note_asked
 from consumer.statements import reading, writing
-from consumer.watermark import SourceKey
 
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
-_LONGEST_PAUSE_SECONDS = 600.0
-_MOST_DOUBLINGS = 16
 _NOTE_SECONDS = 20.0
 _CONFIRM_SECONDS = 10.0
-
-
-@dataclass(slots=True)
-class _Watched:
-    """A source of which something is missing. Instants are of the monotonic clock."""
-
-    gap: Gap
-    since: float
-    moved: float
-    """When the gap last became another one: something came."""
-    asked: float | None = None
-    asks: int = 0
-    """Since then."""
 
 
 class GapAsking(Periodic):
@@ -70,7 +54,7 @@ class GapAsking(Periodic):
         self._look_seconds = min(_LOOK_SECONDS, self._patience / 2)
         self._note_at = monotonic() + _NOTE_SECONDS
         """Not at once: what waited in the queue while this node was stopped has to be heard first."""
-        self._watched: dict[SourceKey, _Watched] = {}
+        self._watch = GapWatch(self._patience)
 
     def look(self) -> bool:
         """Look, and ask for what is due; True when something was asked for. Raises OutageError for the database."""
@@ -79,8 +63,9 @@ class GapAsking(Periodic):
         self._note_listening(now)
         with reading(self._node.database) as connection:
             gaps = find_gaps(connection)
-        self._watch(gaps, now)
-        due = [one for one in self._watched.values() if self._is_due(one, now)]
+        for was in self._watch.look(gaps, now):
+            self._forget(was.gap)
+        due = self._watch.due(now)
         for one in due:
             if self._stop.is_set():
                 break
@@ -96,33 +81,12 @@ class GapAsking(Periodic):
         note = sa.update(rf.node).where(rf.node.c.is_self).values(values)
         writing(self._node.database, lambda connection: connection.execute(note))
 
-    def _watch(self, gaps: Sequence[Gap], now: float) -> None:
-        found = {gap.key: gap for gap in gaps}
-        for key in self._watched.keys() - found.keys():
-            was = self._watched.pop(key)
-            if was.asked is not None:
-                writing(self._node.database, partial(forget_asked, peer=was.gap.peer, incarnation=was.gap.incarnation))
-                fields = {"source_node": was.gap.peer, "incarnation": was.gap.incarnation}
-                log.info("gap_closed", extra=fields | {"until_lsn": was.gap.until_lsn})
-        for key, gap in found.items():
-            watched = self._watched.get(key)
-            if watched is None:
-                self._watched[key] = _Watched(gap, since=now, moved=now)
-                continue
-            if gap.after_lsn != watched.gap.after_lsn or gap.until_lsn < watched.gap.until_lsn:
-                watched.moved, watched.asks = now, 0
-            watched.gap = gap
+    def _forget(self, gap: Gap) -> None:
+        writing(self._node.database, partial(forget_asked, peer=gap.peer, incarnation=gap.incarnation))
+        fields = {"source_node": gap.peer, "incarnation": gap.incarnation}
+        log.info("gap_closed", extra=fields | {"until_lsn": gap.until_lsn})
 
-    def _is_due(self, one: _Watched, now: float) -> bool:
-        if now - one.since < self._patience:
-            return False
-        if one.asks == 0:
-            # It comes, so let it; what still stands apart of it after a moment is another gap.
-            return now - one.moved >= min(self._patience, 5.0)
-        pause = self._patience * 2.0 ** min(one.asks, _MOST_DOUBLINGS)
-        return one.asked is None or now - one.asked >= min(pause, max(_LONGEST_PAUSE_SECONDS, self._patience))
-
-    def _ask(self, one: _Watched, now: float) -> None:
+    def _ask(self, one: Watched, now: float) -> None:
         gap, node = one.gap, self._node
         request = Request(
             from_node=node.facts.node_id,
@@ -132,7 +96,7 @@ class GapAsking(Periodic):
             until_lsn=gap.until_lsn,
             asked_at=to_iso(node.clock.now_us()),
         )
-        one.asked, one.asks = now, one.asks + 1
+        one.note_asked(now)
         fields = {"source_node": gap.peer, "incarnation": gap.incarnation}
         lsns = {"after_lsn": gap.after_lsn, "until_lsn": gap.until_lsn}
         error = self._send(request)

@@ -29,19 +29,20 @@ class Controls:
         self._trust = node.config.trust()
         self._unknown: set[tuple[str, str]] = set()
 
-    def take(self, said: Said, delivery: Delivery) -> None:
-        """Store what is for this node. What can't be believed, or understood, is told in the log and left."""
+    def take(self, said: Said, delivery: Delivery) -> str | None:
+        """Store what is for this node. What can't be believed, or understood, is told in the log and left; returns why
+        it can't be believed, None where it can."""
         control = said.what
         if isinstance(control, Unknown):
             self._leave(control, delivery)
-            return
+            return None
         if control.sender == self._node.facts.node_id:
-            return
-        problem = self._problem(control, delivery) or self._unproven(control, said)
+            return None
+        problem = self._problem(control, delivery, said) or self._unproven(control, said)
         if problem is not None:
             fields = {"source_node": control.sender, "origin": delivery.origin, "error": problem}
             log.warning("control_refused", extra=fields)
-            return
+            return problem
         database, now_us = self._node.database, self._node.clock.now_us()
         match control:
             case Request():
@@ -54,13 +55,15 @@ class Controls:
                     log.error("gap_cannot_be_filled", extra=fields | lsns | {"remedy": "rowferry snapshot"})
 
             case Heartbeat():
-                self._hear(control)
+                self._hear(control, said.line)
         reach(CrashPoint.SAYING_STORED)
+        return None
 
-    def _hear(self, heartbeat: Heartbeat) -> None:
+    def _hear(self, heartbeat: Heartbeat, line: bytes) -> None:
         now_us, is_main = self._node.clock.now_us(), heartbeat.source_node == self._node.config.node.main
         news = writing(
-            self._node.database, lambda connection: note_heartbeat(connection, heartbeat, now_us, is_main=is_main)
+            self._node.database,
+            lambda connection: note_heartbeat(connection, heartbeat, now_us, is_main=is_main, raw=line),
         )
         self._hear_of_myself(heartbeat, now_us)
         if news is not None:
@@ -83,18 +86,25 @@ class Controls:
         if (why := writing(self._node.database, work)) is not None:
             log.error("node_is_rewound", extra={"error": why, "remedy": "rowferry rejoin"})
 
-    def _problem(self, control: Control, delivery: Delivery) -> str | None:
+    def _problem(self, control: Control, delivery: Delivery, said: Said) -> str | None:
         """Return what speaks against it being from whom it says; None where nothing does."""
-        said = delivery.headers.get(IDENTITY_ERROR)
-        if said is not None:
-            return str(said)
+        refused = delivery.headers.get(IDENTITY_ERROR)
+        if refused is not None:
+            return str(refused)
         sender = control.sender
-        if delivery.source_node is not None and delivery.source_node != sender:
+        is_other = delivery.source_node is not None and delivery.source_node != sender
+        if is_other and not self._may_hand_on(control, delivery, said):
             return f"{delivery.source_node!r} sent what is said to be from {sender!r}"
         if not isinstance(control, Heartbeat) and control.to_node != self._node.facts.node_id:
             return f"it is meant for {control.to_node!r}"
         clash = self._peers.clash(sender)
         return None if clash is None else str(clash)
+
+    def _may_hand_on(self, control: Control, delivery: Delivery, said: Said) -> bool:
+        """Tell whether the sender may say what another one has said: a hub does, over HTTP, or it is signed."""
+        if not isinstance(control, Heartbeat) or not delivery.verified or delivery.may_forward is None:
+            return False
+        return delivery.may_forward or self._trust.proves(control.sender, Purpose.SAYING, said.sha256, said.proof)
 
     def _unproven(self, control: Control, said: Said) -> str | None:
         """Return why it can't be believed by its signature; None where it can, or nobody has to sign."""

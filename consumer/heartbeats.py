@@ -20,11 +20,12 @@ _SEALING_US = 60_000_000
 
 
 def note_heartbeat(
-    connection: sa.Connection, heartbeat: Heartbeat, now_us: int, *, is_main: bool
+    connection: sa.Connection, heartbeat: Heartbeat, now_us: int, *, is_main: bool, raw: bytes
 ) -> Mapping[str, object] | None:
     """Keep what a peer says of itself; return what is news about a log that was rewound, None where nothing is.
 
-    `is_main`: whether the configuration names it as the main node, for a peer that was never heard of."""
+    `is_main`: whether the configuration names it as the main node, for a peer that was never heard of. `raw`: the line
+    as it came, for those to whom it is handed on."""
     node, at_us = rf.node, heartbeat.at_us
     peer = sa.and_(node.c.node_id == heartbeat.source_node, node.c.is_self.is_(False))
     known = connection.execute(sa.select(node).where(peer)).one_or_none()
@@ -42,6 +43,7 @@ def note_heartbeat(
         "last_seen_us": now_us,
         "heard_us": now_us,
         "heartbeat_us": at_us,
+        "said": raw.decode("utf-8"),
         "every_us": every_us,
         "head_incarnation": heartbeat.incarnation,
         "head_lsn": heartbeat.head_lsn,

@@ -73,6 +73,7 @@ class ConsumerPart:
         open_direct = direct_sink_factory(node, stop)
         if open_direct is not None:
             services.append(GapAsking(node, open_direct, stop))
+        services += _beside_pulls(node, stop)
         if intakes:
 
             def look() -> Sequence[Work]:
@@ -88,17 +89,21 @@ class ConsumerPart:
     def http(self, node: Node, stop: threading.Event) -> HttpShare:
         """Return `/sync/push`, the intake behind it, `/dead-letters`, `/conflicts`, `/audit` and their pages."""
         # Not at the top: other commands need no web framework.
+        from consumer.hearing import Listening
         from consumer.page.routes import PAGES, TEMPLATES, page_routes
         from consumer.push_queue import PushIntake, PushQueue
         from consumer.serve_audit import audit_routes
         from consumer.serve_conflicts import conflict_routes
+        from consumer.serve_heartbeat import heartbeat_routes
         from consumer.serve_letters import letter_routes
         from consumer.serve_push import push_routes
 
         pushes = PushQueue()
-        routers = [push_routes(node, pushes), letter_routes(node), conflict_routes(node), audit_routes(node)]
-        routers += page_routes(node)
-        return HttpShare(routers, [PushIntake(node, pushes, stop)], PAGES, TEMPLATES)
+        routers = [push_routes(node, pushes), heartbeat_routes(node)]
+        routers += [letter_routes(node), conflict_routes(node), audit_routes(node), *page_routes(node)]
+        # A broker's heartbeats are heard by `run` alone.
+        listening = [Listening(node)] if node.config.broker is None else []
+        return HttpShare(routers, [PushIntake(node, pushes, stop), *listening], PAGES, TEMPLATES)
 
     def purge(self, node: Node, actor: str, *, dry_run: bool) -> Sequence[Purged]:
         """Take away what of the received is old enough."""
@@ -129,6 +134,23 @@ class ConsumerPart:
         from consumer.reshaped import Reshaped
 
         return sum(result.outcome is Outcome.APPLIED for result in Reshaped(node).retry())
+
+
+def _beside_pulls(node: Node, stop: threading.Event) -> list[Service]:
+    """Return what hears each HTTP peer, and what asks it once more for what is missing."""
+    if not node.config.peers:
+        return []
+    # Not at the top: it imports the client.
+    from consumer.again import again_from
+    from consumer.hearing import PeerHearing
+    from consumer.intake import Intake
+
+    services: list[Service] = []
+    for name, peer in node.config.peers.items():
+        if node.config.limits.announce_seconds:
+            services.append(PeerHearing(node, name, peer))
+        services.append(Intake(node, f"again-{name}", partial(again_from, node, name, peer), None, stop))
+    return services
 
 
 def _looking(node: Node, open_source: OpenSource) -> OpenSource:

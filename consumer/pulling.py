@@ -1,21 +1,32 @@
 """`pull --url`: everything that a peer has and this node has not, in one go."""
 
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.errors import OutageError
 from common.ports.source import Source
 from common.runtime.node import Node
 from common.runtime.transports import peer_road
+from common.transports.http.client import RefusedError
 from common.transports.http.peer import asked_state, open_peer_source
 from common.transports.http.settings import PeerSettings
+from consumer.again import AgainSource
+from consumer.control import Controls
 from consumer.dead_letters.documents import result_document
 from consumer.dedup import TxKey
+from consumer.gaps import Gap, find_gaps
+from consumer.hearing import hear
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.intake import Intake
+from consumer.peers import PeerIds
 from consumer.pulls import PullPlace
 from consumer.standing.refresh import Refresh
+from consumer.statements import reading
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -72,5 +83,42 @@ def pull_from(node: Node, settings: PeerSettings) -> PullReport:
             pass
     finally:
         intake.close()
+    _hear(node, settings, state.node)
+    _ask_again(node, settings, state.node, report)
     Refresh(node).catch_up()
     return report
+
+
+def _hear(node: Node, settings: PeerSettings, peer: str) -> None:
+    """Hear what the peer, and those that it hands on, say of themselves."""
+    try:
+        hear(node, settings, Controls(node, PeerIds(node)))
+    except (OutageError, RefusedError) as error:
+        # What was pulled is here; a release of before has no heartbeats.
+        log.info("heartbeat.not_heard", extra={"peer": peer, "error": str(error)})
+
+
+def _ask_again(node: Node, settings: PeerSettings, peer: str, report: PullReport) -> None:
+    """Ask for what is missing as long as some of it comes."""
+    intake = Intake(
+        node,
+        f"again-{peer}",
+        lambda: AgainSource(node, peer, lambda: settings, 0.0),
+        None,
+        threading.Event(),
+        report.count,
+    )
+    try:
+        missing = _missing(node)
+        while missing:
+            intake.step(0)
+            before, missing = missing, _missing(node)
+            if missing == before:
+                break
+    finally:
+        intake.close()
+
+
+def _missing(node: Node) -> list[Gap]:
+    with reading(node.database) as connection:
+        return find_gaps(connection)

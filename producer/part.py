@@ -15,7 +15,15 @@ from common.ports.part import Service
 from common.ports.retention import Purged
 from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
-from common.runtime.transports import BROKER, DIRECTORY, direct_sink_factory, fallback_factory, sink_factories
+from common.runtime.transports import (
+    BROKER,
+    DIRECTORY,
+    direct_sink_factory,
+    fallback_factory,
+    peer_road,
+    saying_factory,
+    sink_factories,
+)
 from common.tracing import open_tracing
 from producer.announcing import Announcing
 from producer.answering import Answering
@@ -57,6 +65,7 @@ class ProducerPart:
         packing = Packing.of(node.config)
         road = BrokerRoad(node.database, node.clock)
         services: list[Service] = []
+        relays: dict[str, Relay] = {}
         tracing = open_tracing(node.config.tracing.enabled)
         for name, plain_sink in sink_factories(node, stop).items():
             open_sink = traced(plain_sink, name, tracing)
@@ -68,7 +77,8 @@ class ProducerPart:
                 continue
             own_road = BrokerRoad(node.database, node.clock, name)
             watched = observed(looking(node, name.removeprefix("http-"), open_sink), own_road, stop)
-            services.append(Relay(name, watched, logs, cursors, bulky(packing), stop))
+            services.append(relay := Relay(name, watched, logs, cursors, bulky(packing), stop))
+            relays[name] = relay
         spare = fallback_factory(node)
         if spare is not None:
             files = Relay(DIRECTORY, spare, logs, cursors, packing, stop)
@@ -78,7 +88,8 @@ class ProducerPart:
         if open_direct is not None:
             services.append(Answering(node, open_direct, logs, packing, stop))
             if node.config.limits.announce_seconds:
-                services.append(Announcing(node, sink_factories(node, stop)[BROKER], logs, cursors))
+                services.append(Announcing(node, sink_factories(node, stop)[BROKER], cursors))
+        services += _telling_peers(node, relays, cursors)
         patience = node.config.limits.stall_seconds
         services.append(Watchdog("watchdog-out", node.database, node.clock, patience, lambda: own_work(node)))
         if node.config.directory is not None:
@@ -90,14 +101,17 @@ class ProducerPart:
         return [*services, *forwarding(node, stop)]
 
     def http(self, node: Node, stop: threading.Event) -> HttpShare:
-        """Return `/sync/pull`, and what looks for news for those who wait there."""
+        """Return `/sync/pull`, `/sync/again`, `/sync/heartbeat`, and what looks for news for those who wait there."""
         # Not at the top: other commands need no web framework.
         from producer.pull_watch import PullWatch
         from producer.relay_cleaning import RelayCleaning
+        from producer.serve_again import again_routes
+        from producer.serve_heartbeat import heartbeat_routes
         from producer.serve_pull import pull_routes
 
         watch = PullWatch(node, stop)
-        return HttpShare([pull_routes(node, watch)], [watch, RelayCleaning(node, stop)])
+        routers = [pull_routes(node, watch), again_routes(node), heartbeat_routes(node)]
+        return HttpShare(routers, [watch, RelayCleaning(node, stop)])
 
     def purge(self, node: Node, actor: str, *, dry_run: bool, stop: threading.Event | None = None) -> Sequence[Purged]:
         """Take away what of the log is old enough."""
@@ -115,6 +129,21 @@ class ProducerPart:
         from producer.row_events import own_events
 
         return own_events(node, asked)
+
+
+def _telling_peers(node: Node, relays: Mapping[str, Relay], cursors: Cursors) -> list[Service]:
+    """Return what sends heartbeats to each peer, and lets its relay send once more what it lacks."""
+    if not node.config.peers or not node.config.limits.announce_seconds:
+        return []
+    # Not at the top: it imports the client.
+    from producer.resending import Resending
+
+    return [
+        Announcing(
+            node, saying_factory(node, name, peer, Resending(name, relays[peer_road(name)])), cursors, peer_road(name)
+        )
+        for name, peer in node.config.peers.items()
+    ]
 
 
 part = ProducerPart()

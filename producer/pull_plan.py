@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 
 from common.errors import OutageError
+from common.http.wire import MOST_TXS
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.schema import tables as rf
+from common.wire.records import MAX_LSN
 from producer.extract import Stretch, batches
 from producer.log import NodeLogs
 from producer.pull_cursor import PullCursor
@@ -38,9 +40,24 @@ class Answer:
     own: tuple[Stretch, ...] = ()
     kept: tuple[KeptTx, ...] = ()
 
+    @classmethod
+    def nothing(cls) -> "Answer":
+        """Return an empty answer."""
+        return cls(PullCursor())
+
     @property
     def txs(self) -> int:
         return sum(stretch.txs for stretch in self.own) + len(self.kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A stretch of one log that is asked for once more: whole txs after `after_lsn`, up to the one with `until_lsn`."""
+
+    source: str
+    incarnation: str
+    after_lsn: int
+    until_lsn: int
 
 
 class Planner:
@@ -76,6 +93,16 @@ class Planner:
         last = kept[-1].seq if kept else seq
         return Answer(replace(cursor, era=era, seq=max(last, head) if is_all else last), tuple(own), tuple(kept))
 
+    def again(self, asked: Asked) -> Answer:
+        """Return what is here of a stretch that is asked for once more, about `MOST_BYTES`. Raises OutageError."""
+        if asked.source != self._node.facts.node_id:
+            return Answer(PullCursor(), kept=tuple(self._relay.stretch(asked, MOST_BYTES)))
+        if asked.incarnation not in self._logs.incarnations():
+            return Answer.nothing()
+        until_lsn = asked.until_lsn
+        stretch, _ = self._stretch(asked.incarnation, asked.after_lsn, MOST_TXS, MOST_BYTES, until_lsn)
+        return Answer(PullCursor(), own=(stretch,) if stretch.txs else ())
+
     def stream(self, answer: Answer) -> Iterator[bytes]:
         """Yield an answer's batches, large txs in parts: one read of the log in memory.
 
@@ -96,11 +123,13 @@ class Planner:
         there = self._logs.incarnations()
         return there[there.index(incarnation) :] if incarnation in there else there
 
-    def _stretch(self, incarnation: str, after_lsn: int, most_txs: int, most_bytes: int) -> tuple[Stretch, int]:
+    def _stretch(
+        self, incarnation: str, after_lsn: int, most_txs: int, most_bytes: int, until_lsn: int = MAX_LSN
+    ) -> tuple[Stretch, int]:
         log = rf.tx.c
         query = (
             sa.select(log.from_lsn, log.to_lsn, log.tx_id, log.bytes)
-            .where(log.incarnation == incarnation, log.to_lsn > after_lsn)
+            .where(log.incarnation == incarnation, log.to_lsn > after_lsn, log.from_lsn <= until_lsn)
             .order_by(log.to_lsn)
             .limit(most_txs)
         )

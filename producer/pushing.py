@@ -1,31 +1,38 @@
 """`push --url`: everything that a peer lacks of this node's log, and of what is handed on, in one go."""
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
+from common.errors import OutageError
 from common.ops.incarnation import settle_incarnation
 from common.ports.sink import Sink
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.runtime.transports import peer_road
 from common.schema import tables as rf
-from common.transports.http.client import PeerState, Pushed, PushedTx
+from common.transports.http.client import PeerClient, PeerState, Pushed, PushedTx, RefusedError
 from common.transports.http.peer import asked_state, known_lsn, open_peer_sink
 from common.transports.http.settings import PeerSettings
+from common.wire.control import encode_control
 from producer.clients import Clients, Given
 from producer.cursors import Cursors
 from producer.extract import seal_all
 from producer.first_contact import looking
 from producer.forwarding import hand_on_to
+from producer.heartbeat import NOBODY_KNOWS_SECONDS, own_heartbeat
 from producer.log import NodeLogs
 from producer.packing import Packing, bulky
 from producer.purge import log_begins
 from producer.relay import Relay
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -106,7 +113,21 @@ def push_to(node: Node, settings: PeerSettings, on_due: Callable[[], None]) -> P
     if node.config.forwards:
         hand_on_to(node, state.node, open_sink, stop)
     Clients(node.database, node.clock).give(state.node, [Given(incarnation, head.lsn, head.tx_id)])
+    _tell_of_oneself(node, settings, cursors, state.node)
     return report
+
+
+def _tell_of_oneself(node: Node, settings: PeerSettings, cursors: Cursors, peer: str) -> None:
+    """Say what a heartbeat says: who calls this from a schedule says it at no other time."""
+    heartbeat = own_heartbeat(node, partial(cursors.load, peer_road(peer)), NOBODY_KNOWS_SECONDS)
+    client = PeerClient(settings)
+    try:
+        client.say(encode_control(heartbeat, node.config.signer()))
+    except (OutageError, RefusedError) as error:
+        # What was pushed is there; a release of before takes no heartbeats.
+        log.info("heartbeat.not_sent", extra={"to": peer, "error": str(error)})
+    finally:
+        client.close()
 
 
 def _pull_is_due(node: Node, state: PeerState) -> bool:

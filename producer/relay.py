@@ -72,11 +72,17 @@ class Relay:
         self._may_have_more = True
         """Whether something may have been sealed since the last look at the log: a confirm alone is no reason."""
         self._passage: _Passage | None = None
+        self._begins_anew = False
 
     def wake(self) -> None:
         """Something was sealed."""
         self._may_have_more = True
         self._wake.set()
+
+    def begin_anew(self) -> None:
+        """Let the next step open the sink again, and so begin where the other side ends. Any thread."""
+        self._begins_anew = True
+        self.wake()
 
     def step(self, idle_seconds: float) -> bool:
         """Send what there is and take what was confirmed. False when all is sealed, sent, confirmed and noted."""
@@ -84,6 +90,9 @@ class Relay:
             # A large tx may have been left in its middle: this sink must not be used any more.
             return False
         self._wake.clear()
+        if self._begins_anew:
+            self._begins_anew = False
+            self._drop()
         passage = self._passage or self._opened()
         try:
             return self._round(passage, idle_seconds)

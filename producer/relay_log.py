@@ -1,14 +1,15 @@
 """`rf_relay`: other nodes' batches as they are handed on, read in the order of their numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
 from common.clock import Clock
 from common.errors import OutageError
+from common.http.wire import MOST_TXS
 from common.ports.dialect import Database
 from common.retry import in_transaction
 from common.schema import tables as rf
@@ -31,6 +32,22 @@ class KeptTx:
     parts: int
     bytes: int
     by_directory: bool
+
+
+class Stretch(Protocol):
+    """Which part of one log is meant: whole txs after `after_lsn`, up to the one with `until_lsn`."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def incarnation(self) -> str: ...
+
+    @property
+    def after_lsn(self) -> int: ...
+
+    @property
+    def until_lsn(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +80,23 @@ class RelayLog:
         )
         if not_of is not None:
             query = query.where(_kept.source_node != not_of)
-        rows = in_transaction(self.database, lambda connection: list(connection.execute(query)))
-        found: list[KeptTx] = []
-        for row in rows:
-            if found and most_bytes < row.bytes:
-                break
-            most_bytes -= row.bytes
-            found.append(KeptTx(*row[:7], int(row.bytes), row.by_directory))
-        return found
+        return _as_fits(in_transaction(self.database, lambda connection: list(connection.execute(query))), most_bytes)
+
+    def stretch(self, asked: Stretch, most_bytes: int) -> list[KeptTx]:
+        """Return txs of one log, in its order: at most so many bytes, at least one if any."""
+        query = (
+            sa.select(*_GROUPED, sa.func.sum(_kept.bytes).label("bytes"))
+            .where(
+                _kept.source_node == asked.source,
+                _kept.incarnation == asked.incarnation,
+                _kept.to_lsn > asked.after_lsn,
+                _kept.from_lsn <= asked.until_lsn,
+            )
+            .group_by(*_GROUPED)
+            .order_by(_kept.from_lsn, _kept.seq)
+            .limit(MOST_TXS)
+        )
+        return _as_fits(in_transaction(self.database, lambda connection: list(connection.execute(query))), most_bytes)
 
     def parts(self, tx: KeptTx) -> Iterator[bytes]:
         """Yield a tx's parts as they travelled, one in memory at a time. Raises OutageError where they went away."""
@@ -92,6 +118,17 @@ _GROUPED = (
     _kept.parts,
     _kept.by_directory,
 )
+
+
+def _as_fits(rows: Iterable[sa.Row[Any]], most_bytes: int) -> list[KeptTx]:
+    found: list[KeptTx] = []
+    for row in rows:
+        if found and most_bytes < row.bytes:
+            break
+        most_bytes -= row.bytes
+        # A sum is a decimal on PostgreSQL.
+        found.append(KeptTx(**{**row._mapping, "bytes": int(row.bytes)}))
+    return found
 
 
 def _first(query: sa.Select[Any], connection: sa.Connection) -> Any:

@@ -68,7 +68,7 @@ def pull_routes(node: Node, watch: PullWatch) -> APIRouter:
         if encoding is not None and answer.txs:
             headers["Content-Encoding"] = encoding
         batches = wrapped(pulls.stream(answer), encoding if answer.txs else None)
-        return StreamingResponse(_in_threads(batches), headers=headers, media_type=MEDIA_TYPE)
+        return StreamingResponse(in_threads(batches), headers=headers, media_type=MEDIA_TYPE)
 
     return router
 
@@ -113,7 +113,7 @@ class _Pulls:
         return cursor
 
 
-async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
     """Make each chunk in a thread: it reads the database and compresses."""
     while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
         yield chunk

@@ -3,10 +3,14 @@
 PUSH_PATH = "/sync/push"
 PULL_PATH = "/sync/pull"
 STATE_PATH = "/sync/state"
+HEARTBEAT_PATH = "/sync/heartbeat"
+AGAIN_PATH = "/sync/again"
 CURSOR_HEADER = "Rowferry-Cursor"
 """The mark of an answer: shown as `after` in the next request, it says that everything up to it was taken."""
 TXS_HEADER = "Rowferry-Txs"
 """How many txs are in an answer."""
+GONE_HEADER = "Rowferry-Gone-Until"
+"""Up to here the log was asked for once more, and is not kept any more."""
 MEDIA_TYPE = "application/x-ndjson"
 MOST_TXS = 10_000
 LONGEST_WAIT_SECONDS = 55.0

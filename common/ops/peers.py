@@ -43,7 +43,7 @@ class PeerStanding:
             )
         if self.is_silent:
             since = to_iso(self.heard_us)
-            yield f"{self.node} has been silent since {since}: it is stopped, or out of the broker's reach"
+            yield f"{self.node} has been silent since {since}: it is stopped, or out of reach"
         if self.clock_is_off:
             side = "ahead of" if self.clock_us > 0 else "behind"
             yield f"the clock of {self.node} is {abs(self.clock_us) / 1_000_000:,.0f} s {side} this node's"

@@ -18,6 +18,7 @@ from common.runtime.node import Node
 from common.wire.compress import Encoding
 
 if TYPE_CHECKING:
+    from common.transports.http.client import Missing
     from common.transports.kombu_broker import KombuSettings
     from common.transports.rabbitmq import RabbitDeadLetters, RabbitSettings
 
@@ -63,6 +64,13 @@ def peer_road(name: str) -> str:
 def peer_sink_factory(node: Node, name: str, peer: PeerSection) -> OpenSink:
     """Return how to open a sink to one HTTP peer."""
     return partial(_open_peer_sink, node, name, peer)
+
+
+def saying_factory(
+    node: Node, name: str, peer: PeerSection, on_missing: "Callable[[Missing | None], None]"
+) -> OpenSink:
+    """Return how to open a way to tell one HTTP peer what is said beside batches; see `HttpSaying`."""
+    return partial(_open_saying, node, name, peer, on_missing)
 
 
 def directory_sink_factory(node: Node) -> OpenSink | None:
@@ -206,6 +214,19 @@ def _open_peer_sink(node: Node, name: str, peer: PeerSection, _on_confirmed: Cal
     from common.transports.http.settings import settings_of
 
     return open_peer_sink(settings_of(name, peer), node.facts)
+
+
+def _open_saying(
+    node: Node,
+    name: str,
+    peer: PeerSection,
+    on_missing: "Callable[[Missing | None], None]",
+    _on_confirmed: Callable[[], None],
+) -> Sink:
+    from common.transports.http.peer import open_saying
+    from common.transports.http.settings import settings_of
+
+    return open_saying(settings_of(name, peer), node.facts.node_id, on_missing)
 
 
 def _open_peer_source(node: Node, name: str, peer: PeerSection, place: Place) -> Source:

@@ -30,6 +30,7 @@ node = sa.Table(
     sa.Column("ahead_seen_us", _us, nullable=False, server_default="0", comment="when that was seen last"),
     sa.Column("heard_us", _us, comment="its last heartbeat; of this node: when it listened last"),
     sa.Column("heartbeat_us", _us, comment="that heartbeat by the peer's clock"),
+    sa.Column("said", _text, comment="its last heartbeat, as it came"),
     sa.Column("every_us", _us, comment="how often it sends one"),
     sa.Column("head_incarnation", _id, comment="what the LSNs of its heartbeats count in"),
     sa.Column("head_lsn", _lsn, comment="the end of its log"),

@@ -136,6 +136,8 @@ class Said(NamedTuple):
     sha256: str
     """Over the line without its proof and its newline."""
     proof: Proof
+    line: bytes
+    """As it came."""
 
 
 def encode_control(control: Control, signer: Signer | None = None) -> bytes:
@@ -169,9 +171,9 @@ def said_in(raw: bytes) -> list[Said] | None:
 def _said(what: Control | Unknown, line: bytes) -> Said:
     proof = _PROOF.search(line, max(0, len(line) - _LONGEST_PROOF))
     if proof is None:
-        return Said(what, hashlib.sha256(line[:-1]).hexdigest(), NO_PROOF)
+        return Said(what, hashlib.sha256(line[:-1]).hexdigest(), NO_PROOF, line)
     key, signature = (one.decode("ascii") for one in proof.groups())
-    return Said(what, hashlib.sha256(line[: proof.start()] + b"}").hexdigest(), Proof(key, signature))
+    return Said(what, hashlib.sha256(line[: proof.start()] + b"}").hexdigest(), Proof(key, signature), line)
 
 
 def _read(line: bytes) -> Control | Unknown | None:

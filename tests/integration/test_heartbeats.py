@@ -245,7 +245,7 @@ def test_a_node_says_what_it_has(lite: World, caplog: pytest.LogCaptureFixture) 
     node = lite.node
     cursors = Cursors(node.database, node.clock)
     logs = NodeLogs(node.database, node.facts)
-    service = Announcing(node, open_sink, logs, cursors, lambda: now)
+    service = Announcing(node, open_sink, cursors, monotonic=lambda: now)
 
     def said() -> list[Heartbeat]:
         lines = [line for sink in sinks for one in sink.sent for line in control_lines(one.body) or ()]

@@ -219,7 +219,7 @@ MUTANTS = (
         "heartbeat-not-heard",
         "heartbeat",
         "consumer/control.py",
-        "                self._hear(control)\n",
+        "                self._hear(control, said.line)\n",
         "                pass\n",
         (
             "tests/integration/test_heartbeats.py::test_it_is_kept_with_the_peer",

@@ -10,7 +10,17 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import ConfigError, OutageError, RowferryError
-from common.http.wire import CURSOR_HEADER, MEDIA_TYPE, PULL_PATH, PUSH_PATH, STATE_PATH, TXS_HEADER
+from common.http.wire import (
+    AGAIN_PATH,
+    CURSOR_HEADER,
+    GONE_HEADER,
+    HEARTBEAT_PATH,
+    MEDIA_TYPE,
+    PULL_PATH,
+    PUSH_PATH,
+    STATE_PATH,
+    TXS_HEADER,
+)
 from common.transports.http.settings import PeerSettings, is_loopback_url
 from common.wire.compress import compress, open_decompressed
 from common.wire.limits import DEFAULT_LIMITS
@@ -81,15 +91,30 @@ class PeerState(_Answer):
     peers: tuple[PeerProgress, ...]
 
 
+class Missing(_Answer):
+    """The first stretch of this node's log that a peer has not."""
+
+    incarnation: str
+    after_lsn: int
+    until_lsn: int
+
+
+class _Heard(_Answer):
+    missing: Missing | None = None
+
+
 @dataclass(slots=True)
 class PullAnswer:
     """An answer that is being read. Close it."""
 
     cursor: str
+    """Empty for what was asked for once more: no mark moves by it."""
     txs: int
     body: BinaryIO
     """The batches, unwrapped while they are read; its faults are OutageErrors and PoisonErrors."""
     _response: httpx.Response
+    gone_until_lsn: int | None = None
+    """Up to here the log was asked for once more, and is gone."""
 
     def close(self) -> None:
         """Give the connection back; what was not read is left. Safe to call twice."""
@@ -151,19 +176,39 @@ class PeerClient:
             headers={"Accept-Encoding": self._settings.encoding or "identity"},
             timeout=httpx.Timeout(_READ_SECONDS + wait_seconds, connect=_CONNECT_SECONDS),
         )
-        response = self._sent(request, stream=True)
-        try:
-            encoding = response.headers.get("content-encoding")
-            raw = cast(BinaryIO, io.BufferedReader(_Stream(response, self.url), _CHUNK_BYTES))
-            body = open_decompressed(raw, encoding, DEFAULT_LIMITS.max_stream_bytes)
-            return PullAnswer(response.headers[CURSOR_HEADER], int(response.headers[TXS_HEADER]), body, response)
-        except (KeyError, ValueError) as error:
-            response.close()
-            raise OutageError(f"{self.url} does not answer as a node does: {error}") from error
+        return self._reading(self._sent(request, stream=True), has_mark=True)
+
+    def again(self, source: str, incarnation: str, after_lsn: int, until_lsn: int) -> PullAnswer:
+        """Ask for a stretch of a log once more. Raises OutageError, RefusedError."""
+        asked: dict[str, Any] = {"source": source, "incarnation": incarnation}
+        asked |= {"after_lsn": after_lsn, "until_lsn": until_lsn}
+        return self._reading(self._sent(self._http.build_request("GET", AGAIN_PATH, params=asked), stream=True))
+
+    def say(self, line: bytes) -> Missing | None:
+        """Tell the peer this node's heartbeat; return what it lacks of this node. Raises OutageError, RefusedError."""
+        headers = {"Content-Type": MEDIA_TYPE}
+        return _read(_Heard, self._call("POST", HEARTBEAT_PATH, content=line, headers=headers)).missing
+
+    def heartbeats(self) -> bytes:
+        """Return the lines of the peer, and of those that it hands on. Raises OutageError, RefusedError."""
+        return self._call("GET", HEARTBEAT_PATH)
 
     def close(self) -> None:
         """Give the connections back. Safe to call twice."""
         self._http.close()
+
+    def _reading(self, response: httpx.Response, *, has_mark: bool = False) -> PullAnswer:
+        try:
+            encoding = response.headers.get("content-encoding")
+            raw = cast(BinaryIO, io.BufferedReader(_Stream(response, self.url), _CHUNK_BYTES))
+            body = open_decompressed(raw, encoding, DEFAULT_LIMITS.max_stream_bytes)
+            cursor = response.headers[CURSOR_HEADER] if has_mark else ""
+            gone = response.headers.get(GONE_HEADER)
+            txs = int(response.headers[TXS_HEADER])
+            return PullAnswer(cursor, txs, body, response, None if gone is None else int(gone))
+        except (KeyError, ValueError) as error:
+            response.close()
+            raise OutageError(f"{self.url} does not answer as a node does: {error}") from error
 
     def _call(self, method: str, path: str, **options: Any) -> bytes:
         return self._sent(self._http.build_request(method, path, **options)).content

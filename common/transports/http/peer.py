@@ -8,6 +8,7 @@ from common.errors import ConfigError
 from common.ports.dialect import NodeFacts
 from common.ports.source import Place
 from common.transports.http.client import PeerClient, PeerProgress, PeerState, Pushed
+from common.transports.http.saying import HttpSaying, OnMissing
 from common.transports.http.settings import PeerSettings
 from common.transports.http.sink import HttpSink
 from common.transports.http.source import HttpSource
@@ -19,7 +20,7 @@ def asked_state(settings: PeerSettings, own_id: str) -> PeerState:
     """Return who a peer is. Raises OutageError, RefusedError, ConfigError."""
     client = PeerClient(settings)
     try:
-        return _checked(client, own_id)
+        return checked_state(client, own_id)
     finally:
         client.close()
 
@@ -30,7 +31,7 @@ def open_peer_sink(
     """Open the sink to a peer. `on_pushed` is told of each answer. Raises OutageError, RefusedError, ConfigError."""
     client = PeerClient(settings)
     try:
-        state = _checked(client, facts.node_id)
+        state = checked_state(client, facts.node_id)
     except BaseException:
         client.close()
         raise
@@ -42,8 +43,19 @@ def open_peer_source(settings: PeerSettings, config: Config, place: Place) -> Ht
     """Open the source of what a peer gives. Raises OutageError, RefusedError, ConfigError."""
     client = PeerClient(settings)
     try:
-        state = _checked(client, config.node.id)
+        state = checked_state(client, config.node.id)
         return HttpSource(client, state.node, may_forward=is_trusted(settings, state, config), place=place)
+    except BaseException:
+        client.close()
+        raise
+
+
+def open_saying(settings: PeerSettings, own_id: str, on_missing: OnMissing) -> HttpSaying:
+    """Open the way to tell a peer what is said beside batches. Raises OutageError, RefusedError, ConfigError."""
+    client = PeerClient(settings)
+    try:
+        checked_state(client, own_id)
+        return HttpSaying(client, on_missing)
     except BaseException:
         client.close()
         raise
@@ -69,7 +81,8 @@ def known_lsn(state: PeerState, incarnation: str) -> int:
     return 0 if known is None else known.last_lsn
 
 
-def _checked(client: PeerClient, own_id: str) -> PeerState:
+def checked_state(client: PeerClient, own_id: str) -> PeerState:
+    """Return who answers, and see that it is not this node itself. Raises OutageError, RefusedError, ConfigError."""
     state = client.state()
     if state.node == own_id:
         raise ConfigError(f"{client.url} is this node itself: name other nodes in [peers]")

@@ -1,0 +1,162 @@
+"""Asks a peer over HTTP once more for what is missing here of its log, and of those that it hands on."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from common.clock import to_iso
+from common.config.model import PeerSection
+from common.errors import OutageError, PoisonError, RowferryError
+from common.ports.sink import TransportFeatures
+from common.ports.source import Delivery
+from common.runtime.node import Node
+from common.transports.http.client import PeerClient
+from common.transports.http.features import FEATURES
+from common.transports.http.peer import checked_state, is_trusted
+from common.transports.http.settings import PeerSettings, settings_of
+from common.wire.control import Gone, Request
+from common.wire.decode import read_parts
+from consumer.gap_watch import GapWatch, Watched
+from consumer.gaps import find_gaps
+from consumer.requests import forget_asked, note_asked, note_gone
+from consumer.statements import reading, writing
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 2.0
+_DELIVERY_BYTES = 4 * 1024 * 1024
+AskFor = Callable[[], PeerSettings]
+
+
+def again_from(node: Node, name: str, peer: PeerSection) -> "AgainSource":
+    """Return the source for a configured peer."""
+    return AgainSource(node, name, partial(settings_of, name, peer), node.config.limits.gap_seconds)
+
+
+class AgainSource:
+    """What a peer gives once more. A `Source` beside that of its pulls; belongs to one thread.
+
+    Nothing has to be kept of it: what was not committed is still missing, and asked for again."""
+
+    def __init__(
+        self,
+        node: Node,
+        peer: str,
+        settings: AskFor,
+        patience_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._node = node
+        self._peer = peer
+        self._settings = settings
+        self._monotonic = monotonic
+        self._watch = GapWatch(patience_seconds)
+        self._look_seconds = min(_LOOK_SECONDS, patience_seconds / 2)
+        self._look_at = 0.0
+        self._wake = threading.Event()
+
+    @property
+    def features(self) -> TransportFeatures:
+        return FEATURES
+
+    def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
+        """Look for what is missing, and ask for what is due; at most about 16 MiB. Raises OutageError (database)."""
+        del max_deliveries
+        now = self._monotonic()
+        if now < self._look_at:
+            self._wake.wait(min(max(0.0, timeout_seconds), self._look_at - now))
+            return []
+        self._look_at = now + self._look_seconds
+        with reading(self._node.database) as connection:
+            gaps = find_gaps(connection)
+        for was in self._watch.look(gaps, now):
+            gap = was.gap
+            writing(self._node.database, partial(forget_asked, peer=gap.peer, incarnation=gap.incarnation))
+        due = self._watch.due(now)
+        return self._ask(due, now) if due else []
+
+    def ack(self, deliveries: list[Delivery]) -> None:
+        """What is committed is missing no more."""
+
+    def give_back(self, deliveries: list[Delivery], *, failed: bool) -> None:
+        """What is not is still missing."""
+
+    def close(self) -> None:
+        self._wake.set()
+
+    def _ask(self, due: list[Watched], now: float) -> list[Delivery]:
+        try:
+            settings = self._settings()
+            client = PeerClient(settings)
+        except RowferryError as error:
+            log.info("gap_not_asked", extra={"peer": self._peer, "error": str(error)})
+            return []
+        try:
+            state = checked_state(client, self._node.facts.node_id)
+            may_forward = is_trusted(settings, state, self._node.config)
+            found: list[Delivery] = []
+            for one in due:
+                if one.gap.peer == state.node or may_forward:
+                    one.note_asked(now)
+                    found += self._asked(client, one, state.node, may_forward=may_forward)
+            return found
+        except (OutageError, PoisonError, RowferryError) as error:
+            # A peer that is away, or of a release of before: its intake tells of it.
+            log.info("gap_not_asked", extra={"peer": self._peer, "error": str(error)})
+            return []
+        finally:
+            client.close()
+
+    def _asked(self, client: PeerClient, one: Watched, peer: str, *, may_forward: bool) -> list[Delivery]:
+        gap, node = one.gap, self._node
+        request = Request(
+            from_node=node.facts.node_id,
+            to_node=gap.peer,
+            incarnation=gap.incarnation,
+            after_lsn=gap.after_lsn,
+            until_lsn=gap.until_lsn,
+            asked_at=to_iso(node.clock.now_us()),
+        )
+        asked = writing(node.database, lambda connection: note_asked(connection, request, node.clock.now_us()))
+        fields = {"peer": peer, "source_node": gap.peer, "incarnation": gap.incarnation}
+        lsns = {"after_lsn": gap.after_lsn, "until_lsn": gap.until_lsn}
+        log.warning("gap_asked", extra=fields | lsns | {"asked": asked})
+        answer = client.again(gap.peer, gap.incarnation, gap.after_lsn, gap.until_lsn)
+        try:
+            bodies = list(_pieces(item.raw for item in read_parts(answer.body)))
+        finally:
+            answer.close()
+        if answer.gone_until_lsn is not None:
+            self._note_gone(request, answer.gone_until_lsn)
+        return [
+            Delivery(body, f"http:{peer}", None, source_node=peer, verified=True, may_forward=may_forward)
+            for body in bodies
+        ]
+
+    def _note_gone(self, request: Request, until_lsn: int) -> None:
+        gone = Gone(
+            from_node=request.to_node,
+            to_node=request.from_node,
+            incarnation=request.incarnation,
+            after_lsn=request.after_lsn,
+            until_lsn=until_lsn,
+        )
+        if writing(self._node.database, lambda connection: note_gone(connection, gone)):
+            fields = {"source_node": gone.from_node, "incarnation": gone.incarnation}
+            lsns = {"after_lsn": gone.after_lsn, "until_lsn": gone.until_lsn}
+            log.error("gap_cannot_be_filled", extra=fields | lsns | {"remedy": "rowferry snapshot"})
+
+
+def _pieces(parts: Iterator[bytes]) -> Iterator[bytes]:
+    waiting: list[bytes] = []
+    size = 0
+    for part in parts:
+        waiting.append(part)
+        size += len(part)
+        if size >= _DELIVERY_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)

@@ -1,0 +1,83 @@
+"""`POST /sync/heartbeat`: what a node that pushes says of itself, as over a broker."""
+
+from typing import Annotated
+
+import anyio.to_thread
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
+
+from common.http.callers import Caller, caller_with
+from common.http.problems import ProblemError, guarded
+from common.http.scopes import Scope
+from common.http.wire import HEARTBEAT_PATH, MEDIA_TYPE
+from common.ports.source import Delivery
+from common.runtime.node import Node
+from common.schema import tables as rf
+from common.wire.control import Heartbeat, Said, said_in
+from consumer.control import Controls
+from consumer.gaps import Gap, find_gaps
+from consumer.peers import PeerIds
+from consumer.statements import reading
+
+_BODY = {"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}}
+
+
+class MissingHere(BaseModel):
+    """The first stretch of the caller's log that this node has not."""
+
+    incarnation: str
+    after_lsn: int
+    until_lsn: int
+
+
+class Heard(BaseModel):
+    """What a heartbeat came to."""
+
+    missing: MissingHere | None = Field(description="What to send once more; null: nothing.")
+
+
+def heartbeat_routes(node: Node) -> APIRouter:
+    """Return the route."""
+    router = APIRouter(tags=["sync"])
+
+    @router.post(
+        HEARTBEAT_PATH,
+        summary="Tell this node of oneself",
+        responses=guarded(413, 422),
+        openapi_extra=_BODY,
+    )
+    async def heartbeat(
+        request: Request, caller: Annotated[Caller, Depends(caller_with(Scope.PUSH, Scope.PULL, Scope.FORWARD))]
+    ) -> Heard:
+        """The body is one heartbeat line of the token's node."""
+        said = _read(await request.body())
+        return await anyio.to_thread.run_sync(_take, node, said, caller)
+
+    return router
+
+
+def _read(body: bytes) -> Said:
+    match said_in(body):
+        case [Said(what=Heartbeat()) as said]:
+            return said
+        case _:
+            raise ProblemError(422, "the body is no heartbeat: one line of rowferry/1", reason="format")
+
+
+def _take(node: Node, said: Said, caller: Caller) -> Heard:
+    delivery = Delivery(b"", f"http:{caller.node_id}", None, source_node=caller.node_id, verified=True)
+    problem = Controls(node, PeerIds(node)).take(said, delivery)
+    if problem is not None:
+        raise ProblemError(403, problem, reason="source")
+    with reading(node.database) as connection:
+        gap = _gap_of(connection, caller.node_id)
+    if gap is None:
+        return Heard(missing=None)
+    return Heard(missing=MissingHere(incarnation=gap.incarnation, after_lsn=gap.after_lsn, until_lsn=gap.until_lsn))
+
+
+def _gap_of(connection: sa.Connection, node_id: str) -> Gap | None:
+    current = sa.select(rf.node.c.head_incarnation).where(rf.node.c.node_id == node_id)
+    incarnation = connection.execute(current).scalar()
+    return next((gap for gap in find_gaps(connection) if gap.key == (node_id, incarnation)), None)
