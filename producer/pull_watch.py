@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 
+from common.ops.tokens import Tokens
 from common.runtime.node import Node
 from producer.log import NodeLogs
 from producer.relay_log import RelayLog
@@ -15,6 +16,7 @@ Heads = tuple[int, int]
 _LOOK_SECONDS = 0.1
 _SOON_SECONDS = 0.01
 _PATIENCE_SECONDS = 2.0
+_TOKENS_SECONDS = 0.5
 
 
 class PullWatch:
@@ -27,6 +29,7 @@ class PullWatch:
     def __init__(self, node: Node, stop: threading.Event) -> None:
         self._log = NodeLogs(node.database, node.facts).of(node.facts.incarnation)
         self._relay = RelayLog(node.database)
+        self._tokens = Tokens(node.database, node.clock)
         self._sealer = SealerService(node, [], stop)
         self._stop = stop
         self._wake = threading.Event()
@@ -34,6 +37,9 @@ class PullWatch:
         self._answered = 0
         self._waiting = 0
         self._heads: Heads = (0, 0)
+        self._revoked: int | None = None
+        """How many tokens are, by the last look; None before the first."""
+        self._tokens_at = 0.0
 
     async def look(self) -> Heads:
         """Have everything sealed that is committed now; return the heads. A look that takes long is not waited for."""
@@ -46,12 +52,19 @@ class PullWatch:
         return self._heads
 
     async def news(self, known: Heads, seconds: float) -> bool:
-        """Wait until the heads are others than `known`; False when nothing came within `seconds`, or the node stops."""
+        """Wait until the heads are others than `known`, or a token was revoked: maybe that of who waits. False when
+        nothing came within `seconds`, or the node stops."""
         until = time.monotonic() + seconds
         self._waiting += 1
         self._wake.set()
+        revoked = self._revoked
         try:
             while self._heads == known:
+                if revoked is None:
+                    # The first look of all tells how many there were.
+                    revoked = self._revoked
+                elif self._revoked != revoked:
+                    return True
                 if time.monotonic() >= until or self._stop.is_set():
                     return False
                 await asyncio.sleep(min(_LOOK_SECONDS, max(_SOON_SECONDS, until - time.monotonic())))
@@ -69,6 +82,9 @@ class PullWatch:
         sealed = self._sealer.step(0)
         self._heads = self._log.head().lsn, self._relay.head()
         self._answered = asked
+        if self._waiting and time.monotonic() >= self._tokens_at:
+            self._revoked = self._tokens.revoked()
+            self._tokens_at = time.monotonic() + _TOKENS_SECONDS
         if self._asked == asked:
             self._wake.wait(min(idle_seconds, _LOOK_SECONDS))
         return sealed

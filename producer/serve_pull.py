@@ -88,9 +88,10 @@ class _Pulls:
         heads = await self._watch.look()
         cursor = await anyio.to_thread.run_sync(self._begin, caller, after)
         answer = await anyio.to_thread.run_sync(self._planner.plan, cursor, wanted)
-        if not answer.txs and wait_seconds and await self._watch.news(heads, wait_seconds):
+        waits = not answer.txs and wait_seconds > 0
+        if waits and await self._watch.news(heads, wait_seconds):
             answer = await anyio.to_thread.run_sync(self._planner.plan, cursor, wanted)
-        if answer.txs:
+        if answer.txs or waits:
             # Only now: the look took its time, and what was written after a token was revoked is not for its owner.
             await anyio.to_thread.run_sync(check)
         return answer

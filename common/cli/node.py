@@ -32,8 +32,9 @@ def list_() -> None:
 def retire(node_id: str, yes: bool) -> None:
     """Keep nothing more for a node that will not come back.
 
-    Tombstones and the log no longer wait for it. Should it speak again, it counts again from then on; what was purged
-    meanwhile it may lack. Its queue on the broker goes by itself once it is unused for broker.queue_expires_seconds."""
+    Tombstones and the log no longer wait for it, and its tokens are revoked. Should it speak again, it counts again
+    from then on; what was purged meanwhile it may lack. Its queue on the broker goes by itself once it is unused for
+    broker.queue_expires_seconds."""
     host = current_host()
     with host.node() as opened:
         nodes = _nodes(opened)
@@ -62,8 +63,13 @@ def _ask(nodes: Nodes, node_id: str) -> None:
 def _tell_retired(console: Console, retired: Retired) -> None:
     if retired.already:
         console.say(f"{retired.node} is retired since {to_iso(retired.at_us)}")
-        return
-    console.say(f"{retired.node} is retired: nothing waits for it any more.")
+    else:
+        console.say(f"{retired.node} is retired: nothing waits for it any more.")
+    tokens = retired.freed.get("tokens", 0)
+    if tokens:
+        console.say(
+            f"{tokens} of its tokens {'is' if tokens == 1 else 'are'} revoked: it can't come over HTTP any more."
+        )
 
 
 def _tell_all(console: Console, found: list[KnownNode]) -> None:

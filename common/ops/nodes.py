@@ -13,6 +13,7 @@ from common.config.model import Config
 from common.errors import UsageError
 from common.ops.passed import live_peers, read_passed
 from common.ops.peers import MISSED_HEARTBEATS
+from common.ops.tokens import revoke_all_of
 from common.ports.dialect import Database, NodeFacts
 from common.retry import in_transaction
 from common.schema import tables as rf
@@ -155,11 +156,14 @@ class Nodes:
             new = {"node_id": node_id, "incarnation": "", "is_self": False, "first_seen_us": now_us, "last_seen_us": 0}
             connection.execute(sa.insert(rf.node).values(**new, retired_us=now_us))
             is_news = True
-        elif not is_news:
-            return Retired(node_id, {}, True, row.retired_us)
+        # Also of one that is retired: somebody may have made it a token since.
+        tokens = len(revoke_all_of(connection, node_id, actor, now_us))
+        if not is_news and row is not None:
+            return Retired(node_id, {"tokens": tokens} if tokens else {}, True, row.retired_us)
         freed = {
             "requests": connection.execute(sa.delete(rf.request).where(rf.request.c.peer == node_id)).rowcount,
             "passed": connection.execute(sa.delete(rf.passed).where(rf.passed.c.peer == node_id)).rowcount,
+            "tokens": tokens,
             "clients": connection.execute(
                 sa.delete(rf.sync_state).where(rf.sync_state.c.peer == node_id, rf.sync_state.c.direction == "out")
             ).rowcount,

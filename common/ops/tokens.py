@@ -120,10 +120,26 @@ class Tokens:
 
         return in_transaction(self.database, take_back)
 
+    def revoked(self) -> int:
+        """Return how many tokens were taken back."""
+        query = sa.select(sa.func.count()).where(rf.token.c.revoked_us.is_not(None))
+        return in_transaction(self.database, lambda connection: int(connection.execute(query).scalar_one()))
+
     def used(self, token_id: str, now_us: int) -> None:
         """Note that a token was used."""
         values = sa.update(rf.token).where(rf.token.c.id == token_id).values(last_used_us=now_us)
         in_transaction(self.database, lambda connection: connection.execute(values))
+
+
+def revoke_all_of(connection: sa.Connection, node_id: str, actor: str, now_us: int) -> list[str]:
+    """Take back every token that speaks for a node and was not yet; return their ids. Audited one by one."""
+    table = rf.token
+    theirs = sa.and_(table.c.node_id == node_id, table.c.revoked_us.is_(None))
+    found = [_token(row) for row in connection.execute(sa.select(table).where(theirs).order_by(table.c.id))]
+    connection.execute(sa.update(table).where(theirs).values(revoked_us=now_us, revoked_by=actor))
+    for token in found:
+        _note(connection, now_us, actor, "token-revoked", token)
+    return [token.id for token in found]
 
 
 def split(text: str) -> tuple[str, str] | None:

@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
-from common.http.wire import LONGEST_WAIT_SECONDS
 from common.ports.sink import TransportFeatures
 from common.ports.source import Delivery, Place
+from common.transports.http.asking import Asking
 from common.transports.http.client import PeerClient, PullAnswer, RefusedError
 from common.transports.http.features import FEATURES
 from common.wire.decode import Broken, read_parts
@@ -17,6 +18,10 @@ log = logging.getLogger(__name__)
 MOST_TXS = 5_000
 _DELIVERY_BYTES = 4 * 1024 * 1024
 _TAKEN_BYTES = 32 * 1024 * 1024
+_LONG_FROM_SECONDS = 1.0
+"""Who may wait so long goes on asking: `run` does, a command that drains does not."""
+_HELD_SECONDS = 25.0
+"""Below what proxies take for a dead connection."""
 
 
 @dataclass(slots=True)
@@ -34,7 +39,8 @@ class HttpSource:
     """Gives a peer's batches, and those that it hands on. A `Source`; belongs to one thread.
 
     The mark of an answer is kept, and shown, only once all of it is acknowledged: so what was not comes again, also
-    after a kill. While nothing comes the peer holds the answer back, as long as `receive` may wait."""
+    after a kill. While nothing comes the peer holds the answer back. Where `receive` may wait a
+    second the question outlives it: a later one gives what comes."""
 
     def __init__(
         self,
@@ -50,6 +56,7 @@ class HttpSource:
         self._place = place
         self._cursor = place.load()
         self._reading: _Reading | None = None
+        self._asking: Asking | None = None
 
     @property
     def features(self) -> TransportFeatures:
@@ -58,6 +65,8 @@ class HttpSource:
     def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
         """Raises OutageError, RefusedError."""
         reading = self._reading or self._asked(timeout_seconds)
+        if reading is None:
+            return []
         found: list[Delivery] = []
         size = 0
         while not reading.is_read and len(found) < max_deliveries and size < _TAKEN_BYTES:
@@ -84,20 +93,40 @@ class HttpSource:
 
     def close(self) -> None:
         self._drop()
-        self._client.close()
+        asking, self._asking = self._asking, None
+        if asking is None or not asking.leave():
+            self._client.close()
 
-    def _asked(self, timeout_seconds: float) -> _Reading:
-        wait_seconds = min(max(0.0, timeout_seconds), LONGEST_WAIT_SECONDS)
+    def _asked(self, timeout_seconds: float) -> _Reading | None:
+        answer = self._answer(timeout_seconds)
+        if answer is not None:
+            self._reading = _Reading(answer, read_parts(answer.body))
+        return self._reading
+
+    def _answer(self, timeout_seconds: float) -> PullAnswer | None:
+        """Return what comes next; None while the peer has nothing, and holds its answer back."""
+        if self._asking is None:
+            if timeout_seconds < _LONG_FROM_SECONDS:
+                return self._ask(max(0.0, timeout_seconds))
+            self._asking = Asking(self._client, partial(self._ask, _HELD_SECONDS))
         try:
-            answer = self._pull(self._cursor, wait_seconds)
+            answer = self._asking.answer(timeout_seconds)
+        except BaseException:
+            self._asking = None
+            raise
+        if answer is not None:
+            self._asking = None
+        return answer
+
+    def _ask(self, wait_seconds: float) -> PullAnswer:
+        try:
+            return self._pull(self._cursor, wait_seconds)
         except RefusedError as error:
             if error.reason != "cursor":
                 raise
             # Another node stands there now, or another release: it knows by itself what this node has of it.
             log.warning("pull.mark_refused", extra={"peer": self._peer, "error": str(error)})
-            answer = self._pull(None, wait_seconds)
-        self._reading = _Reading(answer, read_parts(answer.body))
-        return self._reading
+            return self._pull(None, wait_seconds)
 
     def _pull(self, after: str | None, wait_seconds: float) -> PullAnswer:
         return self._client.pull(after, limit=MOST_TXS, wait_seconds=wait_seconds, forwarded=self._may_forward)
