@@ -40,6 +40,7 @@ class FleetNode:
     clock_is_off: bool
     release: str | None
     heard_us: int | None
+    is_silent: bool = False
 
     @property
     def oldest_seconds(self) -> float | None:
@@ -49,11 +50,11 @@ class FleetNode:
 
 
 def read_fleet(connection: sa.Connection, config: Config, standing: Standing) -> list[FleetNode]:
-    """Return this node, then the others it knows of, those that need a person first. Reads no large table whole."""
+    """Return this node, then the silent ones, then those that need a person first. Reads no large table whole."""
     peers = read_known(connection, config, standing)
     others = [_node(peer, config, standing) for peer in peers]
     order = [State.NEEDS_ATTENTION, State.BEHIND, State.UP_TO_DATE]
-    others.sort(key=lambda one: (order.index(one.state), one.name))
+    others.sort(key=lambda one: (not one.is_silent, order.index(one.state), one.name))
     of_others = {reason for one in others for reason in one.reasons}
     return [_self(standing, of_others), *others]
 
@@ -87,7 +88,7 @@ def _node(peer: Peer, config: Config, standing: Standing) -> FleetNode:
     attention, waiting = list(_attention(peer, config, standing)), list(_waiting(peer, standing))
     heard = peer.standing
     differs = []
-    if heard is not None:
+    if heard is not None and not standing.drifted:
         differs = ["tables"] * heard.schema_differs + ["policies"] * heard.policies_differ
     ahead_us = max((one.ahead_us for one in standing.clocks_ahead if one.node == peer.name), default=0)
     clock_us = ahead_us or (heard.clock_us if heard is not None else None)
@@ -107,6 +108,7 @@ def _node(peer: Peer, config: Config, standing: Standing) -> FleetNode:
         clock_is_off=bool(ahead_us) or (heard is not None and heard.clock_is_off),
         release=heard.release if heard is not None else None,
         heard_us=_heard(peer),
+        is_silent=heard is not None and heard.is_silent,
     )
 
 
@@ -130,7 +132,8 @@ def _missing(peer: Peer, standing: Standing) -> Lag:
 
 def _attention(peer: Peer, config: Config, standing: Standing) -> Iterator[str]:
     if peer.standing is not None:
-        yield from peer.standing.attention
+        found = peer.standing.silence, *peer.standing.attention, standing.disagreement(peer.standing)
+        yield from (one for one in found if one)
     yield from (str(one) for one in standing.clocks_ahead if one.node == peer.name)
     yield from standing.http_troubles(peer.name)
     if _rides_broker(peer.name, config) and standing.broker_trouble:
@@ -155,7 +158,7 @@ def _waiting(peer: Peer, standing: Standing) -> Iterator[str]:
     behind = [one.behind for one in standing.sources if one.peer == peer.name and one.behind]
     if not gaps:
         yield from (not_applied(one, peer.name) for one in behind)
-        if not behind and peer.standing is not None and peer.standing.missing:
+        if not behind and peer.standing is not None and peer.standing.missing and not peer.standing.is_silent:
             yield not_come(peer.standing)
     if peer.lacks.changes:
         yield f"{counted(peer.lacks.changes, 'change', 'changes')} of this node had not reached it when it last spoke"

@@ -7,10 +7,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.clock import to_iso
+from common.config.model import Config
 from common.ops.agreement import Agreement
 from common.schema import tables as rf
 
 MISSED_HEARTBEATS = 3
+_AWAY = {"broker": ", or it can't reach the broker", "folder": ", or its shared folder does not arrive", "": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +31,46 @@ class PeerStanding:
     clock_is_off: bool
     release: str
     is_silent: bool
+    stuck: int
+    """Changes of its log that have not come here at all."""
+    road: str
+    """What may be away between the two beside the line: `broker`, `folder`, or nothing."""
     schema_differs: bool
     policies_differ: bool
     rewound_us: int | None
 
     @property
+    def silence(self) -> str:
+        """Say since when it is silent, what is stuck there, and what to look at; nothing of one that speaks."""
+        if not self.is_silent:
+            return ""
+        stuck = ""
+        if self.stuck:
+            changes = "change of it is" if self.stuck == 1 else "changes of it are"
+            stuck = f"; {self.stuck} {changes} stuck there until it is back"
+        return (
+            f"{self.node} has been silent since {to_iso(self.heard_us)}{stuck}: see whether its machine is on, its "
+            f"line is up and `rowferry run` runs there{_AWAY[self.road]}"
+        )
+
+    @property
     def attention(self) -> Iterator[str]:
-        """Yield what a person has to look at."""
+        """Yield what a person has to look at, but for its silence and what it is set up otherwise in."""
         if self.rewound_us is not None:
             yield (
                 f"{self.node} was put back to an earlier state (its log ends at LSN {self.head_lsn}, this node has had "
                 f"more or other of it, seen {to_iso(self.rewound_us)}): it has to begin anew (rowferry rejoin)"
             )
-        if self.is_silent:
-            since = to_iso(self.heard_us)
-            yield f"{self.node} has been silent since {since}: it is stopped, or out of reach"
         if self.clock_is_off:
             side = "ahead of" if self.clock_us > 0 else "behind"
             yield f"the clock of {self.node} is {abs(self.clock_us) / 1_000_000:,.0f} s {side} this node's"
+
+    @property
+    def disagreement(self) -> str:
+        """Say in what it is set up otherwise. Other tables have other policies with them: that is one cause."""
         if self.schema_differs:
-            yield f"{self.node} has other tables, keys or columns than this node among those that travel"
-        if self.policies_differ:
-            yield f"{self.node} has other policies than this node (tables.policy)"
+            return f"{self.node} has other tables, keys or columns than this node among those that travel"
+        return f"{self.node} has other policies than this node (tables.policy)" if self.policies_differ else ""
 
     @property
     def document(self) -> dict[str, Any]:
@@ -73,7 +93,7 @@ class PeerStanding:
 
 
 def read_peers(
-    connection: sa.Connection, agreed: Agreement, future_seconds: float, clocks_known: Iterable[str]
+    connection: sa.Connection, config: Config, agreed: Agreement, clocks_known: Iterable[str]
 ) -> tuple[PeerStanding, ...]:
     """Return the peers that have sent a heartbeat. `clocks_known`: whose clocks their writes tell of already."""
     peer, mark = rf.node, rf.sync_state
@@ -81,19 +101,34 @@ def read_peers(
         mark.c.peer == peer.c.node_id, mark.c.incarnation == peer.c.head_incarnation, mark.c.direction == "in"
     )
     query = (
-        sa.select(peer, sa.func.coalesce(mark.c.last_lsn, 0).label("watermark"))
+        sa.select(
+            peer,
+            sa.func.coalesce(mark.c.last_lsn, 0).label("watermark"),
+            sa.func.coalesce(mark.c.highest_lsn, 0).label("came"),
+        )
         .select_from(peer.outerjoin(mark, is_its))
         .where(peer.c.heard_us.is_not(None), peer.c.is_self.is_(False))
         .order_by(peer.c.node_id)
     )
     listened_us = connection.scalar(sa.select(peer.c.heard_us).where(peer.c.is_self)) or 0
-    told, bound_us = set(clocks_known), future_seconds * 1_000_000
+    told, bound_us = set(clocks_known), config.limits.future_seconds * 1_000_000
     rows = connection.execute(query).mappings()
-    return tuple(_standing(row, agreed, listened_us, bound_us, row["node_id"] in told) for row in rows)
+    return tuple(
+        _standing(row, agreed, listened_us, bound_us, row["node_id"] in told, _road(config, row["node_id"]))
+        for row in rows
+    )
+
+
+def _road(config: Config, name: str) -> str:
+    if name in config.peers:
+        return ""
+    if config.broker is not None:
+        return "broker"
+    return "folder" if config.directory is not None else ""
 
 
 def _standing(
-    row: Mapping[Any, Any], agreed: Agreement, listened_us: int, bound_us: float, is_told: bool
+    row: Mapping[Any, Any], agreed: Agreement, listened_us: int, bound_us: float, is_told: bool, road: str
 ) -> PeerStanding:
     clock_us = row["clock_us"]
     # What is ahead is so for sure; what looks behind may just have been long on its way, unless it is so each time.
@@ -110,6 +145,8 @@ def _standing(
         release=row["release"],
         # As of when this node itself listened last: a node that is stopped hears nobody.
         is_silent=listened_us - row["heard_us"] > MISSED_HEARTBEATS * row["every_us"],
+        stuck=max(0, row["head_lsn"] - max(row["watermark"], row["came"])),
+        road=road,
         schema_differs=row["schema_sha256"] != agreed.schema_sha256,
         policies_differ=row["policies_sha256"] != agreed.policies_sha256,
         rewound_us=row["rewound_us"],

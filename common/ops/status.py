@@ -8,10 +8,10 @@ from typing import Any
 from common.clock import to_iso
 from common.ops.peers import PeerStanding
 from common.ops.stalls import told
-from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come
+from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come, out_of_date
 from common.ports.dialect import NodeFacts
 
-_LETTERS = " (rowferry dlq list)"
+LETTERS_COMMAND = " (rowferry dlq list)"
 
 
 class State(StrEnum):
@@ -104,6 +104,9 @@ class Standing:
     own_keys: tuple[str, ...] = ()
     """Tables that number their own keys while no setting says whose are whose."""
 
+    new_tables: tuple[str, ...] = ()
+    """Those of `drifted` that were never captured."""
+
     queued: tuple[Mapping[str, Any], ...] = ()
     """What waits in the broker's queue of a node that is not running, as `unapplied` of the consumer's share."""
 
@@ -139,23 +142,29 @@ class Standing:
         letters = self.dead_letters
         found = [
             self._rewound,
+            *out_of_date(self.drifted, self.new_tables),
+            *(peer.silence for peer in self.peers),
             *map(told, self.stalled),
-            counted(letters.get("dead", 0), "dead letter", "dead letters", _LETTERS),
-            counted(letters.get("forked", 0), "batch of a rewound node", "batches of rewound nodes", _LETTERS),
+            counted(letters.get("dead", 0), "dead letter", "dead letters", LETTERS_COMMAND),
+            counted(letters.get("forked", 0), "batch of a rewound node", "batches of rewound nodes", LETTERS_COMMAND),
             counted(self.conflicts.get("waiting", 0), "conflict waits for a choice", "conflicts wait for a choice"),
             *map(str, self.clocks_ahead),
             *map(str, self.clashing_keys),
             *(reason for peer in self.peers for reason in peer.attention),
+            *(self.disagreement(peer) for peer in self.peers),
             *self.told,
             self.broker_trouble,
             *self.http_troubles(),
-            f"capture is out of date on {', '.join(self.drifted)}: run rowferry migrate" if self.drifted else "",
             *(
                 f"{name} is paused since {to_iso(since_us)}, its changes stay here (rowferry resume {name})"
                 for name, since_us in self.paused.items()
             ),
         ]
         return [reason for reason in found if reason] + [missing(gap) for gap in self.gaps if not heals(gap)]
+
+    def disagreement(self, peer: PeerStanding) -> str:
+        """Say in what a peer is set up otherwise; nothing while this node's own capture is what is out of date."""
+        return "" if self.drifted else peer.disagreement
 
     @property
     def _rewound(self) -> str:
@@ -200,7 +209,7 @@ class Standing:
         torn = {gap["peer"] for gap in self.gaps}
         found += [not_applied(one.behind, one.peer) for one in self.sources if one.behind and one.peer not in torn]
         torn.update(one.peer for one in self.sources if one.behind)
-        found += [not_come(one) for one in self.peers if one.missing and one.node not in torn]
+        found += [not_come(one) for one in self.peers if one.missing and not one.is_silent and one.node not in torn]
         found += [f"{depth} messages in {name}" for name, depth in self.queues.depths.items() if depth]
         early, unfinished = self.dead_letters.get("early", 0), self.shares.get("unfinished_txs", 0)
         found += [f"{early} transactions wait for rows that have not come yet"] if early else []

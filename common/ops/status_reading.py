@@ -33,6 +33,7 @@ def read_standing(
     paused = paused_tables(database)
     wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
     queues = read_queues(config)
+    drifted = tuple(database.capture(config.rules).drifted(wanted))
     with database.engine.connect() as connection:
         ahead = _clocks_ahead(connection)
         known = [one.node for one in ahead]
@@ -47,10 +48,11 @@ def read_standing(
             dead_letters=_counts(connection, rf.dead_letter.c.state, OPEN_DEAD_LETTERS),
             conflicts=_counts(connection, rf.conflict.c.state, ("settled", "waiting")),
             oldest_early_seconds=_oldest_early(connection, now_us),
-            drifted=tuple(database.capture(config.rules).drifted(wanted)),
+            drifted=drifted,
+            new_tables=_never_captured(connection, drifted),
             paused=paused,
             clocks_ahead=ahead,
-            peers=read_peers(connection, agreement(config, wanted), config.limits.future_seconds, known),
+            peers=read_peers(connection, config, agreement(config, wanted), known),
             rewound=own_rewinding(connection),
             clashing_keys=_clashing_keys(connection, config, now_us),
             own_keys=own_keys(wanted, config.tables),
@@ -75,6 +77,11 @@ def _told(connection: sa.Connection, now_us: int) -> Iterator[str]:
             f"{name} was retired and speaks again since {to_iso(returned_us)}: what was purged meanwhile it may lack. "
             "Compare it with another node, or retire it again"
         )
+
+
+def _never_captured(connection: sa.Connection, drifted: tuple[str, ...]) -> tuple[str, ...]:
+    known = set(connection.scalars(sa.text("SELECT name FROM rf_table"))) if drifted else set()
+    return tuple(name for name in drifted if name not in known)
 
 
 def _queued(connection: sa.Connection, config: Config, queues: Queues, now_us: int) -> tuple[Mapping[str, Any], ...]:

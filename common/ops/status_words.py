@@ -1,6 +1,6 @@
 """What `status` says of gaps and of what is on its way, in words that name the remedy."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from common.ops.peers import PeerStanding
@@ -44,6 +44,16 @@ def not_come(peer: PeerStanding) -> str:
 def not_applied(behind: int, peer: str) -> str:
     """Say how much of a source waits here."""
     return f"{behind} changes of {peer} not yet applied"
+
+
+def out_of_date(drifted: Sequence[str], new: Sequence[str]) -> Iterator[str]:
+    """Say of which tables capture is out of date, and what helps. `new`: those that were never captured."""
+    if new:
+        many = "tables" if len(new) > 1 else "table"
+        are = "are" if len(new) > 1 else "is"
+        yield f"{many} {', '.join(new)} {are} new here and not captured yet: on this node run `rowferry migrate`"
+    if changed := [name for name in drifted if name not in new]:
+        yield f"capture is out of date on {', '.join(changed)}: on this node run `rowferry migrate`"
 
 
 def counted(count: int, one: str, many: str, remedy: str = "") -> str:

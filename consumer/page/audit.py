@@ -1,7 +1,5 @@
 """The audit on the page: who did what, and when, the newest first."""
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 
 from common.runtime.node import Node
@@ -9,6 +7,7 @@ from common.web.page.access import SignedIn, asked
 from common.web.page.page import PageRoute, page_of
 from common.web.page.paging import listed
 from consumer.audit_reading import Asked, find_lines
+from consumer.page.audit_words import Told, tell
 from consumer.statements import reading
 
 PATH = "/page/audit"
@@ -22,10 +21,10 @@ def audit_pages(node: Node) -> APIRouter:
     def audit(request: Request, viewer: SignedIn) -> Response:
         query = {name: asked(request, name) for name in ("action", "actor", "source", "tx")}
 
-        def newest(most: int, skip: int) -> list[dict[str, Any]]:
+        def newest(most: int, skip: int) -> list[Told]:
             wanted = Asked(query["action"], query["actor"], query["source"], query["tx"], most=most, skip=skip)
             with reading(node.database) as connection:
-                return find_lines(connection, wanted)[::-1]
+                return tell(connection, find_lines(connection, wanted)[::-1])
 
         found = listed(request, query, newest)
         return page_of(request).answer(

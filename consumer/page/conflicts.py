@@ -1,6 +1,5 @@
 """Conflicts on the page: the list, one with both images side by side, choosing between them, and undoing it."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -10,11 +9,10 @@ from common.runtime.node import Node
 from common.web.page.access import FormSent, SignedIn, asked
 from common.web.page.page import PageRoute, page_of, to
 from common.web.page.paging import listed
-from common.web.page.words import is_cut
 from consumer.conflict.reading import Wanted, find, read
-from consumer.conflict.record import BETWEEN_ROWS, Kind, State, Winner
+from consumer.conflict.record import State, Winner
 from consumer.met import Settled
-from consumer.page.rows import Column, side_by_side
+from consumer.page.sides import Sides, both, stands
 from consumer.settling import Settling
 from consumer.statements import reading
 
@@ -22,35 +20,7 @@ PATH = "/page/conflicts"
 _ANY = "any"
 _MOST_NUMBER = 2**63 - 1
 _DIGITS = 19
-
-
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """A conflict as its page shows it."""
-
-    document: dict[str, Any]
-    columns: tuple[Column, ...]
-    ours: str
-    """Who wrote what the row had here."""
-    theirs: str
-
-    @property
-    def waits(self) -> bool:
-        return bool(self.document["state"] == State.WAITING)
-
-    @property
-    def is_long(self) -> bool:
-        """Whether a table of it cuts some value."""
-        return any(is_cut(one.left) or is_cut(one.right) for one in self.columns)
-
-    @property
-    def can_be_undone(self) -> bool:
-        return not self.waits and self.document["kind"] not in BETWEEN_ROWS
-
-    @property
-    def is_clash(self) -> bool:
-        """Between two rows that want one unique value."""
-        return bool(self.document["kind"] == Kind.UNIQUE)
+_UNSENT = "Not sent yet: it goes out to every other node with `rowferry run`."
 
 
 def conflict_pages(node: Node) -> APIRouter:
@@ -69,7 +39,7 @@ def conflict_pages(node: Node) -> APIRouter:
         def newest(most: int, skip: int) -> list[dict[str, Any]]:
             with reading(node.database) as connection:
                 wanted = Wanted(query["table"], query["source"], wanted_state, most=most, skip=skip)
-                return find(connection, wanted)[::-1]
+                return [one | {"stands": _stands(one)} for one in find(connection, wanted)[::-1]]
 
         found = listed(request, query, newest)
         return page_of(request).answer(
@@ -95,14 +65,14 @@ def conflict_pages(node: Node) -> APIRouter:
     def resolve(form: FormSent) -> Response:
         number = _number(form.one("id"))
         settled = Settling(node, form.actor).resolve(number, _side(form.one("take")))
-        form.session.say(f"{_told(settled)} It goes to every other node as a write of {node.facts.node_id}.")
+        form.session.say(f"{_told(node, settled)} {_UNSENT}")
         return to(f"{PATH}/one", id=number)
 
     @router.post(f"{PATH}/undo")
     def undo(form: FormSent) -> Response:
         number = _number(form.one("id"))
         settled = Settling(node, form.actor).undo(number, _side(form.one("take")), force=False)
-        form.session.say(f"Undone. {_told(settled)} It goes to every other node as a write of {node.facts.node_id}.")
+        form.session.say(f"Undone. {_told(node, settled)} {_UNSENT}")
         return to(f"{PATH}/one", id=number)
 
     return router
@@ -114,13 +84,11 @@ def _sides(node: Node, given: str | None) -> Sides:
         found = read(connection, number)
     if found is None:
         raise ProblemError(404, f"{number}: no such conflict")
-    columns = side_by_side(found["our_image"], found["their_image"])
-    return Sides(found, columns, _author(found["our_version"]), _author(found["their_version"]))
+    return Sides.of(found)
 
 
-def _author(version: Any) -> str:
-    """Return who wrote a version; of a row from before the first `migrate` nobody knows."""
-    return str(version[2]) if isinstance(version, list) and version[2:] and version[2] else "nobody known"
+def _stands(document: dict[str, Any]) -> str:
+    return stands(document["winner"], *both(document["our_version"], document["their_version"]))
 
 
 def _number(text: str) -> int:
@@ -135,6 +103,6 @@ def _side(text: str | None) -> Winner:
     return Winner(text)
 
 
-def _told(settled: Settled) -> str:
-    stands = {Winner.OURS: "our image stands now", Winner.THEIRS: "their image stands now"}
-    return f"Conflict {settled.number} is settled: {stands.get(settled.winner, 'the row is as it was given')}."
+def _told(node: Node, settled: Settled) -> str:
+    side = _sides(node, str(settled.number)).side(settled.winner)
+    return f"Conflict {settled.number} is settled: {side} stands now."

@@ -10,8 +10,10 @@ from common.errors import OutageError
 from common.http.problems import ProblemError
 from common.runtime.node import Node
 from common.web.page.access import FormSent, SignedIn
-from common.web.page.page import PageRoute, page_of, to
+from common.web.page.page import ROWS, PageRoute, page_of, to, url_of
 from common.web.page.sessions import Session
+from common.web.page.words import cell, key
+from consumer.dead_letters.contents import contents
 from consumer.dead_letters.desk import desk_of
 from consumer.dead_letters.documents import result_document
 from consumer.dead_letters.operations import DeadLetters, Replay
@@ -20,10 +22,13 @@ from consumer.dead_letters.table_store import Letter, Selection
 from consumer.incoming import Outcome, Result
 from consumer.page.letters import PATH, SHOWN, Shown, read_name, rows_of, shown
 from consumer.page.rows import RowChange
+from consumer.statements import reading
 
 MOST = 50
 """Letters that are acted on at once."""
 _ROWS_OF_MANY = 5
+_LINKED_ROWS = 3
+_LINK = 40
 _LONGEST_REASON = 1_000
 
 
@@ -61,8 +66,9 @@ def letter_action_pages(node: Node) -> APIRouter:
         letters = _chosen(node, form.fields.get("letter", []))
         desk = DeadLetters(node)
         for letter in letters:
+            links = _row_links(node, letter)
             results = desk.replay(_only(letter), Replay(form.actor), lambda _: None)
-            _tell_replayed(form.session, letter, results)
+            _tell_replayed(form.session, letter, results, links)
         _clear_copies(node, form.session)
         return to(PATH)
 
@@ -122,7 +128,18 @@ def _tried(node: Node, letter: Letter, most: int) -> Tried:
     )
 
 
-def _tell_replayed(session: Session, letter: Letter, results: Sequence[Result]) -> None:
+def _row_links(node: Node, letter: Letter) -> list[tuple[str, str]]:
+    """Return where the letter and the first rows of it are to be seen."""
+    with reading(node.database) as connection:
+        held = contents(connection, letter, _LINKED_ROWS).changes
+    rows = dict.fromkeys((one["table"], key(one["pk"])) for one in held if one["pk"] is not None)
+    links = [(url_of(ROWS, table=table, key=pk), f"{table} {cell(pk, _LINK)}") for table, pk in rows]
+    return [(url_of(f"{PATH}/one", source=letter.source_node, tx=letter.tx_id), "Show it"), *links]
+
+
+def _tell_replayed(
+    session: Session, letter: Letter, results: Sequence[Result], links: Sequence[tuple[str, str]]
+) -> None:
     """Say what became of a letter, and of those that went through behind it."""
     if not results:
         session.say(f"{letter.tx_id} of {letter.source_node} was settled already; nothing was done.", is_good=False)
@@ -134,7 +151,8 @@ def _tell_replayed(session: Session, letter: Letter, results: Sequence[Result]) 
             continue
         what = "was here already" if result.outcome is Outcome.DUPLICATE else "was applied"
         follows = "" if result.incoming.tx_id == letter.tx_id else ", which had waited for it"
-        session.say(f"{name} {what}{follows}: {document['won']} of {document['changes']} changes were written.")
+        said = f"{name} {what}{follows}: {document['won']} of {document['changes']} changes were written."
+        session.say(said, links=() if follows else links)
 
 
 def _clear_copies(node: Node, session: Session) -> None:

@@ -73,7 +73,10 @@ def test_an_operator_finds_what_is_wrong_and_mends_it(
 
         # Why are the shops behind?
         expect(page.get_by_role("row", name="shop-2")).to_contain_text("has been silent since")
-        expect(page.get_by_role("row", name="shop-2")).to_contain_text("14 changes of shop-2 have not come yet")
+        expect(page.get_by_role("row", name="shop-2")).to_contain_text(
+            "14 changes of it are stuck there until it is back"
+        )
+        assert not re.search(r"\d\.\d{6}Z", page.inner_text("body")), "instants are for people"
         expect(page.get_by_role("row", name="shop-2")).to_contain_text(
             "1 change of this node had not reached it when it last spoke"
         )
@@ -113,9 +116,9 @@ def test_an_operator_finds_what_is_wrong_and_mends_it(
         one.check_accessible()
         one.shoot("row")
         page.get_by_role("link", name="Audit").click()
-        for action in ("replayed", "resolved", "undone"):
-            expect(page.get_by_role("cell", name=action, exact=True).first).to_be_visible()
-        expect(page.get_by_role("cell", name="anna by token").first).to_be_visible()
+        for action in ("replayed a dead letter", "settled a conflict: shop-1", "undid the choice of a conflict: main"):
+            expect(page.get_by_role("cell", name=action).first).to_be_visible()
+        expect(page.get_by_role("cell", name="anna", exact=True).first).to_be_visible()
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_label("Token")).to_be_visible()
 
@@ -131,20 +134,20 @@ def settle_by_keyboard(one: Tab, node: Served) -> None:
     expect(page.get_by_role("heading", name="Conflict 1 in item")).to_be_visible()
     expect(page.get_by_role("cell", name="Coffee, ground")).to_be_visible()
     one.shoot("conflict")
-    one.tab_to("Take theirs")
+    one.tab_to("Take shop-1's version")
     press("Enter")
     expect(page.get_by_role("heading", name="Settle conflict 1?")).to_be_visible()
     assert ("Coffee",) in [row[1:2] for row in node.world.rows()]
-    one.tab_to("Yes, take theirs")
+    one.tab_to("Yes, take shop-1's version")
     press("Enter")
-    expect(page.get_by_role("status").filter(has_text="their image stands now")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="shop-1's version stands now. Not sent yet")).to_be_visible()
     assert "Coffee, ground" in [row[1] for row in node.world.rows()]
-    one.tab_to("Undo: take ours instead")
+    one.tab_to("Switch to main's version instead")
     press("Enter")
-    expect(page.get_by_role("heading", name="Undo conflict 1?")).to_be_visible()
-    one.tab_to("Yes, undo")
+    expect(page.get_by_role("heading", name="Switch to main's version instead?")).to_be_visible()
+    one.tab_to("Yes, switch to main's version")
     press("Enter")
-    expect(page.get_by_role("status").filter(has_text="our image stands now")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="main's version stands now")).to_be_visible()
     assert "Coffee, ground" not in [row[1] for row in node.world.rows()]
 
 
@@ -275,9 +278,9 @@ def test_without_scripts_all_of_it_works(browser: Browser, main: Served) -> None
         page.get_by_role("button", name="Yes, replay").click()
         expect(page.get_by_text("was applied: 2 of 2 changes were written")).to_be_visible()
         one.go("/page/conflicts/one?id=1")
-        page.get_by_role("button", name="Keep ours").click()
-        page.get_by_role("button", name="Yes, take ours").click()
-        expect(page.get_by_text("our image stands now")).to_be_visible()
+        page.get_by_role("button", name="Keep main's version").click()
+        page.get_by_role("button", name="Yes, keep main's version").click()
+        expect(page.get_by_text("main's version stands now")).to_be_visible()
 
 
 def test_another_site_can_neither_frame_it_nor_send_its_forms(browser: Browser, main: Served) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from common.clock import from_us
+from common.clock import SystemClock, from_us
 from common.ops.agreement import agreement
 from common.ops.fleet import FleetNode, read_fleet
-from common.ops.status import State
+from common.ops.migration import migrate
+from common.ops.status import Standing, State
 from common.ops.status_reading import read_standing
 from common.runtime.parts import load_parts
 from common.schema import tables as rf
@@ -31,6 +32,10 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 
 
 def fleet(world: World) -> dict[str, FleetNode]:
+    return look(world)[0]
+
+
+def look(world: World) -> tuple[dict[str, FleetNode], Standing]:
     node, shares = world.node, dict[str, Any]()
     for part in load_parts():
         shares |= part.status(node)
@@ -38,7 +43,7 @@ def fleet(world: World) -> dict[str, FleetNode]:
     with node.database.engine.connect() as connection:
         nodes = read_fleet(connection, node.config, standing)
     assert nodes[0].is_self
-    return {one.name: one for one in nodes}
+    return {one.name: one for one in nodes}, standing
 
 
 def beat(world: World, name: str = "a", passed: Mapping[tuple[str, str], int] | None = None, **changes: object) -> None:
@@ -135,6 +140,35 @@ def test_what_has_not_come_is_told(world: World) -> None:
     a = fleet(world)["a"]
     assert (a.missing.changes, a.state) == (5, State.BEHIND)
     assert a.reasons == ("5 changes of a have not come yet",)
+
+
+def test_what_is_stuck_at_a_silent_node_stands_with_its_silence_and_not_with_what_needs_nobody(world: World) -> None:
+    beat(world, "z", head_lsn=5, head_tx_id="01920000-0005-7000-8000-000000000061")
+    world.clock.pass_seconds(600)
+    beat(world, "b", schema_sha256="0" * 64)
+    nodes, standing = look(world)
+    silence = standing.attention[0]
+    assert "z has been silent since" in silence
+    assert "5 changes of it are stuck there until it is back" in silence
+    assert "or its shared folder does not arrive" in silence
+    assert "broker" not in silence
+    assert not any("have not come" in reason for reason in (*standing.waiting, *nodes["z"].reasons))
+    assert list(nodes) == ["here", "z", "b"], "the silent one is the most urgent"
+    assert silence in nodes["z"].reasons
+
+
+def test_while_capture_is_out_of_date_here_no_peer_is_accused(world: World) -> None:
+    for name in ("a", "b"):
+        beat(world, name)
+    world.execute("CREATE TABLE voucher (id INTEGER PRIMARY KEY)")
+    nodes, standing = look(world)
+    assert standing.attention == ["table voucher is new here and not captured yet: on this node run `rowferry migrate`"]
+    assert nodes["a"].reasons == nodes["a"].differs == ()
+    migrate(world.node.database, world.node.config, SystemClock())
+    nodes, standing = look(world)
+    other = "a has other tables, keys or columns than this node among those that travel"
+    assert nodes["a"].reasons == (other,), "one cause, one sentence"
+    assert standing.attention == [other, other.replace("a has", "b has", 1)]
 
 
 def test_dead_letters_and_conflicts_stand_with_their_node(world: World) -> None:

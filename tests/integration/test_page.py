@@ -71,20 +71,29 @@ def test_a_dead_letter_is_found_looked_at_and_replayed(node: Served, anna: Perso
     assert "create or configure the table" in letter.text
     assert ">one</span>" in letter.text, "what it holds is shown though the table is not here"
     make(node)
-    assert "nothing: a replay would apply it" in anna.get(str(letter.url)).text
+    free = anna.get(str(letter.url)).text
+    assert "nothing: a replay would apply it" in free
+    assert "can be replayed" in free
+    assert "create or configure the table" not in free, "nothing has to be done any more"
     question = anna.submit(letter, "Replay…")
     assert "would be applied" in question.text
     assert "would be inserted" in question.text
     assert node.world.rows("fresh") == []
     done = anna.submit(question, "Yes, replay")
     assert f"{tx_id} of a was applied: 1 of 1 changes were written." in done.text
+    assert link(done.text, "fresh 1") == "/page/rows?table=fresh&key=1"
+    assert tx_id in anna.get(link(done.text, "Show it")).text
+    assert "No open dead letters." in done.text
+    assert tx_id in anna.get(link(done.text, "Those that were replayed")).text
     assert len(node.world.rows("fresh")) == 1
     assert tx_id not in anna.get("/page/dead-letters").text.split("</div>")[-1]
     again = anna.submit(question, "Yes, replay")
     assert "settled already" in again.text
     (actor,) = node.world.query("SELECT actor FROM rf_audit WHERE action = 'replayed'")[0]
     assert actor.startswith("anna by token")
-    assert "replayed" in anna.get("/page/audit", params={"action": "replayed"}).text
+    audited = anna.get("/page/audit", params={"action": "replayed"}).text
+    assert "replayed a dead letter" in audited
+    assert anna.get(link(audited, "the dead letter")).status_code == 200
 
 
 def test_many_letters_are_replayed_at_once(node: Served, anna: Person) -> None:
@@ -105,6 +114,10 @@ def test_a_replay_that_fails_again_says_why(node: Served, anna: Person) -> None:
     tx_id = letter_of(node)
     question = anna.get("/page/dead-letters/replay", params={"letter": json.dumps(["a", tx_id])})
     assert "would fail again" in question.text
+    assert "Replaying now changes nothing." in question.text
+    assert "create or configure the table" in question.text
+    assert question.text.count("there is no table") == 1
+    assert '<button class="main">' not in question.text
     done = anna.submit(question, "Yes, replay")
     assert f"{tx_id} of a could still not be applied (unknown-table)" in done.text
 
@@ -153,22 +166,28 @@ def test_a_conflict_is_settled_and_undone(node: Served, anna: Person) -> None:
     assert "1 conflict with it waits for a choice" in fleet
     listed = anna.get("/page/conflicts")
     sides = anna.get(link(listed.text, "Conflict 1"))
-    assert "what a wrote" in sides.text
+    assert "a&#39;s version, written 2065-01-24" in sides.text
+    assert "here&#39;s version, written " in sides.text
     assert "mine" in sides.text
     assert "theirs" in sides.text
     question = anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs")
     assert "Nothing has changed yet" in question.text
     assert [row[1] for row in node.world.rows()] == ["mine"]
-    done = anna.submit(question, "Yes, take theirs")
-    assert "Conflict 1 is settled: their image stands now." in done.text
+    done = anna.submit(question, "Yes, take a's version")
+    assert "Conflict 1 is settled: a&#39;s version stands now. Not sent yet" in done.text
+    assert "anna chose it" in done.text
     assert [row[1] for row in node.world.rows()] == ["theirs"]
     assert "No conflict waits" in anna.get("/page/conflicts").text
     assert "Conflict 1" in anna.get("/page/conflicts?state=settled").text
-    late = anna.submit(question, "Yes, take theirs")
+    late = anna.submit(question, "Yes, take a's version")
     assert late.status_code == 409
     undo = anna.get("/page/conflicts/ask?id=1&do=undo&take=ours")
-    undone = anna.submit(undo, "Yes, undo")
-    assert "Undone. Conflict 1 is settled: our image stands now." in undone.text
+    undone = anna.submit(undo, "Yes, switch to")
+    assert "Undone. Conflict 1 is settled: here&#39;s version stands now." in undone.text
+    audit = anna.get("/page/audit").text
+    assert "undid the choice of a conflict: here&#39;s version stands" in audit
+    assert link(audit, "conflict 1") == "/page/conflicts/one?id=1"
+    assert link(audit, "row item 7") == "/page/rows?table=item&key=7"
     assert [row[1] for row in node.world.rows()] == ["mine"]
     actors = node.world.query("SELECT action, actor FROM rf_audit WHERE action IN ('resolved', 'undone') ORDER BY id")
     assert [action for action, _ in actors] == ["resolved", "undone"]

@@ -21,22 +21,24 @@ def points(run: str) -> list[tuple[float, float]]:
 
 
 def test_without_samples_there_is_an_empty_box() -> None:
-    for graph in graphs_of(series()):
+    for graph in graphs_of(series(), "main"):
         assert all(line.runs == () for line in graph.lines)
         assert "now not known" in graph.words
 
 
 def test_a_gap_is_no_line() -> None:
-    throughput = graphs_of(series(sealed_changes_a_second=(1.0, 2.0, None, 4.0, 2.0)))[0]
+    throughput = graphs_of(series(sealed_changes_a_second=(1.0, 2.0, None, 4.0, 2.0)), "main")[0]
     first = throughput.lines[0]
     assert len(first.runs) == 2
     assert points(first.runs[0])[1] == (150.0, 80.0)
-    assert "written here: now 2.0, at most 4.0" in throughput.words
+    assert "written on main: now 2.0, at most 4.0" in throughput.words
 
 
 @pytest.mark.parametrize("top", [0.0, 1e-9, 1.0, 1e15])
 def test_every_point_is_in_the_box(top: float) -> None:
-    lag = graphs_of(series(unpublished_seconds=(0.0, top, None, top, None), unapplied_seconds=(None, top, 0.0, 0, 0)))
+    lag = graphs_of(
+        series(unpublished_seconds=(0.0, top, None, top, None), unapplied_seconds=(None, top, 0.0, 0, 0)), "main"
+    )
     for graph in lag:
         for line in graph.lines:
             for run in line.runs:
@@ -46,7 +48,7 @@ def test_every_point_is_in_the_box(top: float) -> None:
 
 
 def test_lag_is_told_as_an_age() -> None:
-    lag = graphs_of(series(unpublished_seconds=(0.0, 780.0, 0.0, 0.0, 1.0)))[1]
+    lag = graphs_of(series(unpublished_seconds=(0.0, 780.0, 0.0, 0.0, 1.0)), "main")[1]
     assert (lag.highest, lag.lines[0].latest, lag.lines[0].highest) == ("13 min", "1 s", "13 min")
 
 

@@ -11,8 +11,8 @@ from common.web.auth import TokenGate
 from common.web.page.access import Doorkeeper
 from common.web.page.fleet import fleet_routes
 from common.web.page.login import door_routes
-from common.web.page.page import HOME, Page
-from common.web.page.rows import ROWS, row_routes
+from common.web.page.page import HOME, ROWS, Page
+from common.web.page.rows import row_routes
 from common.web.page.sessions import Sessions
 
 

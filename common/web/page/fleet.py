@@ -12,7 +12,7 @@ from common.clock import to_iso
 from common.http.problems import ProblemError
 from common.ops.fleet import FleetNode, read_fleet
 from common.ops.series import Window, read_series
-from common.ops.status import Standing, State
+from common.ops.status import LETTERS_COMMAND, Standing, State
 from common.ops.status_reading import read_standing
 from common.ports.part import Part
 from common.retry import in_transaction
@@ -53,9 +53,11 @@ def fleet_routes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
             standing=standing,
             look=_LOOK[standing.state],
             lines=lines,
-            graphs=graphs_of(series),
+            graphs=graphs_of(series, node.facts.node_id),
             window=window.value,
             windows=[one.value for one in Window],
+            # Beside each of these sentences stands a button that does it.
+            letters_command=LETTERS_COMMAND,
         )
 
     return router

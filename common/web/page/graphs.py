@@ -44,18 +44,21 @@ class Graph:
         return f"{self.title} from {self.begins} to {self.ends}. {told}."
 
 
-def graphs_of(series: Series) -> list[Graph]:
-    """Return the graphs of throughput and of lag."""
-    per_second = {"sealed_changes_a_second": "written here", "applied_changes_a_second": "applied from other nodes"}
+def graphs_of(series: Series, node: str) -> list[Graph]:
+    """Return the graphs of throughput, of lag, and of what needs a person, on `node`."""
+    per_second = {
+        "sealed_changes_a_second": f"written on {node}",
+        "applied_changes_a_second": "applied from other nodes",
+    }
     waiting = {
         "unpublished_seconds": "oldest change not sent yet",
         "unapplied_seconds": "oldest change not applied yet",
     }
     stuck = {"dead_letters": "dead letters", "waiting_conflicts": "conflicts that wait"}
     return [
-        _graph("throughput", "Throughput: changes a second", series, per_second, "{:,.1f}"),
-        _graph("lag", "Lag: how long the oldest change waits", series, waiting, None),
-        _graph("stuck", "What needs a person", series, stuck, "{:,.0f}"),
+        _graph("throughput", f"Throughput of {node}: changes a second", series, per_second, "{:,.1f}"),
+        _graph("lag", f"Lag of {node}: how long the oldest change waits", series, waiting, None),
+        _graph("stuck", f"What needs a person on {node}", series, stuck, "{:,.0f}"),
     ]
 
 

@@ -23,7 +23,7 @@ from common.web.refusals import problem_of
 
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
-HOME, LOGIN = "/", "/page/login"
+HOME, LOGIN, ROWS = "/", "/page/login", "/page/rows"
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

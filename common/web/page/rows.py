@@ -14,9 +14,8 @@ from common.ports.part import KnowsRows, Part
 from common.ports.row_history import RowEvent
 from common.runtime.node import Node
 from common.web.page.access import SignedIn, asked
-from common.web.page.page import PageRoute, page_of
+from common.web.page.page import ROWS, PageRoute, page_of
 
-ROWS = "/page/rows"
 _MOST_EVENTS = 200
 _LOOK = {
     "applied": "good",

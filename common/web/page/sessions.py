@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from common.http.callers import Caller
@@ -23,6 +23,8 @@ class Message:
 
     text: str
     is_good: bool = True
+    links: tuple[tuple[str, str], ...] = ()
+    """Where to look at what it tells of: address and words."""
 
 
 @dataclass(slots=True)
@@ -37,9 +39,9 @@ class Session:
     """When a person did something last; a page that looks again by itself does not count."""
     _messages: list[Message] = field(default_factory=list)
 
-    def say(self, text: str, *, is_good: bool = True) -> None:
+    def say(self, text: str, *, is_good: bool = True, links: Sequence[tuple[str, str]] = ()) -> None:
         """Keep a message for the next page. Any thread."""
-        self._messages = [*self._messages, Message(text, is_good)][-_MOST_MESSAGES:]
+        self._messages = [*self._messages, Message(text, is_good, tuple(links))][-_MOST_MESSAGES:]
 
     def take_messages(self) -> list[Message]:
         """Return what was said since the last page."""

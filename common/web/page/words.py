@@ -1,12 +1,14 @@
 """How values read on a page: ages, instants, JSON of a row."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from common.clock import Clock, to_us
 
+_INSTANT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 CELL = 200
 """Characters of a value that a table shows."""
 WHOLE = 20_000
@@ -20,9 +22,26 @@ def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
         """Return how long ago an instant was."""
         if iso is None:
             return "never"
+        if (ahead := (_us(iso) - clock.now_us()) / 1e6) >= 1:
+            return f"in {age(ahead)}"
         return f"{age((clock.now_us() - _us(iso)) / 1e6)} ago"
 
+    def dated(iso: str | None, *, seconds: bool = False) -> str:
+        """Return an instant with how long ago it was; the beginning of time is where nobody wrote one."""
+        if iso is None:
+            return "never"
+        if iso.startswith("1970-"):
+            return "time unknown"
+        return f"{iso[:10]} {iso[11 : 19 if seconds else 16]} UTC ({since(iso)})"
+
+    def told(sentence: str) -> str:
+        """Return a sentence of `status` or `why` with its instants for a person."""
+        return _INSTANT.sub(lambda found: dated(found[0]), sentence)
+
     return {
+        "dated": dated,
+        "told": told,
+        "who": who,
         "is_cut": is_cut,
         "age": age,
         "since": since,
@@ -32,6 +51,13 @@ def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
         "key": key,
         "clock": clock_words,
     }
+
+
+def who(actor: str | None) -> str:
+    """Return who did something: of a person the name alone, without the number of the token."""
+    if actor is None or actor == "rowferry":
+        return "rowferry by itself"
+    return actor.partition(" by token ")[0]
 
 
 def age(seconds: float | None) -> str:

@@ -1,0 +1,90 @@
+"""Lines of the audit in words, with where to look at what they tell of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from common.web.page.page import ROWS, url_of
+from common.web.page.words import cell, counted, key
+from consumer.page.sides import Side, sides_of, stands
+
+_DID = {
+    "applied": "applied a transaction",
+    "replayed": "replayed a dead letter",
+    "replayed-piece": "replayed a piece of a dead letter",
+    "edited": "replayed a dead letter, edited",
+    "discarded": "discarded a dead letter",
+    "exported": "exported a dead letter",
+    "set-aside": "set a transaction aside: a dead letter",
+    "ignored-damaged-copy": "ignored a damaged copy of what is here",
+    "resolved": "settled a conflict",
+    "undone": "undid the choice of a conflict",
+    "rewound": "found a node that was put back",
+    "rejoined": "let a node begin anew",
+    "node-returned": "heard a retired node again",
+    "gap-asked": "asked for missing changes",
+    "clock-ahead": "found a clock that is ahead",
+}
+_OF_LETTERS = frozenset({"replayed", "replayed-piece", "edited", "discarded", "exported", "set-aside"})
+LETTER = "/page/dead-letters/one"
+CONFLICT = "/page/conflicts/one"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One line as the page shows it."""
+
+    line: Mapping[str, Any]
+    did: str
+    more: str
+    links: tuple[tuple[str, str], ...]
+    """Address and words."""
+
+
+def tell(connection: sa.Connection, lines: Sequence[Mapping[str, Any]]) -> list[Told]:
+    """Return lines for people."""
+    numbers = {number for line in lines if (number := _number(line)) is not None}
+    sides = sides_of(connection, numbers)
+    return [_told(line, sides) for line in lines]
+
+
+def _told(line: Mapping[str, Any], sides: Mapping[int, tuple[Side, Side]]) -> Told:
+    detail = _detail(line)
+    did, number = _DID.get(line["action"], line["action"]), _number(line)
+    if number is not None and number in sides and detail.get("winner"):
+        did += f": {stands(detail['winner'], *sides[number])} stands"
+    return Told(line, did, _more(detail), tuple(_links(line, detail, number if number in sides else None)))
+
+
+def _links(line: Mapping[str, Any], detail: Mapping[str, Any], number: int | None) -> list[tuple[str, str]]:
+    found = []
+    if number is not None:
+        found.append((url_of(CONFLICT, id=number), f"conflict {number}"))
+    if line["action"] in _OF_LETTERS and line["tx_id"] and line["source_node"]:
+        found.append((url_of(LETTER, source=line["source_node"], tx=line["tx_id"]), "the dead letter"))
+    if isinstance(detail.get("table"), str) and detail.get("pk") is not None:
+        pk = key(detail["pk"])
+        found.append((url_of(ROWS, table=detail["table"], key=pk), f"row {detail['table']} {cell(pk, 40)}"))
+    return found
+
+
+def _more(detail: Mapping[str, Any]) -> str:
+    """Return in words what most people want to know of it."""
+    found = []
+    if isinstance(detail.get("changes"), int):
+        found.append(counted(detail["changes"], "change"))
+        if isinstance(detail.get("won"), int):
+            found.append(f"{detail['won']} written")
+    found += [str(detail[name]) for name in ("reason", "error", "note", "remedy") if detail.get(name)]
+    return ", ".join(found)
+
+
+def _number(line: Mapping[str, Any]) -> int | None:
+    number = _detail(line).get("conflict")
+    return number if isinstance(number, int) else None
+
+
+def _detail(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    return line["detail"] if isinstance(line["detail"], dict) else {}
