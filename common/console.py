@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from common.visible import visible
+
 _WIDEST = 10_000
 _WHOLE = frozenset({"tx_id", "id"})
 """Columns that are never broken, however narrow the terminal is."""
@@ -45,14 +47,15 @@ class _Silent:
 class _Bar:
     def __init__(self, bar: RichProgress, label: str, total: int | None) -> None:
         self._bar = bar
-        self._task = bar.add_task(escape(label), total=total)
+        self._task = bar.add_task(_safe(label), total=total)
 
     def advance(self, amount: int = 1) -> None:
         self._bar.advance(self._task, amount)
 
 
 class Console:
-    """Stdout for results, stderr for progress and errors."""
+    """Stdout for results, stderr for progress and errors. What it is given may be anybody's text: none of it commands
+    the terminal."""
 
     def __init__(self, *, json: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self.json = json
@@ -65,36 +68,36 @@ class Console:
     def say(self, text: str = "", style: str | None = None) -> None:
         """Print one line for a person; with `--json` nothing, so that stdout holds the document alone."""
         if not self.json:
-            self._out.print(escape(text), style=style)
+            self._out.print(_safe(text), style=style)
 
     def warn(self, text: str) -> None:
         """Print one line on stderr."""
-        self._err.print(escape(text), style="yellow")
+        self._err.print(_safe(text), style="yellow")
 
     def error(self, text: str) -> None:
         """Print an error on stderr."""
-        self._err.print(escape(text), style="bold red")
+        self._err.print(_safe(text), style="bold red")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table for a person."""
-        table = Table(title=escape(title) if title else None, title_justify="left", header_style="bold")
+        table = Table(title=_safe(title) if title else None, title_justify="left", header_style="bold")
         for column in columns:
             # An id that is cut in two can't be copied.
-            table.add_column(escape(column), overflow="fold", no_wrap=column in _WHOLE)
+            table.add_column(_safe(column), overflow="fold", no_wrap=column in _WHOLE)
         for row in rows:
-            table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
+            table.add_row(*("" if cell is None else _safe(str(cell)) for cell in row))
         self._out.print(table)
 
     def print_json(self, document: Any) -> None:
         """Print one JSON document."""
         is_unicode = self._out.encoding.lower().startswith("utf")
-        self._out.file.write(json.dumps(document, ensure_ascii=not is_unicode, indent=2) + "\n")
+        self._out.file.write(visible(json.dumps(document, ensure_ascii=not is_unicode, indent=2)) + "\n")
         self._out.file.flush()
 
     def print_json_line(self, document: Any) -> None:
         """Print one JSON document on one line, for programs that read line by line."""
         is_unicode = self._out.encoding.lower().startswith("utf")
-        self._out.file.write(json.dumps(document, ensure_ascii=not is_unicode) + "\n")
+        self._out.file.write(visible(json.dumps(document, ensure_ascii=not is_unicode)) + "\n")
 
     @contextmanager
     def progress(self, total: int | None, label: str) -> Iterator[Progress]:
@@ -105,3 +108,8 @@ class Console:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with RichProgress(*columns, console=self._err, transient=True) as bar:
             yield _Bar(bar, label, total)
+
+
+def _safe(text: str) -> str:
+    """Return text that is neither markup nor a command to the terminal."""
+    return escape(visible(text))

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, TextIO
 
 from common.clock import to_iso
+from common.visible import visible
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _PASSWORD_IN_URL = re.compile(r"(?P<head>\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/@]*):[^\s@]*@")
@@ -48,7 +49,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = masked(self.formatException(record.exc_info))
-        return json.dumps(line, ensure_ascii=False)
+        return visible(json.dumps(line, ensure_ascii=False))
 
 
 class TextLines(logging.Formatter):
@@ -59,7 +60,8 @@ class TextLines(logging.Formatter):
         line = f"{_instant(record)} {record.levelname:<7} {masked(record.getMessage())} {fields}".rstrip()
         if record.exc_info:
             line += "\n" + masked(self.formatException(record.exc_info))
-        return line
+        # A request's path, a row's key or an error's words are anybody's text.
+        return visible(line)
 
 
 @contextmanager

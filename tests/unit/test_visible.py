@@ -1,0 +1,58 @@
+"""What other nodes and clients send is shown, and commands no terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+
+import pytest
+
+from common.console import Console
+from common.logs import JsonLines, TextLines
+from common.visible import visible
+
+HOSTILE = "a\x1b]0;title\x07\x1b[2Jb\rc\bd\x7fe\x9b31mf\u202eg\u2066h\u2028i\u061cj"
+COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u2028\u202e\u2066]")
+
+
+def said(tell: str, text: str) -> str:
+    stream = io.StringIO()
+    console = Console(out=stream, err=stream)
+    match tell:
+        case "table":
+            console.table(text, ["id", text], [[text, text]])
+        case "print_json" | "print_json_line":
+            getattr(console, tell)({text: text})
+        case _:
+            getattr(console, tell)(text)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("tell", ["say", "warn", "error", "table", "print_json", "print_json_line"])
+def test_no_text_commands_the_terminal(tell: str) -> None:
+    told = said(tell, HOSTILE)
+    assert not COMMANDS.search(told)
+    assert "\\u001b]0;title" in told
+
+
+@pytest.mark.parametrize("tell", ["print_json", "print_json_line"])
+def test_a_document_says_the_same(tell: str) -> None:
+    assert json.loads(said(tell, HOSTILE)) == {HOSTILE: HOSTILE}
+
+
+def test_newlines_tabs_and_other_scripts_stay() -> None:
+    text = "zwei\n\tZeilen: äöü 日本語 🙂 \\ [red]"
+    assert visible(text) == text
+    assert "[red]" in said("say", text)
+
+
+@pytest.mark.parametrize("style", [TextLines, JsonLines])
+def test_no_field_of_a_log_line_commands_the_terminal(style: type[logging.Formatter]) -> None:
+    fields = {"path": "/\x1b]0;title\x07", "spaced": f"x {HOSTILE}", "many": [HOSTILE], "inner": {"a": HOSTILE}}
+    record = logging.makeLogRecord({"msg": "http.too_slow", "levelname": "WARNING", "name": "x", **fields})
+    line = style().format(record)
+    assert not COMMANDS.search(line)
+    assert "\\u001b]0;title" in line
+    assert "\n" not in line
