@@ -17,7 +17,8 @@ from common.retry import in_transaction
 from common.runtime.node import Node
 from common.runtime.transports import peer_road
 from common.schema import tables as rf
-from common.transports.http.client import PeerClient, PeerState, Pushed, PushedTx, RefusedError
+from common.transports.http.answers import PeerState, Pushed, PushedTx
+from common.transports.http.client import PeerClient, RefusedError
 from common.transports.http.peer import asked_state, known_lsn, open_peer_sink
 from common.transports.http.settings import PeerSettings
 from common.wire.control import encode_control

@@ -2,7 +2,7 @@
 
 import logging
 
-from common.transports.http.client import Missing
+from common.transports.http.answers import Missing
 from producer.relay import Relay
 
 log = logging.getLogger(__name__)

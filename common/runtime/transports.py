@@ -18,7 +18,7 @@ from common.runtime.node import Node
 from common.wire.compress import Encoding
 
 if TYPE_CHECKING:
-    from common.transports.http.client import Missing
+    from common.transports.http.answers import Missing
     from common.transports.kombu_broker import KombuSettings
     from common.transports.rabbitmq import RabbitDeadLetters, RabbitSettings
 

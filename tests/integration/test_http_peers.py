@@ -12,7 +12,8 @@ import pytest
 from common.config.model import Config
 from common.errors import ConfigError, OutageError
 from common.http.scopes import Scope
-from common.transports.http.client import PeerState, RefusedError
+from common.transports.http.answers import PeerState
+from common.transports.http.client import RefusedError
 from common.transports.http.peer import is_trusted, open_peer_sink, open_peer_source
 from common.transports.http.settings import PeerSettings, settings_of
 from consumer.pulls import PullPlace

@@ -1,15 +1,15 @@
 """A small typed client for the routes that nodes use with each other."""
 
 import io
+import json
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, TypeVar, cast
+from typing import Any, BinaryIO, cast
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from common.errors import ConfigError, OutageError, RowferryError
+from common.errors import ConfigError, OutageError, PoisonError, RowferryError
 from common.http.wire import (
     AGAIN_PATH,
     CURSOR_HEADER,
@@ -21,6 +21,16 @@ from common.http.wire import (
     STATE_PATH,
     TXS_HEADER,
 )
+from common.transports.http.answers import (
+    AnswerBytes,
+    Heard,
+    Missing,
+    PeerState,
+    Pushed,
+    checked_mark,
+    read_answer,
+    read_whole,
+)
 from common.transports.http.settings import PeerSettings, is_loopback_url
 from common.wire.compress import compress, open_decompressed
 from common.wire.limits import DEFAULT_LIMITS
@@ -31,8 +41,10 @@ _PUSH_SECONDS = 900.0
 """The answer to a push comes after its commit."""
 _CHUNK_BYTES = 256 * 1024
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-_LONGEST_ANSWER = 256 * 1024 * 1024
-_Model = TypeVar("_Model", bound=BaseModel)
+_LONGEST_ANSWER = 16 * 1024 * 1024
+_LONGEST_REFUSAL = 1024 * 1024
+_LONGEST_DETAIL = 2_000
+"""Characters of a refusal that are told."""
 
 
 class RefusedError(RowferryError):
@@ -42,65 +54,6 @@ class RefusedError(RowferryError):
         super().__init__(message)
         self.status = status
         self.reason = reason
-
-
-class _Answer(BaseModel):
-    """What a peer answers; keys that a later release adds are ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class PushedTx(_Answer):
-    """What one tx came to."""
-
-    tx_id: str
-    source_node: str
-    outcome: str
-    state: str | None = None
-    reason: str | None = None
-    error: str | None = None
-    conflicts: int = 0
-    waiting: int = 0
-
-
-class Pushed(_Answer):
-    """What a push came to."""
-
-    results: tuple[PushedTx, ...]
-    counts: Mapping[str, int]
-
-
-class PeerProgress(_Answer):
-    """How far the peer and this node are with each other."""
-
-    peer: str
-    direction: Literal["in", "out"]
-    incarnation: str
-    last_lsn: int
-    highest_lsn: int
-    last_tx_id: str | None = None
-
-
-class PeerState(_Answer):
-    """Who a peer is."""
-
-    node: str
-    role: str
-    incarnation: str
-    head_lsn: int
-    peers: tuple[PeerProgress, ...]
-
-
-class Missing(_Answer):
-    """The first stretch of this node's log that a peer has not."""
-
-    incarnation: str
-    after_lsn: int
-    until_lsn: int
-
-
-class _Heard(_Answer):
-    missing: Missing | None = None
 
 
 @dataclass(slots=True)
@@ -126,7 +79,8 @@ class PeerClient:
 
     def __init__(self, settings: PeerSettings) -> None:
         self._settings = settings
-        headers = {"User-Agent": "rowferry"}
+        # What is not a stream of batches is small; nor is anything unwrapped but within bounds.
+        headers = {"User-Agent": "rowferry", "Accept-Encoding": "identity"}
         if settings.token is not None:
             headers["Authorization"] = f"Bearer {settings.token}"
         self._http = httpx.Client(
@@ -146,7 +100,7 @@ class PeerClient:
 
     def state(self) -> PeerState:
         """Return who the peer is. Raises OutageError, RefusedError, ConfigError where it is somebody else."""
-        state = _read(PeerState, self._call("GET", STATE_PATH))
+        state = read_answer(PeerState, self._call("GET", STATE_PATH))
         wanted = self._settings.name
         if wanted is not None and state.node != wanted:
             raise ConfigError(f"peers.{wanted}.url: {self.url} is the node {state.node!r}; correct the name or the url")
@@ -160,7 +114,7 @@ class PeerClient:
         headers = {"Content-Type": MEDIA_TYPE, **({"Content-Encoding": encoding} if encoding else {}), **(more or {})}
         timeout = httpx.Timeout(_PUSH_SECONDS, connect=_CONNECT_SECONDS)
         answer = self._call("POST", PUSH_PATH, content=compress(body, encoding), headers=headers, timeout=timeout)
-        return _read(Pushed, answer)
+        return read_answer(Pushed, answer)
 
     def pull(self, after: str | None, *, limit: int, wait_seconds: float = 0.0, forwarded: bool = True) -> PullAnswer:
         """Ask for what comes after a mark (None: where the peer knows this node to be); waits for news.
@@ -173,21 +127,23 @@ class PeerClient:
             "GET",
             PULL_PATH,
             params=asked,
-            headers={"Accept-Encoding": self._settings.encoding or "identity"},
+            headers=self._wrapped,
             timeout=httpx.Timeout(_READ_SECONDS + wait_seconds, connect=_CONNECT_SECONDS),
         )
-        return self._reading(self._sent(request, stream=True), has_mark=True)
+        return self._reading(self._sent(request), has_mark=True)
 
     def again(self, source: str, incarnation: str, after_lsn: int, until_lsn: int) -> PullAnswer:
         """Ask for a stretch of a log once more. Raises OutageError, RefusedError."""
         asked: dict[str, Any] = {"source": source, "incarnation": incarnation}
         asked |= {"after_lsn": after_lsn, "until_lsn": until_lsn}
-        return self._reading(self._sent(self._http.build_request("GET", AGAIN_PATH, params=asked), stream=True))
+        return self._reading(
+            self._sent(self._http.build_request("GET", AGAIN_PATH, params=asked, headers=self._wrapped))
+        )
 
     def say(self, line: bytes) -> Missing | None:
         """Tell the peer this node's heartbeat; return what it lacks of this node. Raises OutageError, RefusedError."""
         headers = {"Content-Type": MEDIA_TYPE}
-        return _read(_Heard, self._call("POST", HEARTBEAT_PATH, content=line, headers=headers)).missing
+        return read_answer(Heard, self._call("POST", HEARTBEAT_PATH, content=line, headers=headers)).missing
 
     def heartbeats(self) -> bytes:
         """Return the lines of the peer, and of those that it hands on. Raises OutageError, RefusedError."""
@@ -197,58 +153,39 @@ class PeerClient:
         """Give the connections back. Safe to call twice."""
         self._http.close()
 
+    @property
+    def _wrapped(self) -> dict[str, str]:
+        return {"Accept-Encoding": self._settings.encoding or "identity"}
+
     def _reading(self, response: httpx.Response, *, has_mark: bool = False) -> PullAnswer:
         try:
             encoding = response.headers.get("content-encoding")
-            raw = cast(BinaryIO, io.BufferedReader(_Stream(response, self.url), _CHUNK_BYTES))
+            raw = cast(BinaryIO, io.BufferedReader(AnswerBytes(response, self._outage), _CHUNK_BYTES))
             body = open_decompressed(raw, encoding, DEFAULT_LIMITS.max_stream_bytes)
-            cursor = response.headers[CURSOR_HEADER] if has_mark else ""
+            cursor = checked_mark(response.headers[CURSOR_HEADER]) if has_mark else ""
             gone = response.headers.get(GONE_HEADER)
             txs = int(response.headers[TXS_HEADER])
             return PullAnswer(cursor, txs, body, response, None if gone is None else int(gone))
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, PoisonError) as error:
             response.close()
             raise OutageError(f"{self.url} does not answer as a node does: {error}") from error
 
     def _call(self, method: str, path: str, **options: Any) -> bytes:
-        return self._sent(self._http.build_request(method, path, **options)).content
+        response = self._sent(self._http.build_request(method, path, **options))
+        return read_whole(response, _LONGEST_ANSWER, self._outage)
 
-    def _sent(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
+    def _sent(self, request: httpx.Request) -> httpx.Response:
+        """Return an answer of which nothing is read yet. Raises OutageError, RefusedError."""
         try:
-            response = self._http.send(request, stream=stream)
-            if response.status_code != 200:
-                response.read()
+            response = self._http.send(request, stream=True)
         except httpx.HTTPError as error:
-            raise _outage(self.url, error) from error
+            raise self._outage(error) from error
         if response.status_code == 200:
             return response
-        response.close()
-        raise _refusal(self.url, response)
+        raise _refusal(self.url, response.status_code, read_whole(response, _LONGEST_REFUSAL, self._outage))
 
-
-class _Stream(io.RawIOBase):
-    """An answer's bytes as they travel."""
-
-    def __init__(self, response: httpx.Response, url: str) -> None:
-        self._chunks: Iterator[bytes] = response.iter_raw()
-        self._left = b""
-        self._url = url
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            while not self._left:
-                self._left = next(self._chunks)
-        except StopIteration:
-            return 0
-        except httpx.HTTPError as error:
-            raise _outage(self._url, error) from error
-        view = memoryview(buffer)
-        size = min(len(view), len(self._left))
-        view[:size], self._left = self._left[:size], self._left[size:]
-        return size
+    def _outage(self, error: httpx.HTTPError) -> OutageError:
+        return OutageError(f"{self.url}: {str(error) or type(error).__name__}")
 
 
 def _trusting(settings: PeerSettings) -> ssl.SSLContext | bool:
@@ -262,23 +199,12 @@ def _trusting(settings: PeerSettings) -> ssl.SSLContext | bool:
         ) from error
 
 
-def _read(model: type[_Model], answer: bytes) -> _Model:
+def _refusal(url: str, status: int, body: bytes) -> RowferryError:
     try:
-        return model.model_validate_json(answer)
-    except ValidationError as error:
-        raise OutageError(f"the peer does not answer as a node does: {error.errors()[0]['msg']}") from error
-
-
-def _outage(url: str, error: httpx.HTTPError) -> OutageError:
-    return OutageError(f"{url}: {str(error) or type(error).__name__}")
-
-
-def _refusal(url: str, response: httpx.Response) -> RowferryError:
-    try:
-        problem = response.json()
-        detail, kind = str(problem["detail"]), str(problem["type"])
-    except (ValueError, KeyError, TypeError):
-        detail, kind = f"answered with {response.status_code}, and not as a node does", ""
-    if response.status_code in _AGAIN:
+        problem = json.loads(body)
+        detail, kind = " ".join(str(problem["detail"]).split())[:_LONGEST_DETAIL], str(problem["type"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        detail, kind = f"answered with {status}, and not as a node does", ""
+    if status in _AGAIN:
         return OutageError(f"{url}: {detail}")
-    return RefusedError(f"{url} refuses: {detail}", response.status_code, kind.removeprefix("urn:rowferry:"))
+    return RefusedError(f"{url} refuses: {detail}", status, kind.removeprefix("urn:rowferry:"))

@@ -7,7 +7,8 @@ from common.config.model import Config
 from common.errors import ConfigError
 from common.ports.dialect import NodeFacts
 from common.ports.source import Place
-from common.transports.http.client import PeerClient, PeerProgress, PeerState, Pushed
+from common.transports.http.answers import PeerProgress, PeerState, Pushed
+from common.transports.http.client import PeerClient
 from common.transports.http.saying import HttpSaying, OnMissing
 from common.transports.http.settings import PeerSettings
 from common.transports.http.sink import HttpSink

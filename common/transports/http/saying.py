@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from common.errors import OutageError
 from common.ports.sink import Envelope, TransportFeatures
-from common.transports.http.client import Missing, PeerClient, RefusedError
+from common.transports.http.answers import Missing
+from common.transports.http.client import PeerClient, RefusedError
 from common.transports.http.features import FEATURES
 
 OnMissing = Callable[[Missing | None], None]

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from common.errors import OutageError
 from common.ports.sink import Envelope, TransportFeatures
-from common.transports.http.client import PeerClient, Pushed, PushedTx
+from common.transports.http.answers import Pushed, PushedTx
+from common.transports.http.client import PeerClient
 from common.transports.http.features import FEATURES
 
 log = logging.getLogger(__name__)

@@ -20,6 +20,8 @@ _DELIVERY_BYTES = 4 * 1024 * 1024
 _TAKEN_BYTES = 32 * 1024 * 1024
 _LONG_FROM_SECONDS = 1.0
 """Who may wait so long goes on asking: `run` does, a command that drains does not."""
+_REQUEST_FAULTS = frozenset({400, 414, 422, 431})
+"""How servers refuse what stands in a request's line."""
 _HELD_SECONDS = 25.0
 """Below what proxies take for a dead connection."""
 
@@ -122,9 +124,11 @@ class HttpSource:
         try:
             return self._pull(self._cursor, wait_seconds)
         except RefusedError as error:
-            if error.reason != "cursor":
+            is_mark = error.reason == "cursor" or error.status in _REQUEST_FAULTS
+            if not is_mark or self._cursor is None:
                 raise
-            # Another node stands there now, or another release: it knows by itself what this node has of it.
+            # Another node stands there now, another release, or one that gave a mark which it can't read: it knows by
+            # itself what this node has of it.
             log.warning("pull.mark_refused", extra={"peer": self._peer, "error": str(error)})
             return self._pull(None, wait_seconds)
 

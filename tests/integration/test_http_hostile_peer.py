@@ -1,0 +1,221 @@
+"""A peer that answers as no node does: it fills no memory, ends no process, and nothing of its nonsense is kept."""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from common.config.model import Config
+from common.errors import OutageError
+from common.transports.http.client import PeerClient, RefusedError
+from common.transports.http.peer import open_peer_source
+from common.transports.http.settings import PeerSettings
+
+STATE = {"node": "main", "role": "main", "incarnation": "i", "head_lsn": 5, "peers": []}
+KNOWN = {"peer": "here", "direction": "in", "incarnation": "i", "last_lsn": 1, "highest_lsn": 1, "last_tx_id": None}
+_PIECE = 8 * 1024 * 1024
+CONFIG = Config.model_validate({"node": {"id": "here", "database": "sqlite:///nowhere.db"}})
+
+
+@dataclass
+class Answer:
+    """What is answered, and how it is wrapped on its way."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@cache
+def bomb() -> bytes:
+    """128 MiB of spaces in some 128 KiB."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    return b"".join(packer.compress(b" " * _PIECE) for _ in range(16)) + packer.flush()
+
+
+def document(status: int = 200, **given: Any) -> Answer:
+    return Answer(json.dumps(given).encode(), status)
+
+
+@contextmanager
+def hostile(answer: Callable[[str, dict[str, list[str]]], Answer]) -> Iterator[PeerSettings]:
+    """A server that answers what it is told to."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            where = urlsplit(self.path)
+            self._send(answer(where.path, parse_qs(where.query)))
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self._send(answer(self.path, {}))
+
+        def _send(self, given: Answer) -> None:
+            self.send_response(given.status)
+            for name, value in ({"Content-Length": str(len(given.body))} | given.headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+            # Who has seen enough hangs up.
+            with _hung_up():
+                self.wfile.write(given.body)
+
+        def log_message(self, *_args: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield PeerSettings(f"http://127.0.0.1:{server.server_port}", "main", "token", "zstd")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def _hung_up() -> Iterator[None]:
+    try:
+        yield
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+@contextmanager
+def talking(answer: Callable[[str, dict[str, list[str]]], Answer]) -> Iterator[PeerClient]:
+    """A client of such a server."""
+    with hostile(answer) as settings, closing(PeerClient(settings)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("status", [200, 403, 500])
+@pytest.mark.parametrize("ask", ["state", "push", "heartbeats", "say"])
+def test_an_answer_that_unwraps_to_too_much_is_not_taken(ask: str, status: int) -> None:
+    wrapped = Answer(bomb(), status, {"Content-Encoding": "gzip"})
+    given: tuple[bytes, ...] = (b"x",) if ask in ("push", "say") else ()
+    with talking(lambda _path, _query: wrapped) as client, pytest.raises(OutageError, match="more than"):
+        getattr(client, ask)(*given)
+
+
+def test_an_answer_that_is_too_long_as_it_is_is_not_taken() -> None:
+    with (
+        talking(lambda _path, _query: Answer(b" " * 17 * 1024 * 1024)) as client,
+        pytest.raises(OutageError, match="more than"),
+    ):
+        client.state()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"head_lsn": 2**63},
+        {"head_lsn": -1},
+        {"node": "main\x1b[2J"},
+        {"node": "a" * 65},
+        {"incarnation": "x\0y"},
+        {"peers": [KNOWN | {"last_lsn": 2**70}]},
+        {"peers": [KNOWN | {"highest_lsn": -5}]},
+        {"peers": [KNOWN | {"last_tx_id": "\0"}]},
+    ],
+)
+def test_what_no_database_takes_is_no_state(given: dict[str, Any]) -> None:
+    with (
+        talking(lambda _path, _query: document(**STATE | given)) as client,
+        pytest.raises(OutageError, match="not answer as a node does"),
+    ):
+        client.state()
+
+
+def test_a_missing_stretch_has_numbers_of_a_log() -> None:
+    missing = {"incarnation": "i", "after_lsn": -(2**70), "until_lsn": 2**70}
+    with (
+        talking(lambda _path, _query: document(missing=missing)) as client,
+        pytest.raises(OutageError, match="not answer as a node does"),
+    ):
+        client.say(b"x")
+
+
+@pytest.mark.parametrize("mark", ["", "a" * 1001, "x\x1b[2J", "tab\there", "\xff"])
+def test_a_mark_that_could_not_be_shown_again_is_not_kept(mark: str) -> None:
+    headers = {"Rowferry-Cursor": mark, "Rowferry-Txs": "0"}
+    with talking(lambda _path, _query: Answer(headers=headers)) as client, pytest.raises(OutageError):
+        client.pull(None, limit=1)
+
+
+@pytest.mark.parametrize("status", [400, 414, 422, 431])
+def test_a_mark_that_its_own_peer_does_not_take_is_let_go_of(status: int) -> None:
+    def answer(path: str, query: dict[str, list[str]]) -> Answer:
+        if path == "/sync/state":
+            return document(**STATE)
+        if "after" in query:
+            return document(status, type="urn:rowferry:request", detail="query.after: no")
+        return Answer(headers={"Rowferry-Cursor": "r1.good", "Rowferry-Txs": "0"})
+
+    place = Place("r1.spoilt")
+    with hostile(answer) as settings:
+        source = open_peer_source(settings, CONFIG, place)
+        assert source.receive(10, 0) == []
+        source.close()
+    assert place.cursor == "r1.good"
+
+
+def test_what_is_refused_without_a_mark_is_refused() -> None:
+    def answer(path: str, _query: dict[str, list[str]]) -> Answer:
+        return document(**STATE) if path == "/sync/state" else document(422, type="about:blank", detail="no")
+
+    with hostile(answer) as settings:
+        source = open_peer_source(settings, CONFIG, Place(None))
+        with pytest.raises(RefusedError):
+            source.receive(10, 0)
+        source.close()
+
+
+def test_an_encoding_that_nobody_knows_is_told() -> None:
+    headers = {"Rowferry-Cursor": "r1.a", "Rowferry-Txs": "1", "Content-Encoding": "br"}
+    with talking(lambda _path, _query: Answer(b"xx", 200, headers)) as client, pytest.raises(OutageError, match="br"):
+        client.pull(None, limit=1)
+
+
+def test_a_refusal_is_one_line() -> None:
+    long = document(403, type="x", detail="no\r\nError: forged " + "x" * 9000)
+    with talking(lambda _path, _query: long) as client, pytest.raises(RefusedError) as refused:
+        client.state()
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 3000
+
+
+def test_the_token_does_not_follow_to_elsewhere() -> None:
+    asked: list[str] = []
+
+    def elsewhere(path: str, _query: dict[str, list[str]]) -> Answer:
+        asked.append(path)
+        return document(**STATE)
+
+    with hostile(elsewhere) as other:
+        moved = Answer(status=302, headers={"Location": f"{other.url}/sync/state"})
+        with talking(lambda _path, _query: moved) as client, pytest.raises(RefusedError, match="302"):
+            client.state()
+    assert asked == []
+
+
+@dataclass
+class Place:
+    """A place kept in memory."""
+
+    cursor: str | None
+
+    def load(self) -> str | None:
+        return self.cursor
+
+    def save(self, cursor: str) -> None:
+        self.cursor = cursor
