@@ -18,7 +18,8 @@ from consumer.dedup import TxKey
 from consumer.verify import part_fault
 
 _MOST_DELIVERY_BYTES = 4 * 1024 * 1024
-_MOST_TXS = 1_000_000
+_MOST_TXS = 100_000
+"""Each takes some KiB until it is answered."""
 
 
 @dataclass(frozen=True, slots=True)

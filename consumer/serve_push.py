@@ -5,6 +5,7 @@ import tempfile
 from collections import Counter
 from typing import Annotated, BinaryIO, Literal, cast
 
+import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
@@ -22,6 +23,8 @@ from consumer.incoming import Counts, Outcome, Result
 from consumer.push_body import Body
 from consumer.push_queue import Push, PushQueue
 
+_LOOKING = 2
+"""Bodies that are looked through at once."""
 _IN_MEMORY = 4 * 1024 * 1024
 _ENCODINGS = ("", "identity", "gzip", "zstd")
 _AGAIN = {"Retry-After": "5"}
@@ -60,6 +63,8 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
     router = APIRouter(tags=["sync"])
     limits = Limits(max_stream_bytes=node.config.server.max_stream_bytes)
     trust = node.config.trust()
+    # Looking a large body through takes long: other requests have their threads meanwhile.
+    looking = anyio.CapacityLimiter(_LOOKING)
 
     @router.post(
         PUSH_PATH,
@@ -77,7 +82,7 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
         encoding = _encoding(request)
         body = Body(cast(BinaryIO, await _spooled(request)), encoding, limits, trust)
         try:
-            keys = await anyio.to_thread.run_sync(body.txs, caller)
+            keys = await anyio.to_thread.run_sync(body.txs, caller, limiter=looking)
         except BaseException:
             body.close()
             raise

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import ipaddress
 import threading
 import time
 from collections import OrderedDict, deque
@@ -15,7 +16,6 @@ from common.ops.tokens import Token, Tokens
 from common.ports.dialect import Database
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="rowferry"'}
-_KNOWN_SECONDS = 300.0
 _MOST_KNOWN = 10_000
 _USED_EVERY_US = 60_000_000
 _FAILURES = 10
@@ -25,7 +25,7 @@ _NOBODY = tokens.hash_of("nobody has this secret")
 
 
 class FailedLogins:
-    """Counts wrong tokens by the address they come from. Any thread."""
+    """Counts wrong tokens by the network they come from. Any thread."""
 
     def __init__(self, most: int = _FAILURES, window_seconds: float = _WINDOW_SECONDS) -> None:
         self._most = most
@@ -36,40 +36,54 @@ class FailedLogins:
     def wait_seconds(self, address: str) -> float:
         """Return how long `address` has to wait until its next try; 0: it may try."""
         with self._lock:
-            failures = self._fresh(address)
+            failures = self._fresh(network_of(address))
             if len(failures) < self._most:
                 return 0.0
             return max(0.0, failures[0] + self._window_seconds - time.monotonic())
 
     def failed(self, address: str) -> None:
         """Count one more."""
+        network = network_of(address)
         with self._lock:
-            self._fresh(address).append(time.monotonic())
-            self._failures.move_to_end(address)
+            self._fresh(network).append(time.monotonic())
+            self._failures.move_to_end(network)
             while len(self._failures) > _MOST_ADDRESSES:
                 self._failures.popitem(last=False)
 
-    def _fresh(self, address: str) -> deque[float]:
-        failures = self._failures.setdefault(address, deque(maxlen=self._most))
+    def _fresh(self, network: str) -> deque[float]:
+        failures = self._failures.setdefault(network, deque(maxlen=self._most))
         while failures and failures[0] < time.monotonic() - self._window_seconds:
             failures.popleft()
         return failures
 
 
+def network_of(address: str) -> str:
+    """Return what one client can have of addresses: of IPv6 the first 64 bits, for the rest is its own to choose."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(found, ipaddress.IPv6Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((int(found), 64), strict=False))
+
+
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """That a secret fits a row, for a while: the sums alone, no secret."""
+    """That a secret fits a row: the sums alone, no secret."""
 
     digest: bytes
     hash: str
-    until: float
 
 
 class TokenGate:
     """Checks tokens. A `Gate`.
 
     The row is read at each request, so that a token which is revoked or expired is refused at the very next one; only
-    that its secret fits is remembered."""
+    that its secret fits is remembered, as long as the process lives: so what is known goes on working while somebody of
+    its address guesses."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._tokens = Tokens(database, clock)
@@ -127,13 +141,13 @@ class TokenGate:
     def _is_known(self, token: Token, secret: str) -> bool:
         with self._lock:
             known = self._verified.get(token.id)
-        if known is None or known.hash != token.hash or time.monotonic() > known.until:
+        if known is None or known.hash != token.hash:
             return False
         return hmac.compare_digest(known.digest, _digest(secret))
 
     def _remember(self, token: Token, secret: str) -> None:
         with self._lock:
-            self._verified[token.id] = _Verified(_digest(secret), token.hash, time.monotonic() + _KNOWN_SECONDS)
+            self._verified[token.id] = _Verified(_digest(secret), token.hash)
             self._verified.move_to_end(token.id)
             while len(self._verified) > _MOST_KNOWN:
                 self._verified.popitem(last=False)

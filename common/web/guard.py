@@ -111,7 +111,12 @@ class _Request:
         }
 
     def check_length(self) -> None:
-        """Refuse a body that says itself that it is too large, before a byte of it is read."""
+        """Refuse a body that says itself that it is too large, before a byte of it is read.
+
+        Also one that tells its length in two ways: what stands in front may have believed the other."""
+        if "content-length" in self._headers and "transfer-encoding" in self._headers:
+            text = "Content-Length and Transfer-Encoding at once: one of them tells where the body ends"
+            raise ProblemError(400, text, reason="request", headers={"Connection": "close"})
         said = self._headers.get("content-length", "0")
         if said.isdigit() and int(said) > self._most_bytes:
             raise self._too_large()

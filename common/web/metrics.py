@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Request, Response
@@ -28,7 +29,8 @@ from common.runtime.node import Node
 log = logging.getLogger(__name__)
 
 _FRESH_SECONDS = 1.0
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_FORWARDED = ("forwarded", "x-real-ip", "via", "x-client-ip", "true-client-ip", "cf-connecting-ip")
+_FORWARDED_BEGINS = "x-forwarded-"
 
 
 class NodeCollector(Collector):
@@ -126,9 +128,21 @@ def is_local(request: Request) -> bool:
     """Tell whether a request was surely made on this machine: what a proxy here hands on was not.
 
     Nor by a page of elsewhere in a browser here, whose name was made to lead to this machine."""
-    if any(name in request.headers for name in _FORWARDED):
+    if any(name in _FORWARDED or name.startswith(_FORWARDED_BEGINS) for name in request.headers):
         return False
-    return _is_loopback(address_of(request)) and _is_loopback(request.url.hostname or "")
+    return _is_loopback(address_of(request)) and _is_loopback(_asked_host(request))
+
+
+def _asked_host(request: Request) -> str:
+    """Return the host that a request names; empty where it names none that can be read.
+
+    Not `request.url`: in the place of such a one it has the address of this machine."""
+    try:
+        url = urlsplit(f"//{request.headers.get('host', '')}")
+        is_host = url.username is None and url.port != 0 and not (url.path or url.query or url.fragment)
+        return (url.hostname or "") if is_host else ""
+    except ValueError:
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

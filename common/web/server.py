@@ -1,11 +1,14 @@
 """The server round the application: its socket, TLS, slow clients, and a stop within seconds."""
 
 import asyncio
+import ipaddress
 import logging
+import math
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from common.config.model import ServerSection
 from common.errors import ConfigError, RowferryError
+from common.web.auth import network_of
 
 log = logging.getLogger(__name__)
 
@@ -22,17 +26,42 @@ _KEEP_ALIVE_SECONDS = 75
 _GRACE_SECONDS = 3
 _BACKLOG = 256
 _JOIN_SECONDS = 6.0
+_TELL_SECONDS = 60.0
 
 
 class PatientProtocol(H11Protocol):
     """HTTP/1.1 as uvicorn speaks it; a client that dawdles over its header lines is hung up on."""
 
     head_seconds = 20.0
+    network: str | None = None
     _timer: asyncio.TimerHandle | None = None
+    _share_told = -math.inf
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.network = network_of(self.client[0]) if self.client else None
+        if self._has_its_share():
+            self._tell_share()
+            transport.abort()
+            return
         self._arm()
+
+    def _has_its_share(self) -> bool:
+        """Tell whether one client's network had half of the connections before this one: the others shall get in too.
+
+        A proxy in front speaks for many."""
+        if self.client is None or _is_proxy(self.client[0], self.config.forwarded_allow_ips):
+            return False
+        most = max(1, (self.config.limit_concurrency or 0) // 2)
+        others = (one for one in self.connections if one is not self and isinstance(one, PatientProtocol))
+        return len([one for one in others if one.network == self.network]) >= most
+
+    def _tell_share(self) -> None:
+        """Log it, now and then: whoever causes it could fill the log."""
+        now = time.monotonic()
+        if now >= PatientProtocol._share_told + _TELL_SECONDS:
+            PatientProtocol._share_told = now
+            log.warning("http.too_many_connections", extra={"network": self.network})
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -96,6 +125,18 @@ def check_exposure(server: ServerSection) -> None:
 def is_loopback(host: str) -> bool:
     """Tell whether only this machine is meant."""
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _is_proxy(address: str, proxies: Sequence[str]) -> bool:
+    """Tell whether `address` is one of `proxies`: addresses, networks, or * for everybody."""
+    return any(one in ("*", address) or _holds(one, address) for one in proxies)
+
+
+def _holds(network: str, address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False
 
 
 def _listen(server: ServerSection) -> socket.socket:

@@ -7,8 +7,9 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,8 +18,10 @@ import pytest
 from common.config.model import ServerSection
 from common.errors import ConfigError, RowferryError
 from common.http.scopes import Scope
+from common.web.auth import FailedLogins
 from common.web.server import PatientProtocol, check_exposure, serving
 from tests.support.applying import Origin
+from tests.support.waiting import wait_for
 from tests.support.web import Served, served_on_sqlite
 
 
@@ -101,6 +104,82 @@ def test_failed_logins_are_limited_and_a_token_that_is_known_still_works(node: S
         assert problem(limited, 429)
         assert int(limited.headers["retry-after"]) >= 1
         assert client.get("/sync/state").status_code == 200
+
+
+def test_a_token_that_was_right_once_stays_known_while_its_address_guesses(
+    node: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = [0.0]
+    monkeypatch.setattr("common.web.auth.time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
+    known = node.token("a")
+    with node.client(known) as client:
+        assert client.get("/sync/state").status_code == 200
+        passed[0] = 86_400.0
+        guesses = [f"{known[:-2]}{number:02}" for number in range(12)]
+        statuses = [
+            client.get("/sync/state", headers={"Authorization": f"Bearer {guess}"}).status_code for guess in guesses
+        ]
+        assert statuses[-1] == 429
+        assert client.get("/sync/state").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "neighbour", "are_one"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:0:0:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("unknown", "unknown", True),
+    ],
+)
+def test_wrong_tokens_are_counted_by_network(address: str, neighbour: str, *, are_one: bool) -> None:
+    failures = FailedLogins(most=1)
+    failures.failed(address)
+    assert failures.wait_seconds(address) > 0
+    assert (failures.wait_seconds(neighbour) > 0) is are_one
+
+
+def test_one_client_leaves_connections_to_others(tmp_path: Path) -> None:
+    with served_on_sqlite(tmp_path, ServerSection(port=0, max_connections=6)) as node:
+        where = (urlsplit(node.url).hostname, urlsplit(node.url).port)
+        with ExitStack() as held:
+            idle = [held.enter_context(closing(socket.create_connection(where, 10))) for _ in range(8)]
+            for one in idle[3:]:
+                # Hung up on at once, long before what a dawdler is given.
+                assert one.recv(1) == b""
+            # Those that were first work, so three are left for clients of elsewhere.
+            idle[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+            assert idle[0].recv(64).startswith(b"HTTP/1.1 200")
+        wait_for(lambda: is_answered(node), 10, "the connections to be free again")
+
+
+def test_a_proxy_may_have_all_connections(tmp_path: Path) -> None:
+    section = ServerSection(port=0, max_connections=6, proxies=("127.0.0.0/8",))
+    with served_on_sqlite(tmp_path, section) as node:
+        where = (urlsplit(node.url).hostname, urlsplit(node.url).port)
+        with ExitStack() as held:
+            for _ in range(4):
+                held.enter_context(closing(socket.create_connection(where, 10)))
+            assert is_answered(node)
+
+
+def is_answered(node: Served) -> bool:
+    with node.client() as client:
+        try:
+            return client.get("/healthz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def test_a_body_with_two_lengths_is_refused_and_nothing_behind_it_is_read(node: Served) -> None:
+    where = (urlsplit(node.url).hostname, urlsplit(node.url).port)
+    both = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    with closing(socket.create_connection(where, 10)) as one:
+        one.sendall(b"POST /sync/push HTTP/1.1\r\nHost: a\r\n" + both + b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = b"".join(iter(lambda: one.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.count(b"HTTP/1.1 ") == 1
 
 
 def test_state_shows_others_only_to_ops(node: Served) -> None:

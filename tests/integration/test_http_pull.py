@@ -192,6 +192,8 @@ def test_a_mark_that_is_none_or_that_is_ahead_is_refused(node: Served) -> None:
             assert client.get("/sync/pull", params={"after": odd}).status_code == 422, odd
         assert client.get("/sync/pull?limit=1&limit=2").status_code == 422
         there = PullCursor.parse(mark)
+        for foreign in (PullCursor("\0", 1, "\0", 1), PullCursor("x" * 300, 2**63 - 1, "y" * 300, 2**63 - 1)):
+            assert client.get("/sync/pull", params={"after": str(foreign)}).status_code in (200, 409), foreign
         beyond = PullCursor(there.incarnation, there.lsn + 5, there.era, there.seq)
         refused = client.get("/sync/pull", params={"after": str(beyond)})
         assert (refused.status_code, refused.json()["type"]) == (409, "urn:rowferry:rewound")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from backports import zstd
 
 from common.config.model import ServerSection
+from common.http.callers import Caller
 from common.http.scopes import Scope
 from common.versions import Version
+from consumer.dedup import TxKey
+from consumer.push_body import Body
 from tests.support.applying import DATABASES, Origin, item, resealed, sqlite_url
 from tests.support.web import Served, served, served_on_sqlite
 
@@ -125,3 +130,33 @@ def test_another_main_node_is_refused_with_its_reason(tmp_path_factory: pytest.T
         second = push(node, node.token("b"), other)
     assert outcomes(first) == [("applied", None)]
     assert outcomes(second) == [("dead-lettered", "version")]
+
+
+def test_more_txs_than_are_answered_at_once_are_refused_whole(node: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumer.push_body._MOST_TXS", 2)
+    a = Origin("a")
+    bodies = [a.put(number, "x", number).body for number in range(1, 4)]
+    refused = push(node, node.token("a"), b"".join(bodies))
+    assert (refused.status_code, refused.json()["type"]) == (413, "urn:rowferry:limit")
+    assert outcomes(push(node, node.token("a"), b"".join(bodies[:2]))) == [("applied", None)] * 2
+
+
+def test_bodies_that_take_long_to_look_through_leave_threads_to_others(
+    node: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, looked = threading.Event(), Body.txs
+
+    def slow(body: Body, caller: Caller) -> list[TxKey]:
+        go_on.wait(60)
+        return looked(body, caller)
+
+    monkeypatch.setattr(Body, "txs", slow)
+    token, body = node.token("a"), Origin("a").put(1, "one", 10).body
+    with ThreadPoolExecutor(14) as senders:
+        pushes = [senders.submit(push, node, token, body) for _ in range(14)]
+        try:
+            with node.client(token) as client:
+                assert all(client.get("/sync/state").status_code == 200 for _ in range(20))
+        finally:
+            go_on.set()
+        assert {one.result().status_code for one in pushes} == {200}

@@ -157,7 +157,16 @@ def test_a_database_that_is_away_is_told(small: Served) -> None:
         {"Forwarded": "for=127.0.0.1"},
         {"X-Real-IP": "127.0.0.1"},
         {"Via": "1.1 proxy"},
+        {"X-Forwarded-Proto": "https"},
+        {"CF-Connecting-IP": "127.0.0.1"},
         {"Host": "rebound.example"},
+        {"Host": "rebound{.example"},
+        {"Host": '"'},
+        {"Host": "["},
+        {"Host": "rebound.example@127.0.0.1"},
+        {"Host": "127.0.0.1/rebound.example"},
+        {"Host": "rebound.example:99999"},
+        {"Host": ""},
     ],
 )
 def test_what_a_proxy_or_a_page_of_elsewhere_hands_on_needs_a_token(small: Served, headers: dict[str, str]) -> None:

@@ -134,6 +134,7 @@ def test_what_is_typed_is_not_shown_again(anna: Person) -> None:
         {"Origin": "null"},
         {"Origin": ""},
         {"Origin": "http://127.0.0.1"},
+        {"Origin": "http://["},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Sec-Fetch-Site": "none"},

@@ -148,9 +148,16 @@ def check_origin(request: Request) -> None:
     if origin is None:
         is_own_origin = site is not None
     else:
-        is_own_origin = urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower() != ""
+        is_own_origin = _netloc(origin) == request.headers.get("host", "").lower() != ""
     if not (is_own_site and is_own_origin):
         raise ProblemError(403, "this form was not sent from this page", reason="origin")
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _submitted(request: Request, fields: Annotated[dict[str, list[str]], Depends(read_form)]) -> Submitted:
