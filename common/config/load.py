@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from common.config.model import SERVER_FILES, TLS_FILES, BrokerSection, Config, ServerSection
+from common.config.model import SERVER_FILES, TLS_FILES, BrokerSection, Config, PeerSection, ServerSection
 from common.errors import ConfigError
 
 DEFAULT_FILE = "rowferry.toml"
@@ -165,13 +165,15 @@ def _anchored(config: Config, folder: Path) -> Config:
     if server != config.server:
         changes["server"] = server
     changes["peers"] = {
-        name: peer.model_copy(update={"token_file": folder / peer.token_file}) if peer.token_file else peer
+        name: peer.model_copy(update=_anchored_files(peer, ("token_file", "tls_ca_file"), folder))
         for name, peer in config.peers.items()
     }
     return config.model_copy(update=changes)
 
 
-def _anchored_files(section: BrokerSection | ServerSection, settings: tuple[str, ...], folder: Path) -> dict[str, Path]:
+def _anchored_files(
+    section: BrokerSection | PeerSection | ServerSection, settings: tuple[str, ...], folder: Path
+) -> dict[str, Path]:
     named = {name: getattr(section, name) for name in settings}
     return {name: folder / file for name, file in named.items() if file is not None}
 

@@ -228,6 +228,13 @@ port = 8765
 """
 
 
+def test_a_peers_files_count_from_the_files_folder(tmp_path: Path) -> None:
+    file = tmp_path / "rowferry.toml"
+    file.write_text(CONTRACT.replace('token_file = "main.token"', 'token_file = "main.token"\ntls_ca_file = "ca.pem"'))
+    peer = load_config(file, {}).peers["main"]
+    assert (peer.token_file, peer.tls_ca_file) == (tmp_path / "main.token", tmp_path / "ca.pem")
+
+
 def test_the_contracts_own_example_loads(tmp_path: Path) -> None:
     file = tmp_path / "rowferry.toml"
     file.write_bytes(b"\xef\xbb\xbf" + CONTRACT.replace("\n", "\r\n").encode())
