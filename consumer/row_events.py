@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from common.errors import PoisonError
-from common.ports.row_history import RowAsked, RowEvent
+from common.ports.row_history import RowAsked, RowEvent, changed
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.versions import NEVER, Version
@@ -22,6 +22,7 @@ from consumer.dead_letters.table_store import Letter, every_letter
 from consumer.dedup import TxKey
 from consumer.inbox import stored_payloads
 from consumer.incoming import Incoming
+from consumer.readable import readable
 from consumer.statements import reading
 
 MOST_LETTERS = 5_000
@@ -47,7 +48,7 @@ def others_events(node: Node, asked: RowAsked) -> Sequence[RowEvent]:
         events = list(_applied(connection, came, stepped_back))
         events += [event for row in conflicts for event in _met(row)]
         events += [event for one in letters for event in _set_aside(one)]
-        events += _chosen(connection, asked)
+        events += _chosen(connection, asked, node.facts.node_id, {row.id: row for row in conflicts})
         events += _stepped_back(connection, asked)
     events += _standing(node, asked, {version for _, version in came.values()})
     if left_out and events:
@@ -91,13 +92,38 @@ def _waited(row: Any) -> bool:
     return bool(row.state == State.WAITING or (row.rule == "manual" and row.settled_us is not None))
 
 
-def _chosen(connection: sa.Connection, asked: RowAsked) -> Iterator[RowEvent]:
+def _chosen(connection: sa.Connection, asked: RowAsked, own: str, conflicts: dict[int, Any]) -> Iterator[RowEvent]:
     table = rf.choice.c
     query = sa.select(rf.choice).where(table.table_name == asked.table.name, table.row_key == asked.look.key)
     for row in connection.execute(query.order_by(table.id)):
         version = read_version(row.version) if row.version else None
         detail = {"resolves": json.loads(row.resolves)}
+        if row.node_id == own:
+            detail |= _who_chose(connection, row, conflicts)
         yield RowEvent("chosen", row.chosen_us, row.node_id, version=version, detail=detail)
+
+
+def _who_chose(connection: sa.Connection, choice: Any, conflicts: dict[int, Any]) -> dict[str, Any]:
+    """Return who made a choice of this node, in which conflict, and what it changed: the audit was written with it."""
+    line = rf.audit.c
+    query = sa.select(rf.audit).where(line.at_us == choice.chosen_us, line.action.in_(("resolved", "undone")))
+    for row in connection.execute(query.order_by(line.id)):
+        told = json.loads(row.detail) if row.detail else {}
+        met = conflicts.get(told.get("conflict") or 0)
+        if met is None or "winner" not in told or _settled(told["resolves"]) != _settled(json.loads(choice.resolves)):
+            continue
+        found = {"by": row.actor, "conflict": met.id, "stands": told["winner"], "undone": row.action == "undone"}
+        found["between"] = [read_version(met.our_version).node_id, read_version(met.their_version).node_id]
+        images = [readable(met.our_image), readable(met.their_image)]
+        if told["winner"] in ("ours", "theirs"):
+            old, new = images if told["winner"] == "theirs" else images[::-1]
+            found["changed"] = changed(old, new)
+        return found
+    return {}
+
+
+def _settled(versions: list[list[Any]]) -> set[tuple[Any, ...]]:
+    return {tuple(version) for version in versions}
 
 
 def _stepped_back(connection: sa.Connection, asked: RowAsked) -> Iterator[RowEvent]:

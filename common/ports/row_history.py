@@ -67,6 +67,13 @@ class RowAsked:
     look: RowLook
 
 
+def changed(old: Any, new: Any) -> dict[str, list[Any]]:
+    """Return what differs between two images of a row, by column: [old, new]. Empty where one of them is no row."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return {}
+    return {name: [old.get(name), value] for name, value in new.items() if old.get(name) != value}
+
+
 @dataclass(frozen=True, slots=True)
 class RowEvent:
     """One thing that happened to a row, or to a change of it."""

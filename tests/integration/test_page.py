@@ -194,6 +194,21 @@ def test_a_conflict_is_settled_and_undone(node: Served, anna: Person) -> None:
     assert all(actor.startswith("anna by token") for _, actor in actors)
 
 
+def test_who_chose_and_what_it_changed_stands_in_the_rows_history(node: Served, anna: Person) -> None:
+    conflict_of(node)
+    anna.submit(anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs"), "Yes, take")
+    page = anna.get("/page/rows?table=item&key=7").text
+    assert "anna took a&#39;s version (conflict 1)" in page
+    assert "name: <del>mine</del> → <ins>theirs</ins>" in page
+    assert "a conflict was settled" not in page, "it is told once"
+    anna.submit(anna.get("/page/conflicts/ask?id=1&do=undo&take=ours"), "Yes, switch")
+    page = anna.get("/page/rows?table=item&key=7").text
+    assert "anna undid it: here&#39;s version stands (conflict 1)" in page
+    assert "name: <del>theirs</del> → <ins>mine</ins>" in page
+    assert link(page, "conflict 1") == "/page/conflicts/one?id=1"
+    assert "LSN" not in re.sub(r"(?s)<details>.*?</details>|<section.*?</section>", "", page)
+
+
 @pytest.mark.parametrize("query", ["id=0", "id=x", "id=99999999999999999999", "id=5", ""])
 def test_a_conflict_that_there_is_not_is_not_found(anna: Person, query: str) -> None:
     assert anna.get(f"/page/conflicts/one?{query}").status_code == 404
