@@ -22,7 +22,8 @@ def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
         """Return how long ago an instant was."""
         if iso is None:
             return "never"
-        if (ahead := (_us(iso) - clock.now_us()) / 1e6) >= 1:
+        # Less is what two clocks differ by.
+        if (ahead := (_us(iso) - clock.now_us()) / 1e6) >= 60:
             return f"in {age(ahead)}"
         return f"{age((clock.now_us() - _us(iso)) / 1e6)} ago"
 
