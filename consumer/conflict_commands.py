@@ -20,6 +20,8 @@ from consumer.settling import Settling
 from consumer.statements import reading
 
 _NOTHING = "no such conflicts"
+_NUMBER = click.IntRange(1, 2**63 - 1)
+"""What a database takes for the number of a conflict."""
 _DISPLACE = click.option(
     "--displace", is_flag=True, help="A row that has one of its unique values steps back for what is chosen."
 )
@@ -48,7 +50,7 @@ def list_(table: str | None, source: str | None, state: str | None, winner: str 
 
 
 @conflicts.command()
-@click.argument("number", metavar="ID", type=int)
+@click.argument("number", metavar="ID", type=_NUMBER)
 def show(number: int) -> None:
     """Show one conflict with both images."""
     host = current_host()
@@ -61,7 +63,7 @@ def show(number: int) -> None:
 
 
 @conflicts.command()
-@click.argument("number", metavar="ID", type=int)
+@click.argument("number", metavar="ID", type=_NUMBER)
 @click.option(
     "--take",
     required=True,
@@ -79,7 +81,7 @@ def resolve(number: int, take: str, displace: bool) -> None:
 
 
 @conflicts.command()
-@click.argument("number", metavar="ID", type=int)
+@click.argument("number", metavar="ID", type=_NUMBER)
 @click.option(
     "--take", type=click.Choice(["ours", "theirs"]), help="Whose image; without it, the one that did not stand."
 )

@@ -24,7 +24,7 @@ def read_take(text: str) -> Take:
     if text in (Winner.OURS.value, Winner.THEIRS.value):
         return Winner(text)
     try:
-        given = json.loads(text, parse_float=Decimal, parse_constant=_refuse_constant)
+        given = json.loads(text, parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_once)
         # What JSON escapes may spell is not always text.
         json.dumps(given, ensure_ascii=False, default=str).encode("utf-8")
     except (ValueError, RecursionError) as error:
@@ -84,3 +84,12 @@ def _spelled(value: Any) -> str:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f'{name} is not JSON; a column of floats takes it as a string, "{name}"')
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is given twice")
+    return found

@@ -121,6 +121,21 @@ def test_a_conflict_that_waits_is_settled_and_flipped(waiting: Path) -> None:
     assert [line["action"] for line in document(waiting, "audit")][-2:] == ["resolved", "undone"]
 
 
+@pytest.mark.parametrize("command", [("show",), ("undo",), ("resolve", "--take", "ours")])
+@pytest.mark.parametrize("number", ["0", str(2**63), "9" * 30])
+def test_a_number_that_no_conflict_can_have_is_the_callers_mistake(
+    config: Path, command: tuple[str, ...], number: str
+) -> None:
+    told = rowferry(config, "conflicts", *command, number)
+    assert (told.exit_code, "not in the range" in told.stderr) == (2, True)
+
+
+def test_a_row_that_names_a_column_twice_is_refused(waiting: Path) -> None:
+    (one,) = document(waiting, "conflicts", "list", "--state", "waiting")
+    told = rowferry(waiting, "conflicts", "resolve", str(one["id"]), "--take", '{"name": "a", "name": "b"}')
+    assert (told.exit_code, "'name' is given twice" in told.stderr) == (2, True)
+
+
 def test_past_conflicts_are_run_under_another_policy(config: Path) -> None:
     found = document(config, "conflicts", "simulate", "--policy", "item=lww")
     assert (found["conflicts"], found["differ"]) == (3, 1)

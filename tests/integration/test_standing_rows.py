@@ -229,6 +229,38 @@ def test_sqlite_compares_by_the_collation(tmp_path: Path, declared: str, one: st
     close_world(made)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("declared", "logical", "one", "same"),
+    [
+        ("TEXT COLLATE NOCASE", "text", "de", "DE"),
+        ("TEXT COLLATE RTRIM", "text", "de", "de "),
+        ("BLOB", "bytes", {"$int": 1}, {"$float": 1.0}),
+    ],
+)
+@pytest.mark.parametrize("without_rowid", ["", " WITHOUT ROWID"])
+def test_two_names_that_sqlite_takes_for_one_primary_key_clash_like_any_unique_value(
+    tmp_path: Path, declared: str, logical: str, one: Any, same: Any, without_rowid: str, turned: bool
+) -> None:
+    """They are two rows' names; a dead letter would leave each node with its own for good."""
+    made = open_world(sqlite_url(tmp_path))
+    with_tables(made, f"CREATE TABLE slot (id {declared} PRIMARY KEY, b INTEGER){without_rowid}")
+    TABLES["slot"] = TableMeta(pk=("id",), columns={"id": logical, "b": "int"})
+    b = Origin("b")
+    bodies = [
+        Origin("a").tx(Write("I", "slot", {"id": one, "b": 1}, 10)).body,
+        b.tx(Write("I", "slot", {"id": same, "b": 2}, 20)).body,
+    ]
+    for body in reversed(bodies) if turned else bodies:
+        made.receive(body)
+    assert made.letters() == []
+    assert ([value for _, value in made.rows("slot")], aside(made)) == ([2], [("slot", one)])
+    assert made.query("SELECT kind, state FROM rf_conflict") == [("unique", "settled")]
+    made.receive(b.tx(Write("D", "slot", {"id": same, "b": 2}, 30, Version(0, 20, "b"))).body)
+    assert ([value for _, value in made.rows("slot")], aside(made)) == ([1], [])
+    close_world(made)
+
+
 def test_sqlite_takes_1_and_1_0_for_one_value(tmp_path: Path) -> None:
     made = open_world(sqlite_url(tmp_path))
     with_tables(made, "CREATE TABLE slot (id INTEGER PRIMARY KEY, a BLOB UNIQUE, b INTEGER, c TEXT)")

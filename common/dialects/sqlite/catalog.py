@@ -53,6 +53,11 @@ class SqliteTable:
         return exact and all(collation == "BINARY" for collation in self.key_collations)
 
     @property
+    def rivalries(self) -> tuple[UniqueIndex, ...]:
+        """The unique keys in which two rows can clash: the primary key too, where two names are one for SQLite."""
+        return tuple(index for index in self.unique if not (index.is_key and self.key_is_exact))
+
+    @property
     def key_may_be_null(self) -> bool:
         """SQLite allows NULL in a primary key that is neither the rowid nor declared NOT NULL."""
         if self.without_rowid or self.rowid_alias:

@@ -42,7 +42,7 @@ class _Reader:
         self._table = table
         self._encoder = ImageEncoder(stored_shape(table.shape))
         self._written = [column.name for column in table.shape.written]
-        self._indexes = [index for index in table.unique if not index.is_key]
+        self._indexes = table.rivalries
         self._references = look.references_of(table)
         self._pointed = look.pointed_of(table)
         self._terms = [quote(name) for name in self._written]
@@ -106,7 +106,7 @@ class SqliteStandingLook:
     def rules(self, table: TableShape) -> str:
         """Return the unique keys and references of a table as text."""
         known = self._tables[table.name]
-        return repr((known.unique, self.references_of(known), self.pointed_of(known)))
+        return repr((known.rivalries, self.references_of(known), self.pointed_of(known)))
 
     def examine(self, table: TableShape, meta: TableMeta, rows: Sequence[Proposal]) -> list[RowFacts]:
         """Return what these rows would be once written."""
@@ -145,7 +145,7 @@ class SqliteStandingLook:
     def rivals(self, table: TableShape, facts: Sequence[RowFacts]) -> list[bytes]:
         """Return the keys of the standing rows that have a unique value of one of these."""
         known = self._tables[table.name]
-        indexes = {unique_rule(table.name, index.name): index for index in known.unique if not index.is_key}
+        indexes = {unique_rule(table.name, index.name): index for index in known.rivalries}
         asked = dict.fromkeys(claim for one in facts for claim in one.claims)
         with translating():
             probes = [(indexes[one.rule], values_of(one.token)) for one in asked]
