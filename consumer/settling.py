@@ -32,6 +32,7 @@ from consumer.conflict.record import (
     meta_of,
     read_version,
     record,
+    renew_ours,
     settle,
     written_as,
 )
@@ -69,6 +70,9 @@ class Settling:
                 ended = met.stored["winner"]
                 raise UsageError(f"conflict {number} is settled ({ended}): `rowferry conflicts undo {number}` flips it")
             image, meta = (met.now, met.shape.meta) if take is Winner.OURS else self._wanted(met, take)
+            if met.state.version not in met.versions:
+                # It was written while the conflict waited: that write is what is kept, or lost on record.
+                renew_ours(session.connection, number, met.state.version, *own_form(met))
             return self._choose(session, met, image, meta, _winner(take), "resolved", displace=displace)
 
         return self._committed(work)

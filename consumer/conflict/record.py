@@ -98,6 +98,12 @@ def settle(
         connection.execute(sa.update(rf.conflict).where(rf.conflict.c.id == number), {**given, "settled_us": now_us})
 
 
+def renew_ours(connection: sa.Connection, number: int, version: Version, image: bytes | None, meta: TableMeta) -> None:
+    """Note what a conflict that waited was decided against: the row as it was then, not as it was when they met."""
+    values = {"our_version": version_text(version), "our_image": _text(image), "our_meta": _meta_text(meta)}
+    connection.execute(sa.update(rf.conflict).where(rf.conflict.c.id == number), values)
+
+
 def _row(conflict: Conflict, now_us: int) -> dict[str, Any]:
     return {
         "table_name": conflict.table,

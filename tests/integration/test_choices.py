@@ -79,6 +79,23 @@ def test_the_row_stays_and_the_change_waits(desk: World) -> None:
     assert desk.watermark("b") == 1, "a watermark never waits for a person"
 
 
+def test_what_was_written_while_it_waited_is_on_record_and_comes_back(desk: World) -> None:
+    """The choice is made against the row as it is, not as it was when the two met."""
+    meet(desk)
+    (number,) = numbers(desk)
+    desk.execute("UPDATE item SET name = 'later' WHERE id = 1")
+    settling = Settling(desk.node, "anna")
+    desk.node.database.sealer(desk.node.facts).seal()
+    settling.resolve(number, read_take("theirs"))
+    assert names(desk) == ["of b"]
+    ((ours,),) = desk.query(f"SELECT our_image FROM rf_conflict WHERE id = {number}")
+    assert json.loads(ours)["name"] == "later"
+    settling.undo(number, None, force=False)
+    assert names(desk) == ["later"]
+    settling.undo(number, None, force=False)
+    assert names(desk) == ["of b"]
+
+
 @pytest.mark.parametrize(
     ("take", "name", "winner"),
     [("ours", "of a", "ours"), ("theirs", "of b", "theirs"), ('{"name": "both"}', "both", "neither")],
