@@ -65,9 +65,9 @@ def test_parts_of_two_contents_are_not_mixed(world: World) -> None:
 def test_a_tx_that_was_cut_anew_takes_the_place_of_what_came_before(world: World) -> None:
     """Its source was given another `max_batch_bytes` before all parts were out, and begins again."""
     tx = Origin("a").tx(*(item(number, "x" * 400, number) for number in range(1, 60)))
-    first, shorter = tx.parts(8500), tx.parts(4096)
+    first, shorter = tx.parts(8756), tx.parts(4352)
     # As many parts, of other sizes: nothing in a header tells the two cuts apart.
-    shifted = tx.parts(9300)
+    shifted = tx.parts(9556)
     assert len(first) == len(shifted) < len(shorter)
     assert first[1] != shifted[1]
     world.receive(*first[:3], *shorter[:2], *first[:2])
@@ -171,7 +171,7 @@ def test_a_stop_ends_a_large_tx_between_two_slices_and_is_no_attempt(
         )
         stop = StopAt(3)
         source = MemorySource()
-        source.put(*tx.parts(4096), redelivered=True)
+        source.put(*tx.parts(4352), redelivered=True)
         intake = Intake(world.node, "test", lambda source=source: source, None, stop)
         with pytest.raises(OutageError, match="when it runs again"):
             drain(intake, source)
@@ -179,6 +179,6 @@ def test_a_stop_ends_a_large_tx_between_two_slices_and_is_no_attempt(
         intake.close()
         assert world.rows() == []
         assert world.one("SELECT count(*) FROM rf_attempt") == 0
-    world.receive(*tx.parts(4096))
+    world.receive(*tx.parts(4352))
     assert len(world.rows()) == 99
     assert world.letters() == []
