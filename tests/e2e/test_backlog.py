@@ -20,7 +20,7 @@ pytestmark = pytest.mark.heavy
 
 ROWS = int(os.environ.get("ROWFERRY_TEST_BACKLOG_ROWS", "240000"))
 _SMALL = ROWS // 3
-_ROOM_MIB = 40.0
+_ROOM_MIB = 64.0
 """What three times the backlog may add: allocators keep what they had, a window is fuller at one time than at another.
 160,000 rows held by either side would be more by far: a change line alone has 400 bytes, as Python objects far more.
 The smaller backlog already fills every window."""
