@@ -3,12 +3,12 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
-from common.clock import to_iso
 from common.config.model import PeerSection
-from common.errors import OutageError, PoisonError, RowferryError
+from common.errors import RowferryError
+from common.http.encodings import in_chunks
 from common.ports.sink import TransportFeatures
 from common.ports.source import Delivery
 from common.runtime.node import Node
@@ -16,11 +16,11 @@ from common.transports.http.client import PeerClient
 from common.transports.http.features import FEATURES
 from common.transports.http.peer import checked_state, is_trusted
 from common.transports.http.settings import PeerSettings, settings_of
-from common.wire.control import Gone, Request
+from common.wire.control import Gone
 from common.wire.decode import read_parts
 from consumer.gap_watch import GapWatch, Watched
 from consumer.gaps import find_gaps
-from consumer.requests import forget_asked, note_asked, note_gone
+from consumer.requests import forget_asked, note_asked, request_for, take_gone
 from consumer.statements import reading, writing
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class AgainSource:
                     one.note_asked(now)
                     found += self._asked(client, one, state.node, may_forward=may_forward)
             return found
-        except (OutageError, PoisonError, RowferryError) as error:
+        except RowferryError as error:
             # A peer that is away, or of a release of before: its intake tells of it.
             log.info("gap_not_asked", extra={"peer": self._peer, "error": str(error)})
             return []
@@ -111,52 +111,26 @@ class AgainSource:
 
     def _asked(self, client: PeerClient, one: Watched, peer: str, *, may_forward: bool) -> list[Delivery]:
         gap, node = one.gap, self._node
-        request = Request(
-            from_node=node.facts.node_id,
-            to_node=gap.peer,
-            incarnation=gap.incarnation,
-            after_lsn=gap.after_lsn,
-            until_lsn=gap.until_lsn,
-            asked_at=to_iso(node.clock.now_us()),
-        )
+        request = request_for(node, gap)
         asked = writing(node.database, lambda connection: note_asked(connection, request, node.clock.now_us()))
         fields = {"peer": peer, "source_node": gap.peer, "incarnation": gap.incarnation}
         lsns = {"after_lsn": gap.after_lsn, "until_lsn": gap.until_lsn}
         log.warning("gap_asked", extra=fields | lsns | {"asked": asked})
         answer = client.again(gap.peer, gap.incarnation, gap.after_lsn, gap.until_lsn)
         try:
-            bodies = list(_pieces(item.raw for item in read_parts(answer.body)))
+            bodies = list(in_chunks((item.raw for item in read_parts(answer.body)), _DELIVERY_BYTES))
         finally:
             answer.close()
         if answer.gone_until_lsn is not None:
-            self._note_gone(request, answer.gone_until_lsn)
+            gone = Gone(
+                from_node=gap.peer,
+                to_node=node.facts.node_id,
+                incarnation=gap.incarnation,
+                after_lsn=gap.after_lsn,
+                until_lsn=answer.gone_until_lsn,
+            )
+            take_gone(node, gone)
         return [
             Delivery(body, f"http:{peer}", None, source_node=peer, verified=True, may_forward=may_forward)
             for body in bodies
         ]
-
-    def _note_gone(self, request: Request, until_lsn: int) -> None:
-        gone = Gone(
-            from_node=request.to_node,
-            to_node=request.from_node,
-            incarnation=request.incarnation,
-            after_lsn=request.after_lsn,
-            until_lsn=until_lsn,
-        )
-        if writing(self._node.database, lambda connection: note_gone(connection, gone)):
-            fields = {"source_node": gone.from_node, "incarnation": gone.incarnation}
-            lsns = {"after_lsn": gone.after_lsn, "until_lsn": gone.until_lsn}
-            log.error("gap_cannot_be_filled", extra=fields | lsns | {"remedy": "rowferry snapshot"})
-
-
-def _pieces(parts: Iterator[bytes]) -> Iterator[bytes]:
-    waiting: list[bytes] = []
-    size = 0
-    for part in parts:
-        waiting.append(part)
-        size += len(part)
-        if size >= _DELIVERY_BYTES:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield b"".join(waiting)

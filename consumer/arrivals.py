@@ -14,13 +14,14 @@ from common.wire.compress import decompress, is_wrapped, open_decompressed
 from common.wire.control import control_lines, said_in
 from common.wire.decode import Broken, parts_in, read_parts, split_batches
 from common.wire.limits import DEFAULT_LIMITS, Limits
+from common.wire.proving import is_proven, part_fault
 from common.wire.records import BatchHeader, Part
 from consumer.control import Controls
 from consumer.dead_letters.table_store import bytes_id
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming
 from consumer.peers import PeerIds
-from consumer.verify import IDENTITY_ERROR, is_proven, part_fault, sender_error
+from consumer.verify import IDENTITY_ERROR, sender_error
 
 UNKNOWN_SENDER = "unknown"
 RETRIES = "rowferry_retries"

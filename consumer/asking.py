@@ -8,19 +8,18 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from common.clock import to_iso
 from common.crash_points import CrashPoint, reach
 from common.errors import OutageError
 from common.periodic import Periodic
 from common.runtime.node import Node
 from common.runtime.transports import OpenDirect
-from common.schema import tables as rf
 from common.transports.control import control_envelope, say
 from common.wire.control import Request
 from consumer import audit
 from consumer.gap_watch import GapWatch, Watched
 from consumer.gaps import Gap, find_gaps
-from consumer.requests import forget_asked, note_asked
+from consumer.heard import note_listening
+from consumer.requests import forget_asked, note_asked, request_for
 from consumer.statements import reading, writing
 
 log = logging.getLogger(__name__)
@@ -77,9 +76,7 @@ class GapAsking(Periodic):
         if now < self._note_at:
             return
         self._note_at = now + _NOTE_SECONDS
-        values = {"heard_us": self._node.clock.now_us()}
-        note = sa.update(rf.node).where(rf.node.c.is_self).values(values)
-        writing(self._node.database, lambda connection: connection.execute(note))
+        note_listening(self._node)
 
     def _forget(self, gap: Gap) -> None:
         writing(self._node.database, partial(forget_asked, peer=gap.peer, incarnation=gap.incarnation))
@@ -88,14 +85,7 @@ class GapAsking(Periodic):
 
     def _ask(self, one: Watched, now: float) -> None:
         gap, node = one.gap, self._node
-        request = Request(
-            from_node=node.facts.node_id,
-            to_node=gap.peer,
-            incarnation=gap.incarnation,
-            after_lsn=gap.after_lsn,
-            until_lsn=gap.until_lsn,
-            asked_at=to_iso(node.clock.now_us()),
-        )
+        request = request_for(node, gap)
         one.note_asked(now)
         fields = {"source_node": gap.peer, "incarnation": gap.incarnation}
         lsns = {"after_lsn": gap.after_lsn, "until_lsn": gap.until_lsn}

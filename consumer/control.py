@@ -13,7 +13,7 @@ from common.wire.control import Control, Gone, Heartbeat, Request, Said, Unknown
 from common.wire.signing import Purpose
 from consumer.heartbeats import note_heartbeat
 from consumer.peers import PeerIds
-from consumer.requests import note_gone, note_request
+from consumer.requests import note_request, take_gone
 from consumer.statements import writing
 from consumer.verify import IDENTITY_ERROR
 
@@ -49,10 +49,7 @@ class Controls:
                 if not writing(database, lambda connection: note_request(connection, control, now_us)):
                     log.warning("request_refused", extra={"source_node": control.sender, "error": "too many wait"})
             case Gone():
-                if writing(database, lambda connection: note_gone(connection, control)):
-                    fields = {"source_node": control.sender, "incarnation": control.incarnation}
-                    lsns = {"after_lsn": control.after_lsn, "until_lsn": control.until_lsn}
-                    log.error("gap_cannot_be_filled", extra=fields | lsns | {"remedy": "rowferry snapshot"})
+                take_gone(self._node, control)
 
             case Heartbeat():
                 self._hear(control, said.line)

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from common.config.model import Config
+from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer import audit
 from consumer.retired import returned, speaks_again
-from consumer.statements import insert_missing
+from consumer.statements import insert_missing, writing
 
 _HEARD = (
     sa.update(rf.node)
@@ -79,3 +80,9 @@ def _peer(config: Config, heard: Heard, now_us: int) -> dict[str, object]:
         "ahead_us": ahead_us,
         "ahead_seen_us": now_us if ahead_us else 0,
     }
+
+
+def note_listening(node: Node) -> None:
+    """Note that this node hears others now. Raises OutageError."""
+    note = sa.update(rf.node).where(rf.node.c.is_self).values(heard_us=node.clock.now_us())
+    writing(node.database, lambda connection: connection.execute(note))

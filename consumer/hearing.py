@@ -4,22 +4,19 @@ import logging
 import time
 from collections.abc import Callable
 
-import sqlalchemy as sa
-
 from common.config.model import PeerSection
 from common.errors import RowferryError
 from common.ops.peers import MISSED_HEARTBEATS
 from common.periodic import Periodic
 from common.ports.source import Delivery
 from common.runtime.node import Node
-from common.schema import tables as rf
 from common.transports.http.client import PeerClient
 from common.transports.http.peer import checked_state, is_trusted
 from common.transports.http.settings import PeerSettings, settings_of
 from common.wire.control import Heartbeat, said_in
 from consumer.control import Controls
+from consumer.heard import note_listening
 from consumer.peers import PeerIds
-from consumer.statements import writing
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +92,3 @@ class Listening(Periodic):
         note_listening(self._node)
         self.look_again_in(self._every)
         return False
-
-
-def note_listening(node: Node) -> None:
-    """Note that this node hears others now. Raises OutageError."""
-    note = sa.update(rf.node).where(rf.node.c.is_self).values(heard_us=node.clock.now_us())
-    writing(node.database, lambda connection: connection.execute(note))

@@ -20,13 +20,13 @@ from common.wire.compress import compress, decompress
 from common.wire.decode import read_body
 from common.wire.headers import read_header
 from common.wire.limits import DEFAULT_LIMITS, UNBOUNDED, Limits
+from common.wire.proving import part_fault
 from common.wire.records import BatchHeader, Part
 from common.wire.signing import Trust
 from consumer.dead_letters.table_store import bytes_id
 from consumer.dedup import BROKEN_REASONS, NOTHING, Known, TxKey, look_up
 from consumer.incoming import Incoming
 from consumer.statements import among_given, as_list, insert_missing, reading, writing
-from consumer.verify import part_fault
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,8 @@ class Inbox:
         """Tell whether its source has signed each stored part of a tx, where it has to; what it has not goes.
 
         Whoever brings parts looks at their signatures first; but a key may be new since some were stored."""
+        if not self._trust.asks(key[0]):
+            return True
         with reading(self._node.database) as connection:
             found = list(unproven_parts(connection, key, self._trust))
         if not found:

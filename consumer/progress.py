@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from common.ops.progress import OthersProgress, SourceProgress
-from common.ops.stalls import Work, read_seen, waits
+from common.ops.stalls import OF_SOURCE, Work, read_seen, waits
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.statements import reading
-from consumer.waiting import SOURCE, held_seen, source_work, unfinished
+from consumer.waiting import held_seen, source_work, unfinished
 
 
 def others_progress(node: Node) -> OthersProgress:
@@ -37,6 +37,6 @@ def _marks(connection: sa.Connection) -> dict[str, int]:
 
 
 def _sources(marks: Mapping[str, int], works: list[Work]) -> tuple[SourceProgress, ...]:
-    behind = {work.name.removeprefix(SOURCE): work.pending for work in works}
+    behind = {work.name.removeprefix(OF_SOURCE): work.pending for work in works}
     peers = sorted(marks.keys() | behind.keys())
     return tuple(SourceProgress(peer, marks.get(peer, 0), behind.get(peer, 0)) for peer in peers)

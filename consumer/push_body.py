@@ -7,15 +7,16 @@ from typing import BinaryIO
 
 from common.errors import PoisonError, Reason
 from common.http.callers import Caller
+from common.http.encodings import in_chunks
 from common.http.problems import ProblemError
 from common.http.scopes import Scope
 from common.wire.compress import open_decompressed
 from common.wire.decode import Broken, read_parts
 from common.wire.limits import Limits
+from common.wire.proving import part_fault
 from common.wire.records import Part
 from common.wire.signing import Trust
 from consumer.dedup import TxKey
-from consumer.verify import part_fault
 
 _MOST_DELIVERY_BYTES = 4 * 1024 * 1024
 _MOST_TXS = 100_000
@@ -61,16 +62,7 @@ class Body:
 
     def pieces(self) -> Iterator[bytes]:
         """Yield its batches again, some at a time. Memory is bounded by one piece or by one part of a large tx."""
-        waiting: list[bytes] = []
-        size = 0
-        for item in read_parts(self._opened(), self.limits):
-            waiting.append(item.raw)
-            size += len(item.raw)
-            if size >= _MOST_DELIVERY_BYTES:
-                yield b"".join(waiting)
-                waiting, size = [], 0
-        if waiting:
-            yield b"".join(waiting)
+        yield from in_chunks((item.raw for item in read_parts(self._opened(), self.limits)), _MOST_DELIVERY_BYTES)
 
     def _opened(self) -> BinaryIO:
         size = self.file.seek(0, os.SEEK_END)

@@ -23,6 +23,7 @@ from common.transports.directory.acks import Acks, write_acks
 from common.transports.directory.own_files import files_of, passed_by_others
 from common.transports.files import storage_outage
 from common.wire.decode import Broken
+from common.wire.proving import part_fault
 from common.wire.records import Change, Part, TableMeta
 from consumer import audit
 from consumer.apply.committing import Committing
@@ -36,7 +37,6 @@ from consumer.put_back import look_into_folder
 from consumer.standing.logical import LogicalSession
 from consumer.statements import reading, writing
 from consumer.tables import Tables, use_of
-from consumer.verify import part_fault
 
 log = logging.getLogger(__name__)
 

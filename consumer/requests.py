@@ -1,12 +1,32 @@
 """`rf_request`: what this node asked others for, and what others asked of it until the producer has answered."""
 
+import logging
+
 import sqlalchemy as sa
 
+from common.clock import to_iso
+from common.runtime.node import Node
 from common.schema import tables as rf
 from common.wire.control import Gone, Request
+from consumer.gaps import Gap
+from consumer.statements import writing
+
+log = logging.getLogger(__name__)
 
 _MOST_WAITING = 1_000
 """Requests of others that wait at once: who may write to the broker may make up names."""
+
+
+def request_for(node: Node, gap: Gap) -> Request:
+    """Return what asks a source for a gap, now."""
+    return Request(
+        from_node=node.facts.node_id,
+        to_node=gap.peer,
+        incarnation=gap.incarnation,
+        after_lsn=gap.after_lsn,
+        until_lsn=gap.until_lsn,
+        asked_at=to_iso(node.clock.now_us()),
+    )
 
 
 def note_request(connection: sa.Connection, request: Request, now_us: int) -> bool:
@@ -33,6 +53,14 @@ def note_request(connection: sa.Connection, request: Request, now_us: int) -> bo
     row = _row("in", request.from_node, request, now_us)
     connection.execute(sa.insert(table).values(row))
     return True
+
+
+def take_gone(node: Node, gone: Gone) -> None:
+    """Note, and say loudly the first time, that what was asked for is gone for good. Raises OutageError."""
+    if writing(node.database, lambda connection: note_gone(connection, gone)):
+        fields = {"source_node": gone.from_node, "incarnation": gone.incarnation}
+        lsns = {"after_lsn": gone.after_lsn, "until_lsn": gone.until_lsn}
+        log.error("gap_cannot_be_filled", extra=fields | lsns | {"remedy": "rowferry snapshot"})
 
 
 def note_gone(connection: sa.Connection, gone: Gone) -> bool:

@@ -2,13 +2,13 @@
 
 import json
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from common.errors import PoisonError, Reason
+from common.periodic import Periodic
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.apply.group import Applier
@@ -50,6 +50,7 @@ class Reshaped:
         self._applier = Applier(node, stop=stop)
         self._early = EarlyRetries(node, self._applier.apply)
         self._forked = ForkedRetries(node, self._applier.apply)
+        self._trust = node.config.trust()
         self._done_us = 0
         """Up to here installations were followed up."""
 
@@ -116,36 +117,26 @@ class Reshaped:
 
     def _load(self, letter: Letter) -> Incoming:
         with reading(self._node.database) as connection:
-            return load(connection, letter, self._node.config.trust())
+            return load(connection, letter, self._trust)
 
 
-class ReshapedRetries:
+class ReshapedRetries(Periodic):
     """`Reshaped` as a service of `run`."""
 
     name = "reshaped"
 
     def __init__(self, node: Node, copies: BrokerCopies | None, stop: threading.Event) -> None:
+        super().__init__()
         self._reshaped = Reshaped(node, stop)
         self._copies = copies
         self._copies_due = False
-        self._look_at = 0.0
-        self._wake = threading.Event()
 
-    def step(self, idle_seconds: float) -> bool:
-        """Look now and then; True when something was tried again. Raises OutageError."""
-        self._wake.clear()
-        if time.monotonic() >= self._look_at:
-            tried = bool(self._reshaped.follow_up())
-            self._follow_up_copies(tried)
-            self._look_at = time.monotonic() + _LOOK_SECONDS
-            if tried:
-                return True
-        self._wake.wait(idle_seconds)
-        return False
-
-    def wake(self) -> None:
-        """End the wait of a running `step`. Any thread."""
-        self._wake.set()
+    def look(self) -> bool:
+        """Follow up; True when something was tried again. Raises OutageError."""
+        tried = bool(self._reshaped.follow_up())
+        self._follow_up_copies(tried)
+        self.look_again_in(_LOOK_SECONDS)
+        return tried
 
     def close(self) -> None:
         """Give back the connection to the broker's copies."""

@@ -16,7 +16,8 @@ from consumer.dead_letters.documents import letter_documents, result_document
 from consumer.dead_letters.operations import Replay
 from consumer.dead_letters.show import show
 from consumer.dead_letters.states import LetterState
-from consumer.dead_letters.table_store import Selection
+from consumer.dead_letters.table_store import Selection, find_newest
+from consumer.statements import reading
 
 _Ops = Annotated[Caller, Depends(caller_with(Scope.OPS))]
 
@@ -47,9 +48,9 @@ def letter_routes(node: Node) -> APIRouter:
         """As `rowferry dlq list --json`; each is a row of `rf_dead_letter` without its bytes."""
         del caller
         chosen = Selection(source_node=source, reason=reason.value if reason else None, state=state)
-        with desk_of(node) as desk:
-            newest = sorted(desk.find(chosen), key=lambda letter: letter.last_failed_us)[-limit:]
-        return letter_documents(newest)
+        with reading(node.database) as connection:
+            newest = find_newest(connection, chosen, limit)
+        return letter_documents(newest[::-1])
 
     @router.get(
         "/dead-letters/{tx_id}", summary="Show one: why, what blocks it now, its rows", responses=guarded(404, 422)

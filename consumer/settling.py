@@ -69,7 +69,7 @@ class Settling:
             if met.stored["state"] != State.WAITING:
                 ended = met.stored["winner"]
                 raise UsageError(f"conflict {number} is settled ({ended}): `rowferry conflicts undo {number}` flips it")
-            image, meta = (met.now, met.shape.meta) if take is Winner.OURS else self._wanted(met, take)
+            image, meta = own_form(met) if take is Winner.OURS else self._wanted(met, take)
             if met.state.version not in met.versions:
                 # It was written while the conflict waited: that write is what is kept, or lost on record.
                 renew_ours(session.connection, number, met.state.version, *own_form(met))

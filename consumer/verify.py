@@ -11,8 +11,7 @@ from common.errors import PoisonError, Reason
 from common.ports.source import Delivery
 from common.versions import NEVER, check_version
 from common.wire.decode import missing_features
-from common.wire.records import BatchHeader, Change, Part
-from common.wire.signing import Purpose, Trust
+from common.wire.records import BatchHeader, Change
 from consumer.main_node import MainNode
 from consumer.tables import Tables, TableUse
 
@@ -41,16 +40,6 @@ def sender_error(delivery: Delivery, source_node: str, config: Config) -> Poison
     if is_main if delivery.may_forward is None else delivery.may_forward:
         return None
     return PoisonError(Reason.SOURCE, f"{delivery.source_node!r} sent a batch of {source_node!r}")
-
-
-def part_fault(part: Part, trust: Trust) -> PoisonError | None:
-    """Return why the signature of a batch does not hold; None where it does, or nobody has to sign."""
-    return trust.fault(part.header.source_node, Purpose.BATCH, part.sha256, part.proof)
-
-
-def is_proven(part: Part, trust: Trust) -> bool:
-    """Tell whether its source has signed a batch with a key that is known here."""
-    return trust.proves(part.header.source_node, Purpose.BATCH, part.sha256, part.proof)
 
 
 def header_error(header: BatchHeader) -> PoisonError | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from common.ops.peers import MISSED_HEARTBEATS
-from common.ops.stalls import Seen, Work, is_fresh
+from common.ops.stalls import OF_SOURCE, Seen, Work, is_fresh
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.gaps import find_gaps
@@ -14,7 +14,6 @@ from consumer.statements import reading
 from consumer.watermark import SourceKey, read_all
 
 INTAKE = "intake "
-SOURCE = "source "
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def source_work(node: Node) -> list[Work]:
         after_lsn, until_lsn = until[key]
         unit = f"changes of {peer} not yet applied"
         excused = f"{peer} is silent" if peer in silent else None
-        works.append(Work(f"{SOURCE}{peer}", until_lsn - after_lsn, unit, f"{key[1]}/{after_lsn}", excused=excused))
+        works.append(Work(f"{OF_SOURCE}{peer}", until_lsn - after_lsn, unit, f"{key[1]}/{after_lsn}", excused=excused))
     return works
 
 

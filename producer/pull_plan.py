@@ -14,7 +14,7 @@ from common.wire.records import MAX_LSN
 from producer.extract import Stretch, batches
 from producer.log import NodeLogs
 from producer.pull_cursor import PullCursor
-from producer.relay_log import KeptTx, RelayLog
+from producer.relay_log import Asked, KeptTx, RelayLog
 
 MOST_BYTES = 16 * 1024 * 1024
 """About so much of change lines is in one answer; one tx is whole, however large."""
@@ -48,16 +48,6 @@ class Answer:
     @property
     def txs(self) -> int:
         return sum(stretch.txs for stretch in self.own) + len(self.kept)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A stretch of one log that is asked for once more: whole txs after `after_lsn`, up to the one with `until_lsn`."""
-
-    source: str
-    incarnation: str
-    after_lsn: int
-    until_lsn: int
 
 
 class Planner:
@@ -99,8 +89,7 @@ class Planner:
             return Answer(PullCursor(), kept=tuple(self._relay.stretch(asked, MOST_BYTES)))
         if asked.incarnation not in self._logs.incarnations():
             return Answer.nothing()
-        until_lsn = asked.until_lsn
-        stretch, _ = self._stretch(asked.incarnation, asked.after_lsn, MOST_TXS, MOST_BYTES, until_lsn)
+        stretch, _ = self._stretch(asked.incarnation, asked.after_lsn, MOST_TXS, MOST_BYTES, asked.until_lsn)
         return Answer(PullCursor(), own=(stretch,) if stretch.txs else ())
 
     def stream(self, answer: Answer) -> Iterator[bytes]:

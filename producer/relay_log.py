@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -34,20 +34,14 @@ class KeptTx:
     by_directory: bool
 
 
-class Stretch(Protocol):
-    """Which part of one log is meant: whole txs after `after_lsn`, up to the one with `until_lsn`."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A stretch of one log that is asked for once more: whole txs after `after_lsn`, up to the one with `until_lsn`."""
 
-    @property
-    def source(self) -> str: ...
-
-    @property
-    def incarnation(self) -> str: ...
-
-    @property
-    def after_lsn(self) -> int: ...
-
-    @property
-    def until_lsn(self) -> int: ...
+    source: str
+    incarnation: str
+    after_lsn: int
+    until_lsn: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +76,7 @@ class RelayLog:
             query = query.where(_kept.source_node != not_of)
         return _as_fits(in_transaction(self.database, lambda connection: list(connection.execute(query))), most_bytes)
 
-    def stretch(self, asked: Stretch, most_bytes: int) -> list[KeptTx]:
+    def stretch(self, asked: Asked, most_bytes: int) -> list[KeptTx]:
         """Return txs of one log, in its order: at most so many bytes, at least one if any."""
         query = (
             sa.select(*_GROUPED, sa.func.sum(_kept.bytes).label("bytes"))

@@ -26,11 +26,10 @@ class Resending:
 
     def __call__(self, missing: Missing | None) -> None:
         """Take in what the peer lacks by its last answer."""
-        if missing is None:
-            self._last, self._left, self._pause = None, 0, 1
-            return
         if missing != self._last:
             self._last, self._left, self._pause = missing, 0, 1
+        if missing is None:
+            return
         if self._left > 0:
             self._left -= 1
             return

@@ -13,8 +13,9 @@ from common.http.scopes import Scope
 from common.http.wire import AGAIN_PATH, GONE_HEADER, MEDIA_TYPE, TXS_HEADER
 from common.runtime.node import Node
 from common.wire.records import MAX_LSN
-from producer.pull_plan import Answer, Asked, Planner
+from producer.pull_plan import Answer, Planner
 from producer.purge import log_begins
+from producer.relay_log import Asked
 from producer.serve_pull import in_threads
 
 _ID = r"^[A-Za-z0-9_-]{1,64}$"

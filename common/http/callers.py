@@ -1,6 +1,6 @@
 """Who asks, by the token that the request shows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -43,8 +43,23 @@ def address_of(request: Request) -> str:
 def check_again(request: Request) -> None:
     """Ask for the token of a request once more, after it waited: it may be revoked since. Raises ProblemError."""
     gate: Gate = request.app.state.gate
-    _, _, token = request.headers.get("authorization", "").partition(" ")
-    gate.admit(address_of(request), token.strip())
+    gate.admit(address_of(request), bearer_of(request))
+
+
+def bearer_of(request: Request) -> str | None:
+    """Return the token that a request shows; None where it shows none."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def admitted(request: Request, token: str | None, scopes: Collection[Scope]) -> Caller:
+    """Return whom `token` speaks for, where it has any of `scopes`. Raises ProblemError, OutageError."""
+    gate: Gate = request.app.state.gate
+    caller = gate.admit(address_of(request), token)
+    if not caller.scopes.intersection(scopes):
+        wanted = " or ".join(scope.value for scope in scopes)
+        raise ProblemError(403, f"this needs a token with scope {wanted}", reason="scope")
+    return caller
 
 
 def caller_with(*scopes: Scope) -> Callable[..., Caller]:
@@ -53,11 +68,6 @@ def caller_with(*scopes: Scope) -> Callable[..., Caller]:
     def admit(
         request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
     ) -> Caller:
-        gate: Gate = request.app.state.gate
-        caller = gate.admit(address_of(request), credentials.credentials if credentials else None)
-        if not caller.scopes.intersection(scopes):
-            wanted = " or ".join(scope.value for scope in scopes)
-            raise ProblemError(403, f"this needs a token with scope {wanted}", reason="scope")
-        return caller
+        return admitted(request, credentials.credentials if credentials else None, scopes)
 
     return admit

@@ -32,10 +32,10 @@ class _Compressor(Protocol):
 def wrapped(pieces: Iterable[bytes], encoding: Encoding | None) -> Iterator[bytes]:
     """Yield `pieces`, wrapped, in chunks that are not small."""
     if encoding is None:
-        yield from _chunks(pieces)
+        yield from in_chunks(pieces, _CHUNK_BYTES)
         return
     compressor: _Compressor = zlib.compressobj(6, zlib.DEFLATED, _GZIP) if encoding == "gzip" else _zstd()
-    for chunk in _chunks(pieces):
+    for chunk in in_chunks(pieces, _CHUNK_BYTES):
         if packed := compressor.compress(chunk):
             yield packed
     yield compressor.flush()
@@ -45,13 +45,14 @@ def _zstd() -> _Compressor:
     return zstd.ZstdCompressor(level=3)
 
 
-def _chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def in_chunks(pieces: Iterable[bytes], least_bytes: int) -> Iterator[bytes]:
+    """Yield `pieces` put together until so many bytes are reached; the last chunk may have fewer."""
     waiting: list[bytes] = []
     size = 0
     for piece in pieces:
         waiting.append(piece)
         size += len(piece)
-        if size >= _CHUNK_BYTES:
+        if size >= least_bytes:
             yield b"".join(waiting)
             waiting, size = [], 0
     if waiting:

@@ -7,8 +7,9 @@ from importlib.metadata import version
 import sqlalchemy as sa
 
 from common.config.model import Config
-from common.ops.fleet_reading import OPEN, Lag, Peer, read_known
-from common.ops.stalls import told
+from common.ops.fleet_reading import Lag, Peer, read_known
+from common.ops.migration import OPEN_DEAD_LETTERS
+from common.ops.stalls import OF_SINK, OF_SOURCE, told
 from common.ops.status import Standing, State
 from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come
 
@@ -74,7 +75,7 @@ def _self(standing: Standing, of_others: set[str]) -> FleetNode:
         road=_own_road(standing),
         lacks=Lag(max(lags, default=0) + standing.shares.get("unsealed_changes", 0), max(unpublished, default=0.0)),
         missing=Lag(sum(one.behind for one in standing.sources), max(unapplied, default=0.0)),
-        dead_letters=sum(standing.dead_letters.get(state, 0) for state in OPEN),
+        dead_letters=sum(standing.dead_letters.get(state, 0) for state in OPEN_DEAD_LETTERS),
         conflicts=standing.conflicts.get("waiting", 0),
         differs=("capture",) if standing.drifted else (),
         clock_seconds=None,
@@ -126,7 +127,7 @@ def _missing(peer: Peer, standing: Standing) -> Lag:
         behind.append(peer.standing.missing)
     if not behind:
         return Lag()
-    works = [one for one in standing.unapplied if one["work"] == f"source {peer.name}"]
+    works = [one for one in standing.unapplied if one["work"] == f"{OF_SOURCE}{peer.name}"]
     return Lag(max(behind), max((one["oldest_seconds"] for one in works), default=0.0))
 
 
@@ -139,7 +140,7 @@ def _attention(peer: Peer, config: Config, standing: Standing) -> Iterator[str]:
     if _rides_broker(peer.name, config) and standing.broker_trouble:
         yield standing.broker_trouble
     yield from (missing(gap) for gap in standing.gaps if gap["peer"] == peer.name and not heals(gap))
-    works = (f"source {peer.name}", f"sink http-{peer.name}")
+    works = (f"{OF_SOURCE}{peer.name}", f"{OF_SINK}http-{peer.name}")
     yield from (told(one) for one in standing.stalled if one["work"] in works)
     if peer.letters:
         count = sum(peer.letters.values())

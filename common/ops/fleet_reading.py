@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.config.model import Config
+from common.ops.migration import OPEN_DEAD_LETTERS
 from common.ops.passed import live_peers, read_passed
 from common.ops.peers import PeerStanding
 from common.ops.status import Standing
@@ -14,7 +15,6 @@ from common.schema import tables as rf
 
 _ON_THE_WAY_US = 5_000_000
 """What is younger than this when a peer speaks may just not have reached it."""
-OPEN = ("dead", "early", "forked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def read_known(connection: sa.Connection, config: Config, standing: Standing) ->
 def _letters(connection: sa.Connection) -> list[sa.Row[Any]]:
     letter = rf.dead_letter.c
     count = sa.func.count().label("letters")
-    query = sa.select(letter.source_node, letter.state, letter.reason, count).where(letter.state.in_(OPEN))
+    query = sa.select(letter.source_node, letter.state, letter.reason, count).where(letter.state.in_(OPEN_DEAD_LETTERS))
     query = query.group_by(letter.source_node, letter.state, letter.reason)
     return list(connection.execute(query.order_by(letter.source_node, sa.desc("letters"))))
 

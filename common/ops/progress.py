@@ -130,8 +130,13 @@ _OLDEST_EARLY = sa.select(sa.func.min(rf.dead_letter.c.first_failed_us)).where(r
 
 
 def age_seconds(since_us: int | None, now_us: int) -> float:
-    """Return an age for gauges: 0 where nothing waits; never negative, whatever the clocks say."""
-    return 0.0 if since_us is None else max(0, now_us - since_us) / 1_000_000
+    """Return an age for gauges, as `age_us` does."""
+    return age_us(since_us, now_us) / 1_000_000
+
+
+def age_us(since_us: int | None, now_us: int) -> int:
+    """Return an age: 0 where nothing waits; never negative, whatever the clocks say."""
+    return 0 if since_us is None else max(0, now_us - since_us)
 
 
 def _earliest(instants: Iterable[int | None]) -> int | None:

@@ -11,7 +11,7 @@ from common.config.model import Config
 from common.errors import ContentionError, OutageError
 from common.ops.counting import Marks, Totals, counted, read_marks
 from common.ops.migration import OPEN_DEAD_LETTERS
-from common.ops.progress import Side, joined
+from common.ops.progress import Side, age_us, joined
 from common.ops.samples import MINUTE_US, Gauges, Newest, newest_sample, write_sample
 from common.ops.status_reading import read_queues
 from common.periodic import Periodic
@@ -101,18 +101,14 @@ class Sampler(Periodic):
         letters, conflicts = in_transaction(self._database, _for_people)
         return Gauges(
             unpublished_changes=own.unsealed + max((road.waiting for road in own.roads), default=0) if own else 0,
-            unpublished_age_us=_age_us(progress.unpublished_since_us, now_us),
+            unpublished_age_us=age_us(progress.unpublished_since_us, now_us),
             unapplied_changes=sum(source.behind for source in others.sources) if others else 0,
-            unapplied_age_us=_age_us(progress.unapplied_since_us, now_us),
+            unapplied_age_us=age_us(progress.unapplied_since_us, now_us),
             dead_letters=letters,
             waiting_conflicts=conflicts,
             log_changes=own.kept if own else 0,
             queue_messages=read_queues(self._config).depths.get(f"rowferry.node.{self._facts.node_id}"),
         )
-
-
-def _age_us(since_us: int | None, now_us: int) -> int:
-    return 0 if since_us is None else max(0, now_us - since_us)
 
 
 def _for_people(connection: sa.Connection) -> tuple[int, int]:

@@ -9,6 +9,9 @@ import sqlalchemy as sa
 from common.clock import to_iso
 from common.schema import tables as rf
 
+OF_SOURCE, OF_SINK = "source ", "sink "
+"""What names of work begin with that is about one source or one sink."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:

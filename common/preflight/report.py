@@ -17,8 +17,9 @@ from common.preflight.known import NodeKnowledge
 from common.preflight.parts import look_at_parts, same_part
 from common.preflight.tables import TableCheck
 from common.wire.decode import Broken
+from common.wire.proving import part_fault
 from common.wire.records import Part
-from common.wire.signing import Purpose, Trust
+from common.wire.signing import Trust
 
 MOST_FINDINGS = 1_000
 
@@ -101,7 +102,7 @@ class Preflight:
         if header.source_node == self.node.node_id:
             report.own_txs += header.part == 1
             return
-        fault = self.trust.fault(header.source_node, Purpose.BATCH, part.sha256, part.proof)
+        fault = part_fault(part, self.trust)
         if fault is not None:
             report.add(Finding(Check.SIGNATURE, True, str(fault), file, part.line, header.tx_id))
             return

@@ -17,8 +17,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from common.errors import RowferryError
-from common.http.callers import Gate, address_of
-from common.http.problems import ProblemError, guarded
+from common.http.callers import address_of, admitted, bearer_of
+from common.http.problems import guarded
 from common.http.scopes import Scope
 from common.metrics import DATABASE_UP, METRICS, Kind, Measure
 from common.ops.measures import read_measures
@@ -94,13 +94,8 @@ def metric_routes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
 
     def admit(request: Request) -> None:
         """Let in whoever is on this machine, or shows a token with scope ops. Raises ProblemError, OutageError."""
-        if not has_proxies and is_local(request):
-            return
-        gate: Gate = request.app.state.gate
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        caller = gate.admit(address_of(request), token.strip() if scheme.lower() == "bearer" else None)
-        if Scope.OPS not in caller.scopes:
-            raise ProblemError(403, "this needs a token with scope ops", reason="scope")
+        if has_proxies or not is_local(request):
+            admitted(request, bearer_of(request), (Scope.OPS,))
 
     @router.get(
         "/metrics",

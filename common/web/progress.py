@@ -27,9 +27,9 @@ def read_waits(node: Node, parts: Sequence[Part[Node]]) -> Waits:
     Raises OutageError."""
     progress = in_transaction(node.database, partial(joined, sides_of(parts, node)))
     now_us = node.clock.now_us()
-    stalled = [told(one.document(now_us)) for one in progress.stalled]
+    stalled = next(iter(progress.stalled), None)
     return Waits(
         age_seconds(progress.unpublished_since_us, now_us),
         age_seconds(progress.unapplied_since_us, now_us),
-        stalled[0] if stalled else None,
+        None if stalled is None else told(stalled.document(now_us)),
     )

@@ -5,6 +5,7 @@ import sqlalchemy as sa
 
 from common.errors import PoisonError, Reason
 from common.wire.decode import Broken, read_body
+from common.wire.proving import is_proven, part_fault
 from common.wire.records import Part
 from common.wire.signing import Trust
 from consumer import audit
@@ -13,7 +14,6 @@ from consumer.dead_letters.table_store import Letter, body_of
 from consumer.dedup import UNPROVEN_REASONS
 from consumer.inbox import has_parts, stored_tx, unproven_parts
 from consumer.incoming import Incoming
-from consumer.verify import is_proven, part_fault
 
 _MAY_BE_ANSWERED_FOR = frozenset({Reason.SOURCE, Reason.UNSIGNED, Reason.UNKNOWN_KEY})
 """Not a signature that is wrong: these are not the bytes that were signed."""
@@ -51,10 +51,10 @@ def _loaded(
     tx = from_bytes(body, key, letter.origin, None if answered_for else trust)
     if tx.error is not None and tx.error.reason in UNPROVEN_REASONS:
         return _unproven(msgspec.structs.replace(tx, replayed_by=replayed_by))
-    vouched = answered_for or letter.reason in UNPROVEN_REASONS or _is_proven(body, trust)
+    vouched = answered_for or letter.reason in UNPROVEN_REASONS
     # What ended the process was never read, so it has a name made from its bytes; who sent it is known.
     vouched = vouched or (letter.reason == Reason.CRASH and tx.source_node == letter.source_node)
-    if tx.key != key and not vouched:
+    if tx.key != key and not vouched and not _is_proven(body, trust):
         # It stands under another name because it can't be believed under its own; that has not changed.
         error = PoisonError(Reason(letter.reason), letter.error, table=letter.table_name)
         tx = Incoming(*key, letter.origin, None, body, error=error)

@@ -10,6 +10,7 @@ from common.errors import PoisonError, Reason, UsageError
 from common.ports.dead_letters import DeadLetter
 from common.runtime.node import Node
 from common.wire.decode import read_body
+from common.wire.proving import part_fault
 from common.wire.records import Part
 from consumer import audit
 from consumer.apply.group import Applier
@@ -35,7 +36,6 @@ from consumer.early import EarlyRetries
 from consumer.inbox import Inbox, delete_parts, stored_batches
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.statements import reading, writing
-from consumer.verify import part_fault
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,7 @@ class Selection:
 
 
 _COLUMNS = [column for column in rf.dead_letter.c if column.name != "body"]
+_IN_LOG_ORDER = tuple(rf.dead_letter.c[name] for name in ("source_node", "incarnation", "prev_lsn", "tx_id"))
 
 
 def write_failures(connection: sa.Connection, failures: Sequence[Failure], now_us: int) -> None:
@@ -123,17 +124,14 @@ def write_failures(connection: sa.Connection, failures: Sequence[Failure], now_u
 
 def find(connection: sa.Connection, selection: Selection) -> list[Letter]:
     """Return the selected letters, oldest LSNs of a source first."""
-    table = rf.dead_letter
-    query = sa.select(*_COLUMNS).where(selection.clause())
-    query = query.order_by(table.c.source_node, table.c.incarnation, table.c.prev_lsn, table.c.tx_id)
+    query = sa.select(*_COLUMNS).where(selection.clause()).order_by(*_IN_LOG_ORDER)
     return [_letter(row) for row in connection.execute(query)]
 
 
 def find_newest(connection: sa.Connection, selection: Selection, most: int, skip: int = 0) -> list[Letter]:
-    """Return the selected letters that failed last, newest first."""
-    table = rf.dead_letter
-    query = sa.select(*_COLUMNS).where(selection.clause())
-    query = query.order_by(table.c.last_failed_us.desc(), table.c.source_node, table.c.tx_id)
+    """Return the selected letters that failed last, newest first; of those that failed together the latest LSN."""
+    newest = (rf.dead_letter.c.last_failed_us, *_IN_LOG_ORDER)
+    query = sa.select(*_COLUMNS).where(selection.clause()).order_by(*(column.desc() for column in newest))
     return [_letter(row) for row in connection.execute(query.limit(most).offset(skip))]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from common.web.page.page import ROWS, url_of
+from common.web.page.page import CONFLICTS, LETTERS, ROWS, url_of
 from common.web.page.words import cell, counted, key
 from consumer.page.sides import Side, sides_of, stands
 
@@ -28,8 +28,6 @@ _DID = {
     "clock-ahead": "found a clock that is ahead",
 }
 _OF_LETTERS = frozenset({"replayed", "replayed-piece", "edited", "discarded", "exported", "set-aside"})
-LETTER = "/page/dead-letters/one"
-CONFLICT = "/page/conflicts/one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +59,9 @@ def _told(line: Mapping[str, Any], sides: Mapping[int, tuple[Side, Side]]) -> To
 def _links(line: Mapping[str, Any], detail: Mapping[str, Any], number: int | None) -> list[tuple[str, str]]:
     found = []
     if number is not None:
-        found.append((url_of(CONFLICT, id=number), f"conflict {number}"))
+        found.append((url_of(f"{CONFLICTS}/one", id=number), f"conflict {number}"))
     if line["action"] in _OF_LETTERS and line["tx_id"] and line["source_node"]:
-        found.append((url_of(LETTER, source=line["source_node"], tx=line["tx_id"]), "the dead letter"))
+        found.append((url_of(f"{LETTERS}/one", source=line["source_node"], tx=line["tx_id"]), "the dead letter"))
     if isinstance(detail.get("table"), str) and detail.get("pk") is not None:
         pk = key(detail["pk"])
         found.append((url_of(ROWS, table=detail["table"], key=pk), f"row {detail['table']} {cell(pk, 40)}"))

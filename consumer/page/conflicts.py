@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from common.http.problems import ProblemError
 from common.runtime.node import Node
 from common.web.page.access import FormSent, SignedIn, asked
-from common.web.page.page import PageRoute, page_of, to
+from common.web.page.page import CONFLICTS, PageRoute, page_of, to
 from common.web.page.paging import listed
 from consumer.conflict.reading import Wanted, find, read
 from consumer.conflict.record import State, Winner
@@ -16,7 +16,6 @@ from consumer.page.sides import Sides, both, stands
 from consumer.settling import Settling
 from consumer.statements import reading
 
-PATH = "/page/conflicts"
 _ANY = "any"
 _MOST_NUMBER = 2**63 - 1
 _DIGITS = 19
@@ -27,7 +26,7 @@ def conflict_pages(node: Node) -> APIRouter:
     """Return the routes that show and those that do."""
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
-    @router.get(PATH)
+    @router.get(CONFLICTS)
     def conflicts(request: Request, viewer: SignedIn) -> Response:
         query = {name: asked(request, name) for name in ("table", "source", "state")}
         # A person comes for what waits; the rest is on record, and settled.
@@ -46,13 +45,13 @@ def conflict_pages(node: Node) -> APIRouter:
             request, viewer, "consumer/conflicts.html", conflicts=found.items, page=found, query=query, state=state
         )
 
-    @router.get(f"{PATH}/one")
+    @router.get(f"{CONFLICTS}/one")
     def conflict(request: Request, viewer: SignedIn) -> Response:
         sides = _sides(node, asked(request, "id"))
         whole = asked(request, "whole") is not None
         return page_of(request).answer(request, viewer, "consumer/conflict.html", sides=sides, whole=whole)
 
-    @router.get(f"{PATH}/ask")
+    @router.get(f"{CONFLICTS}/ask")
     def ask(request: Request, viewer: SignedIn) -> Response:
         sides, what, take = _sides(node, asked(request, "id")), asked(request, "do"), _side(asked(request, "take"))
         if what not in ("resolve", "undo"):
@@ -61,19 +60,19 @@ def conflict_pages(node: Node) -> APIRouter:
             request, viewer, "consumer/ask_conflict.html", sides=sides, what=what, take=take.value
         )
 
-    @router.post(f"{PATH}/resolve")
+    @router.post(f"{CONFLICTS}/resolve")
     def resolve(form: FormSent) -> Response:
         number = _number(form.one("id"))
         settled = Settling(node, form.actor).resolve(number, _side(form.one("take")))
         form.session.say(f"{_told(node, settled)} {_UNSENT}")
-        return to(f"{PATH}/one", id=number)
+        return to(f"{CONFLICTS}/one", id=number)
 
-    @router.post(f"{PATH}/undo")
+    @router.post(f"{CONFLICTS}/undo")
     def undo(form: FormSent) -> Response:
         number = _number(form.one("id"))
         settled = Settling(node, form.actor).undo(number, _side(form.one("take")), force=False)
         form.session.say(f"Undone. {_told(node, settled)} {_UNSENT}")
-        return to(f"{PATH}/one", id=number)
+        return to(f"{CONFLICTS}/one", id=number)
 
     return router
 

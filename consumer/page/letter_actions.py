@@ -10,7 +10,7 @@ from common.errors import OutageError
 from common.http.problems import ProblemError
 from common.runtime.node import Node
 from common.web.page.access import FormSent, SignedIn
-from common.web.page.page import ROWS, PageRoute, page_of, to, url_of
+from common.web.page.page import LETTERS, ROWS, PageRoute, page_of, to, url_of
 from common.web.page.sessions import Session
 from common.web.page.words import cell, key
 from consumer.dead_letters.contents import contents
@@ -20,7 +20,7 @@ from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.show import show
 from consumer.dead_letters.table_store import Letter, Selection
 from consumer.incoming import Outcome, Result
-from consumer.page.letters import PATH, SHOWN, Shown, read_name, rows_of, shown
+from consumer.page.letters import SHOWN, Shown, read_name, rows_of, shown
 from consumer.page.rows import RowChange
 from consumer.statements import reading
 
@@ -52,7 +52,7 @@ def letter_action_pages(node: Node) -> APIRouter:
     """Return the routes that ask and the routes that do."""
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
-    @router.get(f"{PATH}/replay")
+    @router.get(f"{LETTERS}/replay")
     def ask_replay(request: Request, viewer: SignedIn) -> Response:
         letters = _chosen(node, request.query_params.getlist("letter"))
         if not letters:
@@ -61,7 +61,7 @@ def letter_action_pages(node: Node) -> APIRouter:
         tried = [_tried(node, letter, most) for letter in letters]
         return page_of(request).answer(request, viewer, "consumer/ask_replay.html", tried=tried)
 
-    @router.post(f"{PATH}/replay")
+    @router.post(f"{LETTERS}/replay")
     def replay(form: FormSent) -> Response:
         letters = _chosen(node, form.fields.get("letter", []))
         desk = DeadLetters(node)
@@ -70,9 +70,9 @@ def letter_action_pages(node: Node) -> APIRouter:
             results = desk.replay(_only(letter), Replay(form.actor), lambda _: None)
             _tell_replayed(form.session, letter, results, links)
         _clear_copies(node, form.session)
-        return to(PATH)
+        return to(LETTERS)
 
-    @router.get(f"{PATH}/discard")
+    @router.get(f"{LETTERS}/discard")
     def ask_discard(request: Request, viewer: SignedIn) -> Response:
         letters = _chosen(node, request.query_params.getlist("letter"))
         if not letters:
@@ -81,7 +81,7 @@ def letter_action_pages(node: Node) -> APIRouter:
             request, viewer, "consumer/ask_discard.html", letters=[shown(letter) for letter in letters]
         )
 
-    @router.post(f"{PATH}/discard")
+    @router.post(f"{LETTERS}/discard")
     def discard(form: FormSent) -> Response:
         letters, reason = _chosen(node, form.fields.get("letter", [])), form.one("reason")
         if not reason or len(reason) > _LONGEST_REASON:
@@ -92,14 +92,14 @@ def letter_action_pages(node: Node) -> APIRouter:
             else:
                 form.session.say(f"{letter.tx_id} of {letter.source_node} was settled already.", is_good=False)
         _clear_copies(node, form.session)
-        return to(PATH)
+        return to(LETTERS)
 
     return router
 
 
 def _none_chosen(session: Session) -> Response:
     session.say("Nothing was done: choose at least one dead letter.", is_good=False)
-    return to(PATH)
+    return to(LETTERS)
 
 
 def _chosen(node: Node, names: Sequence[str]) -> list[Letter]:
@@ -134,7 +134,7 @@ def _row_links(node: Node, letter: Letter) -> list[tuple[str, str]]:
         held = contents(connection, letter, _LINKED_ROWS).changes
     rows = dict.fromkeys((one["table"], key(one["pk"])) for one in held if one["pk"] is not None)
     links = [(url_of(ROWS, table=table, key=pk), f"{table} {cell(pk, _LINK)}") for table, pk in rows]
-    return [(url_of(f"{PATH}/one", source=letter.source_node, tx=letter.tx_id), "Show it"), *links]
+    return [(url_of(f"{LETTERS}/one", source=letter.source_node, tx=letter.tx_id), "Show it"), *links]
 
 
 def _tell_replayed(

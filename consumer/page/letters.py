@@ -10,7 +10,7 @@ from common.errors import Reason
 from common.http.problems import ProblemError
 from common.runtime.node import Node
 from common.web.page.access import SignedIn, asked
-from common.web.page.page import PageRoute, page_of
+from common.web.page.page import LETTERS, PageRoute, page_of
 from common.web.page.paging import listed
 from common.web.page.words import is_cut
 from consumer.dead_letters.contents import contents
@@ -22,7 +22,6 @@ from consumer.dead_letters.table_store import Letter, Selection, find, find_newe
 from consumer.page.rows import RowChange, effect_of, side_by_side
 from consumer.statements import reading
 
-PATH = "/page/dead-letters"
 SHOWN = 20
 """Rows of a letter that its page shows unless all are asked for."""
 
@@ -45,7 +44,7 @@ def letter_pages(node: Node) -> APIRouter:
     """Return the two routes."""
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
-    @router.get(PATH)
+    @router.get(LETTERS)
     def letters(request: Request, viewer: SignedIn) -> Response:
         query = {name: asked(request, name) for name in ("source", "reason", "state", "table", "tx")}
         chosen = selection(query)
@@ -62,7 +61,7 @@ def letter_pages(node: Node) -> APIRouter:
             states=[state.value for state in LetterState],
         )
 
-    @router.get(f"{PATH}/one")
+    @router.get(f"{LETTERS}/one")
     def letter(request: Request, viewer: SignedIn) -> Response:
         source, tx_id = asked(request, "source"), asked(request, "tx")
         whole = asked(request, "whole") is not None

@@ -6,13 +6,14 @@ from fastapi import APIRouter
 
 from common.ports.http_part import PageLink
 from common.runtime.node import Node
+from common.web.page.page import CONFLICTS, LETTERS
 from consumer.page import audit, conflicts, letters
 from consumer.page.letter_actions import letter_action_pages
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGES = (
-    PageLink("Dead letters", letters.PATH),
-    PageLink("Conflicts", conflicts.PATH),
+    PageLink("Dead letters", LETTERS),
+    PageLink("Conflicts", CONFLICTS),
     PageLink("Audit", audit.PATH),
 )
 

@@ -7,10 +7,7 @@ from fastapi.responses import FileResponse
 
 from common.http.problems import ProblemError
 from common.web.page.access import FormSent, LoginNeededError, door_of, read_form
-from common.web.page.page import HOME, LOGIN, STATIC, PageRoute, page_of, to
-
-_KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-_FILES = {file.name: file for file in STATIC.iterdir() if file.suffix in _KINDS}
+from common.web.page.page import HOME, LOGIN, STATIC_FILES, STATIC_KINDS, PageRoute, page_of, to
 
 
 def door_routes() -> APIRouter:
@@ -40,11 +37,11 @@ def door_routes() -> APIRouter:
 
     @router.get("/page/static/{name}")
     def static(name: str) -> Response:
-        if name not in _FILES:
+        if name not in STATIC_FILES:
             raise ProblemError(404, "there is nothing of this name")
-        file = _FILES[name]
+        file = STATIC_FILES[name]
         # Its address changes with its content.
         headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-        return FileResponse(file, headers=headers, media_type=_KINDS[file.suffix])
+        return FileResponse(file, headers=headers, media_type=STATIC_KINDS[file.suffix])
 
     return router

@@ -22,8 +22,11 @@ from common.web.page.sessions import Session
 from common.web.refusals import problem_of
 
 _HERE = Path(__file__).parent
-STATIC = _HERE / "static"
 HOME, LOGIN, ROWS = "/", "/page/login", "/page/rows"
+LETTERS, CONFLICTS = "/page/dead-letters", "/page/conflicts"
+"""Of the consumer's pages, that others lead to; below each, `/one` is one of them."""
+STATIC_KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+STATIC_FILES = {file.name: file for file in (_HERE / "static").iterdir() if file.suffix in STATIC_KINDS}
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -158,6 +161,5 @@ def _static_urls() -> dict[str, str]:
     """Return each file's address, which is another one in each release whose file is another one."""
     return {
         file.name: f"/page/static/{file.name}?v={hashlib.sha256(file.read_bytes()).hexdigest()[:_SHORTEST_KEY]}"
-        for file in STATIC.iterdir()
-        if file.suffix in (".css", ".js", ".svg")
+        for file in STATIC_FILES.values()
     }

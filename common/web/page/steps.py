@@ -10,7 +10,7 @@ from common.ops.row_history import RowStory
 from common.ops.row_words import more, whose
 from common.ports.row_history import RowEvent, Sealed, changed
 from common.versions import Version
-from common.web.page.page import url_of
+from common.web.page.page import CONFLICTS, LETTERS, url_of
 from common.web.page.words import cell, who
 
 _LOOK = {
@@ -144,9 +144,9 @@ def _pairs(values: Mapping[str, list[Any]]) -> tuple[tuple[str, str | None, str]
 def _links(one: RowEvent) -> list[tuple[str, str]]:
     found = []
     if isinstance(number := one.detail.get("conflict"), int):
-        found.append((url_of("/page/conflicts/one", id=number), f"conflict {number}"))
+        found.append((url_of(f"{CONFLICTS}/one", id=number), f"conflict {number}"))
     if one.event in ("dead-letter", "replayed", "discarded") and one.tx_id:
-        found.append((url_of("/page/dead-letters/one", source=one.node, tx=one.tx_id), "the dead letter"))
+        found.append((url_of(f"{LETTERS}/one", source=one.node, tx=one.tx_id), "the dead letter"))
     return found
 
 

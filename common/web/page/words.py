@@ -45,7 +45,6 @@ def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
         "who": who,
         "is_cut": is_cut,
         "age": age,
-        "since": since,
         "cell": cell,
         "moment": moment,
         "counted": counted,
