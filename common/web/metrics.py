@@ -1,6 +1,5 @@
 """`GET /metrics`: what the node's database tells, in Prometheus' words. Open to this machine, else for `ops` tokens."""
 
-import ipaddress
 import logging
 import threading
 import time
@@ -18,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from common.errors import RowferryError
 from common.http.callers import address_of, admitted, bearer_of
+from common.http.loopback import is_loopback
 from common.http.problems import guarded
 from common.http.scopes import Scope
 from common.metrics import DATABASE_UP, METRICS, Kind, Measure
@@ -125,7 +125,7 @@ def is_local(request: Request) -> bool:
     Nor by a page of elsewhere in a browser here, whose name was made to lead to this machine."""
     if any(name in _FORWARDED or name.startswith(_FORWARDED_BEGINS) for name in request.headers):
         return False
-    return _is_loopback(address_of(request)) and _is_loopback(_asked_host(request))
+    return is_loopback(address_of(request)) and is_loopback(_asked_host(request))
 
 
 def _asked_host(request: Request) -> str:
@@ -138,12 +138,3 @@ def _asked_host(request: Request) -> str:
         return (url.hostname or "") if is_host else ""
     except ValueError:
         return ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

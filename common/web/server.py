@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from common.config.model import ServerSection
 from common.errors import ConfigError, RowferryError
+from common.http.loopback import is_loopback
 from common.web.auth import network_of
 
 log = logging.getLogger(__name__)
@@ -120,11 +121,6 @@ def check_exposure(server: ServerSection) -> None:
         "set server.tls_cert_file and server.tls_key_file, or server.proxies where a proxy does TLS, or, in a network "
         "that is private by itself, server.plain_http = true"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine is meant."""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _is_proxy(address: str, proxies: Sequence[str]) -> bool:

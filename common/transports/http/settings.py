@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from common.config.load import read_secret_file
 from common.config.model import Config, PeerSection
 from common.errors import ConfigError, UsageError
+from common.http.loopback import is_loopback
 from common.wire.compress import Encoding
 
 
@@ -59,5 +60,4 @@ def settings_for_url(config: Config, url: str, token_file: Path | None) -> PeerS
 
 def is_loopback_url(url: str) -> bool:
     """Tell whether a URL names this machine."""
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    return is_loopback(urlsplit(url).hostname or "")
