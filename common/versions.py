@@ -1,5 +1,6 @@
 """Versions order two writes of one row: `(main_epoch, hlc, node_id)`, compared left to right."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from common.clock import YEAR_2200_US
@@ -31,6 +32,14 @@ def next_hlc(now_us: int, seen_us: int) -> int:
     Microseconds since the epoch; always above `seen_us`, also when the wall clock went back. Pure.
     Source: Kulkarni et al., Logical Physical Clocks (2014), the counter folded into the microseconds."""
     return max(now_us, seen_us + 1)
+
+
+def counts_from_us(base: Version, resolves: Iterable[Version]) -> int:
+    """Return from when a choice on top of `base` counts, so that it is above all that it settles; 0: `base` sees to it.
+
+    What it settles may be a version of another row, whose clock was ahead."""
+    highest = max(one.hlc for one in resolves)
+    return highest + 1 if highest > base.hlc else 0
 
 
 def check_version(version: Version, base: Version, source_node: str, *, from_main: bool) -> None:

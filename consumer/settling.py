@@ -15,7 +15,7 @@ from common.ports.dialect import ApplySession, RowWrite
 from common.ports.standing import Proposal
 from common.runtime.node import Node
 from common.schema import tables as rf
-from common.versions import NEVER, Version
+from common.versions import NEVER, Version, counts_from_us, next_hlc
 from common.wire.records import TableMeta
 from consumer import audit
 from consumer.apply.committing import Committing
@@ -126,10 +126,12 @@ class Settling:
             wanted = met.recorded(Winner.THEIRS) if take is Winner.THEIRS else self._wanted(as_came(met), take)
         image, meta = wanted
         settles = tuple(sorted({their_version, our_version, chosen.state.version} - {NEVER}))
-        write = RowWrite(chosen.state.key, key_as(chosen, meta, image), image, settles[-1], NEVER)
+        # On top of its own row: what the rival's author had written before says nothing of what was seen of this one.
+        base = max(chosen.state.version, our_version if take is Winner.OURS else their_version)
+        write = RowWrite(chosen.state.key, key_as(chosen, meta, image), image, base, NEVER)
         use = use_of(met.shape, meta)
         try:
-            self._stand(session, use, write, others)
+            self._stand(session, use, write, others, settles)
             session.choose(met.shape, meta, write, settles)
             check(session, {use: [write]}, references=self._node.config.tables.foreign_keys == "check")
         except (PoisonError, MissingParentError) as error:
@@ -138,7 +140,7 @@ class Settling:
             )
             raise PoisonError(error.reason, text, table=name) from error
         also = [one["id"] for one in waiting_clashes(session.connection, name, settles)]
-        return self._booked(session, chosen, settles, also, _winner(take), "resolved")
+        return self._booked(session, chosen, base, settles, also, _winner(take), "resolved")
 
     def _rival(self, session: ApplySession, met: Met) -> Met:
         """Return the row that had the value when the other one came, as it is now."""
@@ -161,7 +163,12 @@ class Settling:
         return use_of(met.shape, meta), write
 
     def _stand(
-        self, session: ApplySession, use: TableUse, write: RowWrite, others: Sequence[tuple[TableUse, RowWrite]]
+        self,
+        session: ApplySession,
+        use: TableUse,
+        write: RowWrite,
+        others: Sequence[tuple[TableUse, RowWrite]],
+        settles: Sequence[Version],
     ) -> None:
         """Write a row as chosen now, and `others`; whoever is in its way steps back. Raises PoisonError where it can't
         stand all the same."""
@@ -171,7 +178,8 @@ class Settling:
         writer = StandingWriter(session, self._tables, self._node, now_us)
         sight = writer.sight()
         # What sealing will make of it: above all that it settles.
-        chosen = Version(write.version.main_epoch, max(now_us, write.version.hlc + 1), node_id)
+        from_us = counts_from_us(write.version, settles)
+        chosen = Version(write.version.main_epoch, next_hlc(max(now_us, from_us), write.version.hlc), node_id)
         rows: dict[RowId, tuple[TableUse, RowWrite]] = {}
         for of, one in ((use, write), *others):
             (row,) = sight.load(use.name, of.meta, [one.pk])
@@ -240,7 +248,7 @@ class Settling:
         references = self._node.config.tables.foreign_keys == "check"
         try:
             if displace:
-                self._stand(session, use, write, [])
+                self._stand(session, use, write, [], settles)
             session.choose(met.shape, meta, write, settles)
             check(session, {use: [write]}, references=references)
         except (PoisonError, MissingParentError) as error:
@@ -250,12 +258,13 @@ class Settling:
                 remedy += "; where that one has its unique value, --displace lets it step back"
             raise PoisonError(error.reason, f"{text}; {remedy}", table=table) from error
         also = [one.number for one in met.history.waiting if one.version in settles and one.number is not None]
-        return self._booked(session, met, settles, also, winner, action)
+        return self._booked(session, met, base, settles, also, winner, action)
 
     def _booked(
         self,
         session: ApplySession,
         chosen: Met,
+        base: Version,
         settles: tuple[Version, ...],
         also: Iterable[int],
         winner: Winner,
@@ -263,7 +272,7 @@ class Settling:
     ) -> Settled:
         """Keep a choice that was written, close its conflict and those that it settles `also`, and tell of it."""
         now_us, table = self._node.clock.now_us(), chosen.shape.name
-        choice = Choice(table, chosen.state.key, self._node.facts.node_id, settles[-1], None, frozenset(settles))
+        choice = Choice(table, chosen.state.key, self._node.facts.node_id, base, None, frozenset(settles))
         remember(session.connection, [choice], now_us)
         closed = [chosen.number, *(number for number in also if number != chosen.number)]
         note = f"{action} by a choice of this node"

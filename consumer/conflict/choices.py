@@ -27,7 +27,7 @@ class Choice:
     row_key: str
     node_id: str
     base: Version
-    """The highest of the versions that it settles."""
+    """What it was made on top of: the highest of its own row's versions that it settles."""
     version: Version | None
     """None: this node's own, made here. The write by its node on top of `base` is the choice."""
     resolves: frozenset[Version]

@@ -565,6 +565,23 @@ class ApplyContract:
             choose(b'{"id":2}', None)
         assert case.query(database, "SELECT id, name FROM company") == [(2, "c")]
 
+    def test_a_choice_is_above_all_that_it_settles_and_on_top_of_its_own_row(self, case: DialectCase) -> None:
+        database = captured(case)
+        shape = shapes(database)["company"]
+        ahead = Version(0, SystemClock().now_us() + 3_600_000_123, ELSEWHERE)
+        own = Version(0, 9_000, "other")
+        with database.apply_session() as session:
+            (state,) = states(session, shape, b'{"id":1}')
+            image = b'{"id":1,"name":"a","note":"x"}'
+            write = RowWrite(state.key, b'{"id":1}', image, own, NEVER)
+            session.choose(shape, shape.meta, write, [own, ahead])
+        # Before that is sealed its application writes the row, by a clock that is right.
+        case.execute(database, "UPDATE company SET note = 'y'")
+        sealed = changes(seal(database))
+        assert (list(sealed[0].resolves), sealed[0].base) == ([own, ahead], own)
+        assert ahead.hlc < sealed[0].version.hlc < ahead.hlc + 10_000
+        assert all(one.version >= sealed[0].version for one in sealed)
+
     def test_unique_values_may_change_places(self, case: DialectCase) -> None:
         database = captured(case)
         case.execute(database, "INSERT INTO company VALUES (1, 'a', 'x'), (2, 'b', 'y')")

@@ -187,3 +187,33 @@ def test_of_two_choices_made_apart_the_later_stands(fleet: dict[str, World]) -> 
     exchange(fleet, "cba")
     ends = [(world.rows("code"), waiting(world)) for world in fleet.values()]
     assert ends == [([(2, "X")], [])] * 3
+
+
+def test_a_choice_made_without_having_seen_another_one_does_not_replace_it_unseen(fleet: dict[str, World]) -> None:
+    """Found by the state machine. What a clash was settled with was on top of the other row's version, and whoever
+    made that one counted as seen with all that he had written before it."""
+    fleet["a"].execute("INSERT INTO code VALUES (2, 'X')")
+    fleet["c"].execute("INSERT INTO code VALUES (2, 'of c')")
+    exchange(fleet, "abc")
+    for name, wanted in (("a", "X"), ("b", "of c")):
+        take = Winner.OURS if fleet[name].rows("code") == [(2, wanted)] else Winner.THEIRS
+        Settling(fleet[name].node, "anna").resolve(waiting(fleet[name])[0], take)
+    log_of(fleet["b"])
+    fleet["b"].execute("INSERT INTO code VALUES (1, 'X')")
+    # What b chose is still on its way when its next tx is at a.
+    fleet["a"].receive(log_of(fleet["b"])[-1])
+    (number,) = waiting(fleet["a"])
+    Settling(fleet["a"].node, "anna").resolve(number, Winner.OURS)
+    assert fleet["a"].rows("code") == [(2, "X")]
+    exchange(fleet, "abc")
+    (asked,) = waiting(fleet["b"])
+    assert fleet["b"].query(f"SELECT kind, pk, their_image FROM rf_conflict WHERE id = {asked}") == [
+        ("update", '{"id":2}', '{"id":2,"code":"X"}')
+    ]
+    Settling(fleet["b"].node, "anna").resolve(asked, Winner.OURS)
+    for _ in range(2):
+        exchange(fleet, "abc")
+        for world in fleet.values():
+            Refresh(world.node).catch_up()
+    ends = [(world.rows("code"), waiting(world)) for world in fleet.values()]
+    assert ends == [([(1, "X"), (2, "of c")], [])] * 3

@@ -10,13 +10,14 @@ import psycopg
 from common.dialects.postgresql.registry import encode_meta
 from common.errors import ConfigError
 from common.ports.dialect import RowWrite, TableShape
-from common.versions import Version
+from common.versions import Version, counts_from_us
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
 _LOG = """
-INSERT INTO rf_change_log (shape_id, op, pk, before, after, resolves)
-SELECT c.shape_id, %(op)s::"char", %(key)s, %(before)s, %(after)s, %(resolves)s
+INSERT INTO rf_change_log (shape_id, op, pk, before, after, resolves, captured_at)
+SELECT c.shape_id, %(op)s::"char", %(key)s, %(before)s, %(after)s, %(resolves)s,
+       greatest(clock_timestamp(), 'epoch'::timestamptz + %(from_us)s * interval '1 microsecond')
 FROM rf_table n JOIN rf_capture c USING (table_id) JOIN rf_shape s ON s.shape_id = c.shape_id AND s.meta = %(meta)s
 WHERE n.name = %(table)s
 """
@@ -44,6 +45,7 @@ def log_choices(raw: Raw, found: Sequence[Chosen]) -> None:
             "before": _text(before),
             "after": _text(one.after),
             "resolves": json.dumps(one.resolves, separators=(",", ":")),
+            "from_us": counts_from_us(one.write.version, one.resolves),
             "meta": encode_meta(one.table.meta),
             "table": one.table.name,
         }

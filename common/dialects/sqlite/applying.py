@@ -109,7 +109,8 @@ class SqliteApplySession:
         """Make one row so, and have it sealed as this node's own write on top of `write.version`."""
         known = self._table(table)
         with translating():
-            self._choices.note(known, self._table_id(table), ImageDecoder(known, meta).key(write.pk), resolves)
+            key = ImageDecoder(known, meta).key(write.pk)
+            self._choices.note(known, self._table_id(table), key, write.version, resolves)
         self.write(table, meta, [write])
 
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:

@@ -8,10 +8,10 @@ from common.dialects.sqlite.catalog import SqliteTable
 from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.rows import TableRows
 from common.dialects.sqlite.shapes import TouchLog, stored_shape
-from common.dialects.sqlite.touches import CHOSEN, CHOSEN_ABSENT, NOW
+from common.dialects.sqlite.touches import CHOSEN, CHOSEN_ABSENT, NOW, julian
 from common.dialects.sqlite.values import Row, placeholders
 from common.errors import ConfigError
-from common.versions import Version
+from common.versions import Version, counts_from_us
 
 
 class Choices:
@@ -20,10 +20,10 @@ class Choices:
     def __init__(self, connection: sqlite3.Connection, logs: Sequence[TouchLog]) -> None:
         self._connection = connection
         self._logs = logs
-        self._found: list[tuple[TouchLog, Row, Row | None, str]] = []
+        self._found: list[tuple[TouchLog, Row, Row | None, str, int]] = []
 
-    def note(self, table: SqliteTable, table_id: int, key: Row, resolves: Sequence[Version]) -> None:
-        """Note a row that is about to be written as chosen. Raises ConfigError where it would not be sealed."""
+    def note(self, table: SqliteTable, table_id: int, key: Row, base: Version, resolves: Sequence[Version]) -> None:
+        """Note a row that is about to be written as chosen, on top of `base`. Raises ConfigError where it would not be sealed."""
         shape = stored_shape(table.shape)
         log = next((one for one in self._logs if one.current and (one.table_id, one.shape) == (table_id, shape)), None)
         if log is None:
@@ -31,14 +31,17 @@ class Choices:
             raise ConfigError(f"{name} is not captured now: run `rowferry migrate`, or `rowferry resume {name}`")
         names = [column.name for column in table.shape.written]
         before = TableRows(self._connection, table).find([key], names)[0]
-        self._found.append((log, key, before, json.dumps(resolves, separators=(",", ":"))))
+        settles = json.dumps(resolves, separators=(",", ":"))
+        self._found.append((log, key, before, settles, counts_from_us(base, resolves)))
 
     def touch(self) -> None:
         """Have them sealed. Only at the end: nobody must take them for unsealed before."""
-        for log, key, before, resolves in self._found:
+        for log, key, before, resolves, from_us in self._found:
             kind = (CHOSEN_ABSENT if before is None else CHOSEN) + resolves
             places = log.key_places if before is None else tuple(range(len(before)))
             columns = ", ".join(f"c{place}" for place in places)
             values = ", ".join(placeholders(before or key))
             into = f"INSERT INTO main.{log_table(log.shape_id)} (kind, at, {columns})"
-            self._connection.execute(f"{into} VALUES (?, {NOW}, {values})", (kind, *(before or key)))
+            self._connection.execute(
+                f"{into} VALUES (?, max({NOW}, ?), {values})", (kind, julian(from_us), *(before or key))
+            )

@@ -62,12 +62,18 @@ class TouchedTable:
             self.touches[text] = Touch(key, before, at_us, kind == "U", kind == MISSED, resolves)
             return
         touch.resolves = resolves or touch.resolves
-        touch.last_us = at_us
+        # A choice may count from a time to come; what is written on top of it is sealed with it.
+        touch.last_us = max(at_us, touch.last_us) if touch.resolves else at_us
         if touch.fresh_possible:
             if kind == "I":
                 touch.before, touch.fresh_possible = None, False
             elif kind in _LEAVES:
                 touch.fresh_possible = False
+
+
+def julian(us: int) -> float:
+    """Return `us` as the triggers would note it, rounded up to SQLite's milliseconds."""
+    return -(-us // 1000) / 1000 / _SECONDS_A_DAY + _JULIAN_EPOCH
 
 
 def at_us(julian: float) -> int:
