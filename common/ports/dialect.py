@@ -216,7 +216,9 @@ class ApplySession(Protocol):
 
     def choose(self, table: TableShape, meta: TableMeta, write: RowWrite, resolves: Sequence[Version]) -> None:
         """Make one row so, and have it sealed as this node's own write on top of `write.version`, also where the row
-        stays as it is: a choice that settles `resolves`, and ranks above all of them. Raises ConfigError where its table is not captured."""
+        stays as it is: a choice that settles `resolves`, and ranks above all of them.
+
+        Raises ConfigError where its table is not captured."""
         ...
 
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:

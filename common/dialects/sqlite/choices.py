@@ -23,7 +23,9 @@ class Choices:
         self._found: list[tuple[TouchLog, Row, Row | None, str, int]] = []
 
     def note(self, table: SqliteTable, table_id: int, key: Row, base: Version, resolves: Sequence[Version]) -> None:
-        """Note a row that is about to be written as chosen, on top of `base`. Raises ConfigError where it would not be sealed."""
+        """Note a row that is about to be written as chosen, on top of `base`.
+
+        Raises ConfigError where it would not be sealed."""
         shape = stored_shape(table.shape)
         log = next((one for one in self._logs if one.current and (one.table_id, one.shape) == (table_id, shape)), None)
         if log is None:
