@@ -6,8 +6,8 @@ import click
 
 from common.console import Console
 from common.runtime.host import current_host
-from consumer.ages import age_us
 from consumer.audit_reading import MOST, Asked, find_lines
+from consumer.given_numbers import MANY, age_us
 from consumer.statements import reading
 
 
@@ -17,7 +17,7 @@ from consumer.statements import reading
 @click.option("--source", help="Only batches of this node.")
 @click.option("--tx", "tx_id", metavar="TX_ID", help="Only this transaction.")
 @click.option("--since", metavar="AGE", help="Not longer ago than AGE, like 90s, 30m, 2h, 7d.")
-@click.option("--limit", default=MOST, show_default=True, type=click.IntRange(1), help="At most so many, the newest.")
+@click.option("--limit", default=MOST, show_default=True, type=MANY, help="At most so many, the newest.")
 def audit(
     action: str | None, actor: str | None, source: str | None, tx_id: str | None, since: str | None, limit: int
 ) -> None:

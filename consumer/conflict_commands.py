@@ -14,14 +14,13 @@ from consumer.conflict.reading import MOST, Wanted, find, read
 from consumer.conflict.record import State, Winner
 from consumer.conflict.simulating import read_policies, refuse_unknown
 from consumer.conflict.simulating import simulate as simulated
+from consumer.given_numbers import MANY
 from consumer.main_node import known_main
 from consumer.met import Settled
 from consumer.settling import Settling
 from consumer.statements import reading
 
 _NOTHING = "no such conflicts"
-_NUMBER = click.IntRange(1, 2**63 - 1)
-"""What a database takes for the number of a conflict."""
 _DISPLACE = click.option(
     "--displace", is_flag=True, help="A row that has one of its unique values steps back for what is chosen."
 )
@@ -38,7 +37,7 @@ def conflicts() -> None:
 @click.option("--state", type=click.Choice([one.value for one in State]), help="Only this state.")
 @click.option("--winner", type=click.Choice([one.value for one in Winner]), help="Only those that ended so.")
 @click.option("--lost", is_flag=True, help="Only those in which a write of this node stepped back.")
-@click.option("--limit", default=MOST, show_default=True, type=click.IntRange(1), help="At most so many, the newest.")
+@click.option("--limit", default=MOST, show_default=True, type=MANY, help="At most so many, the newest.")
 def list_(table: str | None, source: str | None, state: str | None, winner: str | None, lost: bool, limit: int) -> None:
     """List conflicts: `theirs` won is the write that came in, `ours` what the row had here."""
     host = current_host()
@@ -50,7 +49,7 @@ def list_(table: str | None, source: str | None, state: str | None, winner: str 
 
 
 @conflicts.command()
-@click.argument("number", metavar="ID", type=_NUMBER)
+@click.argument("number", metavar="ID", type=MANY)
 def show(number: int) -> None:
     """Show one conflict with both images."""
     host = current_host()
@@ -63,7 +62,7 @@ def show(number: int) -> None:
 
 
 @conflicts.command()
-@click.argument("number", metavar="ID", type=_NUMBER)
+@click.argument("number", metavar="ID", type=MANY)
 @click.option(
     "--take",
     required=True,
@@ -81,7 +80,7 @@ def resolve(number: int, take: str, displace: bool) -> None:
 
 
 @conflicts.command()
-@click.argument("number", metavar="ID", type=_NUMBER)
+@click.argument("number", metavar="ID", type=MANY)
 @click.option(
     "--take", type=click.Choice(["ours", "theirs"]), help="Whose image; without it, the one that did not stand."
 )

@@ -7,11 +7,11 @@ import click
 
 from common.errors import Reason, UsageError
 from common.runtime.node import Node
-from consumer.ages import age_us
 from consumer.dead_letters.operations import DeadLetters
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Selection
 from consumer.dlq_telling import NOTHING
+from consumer.given_numbers import age_us
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from common.config.model import Policy
 from common.crash_points import CrashPoint, reach
-from common.errors import PoisonError, Reason, UsageError
+from common.errors import NoValueError, PoisonError, Reason, UsageError
 from common.ports.dialect import ApplySession, RowWrite
 from common.ports.standing import Proposal
 from common.runtime.node import Node
@@ -73,7 +73,7 @@ class Settling:
             if met.state.version not in met.versions:
                 # It was written while the conflict waited: that write is what is kept, or lost on record.
                 renew_ours(session.connection, number, met.state.version, *own_form(met))
-            return self._choose(session, met, image, meta, _winner(take), "resolved", displace=displace)
+            return self._choose(session, met, image, meta, take, "resolved", displace=displace)
 
         return self._committed(work)
 
@@ -138,7 +138,7 @@ class Settling:
             text = (
                 f"conflict {met.number}: {name} {chosen.pk.decode()} can't stand so here, nothing was changed: {error}"
             )
-            raise PoisonError(error.reason, text, table=name) from error
+            raise _refusal(error, text, name, take) from error
         also = [one["id"] for one in waiting_clashes(session.connection, name, settles)]
         return self._booked(session, chosen, base, settles, also, _winner(take), "resolved")
 
@@ -234,7 +234,7 @@ class Settling:
         met: Met,
         image: bytes | None,
         meta: TableMeta,
-        winner: Winner,
+        take: Take,
         action: str,
         *,
         displace: bool,
@@ -254,11 +254,13 @@ class Settling:
         except (PoisonError, MissingParentError) as error:
             text = f"conflict {met.number}: {table} {met.pk.decode()} can't stand so here, nothing was changed: {error}"
             remedy = "change the row that is in its way first, or choose another image"
-            if error.reason is Reason.CONSTRAINT and not displace:
+            if isinstance(error, NoValueError):
+                remedy = "choose another image, or give the row with a value there"
+            elif error.reason is Reason.CONSTRAINT and not displace:
                 remedy += "; where that one has its unique value, --displace lets it step back"
-            raise PoisonError(error.reason, f"{text}; {remedy}", table=table) from error
+            raise _refusal(error, f"{text}; {remedy}", table, take) from error
         also = [one.number for one in met.history.waiting if one.version in settles and one.number is not None]
-        return self._booked(session, met, base, settles, also, winner, action)
+        return self._booked(session, met, base, settles, also, _winner(take), action)
 
     def _booked(
         self,
@@ -284,6 +286,14 @@ class Settling:
         line = audit.Line(action, chosen.stored["source_node"], chosen.stored["tx_id"], self._actor, detail)
         audit.write(session.connection, [line], now_us)
         return Settled(chosen.number, table, pk, winner, settles, tuple(closed))
+
+
+def _refusal(error: PoisonError | MissingParentError, text: str, table: str, take: Take) -> UsageError | PoisonError:
+    """Return what somebody is told whose choice can't stand: values that no such row can have are his own mistake."""
+    is_given = not isinstance(take, Winner)
+    if is_given and (error.reason is Reason.TYPE or isinstance(error, NoValueError)):
+        return UsageError(text)
+    return PoisonError(error.reason, text, table=table)
 
 
 def _winner(take: Take) -> Winner:

@@ -43,9 +43,9 @@ def find(connection: sa.Connection, wanted: Wanted) -> list[dict[str, Any]]:
         if value is not None:
             query = query.where(table.c[name] == value)
     if wanted.lost_by is not None:
-        query = query.where(
-            table.c.winner == "theirs", table.c.our_version.endswith(_written_by(wanted.lost_by), autoescape=True)
-        )
+        # A row that somebody gave in the place of both let both step back.
+        ended = sa.and_(table.c.winner.in_(["theirs", "neither"]), table.c.state == State.SETTLED.value)
+        query = query.where(ended, table.c.our_version.endswith(_written_by(wanted.lost_by), autoescape=True))
     return [_document(row) for row in reversed(connection.execute(query).mappings().all())]
 
 

@@ -136,6 +136,31 @@ def test_a_row_that_names_a_column_twice_is_refused(waiting: Path) -> None:
     assert (told.exit_code, "'name' is given twice" in told.stderr) == (2, True)
 
 
+def test_a_value_that_its_column_can_not_hold_is_the_callers_mistake(waiting: Path) -> None:
+    (one,) = document(waiting, "conflicts", "list", "--state", "waiting")
+    told = rowferry(waiting, "conflicts", "resolve", str(one["id"]), "--take", '{"price": "dear"}')
+    assert (told.exit_code, "price" in told.stderr, "nothing was changed" in told.stderr) == (2, True, True)
+    assert [one["id"] for one in document(waiting, "conflicts", "list", "--state", "waiting")] == [one["id"]]
+
+
+def test_a_write_for_which_a_third_row_was_given_has_stepped_back_too(waiting: Path) -> None:
+    assert document(waiting, "conflicts", "list", "--lost") == [], "nobody has decided yet"
+    (one,) = document(waiting, "conflicts", "list", "--state", "waiting")
+    rowferry(waiting, "conflicts", "resolve", str(one["id"]), "--take", '{"name": "given"}')
+    assert [lost["winner"] for lost in document(waiting, "conflicts", "list", "--lost")] == ["neither"]
+
+
+@pytest.mark.parametrize("command", [("conflicts", "list"), ("audit",)])
+def test_more_than_any_database_counts_is_out_of_range(config: Path, command: tuple[str, ...]) -> None:
+    told = rowferry(config, *command, "--limit", "9" * 30)
+    assert (told.exit_code, "not in the range" in told.stderr) == (2, True)
+
+
+def test_an_age_before_all_time_is_everything(config: Path) -> None:
+    assert document(config, "audit", "--since", "9" * 400 + "d") == document(config, "audit")
+    assert document(config, "audit", "--since", "9" * 30 + "d") == document(config, "audit")
+
+
 def test_past_conflicts_are_run_under_another_policy(config: Path) -> None:
     found = document(config, "conflicts", "simulate", "--policy", "item=lww")
     assert (found["conflicts"], found["differ"]) == (3, 1)

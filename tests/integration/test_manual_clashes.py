@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import PoisonError
+from common.errors import PoisonError, UsageError
 from common.versions import Version
 from common.wire.encode import encode_tx
 from consumer.conflict.given import Take, read_take
@@ -175,6 +175,19 @@ def test_a_row_that_stepped_back_is_put_in_the_place_of_its_rival(
         log_of(world)
         Refresh(world.node).catch_up()
         assert world.rows("code") == [(2, "X")]
+
+
+def test_a_value_that_is_missing_is_nobody_in_the_way(world: World) -> None:
+    world.receive(Origin("a").tx(code(1, "X", 10)).body, Origin("b").tx(code(1, "Y", 20)).body)
+    (number,) = waiting(world)
+    with pytest.raises(UsageError, match="nothing was changed") as told:
+        Settling(world.node, "anna").resolve(number, read_take('{"code": null}'))
+    assert "--displace" not in str(told.value)
+    world.receive(Origin("c").tx(code(2, "X", 30)).body)
+    clash = world.one("SELECT id FROM rf_conflict WHERE kind = 'unique'")
+    with pytest.raises(UsageError, match="nothing was changed"):
+        Settling(world.node, "anna").resolve(clash, read_take('{"code": null}'))
+    assert world.rows("code") == [(1, "X")]
 
 
 def test_of_two_choices_made_apart_the_later_stands(fleet: dict[str, World]) -> None:

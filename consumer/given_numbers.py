@@ -1,9 +1,15 @@
-"""Ages as options give them: 90s, 30m, 2h, 7d."""
+"""Numbers as operators give them: ages like 90s, 30m, 2h, 7d; counts and places that a database can hold."""
 
 import re
 
+import click
+
 from common.errors import UsageError
 
+MANY = click.IntRange(1, 2**63 - 1)
+"""What a database takes for a count, and for the number of a conflict."""
+_LONGEST_S = 250_000 * 365 * 86_400
+"""Before all time; beyond it a database's clock ends."""
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)\Z")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -15,4 +21,4 @@ def age_us(option: str, text: str | None) -> int | None:
     found = _AGE.match(text)
     if found is None:
         raise UsageError(f"{option} {text!r}: give a number and s, m, h or d, like 30m")
-    return int(float(found[1]) * _SECONDS[found[2]] * 1_000_000)
+    return int(min(float(found[1]) * _SECONDS[found[2]], _LONGEST_S) * 1_000_000)
