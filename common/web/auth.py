@@ -21,7 +21,20 @@ _USED_EVERY_US = 60_000_000
 _FAILURES = 10
 _WINDOW_SECONDS = 60.0
 _MOST_ADDRESSES = 10_000
+_NONE_OF_OURS = "the token is not one of this node's"
 _NOBODY = tokens.hash_of("nobody has this secret")
+
+
+class RefusedTokenError(ProblemError):
+    """A token that opens nothing. What else is known of it is for the audit: whoever showed it is not told."""
+
+    def __init__(self, detail: str, reason: str, known: Token | None = None, why: str | None = None) -> None:
+        challenge = {"WWW-Authenticate": 'Bearer realm="rowferry", error="invalid_token"'}
+        super().__init__(401, detail, reason=reason, headers=challenge)
+        self.known = known
+        """The one that has the id which was shown, if there is one."""
+        self.why = why
+        """None: it has not even the form of a token."""
 
 
 class FailedLogins:
@@ -105,14 +118,14 @@ class TokenGate:
         was revoked or is expired, OutageError."""
         found = self._tokens.find(caller.token_id)
         if found is None:
-            raise _refused("the token is not one of this node's", "token")
+            raise RefusedTokenError(_NONE_OF_OURS, "token")
         return self._admitted(found)
 
     def _admitted(self, found: Token) -> Caller:
         now_us = self._clock.now_us()
         if not found.works_at(now_us):
             word = "revoked" if found.revoked_us is not None else "expired"
-            raise _refused(f"the token is {word}", word)
+            raise RefusedTokenError(f"the token is {word}", word, found, f"the token is {word}")
         if found.last_used_us is None or now_us - found.last_used_us >= _USED_EVERY_US:
             self._tokens.used(found.id, now_us)
         return Caller(found.node_id, found.id, found.scopes)
@@ -121,7 +134,7 @@ class TokenGate:
         parts = tokens.split(token)
         if parts is None:
             # No guess: it could not be right, and finding that out costs nothing.
-            raise _refused("the token is not one of this node's", "token")
+            raise RefusedTokenError(_NONE_OF_OURS, "token")
         found, secret = self._tokens.find(parts[0]), parts[1]
         if found is not None and self._is_known(found, secret):
             return found
@@ -134,7 +147,7 @@ class TokenGate:
             fits = tokens.matches(secret, found.hash if found else _NOBODY)
         if found is None or not fits:
             self._failures.failed(address)
-            raise _refused("the token is not one of this node's", "token")
+            raise RefusedTokenError(_NONE_OF_OURS, "token", found, "a wrong secret" if found else "no such token")
         self._remember(found, secret)
         return found
 
@@ -151,11 +164,6 @@ class TokenGate:
             self._verified.move_to_end(token.id)
             while len(self._verified) > _MOST_KNOWN:
                 self._verified.popitem(last=False)
-
-
-def _refused(detail: str, reason: str) -> ProblemError:
-    challenge = {"WWW-Authenticate": 'Bearer realm="rowferry", error="invalid_token"'}
-    return ProblemError(401, detail, reason=reason, headers=challenge)
 
 
 def _digest(secret: str) -> bytes:

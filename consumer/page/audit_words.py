@@ -26,6 +26,17 @@ _DID = {
     "node-returned": "heard a retired node again",
     "gap-asked": "asked for missing changes",
     "clock-ahead": "found a clock that is ahead",
+    "page-login": "logged in to this page",
+    "page-login-refused": "refused a login to this page",
+    "page-logout": "logged out of this page",
+    "token-created": "made a token",
+    "token-revoked": "revoked a token",
+    "pause": "paused a table",
+    "resume": "resumed a table",
+    "capture": "installed capture anew",
+    "incarnation": "began anew under another incarnation",
+    "node-retired": "retired a node",
+    "purged": "took away what is past its retention",
 }
 _OF_LETTERS = frozenset({"replayed", "replayed-piece", "edited", "discarded", "exported", "set-aside"})
 
@@ -75,7 +86,13 @@ def _more(detail: Mapping[str, Any]) -> str:
         found.append(counted(detail["changes"], "change"))
         if isinstance(detail.get("won"), int):
             found.append(f"{detail['won']} written")
+    if isinstance(detail.get("token_id"), str):
+        found.append(f"token of {detail.get('node_id')}")
     found += [str(detail[name]) for name in ("reason", "error", "note", "remedy") if detail.get(name)]
+    if isinstance(detail.get("address"), str):
+        found.append(f"from {detail['address']}")
+    if isinstance(detail.get("left_out_before"), int):
+        found.append(f"after {counted(detail['left_out_before'], 'other')} not written down")
     return ", ".join(found)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from common.config.model import ServerSection
+from common.errors import OutageError
 from common.http.scopes import Scope
+from common.web.page.login_audit import LoginAudit
 from tests.support.applying import sqlite_url
 from tests.support.page import Person
 from tests.support.web import Served, served, served_on_sqlite
@@ -119,6 +124,100 @@ def test_wrong_tokens_are_counted_with_those_of_programs(node: Served, anna: Per
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) > 0
     assert "too many wrong tokens" in answer.text
+
+
+def audited(node: Served) -> list[tuple[str, str, dict[str, object]]]:
+    rows = node.world.query("SELECT action, actor, detail FROM rf_audit WHERE action LIKE 'page-%' ORDER BY id")
+    return [(action, actor, json.loads(detail)) for action, actor, detail in rows]
+
+
+def test_who_came_and_went_stands_in_the_audit(node: Served, anna: Person) -> None:
+    token_id = anna.token.split("_")[1]
+    anna.login()
+    anna.login()
+    anna.send("/page/logout", {"csrf": anna.csrf()})
+    who = f"anna by token {token_id}"
+    detail = {"token_id": token_id, "node_id": "anna", "address": "127.0.0.1"}
+    # Logging in anew ends the session that the browser had.
+    assert audited(node) == [
+        ("page-login", who, detail),
+        ("page-logout", who, detail),
+        ("page-login", who, detail),
+        ("page-logout", who, detail),
+    ]
+    anna.login()
+    shown = anna.get("/page/audit").text
+    assert "logged in to this page" in shown
+    assert "logged out of this page" in shown
+
+
+def test_a_refused_login_stands_in_the_audit_under_the_tokens_name_but_without_the_secret(
+    node: Served, anna: Person
+) -> None:
+    token_id, secret = anna.token.split("_", 2)[1:]
+    wrong, revoked, expired = "x" * 43, node.token("berta", Scope.OPS), node.token("carl", Scope.OPS, lives_us=1)
+    node.tokens.revoke(revoked.split("_")[1], "test")
+    node.world.clock.pass_seconds(1)
+    for token in (f"rf_{token_id}_{wrong}", revoked, expired, node.token("shop", Scope.PUSH), f"rf_{'a' * 12}_{wrong}"):
+        assert anna.login(token).status_code in (401, 403)
+    assert anna.login("my password").status_code == 401
+    assert [(action, actor, detail.get("node_id"), detail["reason"]) for action, actor, detail in audited(node)] == [
+        ("page-login-refused", "rowferry", "anna", "a wrong secret"),
+        ("page-login-refused", "rowferry", "berta", "the token is revoked"),
+        ("page-login-refused", "rowferry", "carl", "the token is expired"),
+        ("page-login-refused", "rowferry", "shop", "the token has no scope ops"),
+        ("page-login-refused", "rowferry", None, "no such token"),
+    ]
+    everything = str(node.world.query("SELECT * FROM rf_audit"))
+    for hidden in (wrong, secret, revoked.split("_", 2)[2], "my password", "a" * 12):
+        assert hidden not in everything
+    anna.login()
+    shown = anna.get("/page/audit").text
+    assert "refused a login to this page" in shown
+    assert "token of anna, a wrong secret, from 127.0.0.1" in shown
+
+
+def test_guessing_does_not_fill_the_audit(node: Served, anna: Person) -> None:
+    token_id = anna.token.split("_")[1]
+    anna.login()
+    for _ in range(14):
+        anna.login(f"rf_{token_id}_{'x' * 43}")
+    assert sum(action == "page-login-refused" for action, _, _ in audited(node)) == 10
+
+
+def test_nor_does_a_right_token_that_opens_nothing(node: Served, anna: Person) -> None:
+    shop = node.token("shop", Scope.PUSH)
+    for _ in range(14):
+        assert anna.login(shop).status_code == 403
+    assert len(audited(node)) == 10
+
+
+def test_nor_do_many_addresses_together(node: Served) -> None:
+    audit = LoginAudit(node.world.node.database, node.world.node.clock)
+    for number in range(150):
+        audit.refused(f"192.0.2.{number}", "no such token", None)
+    assert len(audited(node)) == 100
+
+
+def test_what_was_left_out_is_counted_in_the_next_line(node: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = [0.0]
+    monkeypatch.setattr("common.web.auth.time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
+    audit = LoginAudit(node.world.node.database, node.world.node.clock)
+    for _ in range(13):
+        audit.refused("192.0.2.1", "a wrong secret", ("a" * 12, "anna"))
+    passed[0] = 61.0
+    audit.refused("192.0.2.1", "a wrong secret", ("a" * 12, "anna"))
+    assert [detail.get("left_out_before") for _, _, detail in audited(node)] == [None] * 10 + [3]
+
+
+def test_nobody_logs_in_past_the_audit(anna: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise OutageError("the disk is full")
+
+    monkeypatch.setattr(LoginAudit, "_write", away)
+    answer = anna.login()
+    assert answer.status_code == 503
+    assert "set-cookie" not in answer.headers
 
 
 def test_what_is_typed_is_not_shown_again(anna: Person) -> None:
@@ -246,7 +345,6 @@ def test_a_form_that_is_none_is_refused(anna: Person, body: bytes, kind: str, st
 
 
 def test_a_database_that_is_away_is_a_page_too(node: Served, anna: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    from common.errors import OutageError
     from common.ops.tokens import Tokens
 
     anna.login()
@@ -262,7 +360,6 @@ def test_a_database_that_is_away_is_a_page_too(node: Served, anna: Person, monke
 
 
 def test_a_database_that_is_away_tells_strangers_nothing(anna: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    from common.errors import OutageError
     from common.ops.tokens import Tokens
 
     def away(*_: object) -> None:

@@ -9,7 +9,8 @@ from fastapi import Depends, Request, Response
 from common.http.callers import Caller, address_of
 from common.http.problems import ProblemError
 from common.http.scopes import Scope
-from common.web.auth import TokenGate
+from common.web.auth import RefusedTokenError, TokenGate
+from common.web.page.login_audit import LoginAudit
 from common.web.page.sessions import Session, Sessions
 
 FORM_BYTES = 64 * 1024
@@ -53,29 +54,52 @@ class Submitted:
 class Doorkeeper:
     """Logs people in and out, and finds their session again. Any thread; each look asks the database for the token."""
 
-    def __init__(self, gate: TokenGate, sessions: Sessions, node_id: str, *, always_secure: bool) -> None:
+    def __init__(
+        self, gate: TokenGate, sessions: Sessions, audit: LoginAudit, node_id: str, *, always_secure: bool
+    ) -> None:
         self._gate = gate
         self._sessions = sessions
+        self._audit = audit
         # Cookies know no ports: two nodes on one machine must not end each other's sessions.
         self._name = f"rowferry-{node_id}"
         self._always_secure = always_secure
 
     def login(self, request: Request, response: Response, token: str) -> Session:
-        """Open a session for who shows `token`, and end the one that the browser had. Raises ProblemError."""
-        caller = self._gate.admit(address_of(request), token)
-        if Scope.OPS not in caller.scopes:
-            raise ProblemError(403, "this token is for a node: the page needs one with scope ops", reason="scope")
+        """Open a session for who shows `token`, and end the one that the browser had. Both are audited before.
+
+        Raises ProblemError, OutageError."""
+        caller = self._admitted(address_of(request), token)
+        before = self._sessions.find(self._cookie(request), by_person=False)
+        self._audit.came(caller, address_of(request), None if before is None else before.caller)
         self._sessions.end(self._cookie(request))
         session_id, session = self._sessions.open(caller)
         name, is_secure = self._cookie_name(request)
         response.set_cookie(name, session_id, path="/", secure=is_secure, httponly=True, samesite="strict")
         return session
 
-    def logout(self, request: Request, response: Response) -> None:
-        """End the session that the browser has."""
+    def _admitted(self, address: str, token: str) -> Caller:
+        try:
+            caller = self._gate.admit(address, token)
+        except RefusedTokenError as error:
+            if error.why is not None:
+                known = error.known
+                self._audit.refused(address, error.why, None if known is None else (known.id, known.node_id))
+            raise
+        except ProblemError:
+            # So many wrong ones came from there that this one was not looked at.
+            self._audit.left_out()
+            raise
+        if Scope.OPS not in caller.scopes:
+            self._audit.refused(address, "the token has no scope ops", (caller.token_id, caller.node_id))
+            raise ProblemError(403, "this token is for a node: the page needs one with scope ops", reason="scope")
+        return caller
+
+    def logout(self, request: Request, response: Response, caller: Caller) -> None:
+        """End the session that the browser has, which is of `caller`. Raises OutageError, after it has ended."""
         self._sessions.end(self._cookie(request))
         name, is_secure = self._cookie_name(request)
         response.delete_cookie(name, path="/", secure=is_secure, httponly=True, samesite="strict")
+        self._audit.went(caller, address_of(request))
 
     def find(self, request: Request, *, by_person: bool) -> Session:
         """Return the session of a request. Raises LoginNeededError, OutageError."""

@@ -11,6 +11,7 @@ from common.web.auth import TokenGate
 from common.web.page.access import Doorkeeper
 from common.web.page.fleet import fleet_routes
 from common.web.page.login import door_routes
+from common.web.page.login_audit import LoginAudit
 from common.web.page.page import HOME, ROWS, Page
 from common.web.page.rows import row_routes
 from common.web.page.sessions import Sessions
@@ -23,7 +24,8 @@ def add_page(
     server = node.config.server
     # A proxy that does TLS may not say so of each request; without TLS anywhere the cookie would not come back.
     is_secure = server.tls_cert_file is not None or bool(server.proxies)
-    app.state.door = Doorkeeper(gate, Sessions(), node.facts.node_id, always_secure=is_secure)
+    audit = LoginAudit(node.database, node.clock)
+    app.state.door = Doorkeeper(gate, Sessions(), audit, node.facts.node_id, always_secure=is_secure)
     links = [
         PageLink("Fleet", HOME),
         PageLink("Rows", ROWS),

@@ -30,9 +30,8 @@ def door_routes() -> APIRouter:
 
     @router.post("/page/logout")
     def logout(request: Request, form: FormSent) -> Response:
-        del form
         answer = to(LOGIN)
-        door_of(request).logout(request, answer)
+        door_of(request).logout(request, answer, form.session.caller)
         return answer
 
     @router.get("/page/static/{name}")
