@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from common.config.proxies import check_proxy
 from common.config.schema_histories import is_schema_history
 from common.ports.key_share import KeyShare
 from common.ports.rules import Rules
@@ -244,7 +245,7 @@ class ServerSection(Section):
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     proxies: tuple[str, ...] = ()
-    """Addresses whose word on where a request comes from is taken; they do TLS."""
+    """Addresses and networks whose word on where a request comes from is taken; they do TLS."""
     plain_http: bool = False
     max_body_bytes: Annotated[int, Field(ge=_MIB)] = 64 * _MIB
     """Of one push, as it travels."""
@@ -258,6 +259,13 @@ class ServerSection(Section):
     def _has_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and info.data.get("tls_cert_file") is None:
             raise ValueError("needs the certificate that it belongs to: set tls_cert_file")
+        return value
+
+    @field_validator("proxies")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            check_proxy(one)
         return value
 
 

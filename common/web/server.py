@@ -124,13 +124,13 @@ def check_exposure(server: ServerSection) -> None:
 
 
 def _is_proxy(address: str, proxies: Sequence[str]) -> bool:
-    """Tell whether `address` is one of `proxies`: addresses, networks, or * for everybody."""
-    return any(one in ("*", address) or _holds(one, address) for one in proxies)
+    """Tell whether `address` is one of `proxies`: addresses and networks."""
+    return any(_holds(one, address) for one in proxies)
 
 
 def _holds(network: str, address: str) -> bool:
     try:
-        return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+        return ipaddress.ip_address(address) in ipaddress.ip_network(network)
     except ValueError:
         return False
 

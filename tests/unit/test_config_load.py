@@ -62,6 +62,13 @@ WRONG: list[tuple[str, Any]] = [
     ("server.tls_cert_file", 1),
     ("server.tls_key_file", "key.pem"),
     ("server.proxies", "10.0.0.1"),
+    ("server.proxies", ["*"]),
+    ("server.proxies", ["10.0.0.1", ""]),
+    ("server.proxies", ["proxy.example"]),
+    ("server.proxies", ["10.0.0.1:443"]),
+    ("server.proxies", ["10.0.0.1/24"]),
+    ("server.proxies", ["0.0.0.0/0"]),
+    ("server.proxies", ["::/0"]),
     ("server.plain_http", "perhaps"),
     ("server.max_body_bytes", 10),
     ("server.max_stream_bytes", 10),
@@ -382,3 +389,16 @@ def test_relative_paths_count_from_the_files_folder(tmp_path: Path, url: str, ex
 )
 def test_which_file_is_read(given: str | None, environ: dict[str, str], expected: str) -> None:
     assert config_path(given, environ) == Path(expected)
+
+
+@pytest.mark.parametrize("given", ["*", "0.0.0.0/0", "proxy.example"])
+def test_who_is_believed_as_a_proxy_is_named_by_address(tmp_path: Path, given: str) -> None:
+    with pytest.raises(ConfigError, match=r"server\.proxies: .* name the proxy's own address"):
+        load_config(write(tmp_path, changed("server.proxies", [given])), {})
+    with pytest.raises(ConfigError, match=r"server\.proxies: .* name the proxy's own address"):
+        load_config(write(tmp_path, GOOD), {"ROWFERRY_SERVER_PROXIES": f"10.0.0.1, {given}"})
+
+
+def test_proxies_are_addresses_and_networks(tmp_path: Path) -> None:
+    named = ["10.0.0.1", "10.1.0.0/16", "2001:db8::1", "fd00::/8"]
+    assert load_config(write(tmp_path, changed("server.proxies", named)), {}).server.proxies == tuple(named)
