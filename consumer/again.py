@@ -95,7 +95,7 @@ class AgainSource:
             return []
         try:
             state = checked_state(client, self._node.facts.node_id)
-            may_forward = is_trusted(settings, state, self._node.config)
+            may_forward = is_trusted(settings, state, self._node.config, self._node.main())
             found: list[Delivery] = []
             for one in due:
                 if one.gap.peer == state.node or may_forward:

@@ -9,13 +9,13 @@ from common.console import Console
 from common.errors import UsageError
 from common.ops.purging import what_is_gone
 from common.runtime.host import current_host
+from common.schema.main_node import known_main
 from consumer.conflict.given import read_take
 from consumer.conflict.reading import MOST, Wanted, find, read
 from consumer.conflict.record import State, Winner
 from consumer.conflict.simulating import read_policies, refuse_unknown
 from consumer.conflict.simulating import simulate as simulated
 from consumer.given_numbers import MANY
-from consumer.main_node import known_main
 from consumer.met import Settled
 from consumer.settling import Settling
 from consumer.statements import reading

@@ -38,7 +38,7 @@ def hear(node: Node, settings: PeerSettings, controls: Controls) -> None:
         None,
         source_node=state.node,
         verified=True,
-        may_forward=is_trusted(settings, state, node.config),
+        may_forward=is_trusted(settings, state, node.config, node.main()),
     )
     for said in said_in(lines) or ():
         if isinstance(said.what, Heartbeat):

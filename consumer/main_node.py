@@ -5,10 +5,10 @@
 
 import sqlalchemy as sa
 
-from common.config.model import Config
 from common.errors import PoisonError, Reason
 from common.runtime.node import Node
 from common.schema import tables as rf
+from common.schema.main_node import named_main, pinned_main
 from common.wire.records import BatchHeader
 from consumer.statements import insert_missing, reading
 
@@ -18,7 +18,7 @@ class MainNode:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._known = _named(node.config)
+        self._known = named_main(node.config)
         self._asked = False
 
     def may_be(self, source_node: str) -> bool:
@@ -27,7 +27,7 @@ class MainNode:
         Asks the database once, not for each change; whoever was taken for main since, `keep` will find."""
         if self._known is None and not self._asked:
             with reading(self._node.database) as connection:
-                self._known = _kept(connection)
+                self._known = pinned_main(connection)
             self._asked = True
         return self._known in (None, source_node)
 
@@ -41,7 +41,7 @@ class MainNode:
         self._asked = False
         # One row that every database has: of two who come first at once, one waits for the other here.
         connection.execute(sa.select(rf.node.c.node_id).where(rf.node.c.is_self).with_for_update())
-        kept = _kept(connection)
+        kept = pinned_main(connection)
         if kept not in (None, header.source_node):
             text = f"{header.source_node} writes as the main node, which is {kept} here"
             raise PoisonError(Reason.VERSION, text)
@@ -55,17 +55,3 @@ class MainNode:
         }
         insert_missing(connection, rf.node, [peer])
         connection.execute(sa.update(rf.node).where(rf.node.c.node_id == header.source_node).values(role="main"))
-
-
-def known_main(connection: sa.Connection, config: Config) -> str | None:
-    """Return the main node's id, named or kept; None where nobody is known to be."""
-    return _named(config) or _kept(connection)
-
-
-def _named(config: Config) -> str | None:
-    return config.node.id if config.node.role == "main" else config.node.main
-
-
-def _kept(connection: sa.Connection) -> str | None:
-    query = sa.select(rf.node.c.node_id).where(rf.node.c.role == "main").order_by(rf.node.c.first_seen_us)
-    return connection.execute(query.limit(1)).scalar_one_or_none()

@@ -75,7 +75,7 @@ def pull_from(node: Node, settings: PeerSettings) -> PullReport:
     report = PullReport(settings.url, state.node)
 
     def open_source() -> Source:
-        return open_peer_source(settings, node.config, PullPlace(node, state.node))
+        return open_peer_source(settings, node.config, PullPlace(node, state.node), node.main())
 
     intake = Intake(node, peer_road(state.node), open_source, None, threading.Event(), report.count)
     try:

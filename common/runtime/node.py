@@ -11,8 +11,10 @@ from common.config.model import Config
 from common.dialects import open_database
 from common.errors import ConfigError, OutageError
 from common.ports.dialect import Capture, Database, NodeFacts, TableShape
+from common.retry import in_transaction
 from common.schema import revision
 from common.schema import tables as rf
+from common.schema.main_node import known_main
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,10 @@ class Node:
         """Return the configured tables as they are now, by wire name."""
         shapes = self.database.catalog().tables
         return {name: shape for name, shape in shapes.items() if self.config.tables.wants(name)}
+
+    def main(self) -> str | None:
+        """Return the main node's id, named or pinned; None where nobody is known to be. Raises OutageError."""
+        return in_transaction(self.database, lambda connection: known_main(connection, self.config))
 
 
 @contextmanager

@@ -233,7 +233,7 @@ def _open_peer_source(node: Node, name: str, peer: PeerSection, place: Place) ->
     from common.transports.http.peer import open_peer_source
     from common.transports.http.settings import settings_of
 
-    return open_peer_source(settings_of(name, peer), node.config, place)
+    return open_peer_source(settings_of(name, peer), node.config, place, node.main())
 
 
 def _encoding(chosen: str) -> Encoding | None:

@@ -115,6 +115,29 @@ def test_what_stands_in_the_way_on_postgresql(tmp_path: Path, pg_database: str) 
     assert any("synchronous_commit is off" in message for _, message, _ in failed)
 
 
+def test_several_peers_of_whom_nobody_is_known_to_be_main(shop: Path, tmp_path: Path) -> None:
+    peers = "".join(f'\n[peers.{name}]\nurl = "http://127.0.0.1:1"\n' for name in ("office", "depot"))
+    plain = shop.read_text()
+    shop.write_text(plain + peers)
+    ((_, message, remedy),) = [one for one in told(shop, code=5)["warn"] if one[0] == "peers"]
+    assert "whichever of office, depot says so of itself can speak for any node" in message
+    assert "set node.main" in remedy
+
+    def is_silent(text: str) -> bool:
+        shop.write_text(text)
+        return not any(area == "peers" for area, *_ in told(shop, code=5).get("warn", []))
+
+    assert is_silent(plain.replace('id = "shop"', 'id = "shop"\nmain = "office"') + peers)
+    assert is_silent(plain + peers + "trusted_forwarder = false\n")
+    assert is_silent(plain + '\n[peers.office]\nurl = "http://127.0.0.1:1"\n')
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection, connection:
+        row = "('office', 'main', 'i', 0, 1, 1)"
+        connection.execute(
+            f"INSERT INTO rf_node (node_id, role, incarnation, is_self, first_seen_us, last_seen_us) VALUES {row}"
+        )
+    assert is_silent(plain + peers)
+
+
 def test_a_broker_that_lacks_something_or_is_away(shop: Path, rabbitmq: RabbitServer, rabbitmq_url: str) -> None:
     shop.write_text(shop.read_text() + f'\n[broker]\nurl = "{rabbitmq_url}"\n')
     missing = [one for one in told(shop, code=1)["fail"] if one[0] == "broker"]

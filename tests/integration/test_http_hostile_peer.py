@@ -163,7 +163,7 @@ def test_a_mark_that_its_own_peer_does_not_take_is_let_go_of(status: int) -> Non
 
     place = Place("r1.spoilt")
     with hostile(answer) as settings:
-        source = open_peer_source(settings, CONFIG, place)
+        source = open_peer_source(settings, CONFIG, place, None)
         assert source.receive(10, 0) == []
         source.close()
     assert place.cursor == "r1.good"
@@ -174,7 +174,7 @@ def test_what_is_refused_without_a_mark_is_refused() -> None:
         return document(**STATE) if path == "/sync/state" else document(422, type="about:blank", detail="no")
 
     with hostile(answer) as settings:
-        source = open_peer_source(settings, CONFIG, Place(None))
+        source = open_peer_source(settings, CONFIG, Place(None), None)
         with pytest.raises(RefusedError):
             source.receive(10, 0)
         source.close()

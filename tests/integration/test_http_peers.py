@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from common.config.model import Config
 from common.errors import ConfigError, OutageError
 from common.http.scopes import Scope
+from common.runtime.transports import source_factories
 from common.transports.http.answers import PeerState
 from common.transports.http.client import RefusedError
 from common.transports.http.peer import is_trusted, open_peer_sink, open_peer_source
@@ -72,14 +74,14 @@ def test_a_mark_is_kept_once_all_of_an_answer_is_acknowledged(main: Served, bran
     chosen, kept = settings(main), Kept()
     large = Origin("a").tx(*(item(100 + number, "x" * 4000, number + 1) for number in range(2500)))
     push(main, *large.parts(1024 * 1024))
-    source = open_peer_source(chosen, branch.node.config, kept)
+    source = open_peer_source(chosen, branch.node.config, kept, None)
     deliveries = source.receive(500, 0)
     assert len(deliveries) > 1
     source.ack(deliveries[:-1])
     assert kept.cursor is None
     assert source.receive(500, 0) == []
     source.close()
-    again = open_peer_source(chosen, branch.node.config, kept)
+    again = open_peer_source(chosen, branch.node.config, kept, None)
     assert [one.body for one in again.receive(500, 0)] == [one.body for one in deliveries]
     again.give_back(deliveries, failed=False)
     taken = again.receive(500, 0)
@@ -96,24 +98,50 @@ def test_of_a_peer_that_is_not_trusted_only_its_own_batches_are_asked_for(main: 
     push(main, Origin("a").put(9, "nine", 10).body)
     for trusted, expected in ((False, {"main"}), (None, {"main", "a"})):
         chosen = settings(main, is_trusted_forwarder=trusted)
-        source = open_peer_source(chosen, branch.node.config, Kept())
+        source = open_peer_source(chosen, branch.node.config, Kept(), None)
         bodies = b"".join(one.body for one in source.receive(500, 0))
         source.close()
         assert {name for name in ("main", "a") if f'"source_node":"{name}"'.encode() in bodies} == expected
 
 
 def test_a_branch_trusts_the_main_node_and_nobody_else_by_itself(main: Served, branch: World) -> None:
-    source = open_peer_source(settings(main), branch.node.config, Kept())
+    source = open_peer_source(settings(main), branch.node.config, Kept(), None)
     source.close()
     config = branch.node.config
-    with_other_main = Config.model_validate(config.model_dump() | {"node": config.node.model_dump() | {"main": "else"}})
     as_main = Config.model_validate(config.model_dump() | {"node": config.node.model_dump() | {"role": "main"}})
     state = PeerState(node="main", role="main", incarnation="i", head_lsn=0, peers=())
     plain = PeerSettings("http://127.0.0.1", "main")
-    assert is_trusted(plain, state, config)
-    assert not is_trusted(plain, state, with_other_main)
-    assert not is_trusted(plain, state, as_main)
-    assert is_trusted(PeerSettings("http://127.0.0.1", "main", is_trusted_forwarder=True), state, as_main)
+    assert is_trusted(plain, state, config, None)
+    assert is_trusted(plain, state, config, "main")
+    assert not is_trusted(plain, state, config, "else")
+    assert not is_trusted(plain, state, as_main, None)
+    assert is_trusted(PeerSettings("http://127.0.0.1", "main", is_trusted_forwarder=True), state, as_main, None)
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_once_main_is_known_nobody_else_hands_on_by_calling_himself_main(
+    main: Served, branch: World, tmp_path: Path, *, is_named: bool
+) -> None:
+    token_file = tmp_path / "main.token"
+    token_file.write_text(main.token("here", Scope.PULL))
+    token_file.chmod(0o600)
+    push(main, Origin("a").put(9, "nine", 10).body)
+    tree = branch.node.config.model_dump()
+    tree["peers"] = {"main": {"url": main.url, "token_file": token_file}}
+
+    def given() -> bytes:
+        node = replace(branch.node, config=Config.model_validate(tree))
+        source = source_factories(node, lambda _, __: 0, lambda _: Kept())["http-main"]()
+        with closing(source):
+            return b"".join(one.body for one in source.receive(500, 0))
+
+    assert b'"source_node":"a"' in given()
+    if is_named:
+        tree["node"]["main"] = "office"
+    else:
+        columns = "(node_id, role, incarnation, is_self, first_seen_us, last_seen_us)"
+        branch.execute(f"INSERT INTO rf_node {columns} VALUES ('office', 'main', 'i', false, 1, 1)")
+    assert given() == b""
 
 
 def test_who_answers_must_be_who_is_meant(main: Served, branch: World) -> None:

@@ -54,7 +54,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[PeerClient]:
 
 def source_of(main: Served, branch: World) -> HttpSource:
     settings = PeerSettings(main.url, "main", main.token("here", Scope.PULL), "zstd")
-    return open_peer_source(settings, branch.node.config, Kept())
+    return open_peer_source(settings, branch.node.config, Kept(), None)
 
 
 def nodes_of(main: Served) -> Nodes:

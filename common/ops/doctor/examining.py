@@ -8,7 +8,7 @@ from typing import Any
 
 from common.config.model import Config
 from common.errors import ConfigError, OutageError, RowferryError
-from common.ops.doctor.roads import broker_findings, directory_findings, peer_findings
+from common.ops.doctor.roads import broker_findings, directory_findings, main_findings, peer_findings
 from common.ops.doctor.signatures import signature_findings
 from common.ops.migration import is_migrated
 from common.ops.passed import live_peers
@@ -19,6 +19,7 @@ from common.ports.dialect import Database, NodeFacts
 from common.ports.health import Finding, Level
 from common.retry import in_transaction
 from common.schema import migrate as schema
+from common.schema.main_node import known_main
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ def examine(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
     yield from directory_findings(config)
     yield from peer_findings(config)
     if ready:
+        yield from main_findings(config, in_transaction(database, lambda connection: known_main(connection, config)))
         yield from signature_findings(config, _peers(config, database, knowing.facts()))
         yield from _standing(config, database, knowing)
 

@@ -80,6 +80,18 @@ def peer_findings(config: Config) -> Iterator[Finding]:
         yield Finding("peers", Level.OK, f"{peer.url} is {state.node} ({state.role}), and takes this node's token")
 
 
+def main_findings(config: Config, main: str | None) -> Iterator[Finding]:
+    """Say where a peer's own word decides whether it may hand on others' batches. `main`: as far as it is known."""
+    if config.node.role != "branch" or main is not None:
+        return
+    undecided = [name for name, peer in config.peers.items() if peer.trusted_forwarder is None]
+    if len(undecided) < 2:
+        return
+    text = f"nobody is known to be main: whichever of {', '.join(undecided)} says so of itself can speak for any node"
+    remedy = "set node.main to the main node's id, or peers.NAME.trusted_forwarder for each"
+    yield Finding("peers", Level.WARN, text, remedy)
+
+
 def directory_findings(config: Config) -> Iterator[Finding]:
     """Look at the shared folder, if there is one: whether this node can read it, and write its own part."""
     if config.directory is None:

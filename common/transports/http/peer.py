@@ -40,12 +40,14 @@ def open_peer_sink(
     return HttpSink(client, known.last_lsn if known else 0, known.last_tx_id if known else None, on_pushed)
 
 
-def open_peer_source(settings: PeerSettings, config: Config, place: Place) -> HttpSource:
-    """Open the source of what a peer gives. Raises OutageError, RefusedError, ConfigError."""
+def open_peer_source(settings: PeerSettings, config: Config, place: Place, main: str | None) -> HttpSource:
+    """Open the source of what a peer gives. `main`: the main node, where it is known.
+
+    Raises OutageError, RefusedError, ConfigError."""
     client = PeerClient(settings)
     try:
         state = checked_state(client, config.node.id)
-        return HttpSource(client, state.node, may_forward=is_trusted(settings, state, config), place=place)
+        return HttpSource(client, state.node, may_forward=is_trusted(settings, state, config, main), place=place)
     except BaseException:
         client.close()
         raise
@@ -62,13 +64,15 @@ def open_saying(settings: PeerSettings, own_id: str, on_missing: OnMissing) -> H
         raise
 
 
-def is_trusted(settings: PeerSettings, state: PeerState, config: Config) -> bool:
-    """Tell whether a peer may hand on other nodes' batches: the main node may, to branches, unless it is said."""
+def is_trusted(settings: PeerSettings, state: PeerState, config: Config, main: str | None) -> bool:
+    """Tell whether a peer may hand on other nodes' batches: the main node may, to branches, unless it is said.
+
+    Where nobody is known to be main (None), whoever says so of itself is believed."""
     if settings.is_trusted_forwarder is not None:
         return settings.is_trusted_forwarder
     if config.node.role != "branch":
         return False
-    return state.role == "main" if config.node.main is None else state.node == config.node.main
+    return state.role == "main" if main is None else state.node == main
 
 
 def known_progress(state: PeerState, incarnation: str) -> PeerProgress | None:
