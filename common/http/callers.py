@@ -13,6 +13,10 @@ from common.http.scopes import Scope
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="Made by `rowferry token create`.")
 
 
+KNOWN = "is_known"
+"""In the state of a request: it showed a token, or a session, that is good."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Whom a token speaks for, and what it may."""
@@ -40,6 +44,11 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
+def note_known(request: Request) -> None:
+    """Note that whoever asks is known: such a connection is not given up for a stranger's."""
+    setattr(request.state, KNOWN, True)
+
+
 def check_again(request: Request) -> None:
     """Ask for the token of a request once more, after it waited: it may be revoked since. Raises ProblemError."""
     gate: Gate = request.app.state.gate
@@ -56,6 +65,7 @@ def admitted(request: Request, token: str | None, scopes: Collection[Scope]) -> 
     """Return whom `token` speaks for, where it has any of `scopes`. Raises ProblemError, OutageError."""
     gate: Gate = request.app.state.gate
     caller = gate.admit(address_of(request), token)
+    note_known(request)
     if not caller.scopes.intersection(scopes):
         wanted = " or ".join(scope.value for scope in scopes)
         raise ProblemError(403, f"this needs a token with scope {wanted}", reason="scope")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.http.problems import ProblemError, problem_response
@@ -56,6 +57,9 @@ class Guard:
             await self._answer(request)
         except _TooSlowError as error:
             log.warning("http.too_slow", extra=request.fields | {"error": str(error)})
+        except ClientDisconnect:
+            # Nobody is there to be answered, and nothing is wrong here: who comes and goes must not fill the log.
+            log.debug("http.client_left", extra=request.fields)
         except Exception:
             log.exception("http.failed", extra=request.fields)
             if not request.begun:

@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -19,7 +19,8 @@ from common.config.model import ServerSection
 from common.errors import ConfigError, RowferryError
 from common.http.scopes import Scope
 from common.web.auth import FailedLogins
-from common.web.server import PatientProtocol, check_exposure, serving
+from common.web.connections import PatientProtocol
+from common.web.server import check_exposure, serving
 from tests.support.applying import Origin
 from tests.support.waiting import wait_for
 from tests.support.web import Served, served_on_sqlite
@@ -162,6 +163,92 @@ def test_a_proxy_may_have_all_connections(tmp_path: Path) -> None:
             for _ in range(4):
                 held.enter_context(closing(socket.create_connection(where, 10)))
             assert is_answered(node)
+
+
+@contextmanager
+def strangers(node: Served, count: int, request: bytes, answer: bytes = b"") -> Iterator[list[socket.socket]]:
+    """Connections from as many addresses, each with a request that was sent, and answered by what begins so."""
+    where = (urlsplit(node.url).hostname, urlsplit(node.url).port)
+    with ExitStack() as held:
+        many = []
+        for number in range(count):
+            one = socket.create_connection(where, 10, (f"127.0.1.{number + 1}", 0))
+            many.append(held.enter_context(closing(one)))
+            one.sendall(request)
+            if answer:
+                assert one.recv(65_536).startswith(answer)
+        yield many
+
+
+def is_hung_up_on(one: socket.socket) -> bool:
+    try:
+        while one.recv(65_536):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        # What it sent last was never read.
+        return True
+    return True
+
+
+ANSWERED = (b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n", b"HTTP/1.1 200")
+SILENT = (b"", b"")
+DRIPPING_HEAD = (b"GET /healthz HTTP/1.1\r\nHost: ", b"")
+DRIPPING_FORM = (
+    b"POST /page/login HTTP/1.1\r\nHost: here\r\nOrigin: http://here\r\nContent-Length: 9000\r\n"
+    b"Expect: 100-continue\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n",
+    b"HTTP/1.1 100",
+)
+
+
+@pytest.mark.parametrize("sent", [ANSWERED, SILENT, DRIPPING_HEAD, DRIPPING_FORM])
+def test_many_addresses_together_shut_nobody_out(tmp_path: Path, sent: tuple[bytes, bytes]) -> None:
+    section = ServerSection(port=0, max_connections=6)
+    with served_on_sqlite(tmp_path, section) as node, strangers(node, 12, *sent) as many:
+        with node.client(node.token("a", Scope.PULL)) as client:
+            assert client.get("/sync/state").status_code == 200
+        assert is_answered(node)
+        # It was the oldest who made room.
+        assert is_hung_up_on(many[0])
+
+
+def test_who_is_known_keeps_the_connection_while_strangers_come(tmp_path: Path) -> None:
+    with served_on_sqlite(tmp_path, ServerSection(port=0, max_connections=6)) as node:
+        asked = as_known(node, "/sync/state")
+        with closing(connected(node)) as known:
+            for _ in range(2):
+                known.sendall(asked)
+                answer = b""
+                while not answer.endswith(b"]}"):
+                    answer += known.recv(65_536) or pytest.fail("it was hung up on")
+                with strangers(node, 12, *ANSWERED), strangers(node, 12, *SILENT):
+                    pass
+
+
+def test_a_pull_that_waits_is_not_cut_off_by_strangers(tmp_path: Path) -> None:
+    with served_on_sqlite(tmp_path, ServerSection(port=0, max_connections=6)) as node, closing(connected(node)) as held:
+        held.sendall(as_known(node, "/sync/pull?wait=50"))
+        wait_for(lambda: node.tokens.all()[0].last_used_us is not None, 10, "the pull to be let in")
+        with strangers(node, 12, *DRIPPING_FORM), strangers(node, 12, *ANSWERED):
+            node.world.execute("INSERT INTO item VALUES (1, 'new', 1)")
+            assert held.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+def test_who_is_hung_up_on_in_the_middle_of_a_form_is_no_fault(node: Served, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", "common.web"):
+        with strangers(node, 1, *DRIPPING_FORM):
+            pass
+        wait_for(lambda: any(one.message == "http.request" for one in caplog.records), 10, "the request to end")
+    assert [one.message for one in caplog.records if one.levelname in ("WARNING", "ERROR")] == []
+
+
+def connected(node: Served) -> socket.socket:
+    return socket.create_connection((urlsplit(node.url).hostname, urlsplit(node.url).port), 30)
+
+
+def as_known(node: Served, path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {node.token('a', Scope.PULL)}\r\n\r\n".encode()
 
 
 def is_answered(node: Served) -> bool:

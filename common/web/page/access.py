@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Depends, Request, Response
 
-from common.http.callers import Caller, address_of
+from common.http.callers import Caller, address_of, note_known
 from common.http.problems import ProblemError
 from common.http.scopes import Scope
 from common.web.auth import RefusedTokenError, TokenGate
@@ -73,6 +73,7 @@ class Doorkeeper:
         self._audit.came(caller, address_of(request), None if before is None else before.caller)
         self._sessions.end(self._cookie(request))
         session_id, session = self._sessions.open(caller)
+        note_known(request)
         name, is_secure = self._cookie_name(request)
         response.set_cookie(name, session_id, path="/", secure=is_secure, httponly=True, samesite="strict")
         return session
@@ -108,6 +109,7 @@ class Doorkeeper:
         if session is None:
             raise LoginNeededError("Your session has ended." if session_id else "")
         session.caller = self._still(session_id, session.caller)
+        note_known(request)
         return session
 
     def _still(self, session_id: str, caller: Caller) -> Caller:
