@@ -50,6 +50,8 @@ while True:
 SEALER = """
 import sys
 from common.dialects import open_database
+from common.dialects.sqlite import backlog, looking
+looking.MOST_HELD, backlog._PAGE = int(sys.argv[2]), 20
 from common.errors import ContentionError
 from common.ports.dialect import NodeFacts
 database = open_database("sqlite:///" + sys.argv[1])
@@ -118,12 +120,14 @@ class Child:
         self._process.stdout.close()
 
 
+@pytest.mark.parametrize("most_held", [50_000, 30])
 @pytest.mark.parametrize("wal", [True, False])
-def test_writer_and_sealer_killed_at_any_moment(tmp_path: Path, wal: bool) -> None:
+def test_writer_and_sealer_killed_at_any_moment(tmp_path: Path, wal: bool, most_held: int) -> None:
+    """`most_held`: by the smaller one nearly every look is a backlog, that is copied aside and read in pieces."""
     chance = random.Random(wal)
     with sqlite_app(tmp_path / "a.db", T, wal=wal) as app:
         for turn in range(4):
-            writer, sealer = Child(WRITER, str(app.path), str(turn)), Child(SEALER, str(app.path))
+            writer, sealer = Child(WRITER, str(app.path), str(turn)), Child(SEALER, str(app.path), str(most_held))
             enough = chance.randrange(5, 40)
             wait_for(lambda: len(writer.lines) > enough and len(sealer.lines) > 3, 60, "some work")  # noqa: B023
             for child in chance.sample([writer, sealer], 2):

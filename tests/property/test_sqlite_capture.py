@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from common.dialects import open_database
+from common.dialects.sqlite import backlog, looking
 from common.errors import PoisonError, Reason
 from common.ports.dialect import Database, NodeFacts, RowWrite
 from common.schema.migrate import upgrade
@@ -87,6 +88,15 @@ def connect(database: Database) -> sqlite3.Connection:
     connection = sqlite3.connect(str(database.engine.url.database), isolation_level=None)
     connection.text_factory = bytes
     return connection
+
+
+@pytest.fixture(autouse=True)
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under every other seed a few touches are a backlog, that is copied aside and read in pieces."""
+    seed = getattr(request.node, "callspec", None)
+    if seed is not None and seed.params.get("seed", 0) % 2:
+        monkeypatch.setattr(looking, "MOST_HELD", 5)
+        monkeypatch.setattr(backlog, "_PAGE", 3)
 
 
 def sealed_since(database: Database, lsn: int) -> list[Change]:

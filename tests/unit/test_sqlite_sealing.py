@@ -5,15 +5,19 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import sqlalchemy as sa
 
-from common.dialects.sqlite import sealing
+from common.dialects.sqlite import backlog, looking, numbering, sealing
 from common.dialects.sqlite.catalog import SchemaCache
-from common.dialects.sqlite.looking import Look
+from common.dialects.sqlite.looks import Look
+from common.dialects.sqlite.net import Followers, Segment
 from common.dialects.sqlite.sealing import SqliteSealer
+from common.errors import OutageError, RowferryError
 from common.versions import Version
-from tests.support.sqlite_app import NODE, brief, changes_of, sqlite_app
+from tests.support.sqlite_app import NODE, SqliteApp, brief, changes_of, sqlite_app
 
 T = "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)"
 U = "CREATE TABLE u (id TEXT PRIMARY KEY, t INTEGER)"
@@ -95,7 +99,7 @@ def test_a_backlog_is_read_once_and_sealed_in_several_calls(
     monkeypatch.setattr(sealing, "_CHANGES_A_LOCK", 15)
     looks = []
     real = sealing.segments
-    monkeypatch.setattr(sealing, "segments", lambda look: looks.append(look) or real(look))
+    monkeypatch.setattr(sealing, "segments", lambda look, followers: looks.append(look) or real(look, followers))
     with sqlite_app(tmp_path / "a.db", T) as app:
         for number in range(20):
             app.run(f"INSERT INTO t VALUES ({number}, 'x')", MARK)
@@ -122,10 +126,10 @@ def test_what_comes_between_look_and_lock_is_another_tx(tmp_path: Path, monkeypa
         app.run("INSERT INTO t VALUES (1, 'x')")
         real = sealing.segments
 
-        def slow(look: Look) -> list[sealing.Segment]:
+        def slow(look: Look, followers: Followers | None) -> list[Segment]:
             monkeypatch.setattr(sealing, "segments", real)
             app.run("UPDATE t SET a = 'y'", "INSERT INTO t VALUES (2, 'x')")
-            return real(look)
+            return real(look, followers)
 
         monkeypatch.setattr(sealing, "segments", slow)
         app.database.sealer(NODE).seal()
@@ -141,10 +145,10 @@ def test_a_second_sealer_that_was_faster_makes_the_first_look_again(
         app.run("INSERT INTO t VALUES (1, 'x')")
         real = sealing.segments
 
-        def overtaken(look: Look) -> list[sealing.Segment]:
+        def overtaken(look: Look, followers: Followers | None) -> list[Segment]:
             monkeypatch.setattr(sealing, "segments", real)
             assert app.database.sealer(NODE).seal().txs == 1
-            return real(look)
+            return real(look, followers)
 
         monkeypatch.setattr(sealing, "segments", overtaken)
         report = app.database.sealer(NODE).seal()
@@ -214,3 +218,91 @@ def test_other_connections_may_write_while_a_look_is_taken(tmp_path: Path) -> No
         app.seal()
         next(txs)
         other.execute("INSERT INTO t VALUES (2, 'x')")
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three touches are a backlog, and are read two by two."""
+    monkeypatch.setattr(looking, "MOST_HELD", 2)
+    monkeypatch.setattr(backlog, "_PAGE", 2)
+
+
+def grouped_rows(app: SqliteApp) -> list[tuple[bool, int]]:
+    return [(tx.header.grouped, len(changes_of([tx]))) for tx in app.database.log(NODE).read(0, 2**30)]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_transaction_that_is_too_long_to_be_held_is_one_tx(tmp_path: Path) -> None:
+    with sqlite_app(tmp_path / "a.db", T, U) as app:
+        app.run("INSERT INTO t VALUES (1, 'x'), (2, 'x'), (3, 'x')", "INSERT INTO u VALUES ('k', 1)", MARK)
+        app.run("UPDATE t SET a = 'y'", MARK)
+        app.run("UPDATE t SET a = 'z' WHERE id = 2", MARK)
+        app.run("DELETE FROM t", "INSERT INTO t VALUES (1, 'again')")
+        txs = app.seal()
+        assert [(tx.header.grouped, len(changes_of([tx]))) for tx in txs] == [
+            (False, 4), (False, 3), (False, 1), (True, 3)
+        ]  # fmt: skip
+        assert brief(changes_of(txs[3:])) == [
+            ("t", "U", {"id": 1, "a": "y"}, {"id": 1, "a": "again"}),
+            ("t", "D", {"id": 2, "a": "z"}, None),
+            ("t", "D", {"id": 3, "a": "y"}, None),
+        ]
+        assert app.query("SELECT count(*) FROM rf_log_1") == [(0,)]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_backlog_that_was_overtaken_is_looked_at_again(tmp_path: Path) -> None:
+    with sqlite_app(tmp_path / "a.db", T) as app:
+        for number in range(4):
+            app.run(f"INSERT INTO t VALUES ({number}, 'x'), ({number + 10}, 'x'), ({number + 20}, 'x')", MARK)
+        slow, fast = app.database.sealer(NODE), app.database.sealer(NODE)
+        assert (slow.seal(1).changes, fast.seal(1).changes) == (3, 3)
+        app.run("UPDATE t SET a = 'y'")
+        assert slow.seal(1).more
+        app.seal()
+        assert grouped_rows(app) == [(False, 3)] * 4 + [(True, 12)]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_full_temporary_folder_is_named_and_nothing_is_half_done(tmp_path: Path) -> None:
+    with sqlite_app(tmp_path / "a.db", T) as app:
+        app.run("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)"
+                " INSERT INTO t SELECT i, hex(zeroblob(300)) FROM n")  # fmt: skip
+        full: list[int] = []
+
+        def connect(raw: sqlite3.Connection, _: object) -> None:
+            raw.execute(f"PRAGMA temp.max_page_count = {full[-1]}")
+
+        sa.event.listen(app.database.engine, "connect", connect)
+        # Room for nothing, for the copies, for some of the lines.
+        for pages in (1, 100, 500):
+            full.append(pages)
+            app.database.engine.dispose()
+            with pytest.raises(OutageError, match="SQLITE_TMPDIR"):
+                app.database.sealer(NODE).seal()
+            assert app.database.log(NODE).head().lsn == 0
+        full.append(1_000_000)
+        app.database.engine.dispose()
+        app.seal()
+        assert grouped_rows(app) == [(True, 2000)]
+
+
+@pytest.mark.usefixtures("few")
+def test_what_fails_half_way_through_a_backlog_leaves_the_connection_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sqlite_app(tmp_path / "a.db", T) as app:
+        app.run("INSERT INTO t VALUES (1, 'x'), (2, 'x'), (3, 'x'), (4, 'x'), (5, 'x')")
+        real = numbering.read_bases
+
+        def broken(*_: object) -> NoReturn:
+            monkeypatch.setattr(numbering, "read_bases", real)
+            raise sqlite3.OperationalError("no such luck")
+
+        monkeypatch.setattr(numbering, "read_bases", broken)
+        with pytest.raises(RowferryError, match="no such luck"):
+            app.database.sealer(NODE).seal()
+        with app.database.engine.connect() as connection:
+            assert connection.exec_driver_sql("SELECT name FROM sqlite_temp_master").fetchall() == []
+        app.seal()
+        assert grouped_rows(app) == [(True, 5)]

@@ -1,55 +1,22 @@
-"""One look of the sealer: everything it needs out of one read snapshot, fetched quickly and let go."""
+"""One look of the sealer: everything it needs out of one read snapshot, fetched quickly and let go.
+
+What is too much to be held is copied aside instead (`backlog`)."""
 
 import sqlite3
-from dataclasses import dataclass
 
+from common.dialects.sqlite.backlog import Backlog
 from common.dialects.sqlite.catalog import SchemaCache, SqliteTable
 from common.dialects.sqlite.connection import fetched, transaction
-from common.dialects.sqlite.names import log_table, quote
+from common.dialects.sqlite.copying import clear, copy_aside, current_rows
+from common.dialects.sqlite.looks import LogLook, Look
+from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.renamed import table_of
 from common.dialects.sqlite.shapes import StoredShape, TouchLog, stored_shape
-from common.dialects.sqlite.touches import TouchedTable, split
+from common.dialects.sqlite.touches import split
 from common.dialects.sqlite.values import Row, key_text
 
-
-@dataclass(frozen=True, slots=True)
-class LogLook:
-    """One touch log as it stood, and the rows that it is about as they stood then."""
-
-    log: TouchLog
-    last_seq: int
-    bounds: tuple[int, ...]
-    """The last seq of each mark, in the marks' order; empty for a log of an older shape."""
-    touched: tuple[TouchedTable, ...]
-    """One a bound, and one for what follows the last."""
-    readable: bool
-    """False: the table is gone, or its key is another one. What the rows became can't be told."""
-    shape: StoredShape
-    """What it is sealed under: the log's own shape as long as the table still has all of it, else the table's."""
-    shape_id: int | None
-    """The number of that shape; None where capture is not installed for it yet."""
-    current: dict[str, Row]
-    """By canonical key, in the columns of `shape`; a key that is missing here has no row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What was committed and not sealed at one moment."""
-
-    turn: int
-    """Counts the sealers' commits: what was seen holds until it moves."""
-    last_lsn: int
-    last_tx_id: str | None
-    marks: tuple[int, ...]
-    last_mark: int | None
-    """Of the marks that keep nothing apart: a row whose table has another shape now is known as it is now, no other
-    way."""
-    logs: tuple[LogLook, ...]
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to seal."""
-        return not self.logs and not self.marks and self.last_mark is None
+MOST_HELD = 50_000
+"""So many touches are in memory at once, with the rows that they are about: about a kilobyte each."""
 
 
 class Looker:
@@ -58,7 +25,7 @@ class Looker:
     def __init__(self, schemas: SchemaCache) -> None:
         self._schemas = schemas
 
-    def look(self, connection: sqlite3.Connection, incarnation: str) -> Look:
+    def look(self, connection: sqlite3.Connection, incarnation: str) -> Look | Backlog:
         """Read in one snapshot. Raises sqlite3.Error."""
         with transaction(connection, "BEGIN"):
             turn = connection.execute("SELECT turn FROM rf_seal_turn").fetchone()[0]
@@ -69,6 +36,12 @@ class Looker:
                 (mark, shape_id): seq
                 for mark, shape_id, seq in connection.execute("SELECT mark, shape_id, seq FROM rf_mark_bound")
             }
+            long = self._long(connection)
+            if long:
+                moment = Look(turn, last_lsn, last_tx_id, (), None, ())
+                clear(connection)
+                copied = [copy_aside(connection, log, table, self._ours(log, marks, bounds)) for log, table in long]
+                return Backlog(connection, moment, marks, copied, MOST_HELD)
             logs = self._logs(connection, marks, bounds)
             last_mark = None
             if marks and any(log.log.current and log.shape != log.log.shape for log in logs):
@@ -83,6 +56,32 @@ class Looker:
         logs = (self._log(connection, log, marks, bounds) for log in self._schemas.touch_logs(connection))
         return [log for log in logs if log is not None]
 
+    def _long(self, connection: sqlite3.Connection) -> list[tuple[TouchLog, SqliteTable]]:
+        """Return the touch logs with their tables if they are too long together, and each fits its table as it stands.
+
+        A table that has another shape by now is rare beside a backlog: it is then held whole."""
+        touches = 0
+        found: list[tuple[TouchLog, SqliteTable]] = []
+        fits = True
+        for log in self._schemas.touch_logs(connection):
+            first, last = connection.execute(f"SELECT min(seq), max(seq) FROM {log_table(log.shape_id)}").fetchone()
+            if first is None:
+                continue
+            touches += last - first + 1
+            table = table_of(connection, log, self._schemas.read(connection).tables)
+            if table is None or not log.current or stored_shape(table.shape) != log.shape:
+                fits = False
+                continue
+            found.append((log, table))
+        return found if fits and touches > MOST_HELD else []
+
+    def _ours(self, log: TouchLog, marks: tuple[int, ...], bounds: dict[tuple[int, int], int]) -> tuple[int, ...]:
+        """Return the last seq of each mark in this log."""
+        ours: list[int] = []
+        for mark in marks if log.current else ():
+            ours.append(bounds.get((mark, log.shape_id), ours[-1] if ours else 0))
+        return tuple(ours)
+
     def _log(
         self,
         connection: sqlite3.Connection,
@@ -93,9 +92,7 @@ class Looker:
         rows = fetched(connection, f"SELECT * FROM {log_table(log.shape_id)} ORDER BY seq")
         if not rows:
             return None
-        ours: list[int] = []
-        for mark in marks if log.current else ():
-            ours.append(bounds.get((mark, log.shape_id), ours[-1] if ours else 0))
+        ours = self._ours(log, marks, bounds)
         table = table_of(connection, log, self._schemas.read(connection).tables)
         readable = table is not None and len(table.shape.pk) == len(log.shape.pk)
         shape = log.shape if table is None else _sealed_under(log.shape, stored_shape(table.shape))
@@ -103,7 +100,7 @@ class Looker:
         touched = tuple(split(rows, log.key_places, ours))
         known = [one for one in self._schemas.touch_logs(connection) if one.table_id == log.table_id]
         shape_id = next((one.shape_id for one in known if one.shape == shape), None)
-        return LogLook(log, rows[-1][0], tuple(ours), touched, readable, shape, shape_id, current)
+        return LogLook(log, rows[-1][0], ours, touched, readable, shape, shape_id, current)
 
 
 def _sealed_under(old: StoredShape, now: StoredShape) -> StoredShape:
@@ -115,16 +112,6 @@ def _sealed_under(old: StoredShape, now: StoredShape) -> StoredShape:
 
 def _current(connection: sqlite3.Connection, log: TouchLog, table: SqliteTable, shape: StoredShape) -> dict[str, Row]:
     """Return the rows that the log's keys have now. A collation may find a neighbour: canonical keys tell."""
-    touched = ", ".join(f"c{place}" for place in log.key_places)
-    names = [column.name for column in shape.columns]
-    wanted = ", ".join(f"now.{quote(name)}" for name in (*table.shape.pk, *names))
-    match = " AND ".join(
-        f"now.{quote(name)} = touched.c{place}" for name, place in zip(table.shape.pk, log.key_places, strict=True)
-    )
-    rows = fetched(
-        connection,
-        f"SELECT {wanted} FROM (SELECT DISTINCT {touched} FROM {log_table(log.shape_id)}) AS touched"
-        f" CROSS JOIN main.{quote(table.shape.bare)} AS now ON {match}",
-    )
+    rows = fetched(connection, current_rows(log, table, (*table.shape.pk, *(one.name for one in shape.columns))))
     width = len(table.shape.pk)
     return {key_text(row[:width]): row[width:] for row in rows}

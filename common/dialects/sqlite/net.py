@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from common.dialects.sqlite.digests import came_from, digest, digest_of_some
-from common.dialects.sqlite.looking import LogLook, Look
+from common.dialects.sqlite.looks import LogLook, Look
 from common.dialects.sqlite.shapes import ImageEncoder, StoredShape, TouchLog
 from common.dialects.sqlite.touches import Touch, TouchedTable
 from common.dialects.sqlite.values import Row
 
-_Image = tuple[tuple[str, ...], Row]
+Image: TypeAlias = tuple[tuple[str, ...], Row]
 """Columns and their values; None for no row."""
+Followers: TypeAlias = dict[int, dict[str, Image | None]]
+"""By table and canonical key: the row as it was before the next segment that touched it."""
 
 
 class NetChange(NamedTuple):
@@ -53,13 +55,15 @@ class Segment:
     mark: int | None = None
 
 
-def segments(look: Look) -> list[Segment]:
-    """Return the segments of a look in their order: older shapes, then what each mark closes, then the rest."""
+def segments(look: Look, followers: Followers | None = None) -> list[Segment]:
+    """Return the segments of a look in their order: older shapes, then what each mark closes, then the rest.
+
+    `followers`: of what was touched again after all that is in the look."""
+    followers = {} if followers is None else followers
     before_marks = max((_ordinal(look, log) + 1 for log in look.logs if not log.log.current), default=0)
     found = [Segment(grouped=True) for _ in range(before_marks)]
     found += [Segment(grouped=False, mark=mark) for mark in look.marks]
     found.append(Segment(grouped=True, mark=look.last_mark))
-    followers: dict[int, dict[str, _Image | None]] = {}
     for log in sorted(look.logs, key=lambda one: -one.log.shape_id):
         first = before_marks if log.log.current else _ordinal(look, log)
         _LogNet(log, followers.setdefault(log.log.table_id, {})).into(found, first)
@@ -77,7 +81,7 @@ class _LogNet:
 
     `followers`: by key, the row as it was before the next segment that touched it, also under a later shape."""
 
-    def __init__(self, look: LogLook, followers: dict[str, _Image | None]) -> None:
+    def __init__(self, look: LogLook, followers: dict[str, Image | None]) -> None:
         self._look = look
         self._log = look.log
         self._shape = look.shape
@@ -100,13 +104,13 @@ class _LogNet:
             names = tuple(column.name for column in self._log.shape.columns)
             self._set_aside(segment, [(names, row) for _, row in touched.unnamed], named=False)
 
-    def _set_aside(self, segment: Segment, images: list[_Image], *, named: bool) -> None:
+    def _set_aside(self, segment: Segment, images: list[Image], *, named: bool) -> None:
         if images:
             encoder = ImageEncoder(self._log.shape)
             found = tuple(encoder.some(dict(zip(names, row, strict=True))) for names, row in images)
             segment.aside.append(SetAside(self._log, found, named))
 
-    def _last_known(self, touch: Touch) -> _Image:
+    def _last_known(self, touch: Touch) -> Image:
         """Of a row that was new or missed the key is all there is."""
         if touch.before is None:
             return self._log.shape.pk, touch.key
@@ -131,14 +135,14 @@ class _LogNet:
                 pk, digest = self._encoder.pk(touch.key), self._digest(after)
                 yield NetChange(self._log, self._shape, key, pk, old, new, touch.last_us, digest, touch.resolves)
 
-    def _before(self, touch: Touch) -> _Image | None:
+    def _before(self, touch: Touch) -> Image | None:
         """Return what the row was, under the names of today."""
         if touch.before is None or self._is_itself:
             return None if touch.before is None else (self._names, touch.before)
         kept = [(name, place) for name, place in zip(self._names, self._came_from, strict=True) if place is not None]
         return tuple(name for name, _ in kept), tuple(touch.before[place] for _, place in kept)
 
-    def _after(self, key: str) -> _Image | None:
+    def _after(self, key: str) -> Image | None:
         if key in self._followers:
             follower = self._followers[key]
             if follower is None or set(self._names) <= set(follower[0]):
@@ -146,7 +150,7 @@ class _LogNet:
         row = self._look.current.pop(key, None)
         return None if row is None else (self._names, row)
 
-    def _digest(self, image: _Image | None) -> bytes | None:
+    def _digest(self, image: Image | None) -> bytes | None:
         """Return the digest under the shape of the image; where capture does not know that yet, under the log's own."""
         if image is None:
             return None
@@ -158,14 +162,14 @@ class _LogNet:
         known = {names[place]: values[name] for name, place in came if place is not None}
         return digest_of_some(self._log.shape_id, names, known)
 
-    def _same_where_shared(self, before: _Image, after: _Image) -> bool:
+    def _same_where_shared(self, before: Image, after: Image) -> bool:
         """Tell whether nothing changed but the table's columns."""
         if before[0] == after[0]:
             return False
         shared = set(before[0]) & set(after[0])
         return self._encode(_only(before, shared)) == self._encode(_only(after, shared))
 
-    def _encode(self, image: _Image | None) -> bytes | None:
+    def _encode(self, image: Image | None) -> bytes | None:
         if image is None:
             return None
         names, row = image
@@ -174,6 +178,6 @@ class _LogNet:
         return self._encoder.some(dict(zip(names, row, strict=True)))
 
 
-def _only(image: _Image, names: set[str]) -> _Image:
+def _only(image: Image, names: set[str]) -> Image:
     kept = [(name, value) for name, value in zip(*image, strict=True) if name in names]
     return tuple(name for name, _ in kept), tuple(value for _, value in kept)

@@ -9,7 +9,7 @@ import msgspec
 from common.dialects.sqlite.guards import forget_displacing
 from common.dialects.sqlite.key_ranges import go_on_where_needed
 from common.dialects.sqlite.names import log_table
-from common.dialects.sqlite.versions import Record, write_versions
+from common.dialects.sqlite.spool import Content
 from common.errors import Reason
 from common.ports.dialect import NodeFacts
 from common.wire.records import TableMeta
@@ -40,9 +40,7 @@ class ReadyTx:
     prev_lsn: int
     grouped: bool
     tables: dict[str, TableMeta]
-    lines: list[tuple[int, str, str, bytes]]
-    """LSN, table, op, line."""
-    records: list[tuple[int, str, Record]]
+    content: Content
     captured_us: int
     last_seqs: dict[int, int]
     mark: int | None
@@ -51,18 +49,18 @@ class ReadyTx:
     @property
     def changes(self) -> int:
         """How many changes it has; without any it only takes touches away."""
-        return len(self.lines)
+        return self.content.count
 
     @property
     def to_lsn(self) -> int:
         """The LSN of its last change."""
-        return self.prev_lsn + len(self.lines)
+        return self.prev_lsn + self.content.count
 
 
 def store(connection: sqlite3.Connection, node: NodeFacts, group: Sequence[ReadyTx]) -> None:
     """Store some txs, inside the caller's write transaction."""
     for one in group:
-        if one.lines:
+        if one.changes:
             _store_tx(connection, node, one)
         for letter in one.letters:
             _store_letter(connection, node, letter)
@@ -77,11 +75,7 @@ def store(connection: sqlite3.Connection, node: NodeFacts, group: Sequence[Ready
 
 
 def _store_tx(connection: sqlite3.Connection, node: NodeFacts, one: ReadyTx) -> None:
-    connection.executemany(
-        "INSERT INTO rf_change_log (incarnation, lsn, tx_id, table_name, op, line) VALUES (?, ?, ?, ?, ?, ?)",
-        ((node.incarnation, lsn, one.tx_id, table, op, line) for lsn, table, op, line in one.lines),
-    )
-    write_versions(connection, one.records)
+    one.content.store(connection, node.incarnation, one.tx_id)
     tables = {name: {"pk": list(meta.pk), "columns": dict(meta.columns)} for name, meta in one.tables.items()}
     row = {
         "incarnation": node.incarnation,
@@ -92,7 +86,7 @@ def _store_tx(connection: sqlite3.Connection, node: NodeFacts, one: ReadyTx) -> 
         "exported_at": one.exported_at,
         "grouped": int(one.grouped),
         "tables": _json.encode(tables).decode(),
-        "bytes": sum(len(line) for *_, line in one.lines),
+        "bytes": one.content.size,
         "captured_us": one.captured_us,
     }
     _insert(connection, "rf_tx", row)

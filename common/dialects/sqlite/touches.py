@@ -81,9 +81,16 @@ def at_us(julian: float) -> int:
     return round((julian - _JULIAN_EPOCH) * _SECONDS_A_DAY * 1000) * 1000
 
 
-def split(rows: Iterable[tuple[Any, ...]], key_places: Sequence[int], bounds: Sequence[int]) -> list[TouchedTable]:
-    """Return what each segment touched: one a bound (the last seq that belongs to it), and one for what follows."""
-    found = [TouchedTable() for _ in range(len(bounds) + 1)]
+def split(
+    rows: Iterable[tuple[Any, ...]],
+    key_places: Sequence[int],
+    bounds: Sequence[int],
+    last: TouchedTable | None = None,
+) -> list[TouchedTable]:
+    """Return what each segment touched: one a bound (the last seq that belongs to it), and one for what follows.
+
+    `last`: what is known of that one already."""
+    found = [*(TouchedTable() for _ in bounds), TouchedTable() if last is None else last]
     ticks: dict[float, int] = {}
     for entry in rows:
         row: Row = entry[3:]

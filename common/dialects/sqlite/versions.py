@@ -14,14 +14,7 @@ _READ = (
     " FROM json_each(?) AS asked CROSS JOIN main.rf_row_version AS v"
     " ON v.table_id = ? AND v.key = asked.value AND v.node_id <> ''"
 )
-_WRITE = (
-    "INSERT INTO main.rf_row_version"
-    " (table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node, deleted, digest)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (table_id, key) DO UPDATE SET"
-    " main_epoch = excluded.main_epoch, hlc = excluded.hlc, node_id = excluded.node_id,"
-    " base_epoch = excluded.base_epoch, base_hlc = excluded.base_hlc, base_node = excluded.base_node,"
-    " deleted = excluded.deleted, digest = excluded.digest"
-)
+VERSION_COLUMNS = "table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node, deleted, digest"
 
 
 class Record(NamedTuple):
@@ -46,9 +39,24 @@ def read_versions(connection: sqlite3.Connection, table_id: int, keys: Sequence[
     }
 
 
+def record_row(table_id: int, key: str, record: Record) -> tuple[object, ...]:
+    """Return a record as `VERSION_COLUMNS` has it."""
+    return (table_id, key, *record.version, *record.base, int(record.deleted), record.digest)
+
+
+def upsert_versions(source: str) -> str:
+    """Return the statement that stores records by table and key. `source`: a query, or VALUES, of `VERSION_COLUMNS`."""
+    return (
+        f"INSERT INTO main.rf_row_version ({VERSION_COLUMNS}) {source} ON CONFLICT (table_id, key) DO UPDATE SET"
+        " main_epoch = excluded.main_epoch, hlc = excluded.hlc, node_id = excluded.node_id,"
+        " base_epoch = excluded.base_epoch, base_hlc = excluded.base_hlc, base_node = excluded.base_node,"
+        " deleted = excluded.deleted, digest = excluded.digest"
+    )
+
+
+_WRITE = upsert_versions("VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+
+
 def write_versions(connection: sqlite3.Connection, records: Iterable[tuple[int, str, Record]]) -> None:
     """Store records by table and key."""
-    connection.executemany(
-        _WRITE,
-        ((table_id, key, *one.version, *one.base, int(one.deleted), one.digest) for table_id, key, one in records),
-    )
+    connection.executemany(_WRITE, (record_row(table_id, key, one) for table_id, key, one in records))
