@@ -38,6 +38,9 @@ def _winner(session: ApplySession, closed: Closed) -> Winner:
         return Winner.OURS
     if _is_same(session, closed, waiting.image, waiting.meta):
         return Winner.THEIRS
+    if waiting.is_clash:
+        # Ours is another row: what this one was given instead is neither.
+        return Winner.NEITHER
     return Winner.OURS if _is_same(session, closed, waiting.our_image, waiting.our_meta) else Winner.NEITHER
 
 

@@ -230,3 +230,17 @@ def test_a_choice_made_without_having_seen_another_one_does_not_replace_it_unsee
             Refresh(world.node).catch_up()
     ends = [(world.rows("code"), waiting(world)) for world in fleet.values()]
     assert ends == [([(1, "X"), (2, "of c")], [])] * 3
+
+
+@pytest.mark.parametrize("given", ["Z", "Y"])
+def test_a_row_that_another_node_gave_closes_the_clash(world: World, given: str) -> None:
+    """Found by the state machine: what the row was given was compared with the other row, and no batch came through."""
+    a, b, c = Origin("a"), Origin("b"), Origin("c")
+    world.receive(a.tx(code(1, "X", 10), code(3, "Y", 11)).body)
+    world.receive(b.tx(code(2, "X", 20)).body)
+    settles = (Version(0, 10, "a"), Version(0, 20, "b"))
+    world.receive(c.tx(replace(code(2, given, 40, Version(0, 20, "b"), "U"), resolves=settles)).body)
+    assert (waiting(world), world.letters()) == ([], [])
+    assert world.query("SELECT winner FROM rf_conflict WHERE their_version = '[0,20,\"b\"]'") == [("neither",)]
+    left = {"Z": [(1, "X"), (2, "Z"), (3, "Y")], "Y": [(1, "X"), (2, "Y")]}
+    assert world.rows("code") == left[given]
