@@ -15,7 +15,7 @@ from common.schema import tables as rf
 from common.versions import NEVER, Version
 from common.wire.changes import TxReader
 from common.wire.records import Change
-from consumer.conflict.record import State, read_version
+from consumer.conflict.record import BETWEEN_ROWS, State, read_version
 from consumer.dead_letters.loading import load
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, every_letter
@@ -115,7 +115,7 @@ def _who_chose(connection: sa.Connection, choice: Any, conflicts: dict[int, Any]
         found = {"by": row.actor, "conflict": met.id, "stands": told["winner"], "undone": row.action == "undone"}
         found["between"] = [read_version(met.our_version).node_id, read_version(met.their_version).node_id]
         images = [readable(met.our_image), readable(met.their_image)]
-        if told["winner"] in ("ours", "theirs"):
+        if told["winner"] in ("ours", "theirs") and met.kind not in BETWEEN_ROWS:
             old, new = images if told["winner"] == "theirs" else images[::-1]
             found["changed"] = changed(old, new)
         return found

@@ -214,3 +214,14 @@ def test_who_asks_wrongly_is_told(pair: tuple[CliNode, CliNode]) -> None:
     ):
         done = a.call("why", *arguments)
         assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
+def test_a_choice_between_two_rows_has_not_made_one_of_the_other(world: World) -> None:
+    world.receive(Origin("a").tx(Write("I", "code", {"id": 1, "code": "X"}, 10)).body)
+    world.receive(Origin("b").tx(Write("I", "code", {"id": 2, "code": "X"}, 20)).body)
+    number = world.one("SELECT id FROM rf_conflict WHERE kind = 'unique'")
+    Settling(world.node, "anna").resolve(number, Winner.THEIRS)
+    seal(world)
+    (chosen,) = [one for one in story(world, "2", "code").events if one.event == "chosen"]
+    assert (chosen.detail["by"], chosen.detail["stands"]) == ("anna", "theirs")
+    assert "changed" not in chosen.detail
