@@ -15,7 +15,7 @@ from consumer.conflict.reading import MOST, Wanted, find, read
 from consumer.conflict.record import State, Winner
 from consumer.conflict.simulating import read_policies, refuse_unknown
 from consumer.conflict.simulating import simulate as simulated
-from consumer.given_numbers import MANY
+from consumer.given_numbers import MANY, NUMBER
 from consumer.met import Settled
 from consumer.settling import Settling
 from consumer.statements import reading
@@ -49,7 +49,7 @@ def list_(table: str | None, source: str | None, state: str | None, winner: str 
 
 
 @conflicts.command()
-@click.argument("number", metavar="ID", type=MANY)
+@click.argument("number", metavar="ID", type=NUMBER)
 def show(number: int) -> None:
     """Show one conflict with both images."""
     host = current_host()
@@ -62,7 +62,7 @@ def show(number: int) -> None:
 
 
 @conflicts.command()
-@click.argument("number", metavar="ID", type=MANY)
+@click.argument("number", metavar="ID", type=NUMBER)
 @click.option(
     "--take",
     required=True,
@@ -80,7 +80,7 @@ def resolve(number: int, take: str, displace: bool) -> None:
 
 
 @conflicts.command()
-@click.argument("number", metavar="ID", type=MANY)
+@click.argument("number", metavar="ID", type=NUMBER)
 @click.option(
     "--take", type=click.Choice(["ours", "theirs"]), help="Whose image; without it, the one that did not stand."
 )

@@ -1,4 +1,4 @@
-"""Numbers as operators give them: ages like 90s, 30m, 2h, 7d; counts and places that a database can hold."""
+"""Numbers as operators give them: ages like 90s, 30m, 2h, 7d; counts and numbers that a database can hold."""
 
 import re
 
@@ -6,8 +6,10 @@ import click
 
 from common.errors import UsageError
 
-MANY = click.IntRange(1, 2**63 - 1)
-"""What a database takes for a count, and for the number of a conflict."""
+MANY = click.IntRange(1, 10**9)
+"""How many of something at most."""
+NUMBER = click.IntRange(1, 2**63 - 1)
+"""What a database takes for the number of a conflict."""
 _LONGEST_S = 250_000 * 365 * 86_400
 """Before all time; beyond it a database's clock ends."""
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)\Z")
