@@ -10,20 +10,28 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 
 from common.config.model import Config
 from common.errors import OutageError
 from common.transports.http.client import PeerClient, RefusedError
+from common.transports.http.pace import LEAST_BYTES_A_SECOND, Pace
 from common.transports.http.peer import open_peer_source
 from common.transports.http.settings import PeerSettings
+from consumer.intake import Intake
+from tests.support.applying import Origin, close_world, open_world, sqlite_url
 
 STATE = {"node": "main", "role": "main", "incarnation": "i", "head_lsn": 5, "peers": []}
 KNOWN = {"peer": "here", "direction": "in", "incarnation": "i", "last_lsn": 1, "highest_lsn": 1, "last_tx_id": None}
 _PIECE = 8 * 1024 * 1024
+_DRIPS = 2_000
+"""Bytes that are dripped: more than a minute of them."""
+TOO_SLOW = "too slow|timed out"
 CONFIG = Config.model_validate({"node": {"id": "here", "database": "sqlite:///nowhere.db"}})
 
 
@@ -34,6 +42,8 @@ class Answer:
     body: bytes = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    drips: str = ""
+    """`head` or `body`: that comes byte by byte, each long before a single read is given up."""
 
 
 @cache
@@ -64,20 +74,32 @@ def hostile(answer: Callable[[str, dict[str, list[str]]], Answer]) -> Iterator[P
             self.send_response(given.status)
             for name, value in ({"Content-Length": str(len(given.body))} | given.headers).items():
                 self.send_header(name, value)
-            self.end_headers()
             # Who has seen enough hangs up.
             with _hung_up():
+                if given.drips == "head":
+                    self._drip(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * _DRIPS)
+                self.end_headers()
+                if given.drips:
+                    self._drip(given.body)
                 self.wfile.write(given.body)
+
+        def _drip(self, what: bytes) -> None:
+            for number in range(len(what)):
+                self.wfile.write(what[number : number + 1])
+                if over.wait(0.05):
+                    break
 
         def log_message(self, *_args: object) -> None:
             """Say nothing."""
 
+    over = threading.Event()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
         yield PeerSettings(f"http://127.0.0.1:{server.server_port}", "main", "token", "zstd")
     finally:
+        over.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -184,6 +206,75 @@ def test_an_encoding_that_nobody_knows_is_told() -> None:
     headers = {"Rowferry-Cursor": "r1.a", "Rowferry-Txs": "1", "Content-Encoding": "br"}
     with talking(lambda _path, _query: Answer(b"xx", 200, headers)) as client, pytest.raises(OutageError, match="br"):
         client.pull(None, limit=1)
+
+
+@pytest.mark.parametrize("drips", ["head", "body"])
+@pytest.mark.parametrize("ask", ["state", "heartbeats", "say", "pull"])
+def test_who_drips_is_given_up(ask: str, drips: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.transports.http.client._READ_SECONDS", 1.0)
+    slow = Answer(b" " * _DRIPS, 200, {"Rowferry-Cursor": "r1.a", "Rowferry-Txs": "1"}, drips)
+    questions: dict[str, Callable[[PeerClient], object]] = {
+        "state": PeerClient.state,
+        "heartbeats": PeerClient.heartbeats,
+        "say": lambda client: client.say(b"x"),
+        "pull": lambda client: client.pull(None, limit=1).body.read(),
+    }
+    with talking(lambda _path, _query: slow) as client, pytest.raises(OutageError, match=TOO_SLOW):
+        questions[ask](client)
+
+
+def test_of_a_pull_that_drips_nothing_is_applied_and_it_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.transports.http.client._READ_SECONDS", 1.0)
+    main = Origin("main")
+    first, second = main.put(1, "one", 10).body, main.put(2, "two", 20).body
+    body, asked = first + second, []
+
+    def answer(path: str, query: dict[str, list[str]]) -> Answer:
+        if path == "/sync/state":
+            return document(**STATE)
+        asked.append(query)
+        headers = {"Rowferry-Cursor": f"r1.{len(asked)}", "Rowferry-Txs": "2"}
+        return Answer(body if len(asked) < 3 else b"", 200, headers, "body" if len(asked) == 1 else "")
+
+    world = open_world(sqlite_url(tmp_path))
+    place = Place(None)
+    with hostile(answer) as settings:
+        intake = Intake(
+            world.node,
+            "http-main",
+            lambda: open_peer_source(settings, world.node.config, place, None),
+            None,
+            threading.Event(),
+        )
+        with closing(intake):
+            with pytest.raises(OutageError, match=TOO_SLOW):
+                intake.step(0)
+            assert (world.rows(), place.cursor) == ([], None)
+            while intake.step(0):
+                pass
+            assert [row[:2] for row in world.rows()] == [(1, "one"), (2, "two")]
+    close_world(world)
+
+
+def test_who_is_slow_but_not_too_slow_is_waited_for() -> None:
+    passed = [0.0]
+    pace = Pace(lambda: passed[0])
+
+    def comes(count: int) -> None:
+        with pace.waiting():
+            passed[0] += 1.0
+        pace.moved(count)
+
+    pace.begin(60.0)
+    for _ in range(1_000):
+        comes(LEAST_BYTES_A_SECOND * 2)
+    # What came fast before is no licence to stand still.
+    for _ in range(59):
+        comes(1)
+    with pytest.raises(httpx.ReadTimeout, match="too slow"):
+        [comes(1) for _ in range(2)]
 
 
 def test_a_refusal_is_one_line() -> None:

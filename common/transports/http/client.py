@@ -31,6 +31,7 @@ from common.transports.http.answers import (
     read_answer,
     read_whole,
 )
+from common.transports.http.pace import Pace, keep_pace
 from common.transports.http.settings import PeerSettings, is_loopback_url
 from common.wire.compress import compress, open_decompressed
 from common.wire.limits import DEFAULT_LIMITS
@@ -92,6 +93,8 @@ class PeerClient:
             follow_redirects=False,
             trust_env=not is_loopback_url(settings.url),
         )
+        self._pace = Pace()
+        keep_pace(self._http, self._pace)
 
     @property
     def url(self) -> str:
@@ -176,6 +179,7 @@ class PeerClient:
 
     def _sent(self, request: httpx.Request) -> httpx.Response:
         """Return an answer of which nothing is read yet. Raises OutageError, RefusedError."""
+        self._pace.begin(request.extensions["timeout"]["read"])
         try:
             response = self._http.send(request, stream=True)
         except httpx.HTTPError as error:
