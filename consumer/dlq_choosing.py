@@ -7,12 +7,14 @@ import click
 
 from common.errors import Reason, UsageError
 from common.runtime.node import Node
+from consumer.dead_letters.meaning_one import refuse_several
 from consumer.dead_letters.operations import DeadLetters
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Selection
 from consumer.dlq_telling import NOTHING
 from consumer.given_numbers import age_us
 
+SOURCE = "--source"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -23,7 +25,7 @@ def selecting(reason_option: str = "--reason") -> Callable[[Command], Command]:
     options = (
         click.argument("tx_ids", nargs=-1, metavar="[TX_ID]..."),
         click.option("--tx", "more_tx_ids", multiple=True, metavar="TX_ID", help="The same as naming it; repeatable."),
-        click.option("--source", help="Only batches of this node."),
+        click.option(SOURCE, help="Only batches of this node."),
         click.option(reason_option, "why", type=reasons, help="Only those set aside for this reason."),
         click.option("--state", type=states, help="Only this state."),
         click.option("--table", help="Only those in whose way this table stands."),
@@ -51,6 +53,7 @@ def must_choose(node: Node, desk: DeadLetters, chosen: dict[str, Any], *, everyt
         for tx_id in selection.tx_ids:
             if tx_id not in known:
                 raise UsageError(unknown(tx_id))
+        refuse_several(desk.find(selection), SOURCE)
     return selection
 
 

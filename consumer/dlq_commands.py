@@ -15,12 +15,13 @@ from consumer.dead_letters.desk import desk_of
 from consumer.dead_letters.documents import letter_document, letter_documents, result_document
 from consumer.dead_letters.editing import read_edited
 from consumer.dead_letters.grouping import by_reason
+from consumer.dead_letters.meaning_one import refuse_several
 from consumer.dead_letters.operations import DeadLetters, Replay, left_waiting
 from consumer.dead_letters.show import rows_document
 from consumer.dead_letters.show import show as show_letter
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Selection
-from consumer.dlq_choosing import must_choose, selecting, selection_of, unknown
+from consumer.dlq_choosing import SOURCE, must_choose, selecting, selection_of, unknown
 from consumer.dlq_telling import NOTHING, tell_groups, tell_letter, tell_letters, tell_replay
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -58,6 +59,7 @@ def show(tx_id: str, source: str | None) -> None:
         letters = desk.find(Selection(tx_ids=(tx_id,), source_node=source))
         if not letters:
             raise UsageError(unknown(tx_id))
+        refuse_several(letters, SOURCE)
         document = show_letter(node, letters[0])
     host.emit(document, lambda console: tell_letter(console, document))
 

@@ -13,12 +13,14 @@ from common.http.words import Limit, TxId, Word
 from common.runtime.node import Node
 from consumer.dead_letters.desk import desk_of
 from consumer.dead_letters.documents import letter_documents, result_document
+from consumer.dead_letters.meaning_one import refuse_several
 from consumer.dead_letters.operations import Replay
 from consumer.dead_letters.show import show
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Selection, find_newest
 from consumer.statements import reading
 
+_SOURCE = "source in the query"
 _Ops = Annotated[Caller, Depends(caller_with(Scope.OPS))]
 
 
@@ -53,29 +55,34 @@ def letter_routes(node: Node) -> APIRouter:
         return letter_documents(newest[::-1])
 
     @router.get(
-        "/dead-letters/{tx_id}", summary="Show one: why, what blocks it now, its rows", responses=guarded(404, 422)
+        "/dead-letters/{tx_id}", summary="Show one: why, what blocks it now, its rows", responses=guarded(404, 409, 422)
     )
     def dead_letter(caller: _Ops, tx_id: TxId, source: Word = None) -> dict[str, Any]:
-        """As `rowferry dlq show --json`."""
+        """As `rowferry dlq show --json`. 409 where several sources have one of this id, and none is named."""
         del caller
         with desk_of(node) as desk:
             letters = desk.find(Selection(tx_ids=(tx_id,), source_node=source))
         if not letters:
             raise _unknown(tx_id)
+        refuse_several(letters, _SOURCE)
         return show(node, letters[0])
 
-    @router.post("/dead-letters/{tx_id}/replay", summary="Apply one again", responses=guarded(404, 422))
+    @router.post("/dead-letters/{tx_id}/replay", summary="Apply one again", responses=guarded(404, 409, 422))
     def replay(
         caller: _Ops,
         tx_id: TxId,
         source: Word = None,
         dry_run: Annotated[bool, Query(description="Try it, and take everything back.")] = False,
     ) -> Replayed:
-        """Only rows whose version it beats change. One that is settled already stays as it is: no results."""
+        """Only rows whose version it beats change. One that is settled already stays as it is: no results.
+
+        409 where several sources have one of this id, and none is named."""
         chosen = Selection(tx_ids=(tx_id,), source_node=source)
         with desk_of(node) as desk:
-            if not desk.find(chosen):
+            letters = desk.find(chosen)
+            if not letters:
                 raise _unknown(tx_id)
+            refuse_several(letters, _SOURCE)
             results = desk.replay(chosen, Replay(caller.actor, dry_run), lambda _: None)
         return Replayed(dry_run=dry_run, results=[result_document(one) for one in results])
 

@@ -10,7 +10,7 @@ from common.errors import Reason
 from common.http.problems import ProblemError
 from common.runtime.node import Node
 from common.web.page.access import SignedIn, asked
-from common.web.page.page import LETTERS, PageRoute, page_of
+from common.web.page.page import LETTERS, PageRoute, page_of, to
 from common.web.page.paging import listed
 from common.web.page.words import is_cut
 from consumer.dead_letters.contents import contents
@@ -69,6 +69,9 @@ def letter_pages(node: Node) -> APIRouter:
             found = find(connection, Selection(tx_ids=(tx_id or "",), source_node=source))
             if not found:
                 raise ProblemError(404, f"{tx_id}: no such dead letter")
+            if len(found) > 1:
+                # Several nodes have one of this id: whoever came here by the id alone chooses.
+                return to(LETTERS, tx=tx_id)
             held = contents(connection, found[0], 1_000 if whole else SHOWN)
         document = show(node, found[0])
         return page_of(request).answer(

@@ -20,7 +20,7 @@ from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Selection
 from consumer.reshaped import Reshaped
-from tests.support.applying import Origin, Tx, World, Write, item, outcomes
+from tests.support.applying import Origin, Tx, World, Write, item, outcomes, resealed
 from tests.support.cli import document, rowferry
 
 HOW = Replay("tester")
@@ -374,6 +374,41 @@ def test_the_command_line_lists_shows_replays_discards_and_exports(
         assert "0192-mistyped" in mistyped.output
     nothing: Result = rowferry(config_file, "dlq", "replay", "--all")
     assert (nothing.exit_code, nothing.output.strip()) == (0, "no such dead letters")
+
+
+def twins(world: World) -> str:
+    """Make a dead letter of each of two nodes, of one id; return it."""
+    pair = [Origin(name).put(number, "x", 10) for number, name in enumerate(("ab", "ba"), start=1)]
+    world.receive(*(resealed(tx.body, b'"item"', b'"fresh"') for tx in pair))
+    assert len({tx.tx_id for tx in pair}) == 1
+    return pair[0].tx_id
+
+
+def test_an_id_that_several_sources_have_names_none_of_their_letters(
+    world: World, config_file: Path, tmp_path: Path
+) -> None:
+    tx_id, out = twins(world), str(tmp_path / "out.jsonl")
+    world.execute("CREATE TABLE fresh (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC(10,2))")
+    for command in (
+        ["replay"],
+        ["replay", "--dry-run"],
+        ["replay", "--in-pieces"],
+        ["discard", "--reason", "x"],
+        ["export", "--out", out],
+        ["show"],
+    ):
+        refused = rowferry(config_file, "dlq", *command, tx_id)
+        assert refused.exit_code == 2
+        assert f"{tx_id}: ab, ba each have a dead letter of this id: say --source" in refused.output
+    assert [one["state"] for one in listed(config_file, "--tx", tx_id)] == ["dead", "dead"]
+    assert world.rows("fresh") == []
+    assert not Path(out).exists()
+    assert document(config_file, "dlq", "show", tx_id, "--source", "ba")["source_node"] == "ba"
+    assert rowferry(config_file, "dlq", "replay", tx_id, "--source", "ba").exit_code == 0
+    assert [(one["source_node"], one["state"]) for one in listed(config_file, "--tx", tx_id)] == [
+        ("ab", "dead"),
+        ("ba", "replayed"),
+    ]
 
 
 def test_ages_choose_the_letters_that_failed_long_ago(world: World, config_file: Path) -> None:

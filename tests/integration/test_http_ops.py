@@ -35,6 +35,27 @@ def push(node: Served, *bodies: bytes) -> None:
         assert client.post("/sync/push", content=b"".join(bodies)).status_code == 200
 
 
+def test_an_id_that_several_sources_have_names_none_of_their_letters(node: Served, ops: httpx.Client) -> None:
+    pair = {name: Origin(name).put(1, name, 10) for name in ("ab", "ba")}
+    with node.client(node.token("hub", Scope.FORWARD)) as client:
+        body = b"".join(resealed(tx.body, b'"item"', b'"fresh"') for tx in pair.values())
+        assert client.post("/sync/push", content=body).status_code == 200
+    (tx_id,) = {tx.tx_id for tx in pair.values()}
+    node.world.execute("CREATE TABLE fresh (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC(10,2))")
+    where = f"/dead-letters/{tx_id}"
+    for refused in (
+        ops.get(where),
+        ops.post(f"{where}/replay"),
+        ops.post(f"{where}/replay", params={"dry_run": True}),
+    ):
+        assert refused.status_code == 409
+        assert "ab, ba each have a dead letter of this id: say source" in refused.json()["detail"]
+    assert node.world.rows("fresh") == []
+    assert ops.get(where, params={"source": "ba"}).json()["source_node"] == "ba"
+    (done,) = ops.post(f"{where}/replay", params={"source": "ba"}).json()["results"]
+    assert (done["source_node"], done["outcome"]) == ("ba", "applied")
+
+
 def test_only_ops_may_look(node: Served) -> None:
     with node.client(node.token("a", Scope.PUSH, Scope.PULL, Scope.FORWARD)) as client:
         for path in ("/dead-letters", "/dead-letters/x", "/conflicts", "/conflicts/1", "/audit"):

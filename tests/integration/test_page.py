@@ -57,6 +57,19 @@ def link(page: str, text: str) -> str:
     return found[1].replace("&amp;", "&")
 
 
+def test_an_id_that_several_sources_have_leads_to_all_of_their_letters(node: Served, anna: Person) -> None:
+    pair = {name: Origin(name).put(1, name, 10) for name in ("ab", "ba")}
+    with node.client(node.token("hub", Scope.FORWARD)) as client:
+        body = b"".join(resealed(tx.body, b'"item"', b'"fresh"') for tx in pair.values())
+        assert client.post("/sync/push", content=body).status_code == 200
+    (tx_id,) = {tx.tx_id for tx in pair.values()}
+    answer = anna.get("/page/dead-letters/one", params={"tx": tx_id})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/page/dead-letters?tx={tx_id}")
+    shown = anna.get(answer.headers["location"]).text
+    for name in pair:
+        assert f"/page/dead-letters/one?source={name}&amp;tx={tx_id}" in shown
+
+
 def test_a_dead_letter_is_found_looked_at_and_replayed(node: Served, anna: Person) -> None:
     tx_id = letter_of(node)
     fleet = anna.get("/").text
