@@ -11,6 +11,7 @@ import pytest
 from common.config.model import ServerSection
 from common.http.scopes import Scope
 from common.versions import Version
+from common.web.page.words import coded
 from tests.support.applying import DATABASES, Origin, item, resealed, sqlite_url
 from tests.support.page import Person
 from tests.support.web import Served, served
@@ -55,6 +56,16 @@ def link(page: str, text: str) -> str:
     found = re.search(rf'href="([^"]+)"[^>]*>(?:<code>)?{re.escape(text)}', page)
     assert found is not None, f"no link {text!r}"
     return found[1].replace("&amp;", "&")
+
+
+def test_what_is_a_command_in_a_sentence_is_shown_as_one_and_all_of_it_escaped(node: Served, anna: Person) -> None:
+    assert coded("run `rowferry <x>` & wait, `a") == "run <code>rowferry &lt;x&gt;</code> &amp; wait, `a"
+    shown = anna.get("/page/rows", params={"table": "nowhere", "key": "1"}).text
+    assert "<code>rowferry migrate</code> names those that are" in shown
+    letter_of(node, "`<b>bold</b>`")
+    listed = anna.get("/page/dead-letters").text
+    assert "<b>bold" not in listed
+    assert "&lt;b&gt;bold" in listed
 
 
 def test_an_id_that_several_sources_have_leads_to_all_of_their_letters(node: Served, anna: Person) -> None:

@@ -58,7 +58,7 @@ def test_an_own_change_on_its_way(world: World) -> None:
         ("waits", "here", 1, "I"),
     ]
     assert found.summary[0].startswith('item {"id":1} stands as it was written by this node at ')
-    assert found.summary[1:] == ["LSN 1 is not yet sent to the directory: rowferry run does that"]
+    assert found.summary[1:] == ["a change of it was not sent to the shared folder yet: rowferry run does that"]
 
     cursor = f"'directory', '{world.node.facts.incarnation}', 1, 5"
     world.execute(f"INSERT INTO rf_cursor (sink, incarnation, lsn, updated_us) VALUES ({cursor})")

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from common.clock import Clock, to_us
 
+_CODE = re.compile(r"`([^`]+)`")
 _INSTANT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 CELL = 200
 """Characters of a value that a table shows."""
@@ -16,7 +19,7 @@ WHOLE = 20_000
 
 
 def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
-    """Return the filters of the templates. None of them gives markup: what they return is escaped as all else."""
+    """Return the filters of the templates. None but `coded` gives markup: what they return is escaped as all else."""
 
     def since(iso: str | None) -> str:
         """Return how long ago an instant was."""
@@ -42,6 +45,7 @@ def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
     return {
         "dated": dated,
         "told": told,
+        "coded": coded,
         "who": who,
         "is_cut": is_cut,
         "age": age,
@@ -51,6 +55,11 @@ def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
         "key": key,
         "clock": clock_words,
     }
+
+
+def coded(sentence: str) -> Markup:
+    """Return a sentence as markup: what stands between backticks is code, and all of it is escaped."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(sentence))))
 
 
 def who(actor: str | None) -> str:
