@@ -96,9 +96,19 @@ def _include(app: FastAPI, share: HttpShare) -> None:
         app.include_router(router)
 
 
+def _methods_at(request: Request) -> list[str]:
+    """Return the methods of a path: several routes share one, and the framework names those of the first."""
+    path = getattr(request.scope.get("route"), "path", request.url.path)
+    described = request.app.openapi()["paths"].get(path)
+    methods = described if described is not None else getattr(request.scope.get("route"), "methods", ())
+    return sorted(method.upper() for method in methods)
+
+
 def _handle_errors(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
+        if problem.status_code == 405:
+            problem.headers = {"Allow": ", ".join(_methods_at(request))}
         if problem.status_code >= 500:
             fields = {"request_id": request.state.request_id, "error": problem.detail}
             log.warning("http.unavailable", extra=fields)

@@ -8,10 +8,11 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis import Case
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from common.http.scopes import Scope
-from common.http.wire import MEDIA_TYPE, PUSH_PATH
+from common.http.wire import HEARTBEAT_PATH, MEDIA_TYPE, PUSH_PATH
 from common.web.openapi import current
 from tests.support.applying import Origin, resealed, sqlite_url
 from tests.support.web import ALL, Served, served
@@ -48,7 +49,15 @@ def test_every_answer_is_one_that_the_description_knows(case: Case, node: Served
     if case.query and case.query.get("wait"):
         # Waiting for news is all that it would do.
         case.query["wait"] = 0
-    # Text that is no batch fits the description, which can't say what a checksum is.
-    left_out = [positive_data_acceptance] if case.operation.path == PUSH_PATH else []
-    headers = {"Authorization": f"Bearer {token}"}
+    # Text that is no batch, or no heartbeat, fits the description, which can't say what a checksum is.
+    left_out = [positive_data_acceptance] if case.operation.path in (PUSH_PATH, HEARTBEAT_PATH) else []
+    # A made-up header that is meant to be wrong goes as it is: with the right token in its place the request would be
+    # right, and its answer taken for that to the wrong one.
+    headers = {} if has_wrong_token(case) else {"Authorization": f"Bearer {token}"}
     case.call_and_validate(base_url=node.url, headers=headers, excluded_checks=left_out)
+
+
+def has_wrong_token(case: Case) -> bool:
+    """Tell whether the header, of which the token is all that is described, was made up to be refused."""
+    made = case.meta.components.get(ParameterLocation.HEADER) if case.meta else None
+    return made is not None and made.mode.is_negative

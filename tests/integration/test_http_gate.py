@@ -329,6 +329,19 @@ def test_every_answer_has_a_request_id_and_security_headers(node: Served) -> Non
         assert problem(client.post("/healthz"), 405)
 
 
+def test_a_method_that_is_none_is_answered_with_those_that_are(node: Served) -> None:
+    with node.client() as client:
+        for path, methods in (
+            ("/sync/heartbeat", "GET, POST"),
+            ("/dead-letters/x/replay", "POST"),
+            ("/healthz", "GET"),
+        ):
+            answer = client.request("DELETE", path)
+            assert problem(answer, 405)
+            assert answer.headers["allow"] == methods
+        assert client.request("DELETE", "/page/login").status_code == 405
+
+
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(node: Served) -> None:
     with node.client(node.token()) as client:
         said = client.post("/sync/state", content=b"x" * (1024 * 1024 + 1))
