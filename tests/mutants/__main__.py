@@ -65,17 +65,18 @@ class Copy:
         """Put one file back as it is in the tree."""
         shutil.copy2(ROOT / name, self.root / name)
 
-    def test(self, tests: Sequence[str]) -> Ended:
-        """Run some tests until the first one fails."""
+    def test(self, tests: Sequence[str], seconds: float = _SECONDS) -> Ended:
+        """Run some tests until the first one fails, for so long at most."""
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-rfE", *tests]
         begun = time.monotonic()
         try:
             done = subprocess.run(
                 command, cwd=self.root, env=self._environment(), capture_output=True, text=True,
-                timeout=_SECONDS, check=False,
+                timeout=seconds, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            return Ended(None, str(error.stdout or ""), time.monotonic() - begun)
+            output = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else error.stdout or ""
+            return Ended(None, f"{output}\n(stopped after {seconds:.0f} s)", time.monotonic() - begun)
         return Ended(done.returncode, done.stdout + done.stderr, time.monotonic() - begun)
 
     def _check_that_it_is_what_runs(self) -> None:
@@ -109,7 +110,8 @@ def main() -> int:
 
 def _run(copy: Copy, chosen: Sequence[Mutant]) -> int:
     tests = sorted({test for one in chosen for test in one.tests})
-    unchanged = copy.test(tests)
+    # All of them at once: what one mutant's tests may take is not enough.
+    unchanged = copy.test(tests, max(_SECONDS, 120 * len(tests)))
     if unchanged.code != _PASSED:
         print(f"without any mutant the tests end with {unchanged.code}:\n{unchanged.output[-3000:]}")
         return 2
