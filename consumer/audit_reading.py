@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.clock import to_iso
+from common.http.actors import BY_TOKEN
 from common.schema import tables as rf
 
 MOST = 1_000
@@ -24,6 +25,8 @@ class Asked:
     most: int = MOST
     skip: int = 0
     """So many of the newest are left out: of a page before this one."""
+    name: str | None = None
+    """Who it was, without the token and in any case: for people."""
 
 
 def find_lines(connection: sa.Connection, asked: Asked) -> list[dict[str, Any]]:
@@ -33,6 +36,9 @@ def find_lines(connection: sa.Connection, asked: Asked) -> list[dict[str, Any]]:
     for name in ("action", "actor", "source_node", "tx_id"):
         if (value := getattr(asked, name)) is not None:
             query = query.where(table.c[name] == value)
+    if asked.name is not None:
+        who, name = sa.func.lower(table.c.actor), asked.name.lower()
+        query = query.where(sa.or_(who == name, who.startswith(f"{name}{BY_TOKEN}", autoescape=True)))
     if asked.since_us is not None:
         query = query.where(table.c.at_us >= asked.since_us)
     return [_document(row) for row in reversed(connection.execute(query).all())]

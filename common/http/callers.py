@@ -7,6 +7,7 @@ from typing import Annotated, Protocol
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from common.http.actors import actor_of
 from common.http.problems import ProblemError
 from common.http.scopes import Scope
 
@@ -28,7 +29,7 @@ class Caller:
     @property
     def actor(self) -> str:
         """Who did it, for the audit."""
-        return f"{self.node_id} by token {self.token_id}"
+        return actor_of(self.node_id, self.token_id)
 
 
 class Gate(Protocol):

@@ -12,7 +12,11 @@ from common.ops.agreement import Agreement
 from common.schema import tables as rf
 
 MISSED_HEARTBEATS = 3
-_AWAY = {"broker": ", or it can't reach the broker", "folder": ", or its shared folder does not arrive", "": ""}
+_AWAY = {
+    "broker": ", or whether it no longer reaches the broker",
+    "folder": ", or whether the shared folder no longer carries its files",
+    "": "",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def read_standing(
             conflicts=_counts(connection, rf.conflict.c.state, ("settled", "waiting")),
             oldest_early_seconds=_oldest_early(connection, now_us),
             drifted=drifted,
-            new_tables=_never_captured(connection, drifted),
+            new_tables=never_captured(connection, drifted),
             paused=paused,
             clocks_ahead=ahead,
             peers=read_peers(connection, config, agreement(config, wanted), known),
@@ -79,7 +79,8 @@ def _told(connection: sa.Connection, now_us: int) -> Iterator[str]:
         )
 
 
-def _never_captured(connection: sa.Connection, drifted: tuple[str, ...]) -> tuple[str, ...]:
+def never_captured(connection: sa.Connection, drifted: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of these tables that capture has never been installed on."""
     known = set(connection.scalars(sa.text("SELECT name FROM rf_table"))) if drifted else set()
     return tuple(name for name in drifted if name not in known)
 

@@ -107,8 +107,9 @@ class Ledger:
         watermark.store(self._connection, moved, self._now_us)
 
     def _note_heard(self, results: Sequence[Result], latest: Mapping[str, int]) -> None:
-        """What can't be verified says nothing of anybody."""
-        headers = [result.incoming.header for result in results if _is_verified(result)]
+        """What can't be verified says nothing of anybody, and what somebody replays came long ago."""
+        came = [one for one in results if _is_verified(one) and one.incoming.replayed_by is None]
+        headers = [result.incoming.header for result in came]
         seen = {header.source_node: header.incarnation for header in headers if header is not None}
         wrote = _last_written(results)
         heard = [Heard(one, seen[one], latest.get(one, 0), wrote.get(one, 0)) for one in seen]

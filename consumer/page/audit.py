@@ -6,8 +6,10 @@ from common.runtime.node import Node
 from common.web.page.access import SignedIn, asked
 from common.web.page.page import PageRoute, page_of
 from common.web.page.paging import listed
+from common.web.page.words import BY_ITSELF
+from consumer.audit import APPLIER
 from consumer.audit_reading import Asked, find_lines
-from consumer.page.audit_words import Told, tell
+from consumer.page.audit_words import ACTIONS, Told, tell
 from consumer.statements import reading
 
 PATH = "/page/audit"
@@ -22,13 +24,17 @@ def audit_pages(node: Node) -> APIRouter:
         query = {name: asked(request, name) for name in ("action", "actor", "source", "tx")}
 
         def newest(most: int, skip: int) -> list[Told]:
-            wanted = Asked(query["action"], query["actor"], query["source"], query["tx"], most=most, skip=skip)
+            by = query["actor"]
+            name = APPLIER if by is not None and by.lower() == BY_ITSELF else by
+            wanted = Asked(
+                query["action"], name=name, source_node=query["source"], tx_id=query["tx"], most=most, skip=skip
+            )
             with reading(node.database) as connection:
                 return tell(connection, find_lines(connection, wanted)[::-1])
 
         found = listed(request, query, newest)
         return page_of(request).answer(
-            request, viewer, "consumer/audit.html", audit_lines=found.items, page=found, query=query
+            request, viewer, "consumer/audit.html", audit_lines=found.items, page=found, query=query, actions=ACTIONS
         )
 
     return router

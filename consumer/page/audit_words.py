@@ -10,7 +10,7 @@ from common.web.page.page import CONFLICTS, LETTERS, ROWS, url_of
 from common.web.page.words import cell, counted, key
 from consumer.page.sides import Side, sides_of, stands
 
-_DID = {
+ACTIONS = {
     "applied": "applied a transaction",
     "replayed": "replayed a dead letter",
     "replayed-piece": "replayed a piece of a dead letter",
@@ -61,7 +61,7 @@ def tell(connection: sa.Connection, lines: Sequence[Mapping[str, Any]]) -> list[
 
 def _told(line: Mapping[str, Any], sides: Mapping[int, tuple[Side, Side]]) -> Told:
     detail = _detail(line)
-    did, number = _DID.get(line["action"], line["action"]), _number(line)
+    did, number = ACTIONS.get(line["action"], line["action"]), _number(line)
     if number is not None and number in sides and detail.get("winner"):
         did += f": {stands(detail['winner'], *sides[number])} stands"
     return Told(line, did, _more(detail), tuple(_links(line, detail, number if number in sides else None)))
@@ -86,6 +86,8 @@ def _more(detail: Mapping[str, Any]) -> str:
         found.append(counted(detail["changes"], "change"))
         if isinstance(detail.get("won"), int):
             found.append(f"{detail['won']} written")
+        if detail.get("waiting"):
+            found.append(f"{detail['waiting']} waits for a choice")
     if isinstance(detail.get("token_id"), str):
         found.append(f"token of {detail.get('node_id')}")
     found += [str(detail[name]) for name in ("reason", "error", "note", "remedy") if detail.get(name)]

@@ -1,6 +1,7 @@
 """Dead letters on the page: the list, and one with why it failed, what blocks it, and what a replay would do."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,8 @@ from fastapi import APIRouter, Request, Response
 
 from common.errors import Reason
 from common.http.problems import ProblemError
+from common.ops.status_reading import never_captured
+from common.ops.status_words import out_of_date
 from common.runtime.node import Node
 from common.web.page.access import SignedIn, asked
 from common.web.page.page import LETTERS, PageRoute, page_of, to
@@ -59,6 +62,7 @@ def letter_pages(node: Node) -> APIRouter:
             query=query,
             reasons=sorted(reason.value for reason in Reason),
             states=[state.value for state in LetterState],
+            open_states=[state.value for state in LetterState if state.is_open],
         )
 
     @router.get(f"{LETTERS}/one")
@@ -80,6 +84,7 @@ def letter_pages(node: Node) -> APIRouter:
             "consumer/letter.html",
             letter=shown(found[0]),
             blocked_by=document["blocked_by"],
+            out_of_date=_out_of_date(node, {str(row["table"]) for row in document["rows"]}),
             would=document["would"],
             rows=rows_of(document, None if whole else SHOWN),
             row_count=len(document["rows"]),
@@ -91,6 +96,14 @@ def letter_pages(node: Node) -> APIRouter:
         )
 
     return router
+
+
+def _out_of_date(node: Node, tables: Collection[str]) -> list[str]:
+    """Say of which of these tables capture does not fit: what is written to them here would not be sent."""
+    wanted = [shape for name, shape in node.captured_tables().items() if name in tables]
+    drifted = tuple(node.database.capture(node.config.rules).drifted(wanted)) if wanted else ()
+    with reading(node.database) as connection:
+        return list(out_of_date(drifted, never_captured(connection, drifted)))
 
 
 def rows_of(document: dict[str, Any], most: int | None) -> list[RowChange]:

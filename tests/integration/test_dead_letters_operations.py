@@ -100,6 +100,17 @@ def test_a_replay_after_later_txs_changes_only_rows_whose_version_it_beats(world
     assert world.one("SELECT count(*) FROM rf_applied_tx") == 2
 
 
+def test_a_replay_is_no_sign_of_life_of_the_source(world: World) -> None:
+    dead = blocked(Origin("a"))
+    block(world)
+    world.receive(dead.body)
+    seen = world.query("SELECT last_seen_us FROM rf_node WHERE node_id = 'a'")
+    world.clock.pass_seconds(3_600)
+    unblock(world)
+    assert outcomes(DeadLetters(world.node).replay(Selection(), HOW, no_bar)) == ["applied"]
+    assert world.query("SELECT last_seen_us FROM rf_node WHERE node_id = 'a'") == seen
+
+
 def test_a_replay_that_fails_again_counts_and_stays(world: World) -> None:
     dead = blocked(Origin("a"))
     block(world)

@@ -150,7 +150,7 @@ def test_what_is_stuck_at_a_silent_node_stands_with_its_silence_and_not_with_wha
     silence = standing.attention[0]
     assert "z has been silent since" in silence
     assert "5 changes of it are stuck there until it is back" in silence
-    assert "or its shared folder does not arrive" in silence
+    assert "or whether the shared folder no longer carries its files" in silence
     assert "broker" not in silence
     assert not any("have not come" in reason for reason in (*standing.waiting, *nodes["z"].reasons))
     assert list(nodes) == ["here", "z", "b"], "the silent one is the most urgent"

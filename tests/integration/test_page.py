@@ -97,6 +97,7 @@ def test_a_dead_letter_is_found_looked_at_and_replayed(node: Served, anna: Perso
     make(node)
     free = anna.get(str(letter.url)).text
     assert "nothing: a replay would apply it" in free
+    assert "table fresh is new here and not captured yet: on this node run <code>rowferry migrate</code>" in free
     assert "can be replayed" in free
     assert "create or configure the table" not in free, "nothing has to be done any more"
     question = anna.submit(letter, "Replay…")
@@ -108,15 +109,24 @@ def test_a_dead_letter_is_found_looked_at_and_replayed(node: Served, anna: Perso
     assert link(done.text, "fresh 1") == "/page/rows?table=fresh&key=1"
     assert tx_id in anna.get(link(done.text, "Show it")).text
     assert "No open dead letters." in done.text
-    assert tx_id in anna.get(link(done.text, "Those that were replayed")).text
+    replayed = anna.get(link(done.text, "Those that were replayed")).text
+    assert tx_id in replayed
+    assert "nothing of it is in the tables" not in replayed
+    assert "Replay the chosen" not in replayed
+    settled = anna.get(link(replayed, tx_id)).text
+    assert "What a replay would do now" not in settled
     assert len(node.world.rows("fresh")) == 1
     assert tx_id not in anna.get("/page/dead-letters").text.split("</div>")[-1]
     again = anna.submit(question, "Yes, replay")
     assert "settled already" in again.text
     (actor,) = node.world.query("SELECT actor FROM rf_audit WHERE action = 'replayed'")[0]
     assert actor.startswith("anna by token")
-    audited = anna.get("/page/audit", params={"action": "replayed"}).text
-    assert "replayed a dead letter" in audited
+    audited = anna.get("/page/audit", params={"action": "replayed", "actor": "Anna"}).text
+    assert "replayed a dead letter</strong>" in audited
+    assert "replayed a dead letter</strong>" not in anna.get("/page/audit?actor=ann").text
+    by_itself = anna.get("/page/audit", params={"actor": "Rowferry by itself"}).text
+    assert "set a transaction aside: a dead letter</strong>" in by_itself
+    assert "replayed a dead letter</strong>" not in by_itself
     assert anna.get(link(audited, "the dead letter")).status_code == 200
 
 

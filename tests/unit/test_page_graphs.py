@@ -13,7 +13,7 @@ def series(**values: tuple[float | None, ...]) -> Series:
     none: tuple[float | None, ...] = (None,) * 5
     filled = dict.fromkeys((*LEVELS, *RATES), none) | values
     begins = tuple(1_800_000_000_000_000 + number * 60_000_000 for number in range(5))
-    return Series(Window.HOUR, 60, begins, filled)
+    return Series(Window.HOUR, 60, begins, begins[-1] + 20_000_000, filled)
 
 
 def points(run: str) -> list[tuple[float, float]]:
@@ -31,7 +31,7 @@ def test_a_gap_is_no_line() -> None:
     first = throughput.lines[0]
     assert len(first.runs) == 2
     assert points(first.runs[0])[1] == (150.0, 80.0)
-    assert "written on main: now 2.0, at most 4.0" in throughput.words
+    assert "written on main: now 2.0, at most 4.0 a second over a minute" in throughput.words
 
 
 @pytest.mark.parametrize("top", [0.0, 1e-9, 1.0, 1e15])

@@ -9,6 +9,8 @@ from common.ops.series import Series, Window
 from common.web.page.words import age
 
 WIDTH, HEIGHT = 600, 160
+_SPANS = {Window.HOUR: "a minute", Window.DAY: "ten minutes", Window.WEEK: "an hour"}
+"""What a point of a rate is the mean of: over a longer span the highest one is lower."""
 _ROOM = 6
 """Above the highest value and below zero, so that no line is cut in half."""
 
@@ -65,29 +67,29 @@ def graphs_of(series: Series, node: str) -> list[Graph]:
 def _graph(name: str, title: str, series: Series, wanted: dict[str, str], form: str | None) -> Graph:
     values = {one: series.values[one] for one in wanted}
     top = max((value for line in values.values() for value in line if value is not None), default=0.0)
+    over = "" if form is None or name != "throughput" else f" a second over {_SPANS[series.window]}"
     lines = tuple(
-        _line(wanted[one], look, values[one], top or 1.0, form)
+        _line(wanted[one], look, values[one], top or 1.0, form, over)
         for one, look in zip(wanted, ("first", "second"), strict=True)
     )
-    ends_us = series.begins_us[-1] + series.step_seconds * 1_000_000
     return Graph(
         name=name,
         title=title,
         lines=lines,
         highest=_spelled(top, form),
         begins=_moment(series.begins_us[0], series.window),
-        ends=_moment(ends_us, series.window),
+        ends=_moment(series.ends_us, series.window),
     )
 
 
-def _line(title: str, look: str, values: Sequence[float | None], top: float, form: str | None) -> Line:
+def _line(title: str, look: str, values: Sequence[float | None], top: float, form: str | None, over: str) -> Line:
     known = [value for value in values if value is not None]
     return Line(
         title=title,
         look=look,
         runs=tuple(_runs(values, top)),
         latest=_spelled(known[-1], form) if known else "not known",
-        highest=_spelled(max(known), form) if known else "not known",
+        highest=_spelled(max(known), form) + over if known else "not known",
     )
 
 
@@ -117,5 +119,5 @@ def _spelled(value: float, form: str | None) -> str:
 
 def _moment(us: int, window: Window) -> str:
     """Return an instant as finely as the window needs it, in UTC."""
-    form = "%H:%M UTC" if window is not Window.WEEK else "%d %b %H:%M UTC"
+    form = "%H:%M UTC" if window is Window.HOUR else "%d %b %H:%M UTC"
     return from_us(us).strftime(form)

@@ -58,6 +58,8 @@ class Step:
     values: tuple[tuple[str, str | None, str], ...]
     """Columns that it changed, as far as that is known: name, old, new. None: there was no row before."""
     links: tuple[tuple[str, str], ...]
+    is_unsent: bool
+    """It waits for a road: that is so now, and has no time of its own."""
 
 
 def steps_of(story: RowStory, most: int) -> list[Step]:
@@ -84,6 +86,7 @@ def _step(one: RowEvent, sealed: Mapping[Version, Sealed], is_choice: bool) -> S
         more="" if one.event in _SAID or _is_unsent(one) else more(one),
         values=_values(one, sealed),
         links=tuple(_links(one)),
+        is_unsent=_is_unsent(one),
     )
 
 

@@ -9,9 +9,12 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from common.clock import Clock, to_us
+from common.http.actors import name_of
 
 _CODE = re.compile(r"`([^`]+)`")
 _INSTANT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+BY_ITSELF = "rowferry by itself"
+"""Who did what nobody asked for."""
 CELL = 200
 """Characters of a value that a table shows."""
 WHOLE = 20_000
@@ -64,9 +67,7 @@ def coded(sentence: str) -> Markup:
 
 def who(actor: str | None) -> str:
     """Return who did something: of a person the name alone, without the number of the token."""
-    if actor is None or actor == "rowferry":
-        return "rowferry by itself"
-    return actor.partition(" by token ")[0]
+    return BY_ITSELF if actor is None or actor == "rowferry" else name_of(actor)
 
 
 def age(seconds: float | None) -> str:
