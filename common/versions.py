@@ -38,7 +38,7 @@ def counts_from_us(base: Version, resolves: Iterable[Version]) -> int:
     """Return from when a choice on top of `base` counts, so that it is above all that it settles; 0: `base` sees to it.
 
     What it settles may be a version of another row, whose clock was ahead."""
-    highest = max(one.hlc for one in resolves)
+    highest = max((one.hlc for one in resolves), default=0)
     return highest + 1 if highest > base.hlc else 0
 
 

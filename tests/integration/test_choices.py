@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -404,3 +406,30 @@ def test_a_choice_that_takes_a_parent_from_its_child_says_so(world: World) -> No
         Settling(world.node, "anna").undo(number, None, force=False)
     assert world.rows("child") == [(5, 1)]
     assert sent(world) == []
+
+
+def test_two_people_settle_one_conflict_at_the_same_moment(desk: World) -> None:
+    """One of them is told that it is settled; there is one choice, and it is the row."""
+    for turn in range(8):
+        key = 10 + turn
+        desk.receive(Origin(f"a{turn}").put(key, "of a", 10).body)
+        desk.receive(Origin(f"b{turn}").put(key, "of b", 20).body)
+        (number,) = numbers(desk)
+        barrier = threading.Barrier(2)
+
+        def choose(take: Winner, number: int = number, barrier: threading.Barrier = barrier) -> str:
+            barrier.wait()
+            try:
+                return Settling(desk.node, take.value).resolve(number, take).winner.value
+            except UsageError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(2) as pool:
+            told = list(pool.map(choose, (Winner.OURS, Winner.THEIRS)))
+        (winner,) = [one for one in told if one in ("ours", "theirs")]
+        assert any(f"conflict {number} is settled" in one for one in told), told
+        assert desk.query(f"SELECT state, winner, settled_by FROM rf_conflict WHERE id = {number}") == [
+            ("settled", winner, winner)
+        ]
+        assert {row[0]: row[1] for row in desk.rows()}[key] == {"ours": "of a", "theirs": "of b"}[winner]
+    assert len(sent(desk)) == 8
