@@ -68,12 +68,13 @@ def _met(row: Any) -> Iterator[RowEvent]:
     """A conflict: when it was met, and when somebody decided it."""
     ours, theirs = read_version(row.our_version), read_version(row.their_version)
     detail: dict[str, Any] = {"conflict": row.id, "kind": row.kind, "rule": row.rule, "with": row.source_node}
+    brought = {} if row.their_image is None else {"brought": readable(row.their_image)}
     same: dict[str, Any] = {"tx_id": row.tx_id, "lsn": row.lsn}
     if _waited(row) or row.settled_us is not None:
         waits = row.state == State.WAITING
         todo = f"conflict {row.id} waits for a choice: rowferry conflicts show {row.id}" if waits else None
         event = "waits" if _waited(row) else "met"
-        detail |= {"ours": list(ours), "theirs": list(theirs)}
+        detail |= {"ours": list(ours), "theirs": list(theirs), **brought}
         yield RowEvent(event, row.recorded_us, theirs.node_id, version=theirs, detail=detail, todo=todo, **same)
     else:
         loser, winner = (ours, theirs) if row.winner == "theirs" else (theirs, ours)
@@ -81,6 +82,8 @@ def _met(row: Any) -> Iterator[RowEvent]:
         if loser == ours:
             # The transaction on record is the winner's.
             detail["to_tx_id"], same = row.tx_id, {}
+        else:
+            detail |= brought
         yield RowEvent("lost", row.recorded_us, loser.node_id, version=loser, detail=detail, **same)
     if row.settled_us is not None:
         settled = {"conflict": row.id, "stands": row.winner, "by": row.settled_by, "note": row.settled_note}

@@ -8,7 +8,7 @@ from common.ops.row_history import RowStory
 from common.ports.row_history import RowEvent
 from common.versions import NEVER, Version
 
-_SHOWN = ("base", "ours", "theirs", "to_version", "incarnation", "resolves", "between", "changed", "undone")
+_SHOWN = ("base", "ours", "theirs", "to_version", "incarnation", "resolves", "between", "changed", "brought", "undone")
 """Details that are for programs; a person sees the nodes in the sentence."""
 _OPS = {"I": "insert", "U": "update", "D": "delete"}
 

@@ -262,6 +262,16 @@ def test_wrong_words_of_a_conflict_are_refused(node: Served, anna: Person) -> No
     assert [row[1] for row in node.world.rows()] == ["mine"]
 
 
+def test_what_came_in_and_waits_or_lost_is_told_with_its_values(node: Served, anna: Person) -> None:
+    node.world.execute("INSERT INTO item VALUES (1, 'mine', 1.5)")
+    node.world.node.database.sealer(node.world.node.facts).seal()
+    push(node, Origin("a").put(1, "theirs", 10).body)
+    page = anna.get("/page/rows", params={"table": "item", "key": "1"}).text
+    (waits,) = [one for one in page.split("<li ") if "waits for a choice</strong>" in one]
+    assert "<ins>theirs</ins>" in waits
+    assert "<ins>mine</ins>" not in waits
+
+
 def test_a_rows_history_is_told(node: Served, anna: Person) -> None:
     a = Origin("a")
     push(node, a.put(1, "one", 10).body, a.put(1, "two", 20, base=Version(0, 10, "a"), op="U").body)

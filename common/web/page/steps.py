@@ -128,6 +128,8 @@ def _way(sink: Any) -> str:
 def _values(one: RowEvent, sealed: Mapping[Version, Sealed]) -> tuple[tuple[str, str | None, str], ...]:
     if one.event == "chosen":
         return _pairs(one.detail.get("changed", {}))
+    if isinstance(brought := one.detail.get("brought"), dict):
+        return tuple((name, None, cell(value)) for name, value in brought.items())
     # The version stands with its second step; both are one change.
     change = sealed.get(one.version) if one.version is not None and one.event == "sealed" else None
     if change is None or change.after is None:
