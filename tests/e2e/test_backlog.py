@@ -19,7 +19,8 @@ from tests.support.waiting import wait_for
 pytestmark = pytest.mark.heavy
 
 ROWS = int(os.environ.get("ROWFERRY_TEST_BACKLOG_ROWS", "240000"))
-_SMALL = ROWS // 3
+_SMALL = ROWS // 600 * 200
+"""A third; half of either is written by the hundred."""
 _ROOM_MIB = 64.0
 """What three times the backlog may add: allocators keep what they had, a window is fuller at one time than at another.
 160,000 rows held by either side would be more by far: a change line alone has 400 bytes, as Python objects far more.
