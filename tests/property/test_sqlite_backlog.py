@@ -1,9 +1,11 @@
 """A backlog that is sealed in pieces is what it would be in one go: same txs, same changes, same versions.
 
-The pieces are as small as they can be, so that a few touches are a backlog."""
+The pieces are as small as they can be, so that a few touches are a backlog.
+`ROWFERRY_SEEDS=100:200` runs those seeds."""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sqlite3
@@ -25,6 +27,7 @@ from tests.support.sqlite_oracle import APPLICATION_TRIGGERS, SCHEMA, RandomSql,
 
 NODE = NodeFacts("here", "branch", "inc1")
 _change = msgspec.json.Decoder(Change)
+_SEEDS = range(*map(int, os.environ.get("ROWFERRY_SEEDS", "0:4").split(":")))
 _ODD = (
     "CREATE TABLE odd (k BLOB, j, a, PRIMARY KEY (k, j)) WITHOUT ROWID",
     "CREATE TABLE loose (k PRIMARY KEY COLLATE NOCASE, a TEXT)",
@@ -40,7 +43,7 @@ class FixedClock:
         return 1_900_000_000_000_000
 
 
-@pytest.fixture(params=range(12))
+@pytest.fixture(params=_SEEDS)
 def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A captured database with many transactions, some of them named, that nobody has sealed."""
     dice, path = random.Random(request.param), tmp_path / "a.db"
