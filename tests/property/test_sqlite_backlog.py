@@ -149,7 +149,7 @@ def test_in_pieces_as_in_one_go(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, page: int
 ) -> None:
     whole = sealed(written, tmp_path / "whole.db")
-    assert len(whole["txs"]) > 1
+    assert whole["txs"], "a backlog of nothing proves nothing"
     monkeypatch.setattr(looking, "MOST_HELD", most)
     monkeypatch.setattr(backlog, "_PAGE", page)
     assert sealed(written, tmp_path / "pieces.db") == whole
