@@ -13,20 +13,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from common.dialects import open_database
 from common.dialects.sqlite import backlog, looking
 from common.dialects.sqlite.catalog import SchemaCache
 from common.dialects.sqlite.sealing import SqliteSealer
-from common.ports.dialect import NodeFacts
 from common.schema.migrate import upgrade
-from common.wire.records import Change
+from tests.support.applying import TestClock
+from tests.support.sqlite_app import NODE, changes_of
 from tests.support.sqlite_oracle import APPLICATION_TRIGGERS, SCHEMA, RandomSql, run_transaction
 
-NODE = NodeFacts("here", "branch", "inc1")
-_change = msgspec.json.Decoder(Change)
 _SEEDS = range(*map(int, os.environ.get("ROWFERRY_SEEDS", "0:4").split(":")))
 _ODD = (
     "CREATE TABLE odd (k BLOB, j, a, PRIMARY KEY (k, j)) WITHOUT ROWID",
@@ -34,13 +31,6 @@ _ODD = (
 )
 _LOG_OF_ODD = "SELECT shape_id FROM rf_table WHERE name = 'odd'"
 _VALUES = ("1", "1.0", "'a'", "'A'", "x'61'", "CAST(x'ff' AS TEXT)", "9007199254740993", "9007199254740992.0", "-0.0")
-
-
-class FixedClock:
-    """A wall clock that stands still."""
-
-    def now_us(self) -> int:
-        return 1_900_000_000_000_000
 
 
 @pytest.fixture(params=_SEEDS)
@@ -104,12 +94,12 @@ def sealed(path: Path, target: Path) -> dict[str, Any]:
     shutil.copyfile(path, target)
     database = open_database(f"sqlite:///{target}")
     try:
-        sealer = SqliteSealer(database.engine, SchemaCache(), NODE, FixedClock())
+        sealer = SqliteSealer(database.engine, SchemaCache(), NODE, TestClock(1_900_000_000_000_000))
         while sealer.seal(20).more:
             pass
         txs = []
         for tx in database.log(NODE).read(0, 2**40):
-            changes = [_change.decode(line) for line in tx.lines()]
+            changes = changes_of([tx])
             assert [one.lsn for one in changes] == list(range(tx.header.from_lsn, tx.header.to_lsn + 1))
             assert {one.tx_id for one in changes} == {tx.header.tx_id}
             rows = [

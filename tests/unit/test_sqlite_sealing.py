@@ -17,18 +17,12 @@ from common.dialects.sqlite.net import Followers, Segment
 from common.dialects.sqlite.sealing import SqliteSealer
 from common.errors import OutageError, RowferryError
 from common.versions import Version
+from tests.support.applying import TestClock
 from tests.support.sqlite_app import NODE, SqliteApp, brief, changes_of, sqlite_app
 
 T = "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)"
 U = "CREATE TABLE u (id TEXT PRIMARY KEY, t INTEGER)"
 MARK = "INSERT INTO rf_mark DEFAULT VALUES"
-
-
-class FixedClock:
-    """A wall clock that stands still."""
-
-    def now_us(self) -> int:
-        return 1_000_000
 
 
 def test_all_that_is_committed_between_two_looks_is_one_grouped_tx(tmp_path: Path) -> None:
@@ -169,7 +163,7 @@ def test_changes_that_cancel_out_leave_no_tx(tmp_path: Path) -> None:
 def test_the_time_of_a_change_is_the_triggers_and_not_the_sealers(tmp_path: Path) -> None:
     with sqlite_app(tmp_path / "a.db", T) as app:
         app.run("INSERT INTO t VALUES (1, 'x')")
-        SqliteSealer(app.database.engine, SchemaCache(), NODE, FixedClock()).seal()
+        SqliteSealer(app.database.engine, SchemaCache(), NODE, TestClock(1_000_000)).seal()
         (tx,) = app.database.log(NODE).read(0, 2**30)
         (change,) = changes_of([tx])
         assert tx.header.exported_at == "1970-01-01T00:00:01.000000Z"

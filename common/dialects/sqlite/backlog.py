@@ -9,7 +9,7 @@ from common.dialects.sqlite.connection import fetched
 from common.dialects.sqlite.copying import CopiedLog, clear
 from common.dialects.sqlite.looks import LogLook, Look
 from common.dialects.sqlite.net import Followers, Image
-from common.dialects.sqlite.touches import TouchedTable, split
+from common.dialects.sqlite.touches import Touch, TouchedTable, split
 from common.dialects.sqlite.values import Row, key_text
 
 _PAGE = 10_000
@@ -77,7 +77,7 @@ class Backlog:
 
     def _touches(self, segment: int) -> int:
         """Return about how many touches a segment has: never fewer than it has."""
-        return sum(one.bounds[segment] - (one.bounds[segment - 1] if segment else 0) for one in self._copied)
+        return sum(one.bounds[segment] - one.after(segment) for one in self._copied)
 
     def _whole(self, first: int, last: int) -> Slice:
         """Return the segments from `first` to `last` as one look."""
@@ -108,14 +108,14 @@ class Backlog:
         if unnamed:
             (table,) = split(_parted(unnamed, copied, {}), copied.log.key_places, ())
             yield self._slice(copied, segment, table, {}, {})
-        order = ", ".join((*copied.keys, "seq"))
-        self._cursor = cursor = self._connection.execute(_joined(copied, f"{within} AND NOT {copied.has_null}", order))
+        named = _joined(copied, f"{within} AND NOT {copied.has_null}", *copied.keys, "seq")
+        self._cursor = cursor = self._connection.execute(named)
         table, current, first_seq, last_seq = TouchedTable(), dict[str, Row](), 0, 0
         while rows := cursor.fetchmany(_PAGE):
             split(_parted(rows, copied, current), copied.log.key_places, (), table)
             first_seq, last_seq = first_seq or rows[0][0], rows[-1][0]
             # Of the last key there may be more to come, also under another class that counts as equal here.
-            open_key = tuple([rows[-1][3 + place] for place in copied.log.key_places])
+            open_key = copied.key(rows[-1])
             held = TouchedTable()
             for text in reversed(list(table.touches)):
                 if table.touches[text].key != open_key:
@@ -147,7 +147,7 @@ class Backlog:
 
     def _followers(self, copied: CopiedLog, where: str, segment: int) -> dict[str, Image | None]:
         """Return what the keys touched under a condition were before the next segment after this one touched them."""
-        keys, places = ", ".join(copied.keys), copied.log.key_places
+        keys = ", ".join(copied.keys)
         classes = ", ".join(f"typeof({key})" for key in copied.keys)
         until = copied.bounds[segment]
         rows = fetched(
@@ -159,34 +159,29 @@ class Backlog:
             f" SELECT t.* FROM f JOIN {copied.touched} t ON {copied.same_key('t', 'f')} AND t.seq >= f.first_seq"
             f" AND t.seq <= (SELECT min(b.seq) FROM {copied.bound} b WHERE b.seq >= f.first_seq) ORDER BY t.seq",
         )
-        (found,) = split(rows, places, ())
+        (found,) = split(rows, copied.log.key_places, ())
+        touches = found.touches
+        first_seqs = {key_text(copied.key(row)): row[0] for row in reversed(rows)}
+        for text in [text for text, touch in touches.items() if touch.missed]:
+            further = self._further(copied, first_seqs[text], text)
+            if further is None:
+                del touches[text]
+            else:
+                touches[text] = further
         names = tuple(column.name for column in copied.log.shape.columns)
-        followers: dict[str, Image | None] = {}
-        for text, touch in found.touches.items():
-            if not touch.missed:
-                followers[text] = None if touch.before is None else (names, touch.before)
-        missed = {text for text, touch in found.touches.items() if touch.missed}
-        for row in rows:
-            text = key_text(tuple([row[3 + place] for place in places]))
-            if text in missed:
-                missed.discard(text)
-                self._follow_further(copied, row[0], text, names, followers)
-        return followers
+        return {text: None if touch.before is None else (names, touch.before) for text, touch in touches.items()}
 
-    def _follow_further(
-        self, copied: CopiedLog, seq: int, text: str, names: tuple[str, ...], followers: dict[str, Image | None]
-    ) -> None:
-        """Find what a row was before a segment of which it is not known: what it was before the next one."""
+    def _further(self, copied: CopiedLog, seq: int, text: str) -> Touch | None:
+        """Return the first later touch that tells what its row was before: of a segment in which it was missed, that
+        is not known. None where there is none."""
         rows = fetched(
             self._connection,
             f"SELECT t.* FROM {copied.touched} k JOIN {copied.touched} t ON {copied.same_key('t', 'k')}"
             f" WHERE k.seq = {seq} AND t.seq >= {seq} ORDER BY t.seq",
         )
-        for table in split(rows, copied.log.key_places, [bound for bound in copied.bounds[:-1] if bound >= seq]):
-            touch = table.touches.get(text)
-            if touch is not None and not touch.missed:
-                followers[text] = None if touch.before is None else (names, touch.before)
-                return
+        tables = split(rows, copied.log.key_places, [bound for bound in copied.bounds[:-1] if bound >= seq])
+        later = (table.touches.get(text) for table in tables)
+        return next((touch for touch in later if touch is not None and not touch.missed), None)
 
 
 def _log_look(
@@ -200,13 +195,13 @@ def _log_look(
     return LogLook(log, last_seq, bounds, touched, True, log.shape, log.shape_id, current)
 
 
-def _joined(copied: CopiedLog, where: str, order: str) -> str:
+def _joined(copied: CopiedLog, where: str, *order: str) -> str:
     """Return a query for touches, each with the row that its key has: the row's columns after a 1, or NULLs."""
     now = ", ".join(f"n.{column}" for column in copied.columns)
     match = copied.same_key("n", "t")
     return (
         f"SELECT t.*, n.rowid IS NOT NULL, {now} FROM (SELECT * FROM {copied.touched} WHERE {where}) t"
-        f" LEFT JOIN {copied.now} n ON {match} ORDER BY {', '.join(f't.{name}' for name in order.split(', '))}"
+        f" LEFT JOIN {copied.now} n ON {match} ORDER BY {', '.join(f't.{name}' for name in order)}"
     )
 
 
@@ -215,5 +210,5 @@ def _parted(rows: Iterable[tuple[Any, ...]], copied: CopiedLog, current: dict[st
     end = 3 + len(copied.columns)
     for row in rows:
         if row[end]:
-            current[key_text(tuple([row[3 + place] for place in copied.log.key_places]))] = row[end + 1 :]
+            current[key_text(copied.key(row))] = row[end + 1 :]
         yield row[:end]

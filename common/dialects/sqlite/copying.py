@@ -10,6 +10,7 @@ from typing import NamedTuple
 from common.dialects.sqlite.catalog import SqliteTable
 from common.dialects.sqlite.names import log_table, quote
 from common.dialects.sqlite.shapes import TouchLog
+from common.dialects.sqlite.values import Row
 from common.errors import OutageError
 
 
@@ -50,9 +51,17 @@ class CopiedLog(NamedTuple):
         """A condition: the key is that of a row which nobody could name."""
         return f"({' OR '.join(f'{key} IS NULL' for key in self.keys)})"
 
+    def after(self, segment: int) -> int:
+        """Return the seq after which a segment begins."""
+        return self.bounds[segment - 1] if segment else 0
+
     def within(self, first: int, last: int) -> str:
         """Return a condition: touched by one of these segments."""
-        return f"seq > {self.bounds[first - 1] if first else 0} AND seq <= {self.bounds[last]}"
+        return f"seq > {self.after(first)} AND seq <= {self.bounds[last]}"
+
+    def key(self, entry: Row) -> Row:
+        """Return the key of one entry of the log."""
+        return tuple([entry[3 + place] for place in self.log.key_places])
 
     def same_key(self, one: str, other: str) -> str:
         """Return a condition. Keys are one where bytes and class are one; `=` alone takes 1 for 1.0."""

@@ -7,7 +7,14 @@ from typing import Protocol, TypeAlias
 
 from common.dialects.sqlite.connection import transaction
 from common.dialects.sqlite.copying import in_temporary_folder
-from common.dialects.sqlite.versions import VERSION_COLUMNS, Record, record_row, upsert_versions, write_versions
+from common.dialects.sqlite.versions import (
+    VERSION_COLUMNS,
+    VERSION_VALUES,
+    Record,
+    record_row,
+    upsert_versions,
+    write_versions,
+)
 
 Line: TypeAlias = tuple[int, str, str, bytes]
 """LSN, table, op, line."""
@@ -52,23 +59,18 @@ class Spooled:
         self.count = self.size = 0
         self._connection = connection
         with in_temporary_folder():
-            self._create()
-
-    def _create(self) -> None:
-        connection = self._connection
-        connection.execute("CREATE TABLE temp.rf_spool_line (lsn INTEGER PRIMARY KEY, table_name, op, line)")
-        connection.execute(
-            f"CREATE TABLE temp.rf_spool_version ({VERSION_COLUMNS}, PRIMARY KEY (table_id, key)) WITHOUT ROWID"
-        )
+            connection.execute("CREATE TABLE temp.rf_spool_line (lsn INTEGER PRIMARY KEY, table_name, op, line)")
+            connection.execute(
+                f"CREATE TABLE temp.rf_spool_version ({VERSION_COLUMNS}, PRIMARY KEY (table_id, key)) WITHOUT ROWID"
+            )
 
     def add(self, lines: Sequence[Line], records: Iterable[tuple[int, str, Record]]) -> None:
         """Take some more of the tx: its next lines, and versions of other rows than before."""
         connection = self._connection
-        marks = ", ".join("?" * len(VERSION_COLUMNS.split(",")))
         with in_temporary_folder(), transaction(connection, "BEGIN"):
             connection.executemany("INSERT INTO temp.rf_spool_line VALUES (?, ?, ?, ?)", lines)
             rows = (record_row(table_id, key, record) for table_id, key, record in records)
-            connection.executemany(f"INSERT INTO temp.rf_spool_version VALUES ({marks})", rows)
+            connection.executemany(f"INSERT INTO temp.rf_spool_version {VERSION_VALUES}", rows)
         self.count += len(lines)
         self.size += sum(len(line) for *_, line in lines)
 

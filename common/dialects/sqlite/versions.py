@@ -15,6 +15,7 @@ _READ = (
     " ON v.table_id = ? AND v.key = asked.value AND v.node_id <> ''"
 )
 VERSION_COLUMNS = "table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node, deleted, digest"
+VERSION_VALUES = "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Record(NamedTuple):
@@ -54,7 +55,7 @@ def upsert_versions(source: str) -> str:
     )
 
 
-_WRITE = upsert_versions("VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+_WRITE = upsert_versions(VERSION_VALUES)
 
 
 def write_versions(connection: sqlite3.Connection, records: Iterable[tuple[int, str, Record]]) -> None:
