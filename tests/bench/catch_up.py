@@ -25,6 +25,9 @@ class Ends(Protocol):
     def settle(self) -> None:
         """See that what came before costs nothing from now on."""
 
+    def between_writes(self) -> AbstractContextManager[None]:
+        """Meanwhile no worker is in the middle of a write that keeps the application waiting."""
+
     def mark(self, number: int) -> None:
         """Write the row by which the end of what was written before it is known."""
 
@@ -49,7 +52,8 @@ class Trial:
         """Write, catch up, compare all rows. Raises WrongRowsError."""
         with self.replicating as workers:
             self._warm(workers)
-            workers.pause()
+            with self.ends.between_writes():
+                workers.pause()
             try:
                 write_seconds = self._written()
                 self.ends.mark(_LAST)

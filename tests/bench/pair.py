@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,10 @@ class Pair:
         """Let no checkpoint of what came before fall into a measurement."""
         for side in (self.source, self.target):
             side.execute("CHECKPOINT")
+
+    def between_writes(self) -> AbstractContextManager[None]:
+        """Nothing to wait for: what a node holds while it seals or applies keeps no application's write waiting."""
+        return nullcontext()
 
     def mark(self, number: int) -> None:
         self.source.execute(f"INSERT INTO {MARK} VALUES ({number})")

@@ -7,9 +7,12 @@ import signal
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
+
+from tests.support.waiting import wait_for
 
 Roles = Mapping[str, tuple[int, ...]]
 """Process ids by what they do."""
@@ -27,10 +30,17 @@ class Workers:
     """Processes whose memory is the system's own, and not PostgreSQL's shared buffers."""
 
     def pause(self) -> None:
+        """They stand still when this returns."""
         _signal(self.paused, signal.SIGSTOP)
+        for process in map(psutil.Process, self.paused):
+            wait_for(partial(_stands_still, process), 10, f"process {process.pid} to stand still")
 
     def resume(self) -> None:
         _signal(self.paused, signal.SIGCONT)
+
+
+def _stands_still(process: psutil.Process) -> bool:
+    return process.status() == psutil.STATUS_STOPPED
 
 
 def _signal(pids: Iterable[int], number: signal.Signals) -> None:

@@ -55,6 +55,16 @@ class Files:
             with _opened(file) as connection:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    @contextmanager
+    def between_writes(self) -> Iterator[None]:
+        """A file has one writer: a node that stands still in the middle of a write keeps out all others."""
+        with _opened(self.source) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                connection.rollback()
+
     def mark(self, number: int) -> None:
         with _opened(self.source) as connection, connection:
             connection.execute(f"INSERT INTO {MARK} VALUES ({number})")

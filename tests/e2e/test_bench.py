@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,9 +15,10 @@ from tests.bench.bench import Bench
 from tests.bench.cluster import Cluster
 from tests.bench.latency import Trickle
 from tests.bench.pair import Hosts
+from tests.bench.processes import Workers
 from tests.bench.report import as_json, as_markdown
 from tests.bench.results import Results
-from tests.bench.sqlite import FileItems
+from tests.bench.sqlite import FileItems, Files
 from tests.bench.systems.bare import Bare
 from tests.bench.systems.rowferry import Rowferry
 from tests.bench.workloads import Items, Pgbench
@@ -60,3 +65,29 @@ def test_every_measurement_of_rowferry_ends_with_equal_rows(bench: Bench) -> Non
     ], "the systems begin in turn"
     assert "catch-up, 1,000 rows/s" in as_markdown(bench.results)
     assert '"ratios"' in as_json(bench.results)
+
+
+_IN_THE_MIDDLE_OF_A_WRITE = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("writing", flush=True)
+time.sleep(0.5)
+connection.execute("COMMIT")
+time.sleep(60)
+"""
+
+
+def test_a_worker_that_stands_still_leaves_the_file_to_the_application(tmp_path: Path) -> None:
+    files = Files.fresh(tmp_path / "pair")
+    command = (sys.executable, "-c", _IN_THE_MIDDLE_OF_A_WRITE, str(files.source))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "writing\n"
+        try:
+            with files.between_writes():
+                Workers((worker.pid,), {}).pause()
+            with closing(sqlite3.connect(files.source, timeout=0)) as application, application:
+                application.execute("DELETE FROM items WHERE id = 1")
+        finally:
+            worker.kill()
