@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.clock import to_iso
+from common.ops.status_words import place
 from common.ports.row_history import RowAsked, RowEvent, Sealed
 from common.retry import in_transaction
 from common.runtime.node import Node
@@ -42,7 +43,8 @@ def _sealed(node: Node, change: Sealed) -> Iterator[RowEvent]:
     same: dict[str, Any] = {"tx_id": change.tx_id, "lsn": change.lsn, "op": change.op, "version": change.version}
     chosen = {"resolves": [list(one) for one in change.resolves]} if change.resolves else {}
     base = None if change.base is None else list(change.base)
-    yield RowEvent("captured", _us(change.captured_at), node.facts.node_id, op=change.op, lsn=change.lsn)
+    captured_us = _us(change.captured_at)
+    yield RowEvent("captured", captured_us, node.facts.node_id, op=change.op, lsn=change.lsn, version=change.version)
     yield RowEvent(
         "sealed",
         _us(change.sealed_at),
@@ -57,19 +59,12 @@ def _published(node: Node, change: Sealed, sink: str, cursors: _Cursors) -> RowE
     common: dict[str, Any] = {"tx_id": change.tx_id, "lsn": change.lsn, "op": change.op, "version": change.version}
     after_us = _us(change.sealed_at) + 1
     if lsn < change.lsn:
-        todo = f"a change of it was not sent to {_place(sink)} yet: rowferry run does that"
+        todo = f"a change of it was not sent to {place(sink)} yet: rowferry run does that"
         return RowEvent("waits", None, node.facts.node_id, detail={"for": sink}, todo=todo, order_us=after_us, **common)
     # The cursor moves on with later changes; only of the last one it tells when.
     at_us = moved_us if lsn == change.lsn else None
     detail = {"sink": sink, "not_after": to_iso(moved_us)}
     return RowEvent("published", at_us, node.facts.node_id, detail=detail, order_us=after_us, **common)
-
-
-def _place(sink: str) -> str:
-    """Return where a sink leads, as an operator calls it."""
-    if sink == "directory":
-        return "the shared folder"
-    return f"{sink.removeprefix('http-')} over HTTP" if sink.startswith("http-") else f"the {sink}"
 
 
 def _cursors(connection: sa.Connection) -> _Cursors:

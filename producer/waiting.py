@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from common.ids import tx_id_us
 from common.ops.stalls import OF_SINK, Work
+from common.ops.status_words import place
 from common.ports.dialect import Unsealed
 from common.retry import in_transaction
 from common.runtime.node import Node
@@ -86,7 +87,7 @@ def sink_work(node: Node, lag: SinkLag) -> Work:
         road = read_road(node.database)
         if road.fallback_since_us is not None and road.fallback_error is None:
             excused = "the changes travel as files meanwhile"
-    unit = f"changes not yet sent to the {lag.sink}"
+    unit = f"changes not yet sent to {place(lag.sink)}"
     return Work(f"{OF_SINK}{lag.sink}", lag.changes, unit, lag.mark, lag.oldest_us, lag.moved_us, excused)
 
 

@@ -117,7 +117,7 @@ def _tell(console: Console, standing: Standing) -> None:
     _tell_sinks(console, standing.shares.get("sinks", ()))
     if folder := standing.shares.get("folder"):
         held = f"{folder['files']} files, {size(folder['bytes'])} of {size(folder['max_bytes'])}"
-        console.say(f"own folder in [directory]: {held}, kept for who has not read them")
+        console.say(f"own folder in the shared folder: {held}, kept for who has not read them")
     _tell_sources(console, standing)
     _tell_peers(console, standing)
     for name, depth in standing.queues.depths.items():

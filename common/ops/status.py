@@ -8,7 +8,7 @@ from typing import Any
 from common.clock import to_iso
 from common.ops.peers import PeerStanding
 from common.ops.stalls import told
-from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come, out_of_date
+from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come, out_of_date, place
 from common.ports.dialect import NodeFacts
 
 LETTERS_COMMAND = " (rowferry dlq list)"
@@ -196,7 +196,7 @@ class Standing:
         if road["fallback_error"]:
             return f"{found}; files can't be written either: {road['fallback_error']}"
         if road["fallback_since"]:
-            return f"{found}; since {road['fallback_since']} the changes travel as files in [directory]"
+            return f"{found}; since {road['fallback_since']} the changes travel as files in the shared folder"
         return f"{found}; the changes wait in the log"
 
     @property
@@ -204,7 +204,7 @@ class Standing:
         """What is on its way and needs nobody."""
         unsealed = self.shares.get("unsealed_changes", 0)
         found = [f"{unsealed} captured changes wait for rowferry run"] if unsealed else []
-        found += [f"{one['lag_changes']} changes not yet sent to the {one['sink']}" for one in self.lagging_sinks]
+        found += [f"{one['lag_changes']} changes not yet sent to {place(one['sink'])}" for one in self.lagging_sinks]
         found += [coming(gap) for gap in self.gaps if heals(gap)]
         torn = {gap["peer"] for gap in self.gaps}
         found += [not_applied(one.behind, one.peer) for one in self.sources if one.behind and one.peer not in torn]

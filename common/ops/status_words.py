@@ -9,6 +9,13 @@ _PATIENT_ASKS = 3
 """So often a source is asked for what is missing before a person is told."""
 
 
+def place(sink: str) -> str:
+    """Return where a way out leads, as an operator calls it. `sink`: `broker`, `directory`, `http-PEER`."""
+    if sink == "directory":
+        return "the shared folder"
+    return f"{sink.removeprefix('http-')} over HTTP" if sink.startswith("http-") else f"the {sink}"
+
+
 def heals(gap: Mapping[str, Any]) -> bool:
     """Whether nobody has to do anything about a gap, as it looks now."""
     return gap["heals"] and gap["asked"] < _PATIENT_ASKS and gap["gone_until_lsn"] is None

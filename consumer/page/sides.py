@@ -5,15 +5,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from common.clock import to_iso
 from common.schema import tables as rf
-from common.web.page.words import is_cut
+from common.web.page.words import is_cut, written
 from consumer.conflict.record import BETWEEN_ROWS, Kind, State, Winner
 from consumer.page.rows import Column, side_by_side
 from consumer.readable import readable
-
-_LAST_US = 253_402_300_799_000_000
-"""The end of the year 9999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,4 +95,4 @@ def _author(version: Any) -> str:
 
 def _written(version: Any) -> str | None:
     hlc = version[1] if isinstance(version, list) and version[2:] and version[2] else None
-    return to_iso(hlc) if isinstance(hlc, int) and 0 < hlc < _LAST_US else None
+    return written(hlc) if isinstance(hlc, int) else None

@@ -18,6 +18,10 @@ from tests.support.web import Served
 PAGES = (
     "/",
     "/?window=week",
+    "/page/nodes/one?id=main",
+    "/page/nodes/one?id=shop-1",
+    "/page/nodes/one?id=shop-2",
+    "/page/nodes/one?id=nobody",
     "/page/rows",
     "/page/rows?table=item&key=7",
     "/page/rows?table=item&key=none",
@@ -86,6 +90,11 @@ def test_an_operator_finds_what_is_wrong_and_mends_it(
         expect(page.get_by_role("row", name="shop-3")).to_contain_text("up to date")
         one.shoot("fleet")
         one.shoot("graphs", ".two")
+        page.get_by_role("link", name="shop-2", exact=True).click()
+        expect(page.get_by_role("heading", name="From shop-2 to main")).to_be_visible()
+        expect(page.get_by_text("LSN 14, as it said")).to_be_visible()
+        one.shoot("node")
+        page.get_by_role("link", name="Back to the fleet").click()
 
         # What would the dead letter do?
         page.get_by_role("link", name="Look at 1 dead letter").click()

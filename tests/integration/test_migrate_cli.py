@@ -219,8 +219,8 @@ def test_status_tells_what_waits(place: Place) -> None:
     document(place.config, "export-change-log", "--out", str(place.config.parent / "out.jsonl"))
     behind = document(place.config, "status")
     assert (behind["state"], behind["head_lsn"]) == ("behind", 17)
-    assert behind["reasons"] == ["17 changes not yet sent to the directory"]
-    assert rowferry(place.config, "status").stdout.startswith("behind: 17 changes not yet sent to the directory\n")
+    assert behind["reasons"] == ["17 changes not yet sent to the shared folder"]
+    assert rowferry(place.config, "status").stdout.startswith("behind: 17 changes not yet sent to the shared folder\n")
     document(place.config, "run", "--once")
     assert document(place.config, "status")["state"] == "up to date"
 

@@ -329,6 +329,7 @@ def test_whatever_stands_in_the_database_is_no_markup(node: Served, anna: Person
     name = json.dumps(["<script>2", "<script>1"])
     paths = (
         "/",
+        "/page/nodes/one?id=<script>19",
         "/page/dead-letters",
         "/page/dead-letters/one?source=<script>2&tx=<script>1",
         "/page/dead-letters/one?source=<script>2&tx=<script>1&whole=1",

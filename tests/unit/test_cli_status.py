@@ -92,7 +92,7 @@ def test_what_is_on_its_way(one: Standing, reason: str) -> None:
     ("more", "way"),
     [
         ({}, "the changes wait in the log"),
-        ({"fallback_since": "2026-01-02"}, "since 2026-01-02 the changes travel as files in [directory]"),
+        ({"fallback_since": "2026-01-02"}, "since 2026-01-02 the changes travel as files in the shared folder"),
         ({"fallback_error": "full"}, "files can't be written either: full"),
     ],
 )

@@ -12,6 +12,8 @@ from common.web.page.access import Doorkeeper
 from common.web.page.fleet import fleet_routes
 from common.web.page.login import door_routes
 from common.web.page.login_audit import LoginAudit
+from common.web.page.looks import Looks
+from common.web.page.nodes import node_routes
 from common.web.page.page import HOME, ROWS, Page
 from common.web.page.rows import row_routes
 from common.web.page.sessions import Sessions
@@ -34,5 +36,7 @@ def add_page(
     folders = {name: share.templates for name, share in shares.items() if share.templates is not None}
     app.state.page = Page(node.facts.node_id, node.clock, links, folders)
     app.include_router(door_routes())
-    app.include_router(fleet_routes(node, parts))
+    looks = Looks(node, parts)
+    app.include_router(fleet_routes(node, looks))
+    app.include_router(node_routes(node, looks))
     app.include_router(row_routes(node, parts))

@@ -23,6 +23,8 @@ from common.web.refusals import problem_of
 
 _HERE = Path(__file__).parent
 HOME, LOGIN, ROWS = "/", "/page/login", "/page/rows"
+NODES = "/page/nodes"
+"""Below it, `/one` is one of those that the first page lists."""
 LETTERS, CONFLICTS = "/page/dead-letters", "/page/conflicts"
 """Of the consumer's pages, that others lead to; below each, `/one` is one of them."""
 STATIC_KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}

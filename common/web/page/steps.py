@@ -8,6 +8,7 @@ from typing import Any
 from common.clock import to_iso
 from common.ops.row_history import RowStory
 from common.ops.row_words import more, whose
+from common.ops.status_words import place
 from common.ports.row_history import RowEvent, Sealed, changed
 from common.versions import Version
 from common.web.page.page import CONFLICTS, LETTERS, url_of
@@ -117,12 +118,7 @@ def _choice(one: RowEvent) -> str:
 
 def _way(sink: Any) -> str:
     """Return where a way out leads."""
-    name = str(sink or "")
-    if name == "directory":
-        return "to the shared folder"
-    if name.startswith("http-"):
-        return f"to {name.removeprefix('http-')} over HTTP"
-    return f"to the {name}" if name else ""
+    return f"to {place(str(sink))}" if sink else ""
 
 
 def _values(one: RowEvent, sealed: Mapping[Version, Sealed]) -> tuple[tuple[str, str | None, str], ...]:

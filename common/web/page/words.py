@@ -8,13 +8,16 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from common.clock import Clock, to_us
+from common.clock import Clock, to_iso, to_us
 from common.http.actors import name_of
+from common.ops.status_words import place
 
 _CODE = re.compile(r"`([^`]+)`")
 _INSTANT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 BY_ITSELF = "rowferry by itself"
 """Who did what nobody asked for."""
+_LAST_US = 253_402_300_799_000_000
+"""The end of the year 9999."""
 CELL = 200
 """Characters of a value that a table shows."""
 WHOLE = 20_000
@@ -57,6 +60,7 @@ def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
         "counted": counted,
         "key": key,
         "clock": clock_words,
+        "place": place,
     }
 
 
@@ -78,6 +82,11 @@ def age(seconds: float | None) -> str:
         if seconds >= length:
             return f"{int(seconds // length)} {unit}"
     return f"{max(0, int(seconds))} s"
+
+
+def written(hlc: int) -> str | None:
+    """Return when a write was made by its author's clock; None where nobody wrote that down. `hlc`: microseconds."""
+    return to_iso(hlc) if 0 < hlc < _LAST_US else None
 
 
 def moment(iso: str | None) -> str:

@@ -1,0 +1,111 @@
+"""A node's own page: both ways in numbers and ages, what needs a person, and what is not known said to be so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.applying import DATABASES
+from tests.support.fleet_scene import scene
+from tests.support.page import Person
+from tests.support.web import Served
+
+
+@pytest.fixture(params=DATABASES)
+def main(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Of each shop something else is known: see `fleet_scene`."""
+    url = request.getfixturevalue("pg_database") if request.param == "postgresql" else None
+    with scene(tmp_path_factory.mktemp("scene"), url) as node:
+        yield node
+
+
+@pytest.fixture
+def anna(main: Served) -> Iterator[Person]:
+    person = Person(main)
+    with person.client:
+        person.login()
+        yield person
+
+
+def shown(anna: Person, name: str, **query: str) -> str:
+    """The text of a node's page, in one line."""
+    answer = anna.get("/page/nodes/one", params={"id": name, **query})
+    assert answer.status_code == 200, answer.text
+    live = answer.text[answer.text.index('<div id="live"') :]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", live)).replace(" ,", ",").replace(" ;", ";")
+
+
+def test_a_silent_node_tells_what_waits_both_ways(anna: Person) -> None:
+    fleet = anna.get("/").text
+    assert '<a href="/page/nodes/one?id=shop-2">shop-2</a>' in fleet
+    page = shown(anna, "shop-2")
+    assert "needs attention Why shop-2 has been silent since" in page
+    assert "Waits 14 changes, since when is not known here" in page
+    assert "Its log ends at LSN 14, as it said" in page
+    assert "Has come up to nothing has come yet" in page
+    assert "Waits 1 change, the oldest for 40 min" in page
+    assert "This node's log ends at LSN 2" in page.replace("&#39;", "'")
+    assert "Sent to the shared folder up to LSN 2" in page
+    assert "It has all up to LSN 1, as is known since" in page
+    assert "Road files in the shared folder" in page
+    assert "Heartbeat every 1 min, last" in page
+    assert "Release 0.1.0 Settings the same Clock right, against this node" in page
+    assert "its graphs are on its own page" in page
+    assert "No dead letters of its transactions here, and no conflict with it that waits." in page
+
+
+def test_what_is_wrong_with_a_node_leads_to_where_it_is_mended(anna: Person, main: Served) -> None:
+    page = anna.get("/page/nodes/one?id=shop-1").text
+    letters = re.search(r'href="(/page/dead-letters\?source=shop-1[^"]+)">1 dead letter: unknown-table', page)
+    assert letters is not None
+    assert "voucher" in anna.get(letters[1].replace("&amp;", "&")).text
+    assert '<a href="/page/conflicts?source=shop-1">1 conflict waits for a choice' in page
+    assert "Conflict 1" in anna.get("/page/conflicts?source=shop-1").text
+    text = shown(anna, "shop-1")
+    head = main.world.query("SELECT head_lsn FROM rf_node WHERE node_id = 'shop-1'")[0][0]
+    assert f"Has come up to LSN {head} Done here up to LSN {head}, last" in text
+    assert "nothing: all that is known of its log is here" in text
+
+
+def test_this_nodes_page_has_its_graphs(anna: Person) -> None:
+    page = shown(anna, "main")
+    assert "this node" in page
+    assert "The last hour on main" in page
+    assert "From main to the others" in page
+    assert "oldest change not applied yet" in page
+    assert "Last heard" not in page, "it need not hear itself"
+    week = anna.get("/page/nodes/one?id=main&window=week").text
+    assert '<a href="/page/nodes/one?id=main&amp;window=week#graphs" aria-current="true">week</a>' in week
+
+
+def test_a_node_that_never_spoke_is_not_given_numbers(anna: Person, main: Served) -> None:
+    with main.world.node.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO rf_node (node_id, role, incarnation, is_self, first_seen_us, last_seen_us) "
+            "VALUES ('shop-9', 'branch', 'x', FALSE, 1000000000000000, 1000000000000000)"
+        )
+    page = shown(anna, "shop-9")
+    assert "not known: it has said nothing of its log, and nothing has come" in page
+    assert "not known: no heartbeat of it has come" in page
+    assert "not known: it has not said up to where it has this node" in page
+    assert "It has not known: it has not said so" in page
+    assert "Heartbeat none has come yet" in page
+    assert "Release not said yet" in page
+    assert "Clock not said yet" in page
+    assert "LSN 0" not in page
+
+
+@pytest.mark.parametrize("name", ["nobody", "", "<b>x</b>"])
+def test_a_node_that_there_is_not_is_not_found(anna: Person, name: str) -> None:
+    answer = anna.get("/page/nodes/one", params={"id": name})
+    assert answer.status_code == 404
+    assert "<b>x" not in answer.text
+
+
+def test_a_nodes_page_looks_again_by_itself(anna: Person) -> None:
+    part = anna.get("/page/nodes/one?id=shop-2", headers={"HX-Request": "true"}).text
+    assert "<html" not in part
+    assert "Back to the fleet" not in part
+    assert "14 changes" in part
