@@ -8,6 +8,7 @@ from typing import BinaryIO, Literal, cast
 from backports import zstd
 
 from common.errors import PoisonError, Reason
+from common.wire.frames import Frames, gzip_frames, zstd_frames
 from common.wire.limits import DEFAULT_LIMITS, Limits
 
 Encoding = Literal["gzip", "zstd"]
@@ -47,19 +48,16 @@ def open_decompressed(raw: BinaryIO, encoding: str | None, size: int, limits: Li
     if not is_wrapped(encoding) or not size:
         # Nothing at all wraps nothing: an export of nothing is an empty file, whatever its ending.
         return raw
-    if encoding == "gzip":
-        inner: io.RawIOBase | BinaryIO = cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="rb"))
-    elif encoding == "zstd":
-        inner = cast(BinaryIO, zstd.ZstdFile(raw))
-    else:
+    if encoding not in ("gzip", "zstd"):
         raise PoisonError(Reason.FORMAT, f"content encoding {encoding!r}; known are gzip and zstd")
+    inner = gzip_frames(raw) if encoding == "gzip" else zstd_frames(raw)
     return cast(BinaryIO, io.BufferedReader(_Limited(inner, size, limits), 256 * 1024))
 
 
 class _Limited(io.RawIOBase):
     """Counts what comes out of a decompressor and stops a bomb while it streams."""
 
-    def __init__(self, inner: "io.RawIOBase | BinaryIO", compressed: int, limits: Limits) -> None:
+    def __init__(self, inner: Frames, compressed: int, limits: Limits) -> None:
         self._inner = inner
         self._bound = min(limits.max_stream_bytes, max(_RATIO_FLOOR, compressed * limits.max_ratio))
         self._count = 0
@@ -70,7 +68,7 @@ class _Limited(io.RawIOBase):
     def readinto(self, buffer: object) -> int:
         view = memoryview(cast(bytearray, buffer))
         try:
-            data = self._inner.read(len(view)) or b""
+            data = self._inner.read(len(view))
         except _BROKEN as error:
             raise PoisonError(Reason.CHECKSUM, f"compressed data is torn or altered: {error}") from error
         self._count += len(data)

@@ -160,3 +160,9 @@ def test_bodies_that_take_long_to_look_through_leave_threads_to_others(
         finally:
             go_on.set()
         assert {one.result().status_code for one in pushes} == {200}
+
+
+@pytest.mark.parametrize(("encoding", "empty"), [("gzip", gzip.compress(b"")), ("zstd", zstd.compress(b""))])
+def test_a_body_of_very_many_pieces_that_hold_nothing_is_refused(node: Served, encoding: str, empty: bytes) -> None:
+    refused = push(node, node.token("a"), empty * (900_000 // len(empty)), **{"Content-Encoding": encoding})
+    assert (refused.status_code, refused.json()["type"]) == (413, "urn:rowferry:limit")
