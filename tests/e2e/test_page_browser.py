@@ -121,9 +121,16 @@ def test_an_operator_finds_what_is_wrong_and_mends_it(
         page.get_by_role("link", name="Its whole history").click()
         expect(page.get_by_text("stands as it was written by this node")).to_be_visible()
         expect(page.get_by_text("anna took shop-1's version (conflict 1)")).to_be_visible()
-        expect(page.get_by_text("anna undid it: main's version stands (conflict 1)")).to_be_visible()
-        expect(page.get_by_text("stored, ready to send").first).to_be_visible()
-        expect(page.get_by_text("not sent yet").first).to_be_visible()
+        expect(page.get_by_text("anna undid the choice before: main's version stands (conflict 1)")).to_be_visible()
+        lines = (
+            page.get_by_role("list", name="What happened").get_by_role("listitem").filter(has=page.locator("strong"))
+        )
+        expect(lines).to_have_count(4)
+        expect(lines.nth(0)).to_contain_text("not sent yet to the shared folder")
+        expect(lines.nth(2)).to_contain_text(
+            "shop-1 inserted it: met main's write, and waited for a choice; settled by"
+        )
+        expect(lines.nth(3)).to_contain_text("main inserted it: sent to the shared folder")
         one.check_accessible()
         one.shoot("row")
         page.get_by_role("link", name="Audit").click()

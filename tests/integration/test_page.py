@@ -237,7 +237,7 @@ def test_who_chose_and_what_it_changed_stands_in_the_rows_history(node: Served, 
     assert "a conflict was settled" not in page, "it is told once"
     anna.submit(anna.get("/page/conflicts/ask?id=1&do=undo&take=ours"), "Yes, switch")
     page = anna.get("/page/rows?table=item&key=7").text
-    assert "anna undid it: here&#39;s version stands (conflict 1)" in page
+    assert "anna undid the choice before: here&#39;s version stands (conflict 1)" in page
     assert "name: <del>theirs</del> → <ins>mine</ins>" in page
     assert link(page, "conflict 1") == "/page/conflicts/one?id=1"
     assert "LSN" not in re.sub(r"(?s)<details>.*?</details>|<section.*?</section>", "", page)
@@ -267,7 +267,7 @@ def test_what_came_in_and_waits_or_lost_is_told_with_its_values(node: Served, an
     node.world.node.database.sealer(node.world.node.facts).seal()
     push(node, Origin("a").put(1, "theirs", 10).body)
     page = anna.get("/page/rows", params={"table": "item", "key": "1"}).text
-    (waits,) = [one for one in page.split("<li ") if "waits for a choice</strong>" in one]
+    (waits,) = [one for one in page.split("<li ") if "and waits for a choice" in one]
     assert "<ins>theirs</ins>" in waits
     assert "<ins>mine</ins>" not in waits
 

@@ -14,7 +14,7 @@ from common.web.page.access import SignedIn, asked
 from common.web.page.page import ROWS, PageRoute, page_of
 from common.web.page.steps import steps_of
 
-_MOST_EVENTS = 200
+_MOST_LINES = 200
 
 
 def row_routes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
@@ -33,6 +33,7 @@ def row_routes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
             except UsageError as refused:
                 # What was typed stays in the form, with what is wrong with it.
                 error = str(refused)
+        steps, left_out = ([], 0) if story is None else steps_of(story, _MOST_LINES)
         return page_of(request).answer(
             request,
             viewer,
@@ -43,8 +44,8 @@ def row_routes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
             key=key,
             error=error,
             story=None if story is None else document(story),
-            steps=[] if story is None else steps_of(story, _MOST_EVENTS),
-            left_out=0 if story is None else max(0, len(story.events) - _MOST_EVENTS),
+            steps=steps,
+            left_out=left_out,
         )
 
     return router

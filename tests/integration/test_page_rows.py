@@ -1,0 +1,143 @@
+"""The history of a row on the page: one line for a write and all that came of it, in this node's own order."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from common.config.model import ServerSection
+from common.http.scopes import Scope
+from common.versions import Version
+from tests.support.applying import DATABASES, Origin, Write, item, sqlite_url
+from tests.support.fleet_scene import now_us
+from tests.support.page import Person
+from tests.support.web import Served, served
+
+FUTURE = 3 * 10**15
+
+
+@pytest.fixture(params=DATABASES)
+def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("node")
+    url = sqlite_url(folder) if request.param == "sqlite" else request.getfixturevalue("pg_database")
+    exchange = {"path": str(folder / "exchange")}
+    with served(url, ServerSection(port=0), directory=exchange, tables={"policy": {"item": "manual"}}) as one:
+        yield one
+
+
+@pytest.fixture
+def anna(node: Served) -> Iterator[Person]:
+    person = Person(node)
+    with person.client:
+        person.login()
+        yield person
+
+
+def tick(node: Served) -> None:
+    """The database tells the real time when something is captured; the node's clock goes on with it."""
+    node.world.clock.us = now_us()
+
+
+def push(node: Served, *bodies: bytes, name: str = "a") -> None:
+    tick(node)
+    with node.client(node.token(name, Scope.PUSH)) as client:
+        assert client.post("/sync/push", content=b"".join(bodies)).status_code == 200
+
+
+def own(node: Served, sql: str) -> None:
+    """Write as the application does, and seal it."""
+    node.world.execute(sql)
+    node.world.node.database.sealer(node.world.node.facts).seal()
+
+
+def lines(anna: Person, key: str, table: str = "item") -> list[str]:
+    """The lines as they are read, without what is folded away and without instants and ages."""
+    answer = anna.get("/page/rows", params={"table": table, "key": key})
+    assert answer.status_code == 200, answer.text
+    story = re.sub(r"(?s)<details>.*?</details>", "", answer.text[answer.text.index('<ol class="story"') :])
+    found = []
+    for part in re.split(r"<li class=", story[: story.index("</ol>")])[1:]:
+        text = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", part.partition(">")[2]))).strip()
+        found.append(re.sub(r" *\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \([^)]*\)", " WHEN", text))
+    return found
+
+
+def test_a_conflict_and_who_decided_it_is_three_lines(node: Served, anna: Person) -> None:
+    own(node, "INSERT INTO item VALUES (7, 'mine', 1)")
+    push(node, Origin("a").put(7, "theirs", FUTURE).body)
+    came, written = lines(anna, "7")
+    assert came.startswith(
+        "a inserted it: met here's write, and waits for a choice WHEN, written WHEN by its own clock"
+    )
+    assert "name: theirs" in came
+    assert written.startswith("here inserted it: not sent yet to the shared folder WHEN")
+    assert "by its own clock" not in written, "it is this node's clock"
+    tick(node)
+    anna.submit(anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs"), "Yes, take")
+    chosen, came, written = lines(anna, "7")
+    assert chosen.startswith("anna took a's version (conflict 1): not sent yet to the shared folder WHEN")
+    assert "name: mine → theirs" in chosen
+    assert came.startswith(
+        "a inserted it: met here's write, and waited for a choice; settled by anna: a's version stands, WHEN WHEN"
+    )
+    assert written.startswith("here inserted it:")
+
+
+def test_lines_stand_in_the_order_in_which_this_node_learned_of_them(node: Served, anna: Person) -> None:
+    """Whatever the clocks of the others say: `a` writes with one that is far ahead, and one that is far behind."""
+    push(node, Origin("a").put(1, "ahead", FUTURE).body)
+    push(node, Origin("b").tx(item(1, "behind", 10)).body, name="b")
+    page = anna.get("/page/rows", params={"table": "item", "key": "1"}).text
+    assert "Times are by the clock of here: when it wrote it, or learned of it." in page
+    later, *_ = lines(anna, "1")
+    assert later.startswith("b inserted it"), "it came in later, though it was written long before"
+
+
+@pytest.mark.parametrize(("hlc", "came"), [(FUTURE, "won against here's write"), (10, "lost against here's write")])
+def test_who_won_and_by_which_rule_is_one_line(node: Served, anna: Person, hlc: int, came: str) -> None:
+    own(node, "INSERT INTO parent VALUES (1, 'mine')")
+    push(node, Origin("a").tx(Write("I", "parent", {"id": 1, "name": "theirs"}, hlc)).body)
+    found = lines(anna, "1", "parent")
+    (line,) = [one for one in found if one.startswith("a ")]
+    assert f"{came}: the later write wins (lww)" in line
+    assert len(found) == 2
+
+
+def test_a_dead_letter_and_who_replayed_it_is_one_line(node: Served, anna: Person) -> None:
+    tx = Origin("a").tx(Write("I", "child", {"id": 5, "parent_id": 1}, 10))
+    push(node, tx.body)
+    (waits,) = lines(anna, "5", "child")
+    assert waits.startswith("a inserted it: is a dead letter: ")
+    node.world.execute("INSERT INTO parent VALUES (1, 'here')")
+    question = anna.get("/page/dead-letters/replay", params={"letter": json.dumps(["a", tx.tx_id])})
+    anna.submit(question, "Yes, replay")
+    (line,) = lines(anna, "5", "child")
+    assert line.startswith("a inserted it: was a dead letter: ")
+    assert "; replayed by anna" in line
+    assert line.endswith("the dead letter")
+
+
+def test_who_discarded_what_and_why_is_told(node: Served, anna: Person) -> None:
+    tx = Origin("a").tx(Write("I", "child", {"id": 5, "parent_id": 1}, 10))
+    push(node, tx.body)
+    question = anna.get("/page/dead-letters/discard", params={"letter": json.dumps(["a", tx.tx_id])})
+    anna.submit(question, "Yes, discard", reason="a test of theirs")
+    (line,) = lines(anna, "5", "child")
+    assert "; discarded by anna (a test of theirs)" in line
+
+
+def test_what_is_not_stored_yet_and_what_nobody_noted_is_said(node: Served, anna: Person) -> None:
+    node.world.execute("INSERT INTO item VALUES (2, 'new', 1)")
+    (line,) = lines(anna, "2")
+    assert line.startswith("here wrote it: insert: not stored in the log yet")
+    a = Origin("a")
+    push(node, a.put(3, "one", 10).body, a.put(3, "two", 20, base=Version(0, 10, "a"), op="U").body)
+    latest, _ = lines(anna, "3")
+    assert latest.startswith("a wrote it: applied here")
+    assert "when it came here is not recorded" in latest
+    whole = anna.get("/page/rows", params={"table": "item", "key": "3"}).text
+    assert "<summary>Step by step</summary>" in whole
