@@ -32,6 +32,14 @@ def to_us(instant: datetime) -> int:
     return (instant - _EPOCH) // timedelta(microseconds=1)
 
 
+def from_iso(text: str) -> int:
+    """Return a date or instant in ISO 8601 as microseconds since the epoch; without a zone it is UTC.
+
+    Raises ValueError."""
+    instant = datetime.fromisoformat(text)
+    return to_us(instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC))
+
+
 def to_iso(us: int) -> str:
     """Return `us` (microseconds since the epoch) as `2026-11-23T09:00:00.000000Z`."""
     return from_us(us).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

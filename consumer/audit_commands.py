@@ -7,7 +7,7 @@ import click
 from common.console import Console
 from common.runtime.host import current_host
 from consumer.audit_reading import MOST, Asked, find_lines
-from consumer.given_numbers import MANY, age_us
+from consumer.given_numbers import MANY, instant_us
 from consumer.statements import reading
 
 
@@ -16,17 +16,24 @@ from consumer.statements import reading
 @click.option("--actor", help="Only what this account did; `rowferry` is the node by itself.")
 @click.option("--source", help="Only batches of this node.")
 @click.option("--tx", "tx_id", metavar="TX_ID", help="Only this transaction.")
-@click.option("--since", metavar="AGE", help="Not longer ago than AGE, like 90s, 30m, 2h, 7d.")
+@click.option("--since", metavar="AGE|TIME", help="From then on: 90s, 30m, 2h, 7d ago, or 2026-11-26T09:30Z (UTC).")
+@click.option("--until", metavar="AGE|TIME", help="Before then, told in the same way.")
 @click.option("--limit", default=MOST, show_default=True, type=MANY, help="At most so many, the newest.")
 def audit(
-    action: str | None, actor: str | None, source: str | None, tx_id: str | None, since: str | None, limit: int
+    action: str | None,
+    actor: str | None,
+    source: str | None,
+    tx_id: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
 ) -> None:
     """Tell who did what, and when: a JSON object a line, oldest first."""
     host = current_host()
-    age = age_us("--since", since)
     with host.node() as node, reading(node.database) as connection:
-        since_us = None if age is None else node.clock.now_us() - age
-        lines = find_lines(connection, Asked(action, actor, source, tx_id, since_us, limit))
+        now_us = node.clock.now_us()
+        since_us, until_us = instant_us("--since", since, now_us), instant_us("--until", until, now_us)
+        lines = find_lines(connection, Asked(action, actor, source, tx_id, since_us, until_us, limit))
     host.emit(lines, lambda console: _tell(console, lines))
 
 

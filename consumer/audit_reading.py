@@ -22,6 +22,8 @@ class Asked:
     source_node: str | None = None
     tx_id: str | None = None
     since_us: int | None = None
+    until_us: int | None = None
+    """Before this instant."""
     most: int = MOST
     skip: int = 0
     """So many of the newest are left out: of a page before this one."""
@@ -31,17 +33,42 @@ class Asked:
 
 def find_lines(connection: sa.Connection, asked: Asked) -> list[dict[str, Any]]:
     """Return lines, oldest first; of too many the newest."""
-    table = rf.audit
-    query = sa.select(table).order_by(table.c.id.desc()).limit(asked.most).offset(asked.skip)
-    for name in ("action", "actor", "source_node", "tx_id"):
-        if (value := getattr(asked, name)) is not None:
-            query = query.where(table.c[name] == value)
+    query = sa.select(rf.audit).where(*_conditions(asked)).order_by(rf.audit.c.id.desc())
+    rows = connection.execute(query.limit(asked.most).offset(asked.skip)).all()
+    return [_document(row) for row in reversed(rows)]
+
+
+def ends(connection: sa.Connection, asked: Asked) -> tuple[int, int]:
+    """Return the numbers of the first and of the last line that are asked for; of none a stretch that is empty."""
+    number = rf.audit.c.id
+    first, last = connection.execute(
+        sa.select(sa.func.min(number), sa.func.max(number)).where(*_conditions(asked))
+    ).one()
+    return (1, 0) if first is None else (first, last)
+
+
+def read_stretch(
+    connection: sa.Connection, asked: Asked, first: int, last: int, most: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Return up to `most` lines with these numbers, oldest first, and from which number to read on."""
+    number = rf.audit.c.id
+    query = sa.select(rf.audit).where(number.between(first, last), *_conditions(asked)).order_by(number).limit(most)
+    rows = connection.execute(query).all()
+    return [_document(row) for row in rows], rows[-1].id + 1 if len(rows) == most else last + 1
+
+
+def _conditions(asked: Asked) -> list[sa.ColumnElement[bool]]:
+    line = rf.audit.c
+    names = ("action", "actor", "source_node", "tx_id")
+    found = [line[name] == value for name in names if (value := getattr(asked, name)) is not None]
     if asked.name is not None:
-        who, name = sa.func.lower(table.c.actor), asked.name.lower()
-        query = query.where(sa.or_(who == name, who.startswith(f"{name}{BY_TOKEN}", autoescape=True)))
+        who, name = sa.func.lower(line.actor), asked.name.lower()
+        found.append(sa.or_(who == name, who.startswith(f"{name}{BY_TOKEN}", autoescape=True)))
     if asked.since_us is not None:
-        query = query.where(table.c.at_us >= asked.since_us)
-    return [_document(row) for row in reversed(connection.execute(query).all())]
+        found.append(line.at_us >= asked.since_us)
+    if asked.until_us is not None:
+        found.append(line.at_us < asked.until_us)
+    return found
 
 
 def _document(row: sa.Row[Any]) -> dict[str, Any]:

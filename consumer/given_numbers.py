@@ -1,9 +1,10 @@
-"""Numbers as operators give them: ages like 90s, 30m, 2h, 7d; counts and numbers that a database can hold."""
+"""Numbers as operators give them: ages like 90s, 30m, 2h, 7d, instants; counts and numbers that a database can hold."""
 
 import re
 
 import click
 
+from common.clock import from_iso
 from common.errors import UsageError
 
 MANY = click.IntRange(1, 10**9)
@@ -24,3 +25,19 @@ def age_us(option: str, text: str | None) -> int | None:
     if found is None:
         raise UsageError(f"{option} {text!r}: give a number and s, m, h or d, like 30m")
     return int(min(float(found[1]) * _SECONDS[found[2]], _LONGEST_S) * 1_000_000)
+
+
+def instant_us(option: str, text: str | None, now_us: int) -> int | None:
+    """Return an instant, or how long ago it was, as microseconds since the epoch. Raises UsageError.
+
+    None where the option was not given. An instant without a zone is UTC."""
+    if text is None:
+        return None
+    if "-" not in text:
+        age = age_us(option, text)
+        return None if age is None else now_us - age
+    try:
+        return from_iso(text)
+    except ValueError as error:
+        example = "2026-11-26 or 2026-11-26T09:30Z"
+        raise UsageError(f"{option} {text!r}: give an age like 30m, or an instant like {example}") from error

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from common.http.callers import Caller, caller_with
 from common.http.problems import guarded
 from common.http.scopes import Scope
-from common.http.words import Limit, Word
+from common.http.words import Limit, Since, Until, Word, asked_instant
 from common.runtime.node import Node
 from consumer.audit_reading import Asked, find_lines
 from consumer.statements import reading
@@ -29,12 +29,16 @@ def audit_routes(node: Node) -> APIRouter:
         since_seconds: Annotated[
             float | None, Query(ge=0, le=_LONGEST_SECONDS, description="Not longer ago than that.")
         ] = None,
+        since: Since = None,
+        until: Until = None,
         limit: Limit = 1_000,
     ) -> list[dict[str, Any]]:
         """As `rowferry audit --json`."""
         del caller
-        since_us = None if since_seconds is None else node.clock.now_us() - int(since_seconds * 1_000_000)
+        aged_us = None if since_seconds is None else node.clock.now_us() - int(since_seconds * 1_000_000)
+        begins = [one for one in (aged_us, asked_instant("since", since)) if one is not None]
+        since_us, until_us = max(begins, default=None), asked_instant("until", until)
         with reading(node.database) as connection:
-            return find_lines(connection, Asked(action, actor, source, tx_id, since_us, limit))
+            return find_lines(connection, Asked(action, actor, source, tx_id, since_us, until_us, limit))
 
     return router

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Path, Query, Request
 
+from common.clock import from_iso
 from common.http.problems import ProblemError
 
 _NO_NUL = r"^[^\x00]*$"
@@ -43,3 +44,21 @@ Word = Annotated[str | None, Query(min_length=1, max_length=_LONGEST, pattern=_N
 TxId = Annotated[str, Path(min_length=1, max_length=_LONGEST, pattern=r"^[A-Za-z0-9_.:-]+$")]
 Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many, the newest.")]
+Since = Annotated[
+    str | None,
+    Query(
+        max_length=40, description="From this instant on: ISO 8601, like 2026-11-26T09:30Z; without a zone it is UTC."
+    ),
+]
+Until = Annotated[str | None, Query(max_length=40, description="Before this instant, told as `since`.")]
+
+
+def asked_instant(name: str, text: str | None) -> int | None:
+    """Return an instant of a query as microseconds since the epoch; None where there is none. Raises ProblemError."""
+    if not text:
+        return None
+    try:
+        return from_iso(text)
+    except ValueError as error:
+        told = f"{name}: give an instant like 2026-11-26T09:30Z; without a zone it is UTC"
+        raise ProblemError(422, told, reason="request") from error

@@ -31,6 +31,7 @@ PAGES = (
     "/page/conflicts/one?id=1",
     "/page/conflicts/ask?id=1&do=resolve&take=theirs",
     "/page/audit",
+    "/page/audit?from=2020-01-01&action=nothing",
     "/page/conflicts/one?id=99",
 )
 ERRORS = {404, 422}
@@ -137,8 +138,25 @@ def test_an_operator_finds_what_is_wrong_and_mends_it(
         for action in ("replayed a dead letter", "settled a conflict: shop-1", "undid the choice of a conflict: main"):
             expect(page.get_by_role("cell", name=action).first).to_be_visible()
         expect(page.get_by_role("cell", name="anna", exact=True).first).to_be_visible()
+        save_the_audit(one)
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_label("Token")).to_be_visible()
+
+
+def save_the_audit(one: Tab) -> None:
+    """Filter it by time, and save what is left."""
+    page = one.page
+    page.get_by_label("From (UTC)").fill("2020-01-01T00:00")
+    page.get_by_label("Who").fill("anna")
+    page.get_by_role("button", name="Filter").click()
+    expect(page.get_by_label("From (UTC)")).to_have_value(re.compile("2020-01-01T00:00"))
+    one.shoot("audit")
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="CSV").click()
+    assert re.fullmatch(r"audit-main-[0-9TZ]+\.csv", saved.value.suggested_filename)
+    text = Path(saved.value.path()).read_text(encoding="utf-8-sig")
+    assert "undid the choice of a conflict" in text
+    assert "rowferry by itself" not in text, "only what is filtered"
 
 
 def settle_by_keyboard(one: Tab, node: Served) -> None:

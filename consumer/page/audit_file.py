@@ -1,0 +1,83 @@
+"""The audit as a file: JSON lines for programs, CSV for people; read piece by piece, whatever its size."""
+
+import csv
+import io
+import json
+import re
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from common.clock import from_us
+from common.runtime.node import Node
+from common.web.page.words import moment, who
+from consumer.audit_reading import Asked, ends, read_stretch
+from consumer.page.audit_words import Told, tell
+from consumer.statements import reading
+
+AT_ONCE = 500
+"""Lines that are in memory."""
+KINDS = {"jsonl": ("application/x-ndjson", "JSON lines"), "csv": ("text/csv; charset=utf-8", "CSV")}
+"""By name: the media type, and what it is called."""
+_COLUMNS = ("time (UTC)", "who", "did", "more", "from node", "transaction", "action", "account", "detail")
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+
+
+def file_name(node_id: str, kind: str, now_us: int) -> str:
+    """Return what a file is to be called where it is saved."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]", "_", node_id)
+    return f"audit-{safe}-{from_us(now_us):%Y%m%dT%H%M%SZ}.{kind}"
+
+
+def pieces(node: Node, asked: Asked, kind: str) -> Iterator[bytes]:
+    """Return the file of the lines that are there now, oldest first. The first piece is read at once.
+
+    Raises OutageError; where that happens later on the answer ends without its end, which the browser tells."""
+    write: Callable[[Sequence[Told]], bytes] = {"jsonl": _jsonl, "csv": _csv}[kind]
+    with reading(node.database) as connection:
+        first, last = ends(connection, asked)
+    found = _stretches(node, asked, first, last)
+    # Without the mark, spreadsheets take UTF-8 for something else.
+    begins = BOM_UTF8 + _csv_row(_COLUMNS) if kind == "csv" else b""
+    opening = begins + write(next(found, []))
+    return _joined(opening, (write(lines) for lines in found))
+
+
+def _joined(opening: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield opening
+    yield from rest
+
+
+def _stretches(node: Node, asked: Asked, first: int, last: int) -> Iterator[Sequence[Told]]:
+    while first <= last:
+        with reading(node.database) as connection:
+            lines, first = read_stretch(connection, asked, first, last, AT_ONCE)
+            told = tell(connection, lines)
+        yield told
+
+
+def _jsonl(lines: Sequence[Told]) -> bytes:
+    """Return lines as `rowferry audit` prints them."""
+    return "".join(json.dumps(one.line, ensure_ascii=False) + "\n" for one in lines).encode()
+
+
+def _csv(lines: Sequence[Told]) -> bytes:
+    return b"".join(_csv_row(_fields(one)) for one in lines)
+
+
+def _fields(one: Told) -> Sequence[Any]:
+    line = one.line
+    detail = "" if line["detail"] is None else json.dumps(line["detail"], ensure_ascii=False)
+    found = [who(line["actor"]), one.did, one.more, line["source_node"], line["tx_id"], line["action"], line["actor"]]
+    return [moment(line["at"]).removesuffix(" UTC"), *(_harmless(text or "") for text in (*found, detail))]
+
+
+def _harmless(text: str) -> str:
+    """Return what no spreadsheet takes for a formula: names and reasons are other people's text."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _csv_row(fields: Sequence[Any]) -> bytes:
+    out = io.StringIO()
+    csv.writer(out).writerow(fields)
+    return out.getvalue().encode()
