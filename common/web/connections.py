@@ -8,10 +8,9 @@ import time
 from collections.abc import Sequence
 from enum import IntEnum
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
 from common.http.callers import KNOWN
 from common.web.auth import network_of
+from common.web.patience import PatientProtocol
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +31,10 @@ class _Claim(IntEnum):
     """A request of somebody who is known: it is never cut off."""
 
 
-class PatientProtocol(H11Protocol):
-    """HTTP/1.1 as uvicorn speaks it; a client that dawdles over its header lines is hung up on."""
+class BoundedProtocol(PatientProtocol):
+    """A connection among so many at most."""
 
-    head_seconds = 20.0
     network: str | None = None
-    _timer: asyncio.TimerHandle | None = None
     _is_proxys = False
     _was_known = False
     _since = -math.inf
@@ -54,7 +51,6 @@ class PatientProtocol(H11Protocol):
             transport.abort()
             return
         self._make_room()
-        self._arm()
 
     def on_response_complete(self) -> None:
         self._was_known = self._shows_known()
@@ -99,8 +95,8 @@ class PatientProtocol(H11Protocol):
     def _shows_known(self) -> bool:
         return self.scope is not None and bool(self.scope["state"].get(KNOWN))
 
-    def _others(self) -> "list[PatientProtocol]":
-        return [one for one in self.connections if one is not self and isinstance(one, PatientProtocol)]
+    def _others(self) -> "list[BoundedProtocol]":
+        return [one for one in self.connections if one is not self and isinstance(one, BoundedProtocol)]
 
     def _tell(self, event: str) -> None:
         """Log it, now and then: whoever causes it could fill the log."""
@@ -108,34 +104,6 @@ class PatientProtocol(H11Protocol):
         if now >= self._told_at.get(event, -math.inf) + _TELL_SECONDS:
             self._told_at[event] = now
             log.warning(event, extra={"network": self.network})
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._awaits_head():
-            self._arm()
-        else:
-            self._disarm()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._disarm()
-        super().connection_lost(exc)
-
-    def _awaits_head(self) -> bool:
-        return bool(self.conn.states[self.conn.their_role].__name__ == "IDLE")
-
-    def _arm(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(self.head_seconds, self._hang_up)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _hang_up(self) -> None:
-        self._timer = None
-        log.info("http.head_too_slow", extra={"address": self.client[0] if self.client else None})
-        self.transport.abort()
 
 
 def _is_proxy(address: str, proxies: Sequence[str]) -> bool:

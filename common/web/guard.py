@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.http.problems import ProblemError, problem_response
+from common.web.patience import LEFT, TASK
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,10 @@ class Guard:
         except ClientDisconnect:
             # Nobody is there to be answered, and nothing is wrong here: who comes and goes must not fill the log.
             log.debug("http.client_left", extra=request.fields)
+        except asyncio.CancelledError:
+            if not scope["state"].get(LEFT):
+                raise
+            log.debug("http.client_left", extra=request.fields)
         except Exception:
             log.exception("http.failed", extra=request.fields)
             if not request.begun:
@@ -96,7 +101,7 @@ class _Request:
         self._headers = Headers(scope=scope)
         asked = self._headers.get("x-request-id", "")
         self.id = asked if _REQUEST_ID.match(asked) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = self.id
+        scope.setdefault("state", {}).update({"request_id": self.id, TASK: asyncio.current_task()})
         self.began = time.monotonic()
         self.begun = False
         self.status = 0

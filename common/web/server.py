@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from common.config.model import ServerSection
 from common.errors import ConfigError, RowferryError
 from common.http.loopback import is_loopback
-from common.web.connections import PatientProtocol
+from common.web.connections import BoundedProtocol
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +66,15 @@ def _listen(server: ServerSection) -> socket.socket:
 
 
 def _uvicorn_config(app: ASGIApp, server: ServerSection) -> uvicorn.Config:
+    class Protocol(BoundedProtocol):
+        slow_seconds = server.slow_seconds
+
     tls: dict[str, Any] = {}
     if server.tls_cert_file is not None:
         tls = {"ssl_certfile": server.tls_cert_file, "ssl_keyfile": server.tls_key_file}
     config = uvicorn.Config(
         app,
-        http=PatientProtocol,
+        http=Protocol,
         ws="none",
         lifespan="on",
         loop="asyncio",

@@ -19,7 +19,7 @@ from common.config.model import ServerSection
 from common.errors import ConfigError, RowferryError
 from common.http.scopes import Scope
 from common.web.auth import FailedLogins
-from common.web.connections import PatientProtocol
+from common.web.patience import PatientProtocol
 from common.web.server import check_exposure, serving
 from tests.support.applying import Origin
 from tests.support.waiting import wait_for
