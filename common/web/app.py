@@ -17,7 +17,8 @@ from starlette.types import ASGIApp
 
 from common.config.model import ServerSection
 from common.errors import ContentionError, OutageError, PoisonError, UsageError
-from common.http.problems import problem_response
+from common.http.callers import KNOWN
+from common.http.problems import ProblemError, problem_response
 from common.http.wire import PUSH_PATH
 from common.http.words import only_known
 from common.ops.progress import sides_of
@@ -31,12 +32,14 @@ from common.web.metrics import metric_routes
 from common.web.openapi import describe
 from common.web.page.adding import add_page
 from common.web.probes import probes
+from common.web.refusal_audit import AuditedGate
 from common.web.refusals import problem_of
 from common.web.state import state_routes
 
 log = logging.getLogger(__name__)
 
 _THREADS = 12
+_AWAY = "the node can't do its work just now: try again; its log tells more under this request's id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def build_web(node: Node, parts: Sequence[Part[Node]], stop: threading.Event) ->
         dependencies=[Depends(only_known)],
     )
     gate = TokenGate(node.database, node.clock)
-    app.state.gate = gate
+    app.state.gate = AuditedGate(gate, node.database, node.clock)
     app.state.translate = node.database.translate
     add_page(app, node, gate, parts, shares)
     app.include_router(probes(node, parts))
@@ -112,6 +115,9 @@ def _handle_errors(app: FastAPI) -> None:
         if problem.status_code >= 500:
             fields = {"request_id": request.state.request_id, "error": problem.detail}
             log.warning("http.unavailable", extra=fields)
+            if not getattr(request.state, KNOWN, False):
+                # Where its database is and by which name it is asked is nobody's business who showed no token.
+                problem = ProblemError(problem.status_code, _AWAY, reason=problem.reason, headers=problem.headers)
         return problem_response(problem, request.state.request_id)
 
     async def answer_driver(request: Request, error: Exception) -> Response:

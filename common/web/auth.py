@@ -6,6 +6,8 @@ import ipaddress
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from common.clock import Clock
@@ -83,6 +85,28 @@ def network_of(address: str) -> str:
     return str(ipaddress.ip_network((int(found), 64), strict=False))
 
 
+class _Turns:
+    """One at a time, few who wait, and nobody else: a sum takes 16 MiB and its time, and whoever waits for one takes a
+    thread from those who are known already. Any thread."""
+
+    def __init__(self, places: int) -> None:
+        self._places = threading.Semaphore(places)
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Wait for a turn. Raises ProblemError where too many do."""
+        if not self._places.acquire(blocking=False):
+            raise ProblemError(
+                429, "many tokens are looked at just now: try again", reason="busy", headers={"Retry-After": "1"}
+            )
+        try:
+            with self._turn:
+                yield
+        finally:
+            self._places.release()
+
+
 @dataclass(frozen=True, slots=True)
 class _Verified:
     """That a secret fits a row: the sums alone, no secret."""
@@ -104,8 +128,8 @@ class TokenGate:
         self._verified: OrderedDict[str, _Verified] = OrderedDict()
         self._lock = threading.Lock()
         self._failures = FailedLogins()
-        # Each sum takes 16 MiB: guesses wait for one another.
-        self._summing = threading.Semaphore(2)
+        # Ids are no secret, but nobody can find one by trying: who knows one is not kept out by those who know none.
+        self._real, self._made_up = _Turns(5), _Turns(3)
 
     def admit(self, address: str, token: str | None) -> Caller:
         """Return whom `token` speaks for. Raises ProblemError, OutageError."""
@@ -138,18 +162,24 @@ class TokenGate:
         found, secret = self._tokens.find(parts[0]), parts[1]
         if found is not None and self._is_known(found, secret):
             return found
+        self._check_may_try(address)
+        with (self._real if found else self._made_up).one():
+            # Once more: several from one address may have waited for their turn together.
+            self._check_may_try(address)
+            # For an id that there is not a sum is taken too: an answer's time tells nothing.
+            fits = tokens.matches(secret, found.hash if found else _NOBODY)
+            if not fits:
+                self._failures.failed(address)
+        if found is None or not fits:
+            raise RefusedTokenError(_NONE_OF_OURS, "token", found, "a wrong secret" if found else "no such token")
+        self._remember(found, secret)
+        return found
+
+    def _check_may_try(self, address: str) -> None:
         wait = self._failures.wait_seconds(address)
         if wait > 0:
             seconds = int(wait) + 1
             raise ProblemError(429, f"too many wrong tokens: try in {seconds} s", headers={"Retry-After": str(seconds)})
-        with self._summing:
-            # For an id that there is not a sum is taken too: an answer's time tells nothing.
-            fits = tokens.matches(secret, found.hash if found else _NOBODY)
-        if found is None or not fits:
-            self._failures.failed(address)
-            raise RefusedTokenError(_NONE_OF_OURS, "token", found, "a wrong secret" if found else "no such token")
-        self._remember(found, secret)
-        return found
 
     def _is_known(self, token: Token, secret: str) -> bool:
         with self._lock:

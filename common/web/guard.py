@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _LEAST_BYTES_A_SECOND = 1024
 _GRACE_SECONDS = 30.0
+_ONCE = ("authorization", "content-encoding", "origin", "sec-fetch-site")
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -75,7 +76,7 @@ class Guard:
 
     async def _answer(self, request: "_Request") -> None:
         try:
-            request.check_length()
+            request.check_head()
         except ProblemError as error:
             await problem_response(error, request.id)(request.scope, request.receive, request.send)
             return
@@ -119,10 +120,15 @@ class _Request:
             "address": client[0] if client else None,
         }
 
-    def check_length(self) -> None:
+    def check_head(self) -> None:
         """Refuse a body that says itself that it is too large, before a byte of it is read.
 
-        Also one that tells its length in two ways: what stands in front may have believed the other."""
+        Also one that tells its length in two ways, or who shows two tokens: what stands in front may have believed the
+        other."""
+        for name in _ONCE:
+            if len(self._headers.getlist(name)) > 1:
+                text = f"{name}: given more than once"
+                raise ProblemError(400, text, reason="request", headers={"Connection": "close"})
         if "content-length" in self._headers and "transfer-encoding" in self._headers:
             text = "Content-Length and Transfer-Encoding at once: one of them tells where the body ends"
             raise ProblemError(400, text, reason="request", headers={"Connection": "close"})
@@ -137,7 +143,9 @@ class _Request:
         try:
             message = await asyncio.wait_for(self._receive(), self._limits.slow_seconds)
         except TimeoutError as error:
-            raise ProblemError(408, "the body did not come in time", reason="slow") from error
+            raise ProblemError(
+                408, "the body did not come in time", reason="slow", headers={"Connection": "close"}
+            ) from error
         if message["type"] == "http.request":
             self._taken += len(message.get("body", b""))
             self._has_body = message.get("more_body", False)
@@ -164,7 +172,7 @@ class _Request:
             raise self._too_large()
         passed = time.monotonic() - self.began
         if self._has_body and passed > _GRACE_SECONDS and self._taken < passed * _LEAST_BYTES_A_SECOND:
-            raise ProblemError(408, "the body comes too slowly", reason="slow")
+            raise ProblemError(408, "the body comes too slowly", reason="slow", headers={"Connection": "close"})
 
     def _too_large(self) -> ProblemError:
         text = f"the body has more than {self._most_bytes} bytes: send less at once"

@@ -15,6 +15,7 @@ from common.config.model import ServerSection
 from common.errors import ConfigError, RowferryError
 from common.http.loopback import is_loopback
 from common.web.connections import BoundedProtocol
+from common.web.noise import quiet_library
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ def serving(app: ASGIApp, server: ServerSection) -> Iterator[int]:
     scheme = "https" if server.tls_cert_file else "http"
     log.info("serve.listening", extra={"url": f"{scheme}://{server.host}:{port}"})
     try:
-        yield port
+        with quiet_library():
+            yield port
     finally:
         running.should_exit = True
         thread.join(_JOIN_SECONDS)

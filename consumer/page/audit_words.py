@@ -29,6 +29,7 @@ ACTIONS = {
     "page-login": "logged in to this page",
     "page-login-refused": "refused a login to this page",
     "page-logout": "logged out of this page",
+    "token-refused": "refused a program's token",
     "token-created": "made a token",
     "token-revoked": "revoked a token",
     "pause": "paused a table",

@@ -193,7 +193,7 @@ def test_nor_does_a_right_token_that_opens_nothing(node: Served, anna: Person) -
 
 
 def test_nor_do_many_addresses_together(node: Served) -> None:
-    audit = LoginAudit(node.world.node.database, node.world.node.clock)
+    audit = LoginAudit(node.world.node.database, node.world.node.clock).refusals
     for number in range(150):
         audit.refused(f"192.0.2.{number}", "no such token", None)
     assert len(audited(node)) == 100
@@ -202,7 +202,7 @@ def test_nor_do_many_addresses_together(node: Served) -> None:
 def test_what_was_left_out_is_counted_in_the_next_line(node: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     passed = [0.0]
     monkeypatch.setattr("common.web.auth.time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
-    audit = LoginAudit(node.world.node.database, node.world.node.clock)
+    audit = LoginAudit(node.world.node.database, node.world.node.clock).refusals
     for _ in range(13):
         audit.refused("192.0.2.1", "a wrong secret", ("a" * 12, "anna"))
     passed[0] = 61.0

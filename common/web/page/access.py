@@ -12,6 +12,7 @@ from common.http.scopes import Scope
 from common.web.auth import RefusedTokenError, TokenGate
 from common.web.page.login_audit import LoginAudit
 from common.web.page.sessions import Session, Sessions
+from common.web.refusal_audit import note_refused
 
 FORM_BYTES = 64 * 1024
 _MOST_FIELDS = 500
@@ -82,16 +83,14 @@ class Doorkeeper:
         try:
             caller = self._gate.admit(address, token)
         except RefusedTokenError as error:
-            if error.why is not None:
-                known = error.known
-                self._audit.refused(address, error.why, None if known is None else (known.id, known.node_id))
+            note_refused(self._audit.refusals, address, error)
             raise
         except ProblemError:
             # So many wrong ones came from there that this one was not looked at.
-            self._audit.left_out()
+            self._audit.refusals.left_out()
             raise
         if Scope.OPS not in caller.scopes:
-            self._audit.refused(address, "the token has no scope ops", (caller.token_id, caller.node_id))
+            self._audit.refusals.refused(address, "the token has no scope ops", (caller.token_id, caller.node_id))
             raise ProblemError(403, "this token is for a node: the page needs one with scope ops", reason="scope")
         return caller
 

@@ -1,7 +1,6 @@
-"""Logins in the audit: who came, who went, and who was refused as which token; never a secret."""
+"""Logins in the audit: who came and who went; never a secret. Who was refused stands there by its `RefusalAudit`."""
 
 import json
-import threading
 from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
@@ -11,12 +10,9 @@ from common.http.callers import Caller
 from common.ports.dialect import Database
 from common.retry import in_transaction
 from common.schema import tables as rf
-from common.web.auth import FailedLogins
+from common.web.refusal_audit import RefusalAudit
 
 LOGIN, REFUSED, LOGOUT = "page-login", "page-login-refused", "page-logout"
-_ANYWHERE = "anywhere"
-_MOST_AN_HOUR = 100
-"""Refused ones, whatever addresses they come from: who has many must not fill the table either."""
 
 
 class LoginAudit:
@@ -25,10 +21,8 @@ class LoginAudit:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._by_network = FailedLogins()
-        self._by_hour = FailedLogins(_MOST_AN_HOUR, 3600.0)
-        self._left_out = 0
-        self._lock = threading.Lock()
+        self.refusals = RefusalAudit(database, clock, REFUSED)
+        """Those who did not get in."""
 
     def came(self, caller: Caller, address: str, before: Caller | None) -> None:
         """Note a login. `before`: whose session of the same browser ends by it."""
@@ -38,25 +32,6 @@ class LoginAudit:
     def went(self, caller: Caller, address: str) -> None:
         """Note a logout."""
         self._write([_line(caller.actor, LOGOUT, _of(caller, address))])
-
-    def refused(self, address: str, why: str, known: tuple[str, str] | None) -> None:
-        """Note a login that was refused, unless there were many. `known`: the token's id and its node's, where there
-        is one; not who did it, for that is unproven."""
-        if self._by_network.wait_seconds(address) or self._by_hour.wait_seconds(_ANYWHERE):
-            self.left_out()
-            return
-        self._by_network.failed(address)
-        self._by_hour.failed(_ANYWHERE)
-        named = {} if known is None else {"token_id": known[0], "node_id": known[1]}
-        with self._lock:
-            left_out, self._left_out = self._left_out, 0
-        detail = {**named, "address": address, "reason": why, **({"left_out_before": left_out} if left_out else {})}
-        self._write([_line("rowferry", REFUSED, detail)])
-
-    def left_out(self) -> None:
-        """Count one that is not written; the next line tells how many they were."""
-        with self._lock:
-            self._left_out += 1
 
     def _write(self, lines: Sequence[Mapping[str, object]]) -> None:
         rows = [{"at_us": self._clock.now_us(), **line} for line in lines]
