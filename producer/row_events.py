@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.clock import to_iso
+from common.ops.sending import who_does_it
 from common.ops.status_words import place
 from common.ports.row_history import RowAsked, RowEvent, Sealed
 from common.retry import in_transaction
@@ -21,21 +22,22 @@ _Cursors = dict[tuple[str, str], tuple[int, int]]
 def own_events(node: Node, asked: RowAsked) -> Sequence[RowEvent]:
     """Return the events of a row's changes that this node made."""
     cursors = in_transaction(node.database, _cursors)
+    doer = in_transaction(node.database, lambda connection: who_does_it(connection, node.clock.now_us()))
     sinks = list(sink_names(node))
-    found = [_captured(node, one.at_us, one.what) for one in asked.look.captured]
+    found = [_captured(node, one.at_us, one.what, doer) for one in asked.look.captured]
     for change in asked.look.sealed:
         found += _sealed(node, change)
-        found += [_published(node, change, sink, cursors) for sink in sinks]
+        found += [_published(node, change, sink, cursors, doer) for sink in sinks]
     return found
 
 
-def _captured(node: Node, at_us: int, what: str) -> RowEvent:
+def _captured(node: Node, at_us: int, what: str, doer: str) -> RowEvent:
     return RowEvent(
         "captured",
         at_us,
         node.facts.node_id,
         detail={"what": what},
-        todo=f"a captured {what} waits to be sealed: rowferry run does that",
+        todo=f"a captured {what} waits to be sealed: {doer}",
     )
 
 
@@ -54,12 +56,12 @@ def _sealed(node: Node, change: Sealed) -> Iterator[RowEvent]:
     )
 
 
-def _published(node: Node, change: Sealed, sink: str, cursors: _Cursors) -> RowEvent:
+def _published(node: Node, change: Sealed, sink: str, cursors: _Cursors, doer: str) -> RowEvent:
     lsn, moved_us = cursors.get((sink, change.incarnation), (0, 0))
     common: dict[str, Any] = {"tx_id": change.tx_id, "lsn": change.lsn, "op": change.op, "version": change.version}
     after_us = _us(change.sealed_at) + 1
     if lsn < change.lsn:
-        todo = f"a change of it was not sent to {place(sink)} yet: rowferry run does that"
+        todo = f"a change of it was not sent to {place(sink)} yet: {doer}"
         return RowEvent("waits", None, node.facts.node_id, detail={"for": sink}, todo=todo, order_us=after_us, **common)
     # The cursor moves on with later changes; only of the last one it tells when.
     at_us = moved_us if lsn == change.lsn else None

@@ -62,6 +62,8 @@ class Series:
     """When each step begins, microseconds since the epoch."""
     ends_us: int
     """The last step goes on until now."""
+    sampled_us: int | None
+    """When the last sample in it was taken; None where there is none."""
     values: dict[str, tuple[float | None, ...]]
     """`RATES`: what was done a second, over the step. `LEVELS`: the worst in the step."""
 
@@ -82,7 +84,8 @@ def read_series(connection: sa.Connection, window: Window, now_us: int) -> Serie
     for column, name in zip(Gauges.__slots__, LEVELS, strict=True):
         scale = 1_000_000 if column in AGES else 1
         values[name] = tuple(_level(by_step.get(one), column, scale) for one in steps)
-    return Series(window, step * 60, tuple(one * step * MINUTE_US for one in steps), now_us, values)
+    sampled_us = max((row.at_us for row in found if row.step in steps), default=None)
+    return Series(window, step * 60, tuple(one * step * MINUTE_US for one in steps), now_us, sampled_us, values)
 
 
 @cache

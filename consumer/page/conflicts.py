@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from common.http.problems import ProblemError
+from common.ops.sending import not_sent_yet
 from common.runtime.node import Node
 from common.web.page.access import FormSent, SignedIn, asked
 from common.web.page.page import CONFLICTS, PageRoute, page_of, to
@@ -19,7 +20,6 @@ from consumer.statements import reading
 _ANY = "any"
 _MOST_NUMBER = 2**63 - 1
 _DIGITS = 19
-_UNSENT = "Not sent yet: it goes out to every other node with `rowferry run`."
 
 
 def conflict_pages(node: Node) -> APIRouter:
@@ -64,14 +64,14 @@ def conflict_pages(node: Node) -> APIRouter:
     def resolve(form: FormSent) -> Response:
         number = _number(form.one("id"))
         settled = Settling(node, form.actor).resolve(number, _side(form.one("take")))
-        form.session.say(f"{_told(node, settled)} {_UNSENT}")
+        form.session.say(_told(node, settled, "is settled"))
         return to(f"{CONFLICTS}/one", id=number)
 
     @router.post(f"{CONFLICTS}/undo")
     def undo(form: FormSent) -> Response:
         number = _number(form.one("id"))
         settled = Settling(node, form.actor).undo(number, _side(form.one("take")), force=False)
-        form.session.say(f"Undone. {_told(node, settled)} {_UNSENT}")
+        form.session.say(_told(node, settled, "is decided the other way"))
         return to(f"{CONFLICTS}/one", id=number)
 
     return router
@@ -102,6 +102,8 @@ def _side(text: str | None) -> Winner:
     return Winner(text)
 
 
-def _told(node: Node, settled: Settled) -> str:
+def _told(node: Node, settled: Settled, what: str) -> str:
     side = _sides(node, str(settled.number)).side(settled.winner)
-    return f"Conflict {settled.number} is settled: {side} stands now."
+    with reading(node.database) as connection:
+        sent = not_sent_yet(connection, node.config, node.clock.now_us())
+    return f"Conflict {settled.number} {what}: {side} stands now, written as a new change of this node. {sent}"

@@ -59,16 +59,21 @@ def letter_action_pages(node: Node) -> APIRouter:
             return _none_chosen(viewer.session)
         most = SHOWN if len(letters) == 1 else _ROWS_OF_MANY
         tried = [_tried(node, letter, most) for letter in letters]
-        return page_of(request).answer(request, viewer, "consumer/ask_replay.html", tried=tried)
+        on = goes_on(node, [letter.source_node for letter in letters])
+        return page_of(request).answer(request, viewer, "consumer/ask_replay.html", tried=tried, goes_on=on)
 
     @router.post(f"{LETTERS}/replay")
     def replay(form: FormSent) -> Response:
         letters = _chosen(node, form.fields.get("letter", []))
-        desk = DeadLetters(node)
+        desk, applied = DeadLetters(node), list[str]()
         for letter in letters:
             links = _row_links(node, letter)
             results = desk.replay(_only(letter), Replay(form.actor), lambda _: None)
             _tell_replayed(form.session, letter, results, links)
+            if any(not one.outcome.set_aside for one in results):
+                applied.append(letter.source_node)
+        if applied:
+            form.session.say(goes_on(node, applied))
         _clear_copies(node, form.session)
         return to(LETTERS)
 
@@ -95,6 +100,17 @@ def letter_action_pages(node: Node) -> APIRouter:
         return to(LETTERS)
 
     return router
+
+
+def goes_on(node: Node, sources: Sequence[str]) -> str:
+    """Say whether what a replay writes goes on from here. `sources`: who wrote it."""
+    own, theirs = node.facts.node_id, ", ".join(dict.fromkeys(sources))
+    if node.config.forwards:
+        return f"Nodes that get others' changes through {own} get these too, as {theirs} sent them (`node.forward`)."
+    return (
+        f"These rows do not go on from {own}: other nodes get them from {theirs}, or from a node that hands them on "
+        "(`node.forward`)."
+    )
 
 
 def _none_chosen(session: Session) -> Response:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -22,6 +22,7 @@ from consumer.dead_letters.grouping import HELPS
 from consumer.dead_letters.show import show
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, Selection, find, find_newest
+from consumer.page.prospects import Prospects
 from consumer.page.rows import RowChange, effect_of, side_by_side
 from consumer.statements import reading
 
@@ -37,6 +38,8 @@ class Shown:
     name: str
     """What stands for it in a form."""
     helps: str
+    is_free: bool = False
+    """A replay would apply it now, as far as was tried."""
 
     @property
     def is_open(self) -> bool:
@@ -46,6 +49,7 @@ class Shown:
 def letter_pages(node: Node) -> APIRouter:
     """Return the two routes."""
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    prospects = Prospects(node)
 
     @router.get(LETTERS)
     def letters(request: Request, viewer: SignedIn) -> Response:
@@ -57,7 +61,12 @@ def letter_pages(node: Node) -> APIRouter:
             request,
             viewer,
             "consumer/letters.html",
-            letters=[shown(letter) for letter in found.items],
+            letters=[
+                replace(shown(letter), is_free=bool(is_free))
+                for letter, is_free in zip(
+                    found.items, prospects.of(found.items, by_person=not viewer.is_live), strict=True
+                )
+            ],
             page=found,
             query=query,
             reasons=sorted(reason.value for reason in Reason),

@@ -22,6 +22,7 @@ PAGES = (
     "/page/nodes/one?id=shop-1",
     "/page/nodes/one?id=shop-2",
     "/page/nodes/one?id=nobody",
+    "/page/words",
     "/page/rows",
     "/page/rows?table=item&key=7",
     "/page/rows?table=item&key=none",
@@ -122,7 +123,7 @@ def test_an_operator_finds_what_is_wrong_and_mends_it(
         page.get_by_role("link", name="Its whole history").click()
         expect(page.get_by_text("stands as it was written by this node")).to_be_visible()
         expect(page.get_by_text("anna took shop-1's version (conflict 1)")).to_be_visible()
-        expect(page.get_by_text("anna undid the choice before: main's version stands (conflict 1)")).to_be_visible()
+        expect(page.get_by_text("anna decided it the other way: main's version stands (conflict 1)")).to_be_visible()
         lines = (
             page.get_by_role("list", name="What happened").get_by_role("listitem").filter(has=page.locator("strong"))
         )
@@ -135,7 +136,11 @@ def test_an_operator_finds_what_is_wrong_and_mends_it(
         one.check_accessible()
         one.shoot("row")
         page.get_by_role("link", name="Audit").click()
-        for action in ("replayed a dead letter", "settled a conflict: shop-1", "undid the choice of a conflict: main"):
+        for action in (
+            "replayed a dead letter",
+            "settled a conflict: shop-1",
+            "decided a conflict the other way: main",
+        ):
             expect(page.get_by_role("cell", name=action).first).to_be_visible()
         expect(page.get_by_role("cell", name="anna", exact=True).first).to_be_visible()
         save_the_audit(one)
@@ -155,7 +160,7 @@ def save_the_audit(one: Tab) -> None:
         page.get_by_role("link", name="CSV").click()
     assert re.fullmatch(r"audit-main-[0-9TZ]+\.csv", saved.value.suggested_filename)
     text = Path(saved.value.path()).read_text(encoding="utf-8-sig")
-    assert "undid the choice of a conflict" in text
+    assert "decided a conflict the other way" in text
     assert "rowferry by itself" not in text, "only what is filtered"
 
 
@@ -176,7 +181,9 @@ def settle_by_keyboard(one: Tab, node: Served) -> None:
     assert ("Coffee",) in [row[1:2] for row in node.world.rows()]
     one.tab_to("Yes, take shop-1's version")
     press("Enter")
-    expect(page.get_by_role("status").filter(has_text="shop-1's version stands now. Not sent yet")).to_be_visible()
+    expect(
+        page.get_by_role("status").filter(has_text="shop-1's version stands now, written as a new change")
+    ).to_be_visible()
     assert "Coffee, ground" in [row[1] for row in node.world.rows()]
     one.tab_to("Switch to main's version instead")
     press("Enter")
@@ -270,6 +277,20 @@ def test_what_is_chosen_is_not_taken_away(browser: Browser, main: Served) -> Non
         expect(box).to_be_checked()
         page.get_by_role("button", name="Replay the chosen").click()
         expect(page.get_by_text("would fail again")).to_be_visible()
+
+
+def test_a_word_is_explained_by_keyboard_and_without_leaving_its_page(browser: Browser, main: Served) -> None:
+    with tab(browser, main.url) as one:
+        log_in(one, main)
+        one.go("/page/nodes/one?id=shop-2")
+        one.tab_to("LSN")
+        said = "getComputedStyle(document.activeElement, '::after').content"
+        assert "number of a change in the log" in str(one.page.evaluate(said))
+        one.check_accessible()
+        one.page.keyboard.press("Enter")
+        expect(one.page.get_by_role("heading", name="Words")).to_be_visible()
+        assert one.page.url.endswith("/page/words#lsn")
+        expect(one.page.get_by_text("The number of a change in the log of the node that wrote it")).to_be_in_viewport()
 
 
 def test_a_hidden_tab_asks_nothing(browser: Browser, main: Served) -> None:

@@ -13,7 +13,7 @@ from common.http.scopes import Scope
 from common.versions import Version
 from common.web.page.words import coded
 from tests.support.applying import DATABASES, Origin, item, resealed, sqlite_url
-from tests.support.page import Person
+from tests.support.page import Person, without_terms
 from tests.support.web import Served, served
 
 FUTURE = 3 * 10**15
@@ -95,7 +95,7 @@ def test_a_dead_letter_is_found_looked_at_and_replayed(node: Served, anna: Perso
     assert "create or configure the table" in letter.text
     assert ">one</span>" in letter.text, "what it holds is shown though the table is not here"
     make(node)
-    free = anna.get(str(letter.url)).text
+    free = without_terms(anna.get(str(letter.url)).text)
     assert "nothing: a replay would apply it" in free
     assert "table fresh is new here and not captured yet: on this node run <code>rowferry migrate</code>" in free
     assert "can be replayed" in free
@@ -125,7 +125,7 @@ def test_a_dead_letter_is_found_looked_at_and_replayed(node: Served, anna: Perso
     assert "replayed a dead letter</strong>" in audited
     assert "replayed a dead letter</strong>" not in anna.get("/page/audit?actor=ann").text
     by_itself = anna.get("/page/audit", params={"actor": "Rowferry by itself"}).text
-    assert "set a transaction aside: a dead letter</strong>" in by_itself
+    assert "made a dead letter of a transaction</strong>" in by_itself
     assert "replayed a dead letter</strong>" not in by_itself
     assert anna.get(link(audited, "the dead letter")).status_code == 200
 
@@ -208,7 +208,8 @@ def test_a_conflict_is_settled_and_undone(node: Served, anna: Person) -> None:
     assert "Nothing has changed yet" in question.text
     assert [row[1] for row in node.world.rows()] == ["mine"]
     done = anna.submit(question, "Yes, take a's version")
-    assert "Conflict 1 is settled: a&#39;s version stands now. Not sent yet" in done.text
+    assert "Conflict 1 is settled: a&#39;s version stands now, written as a new change of this node." in done.text
+    assert "This node sends nothing by itself: others come for it over HTTP" in done.text
     assert "anna chose it" in done.text
     assert [row[1] for row in node.world.rows()] == ["theirs"]
     assert "No conflict waits" in anna.get("/page/conflicts").text
@@ -217,9 +218,9 @@ def test_a_conflict_is_settled_and_undone(node: Served, anna: Person) -> None:
     assert late.status_code == 409
     undo = anna.get("/page/conflicts/ask?id=1&do=undo&take=ours")
     undone = anna.submit(undo, "Yes, switch to")
-    assert "Undone. Conflict 1 is settled: here&#39;s version stands now." in undone.text
+    assert "Conflict 1 is decided the other way: here&#39;s version stands now, written as a new change" in undone.text
     audit = anna.get("/page/audit").text
-    assert "undid the choice of a conflict: here&#39;s version stands" in audit
+    assert "decided a conflict the other way: here&#39;s version stands" in audit
     assert link(audit, "conflict 1") == "/page/conflicts/one?id=1"
     assert link(audit, "row item 7") == "/page/rows?table=item&key=7"
     assert [row[1] for row in node.world.rows()] == ["mine"]
@@ -237,7 +238,7 @@ def test_who_chose_and_what_it_changed_stands_in_the_rows_history(node: Served, 
     assert "a conflict was settled" not in page, "it is told once"
     anna.submit(anna.get("/page/conflicts/ask?id=1&do=undo&take=ours"), "Yes, switch")
     page = anna.get("/page/rows?table=item&key=7").text
-    assert "anna undid the choice before: here&#39;s version stands (conflict 1)" in page
+    assert "anna decided it the other way: here&#39;s version stands (conflict 1)" in page
     assert "name: <del>theirs</del> → <ins>mine</ins>" in page
     assert link(page, "conflict 1") == "/page/conflicts/one?id=1"
     assert "LSN" not in re.sub(r"(?s)<details>.*?</details>|<section.*?</section>", "", page)

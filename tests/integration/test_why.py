@@ -11,6 +11,8 @@ import pytest
 
 from common.ops.row_history import RowStory, tell
 from common.ops.row_words import document
+from common.ops.sending import BY_ITSELF, NOBODY
+from common.ops.stalls import Seen, write_seen
 from common.versions import Version
 from consumer.conflict.record import Winner
 from consumer.part import ConsumerPart
@@ -48,7 +50,7 @@ def test_an_own_change_on_its_way(world: World) -> None:
     world.execute("INSERT INTO item VALUES (1, 'own', 2)")
     found = story(world, "1")
     assert {one[:2] for one in events(found)} == {("captured", "here")}
-    assert found.summary[1] == "a captured insert waits to be sealed: rowferry run does that"
+    assert found.summary[1] == f"a captured insert waits to be sealed: {NOBODY}"
 
     seal(world)
     found = story(world, "1")
@@ -58,7 +60,13 @@ def test_an_own_change_on_its_way(world: World) -> None:
         ("waits", "here", 1, "I"),
     ]
     assert found.summary[0].startswith('item {"id":1} stands as it was written by this node at ')
-    assert found.summary[1:] == ["a change of it was not sent to the shared folder yet: rowferry run does that"]
+    # A watchdog of a `run` has just looked, and then not any more.
+    with world.node.database.engine.begin() as connection:
+        write_seen(connection, "sealer", Seen(0, "", None, None, world.clock.us))
+    assert story(world, "1").summary[1].endswith(f"yet: {BY_ITSELF}")
+    world.clock.pass_seconds(91)
+    assert story(world, "1").summary[1].endswith(f"yet: {NOBODY}")
+    assert found.summary[1:] == [f"a change of it was not sent to the shared folder yet: {NOBODY}"]
 
     cursor = f"'directory', '{world.node.facts.incarnation}', 1, 5"
     world.execute(f"INSERT INTO rf_cursor (sink, incarnation, lsn, updated_us) VALUES ({cursor})")

@@ -25,6 +25,11 @@ class Form:
     text: str = ""
 
 
+def without_terms(page: str) -> str:
+    """Return a page without the links that explain its words."""
+    return re.sub(r'<a class="term"[^>]*>([^<]*)</a>', r"\1", page)
+
+
 class _Forms(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

@@ -9,11 +9,12 @@ from common.web.page.graphs import HEIGHT, WIDTH, graphs_of
 from common.web.page.words import age, cell, clock_words, is_cut, key, moment
 
 
-def series(**values: tuple[float | None, ...]) -> Series:
+def series(window: Window = Window.HOUR, **values: tuple[float | None, ...]) -> Series:
     none: tuple[float | None, ...] = (None,) * 5
     filled = dict.fromkeys((*LEVELS, *RATES), none) | values
     begins = tuple(1_800_000_000_000_000 + number * 60_000_000 for number in range(5))
-    return Series(Window.HOUR, 60, begins, begins[-1] + 20_000_000, filled)
+    sampled_us = begins[-1] + 1_000_000 if values else None
+    return Series(window, 60, begins, begins[-1] + 20_000_000, sampled_us, filled)
 
 
 def points(run: str) -> list[tuple[float, float]]:
@@ -23,7 +24,8 @@ def points(run: str) -> list[tuple[float, float]]:
 def test_without_samples_there_is_an_empty_box() -> None:
     for graph in graphs_of(series(), "main"):
         assert all(line.runs == () for line in graph.lines)
-        assert "now not known" in graph.words
+        assert ": not known, at most not known" in graph.words
+        assert graph.at == ""
 
 
 def test_a_gap_is_no_line() -> None:
@@ -31,7 +33,16 @@ def test_a_gap_is_no_line() -> None:
     first = throughput.lines[0]
     assert len(first.runs) == 2
     assert points(first.runs[0])[1] == (150.0, 80.0)
-    assert "written on main: now 2.0, at most 4.0 a second over a minute" in throughput.words
+    assert "written on main: 2.0 at 08:04 UTC, at most 4.0 a second over a minute" in throughput.words
+
+
+def test_a_value_says_when_it_was_so() -> None:
+    """The table beside it tells how it is now, which may be something else."""
+    hour, week = (
+        graphs_of(series(window, dead_letters=(1.0,) * 5), "main")[2] for window in (Window.HOUR, Window.WEEK)
+    )
+    assert "dead letters: 1 at 08:04 UTC" in hour.words
+    assert "dead letters: 1 in the time up to 15 Jan 08:04 UTC" in week.words
 
 
 @pytest.mark.parametrize("top", [0.0, 1e-9, 1.0, 1e15])

@@ -9,7 +9,9 @@ from common.ports.part import Part
 from common.runtime.node import Node
 from common.web.auth import TokenGate
 from common.web.page.access import Doorkeeper
+from common.web.page.explaining import word_routes
 from common.web.page.fleet import fleet_routes
+from common.web.page.glossary import WORDS
 from common.web.page.login import door_routes
 from common.web.page.login_audit import LoginAudit
 from common.web.page.looks import Looks
@@ -32,11 +34,13 @@ def add_page(
         PageLink("Fleet", HOME),
         PageLink("Rows", ROWS),
         *(link for share in shares.values() for link in share.pages),
+        PageLink("Words", WORDS),
     ]
     folders = {name: share.templates for name, share in shares.items() if share.templates is not None}
     app.state.page = Page(node.facts.node_id, node.clock, links, folders)
     app.include_router(door_routes())
     looks = Looks(node, parts)
+    app.include_router(word_routes())
     app.include_router(fleet_routes(node, looks))
     app.include_router(node_routes(node, looks))
     app.include_router(row_routes(node, parts))

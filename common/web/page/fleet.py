@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from common.clock import to_iso
 from common.http.problems import ProblemError
 from common.ops.fleet import FleetNode, read_fleet
+from common.ops.sending import is_running
 from common.ops.series import Window, read_series
 from common.ops.status import LETTERS_COMMAND, State
 from common.retry import in_transaction
@@ -36,8 +37,9 @@ def fleet_routes(node: Node, looks: Looks) -> APIRouter:
     def fleet(request: Request, viewer: SignedIn) -> Response:
         standing = looks.now()
         nodes = in_transaction(node.database, lambda connection: read_fleet(connection, node.config, standing))
-        window = asked_window(request)
-        series = in_transaction(node.database, lambda connection: read_series(connection, window, node.clock.now_us()))
+        window, now_us = asked_window(request), node.clock.now_us()
+        runs = in_transaction(node.database, lambda connection: is_running(connection, now_us))
+        series = in_transaction(node.database, lambda connection: read_series(connection, window, now_us))
         lines = [Line(one, LOOK[one.state], None if one.heard_us is None else to_iso(one.heard_us)) for one in nodes]
         return page_of(request).answer(
             request,
@@ -49,6 +51,7 @@ def fleet_routes(node: Node, looks: Looks) -> APIRouter:
             graphs=graphs_of(series, node.facts.node_id),
             window=window.value,
             windows=[one.value for one in Window],
+            is_running=runs,
             # Beside each of these sentences stands a button that does it.
             letters_command=LETTERS_COMMAND,
         )

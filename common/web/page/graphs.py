@@ -24,6 +24,7 @@ class Line:
     """`first` or `second`: how it is drawn."""
     runs: tuple[str, ...]
     latest: str
+    """As of `as_of`: that is not what stands now."""
     highest: str
 
 
@@ -38,12 +39,21 @@ class Graph:
     """What the top of the box stands for."""
     begins: str
     ends: str
+    as_of: str
+    """When the last sample was taken; empty where there is none."""
+    is_exact: bool
+    """A point is one sample, and not the highest or the mean of several."""
 
     @property
     def words(self) -> str:
         """What the lines show, in a sentence."""
-        told = "; ".join(f"{line.title}: now {line.latest}, at most {line.highest}" for line in self.lines)
+        told = "; ".join(f"{line.title}: {line.latest}{self.at}, at most {line.highest}" for line in self.lines)
         return f"{self.title} from {self.begins} to {self.ends}. {told}."
+
+    @property
+    def at(self) -> str:
+        """When that was, as it follows a value."""
+        return f" {'at' if self.is_exact else 'in the time up to'} {self.as_of}" if self.as_of else ""
 
 
 def graphs_of(series: Series, node: str) -> list[Graph]:
@@ -79,6 +89,8 @@ def _graph(name: str, title: str, series: Series, wanted: dict[str, str], form: 
         highest=_spelled(top, form),
         begins=_moment(series.begins_us[0], series.window),
         ends=_moment(series.ends_us, series.window),
+        as_of="" if series.sampled_us is None else _moment(series.sampled_us, series.window),
+        is_exact=series.window is Window.HOUR,
     )
 
 

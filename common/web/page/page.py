@@ -18,6 +18,7 @@ from common.http.problems import ProblemError
 from common.ports.http_part import PageLink
 from common.web.page import words
 from common.web.page.access import LoginNeededError, Viewer
+from common.web.page.glossary import explained, term
 from common.web.page.sessions import Session
 from common.web.refusals import problem_of
 
@@ -54,12 +55,13 @@ class Page:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._environment.filters |= words.filters(clock)
+        self._environment.filters |= words.filters(clock) | {"explained": explained}
         self._environment.globals |= {
             "node_id": node_id,
             "links": list(links),
             "static": _static_urls(),
             "url": url_of,
+            "term": term,
         }
 
     def answer(

@@ -26,7 +26,6 @@ _LOOKS = (
 _EVENTS = {
     "captured": "written by the application",
     "sealed": "stored in the log, ready to send",
-    "published": "sent",
     "received": "came in",
     "applied": "applied here",
     "lost": "met another write, and one of the two lost",
@@ -225,15 +224,19 @@ def _choice(one: RowEvent) -> str:
         detail["stands"], "a row of their own"
     )
     if detail["undone"]:
-        return f"{who(detail['by'])} undid the choice before: {side} stands (conflict {detail['conflict']})"
+        return f"{who(detail['by'])} decided it the other way: {side} stands (conflict {detail['conflict']})"
     return f"{who(detail['by'])} took {side} (conflict {detail['conflict']})"
 
 
 def _moment(one: RowEvent) -> str:
     """Return an event in words of its own, with all that is known of it."""
-    says = "not sent yet" if _is_unsent(one) else _EVENTS.get(one.event, one.event)
+    if _is_unsent(one):
+        return f"not sent yet to {place(str(one.detail['for']))}"
+    if one.event == "published":
+        by = "" if one.at_us is not None else f", by {one.detail['not_after']}"
+        return f"sent to {place(str(one.detail['sink']))}{by}"
     told = more(one)
-    return f"{says}: {cell(told, 500)}" if told else says
+    return f"{_EVENTS.get(one.event, one.event)}: {cell(told, 500)}" if told else _EVENTS.get(one.event, one.event)
 
 
 def _values(one: Fold, sealed: Mapping[Version, Sealed]) -> tuple[tuple[str, str | None, str], ...]:

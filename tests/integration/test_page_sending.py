@@ -1,0 +1,165 @@
+"""What the page says of what goes on from here: with a `run` and without, after a choice and after a replay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from common.config.model import ServerSection
+from common.http.scopes import Scope
+from common.ops.stalls import Seen, write_seen
+from consumer.dead_letters.table_store import every_letter
+from consumer.page.prospects import AT_ONCE, KEPT_SECONDS, MOST_CHANGES, PERSONS_SECONDS, Prospects
+from consumer.statements import reading
+from tests.support.applying import DATABASES, Origin, item, resealed, sqlite_url
+from tests.support.page import Person, without_terms
+from tests.support.web import Served, served
+
+FUTURE = 3 * 10**15
+
+
+@pytest.fixture(params=DATABASES)
+def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("node")
+    url = sqlite_url(folder) if request.param == "sqlite" else request.getfixturevalue("pg_database")
+    exchange = {"path": str(folder / "exchange")}
+    forward = {"id": "here", "database": url, "forward": "hub" in request.node.name}
+    policy = {"policy": {"item": "manual"}}
+    with served(url, ServerSection(port=0), node=forward, directory=exchange, tables=policy) as one:
+        yield one
+
+
+@pytest.fixture
+def anna(node: Served) -> Iterator[Person]:
+    person = Person(node)
+    with person.client:
+        person.login()
+        yield person
+
+
+def push(node: Served, *bodies: bytes) -> None:
+    with node.client(node.token("a", Scope.PUSH)) as client:
+        assert client.post("/sync/push", content=b"".join(bodies)).status_code == 200
+
+
+def letters_of(node: Served, count: int = 1) -> list[str]:
+    """Push txs for a table that is not here; return their ids."""
+    origin = Origin("a")
+    txs = [origin.put(number, "one", 10) for number in range(count)]
+    push(node, *(resealed(tx.body, b'"item"', b'"fresh"') for tx in txs))
+    return [tx.tx_id for tx in txs]
+
+
+def make(node: Served) -> None:
+    node.world.execute("CREATE TABLE fresh (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC(10,2))")
+
+
+def run_was_seen(node: Served) -> None:
+    """As the watchdog of a `run` does."""
+    with node.world.node.database.engine.begin() as connection:
+        write_seen(connection, "sealer", Seen(0, "", None, None, node.world.clock.us))
+
+
+def conflict_of(node: Served) -> None:
+    node.world.execute("INSERT INTO item VALUES (7, 'mine', 1)")
+    push(node, Origin("a").put(7, "theirs", FUTURE).body)
+
+
+def test_a_choice_says_who_sends_it(node: Served, anna: Person) -> None:
+    conflict_of(node)
+    done = anna.submit(anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs"), "Yes, take")
+    assert "Not sent yet, and no <code>rowferry run</code> is active here: it goes out to every other node" in done.text
+    fleet = anna.get("/").text
+    assert "No <code>rowferry run</code> is active on here" in fleet
+    assert "nobody has to do anything" not in fleet
+    run_was_seen(node)
+    fleet = anna.get("/").text
+    assert "is active on here" not in fleet
+    assert "On its way; nobody has to do anything" in fleet
+    undo = anna.get("/page/conflicts/ask?id=1&do=undo&take=ours")
+    assert "It takes nothing out of any node" in undo.text
+    assert "Once somebody has written the row since it was settled it is refused here" in undo.text
+    undone = anna.submit(undo, "Yes, switch to")
+    assert "Conflict 1 is decided the other way: here&#39;s version stands now" in undone.text
+    assert "Not sent yet: the running node sends it to every other by itself." in undone.text
+    row = without_terms(anna.get("/page/rows?table=item&key=7").text)
+    assert "was not sent to the shared folder yet: the running node does that by itself" in row
+
+
+def test_undoing_is_refused_once_the_row_was_written(node: Served, anna: Person) -> None:
+    """As the question says."""
+    conflict_of(node)
+    anna.submit(anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs"), "Yes, take")
+    question = anna.get("/page/conflicts/ask?id=1&do=undo&take=ours")
+    node.world.execute("UPDATE item SET name = 'later' WHERE id = 7")
+    refused = anna.submit(question, "Yes, switch to")
+    assert refused.status_code == 409
+    assert [row[1] for row in node.world.rows()] == ["later"]
+
+
+@pytest.mark.parametrize(
+    ("role", "says"),
+    [
+        ("hub", "Nodes that get others&#39; changes through here get these too, as a sent them"),
+        ("leaf", "These rows do not go on from here: other nodes get them from a, or from a node that hands them on"),
+    ],
+)
+def test_a_replay_says_whether_its_rows_go_on(node: Served, anna: Person, role: str, says: str) -> None:
+    assert node.world.node.config.forwards == (role == "hub")
+    (tx_id,) = letters_of(node)
+    make(node)
+    question = anna.get("/page/dead-letters/replay", params={"letter": json.dumps(["a", tx_id])})
+    assert says in question.text
+    done = anna.submit(question, "Yes, replay")
+    assert says in done.text
+
+
+def test_the_list_tells_what_nothing_blocks_any_more(node: Served, anna: Person) -> None:
+    letters_of(node)
+    before = anna.get("/page/dead-letters").text
+    assert "create or configure the table" in before
+    assert "would apply it now" not in before
+    make(node)
+    listed = anna.get("/page/dead-letters", headers={"HX-Request": "true"}).text
+    assert "would apply it now" not in listed, "a page that looks again by itself does not try it each time"
+    prospects = Prospects(node.world.node)
+    with reading(node.world.node.database) as connection:
+        found = every_letter(connection)
+    assert prospects.of(found, by_person=True) == [True]
+    assert node.world.rows("fresh") == [], "it was taken back"
+
+
+def test_what_was_mended_before_anybody_looked_can_be_replayed(node: Served, anna: Person) -> None:
+    letters_of(node)
+    make(node)
+    listed = anna.get("/page/dead-letters").text
+    assert "nothing blocks it any more: a replay would apply it now" in listed
+    assert "can be replayed" in listed
+    assert "create or configure the table" not in listed
+
+
+def test_a_list_tries_few_letters_and_none_twice_at_once(node: Served) -> None:
+    letters_of(node, AT_ONCE + 2)
+    now = [100.0]
+    prospects = Prospects(node.world.node, lambda: now[0])
+    with reading(node.world.node.database) as connection:
+        found = every_letter(connection)
+    assert prospects.of(found, by_person=True) == [False] * AT_ONCE + [None] * 2
+    make(node)
+    assert prospects.of(found, by_person=True) == [False] * AT_ONCE + [True] * 2
+    now[0] += PERSONS_SECONDS
+    assert prospects.of(found, by_person=False) == [False] * AT_ONCE + [True] * 2, "seen lately"
+    assert prospects.of(found, by_person=True)[:AT_ONCE] == [True] * AT_ONCE
+    now[0] += KEPT_SECONDS
+    assert prospects.of(found[:1], by_person=False) == [True]
+
+
+def test_what_is_large_is_not_tried_by_a_list(node: Served) -> None:
+    tx = Origin("a").tx(*(item(number, "x", 10) for number in range(MOST_CHANGES + 1)))
+    push(node, resealed(tx.body, b'"item"', b'"fresh"'))
+    make(node)
+    with reading(node.world.node.database) as connection:
+        found = every_letter(connection)
+    assert Prospects(node.world.node).of(found, by_person=True) == [None]
