@@ -3,6 +3,8 @@
 import asyncio
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, BinaryIO, Literal, cast
 
 import anyio
@@ -25,6 +27,8 @@ from consumer.push_queue import Push, PushQueue
 
 _LOOKING = 2
 """Bodies that are looked through at once."""
+_MOST_OF_ONE = 16
+"""Pushes of one node at once: each has up to 4 MiB in memory, and its whole body in a file."""
 _IN_MEMORY = 4 * 1024 * 1024
 _ENCODINGS = ("", "identity", "gzip", "zstd")
 _AGAIN = {"Retry-After": "5"}
@@ -65,6 +69,7 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
     trust = node.config.trust()
     # Looking a large body through takes long: other requests have their threads meanwhile.
     looking = anyio.CapacityLimiter(_LOOKING)
+    under_way = _UnderWay()
 
     @router.post(
         PUSH_PATH,
@@ -80,6 +85,10 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
         A body that is torn or altered anywhere, or that holds a batch which the token may not send, is refused whole.
         Sending the same again changes nothing."""
         encoding = _encoding(request)
+        with under_way.one(caller.node_id):
+            return await work_off(request, caller, encoding)
+
+    async def work_off(request: Request, caller: Caller, encoding: str) -> Pushed:
         body = Body(cast(BinaryIO, await _spooled(request)), encoding, limits, trust)
         try:
             keys = await anyio.to_thread.run_sync(body.txs, caller, limiter=looking)
@@ -98,6 +107,26 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
         return _answer(one, node.facts.node_id)
 
     return router
+
+
+class _UnderWay:
+    """How many pushes each node has at once. Belongs to the server's loop."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, node_id: str) -> Iterator[None]:
+        """Count one more. Raises ProblemError where its node has too many."""
+        if self._counts[node_id] >= _MOST_OF_ONE:
+            text = f"{_MOST_OF_ONE} pushes of {node_id} are under way: wait until one is answered"
+            raise ProblemError(429, text, reason="busy", headers=_AGAIN | {"Connection": "close"})
+        self._counts[node_id] += 1
+        try:
+            yield
+        finally:
+            self._counts[node_id] -= 1
+            self._counts += Counter()
 
 
 def _encoding(request: Request) -> str:

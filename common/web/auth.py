@@ -50,8 +50,12 @@ class FailedLogins:
 
     def wait_seconds(self, address: str) -> float:
         """Return how long `address` has to wait until its next try; 0: it may try."""
+        network = network_of(address)
         with self._lock:
-            failures = self._fresh(network_of(address))
+            if network not in self._failures:
+                # Who only asks is not remembered.
+                return 0.0
+            failures = self._fresh(network)
             if len(failures) < self._most:
                 return 0.0
             return max(0.0, failures[0] + self._window_seconds - time.monotonic())
@@ -128,8 +132,9 @@ class TokenGate:
         self._verified: OrderedDict[str, _Verified] = OrderedDict()
         self._lock = threading.Lock()
         self._failures = FailedLogins()
-        # Ids are no secret, but nobody can find one by trying: who knows one is not kept out by those who know none.
-        self._real, self._made_up = _Turns(5), _Turns(3)
+        self._wrong_of = FailedLogins()
+        # Many who are right may come together: after a restart everybody's is looked at once. Of guesses few may wait.
+        self._turns, self._turns_of_guesses = _Turns(1_000), _Turns(3)
 
     def admit(self, address: str, token: str | None) -> Caller:
         """Return whom `token` speaks for. Raises ProblemError, OutageError."""
@@ -163,17 +168,22 @@ class TokenGate:
         if found is not None and self._is_known(found, secret):
             return found
         self._check_may_try(address)
-        with (self._real if found else self._made_up).one():
-            # Once more: several from one address may have waited for their turn together.
+        # Ids are no secret, but nobody finds one by trying: who knows one is no guesser until many were wrong.
+        is_guess = found is None or self._wrong_of.wait_seconds(found.id) > 0
+        with (self._turns_of_guesses if is_guess else self._turns).one():
+            # Once more: several may have waited for their turn together, from one address or with one token.
+            if found is not None and self._is_known(found, secret):
+                return found
             self._check_may_try(address)
             # For an id that there is not a sum is taken too: an answer's time tells nothing.
             fits = tokens.matches(secret, found.hash if found else _NOBODY)
-            if not fits:
-                self._failures.failed(address)
-        if found is None or not fits:
-            raise RefusedTokenError(_NONE_OF_OURS, "token", found, "a wrong secret" if found else "no such token")
-        self._remember(found, secret)
-        return found
+            if found is not None and fits:
+                self._remember(found, secret)
+                return found
+            self._failures.failed(address)
+            if found is not None:
+                self._wrong_of.failed(found.id)
+        raise RefusedTokenError(_NONE_OF_OURS, "token", found, "a wrong secret" if found else "no such token")
 
     def _check_may_try(self, address: str) -> None:
         wait = self._failures.wait_seconds(address)

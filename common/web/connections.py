@@ -4,17 +4,17 @@ import asyncio
 import ipaddress
 import logging
 import math
-import time
 from collections.abc import Sequence
 from enum import IntEnum
 
 from common.http.callers import KNOWN
 from common.web.auth import network_of
+from common.web.handshakes import Handshakes
+from common.web.noise import Seldom
 from common.web.patience import PatientProtocol
 
-log = logging.getLogger(__name__)
+_seldom = Seldom(logging.getLogger(__name__))
 
-_TELL_SECONDS = 60.0
 _SOON_SECONDS = 5.0
 """What nobody who shows no token needs longer for."""
 
@@ -39,15 +39,18 @@ class BoundedProtocol(PatientProtocol):
     _was_known = False
     _since = -math.inf
     """When it was made, or its last answer was complete."""
-    _told_at: dict[str, float] = {}  # noqa: RUF012 - of all connections together
+    handshakes: Handshakes | None = None
+    """Those that come before a connection, where there are any."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.handshakes is not None:
+            self.handshakes.over(transport.get_extra_info("socket").fileno())
         self._since = self.loop.time()
         self.network = network_of(self.client[0]) if self.client else None
-        self._is_proxys = self.client is not None and _is_proxy(self.client[0], self.config.forwarded_allow_ips)
+        self._is_proxys = self.client is not None and is_proxy(self.client[0], self.config.forwarded_allow_ips)
         if self._has_its_share():
-            self._tell("http.too_many_connections")
+            _seldom.warn("http.too_many_connections", network=self.network)
             transport.abort()
             return
         self._make_room()
@@ -77,7 +80,7 @@ class BoundedProtocol(PatientProtocol):
         weakest = min(others, key=lambda one: (one.claim, one._since), default=None)
         if weakest is None or weakest.claim is _Claim.WORKING:
             return
-        self._tell("http.connections_all_taken")
+        _seldom.warn("http.connections_all_taken", network=self.network)
         weakest.transport.abort()
         # It is counted until the loop comes to it.
         self.connections.discard(weakest)
@@ -98,15 +101,8 @@ class BoundedProtocol(PatientProtocol):
     def _others(self) -> "list[BoundedProtocol]":
         return [one for one in self.connections if one is not self and isinstance(one, BoundedProtocol)]
 
-    def _tell(self, event: str) -> None:
-        """Log it, now and then: whoever causes it could fill the log."""
-        now = time.monotonic()
-        if now >= self._told_at.get(event, -math.inf) + _TELL_SECONDS:
-            self._told_at[event] = now
-            log.warning(event, extra={"network": self.network})
 
-
-def _is_proxy(address: str, proxies: Sequence[str]) -> bool:
+def is_proxy(address: str, proxies: Sequence[str]) -> bool:
     """Tell whether `address` is one of `proxies`: addresses and networks."""
     return any(_holds(one, address) for one in proxies)
 

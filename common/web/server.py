@@ -14,7 +14,8 @@ from starlette.types import ASGIApp
 from common.config.model import ServerSection
 from common.errors import ConfigError, RowferryError
 from common.http.loopback import is_loopback
-from common.web.connections import BoundedProtocol
+from common.web.connections import BoundedProtocol, is_proxy
+from common.web.handshakes import Handshakes, Listener
 from common.web.noise import quiet_library
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,10 @@ def serving(app: ASGIApp, server: ServerSection) -> Iterator[int]:
     check_exposure(server)
     listener = _listen(server)
     port: int = listener.getsockname()[1]
-    running = uvicorn.Server(_uvicorn_config(app, server))
+    protocol = _protocol(server)
+    running = uvicorn.Server(_uvicorn_config(app, server, protocol))
+    if server.tls_cert_file is not None:
+        _count_handshakes(running, protocol, listener)
     thread = threading.Thread(target=running.run, args=([listener],), name="rowferry-http", daemon=True)
     thread.start()
     scheme = "https" if server.tls_cert_file else "http"
@@ -56,10 +60,10 @@ def check_exposure(server: ServerSection) -> None:
     )
 
 
-def _listen(server: ServerSection) -> socket.socket:
+def _listen(server: ServerSection) -> Listener:
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
     try:
-        return socket.create_server((server.host, server.port), family=family, backlog=_BACKLOG)
+        return Listener.of(socket.create_server((server.host, server.port), family=family, backlog=_BACKLOG))
     except OSError as error:
         why = error.strerror or error
         raise RowferryError(
@@ -67,16 +71,33 @@ def _listen(server: ServerSection) -> socket.socket:
         ) from error
 
 
-def _uvicorn_config(app: ASGIApp, server: ServerSection) -> uvicorn.Config:
+def _protocol(server: ServerSection) -> type[BoundedProtocol]:
     class Protocol(BoundedProtocol):
         slow_seconds = server.slow_seconds
 
+    return Protocol
+
+
+def _count_handshakes(running: uvicorn.Server, protocol: type[BoundedProtocol], listener: Listener) -> None:
+    """Let a client in by what it has of connections and of TLS handshakes together."""
+
+    def networks() -> list[str | None]:
+        return [one.network for one in running.server_state.connections if isinstance(one, protocol)]
+
+    def is_proxys(address: str) -> bool:
+        return is_proxy(address, running.config.forwarded_allow_ips or ())
+
+    most = running.config.limit_concurrency or 0
+    protocol.handshakes = listener.handshakes = Handshakes(most, protocol.head_seconds, networks, is_proxys)
+
+
+def _uvicorn_config(app: ASGIApp, server: ServerSection, protocol: type[BoundedProtocol]) -> uvicorn.Config:
     tls: dict[str, Any] = {}
     if server.tls_cert_file is not None:
         tls = {"ssl_certfile": server.tls_cert_file, "ssl_keyfile": server.tls_key_file}
     config = uvicorn.Config(
         app,
-        http=Protocol,
+        http=protocol,
         ws="none",
         lifespan="on",
         loop="asyncio",

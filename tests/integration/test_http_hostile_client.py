@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -110,3 +112,71 @@ def test_the_rest_of_a_body_that_is_refused_is_not_waited_for(tmp_path: Path, mo
         assert one.recv(65_536).startswith(b"HTTP/1.1 401")
         assert is_hung_up_on_while_it_drips(one, 10)
         assert is_answered(node)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", cert]
+    subprocess.run([*made, *names], check=True, capture_output=True)
+    return cert, key
+
+
+@contextmanager
+def served_by_tls(folder: Path, certificate: tuple[Path, Path]) -> Iterator[tuple[Served, httpx.Client]]:
+    cert, key = certificate
+    section = ServerSection(port=0, max_connections=6, tls_cert_file=cert, tls_key_file=key)
+    trusting = ssl.create_default_context(cafile=str(cert))
+    with served_on_sqlite(folder, section) as node, httpx.Client(verify=trusting, trust_env=False) as client:
+        yield node, client
+
+
+def is_hung_up_on(one: socket.socket) -> bool:
+    try:
+        return not one.recv(65_536)
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def test_handshakes_that_never_end_of_many_addresses_shut_nobody_out(
+    tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
+    with served_by_tls(tmp_path, certificate) as (node, client), ExitStack() as held:
+        silent = [held.enter_context(closing(connected(node, f"127.0.1.{number + 1}"))) for number in range(12)]
+        assert client.get(f"{node.url}/healthz").status_code == 200
+        # It was the oldest who made room, long before it would have been given up by itself.
+        assert is_hung_up_on(silent[0])
+        # Who is in stays in: handshakes make room for one another.
+        more = [held.enter_context(closing(connected(node, f"127.0.2.{number + 1}"))) for number in range(12)]
+        assert client.get(f"{node.url}/healthz").status_code == 200
+        silent[-1].settimeout(10)
+        assert is_hung_up_on(silent[-1])
+        more[-1].settimeout(0.2)
+        assert not is_hung_up_on(more[-1])
+
+
+def test_one_address_has_half_of_the_places_for_handshakes_and_connections_together(
+    tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
+    with served_by_tls(tmp_path, certificate) as (node, client), ExitStack() as held:
+        # One that works, and its connection stays.
+        assert client.get(f"{node.url}/healthz").status_code == 200
+        silent = [held.enter_context(closing(connected(node))) for _ in range(4)]
+        assert [is_hung_up_on(one) for one in silent[2:]] == [True, True]
+        assert client.get(f"{node.url}/healthz").status_code == 200
+
+
+def test_a_handshake_that_never_ends_is_given_up(
+    tmp_path: Path, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PatientProtocol, "head_seconds", 0.3)
+    with served_by_tls(tmp_path, certificate) as (node, client), closing(connected(node)) as one:
+        # The beginning of a client's hello.
+        one.sendall(b"\x16\x03\x01\x02\x00\x01")
+        one.settimeout(20)
+        assert is_hung_up_on(one)
+        assert client.get(f"{node.url}/healthz").status_code == 200

@@ -6,7 +6,7 @@ import json
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +20,7 @@ import pytest
 from common.config.model import Config
 from common.errors import OutageError
 from common.transports.http.client import PeerClient, RefusedError
-from common.transports.http.pace import LEAST_BYTES_A_SECOND, Pace
+from common.transports.http.pace import LEAST_BYTES_A_SECOND, Pace, Paced
 from common.transports.http.peer import open_peer_source
 from common.transports.http.settings import PeerSettings
 from consumer.intake import Intake
@@ -275,6 +275,24 @@ def test_who_is_slow_but_not_too_slow_is_waited_for() -> None:
         comes(1)
     with pytest.raises(httpx.ReadTimeout, match="too slow"):
         [comes(1) for _ in range(2)]
+
+
+def test_who_takes_a_push_slowly_keeps_nobody_longer_than_the_least_speed_allows() -> None:
+    passed, patience, size = [0.0], 900.0, 1024 * 1024
+    pace = Pace(lambda: passed[0])
+    pace.begin(patience)
+
+    class Slow:
+        """As the library writes: it may have to wait as long again whenever a third of a small buffer is free."""
+
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            assert timeout is not None
+            for _ in range(0, len(buffer), 5_000):
+                passed[0] += timeout - 1
+
+    with suppress(httpx.ReadTimeout):
+        Paced(Slow(), pace).write(bytes(size), patience)  # type: ignore[arg-type]
+    assert passed[0] <= patience + size / LEAST_BYTES_A_SECOND
 
 
 def test_a_refusal_is_one_line() -> None:

@@ -45,13 +45,13 @@ def refused(node: Served) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def guessed_from(node: Served, addresses: int) -> Iterator[None]:
-    """As many made-up tokens, each from an address of its own."""
+def guessed_from(node: Served, addresses: int, token: str = MADE_UP, first: int = 1) -> Iterator[None]:
+    """A wrong token, from each of as many addresses."""
     where = (urlsplit(node.url).hostname, urlsplit(node.url).port)
-    asked = f"GET /sync/state HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {MADE_UP}\r\n\r\n".encode()
+    asked = f"GET /sync/state HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
     with ExitStack() as held:
         for number in range(addresses):
-            one = held.enter_context(closing(socket.create_connection(where, 10, (f"127.0.2.{number + 1}", 0))))
+            one = held.enter_context(closing(socket.create_connection(where, 10, (f"127.0.2.{number + first}", 0))))
             one.sendall(asked)
         yield
 
@@ -82,6 +82,24 @@ def test_guesses_of_many_addresses_keep_nobody_waiting(node: Served, monkeypatch
         assert status(node, known) == 200
         # Nor one that comes for the first time.
         assert status(node, fresh) == 200
+
+
+def test_nor_do_guesses_at_one_token(node: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    known, fresh, guessed = node.token("a"), node.token("b"), f"rf_{node.token('c').split('_')[1]}_{WRONG}"
+    assert status(node, known) == 200
+    for number in range(10):
+        with guessed_from(node, 1, guessed, 100 + number):
+            wait_for(lambda count=number + 1: len(refused(node)) == count, 10, "the guess to be refused")  # type: ignore[misc]
+    with slow_sums(monkeypatch, lambda secret: secret == WRONG) as begun, guessed_from(node, 40, guessed):
+        assert begun.acquire(timeout=10)
+        assert status(node, known) == 200
+        assert status(node, fresh) == 200
+
+
+def test_who_comes_for_the_first_time_together_gets_in_together(node: Served) -> None:
+    shown = [node.token(f"shop-{number}") for number in range(20)] + [node.token("one")] * 20
+    with ThreadPoolExecutor(40) as shops:
+        assert set(shops.map(lambda token: status(node, token), shown)) == {200}
 
 
 def test_guesses_that_come_together_are_counted_one_by_one(node: Served) -> None:
@@ -129,7 +147,7 @@ def test_a_refused_token_stands_in_the_audit_but_without_its_secret(node: Served
 def test_a_pull_whose_token_is_revoked_while_it_waits_stands_there_too(node: Served) -> None:
     token = node.token("b", Scope.PULL)
     with node.client(token) as client, ThreadPoolExecutor(1) as other:
-        waits = other.submit(client.get, "/sync/pull", params={"wait": 50})
+        waits = other.submit(client.get, "/sync/pull", params={"wait": 5})
         wait_for(lambda: node.tokens.all()[0].last_used_us is not None, 10, "the pull to be let in")
         node.tokens.revoke(token.split("_")[1], "test")
         assert waits.result().status_code == 401

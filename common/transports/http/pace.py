@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import httpx
 
 LEAST_BYTES_A_SECOND = 1024
-_PIECE_BYTES = 64 * 1024
+_PIECE_BYTES = 4 * 1024
+"""What is written at once: less than becomes free when a peer takes something. The library begins its patience anew as
+often as it has to wait for one piece."""
 
 
 class Pace:
@@ -80,13 +82,13 @@ class _Network:
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> _Stream:
-        return _Paced(self._network.connect_tcp(host, port, timeout, local_address, socket_options), self._pace)
+        return Paced(self._network.connect_tcp(host, port, timeout, local_address, socket_options), self._pace)
 
     def sleep(self, seconds: float) -> None:
         self._network.sleep(seconds)
 
 
-class _Paced:
+class Paced:
     """A connection that keeps the pace."""
 
     def __init__(self, stream: _Stream, pace: Pace) -> None:
@@ -112,7 +114,7 @@ class _Paced:
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> _Stream:
-        return _Paced(self._stream.start_tls(ssl_context, server_hostname, timeout), self._pace)
+        return Paced(self._stream.start_tls(ssl_context, server_hostname, timeout), self._pace)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
