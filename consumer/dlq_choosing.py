@@ -26,7 +26,7 @@ def selecting(reason_option: str = "--reason") -> Callable[[Command], Command]:
         click.argument("tx_ids", nargs=-1, metavar="[TX_ID]..."),
         click.option("--tx", "more_tx_ids", multiple=True, metavar="TX_ID", help="The same as naming it; repeatable."),
         click.option(SOURCE, help="Only batches of this node."),
-        click.option(reason_option, "why", type=reasons, help="Only those set aside for this reason."),
+        click.option(reason_option, "why", type=reasons, help="Only dead letters of this reason."),
         click.option("--state", type=states, help="Only this state."),
         click.option("--table", help="Only those in whose way this table stands."),
         click.option("--newer-than", metavar="AGE", help="Last failed not longer ago than AGE."),

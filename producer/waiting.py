@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.ids import tx_id_us
-from common.ops.stalls import OF_SINK, Work
+from common.ops.stalls import OF_SINK, SEALER, Work
 from common.ops.status_words import place
 from common.ports.dialect import Unsealed
 from common.retry import in_transaction
@@ -77,7 +77,7 @@ def own_work(node: Node) -> list[Work]:
 def sealer_work(node: Node, head_lsn: int, unsealed: Unsealed) -> Work:
     """Return what waits for the sealer."""
     mark = f"{node.facts.incarnation}/{head_lsn}"
-    return Work("sealer", unsealed.changes, "captured changes not yet sealed", mark, unsealed.oldest_us)
+    return Work(SEALER, unsealed.changes, "captured changes not yet sealed", mark, unsealed.oldest_us)
 
 
 def sink_work(node: Node, lag: SinkLag) -> Work:

@@ -31,7 +31,7 @@ def run(only: str | None, once: bool) -> None:
     """Run the node: seal, publish and apply, until SIGTERM or Ctrl-C.
 
     The first signal stops cleanly within ten seconds, a second one leaves at once; neither loses anything. Databases
-    and brokers that are away are waited for. With --once: exit code 4 when batches were set aside, 5 when a database
+    and brokers that are away are waited for. With --once: exit code 4 when there were dead letters, 5 when a database
     or broker could not be reached.
     """
     host = current_host()

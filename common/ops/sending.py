@@ -3,28 +3,39 @@
 import sqlalchemy as sa
 
 from common.config.model import Config
-from common.ops.stalls import is_fresh, read_seen
+from common.ops.stalls import SEALER, Seen, is_fresh, read_seen
 
-BY_ITSELF = "the running node does that by itself"
 NOBODY = "no `rowferry run` is active here, so it waits for one"
 
 
 def is_running(connection: sa.Connection, now_us: int) -> bool:
-    """Tell whether a `run` has looked at its work within the last minute and a half.
-
-    One that was stopped since still counts until then; one that has just been started counts at once."""
+    """Tell whether some `run` has looked at its work within the last minute and a half."""
     return any(is_fresh(seen, now_us) for seen in read_seen(connection).values())
 
 
 def who_does_it(connection: sa.Connection, now_us: int) -> str:
     """Return who seals and sends what waits, as the end of a sentence."""
-    return BY_ITSELF if is_running(connection, now_us) else NOBODY
+    seen = _sender(connection, now_us)
+    return NOBODY if seen is None else f"the running node does that by itself ({_since(seen, now_us)})"
 
 
 def not_sent_yet(connection: sa.Connection, config: Config, now_us: int) -> str:
     """Return what becomes of a change that this node has just made, as a sentence."""
     if config.broker is None and config.directory is None and not config.peers:
         return "This node sends nothing by itself: others come for it over HTTP, or it goes with files."
-    if is_running(connection, now_us):
-        return "Not sent yet: the running node sends it to every other by itself."
-    return "Not sent yet, and no `rowferry run` is active here: it goes out to every other node once one is."
+    seen = _sender(connection, now_us)
+    if seen is None:
+        return "Not sent yet, and no `rowferry run` is active here: it goes out to every other node once one is."
+    return f"Not sent yet: the running node sends it to every other by itself ({_since(seen, now_us)})."
+
+
+def _sender(connection: sa.Connection, now_us: int) -> Seen | None:
+    """Return when a `run` that seals and sends was seen last; None where that is too long ago. It may run with
+    `--only consumer`, and then does neither."""
+    seen = read_seen(connection).get(SEALER)
+    return seen if seen is not None and is_fresh(seen, now_us) else None
+
+
+def _since(seen: Seen, now_us: int) -> str:
+    """Say how long ago that was: one that was stopped since leaves no word."""
+    return f"`rowferry run` was seen here {max(0, now_us - seen.looked_us) // 1_000_000} s ago"

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from common.clock import to_iso
 from common.schema import tables as rf
 
+SEALER = "sealer"
 OF_SOURCE, OF_SINK = "source ", "sink "
 """What names of work begin with that is about one source or one sink."""
 

@@ -83,7 +83,10 @@ def test_a_choice_says_who_sends_it(node: Served, anna: Person) -> None:
     assert "Once somebody has written the row since it was settled it is refused here" in undo.text
     undone = anna.submit(undo, "Yes, switch to")
     assert "Conflict 1 is decided the other way: here&#39;s version stands now" in undone.text
-    assert "Not sent yet: the running node sends it to every other by itself." in undone.text
+    assert (
+        "Not sent yet: the running node sends it to every other by itself (<code>rowferry run</code> was seen here"
+        in undone.text
+    )
     row = without_terms(anna.get("/page/rows?table=item&key=7").text)
     assert "was not sent to the shared folder yet: the running node does that by itself" in row
 

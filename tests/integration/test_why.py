@@ -11,7 +11,7 @@ import pytest
 
 from common.ops.row_history import RowStory, tell
 from common.ops.row_words import document
-from common.ops.sending import BY_ITSELF, NOBODY
+from common.ops.sending import NOBODY
 from common.ops.stalls import Seen, write_seen
 from common.versions import Version
 from consumer.conflict.record import Winner
@@ -63,8 +63,13 @@ def test_an_own_change_on_its_way(world: World) -> None:
     # A watchdog of a `run` has just looked, and then not any more.
     with world.node.database.engine.begin() as connection:
         write_seen(connection, "sealer", Seen(0, "", None, None, world.clock.us))
-    assert story(world, "1").summary[1].endswith(f"yet: {BY_ITSELF}")
-    world.clock.pass_seconds(91)
+    world.clock.pass_seconds(7)
+    assert (
+        story(world, "1")
+        .summary[1]
+        .endswith("yet: the running node does that by itself (`rowferry run` was seen here 7 s ago)")
+    )
+    world.clock.pass_seconds(84)
     assert story(world, "1").summary[1].endswith(f"yet: {NOBODY}")
     assert found.summary[1:] == [f"a change of it was not sent to the shared folder yet: {NOBODY}"]
 
@@ -204,6 +209,17 @@ def test_the_command_on_two_nodes(pair: tuple[CliNode, CliNode]) -> None:
     lost = [[one for one in found["events"] if one["event"] == "lost"] for found in stories]
     assert all(len(found) == 1 and found[0]["detail"]["rule"] == "lww" for found in lost)
     assert lost[0][0]["version"] == lost[1][0]["version"]
+
+
+def test_a_run_that_sends_is_told_from_one_that_does_not(pair: tuple[CliNode, CliNode]) -> None:
+    a, _ = pair
+    a.execute("INSERT INTO sale VALUES ('008', 'a')")
+    a.ok("run", "--once", "--only", "consumer")
+    assert "waits to be sealed: no `rowferry run` is active here" in a.ok("why", "sale", "008")
+    a.ok("run", "--once")
+    a.execute("UPDATE sale SET v = 'b' WHERE id = '008'")
+    told = a.ok("why", "sale", "008")
+    assert "waits to be sealed: the running node does that by itself (`rowferry run` was seen here " in told
 
 
 def test_who_asks_wrongly_is_told(pair: tuple[CliNode, CliNode]) -> None:

@@ -20,7 +20,7 @@ def signature_findings(config: Config, peers: Sequence[str]) -> Iterator[Finding
     strangers = [peer for peer in peers if peer.lower() not in keyed]
     if config.node.require_signed:
         for peer in strangers:
-            text = f"{peer} has no key here: all that it sends is set aside (unknown-key, unsigned)"
+            text = f"{peer} has no key here: all that it sends becomes dead letters (unknown-key, unsigned)"
             yield Finding(_AREA, Level.WARN, text, f"rowferry key show there, into [signers] {peer} here")
         if peers and not strangers:
             yield Finding(_AREA, Level.OK, "every node that is known has a key here, and must sign")
