@@ -20,7 +20,8 @@ AT_ONCE = 500
 KINDS = {"jsonl": ("application/x-ndjson", "JSON lines"), "csv": ("text/csv; charset=utf-8", "CSV")}
 """By name: the media type, and what it is called."""
 _COLUMNS = ("time (UTC)", "who", "did", "more", "from node", "transaction", "action", "account", "detail")
-_FORMULA = re.compile(r"[=+\-@\t\r]")
+_FORMULA = re.compile("(^|[;\t\r\n])(?=[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n])")
+"""Where one could begin: also behind what other spreadsheets take for the end of a field, and in full-width signs."""
 
 
 def file_name(node_id: str, kind: str, now_us: int) -> str:
@@ -74,7 +75,7 @@ def _fields(one: Told) -> Sequence[Any]:
 
 def _harmless(text: str) -> str:
     """Return what no spreadsheet takes for a formula: names and reasons are other people's text."""
-    return f"'{text}" if _FORMULA.match(text) else text
+    return _FORMULA.sub(r"\1'", text)
 
 
 def _csv_row(fields: Sequence[Any]) -> bytes:

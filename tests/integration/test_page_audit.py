@@ -113,6 +113,15 @@ def test_no_spreadsheet_takes_what_others_wrote_for_a_formula(node: Served, anna
         assert not [field for field in row if field[:1] in ("=", "+", "-", "@", "\t", "\r")], row
 
 
+@pytest.mark.parametrize("written", ["x;=1+1", "x\t=1+1", "x\n=1+1", "\n=1+1", "\uff1d1+1", "x;\uff0b1", ";;@SUM(A1)"])
+def test_nor_one_that_ends_fields_elsewhere(node: Served, anna: Person, written: str) -> None:
+    note(node, (TEN, "anna", written), (TEN, written, "why"))
+    text = anna.get("/page/audit/file", params={"kind": "csv", "action": "discarded"}).content.decode("utf-8-sig")
+    for row in list(csv.reader(io.StringIO(text)))[1:]:
+        cells = [cell for field in row for cell in re.split(r"[;\t\r\n]", field)]
+        assert not [cell for cell in cells if re.match("[=+\\-@\uff1d\uff0b\uff0d\uff20]", cell)], row
+
+
 def test_an_export_of_nothing_is_a_file_too(node: Served, anna: Person) -> None:
     assert anna.get("/page/audit/file?kind=jsonl&action=purged").text == ""
     assert len(anna.get("/page/audit/file?kind=csv&action=purged").text.splitlines()) == 1
