@@ -1,8 +1,6 @@
 """`GET /metrics`: what the node's database tells, in Prometheus' words. Open to this machine, else for `ops` tokens."""
 
 import logging
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated
@@ -25,10 +23,10 @@ from common.ops.measures import read_measures
 from common.ops.progress import sides_of
 from common.ports.part import Part
 from common.runtime.node import Node
+from common.web.fresh import Fresh
 
 log = logging.getLogger(__name__)
 
-_FRESH_SECONDS = 1.0
 _FORWARDED = ("forwarded", "x-real-ip", "via", "x-client-ip", "true-client-ip", "cf-connecting-ip")
 _FORWARDED_BEGINS = "x-forwarded-"
 
@@ -39,8 +37,7 @@ class NodeCollector(Collector):
     def __init__(self, node: Node, parts: Sequence[Part[Node]]) -> None:
         self._node = node
         self._parts = parts
-        self._lock = threading.Lock()
-        self._last: tuple[float, list[Measure]] | None = None
+        self._latest = Fresh(self._read)
 
     def describe(self) -> Iterator[Metric]:
         """Return nothing: the registry need not ask a database that may be away only to know the names."""
@@ -49,7 +46,7 @@ class NodeCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield each metric that has a value; of a database that is away, that it is."""
         by_name: dict[str, list[Measure]] = {}
-        for measure in self._measures():
+        for measure in self._latest.get():
             by_name.setdefault(measure.metric.name, []).append(measure)
         for metric in METRICS:
             if metric.name not in by_name:
@@ -59,13 +56,6 @@ class NodeCollector(Collector):
             for measure in by_name[metric.name]:
                 family.add_metric(measure.labels, measure.value)
             yield family
-
-    def _measures(self) -> list[Measure]:
-        with self._lock:
-            if self._last is None or time.monotonic() - self._last[0] > _FRESH_SECONDS:
-                measures = self._read()
-                self._last = time.monotonic(), measures
-            return self._last[1]
 
     def _read(self) -> list[Measure]:
         node = self._node

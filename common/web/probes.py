@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from common.errors import RowferryError
 from common.http.problems import problems
 from common.ports.part import Part
 from common.runtime.node import Node
+from common.web.fresh import Fresh
 from common.web.progress import Waits, read_waits
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ class Readiness(BaseModel):
 def probes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
     """Return the two open routes."""
     router = APIRouter(tags=["probes"])
+    # It is open to anybody: how often they ask is not for the database to bear.
+    latest = Fresh(partial(_waits, node, parts))
 
     @router.get("/healthz", summary="Does the process live?", responses=problems())
     async def healthz() -> Health:
@@ -46,11 +50,8 @@ def probes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
         responses={**problems(), 503: {"model": Readiness, "description": "Not now; `reason` says why."}},
     )
     def readyz(response: Response) -> Readiness:
-        try:
-            waits = read_waits(node, parts)
-        except (RowferryError, sa.exc.SQLAlchemyError) as error:
-            # Also tables that are gone: what a database answers then is nothing that a retry mends, but it is a no.
-            log.warning("readyz.no", extra={"error": str(error)})
+        waits = latest.get()
+        if waits is None:
             response.status_code = 503
             return _readiness("the database can't be used: the node's log tells more", Waits())
         if waits.stalled is not None:
@@ -59,6 +60,16 @@ def probes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
         return _readiness(waits.stalled, waits)
 
     return router
+
+
+def _waits(node: Node, parts: Sequence[Part[Node]]) -> Waits | None:
+    """Return what waits; None where the database can't tell."""
+    try:
+        return read_waits(node, parts)
+    except (RowferryError, sa.exc.SQLAlchemyError) as error:
+        # Also tables that are gone: what a database answers then is nothing that a retry mends, but it is a no.
+        log.warning("readyz.no", extra={"error": str(error)})
+        return None
 
 
 def _readiness(reason: str | None, waits: Waits) -> Readiness:

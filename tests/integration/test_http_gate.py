@@ -7,9 +7,11 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,6 +22,7 @@ from common.errors import ConfigError, RowferryError
 from common.http.scopes import Scope
 from common.web.auth import FailedLogins
 from common.web.patience import PatientProtocol
+from common.web.progress import Waits, read_waits
 from common.web.server import check_exposure, serving
 from tests.support.applying import Origin
 from tests.support.waiting import wait_for
@@ -310,9 +313,28 @@ def test_readyz_says_no_while_work_waits_without_progress(node: Served) -> None:
         assert client.get("/readyz").status_code == 200
         row = f"('source a', 1, 'inc1/1', {world.clock.us - 400_000_000}, {world.clock.us})"
         world.execute(f"INSERT INTO rf_watch (work, pending, mark, still_us, looked_us) VALUES {row}")
+        # What was read a moment ago is told again.
+        wait_for(lambda: client.get("/readyz").status_code == 503, 10, "the next look")
         answer = client.get("/readyz")
     assert (answer.status_code, answer.json()["ready"], answer.json()["oldest_unapplied_seconds"]) == (503, False, 400)
     assert "1 changes of a not yet applied" in answer.json()["reason"]
+
+
+def test_however_often_strangers_ask_the_database_is_asked_now_and_then(
+    node: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[None] = []
+
+    def counted(*given: Any) -> Waits:
+        reads.append(None)
+        return read_waits(*given)
+
+    monkeypatch.setattr("common.web.fresh.FRESH_SECONDS", 3_600.0)
+    monkeypatch.setattr("common.web.probes.read_waits", counted)
+    with node.client() as client, ThreadPoolExecutor(8) as strangers:
+        asked = [strangers.submit(client.get, "/readyz") for _ in range(40)]
+        assert {one.result().status_code for one in asked} == {200}
+    assert len(reads) == 1
 
 
 def test_every_answer_has_a_request_id_and_security_headers(node: Served) -> None:
