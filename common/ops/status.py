@@ -203,7 +203,7 @@ class Standing:
     def waiting(self) -> list[str]:
         """What is on its way and needs nobody."""
         unsealed = self.shares.get("unsealed_changes", 0)
-        found = [f"{unsealed} captured changes wait for rowferry run"] if unsealed else []
+        found = [f"{unsealed} captured changes are not sealed yet"] if unsealed else []
         found += [f"{one['lag_changes']} changes not yet sent to {place(one['sink'])}" for one in self.lagging_sinks]
         found += [coming(gap) for gap in self.gaps if heals(gap)]
         torn = {gap["peer"] for gap in self.gaps}

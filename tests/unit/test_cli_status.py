@@ -75,7 +75,7 @@ MISSING = "changes of shop after LSN 10 are missing, its log goes on to LSN 12; 
     ("one", "reason"),
     [
         (standing({"sinks": [SINK | {"lag_changes": 4}]}), "4 changes not yet sent to the broker"),
-        (standing({"unsealed_changes": 3}), "3 captured changes wait for rowferry run"),
+        (standing({"unsealed_changes": 3}), "3 captured changes are not sealed yet"),
         (standing(sources=(source(2),)), "2 changes of shop not yet applied"),
         (standing(queues=Queues({"rowferry.node.main": 5})), "5 messages in rowferry.node.main"),
         (standing(dead_letters={"early": 1}), "1 transactions wait for rows that have not come yet"),
