@@ -1,7 +1,7 @@
 """What happened to a row in words for people: who wrote what, what came of it here, by which rule, and who decided."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from common.ops.row_words import more
 from common.ops.status_words import place
 from common.ports.row_history import RowEvent, Sealed, changed
 from common.versions import Version
-from common.web.page.folding import Fold, fold, read
+from common.web.page.folding import Fold, fold
+from common.web.page.outcomes import Outcome, is_unsent, outcomes_of
 from common.web.page.page import CONFLICTS, LETTERS, url_of
 from common.web.page.words import cell, who, written
 
@@ -39,20 +40,6 @@ _EVENTS = {
     "stepped-back": "stepped back",
     "left-out": "not all was looked into",
 }
-_RULES = {
-    "lww": "the later write wins (lww)",
-    "main-wins": "the main node wins (main-wins)",
-    "append-only": "of two inserts the later wins (append-only)",
-    "manual": "somebody chooses (manual)",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One thing that came of a write. `at`: told where a person did it."""
-
-    text: str
-    at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +80,7 @@ def _step(one: Fold, sealed: Mapping[Version, Sealed], own: str) -> Step:
     at_us, author = one.at_us, None if one.version is None else one.version.node_id
     return Step(
         says=_says(one),
-        outcomes=tuple(_outcomes(one)),
+        outcomes=tuple(outcomes_of(one)),
         look=_look(one),
         at=None if at_us is None else to_iso(at_us),
         written=written(one.version.hlc) if one.version is not None and author != own else None,
@@ -113,13 +100,13 @@ def _tells_op(event: RowEvent) -> bool:
 
 def _look(one: Fold) -> str:
     """Return how a line looks: what was mended or decided does not alarm any more, and what is to be sent waits."""
-    names = {event.event for event in one.events if not _is_unsent(event)}
+    names = {event.event for event in one.events if not is_unsent(event)}
     if "resolved" in names:
         names -= {"waits", "met"}
     if names & {"replayed", "discarded"}:
         names.discard("dead-letter")
     look = next((look for events, look in _LOOKS if names & events), "")
-    return "warn" if look in ("", "good") and any(_is_unsent(event) for event in one.events) else look
+    return "warn" if look in ("", "good") and any(is_unsent(event) for event in one.events) else look
 
 
 def _says(one: Fold) -> str:
@@ -138,83 +125,6 @@ def _says(one: Fold) -> str:
     return f"{author or 'somebody'} {_DID.get(op or '', 'wrote it')}"
 
 
-def _outcomes(one: Fold) -> Iterator[Outcome]:
-    names = {event.event for event in one.events}
-    for event in one.events:
-        # What was applied by a replay is told with who replayed it.
-        if event.event == "applied" and "replayed" in names:
-            continue
-        text = _outcome(event, one)
-        if text:
-            is_by_person = event.event in ("resolved", "replayed", "discarded") and event.at_us is not None
-            yield Outcome(text, to_iso(event.at_us) if is_by_person and event.at_us is not None else None)
-    if names == {"received"}:
-        yield Outcome("came in")
-
-
-def _outcome(event: RowEvent, one: Fold) -> str:
-    """Return what came of a write by one event, as a part of a sentence; empty where the rest tells it."""
-    detail, author = event.detail, "" if one.version is None else one.version.node_id
-    match event.event:
-        case "applied":
-            return "applied here"
-        case "captured" if one.version is None:
-            return "not stored in the log yet"
-        case "published":
-            return f"sent to {place(str(detail.get('sink', '')))}"
-        case "waits" if _is_unsent(event):
-            return f"not sent yet to {place(str(detail.get('for', '')))}"
-        case "lost" if "to_tx_id" in detail:
-            return f"won against {_whose(event.node, author)}: {_rule(detail)}"
-        case "lost":
-            return f"lost against {_whose(detail['to'], author)}: {_rule(detail)}"
-        case "met":
-            return f"met {_whose(read(detail['ours']).node_id, author)}"
-        case "waits":
-            waits = "waits for a choice" if event.todo else "waited for a choice"
-            return f"met {_whose(read(detail['ours']).node_id, author)}, and {waits}"
-        case "resolved":
-            return f"settled by {who(detail.get('by'))}: {_stands(detail['stands'], one)}"
-        case "dead-letter":
-            is_now = event.todo is not None
-            return f"{'is' if is_now else 'was'} a dead letter: {detail['reason']}, {cell(detail['error'])}"
-        case "replayed" | "discarded":
-            note = f" ({cell(detail['note'])})" if detail.get("note") else ""
-            return f"{event.event} by {who(detail.get('by'))}{note}"
-        case "stepped-back":
-            return cell(event.todo or "stepped back", 500)
-        case "left-out":
-            return cell(event.todo or "")
-        case _:
-            return ""
-
-
-def _whose(node: str, author: str) -> str:
-    """Return whose write another one met."""
-    if not node:
-        return "the row from before"
-    return f"another write of {node}" if node == author else f"{node}'s write"
-
-
-def _rule(detail: Mapping[str, Any]) -> str:
-    if detail["kind"] == "unique":
-        return "both have a value that must be unique"
-    if detail["kind"] == "foreign-key":
-        return "what it points to is gone"
-    return _RULES.get(detail["rule"], f"by the rule {detail['rule']}")
-
-
-def _stands(winner: str, one: Fold) -> str:
-    """Return which of two writes stands, by its author's name."""
-    met, author = one.first("met", "waits"), "" if one.version is None else one.version.node_id
-    if winner == "theirs":
-        return f"{author}'s version stands"
-    ours = "" if met is None or "ours" not in met.detail else read(met.detail["ours"]).node_id
-    if winner == "ours":
-        return f"{ours}'s version stands" if ours and ours != author else "the version from before stands"
-    return "neither of the two stands"
-
-
 def _choice(one: RowEvent) -> str:
     detail = one.detail
     if "by" not in detail:
@@ -230,7 +140,7 @@ def _choice(one: RowEvent) -> str:
 
 def _moment(one: RowEvent) -> str:
     """Return an event in words of its own, with all that is known of it."""
-    if _is_unsent(one):
+    if is_unsent(one):
         return f"not sent yet to {place(str(one.detail['for']))}"
     if one.event == "published":
         by = "" if one.at_us is not None else f", by {one.detail['not_after']}"
@@ -269,8 +179,3 @@ def _links(one: RowEvent) -> list[tuple[str, str]]:
     if one.event in ("dead-letter", "replayed", "discarded") and one.tx_id:
         found.append((url_of(f"{LETTERS}/one", source=one.node, tx=one.tx_id), "the dead letter"))
     return found
-
-
-def _is_unsent(one: RowEvent) -> bool:
-    """Whether a change waits for a road, and not for a choice."""
-    return one.event == "waits" and "conflict" not in one.detail
