@@ -12,7 +12,7 @@ from common.crash_points import CrashPoint, reach
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.dedup import TxKey
-from consumer.statements import among, reading, upsert, writing
+from consumer.statements import keyed, reading, upsert, writing
 
 MOST_ATTEMPTS = 3
 
@@ -80,7 +80,7 @@ class Attempts:
 def end_attempts(connection: sa.Connection, keys: Sequence[TxKey]) -> None:
     """Take away notes, in the commit that ends the txs."""
     for source_node, tx_ids in _by_source(keys).items():
-        where = sa.and_(rf.attempt.c.source_node == source_node, among(connection, rf.attempt.c.tx_id, tx_ids))
+        where = keyed(connection, rf.attempt.c.source_node, source_node, rf.attempt.c.tx_id, tx_ids)
         connection.execute(sa.delete(rf.attempt).where(where))
 
 
@@ -89,7 +89,7 @@ def _stored(connection: sa.Connection, keys: Sequence[TxKey]) -> dict[TxKey, int
     table = rf.attempt
     for source_node, tx_ids in _by_source(keys).items():
         query = sa.select(table.c.tx_id, table.c.attempts)
-        query = query.where(table.c.source_node == source_node, among(connection, table.c.tx_id, tx_ids))
+        query = query.where(keyed(connection, table.c.source_node, source_node, table.c.tx_id, tx_ids))
         found |= {(source_node, row.tx_id): row.attempts for row in connection.execute(query)}
     return found
 

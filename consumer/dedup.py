@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from common.errors import Reason
 from common.schema import tables as rf
 from consumer.dead_letters.states import LetterState
-from consumer.statements import among_given, as_list, given_list
+from consumer.statements import among_given, as_list, given_list, selective
 from consumer.watermark import Mark
 
 TxKey = tuple[str, str]
@@ -127,7 +127,7 @@ def _found(dialect: str, table: sa.Table, columns: Iterable[sa.ColumnElement[Any
 
     PostgreSQL is told to: where its statistics are old it may read all rows of the source, and search the list for
     each of them, which takes minutes."""
-    is_of_source = table.c.source_node == sa.bindparam("source_node")
+    is_of_source = selective(dialect, table.c.source_node == sa.bindparam("source_node"))
     if dialect != "postgresql":
         return sa.select(table.c.tx_id, *columns).where(is_of_source, among_given(dialect, table.c.tx_id, "tx_ids"))
     given = given_list("tx_ids")

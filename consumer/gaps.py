@@ -55,12 +55,15 @@ def _next_above(connection: sa.Connection, mark: Mark, lsn: int) -> int | None:
     """Return where the next tx begins that was applied, or surely set aside, above `lsn`."""
     found = [
         connection.execute(
-            sa.select(sa.func.min(table.c.prev_lsn)).where(
+            sa.select(table.c.prev_lsn)
+            .where(
                 table.c.source_node == mark.source_node,
                 table.c.incarnation == mark.incarnation,
                 table.c.prev_lsn > lsn,
                 *extra,
             )
+            .order_by(table.c.prev_lsn)
+            .limit(1)
         ).scalar()
         for table, extra in ((rf.applied_tx, ()), (rf.dead_letter, _SURE))
     ]

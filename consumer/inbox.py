@@ -26,7 +26,7 @@ from common.wire.signing import Trust
 from consumer.dead_letters.table_store import bytes_id
 from consumer.dedup import BROKEN_REASONS, NOTHING, Known, TxKey, look_up
 from consumer.incoming import Incoming
-from consumer.statements import among_given, as_list, insert_missing, reading, writing
+from consumer.statements import among_given, as_list, insert_missing, reading, selective, writing
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,8 @@ class Inbox:
     def _check_room(self, connection: sa.Connection, source_node: str, part: Part) -> None:
         table = rf.tx_part
         query = sa.select(sa.func.count(table.c.tx_id.distinct()), sa.func.sum(table.c.bytes))
-        txs, size = connection.execute(query.where(table.c.source_node == source_node)).one()
+        is_of_source = selective(connection.dialect.name, table.c.source_node == source_node)
+        txs, size = connection.execute(query.where(is_of_source)).one()
         if txs >= self._limits.max_unfinished_txs or int(size or 0) + len(part.payload) > _MOST_UNFINISHED_BYTES:
             text = f"{source_node} has {txs} unfinished txs of {size} bytes here already"
             raise PoisonError(Reason.LIMIT, text)
@@ -194,7 +195,8 @@ _ANY_PART = sa.select(sa.literal(1)).select_from(rf.tx_part).limit(1)
 @cache
 def _delete_parts(dialect: str) -> sa.Delete:
     is_one = among_given(dialect, rf.tx_part.c.tx_id, "tx_ids")
-    return sa.delete(rf.tx_part).where(rf.tx_part.c.source_node == sa.bindparam("source"), is_one)
+    is_of_source = selective(dialect, rf.tx_part.c.source_node == sa.bindparam("source"))
+    return sa.delete(rf.tx_part).where(is_of_source, is_one)
 
 
 @dataclass(slots=True)

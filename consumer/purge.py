@@ -1,8 +1,9 @@
 """Purging on the receiving side: names of applied txs, tombstones, choices, what is settled, the audit."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -101,7 +102,7 @@ def _purge_conflicts(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
     aside = sa.exists().where(back.table_name == met.table_name, back.key == met.row_key)
     since = sa.func.coalesce(met.settled_us, met.recorded_us)
     old = sa.and_(met.state == State.SETTLED.value, met.recorded_us < old_us, since < old_us, ~aside)
-    return _purge_old(node, pieces, "conflicts", rf.conflict, old, old_us, dry_run=dry_run)
+    return _purge_old(node, pieces, "conflicts", [old], met.recorded_us, old_us, dry_run=dry_run)
 
 
 def _purge_letters(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
@@ -112,33 +113,37 @@ def _purge_letters(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
     same_log = sa.and_(mark.peer == letter.source_node, mark.incarnation == letter.incarnation, mark.direction == "in")
     passed = sa.exists().where(same_log, mark.last_lsn >= letter.to_lsn)
     old = sa.and_(
-        letter.state.in_([state.value for state in SETTLED_STATES]),
+        # None is settled before it has failed; by this they are found in the order of an index.
+        letter.last_failed_us < old_us,
         letter.settled_us < old_us,
         sa.not_(letter.broker_copy),
         sa.or_(letter.to_lsn.is_(None), passed),
     )
-    return _purge_old(node, pieces, "dead-letters", rf.dead_letter, old, old_us, dry_run=dry_run)
+    olds = [sa.and_(letter.state == state.value, old) for state in SETTLED_STATES]
+    return _purge_old(node, pieces, "dead-letters", olds, letter.last_failed_us, old_us, dry_run=dry_run)
 
 
 def _purge_audit(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
     old_us = _older_than(node, node.config.retention.audit_days)
-    return _purge_old(node, pieces, "audit", rf.audit, rf.audit.c.at_us < old_us, old_us, dry_run=dry_run)
+    at_us = rf.audit.c.at_us
+    return _purge_old(node, pieces, "audit", [at_us < old_us], at_us, old_us, dry_run=dry_run)
 
 
 def _purge_old(
     node: Node,
     pieces: Pieces,
     what: str,
-    table: sa.Table,
-    old: sa.ColumnElement[bool],
+    olds: Sequence[sa.ColumnElement[bool]],
+    by: sa.Column[Any],
     old_us: int,
     *,
     dry_run: bool,
 ) -> Purged:
-    count = sa.select(sa.func.count()).select_from(table).where(old)
+    """Take away the rows of `by`'s table for which one of `olds` holds, which exclude each other."""
     if dry_run:
+        count = sa.select(sa.func.count()).select_from(by.table).where(sa.or_(*olds))
         return Purged(what, in_transaction(node.database, lambda connection: connection.scalar(count)) or 0, old_us)
-    rows = pieces.run(partial(_drop_old, node=node, what=what, table=table, old=old, old_us=old_us))
+    rows = sum(pieces.run(partial(_drop_old, node=node, what=what, old=old, by=by, old_us=old_us)) for old in olds)
     return Purged(what, rows, old_us)
 
 
@@ -148,13 +153,20 @@ def _drop_old(
     *,
     node: Node,
     what: str,
-    table: sa.Table,
     old: sa.ColumnElement[bool],
+    by: sa.Column[Any],
     old_us: int,
 ) -> int:
-    key = sa.tuple_(*table.primary_key.columns)
-    first = sa.select(*table.primary_key.columns).where(old).limit(most)
-    rows = connection.execute(sa.delete(table).where(key.in_(first))).rowcount
+    """Delete the first in the order of `by`, which an index has: looked for within the DELETE, PostgreSQL may read the
+    whole table, and once for each piece."""
+    keys = list(by.table.primary_key)
+    first = sa.select(*(key.label(f"of_{key.name}") for key in keys)).where(old).order_by(by).limit(most)
+    found = [dict(row) for row in connection.execute(first).mappings()]
+    if not found:
+        return 0
+    # Once more whether it is old: one may have come anew meanwhile. Then this ends early, and the rest goes next time.
+    these = sa.and_(*(key == sa.bindparam(f"of_{key.name}") for key in keys), old)
+    rows = max(0, connection.execute(sa.delete(by.table).where(these), found).rowcount)
     if rows:
         note_purged(connection, what, node.clock.now_us(), rows, until_us=old_us)
     return rows

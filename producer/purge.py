@@ -126,10 +126,24 @@ def _takers(
 
 
 def _last_before(connection: sa.Connection, incarnation: str, us: int) -> int:
-    """Return the LSN of the last tx that was sealed before; 0 where there is none."""
-    tx = rf.tx.c
-    query = sa.select(tx.to_lsn).where(tx.incarnation == incarnation, tx.tx_id < least_tx_id(max(0, us)))
-    return connection.scalar(query.order_by(tx.tx_id.desc()).limit(1)) or 0
+    """Return the LSN of the last tx that was sealed before; 0 where there is none.
+
+    By halves: ids rise with LSNs within one incarnation, and no index has both the incarnation and the id."""
+    tx, least = rf.tx.c, least_tx_id(max(0, us))
+    of_it = sa.select(tx.to_lsn, tx.tx_id).where(tx.incarnation == incarnation).limit(1)
+    last = connection.execute(of_it.order_by(tx.to_lsn.desc())).one_or_none()
+    if last is None or last.tx_id < least:
+        return 0 if last is None else int(last.to_lsn)
+    # The tx that ends at `before` is older, unless it is 0; the first one above `after` is not.
+    before, after = 0, last.to_lsn - 1
+    while before < after:
+        middle = (before + after) // 2
+        one = connection.execute(of_it.where(tx.to_lsn > middle).order_by(tx.to_lsn)).one()
+        if one.tx_id < least:
+            before = one.to_lsn
+        else:
+            after = middle
+    return int(before)
 
 
 def _changes(connection: sa.Connection, bound: Bound) -> int:
@@ -146,8 +160,9 @@ def _drop_txs(connection: sa.Connection, most: int, *, bound: Bound, old_us: int
     lsns = list(connection.execute(first.order_by(tx.to_lsn).limit(most)).scalars())
     if not lsns:
         return 0
-    these = sa.and_(tx.incarnation == bound.incarnation, tx.to_lsn <= lsns[-1])
-    connection.execute(sa.delete(rf.tx).where(these))
+    # One by one: what lies below one LSN PostgreSQL may take for the whole table, and read it.
+    these = sa.and_(tx.incarnation == bound.incarnation, tx.to_lsn == sa.bindparam("of_lsn"))
+    connection.execute(sa.delete(rf.tx).where(these), [{"of_lsn": lsn} for lsn in lsns])
     bounds = {"until_lsn": lsns[-1], "until_us": old_us}
     note_purged(connection, WHAT, now_us, len(lsns), name=bound.incarnation, **bounds)
     for taker in bound.overridden:

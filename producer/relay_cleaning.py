@@ -11,6 +11,7 @@ from common.retry import in_transaction
 from common.runtime.node import Node
 from common.runtime.transports import DIRECTORY
 from common.schema import tables as rf
+from common.wire.records import MAX_LSN
 from producer.pull_progress import reader_of
 
 log = logging.getLogger(__name__)
@@ -56,9 +57,9 @@ class RelayCleaning(Periodic):
         limits, now_us = self._node.config.limits, self._node.clock.now_us()
         taken = in_transaction(self._node.database, self._taken_seq)
         oldest_us = now_us - int(limits.relay_days * _A_DAY_US)
-        gone = self._delete(sa.and_(_kept.seq <= taken, _kept.received_us < now_us - _A_DAY_US))
-        lost = self._delete(_kept.received_us < oldest_us)
-        lost += self._delete(_kept.seq <= in_transaction(self._node.database, self._too_much))
+        gone = self._delete(taken, now_us - _A_DAY_US)
+        lost = self._delete(MAX_LSN, oldest_us)
+        lost += self._delete(in_transaction(self._node.database, self._too_much))
         if lost:
             log.warning("relay.expired", extra={"rows": lost, "remedy": "nodes that lack them need a snapshot"})
         if gone:
@@ -96,18 +97,27 @@ class RelayCleaning(Periodic):
             last, total = seq, total - size
         return last
 
-    def _delete(self, which: sa.ColumnElement[bool]) -> int:
-        """Delete in short transactions, oldest first."""
+    def _delete(self, until_seq: int, before_us: int | None = None) -> int:
+        """Delete what has a number up to `until_seq`, and of that only what came before `before_us`; in short
+        transactions, oldest first."""
         gone = 0
         while not self._stop.is_set():
-            some = sa.select(_kept.seq).where(which).order_by(_kept.seq).limit(_AT_ONCE).scalar_subquery()
-            statement = sa.delete(rf.relay).where(_kept.seq.in_(some), which)
-            count = in_transaction(self._node.database, partial(_rows, statement))
+            work = partial(_delete_some, until_seq=until_seq, before_us=before_us)
+            count = in_transaction(self._node.database, work)
             gone += count
             if not count:
                 break
         return gone
 
 
-def _rows(statement: sa.Delete, connection: sa.Connection) -> int:
-    return connection.execute(statement).rowcount
+def _delete_some(connection: sa.Connection, *, until_seq: int, before_us: int | None) -> int:
+    old = sa.true() if before_us is None else _kept.received_us < before_us
+    if before_us is not None:
+        # Numbers follow commits, so what is young has high ones: what lies above the first of it is not looked at.
+        young = sa.select(_kept.seq).where(_kept.received_us >= before_us).order_by(_kept.received_us).limit(1)
+        first = connection.execute(young).scalar()
+        until_seq = until_seq if first is None else min(until_seq, first - 1)
+    next_ones = sa.select(_kept.seq).where(_kept.seq <= until_seq, old).order_by(_kept.seq).offset(_AT_ONCE).limit(1)
+    after = connection.execute(next_ones).scalar()
+    until_seq = until_seq if after is None else min(until_seq, after - 1)
+    return connection.execute(sa.delete(rf.relay).where(_kept.seq <= until_seq, old)).rowcount

@@ -64,30 +64,27 @@ class RelayLog:
         return in_transaction(self.database, look)
 
     def read(self, after_seq: int, most_txs: int, most_bytes: int, not_of: str | None = None) -> list[KeptTx]:
-        """Return txs above `after_seq` but those of one node, in order: at most so many, at least one if any."""
-        query = (
-            sa.select(*_GROUPED, sa.func.sum(_kept.bytes).label("bytes"))
-            .where(_kept.seq > after_seq)
-            .group_by(*_GROUPED)
-            .order_by(_kept.seq)
-            .limit(most_txs)
-        )
-        if not_of is not None:
-            query = query.where(_kept.source_node != not_of)
+        """Return txs above `after_seq` but those of one node, in order: at most so many, at least one if any.
+
+        Fewer than there are where some have parts."""
+        wanted = [_kept.seq > after_seq, *(() if not_of is None else (_kept.source_node != not_of,))]
+        # As far as so many rows go, for how many groups there will be PostgreSQL can't tell, and may make them all.
+        rows = sa.select(_kept.seq).where(*wanted).order_by(_kept.seq).limit(most_txs).subquery()
+        last = sa.select(sa.func.max(rows.c.seq)).scalar_subquery()
+        query = _TXS.where(*wanted, _kept.seq <= last).group_by(_kept.seq).order_by(_kept.seq)
         return _as_fits(in_transaction(self.database, lambda connection: list(connection.execute(query))), most_bytes)
 
     def stretch(self, asked: Asked, most_bytes: int) -> list[KeptTx]:
         """Return txs of one log, in its order: at most so many bytes, at least one if any."""
         query = (
-            sa.select(*_GROUPED, sa.func.sum(_kept.bytes).label("bytes"))
-            .where(
+            _TXS.where(
                 _kept.source_node == asked.source,
                 _kept.incarnation == asked.incarnation,
                 _kept.to_lsn > asked.after_lsn,
                 _kept.from_lsn <= asked.until_lsn,
             )
-            .group_by(*_GROUPED)
-            .order_by(_kept.from_lsn, _kept.seq)
+            .group_by(_kept.to_lsn, _kept.seq)
+            .order_by(_kept.to_lsn, _kept.seq)
             .limit(MOST_TXS)
         )
         return _as_fits(in_transaction(self.database, lambda connection: list(connection.execute(query))), most_bytes)
@@ -102,16 +99,14 @@ class RelayLog:
             yield row.header.encode("utf-8") + decompress(bytes(row.payload), "zstd", UNBOUNDED)
 
 
-_GROUPED = (
+_SAME = ("source_node", "tx_id", "incarnation", "from_lsn", "to_lsn", "parts")
+_TXS = sa.select(
     _kept.seq,
-    _kept.source_node,
-    _kept.tx_id,
-    _kept.incarnation,
-    _kept.from_lsn,
-    _kept.to_lsn,
-    _kept.parts,
-    _kept.by_directory,
+    *(sa.func.min(_kept[name]).label(name) for name in _SAME),
+    sa.func.min(sa.cast(_kept.by_directory, sa.Integer)).label("by_directory"),
+    sa.func.sum(_kept.bytes).label("bytes"),
 )
+"""To be grouped by what an index has in its order, and by nothing else: then only those are read that are given."""
 
 
 def _as_fits(rows: Iterable[sa.Row[Any]], most_bytes: int) -> list[KeptTx]:
@@ -121,7 +116,8 @@ def _as_fits(rows: Iterable[sa.Row[Any]], most_bytes: int) -> list[KeptTx]:
             break
         most_bytes -= row.bytes
         # A sum is a decimal on PostgreSQL.
-        found.append(KeptTx(**{**row._mapping, "bytes": int(row.bytes)}))
+        fields = {**row._mapping, "bytes": int(row.bytes), "by_directory": bool(row.by_directory)}
+        found.append(KeptTx(**fields))
     return found
 
 

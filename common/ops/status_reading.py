@@ -13,6 +13,7 @@ from common.ops.agreement import agreement
 from common.ops.migration import OPEN_DEAD_LETTERS
 from common.ops.pausing import paused_tables
 from common.ops.peers import read_peers
+from common.ops.progress import OLDEST_EARLY
 from common.ops.purging import read_purged
 from common.ops.rewinding import own_rewinding
 from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
@@ -146,8 +147,7 @@ def _counts(connection: sa.Connection, column: sa.Column[str], states: tuple[str
 
 
 def _oldest_early(connection: sa.Connection, now_us: int) -> float | None:
-    early = rf.dead_letter.c.state == "early"
-    return _age(connection.scalar(sa.select(sa.func.min(rf.dead_letter.c.first_failed_us)).where(early)), now_us)
+    return _age(connection.scalar(OLDEST_EARLY), now_us)
 
 
 def _age(since_us: int | None, now_us: int) -> float | None:

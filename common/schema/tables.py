@@ -145,6 +145,10 @@ dead_letter = sa.Table(
     sa.Column("settled_note", _text),
     sa.Index("rf_dead_letter_order", "source_node", "incarnation", "prev_lsn"),
     sa.Index("rf_dead_letter_state", "state", "last_failed_us"),
+    sa.Index("rf_dead_letter_table", "state", "table_name", "last_failed_us"),
+    sa.Index("rf_dead_letter_reason", "state", "reason", "last_failed_us"),
+    sa.Index("rf_dead_letter_first", "state", "first_failed_us"),
+    sa.Index("rf_dead_letter_copy", "broker_copy", "state", "last_failed_us"),
     comment="Txs that could not be applied, each whole, with its reason.",
 )
 
@@ -303,6 +307,7 @@ relay = sa.Table(
     sa.Column("received_us", _us, nullable=False),
     sa.Index("rf_relay_tx", "source_node", "tx_id", "part", unique=True),
     sa.Index("rf_relay_age", "received_us", "bytes"),
+    sa.Index("rf_relay_log", "source_node", "incarnation", "to_lsn", "seq"),
     comment="Other nodes' batches as they came, in the order in which they were committed here, to be handed on.",
 )
 
@@ -349,6 +354,8 @@ token = sa.Table(
     comment="Tokens that nodes and people show over HTTP; their secrets are nowhere.",
 )
 
+_OF_CAPTURE = sa.text("action = 'capture'")
+"""Few among millions of lines; asked for every few seconds."""
 audit = sa.Table(
     "rf_audit",
     metadata,
@@ -360,6 +367,7 @@ audit = sa.Table(
     sa.Column("tx_id", _id),
     sa.Column("detail", _text, comment="JSON object"),
     sa.Index("rf_audit_at", "at_us"),
+    sa.Index("rf_audit_capture", "at_us", postgresql_where=_OF_CAPTURE, sqlite_where=_OF_CAPTURE),
     comment="Who applied, rejected, replayed, discarded what, and when.",
 )
 

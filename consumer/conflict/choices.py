@@ -14,7 +14,7 @@ from common.versions import Version
 from common.wire.records import Change, TableMeta
 from consumer.conflict.detect import has_seen
 from consumer.conflict.record import BETWEEN_ROWS, Kind, State, meta_of, read_version, version_text
-from consumer.statements import among, insert_many
+from consumer.statements import insert_many, keyed
 
 _COLUMNS = ("table_name", "row_key", "node_id", "base", "version", "resolves", "chosen_us")
 
@@ -137,7 +137,7 @@ def known_choices(connection: sa.Connection, table: str, row_keys: Sequence[str]
     stored = rf.choice
     query = sa.select(
         stored.c.table_name, stored.c.row_key, stored.c.node_id, stored.c.base, stored.c.version, stored.c.resolves
-    ).where(stored.c.table_name == table, among(connection, stored.c.row_key, row_keys))
+    ).where(keyed(connection, stored.c.table_name, table, stored.c.row_key, row_keys))
     return [
         Choice(
             name,
@@ -155,7 +155,7 @@ def waiting_changes(connection: sa.Connection, table: str, row_keys: Sequence[st
     """Return the changes that wait for a choice, with their row's key."""
     stored = rf.conflict
     query = sa.select(stored).where(
-        stored.c.table_name == table, stored.c.state == "waiting", among(connection, stored.c.row_key, row_keys)
+        keyed(connection, stored.c.table_name, table, stored.c.row_key, row_keys), stored.c.state == "waiting"
     )
     return [(str(row["row_key"]), _waiting(row)) for row in connection.execute(query.order_by(stored.c.id)).mappings()]
 

@@ -12,9 +12,9 @@ from common.schema import tables as rf
 from common.wire.compress import compress, decompress
 from common.wire.limits import Limits
 from consumer.dead_letters.lsns import LsnSet
-from consumer.dead_letters.states import OPEN_STATES, LetterState
+from consumer.dead_letters.states import OPEN_STATES, SETTLED_STATES, LetterState
 from consumer.incoming import Incoming
-from consumer.statements import upsert
+from consumer.statements import selective, upsert
 
 _UNBOUNDED = Limits(max_ratio=10**9)
 """What is read here was compressed here."""
@@ -159,11 +159,15 @@ def early_ones(
     if due_only:
         waited = now_us - table.c.last_failed_us
         grown = waited * 4 >= table.c.last_failed_us - table.c.first_failed_us
-        query = query.where(waited >= 1_000_000, sa.or_(grown, waited >= 60_000_000))
-    if parents is not None:
-        query = query.where(table.c.table_name.in_(parents))
+        # By the column itself: those that were tried just now are then not even read.
+        rested = table.c.last_failed_us <= now_us - 1_000_000
+        query = query.where(rested, sa.or_(grown, waited >= 60_000_000))
     query = query.order_by(table.c.last_failed_us, table.c.tx_id).limit(limit)
-    return [_letter(row) for row in connection.execute(query)]
+    if parents is None:
+        return [_letter(row) for row in connection.execute(query)]
+    # Parent by parent: each in the order of an index, whereas of several at once PostgreSQL may read all letters.
+    found = [_letter(row) for name in parents for row in connection.execute(query.where(table.c.table_name == name))]
+    return sorted(found, key=lambda letter: (letter.last_failed_us, letter.tx_id))[:limit]
 
 
 def orphans(connection: sa.Connection, parent: str | None, failed_before_us: int, limit: int) -> list[Letter]:
@@ -173,7 +177,7 @@ def orphans(connection: sa.Connection, parent: str | None, failed_before_us: int
     table = rf.dead_letter
     query = sa.select(*_COLUMNS).where(
         table.c.state == LetterState.DEAD.value,
-        table.c.reason == Reason.FOREIGN_KEY.value,
+        selective(connection.dialect.name, table.c.reason == Reason.FOREIGN_KEY.value),
         table.c.last_failed_us <= failed_before_us,
     )
     if parent is not None:
@@ -266,17 +270,24 @@ def mark_copied(connection: sa.Connection, keys: Sequence[tuple[str, str]], *, c
 def uncopied(connection: sa.Connection, limit: int) -> list[Letter]:
     """Return dead letters that the broker has no copy of yet."""
     table = rf.dead_letter
-    open_states = [LetterState.DEAD.value, LetterState.FORKED.value]
-    query = sa.select(*_COLUMNS).where(table.c.state.in_(open_states), table.c.broker_copy.is_(False)).limit(limit)
-    return [_letter(row) for row in connection.execute(query)]
+    return _first_ones(connection, (LetterState.DEAD, LetterState.FORKED), table.c.broker_copy.is_(False), limit)
 
 
 def settled_with_copy(connection: sa.Connection, limit: int) -> list[Letter]:
     """Return closed letters of which a copy still lies on the broker."""
     table = rf.dead_letter
-    closed = [LetterState.REPLAYED.value, LetterState.DISCARDED.value]
-    query = sa.select(*_COLUMNS).where(table.c.state.in_(closed), table.c.broker_copy.is_(True)).limit(limit)
-    return [_letter(row) for row in connection.execute(query)]
+    return _first_ones(connection, SETTLED_STATES, table.c.broker_copy.is_(True), limit)
+
+
+def _first_ones(
+    connection: sa.Connection, states: Sequence[LetterState], is_copied: sa.ColumnElement[bool], limit: int
+) -> list[Letter]:
+    """Return letters in one of these states, the longest untouched first: state by state, each in the order of an
+    index. Where there are none, PostgreSQL would read all letters to find that out."""
+    table = rf.dead_letter
+    query = sa.select(*_COLUMNS).where(is_copied).order_by(table.c.last_failed_us).limit(limit)
+    found = [_letter(row) for one in states for row in connection.execute(query.where(table.c.state == one.value))]
+    return found[:limit]
 
 
 def bytes_id(raw: bytes) -> str:

@@ -11,7 +11,7 @@ from common.versions import Version
 from common.wire.records import TableMeta
 from consumer.conflict.record import version_text
 from consumer.standing.theory import RowId
-from consumer.statements import among, insert_missing, upsert
+from consumer.statements import insert_missing, keyed, upsert
 
 _POINTS = "from:"
 """Before the rule of a reference, on the side that points."""
@@ -67,7 +67,7 @@ class Copies:
             return {}
         one = rf.stepped_back.c
         query = sa.select(one.key, one.version, one.facts, one.meta, one.kind)
-        query = query.where(one.table_name == table, among(self._connection, one.key, keys))
+        query = query.where(keyed(self._connection, one.table_name, table, one.key, keys))
         return {
             key: Copy(RowId(table, key), version, _facts.decode(facts), TableMeta.model_validate_json(meta), kind)
             for key, version, facts, meta, kind in self._connection.execute(query)
@@ -116,8 +116,8 @@ class Copies:
             by_table.setdefault(row.table, []).append(row.key)
         for table, keys in by_table.items():
             for kept in (rf.stepped_back, rf.claim):
-                these = kept.c.table_name == table, among(self._connection, kept.c.key, keys)
-                self._connection.execute(sa.delete(kept).where(*these))
+                these = keyed(self._connection, kept.c.table_name, table, kept.c.key, keys)
+                self._connection.execute(sa.delete(kept).where(these))
 
     def _having(self, wanted: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
         by_rule: dict[str, list[str]] = {}
@@ -127,7 +127,7 @@ class Copies:
         claim = rf.claim.c
         for rule, tokens in by_rule.items():
             query = sa.select(claim.table_name, claim.key)
-            query = query.where(claim.rule == rule, among(self._connection, claim.token, tokens))
+            query = query.where(keyed(self._connection, claim.rule, rule, claim.token, tokens))
             for table, key in self._connection.execute(query):
                 found.setdefault(table, []).append(key)
         return found

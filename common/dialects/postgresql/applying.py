@@ -28,13 +28,18 @@ from common.wire.records import TableMeta
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
+# By the index, whatever the planner thinks that the ranges hold: a join with the log may read all of it, each time.
 _UNSEALED = """
 SELECT EXISTS (
     SELECT FROM (
         SELECT l.shape_id FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
-        JOIN rf_change_log l ON l.xid >= ended.low AND l.xid < ended.high AND l.pk = ANY(%(keys)b)
+        CROSS JOIN LATERAL (
+            SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high OFFSET 0) l
+        WHERE l.pk = ANY(%(keys)b)
         UNION ALL
-        SELECT l.shape_id FROM rf_seal_pending p JOIN rf_change_log l ON l.xid = p.xid AND l.pk = ANY(%(keys)b)
+        SELECT l.shape_id FROM rf_seal_pending p
+        CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = p.xid OFFSET 0) l
+        WHERE l.pk = ANY(%(keys)b)
     ) l JOIN rf_shape s ON s.shape_id = l.shape_id WHERE s.table_id = %(table_id)s)
 """
 

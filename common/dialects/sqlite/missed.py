@@ -27,7 +27,8 @@ _PAGES_A_STEP = 10
 _json = msgspec.json.Encoder()
 _DIGESTS = (
     "SELECT v.key, v.digest, v.deleted, v.node_id = ? AND v.hlc >= ?"
-    " FROM json_each(?) AS asked CROSS JOIN main.rf_row_version AS v ON v.table_id = ? AND v.key = asked.value"
+    " FROM json_each(?) AS asked CROSS JOIN main.rf_row_version AS v"
+    " ON likelihood(v.table_id = ?, 0.000001) AND v.key = asked.value"
 )
 _RECORDS = (
     "SELECT key, deleted FROM main.rf_row_version WHERE table_id = ? AND key > ?"

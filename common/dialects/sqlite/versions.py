@@ -12,8 +12,9 @@ _json = msgspec.json.Encoder()
 _READ = (
     "SELECT v.key, v.main_epoch, v.hlc, v.node_id, v.base_epoch, v.base_hlc, v.base_node, v.deleted"
     " FROM json_each(?) AS asked CROSS JOIN main.rf_row_version AS v"
-    " ON v.table_id = ? AND v.key = asked.value AND v.node_id <> ''"
+    " ON likelihood(v.table_id = ?, 0.000001) AND v.key = asked.value AND v.node_id <> ''"
 )
+"""By its key, also where the database was analyzed when there were hardly any versions."""
 VERSION_COLUMNS = "table_id, key, main_epoch, hlc, node_id, base_epoch, base_hlc, base_node, deleted, digest"
 VERSION_VALUES = "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
