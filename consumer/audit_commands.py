@@ -12,7 +12,7 @@ from consumer.statements import reading
 
 
 @click.command("audit")
-@click.option("--action", help="Only this action, like applied, set-aside, replayed.")
+@click.option("--action", help="Only this action, like applied, set-aside, replayed, replay-failed.")
 @click.option("--actor", help="Only what this account did; `rowferry` is the node by itself.")
 @click.option("--source", help="Only batches of this node.")
 @click.option("--tx", "tx_id", metavar="TX_ID", help="Only this transaction.")

@@ -119,7 +119,9 @@ def _who_chose(connection: sa.Connection, choice: Any, conflicts: dict[int, Any]
         found["between"] = [read_version(met.our_version).node_id, read_version(met.their_version).node_id]
         images = [readable(met.our_image), readable(met.their_image)]
         if told["winner"] in ("ours", "theirs") and met.kind not in BETWEEN_ROWS:
-            old, new = images if told["winner"] == "theirs" else images[::-1]
+            # While it waited, what was here stood; whoever keeps that changes nothing here.
+            new = images[told["winner"] == "theirs"]
+            old = images[told["winner"] == "ours"] if row.action == "undone" else images[0]
             found["changed"] = changed(old, new)
         return found
     return {}

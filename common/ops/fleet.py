@@ -1,8 +1,9 @@
 """The fleet as one node knows it: of each node how far it is, by which road, and in sentences why it is behind."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -63,9 +64,12 @@ def read_fleet(connection: sa.Connection, config: Config, standing: Standing) ->
 def _self(standing: Standing, of_others: set[str]) -> FleetNode:
     attention = [reason for reason in standing.attention if reason not in of_others]
     waiting = [reason for reason in standing.waiting if reason not in of_others]
-    unpublished = [one["oldest_seconds"] for one in standing.unpublished]
-    unapplied = [one["oldest_seconds"] for one in standing.unapplied]
-    lags = [sink["lag_changes"] for sink in standing.shares.get("sinks", ())]
+    shares = standing.shares
+    unsealed = shares.get("unsealed_changes", 0)
+    lags = [sink["lag_changes"] for sink in shares.get("sinks", ())]
+    lacking, behind = max(lags, default=0) + unsealed, sum(one.behind for one in standing.sources)
+    ages = [sink["oldest_unpublished_seconds"] for sink in shares.get("sinks", ()) if sink["lag_changes"]]
+    ages += [shares.get("oldest_unsealed_seconds", 0.0)] if unsealed else []
     return FleetNode(
         name=standing.facts.node_id,
         is_self=True,
@@ -73,8 +77,8 @@ def _self(standing: Standing, of_others: set[str]) -> FleetNode:
         state=_state(attention, waiting),
         reasons=(*attention, *waiting),
         road=_own_road(standing),
-        lacks=Lag(max(lags, default=0) + standing.shares.get("unsealed_changes", 0), max(unpublished, default=0.0)),
-        missing=Lag(sum(one.behind for one in standing.sources), max(unapplied, default=0.0)),
+        lacks=Lag(lacking, max(ages, default=0.0)),
+        missing=Lag(behind, _oldest([one["oldest_seconds"] for one in standing.unapplied], behind)),
         dead_letters=sum(standing.dead_letters.get(state, 0) for state in OPEN_DEAD_LETTERS),
         conflicts=standing.conflicts.get("waiting", 0),
         differs=("capture",) if standing.drifted else (),
@@ -86,7 +90,8 @@ def _self(standing: Standing, of_others: set[str]) -> FleetNode:
 
 
 def _node(peer: Peer, config: Config, standing: Standing) -> FleetNode:
-    attention, waiting = list(_attention(peer, config, standing)), list(_waiting(peer, standing))
+    unsent = _unsent(peer, config, standing)
+    attention, waiting = list(_attention(peer, config, standing)), list(_waiting(peer, standing, unsent))
     heard = peer.standing
     differs = []
     if heard is not None and not standing.drifted:
@@ -100,7 +105,7 @@ def _node(peer: Peer, config: Config, standing: Standing) -> FleetNode:
         state=_state(attention, waiting),
         reasons=(*attention, *waiting),
         road=_road(peer.name, config, standing),
-        lacks=peer.lacks,
+        lacks=replace(peer.lacks, unsent=unsent),
         missing=_missing(peer, standing),
         dead_letters=sum(peer.letters.values()) + peer.early + peer.forked,
         conflicts=peer.conflicts,
@@ -127,8 +132,13 @@ def _missing(peer: Peer, standing: Standing) -> Lag:
         behind.append(peer.standing.missing)
     if not behind:
         return Lag()
-    works = [one for one in standing.unapplied if one["work"] == f"{OF_SOURCE}{peer.name}"]
-    return Lag(max(behind), max((one["oldest_seconds"] for one in works), default=0.0))
+    works = [one["oldest_seconds"] for one in standing.unapplied if one["work"] == f"{OF_SOURCE}{peer.name}"]
+    return Lag(max(behind), _oldest(works, max(behind)))
+
+
+def _oldest(works: Iterable[float], behind: int) -> float | None:
+    """Return how long the oldest of `behind` changes waits; None where nobody knows. `works`: 0 of what has no age."""
+    return max((age for age in works if age), default=None) if behind else 0.0
 
 
 def _attention(peer: Peer, config: Config, standing: Standing) -> Iterator[str]:
@@ -153,7 +163,27 @@ def _attention(peer: Peer, config: Config, standing: Standing) -> Iterator[str]:
         yield counted(peer.conflicts, "conflict with it waits", "conflicts with it wait") + " for a choice"
 
 
-def _waiting(peer: Peer, standing: Standing) -> Iterator[str]:
+def sinks_to(name: str, config: Config, standing: Standing) -> list[Mapping[str, Any]]:
+    """Return the ways out that lead to a node, as the producer's share of `status` tells of them."""
+    sinks: Iterable[Mapping[str, Any]] = standing.shares.get("sinks", ())
+    # Whom this node pushes to needs no other way; who comes with the others takes what all of them take.
+    if name in config.peers:
+        return [one for one in sinks if one["sink"] == f"http-{name}"]
+    return [one for one in sinks if not one["sink"].startswith("http-")]
+
+
+def _unsent(peer: Peer, config: Config, standing: Standing) -> int:
+    """Return how many changes no way to a peer has taken yet, and it is not known to have by another one."""
+    lags: list[int] = [one["lag_changes"] for one in sinks_to(peer.name, config, standing)]
+    if not lags:
+        return 0
+    unsealed: int = standing.shares.get("unsealed_changes", 0)
+    if peer.lacks.changes is None:
+        return max(lags) + unsealed
+    return min(max(lags), peer.lacks.changes + peer.lacks.newer - unsealed) + unsealed
+
+
+def _waiting(peer: Peer, standing: Standing, unsent: int) -> Iterator[str]:
     gaps = [gap for gap in standing.gaps if gap["peer"] == peer.name]
     yield from (coming(gap) for gap in gaps if heals(gap))
     behind = [one.behind for one in standing.sources if one.peer == peer.name and one.behind]
@@ -163,6 +193,8 @@ def _waiting(peer: Peer, standing: Standing) -> Iterator[str]:
             yield not_come(peer.standing)
     if peer.lacks.changes:
         yield f"{counted(peer.lacks.changes, 'change', 'changes')} of this node had not reached it when it last spoke"
+    if unsent:
+        yield f"{counted(unsent, 'change', 'changes')} of this node {'is' if unsent == 1 else 'are'} not sent to it yet"
     if peer.early:
         yield (
             counted(peer.early, "transaction of it waits", "transactions of it wait")

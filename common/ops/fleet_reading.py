@@ -24,6 +24,10 @@ class Lag:
     changes: int | None = None
     oldest_seconds: float | None = None
     """How long the oldest of it waits; 0 where nothing does."""
+    newer: int = 0
+    """Changes besides, written since the other side spoke last: nobody knows yet whether it has them."""
+    unsent: int = 0
+    """Changes that no way there has taken yet; they are among the others, but for what has no number yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,9 @@ def _lacks(connection: sa.Connection, standing: Standing, taken_lsn: int | None,
     first = sa.select(tx.captured_us).where(waits).order_by(tx.to_lsn).limit(1)
     last = sa.select(tx.to_lsn).where(waits).order_by(tx.to_lsn.desc()).limit(1)
     oldest_us = connection.scalar(first)
+    head_lsn, unsealed = standing.shares.get("head_lsn", 0), standing.shares.get("unsealed_changes", 0)
+    count = 0 if oldest_us is None else (connection.scalar(last) or taken_lsn) - taken_lsn
+    newer = max(0, head_lsn - taken_lsn - count) + unsealed
     if oldest_us is None:
-        return Lag(0, 0.0)
-    return Lag((connection.scalar(last) or taken_lsn) - taken_lsn, max(0.0, (standing.at_us - oldest_us) / 1e6))
+        return Lag(0, 0.0, newer)
+    return Lag(count, max(0.0, (standing.at_us - oldest_us) / 1e6), newer)

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.config.model import Config
-from common.ops.fleet import FleetNode
+from common.ops.fleet import FleetNode, sinks_to
 from common.ops.migration import OPEN_DEAD_LETTERS
 from common.ops.status import Standing
 from common.schema import tables as rf
@@ -133,14 +133,7 @@ def _taken(connection: sa.Connection, standing: Standing, name: str) -> tuple[in
 
 
 def _roads(config: Config, standing: Standing, node: FleetNode) -> list[Road]:
-    own = f"http-{node.name}"
-    sinks = standing.shares.get("sinks", ())
-    if not node.is_self:
-        # Whom this node pushes to needs no other way; who comes with the others takes what all of them take.
-        wanted = (
-            (lambda sink: sink == own) if node.name in config.peers else (lambda sink: not sink.startswith("http-"))
-        )
-        sinks = [one for one in sinks if wanted(one["sink"])]
+    sinks = standing.shares.get("sinks", ()) if node.is_self else sinks_to(node.name, config, standing)
     return [
         Road(one["sink"], one["cursor_lsn"], one["lag_changes"], one["oldest_unpublished_seconds"]) for one in sinks
     ]

@@ -162,4 +162,4 @@ def _audit_lines(result: Result) -> Iterable[audit.Line]:
                 return
             reason = result.reason.value if result.reason else None
             detail = {"state": result.outcome.value, "reason": reason, "error": result.error}
-            yield audit.Line("set-aside", *incoming.key, actor, detail)
+            yield audit.Line("replay-failed" if incoming.replayed_by else "set-aside", *incoming.key, actor, detail)

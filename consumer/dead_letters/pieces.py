@@ -191,7 +191,7 @@ class Pieces:
         def note(connection: sa.Connection) -> None:
             if note_attempt(connection, key, reason, str(error), table, now_us):
                 detail = {"state": letter.state.value, "reason": reason.value, "error": str(error)}
-                audit.write(connection, [audit.Line("set-aside", *key, self._actor, detail)], now_us)
+                audit.write(connection, [audit.Line("replay-failed", *key, self._actor, detail)], now_us)
 
         writing(self._node.database, note)
 

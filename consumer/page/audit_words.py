@@ -8,12 +8,14 @@ import sqlalchemy as sa
 
 from common.web.page.page import CONFLICTS, LETTERS, ROWS, url_of
 from common.web.page.words import cell, counted, key
+from consumer.audit import APPLIER
 from consumer.page.sides import Side, sides_of, stands
 
 ACTIONS = {
     "applied": "applied a transaction",
     "replayed": "replayed a dead letter",
     "replayed-piece": "replayed a piece of a dead letter",
+    "replay-failed": "tried a replay, which failed again",
     "edited": "replayed a dead letter, edited",
     "discarded": "discarded a dead letter",
     "exported": "exported a dead letter",
@@ -39,7 +41,7 @@ ACTIONS = {
     "node-retired": "retired a node",
     "purged": "took away what is past its retention",
 }
-_OF_LETTERS = frozenset({"replayed", "replayed-piece", "edited", "discarded", "exported", "set-aside"})
+_OF_LETTERS = frozenset({"replayed", "replayed-piece", "replay-failed", "edited", "discarded", "exported", "set-aside"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,16 @@ def tell(connection: sa.Connection, lines: Sequence[Mapping[str, Any]]) -> list[
 
 def _told(line: Mapping[str, Any], sides: Mapping[int, tuple[Side, Side]]) -> Told:
     detail = _detail(line)
-    did, number = ACTIONS.get(line["action"], line["action"]), _number(line)
+    did, number = ACTIONS.get(_action(line), line["action"]), _number(line)
     if number is not None and number in sides and detail.get("winner"):
         did += f": {stands(detail['winner'], *sides[number])} stands"
     return Told(line, did, _more(detail), tuple(_links(line, detail, number if number in sides else None)))
+
+
+def _action(line: Mapping[str, Any]) -> str:
+    """Return what was done; earlier releases wrote a replay that failed as what they do by themselves."""
+    is_replay = line["action"] == "set-aside" and line["actor"] != APPLIER
+    return "replay-failed" if is_replay else str(line["action"])
 
 
 def _links(line: Mapping[str, Any], detail: Mapping[str, Any], number: int | None) -> list[tuple[str, str]]:

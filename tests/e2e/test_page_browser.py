@@ -261,6 +261,24 @@ def test_a_page_tells_what_is_new_by_itself(browser: Browser, main: Served) -> N
         expect(page.locator("#news")).to_have_text("2 dead letters on this page")
 
 
+@pytest.mark.parametrize("path", ["/", "/page/nodes/one?id=shop-2", "/page/dead-letters"])
+def test_a_page_that_looks_again_moves_nothing(browser: Browser, main: Served, path: str) -> None:
+    with tab(browser, main.url) as one:
+        page = one.page
+        log_in(one, main)
+        one.go(path)
+        top = "document.querySelector('#live > *').getBoundingClientRect().top"
+        stray = (
+            "[...document.querySelector('#live').childNodes].filter(x => x.nodeType === 3).map(x => x.data).join('')"
+        )
+        before = page.evaluate(top)
+        with page.expect_response(lambda answer: "hx-request" in answer.request.headers):
+            page.evaluate("document.querySelector('#live > *').id = 'old'")
+        expect(page.locator("#old")).to_have_count(0)
+        assert page.evaluate(top) == before
+        assert not str(page.evaluate(stray)).strip()
+
+
 def test_what_is_chosen_is_not_taken_away(browser: Browser, main: Served) -> None:
     with tab(browser, main.url) as one:
         page = one.page

@@ -75,7 +75,7 @@ def test_what_can_be_applied_is_and_the_rest_stays(world: World) -> None:
     assert world.one("SELECT count(*) FROM rf_applied_tx") == 0
     assert json.loads(world.one("SELECT applied_lsns FROM rf_dead_letter")) == [[1, 1], [5, 45]]
     actions = {row[0] for row in world.query("SELECT action FROM rf_audit WHERE actor = 'tester'")}
-    assert actions == {"replayed-piece", "set-aside"}
+    assert actions == {"replayed-piece", "replay-failed"}
 
     # It comes again: it is known, and stays as it is.
     world.receive(tx.body)

@@ -177,6 +177,8 @@ def test_dead_letters_and_conflicts_stand_with_their_node(world: World) -> None:
     world.receive(resealed(a.put(2, "two", 11).body, b'"item"', b'"nowhere"'))
     world.execute("INSERT INTO item VALUES (7, 'mine', 1)")
     world.receive(b.put(7, "theirs", world.clock.us).body)
+    own = world.node.database.log(world.node.facts).head().lsn
+    Cursors(world.node.database, world.clock).save("directory", world.node.facts.incarnation, own)
     found = fleet(world)
     assert (found["a"].dead_letters, found["a"].conflicts) == (2, 0)
     assert found["a"].reasons == (

@@ -154,6 +154,16 @@ def test_a_replay_that_fails_again_says_why(node: Served, anna: Person) -> None:
     assert '<button class="main">' not in question.text
     done = anna.submit(question, "Yes, replay")
     assert f"{tx_id} of a could still not be applied (unknown-table)" in done.text
+    page = anna.get("/page/audit?actor=anna&action=replay-failed").text
+    assert "tried a replay, which failed again</strong>" in page
+    assert "there is no table" in page
+    made = "made a dead letter of a transaction</strong>"
+    assert made not in anna.get("/page/audit?actor=anna").text
+    assert made in anna.get("/page/audit?action=set-aside").text
+    assert "failed again" not in anna.get("/page/audit?action=set-aside").text.split("</form>")[-1]
+    saved = anna.get("/page/audit/file?kind=csv&actor=anna").text
+    assert ',anna,"tried a replay, which failed again",' in saved
+    assert "made a dead letter" not in saved
 
 
 def test_discarding_needs_a_reason_and_is_audited(node: Served, anna: Person) -> None:

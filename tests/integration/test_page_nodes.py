@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from consumer.apply.committing import Committing
+from producer.cursors import Cursors
 from tests.support.applying import DATABASES
-from tests.support.fleet_scene import scene
+from tests.support.fleet_scene import now_us, scene
 from tests.support.page import Person
 from tests.support.web import Served
 
@@ -78,6 +80,72 @@ def test_this_nodes_page_has_its_graphs(anna: Person) -> None:
     assert "Last heard" not in page, "it need not hear itself"
     week = anna.get("/page/nodes/one?id=main&window=week").text
     assert '<a href="/page/nodes/one?id=main&amp;window=week#graphs" aria-current="true">week</a>' in week
+
+
+def more(main: Served, key: int) -> None:
+    """Write one more change of main, sealed and not sent."""
+    main.world.clock.us = now_us()
+    main.world.execute(f"INSERT INTO item VALUES ({key}, 'Cocoa', 2)")
+    Committing(main.world.node).seal()
+
+
+def sent(main: Served, lsn: int) -> None:
+    Cursors(main.world.node.database, main.world.clock).save("directory", main.world.node.facts.incarnation, lsn)
+
+
+def fleet_row(anna: Person, name: str) -> str:
+    page = anna.get("/").text
+    (row,) = [one for one in page.split("<tr>") if f"one?id={name}" in one]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", row.partition("</tr>")[0])).replace(" ,", ",")
+
+
+def test_where_nothing_waits_that_is_said(anna: Person) -> None:
+    assert "up to date Nothing waits either way" in shown(anna, "shop-3")
+    assert "it has all" in fleet_row(anna, "shop-3")
+
+
+def test_nothing_waits_is_said_only_where_nothing_does(anna: Person, main: Served) -> None:
+    more(main, 20)
+    more(main, 21)
+    page, row = shown(anna, "shop-3"), fleet_row(anna, "shop-3")
+    for text in (page, row):
+        assert "Nothing waits" not in text
+        assert "up to date" not in text
+        assert "2 changes of this node are not sent to it yet" in text
+    assert "Waits nothing of what was written before it spoke last; 2 changes written since" in page
+
+
+def test_what_nobody_knows_to_have_arrived_is_no_nothing(anna: Person, main: Served) -> None:
+    more(main, 20)
+    more(main, 21)
+    sent(main, 4)
+    page, row = shown(anna, "shop-3"), fleet_row(anna, "shop-3")
+    assert "Nothing waits" not in page
+    assert "Nothing known of waits; 2 changes written since it spoke last: whether it has them is not known yet" in page
+    assert "had all when it spoke last; 2 changes written since" in row
+    # What is counted apart adds up: its log ends at 4, and 1 is taken.
+    page, row = shown(anna, "shop-2"), fleet_row(anna, "shop-2")
+    assert "Waits 1 change, the oldest for 40 min; 2 changes written since" in page
+    assert "1 change, oldest waits 40 min; 2 changes written since" in row
+    assert "This node's log ends at LSN 4" in page.replace("&#39;", "'")
+    assert "It has all up to LSN 1" in page
+
+
+def test_how_long_a_change_waits_is_known_from_its_first_second(anna: Person, main: Served) -> None:
+    more(main, 20)
+    page = shown(anna, "main")
+    assert "Waits 1 change, the oldest for" in page
+    assert "since when is not known" not in page
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/page/nodes/one?id=shop-2", "/page/dead-letters", "/page/conflicts", "/page/audit"]
+)
+def test_what_a_page_puts_in_by_itself_begins_as_it_stands_there(anna: Person, path: str) -> None:
+    """No word of the title stands before the first box."""
+    whole, part = anna.get(path).text, anna.get(path, headers={"HX-Request": "true"}).text
+    begins = whole[whole.index('<div id="live"') :].partition(">")[2].lstrip()
+    assert part.lstrip()[:20] == begins[:20]
 
 
 def test_a_node_that_never_spoke_is_not_given_numbers(anna: Person, main: Served) -> None:

@@ -87,6 +87,27 @@ def test_a_conflict_and_who_decided_it_is_three_lines(node: Served, anna: Person
     assert written.startswith("here inserted it:")
 
 
+def test_a_choice_that_leaves_the_row_shows_no_values(node: Served, anna: Person) -> None:
+    own(node, "INSERT INTO item VALUES (7, 'mine', 1)")
+    push(node, Origin("a").put(7, "theirs", FUTURE).body)
+    tick(node)
+    question = anna.get("/page/conflicts/ask?id=1&do=resolve&take=ours")
+    assert 'class="changed"' not in question.text, "nothing changes here"
+    assert "Here the row stays as it is" in question.text
+    assert 'class="changed"' in anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs").text
+    anna.submit(question, "Yes, keep")
+    chosen, _, _ = lines(anna, "7")
+    assert chosen.startswith("anna kept here's version (conflict 1): the row was left as it was; not sent yet")
+    assert "name:" not in chosen
+    assert "→" not in chosen
+    tick(node)
+    undo = anna.get("/page/conflicts/ask?id=1&do=undo&take=theirs")
+    assert 'class="changed"' in undo.text
+    anna.submit(undo, "Yes, switch")
+    switched, *_ = lines(anna, "7")
+    assert "name: mine → theirs" in switched
+
+
 def test_lines_stand_in_the_order_in_which_this_node_learned_of_them(node: Served, anna: Person) -> None:
     """Whatever the clocks of the others say: `a` writes with one that is far ahead, and one that is far behind."""
     push(node, Origin("a").put(1, "ahead", FUTURE).body)

@@ -47,6 +47,8 @@ def _outcome(event: RowEvent, one: Fold) -> str:
     match event.event:
         case "applied":
             return "applied here"
+        case "chosen" if is_kept(event):
+            return "the row was left as it was"
         case "captured" if one.version is None:
             return "not stored in the log yet"
         case "published":
@@ -107,3 +109,8 @@ def _stands(winner: str, one: Fold) -> str:
 def is_unsent(one: RowEvent) -> bool:
     """Whether a change waits for a road, and not for a choice."""
     return one.event == "waits" and "conflict" not in one.detail
+
+
+def is_kept(one: RowEvent) -> bool:
+    """Whether somebody chose what stood here already."""
+    return one.event == "chosen" and one.detail.get("stands") == "ours" and not one.detail["undone"]

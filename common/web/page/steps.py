@@ -12,7 +12,7 @@ from common.ops.status_words import place
 from common.ports.row_history import RowEvent, Sealed, changed
 from common.versions import Version
 from common.web.page.folding import Fold, fold
-from common.web.page.outcomes import Outcome, is_unsent, outcomes_of
+from common.web.page.outcomes import Outcome, is_kept, is_unsent, outcomes_of
 from common.web.page.page import CONFLICTS, LETTERS, url_of
 from common.web.page.words import cell, who, written
 
@@ -135,7 +135,8 @@ def _choice(one: RowEvent) -> str:
     )
     if detail["undone"]:
         return f"{who(detail['by'])} decided it the other way: {side} stands (conflict {detail['conflict']})"
-    return f"{who(detail['by'])} took {side} (conflict {detail['conflict']})"
+    did = "kept" if is_kept(one) else "took"
+    return f"{who(detail['by'])} {did} {side} (conflict {detail['conflict']})"
 
 
 def _moment(one: RowEvent) -> str:
@@ -151,6 +152,8 @@ def _moment(one: RowEvent) -> str:
 
 def _values(one: Fold, sealed: Mapping[Version, Sealed]) -> tuple[tuple[str, str | None, str], ...]:
     for event in one.events:
+        if is_kept(event):
+            return ()
         if event.event == "chosen" and event.detail.get("changed"):
             return _pairs(event.detail["changed"])
         if isinstance(brought := event.detail.get("brought"), dict):
