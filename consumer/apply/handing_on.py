@@ -34,7 +34,8 @@ _SINGLE = (
 _A_PULLER = sa.select(sa.literal(1)).where(rf.token.c.revoked_us.is_(None), rf.token.c.scopes.contains("pull")).limit(1)
 _NEXT = sa.update(rf.relay_head).values(seq=rf.relay_head.c.seq + sa.bindparam("txs", type_=sa.BigInteger))
 
-_NOT_FOR_OTHERS = BROKEN_REASONS | {Reason.CONTENT, Reason.SOURCE}
+NOT_FOR_OTHERS = BROKEN_REASONS | {Reason.CONTENT, Reason.SOURCE}
+"""Why a batch is handed on to nobody: it can't be read, is not what was sent, or nobody knows by whom."""
 
 
 class HandingOn:
@@ -128,7 +129,7 @@ class HandingOn:
 
 def _is_for_others(result: Result) -> bool:
     """Whether a tx was verified, came from who it says, and is not known to be a rewound node's."""
-    if result.incoming.header is None or result.reason in _NOT_FOR_OTHERS:
+    if result.incoming.header is None or result.reason in NOT_FOR_OTHERS:
         return False
     if result.incoming.raw is not None and result.incoming.payload is None:
         return False

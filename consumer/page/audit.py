@@ -53,7 +53,7 @@ def audit_pages(node: Node) -> APIRouter:
         query, kind = _query(request), asked(request, "kind")
         if kind not in KINDS:
             raise ProblemError(422, f"kind: one of {', '.join(KINDS)}", reason="request")
-        saved_as = file_name(node.facts.node_id, kind, node.clock.now_us())
+        saved_as = file_name(node.facts.node_id, query, kind, node.clock.now_us())
         headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{saved_as}"'}
         # Each piece is read in a thread, in a transaction of its own: a file of any size holds up nobody.
         return StreamingResponse(pieces(node, _asked(query), kind), headers=headers, media_type=KINDS[kind][0])
@@ -67,6 +67,9 @@ def _query(request: Request) -> dict[str, str | None]:
     for name in ("from", "to"):
         us = asked_instant(name, query[name])
         query[name] = None if us is None else from_us(us).replace(tzinfo=None).isoformat(timespec="seconds")
+    if query["from"] and query["to"] and query["from"] > query["to"]:
+        told = f"from: {query['from']} is after to: {query['to']}: no line is in between"
+        raise ProblemError(422, told, reason="request")
     return query
 
 

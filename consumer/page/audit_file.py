@@ -5,7 +5,7 @@ import io
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from common.clock import from_us
@@ -19,14 +19,21 @@ AT_ONCE = 500
 """Lines that are in memory."""
 KINDS = {"jsonl": ("application/x-ndjson", "JSON lines"), "csv": ("text/csv; charset=utf-8", "CSV")}
 """By name: the media type, and what it is called."""
-_COLUMNS = ("time (UTC)", "who", "did", "more", "from node", "transaction", "action", "account", "detail")
+_COLUMNS = ("time (UTC)", "who", "did", "to what", "more", "from node", "transaction", "action", "account", "detail")
+_LONGEST_WORD = 40
 _FORMULA = re.compile("(^|[;\t\r\n])(?=[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n])")
 """Where one could begin: also behind what other spreadsheets take for the end of a field, and in full-width signs."""
 
 
-def file_name(node_id: str, kind: str, now_us: int) -> str:
-    """Return what a file is to be called where it is saved."""
-    safe = re.sub(r"[^A-Za-z0-9_.-]", "_", node_id)
+def file_name(node_id: str, query: Mapping[str, str | None], kind: str, now_us: int) -> str:
+    """Return what a file is to be called where it is saved: after the node, what was filtered, and when it was read.
+
+    `query`: by filter; instants as ISO 8601 in UTC."""
+    words = [node_id, *(query[name] or "" for name in ("action", "actor", "source", "tx"))]
+    for name in ("from", "to"):
+        if instant := query[name]:
+            words.append(f"{name}-{re.sub('[-:]', '', instant)}Z")
+    safe = "-".join(re.sub(r"[^A-Za-z0-9_.-]", "_", word)[:_LONGEST_WORD] for word in words if word)
     return f"audit-{safe}-{from_us(now_us):%Y%m%dT%H%M%SZ}.{kind}"
 
 
@@ -69,7 +76,16 @@ def _csv(lines: Sequence[Told]) -> bytes:
 def _fields(one: Told) -> Sequence[Any]:
     line = one.line
     detail = "" if line["detail"] is None else json.dumps(line["detail"], ensure_ascii=False)
-    found = [who(line["actor"]), one.did, one.more, line["source_node"], line["tx_id"], line["action"], line["actor"]]
+    found = [
+        who(line["actor"]),
+        one.did,
+        one.to_what,
+        one.more,
+        line["source_node"],
+        line["tx_id"],
+        line["action"],
+        line["actor"],
+    ]
     return [moment(line["at"]).removesuffix(" UTC"), *(_harmless(text or "") for text in (*found, detail))]
 
 

@@ -53,6 +53,8 @@ class Told:
     more: str
     links: tuple[tuple[str, str], ...]
     """Address and words."""
+    to_what: str = ""
+    """The conflict, and the table with the key of the row, in words."""
 
 
 def tell(connection: sa.Connection, lines: Sequence[Mapping[str, Any]]) -> list[Told]:
@@ -67,7 +69,20 @@ def _told(line: Mapping[str, Any], sides: Mapping[int, tuple[Side, Side]]) -> To
     did, number = ACTIONS.get(_action(line), line["action"]), _number(line)
     if number is not None and number in sides and detail.get("winner"):
         did += f": {stands(detail['winner'], *sides[number])} stands"
-    return Told(line, did, _more(detail), tuple(_links(line, detail, number if number in sides else None)))
+    return Told(
+        line,
+        did,
+        _more(detail),
+        tuple(_links(line, detail, number if number in sides else None)),
+        _to_what(detail, number),
+    )
+
+
+def _to_what(detail: Mapping[str, Any], number: int | None) -> str:
+    found = [] if number is None else [f"conflict {number}"]
+    if isinstance(table := detail.get("table"), str):
+        found.append(table if detail.get("pk") is None else f"{table} {key(detail['pk'])}")
+    return ", ".join(found)
 
 
 def _action(line: Mapping[str, Any]) -> str:

@@ -4,12 +4,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from common.errors import UsageError
 from common.http.problems import ProblemError
 from common.ops.sending import not_sent_yet
 from common.runtime.node import Node
 from common.web.page.access import FormSent, SignedIn, asked
 from common.web.page.page import CONFLICTS, PageRoute, page_of, to
 from common.web.page.paging import listed
+from common.web.page.sessions import Session
+from common.web.page.words import moment, who
 from consumer.conflict.reading import Wanted, find, read
 from consumer.conflict.record import State, Winner
 from consumer.met import Settled
@@ -56,6 +59,8 @@ def conflict_pages(node: Node) -> APIRouter:
         sides, what, take = _sides(node, asked(request, "id")), asked(request, "do"), _side(asked(request, "take"))
         if what not in ("resolve", "undo"):
             raise ProblemError(422, "do: resolve or undo", reason="request")
+        if what == "resolve" and not sides.waits:
+            return _settled_already(viewer.session, sides)
         return page_of(request).answer(
             request, viewer, "consumer/ask_conflict.html", sides=sides, what=what, take=take.value
         )
@@ -63,7 +68,14 @@ def conflict_pages(node: Node) -> APIRouter:
     @router.post(f"{CONFLICTS}/resolve")
     def resolve(form: FormSent) -> Response:
         number = _number(form.one("id"))
-        settled = Settling(node, form.actor).resolve(number, _side(form.one("take")))
+        take = _side(form.one("take"))
+        try:
+            settled = Settling(node, form.actor).resolve(number, take)
+        except UsageError:
+            sides = _sides(node, str(number))
+            if sides.waits:
+                raise
+            return _settled_already(form.session, sides)
         form.session.say(_told(node, settled, "is settled"))
         return to(f"{CONFLICTS}/one", id=number)
 
@@ -84,6 +96,16 @@ def _sides(node: Node, given: str | None) -> Sides:
     if found is None:
         raise ProblemError(404, f"{number}: no such conflict")
     return Sides.of(found)
+
+
+def _settled_already(session: Session, sides: Sides) -> Response:
+    """Say who was there before, on the page of the conflict, from which it can be decided the other way."""
+    one = sides.document
+    by = "the rule of the table" if not one["settled_by"] else who(one["settled_by"])
+    when = "" if not one["settled_at"] else f", {moment(one['settled_at'])}"
+    done = f"{by} settled it{when}: {sides.side(one['winner'])} stands"
+    session.say(f"Nothing was done: conflict {one['id']} is settled already. {done}.", is_good=False)
+    return to(f"{CONFLICTS}/one", id=one["id"])
 
 
 def _stands(document: dict[str, Any]) -> str:

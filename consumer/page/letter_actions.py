@@ -12,15 +12,17 @@ from common.runtime.node import Node
 from common.web.page.access import FormSent, SignedIn
 from common.web.page.page import LETTERS, ROWS, PageRoute, page_of, to, url_of
 from common.web.page.sessions import Session
-from common.web.page.words import cell, key
+from common.web.page.words import cell, counted, key
+from consumer.apply.handing_on import NOT_FOR_OTHERS
 from consumer.dead_letters.contents import contents
 from consumer.dead_letters.desk import desk_of
 from consumer.dead_letters.documents import result_document
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.show import show
+from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, Selection
 from consumer.incoming import Outcome, Result
-from consumer.page.letters import SHOWN, Shown, read_name, rows_of, shown
+from consumer.page.letters import SHOWN, Shown, changes_of, read_name, rows_of, shown
 from consumer.page.rows import RowChange
 from consumer.statements import reading
 
@@ -42,6 +44,8 @@ class Tried:
     rows: list[RowChange] = field(default_factory=list)
     row_count: int = 0
     rows_note: str | None = None
+    held: list[dict[str, Any]] = field(default_factory=list)
+    """The first changes as they were sent, where none of them could be a row here."""
 
     @property
     def is_applied(self) -> bool:
@@ -82,8 +86,13 @@ def letter_action_pages(node: Node) -> APIRouter:
         letters = _chosen(node, request.query_params.getlist("letter"))
         if not letters:
             return _none_chosen(viewer.session)
+        most = SHOWN if len(letters) == 1 else _ROWS_OF_MANY
         return page_of(request).answer(
-            request, viewer, "consumer/ask_discard.html", letters=[shown(letter) for letter in letters]
+            request,
+            viewer,
+            "consumer/ask_discard.html",
+            tried=[_tried(node, letter, most) for letter in letters],
+            went_on=went_on(node, letters),
         )
 
     @router.post(f"{LETTERS}/discard")
@@ -113,6 +122,25 @@ def goes_on(node: Node, sources: Sequence[str]) -> str:
     )
 
 
+def went_on(node: Node, letters: Sequence[Letter]) -> str:
+    """Say whether what is discarded here has gone on to other nodes: what came is handed on when it comes."""
+    own = node.facts.node_id
+    theirs = ", ".join(dict.fromkeys(letter.source_node for letter in letters))
+    if not node.config.forwards:
+        return (
+            f"{own} hands nothing on: other nodes get these changes from {theirs}, or from a node that does "
+            "(`node.forward`), whatever is discarded here."
+        )
+    kept = [one for one in letters if one.state is LetterState.FORKED or one.reason in NOT_FOR_OTHERS]
+    if len(kept) == len(letters):
+        return f"It was handed on to nobody from {own}: what it holds, or who sent it, was not proven."
+    others = "" if not kept else f" But for {len(kept)} of them: what those hold, or who sent them, was not proven."
+    return (
+        f"What came was handed on when it came, as {theirs} sent it, to nodes that get others' changes through {own} "
+        f"(`node.forward`); discarding takes nothing of that back.{others}"
+    )
+
+
 def _none_chosen(session: Session) -> Response:
     session.say("Nothing was done: choose at least one dead letter.", is_good=False)
     return to(LETTERS)
@@ -138,10 +166,12 @@ def _only(letter: Letter) -> Selection:
 def _tried(node: Node, letter: Letter, most: int) -> Tried:
     if not letter.state.is_open:
         return Tried(shown(letter))
-    document = show(node, letter)
-    return Tried(
-        shown(letter), document["would"], rows_of(document, most), len(document["rows"]), document["rows_note"]
-    )
+    document, held = show(node, letter), list[dict[str, Any]]()
+    rows = rows_of(document, most)
+    if not rows:
+        with reading(node.database) as connection:
+            held = changes_of(contents(connection, letter, most))
+    return Tried(shown(letter), document["would"], rows, len(document["rows"]), document["rows_note"], held)
 
 
 def _row_links(node: Node, letter: Letter) -> list[tuple[str, str]]:
@@ -167,7 +197,10 @@ def _tell_replayed(
             continue
         what = "was here already" if result.outcome is Outcome.DUPLICATE else "was applied"
         follows = "" if result.incoming.tx_id == letter.tx_id else ", which had waited for it"
-        said = f"{name} {what}{follows}: {document['won']} of {document['changes']} changes were written."
+        won, all_changes = document["won"], counted(document["changes"], "change")
+        said = (
+            f"{name} {what}{follows}: {won} of {all_changes} {'was' if document['changes'] == 1 else 'were'} written."
+        )
         session.say(said, links=() if follows else links)
 
 

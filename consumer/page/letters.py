@@ -16,7 +16,7 @@ from common.web.page.access import SignedIn, asked
 from common.web.page.page import LETTERS, PageRoute, page_of, to
 from common.web.page.paging import listed
 from common.web.page.words import is_cut
-from consumer.dead_letters.contents import contents
+from consumer.dead_letters.contents import Contents, contents
 from consumer.dead_letters.documents import letter_document
 from consumer.dead_letters.grouping import HELPS
 from consumer.dead_letters.show import show
@@ -99,7 +99,7 @@ def letter_pages(node: Node) -> APIRouter:
             row_count=len(document["rows"]),
             rows_note=document["rows_note"],
             held=held,
-            changes=[one | {"columns": side_by_side(one["before"], one["after"])} for one in held.changes],
+            changes=changes_of(held),
             whole=whole,
             is_long=any(is_cut(one[name]) for one in held.changes for name in ("before", "after")),
         )
@@ -113,6 +113,11 @@ def _out_of_date(node: Node, tables: Collection[str]) -> list[str]:
     drifted = tuple(node.database.capture(node.config.rules).drifted(wanted)) if wanted else ()
     with reading(node.database) as connection:
         return list(out_of_date(drifted, never_captured(connection, drifted)))
+
+
+def changes_of(held: Contents) -> list[dict[str, Any]]:
+    """Return what a letter holds with its columns side by side: before and after, at its source."""
+    return [one | {"columns": side_by_side(one["before"], one["after"])} for one in held.changes]
 
 
 def rows_of(document: dict[str, Any], most: int | None) -> list[RowChange]:

@@ -133,6 +133,8 @@ def test_an_operator_finds_what_is_wrong_and_mends_it(
             "shop-1 inserted it: met main's write, and waited for a choice; settled by"
         )
         expect(lines.nth(3)).to_contain_text("main inserted it: sent to the shared folder")
+        bullet = "getComputedStyle(document.querySelector('ol.story ul li'), '::before').content"
+        assert page.evaluate(bullet) == "none", "one bullet to a line"
         one.check_accessible()
         one.shoot("row")
         page.get_by_role("link", name="Audit").click()
@@ -158,7 +160,7 @@ def save_the_audit(one: Tab) -> None:
     one.shoot("audit")
     with page.expect_download() as saved:
         page.get_by_role("link", name="CSV").click()
-    assert re.fullmatch(r"audit-main-[0-9TZ]+\.csv", saved.value.suggested_filename)
+    assert re.fullmatch(r"audit-main-anna-from-20200101T000000Z-[0-9TZ]+\.csv", saved.value.suggested_filename)
     text = Path(saved.value.path()).read_text(encoding="utf-8-sig")
     assert "decided a conflict the other way" in text
     assert "rowferry by itself" not in text, "only what is filtered"

@@ -105,7 +105,7 @@ def test_a_dead_letter_is_found_looked_at_and_replayed(node: Served, anna: Perso
     assert "would be inserted" in question.text
     assert node.world.rows("fresh") == []
     done = anna.submit(question, "Yes, replay")
-    assert f"{tx_id} of a was applied: 1 of 1 changes were written." in done.text
+    assert f"{tx_id} of a was applied: 1 of 1 change was written." in done.text
     assert link(done.text, "fresh 1") == "/page/rows?table=fresh&key=1"
     assert tx_id in anna.get(link(done.text, "Show it")).text
     assert "No open dead letters." in done.text
@@ -152,7 +152,8 @@ def test_a_replay_that_fails_again_says_why(node: Served, anna: Person) -> None:
     assert "create or configure the table" in question.text
     assert question.text.count("there is no table") == 1
     assert '<button class="main">' not in question.text
-    done = anna.submit(question, "Yes, replay")
+    assert "Yes, replay" not in question.text
+    done = anna.submit(question, "Try it all the same")
     assert f"{tx_id} of a could still not be applied (unknown-table)" in done.text
     page = anna.get("/page/audit?actor=anna&action=replay-failed").text
     assert "tried a replay, which failed again</strong>" in page
@@ -175,6 +176,7 @@ def test_discarding_needs_a_reason_and_is_audited(node: Served, anna: Person) ->
     assert node.world.letters()[0][2] == "dead"
     done = anna.submit(question, "Yes, discard", reason=f"test data {HOSTILE}")
     assert f"{tx_id} of a was discarded" in done.text
+    assert tx_id in anna.get(link(done.text, "Those that were discarded")).text
     assert "<script>alert" not in done.text
     assert node.world.letters()[0][2] == "discarded"
     assert "test data" in anna.get(f"/page/dead-letters?tx={tx_id}").text
@@ -225,7 +227,10 @@ def test_a_conflict_is_settled_and_undone(node: Served, anna: Person) -> None:
     assert "No conflict waits" in anna.get("/page/conflicts").text
     assert "Conflict 1" in anna.get("/page/conflicts?state=settled").text
     late = anna.submit(question, "Yes, take a's version")
-    assert late.status_code == 409
+    assert "Nothing was done: conflict 1 is settled already. anna settled it, " in late.text
+    assert "conflicts undo" not in late.text, "what is told is no command"
+    assert str(late.url).endswith("/page/conflicts/one?id=1")
+    assert "is settled already" in anna.client.get(str(question.url), follow_redirects=True).text
     undo = anna.get("/page/conflicts/ask?id=1&do=undo&take=ours")
     undone = anna.submit(undo, "Yes, switch to")
     assert "Conflict 1 is decided the other way: here&#39;s version stands now, written as a new change" in undone.text

@@ -93,7 +93,10 @@ def test_an_export_holds_what_is_filtered_and_changes_nothing(node: Served, anna
     page = anna.get("/page/audit", params={"actor": "anna", "action": "discarded", "from": "2025-11-26T11:00"}).text
     answer = anna.get(link(page, "JSON lines"))
     assert answer.headers["content-type"] == "application/x-ndjson"
-    assert re.fullmatch(r'attachment; filename="audit-here-\d{8}T\d{6}Z\.jsonl"', answer.headers["content-disposition"])
+    assert re.fullmatch(
+        r'attachment; filename="audit-here-discarded-anna-from-20251126T110000Z-\d{8}T\d{6}Z\.jsonl"',
+        answer.headers["content-disposition"],
+    )
     with node.client(token) as client:
         told = client.get("/audit", params={"action": "discarded", "since": "2025-11-26T11:00"}).json()
     assert [json.loads(line) for line in answer.text.splitlines()] == told
@@ -120,6 +123,24 @@ def test_nor_one_that_ends_fields_elsewhere(node: Served, anna: Person, written:
     for row in list(csv.reader(io.StringIO(text)))[1:]:
         cells = [cell for field in row for cell in re.split(r"[;\t\r\n]", field)]
         assert not [cell for cell in cells if re.match("[=+\\-@\uff1d\uff0b\uff0d\uff20]", cell)], row
+
+
+def test_an_export_says_what_was_done_to_and_is_called_after_its_filters(node: Served, anna: Person) -> None:
+    detail = {"conflict": 5, "table": "item", "pk": {"id": 7}, "winner": "ours"}
+    rows = [{"at_us": TEN, "actor": "anna by token 1", "action": "resolved", "source_node": "a", "tx_id": "x"}]
+    with node.world.node.database.engine.begin() as connection:
+        connection.execute(rf.audit.insert(), [one | {"detail": json.dumps(detail)} for one in rows])
+    query = {"kind": "csv", "action": "resolved", "actor": "anna", "from": "2025-11-26T09:00", "to": "2025-11-26T11:00"}
+    answer = anna.get("/page/audit/file", params=query)
+    (row,) = csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig")))
+    assert row["to what"] == "conflict 5, item 7"
+    name = answer.headers["content-disposition"]
+    asked = "resolved-anna-from-20251126T090000Z-to-20251126T110000Z"
+    assert re.fullmatch(rf'attachment; filename="audit-here-{asked}-\d{{8}}T\d{{6}}Z\.csv"', name), name
+    for path in ("/page/audit", "/page/audit/file"):
+        refused = anna.get(path, params=query | {"from": "2025-11-26T12:00"})
+        assert refused.status_code == 422
+        assert "from: 2025-11-26T12:00:00 is after to: 2025-11-26T11:00:00" in refused.text
 
 
 def test_an_export_of_nothing_is_a_file_too(node: Served, anna: Person) -> None:

@@ -81,6 +81,9 @@ def test_a_conflict_and_who_decided_it_is_three_lines(node: Served, anna: Person
     chosen, came, written = lines(anna, "7")
     assert chosen.startswith("anna took a's version (conflict 1): not sent yet to the shared folder WHEN")
     assert "name: mine → theirs" in chosen
+    whole = anna.get("/page/rows", params={"table": "item", "key": "7"}).text
+    steps = whole[whole.index("took a&#39;s version") :].partition("</details>")[0]
+    assert "written by the application" not in steps
     assert came.startswith(
         "a inserted it: met here's write, and waited for a choice; settled by anna: a's version stands, WHEN WHEN"
     )

@@ -123,6 +123,34 @@ def test_a_replay_says_whether_its_rows_go_on(node: Served, anna: Person, role: 
     assert says in done.text
 
 
+@pytest.mark.parametrize(
+    ("role", "says"),
+    [
+        ("hub", "was handed on when it came, as a sent it, to nodes that get others&#39; changes through here"),
+        ("leaf", "here hands nothing on: other nodes get these changes from a, or from a node that does"),
+    ],
+)
+def test_a_discard_says_which_rows_go_and_whether_they_went_on(
+    node: Served, anna: Person, role: str, says: str
+) -> None:
+    node.token("reader", Scope.PULL)
+    (tx_id,) = letters_of(node)
+    kept = node.world.query("SELECT tx_id FROM rf_relay")
+    assert [one for (one,) in kept] == ([tx_id] if role == "hub" else []), "as it says"
+    path, query = "/page/dead-letters/discard", {"letter": json.dumps(["a", tx_id])}
+    question = anna.get(path, params=query)
+    assert says in question.text
+    assert "there is no table" in question.text
+    assert ">one</span>" in question.text, "what it holds, though no row of it could be written here"
+    make(node)
+    question = anna.get(path, params=query)
+    assert "A replay would apply it now" in question.text
+    assert "there is no table" not in question.text
+    assert "would be inserted" in question.text
+    anna.submit(question, "Yes, discard", reason="a test")
+    assert node.world.query("SELECT tx_id FROM rf_relay") == kept, "nothing is taken back"
+
+
 def test_the_list_tells_what_is_blocked_how_to_mend_it(node: Served, anna: Person) -> None:
     letters_of(node)
     before = anna.get("/page/dead-letters").text

@@ -87,7 +87,7 @@ def _step(one: Fold, sealed: Mapping[Version, Sealed], own: str) -> Step:
         values=_values(one, sealed),
         links=tuple(dict.fromkeys(link for event in one.events for link in _links(event))),
         moments=tuple(
-            Moment(_moment(event), None if event.at_us is None else to_iso(event.at_us)) for event in one.events
+            Moment(_moment(event, one), None if event.at_us is None else to_iso(event.at_us)) for event in one.events
         ),
         tx_id=next((event.tx_id for event in one.events if event.tx_id), None),
         lsn=next((event.lsn for event in one.events if event.tx_id and event.lsn), None),
@@ -139,8 +139,12 @@ def _choice(one: RowEvent) -> str:
     return f"{who(detail['by'])} {did} {side} (conflict {detail['conflict']})"
 
 
-def _moment(one: RowEvent) -> str:
+def _moment(one: RowEvent, fold: Fold) -> str:
     """Return an event in words of its own, with all that is known of it."""
+    chosen = fold.first("chosen")
+    if one.event == "captured" and (chosen is not None or (fold.sealed is not None and fold.sealed.resolves)):
+        by = chosen.detail.get("by") if chosen is not None else None
+        return f"written by the choice of {who(by)}" if by else "written by a choice"
     if is_unsent(one):
         return f"not sent yet to {place(str(one.detail['for']))}"
     if one.event == "published":
