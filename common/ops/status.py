@@ -203,17 +203,32 @@ class Standing:
     def waiting(self) -> list[str]:
         """What is on its way and needs nobody."""
         unsealed = self.shares.get("unsealed_changes", 0)
-        found = [f"{unsealed} captured changes are not sealed yet"] if unsealed else []
-        found += [f"{one['lag_changes']} changes not yet sent to {place(one['sink'])}" for one in self.lagging_sinks]
+        found = (
+            [counted(unsealed, "captured change is", "captured changes are") + " not sealed yet"] if unsealed else []
+        )
+        found += [
+            f"{counted(one['lag_changes'], 'change', 'changes')} not yet sent to {place(one['sink'])}"
+            for one in self.lagging_sinks
+        ]
         found += [coming(gap) for gap in self.gaps if heals(gap)]
         torn = {gap["peer"] for gap in self.gaps}
         found += [not_applied(one.behind, one.peer) for one in self.sources if one.behind and one.peer not in torn]
         torn.update(one.peer for one in self.sources if one.behind)
         found += [not_come(one) for one in self.peers if one.missing and not one.is_silent and one.node not in torn]
-        found += [f"{depth} messages in {name}" for name, depth in self.queues.depths.items() if depth]
+        found += [
+            f"{counted(depth, 'message', 'messages')} in {name}" for name, depth in self.queues.depths.items() if depth
+        ]
         early, unfinished = self.dead_letters.get("early", 0), self.shares.get("unfinished_txs", 0)
-        found += [f"{early} transactions wait for rows that have not come yet"] if early else []
-        return found + ([f"{unfinished} large transactions have not come whole"] if unfinished else [])
+        found += (
+            [counted(early, "transaction waits", "transactions wait") + " for rows that have not come yet"]
+            if early
+            else []
+        )
+        return found + (
+            [counted(unfinished, "large transaction has", "large transactions have") + " not come whole"]
+            if unfinished
+            else []
+        )
 
     @property
     def state(self) -> State:

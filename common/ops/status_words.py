@@ -45,12 +45,13 @@ def missing(gap: Mapping[str, Any]) -> str:
 
 def not_come(peer: PeerStanding) -> str:
     """Say how much of a peer's log is known of and has not come."""
-    return f"{peer.missing} changes of {peer.node} have not come yet"
+    have = "has" if peer.missing == 1 else "have"
+    return f"{counted(peer.missing, 'change', 'changes')} of {peer.node} {have} not come yet"
 
 
 def not_applied(behind: int, peer: str) -> str:
     """Say how much of a source waits here."""
-    return f"{behind} changes of {peer} not yet applied"
+    return f"{counted(behind, 'change', 'changes')} of {peer} not yet applied"
 
 
 def out_of_date(drifted: Sequence[str], new: Sequence[str]) -> Iterator[str]:

@@ -78,7 +78,7 @@ MISSING = "changes of shop after LSN 10 are missing, its log goes on to LSN 12; 
         (standing({"unsealed_changes": 3}), "3 captured changes are not sealed yet"),
         (standing(sources=(source(2),)), "2 changes of shop not yet applied"),
         (standing(queues=Queues({"rowferry.node.main": 5})), "5 messages in rowferry.node.main"),
-        (standing(dead_letters={"early": 1}), "1 transactions wait for rows that have not come yet"),
+        (standing(dead_letters={"early": 1}), "1 transaction waits for rows that have not come yet"),
         (standing({"unfinished_txs": 2}), "2 large transactions have not come whole"),
         (standing({"gaps": [HEALS]}), MISSING + "rowferry run asks shop for them"),
         (standing({"gaps": [HEALS | {"asked": 2, "asked_at": WHEN}]}), f"{MISSING}asked shop for them at {WHEN}"),
