@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from common.errors import Reason
+from common.ports.plain import Asked, Together
 from common.schema import tables as rf
 from consumer.dead_letters.states import LetterState
 from consumer.statements import among_given, as_list, given_list, selective
@@ -108,6 +109,17 @@ def look_up(connection: sa.Connection, keys: Iterable[TxKey]) -> Mapping[TxKey, 
             else:
                 letters[source_node, tx_id] = KnownLetter(LetterState(state), reason, sha256, first_failed_us)
     return {key: Known(applied.get(key), letters.get(key)) for key in applied.keys() | letters.keys()}
+
+
+def ask_known(together: Together, keys: Iterable[TxKey]) -> list[Asked]:
+    """Ask PostgreSQL whether anything is known of the txs: then some answer has rows."""
+    by_source: dict[str, list[str]] = {}
+    for source_node, tx_id in keys:
+        by_source.setdefault(source_node, []).append(tx_id)
+    return [
+        together.ask(_known("postgresql"), {"source_node": source, "tx_ids": as_list("postgresql", tx_ids)})
+        for source, tx_ids in by_source.items()
+    ]
 
 
 @cache

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from common.config.model import Config
+from common.ports.plain import Asked, Together
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer import audit
@@ -45,6 +46,31 @@ class Heard(NamedTuple):
     """When it made the last of its txs that are new here."""
 
 
+def ask_heard(together: Together, config: Config, heard: Iterable[Heard], now_us: int) -> "list[HeardOf]":
+    """The same as `note_heard`, in a block; `end_heard` does the rest."""
+    rows = [(one, _peer(config, one, now_us)) for one in sorted(heard)]
+    return [HeardOf(one.node_id, row, together.ask(_HEARD, _given(one, row))) for one, row in rows]
+
+
+class HeardOf(NamedTuple):
+    """A note of a source that is under way."""
+
+    node_id: str
+    row: dict[str, object]
+    """Of `rf_node`, where there is none of this id yet."""
+    asked: Asked
+
+
+def end_heard(connection: sa.Connection, heard: Iterable[HeardOf], now_us: int) -> None:
+    """Note those that were not known, and who speaks again; after the block."""
+    for one in heard:
+        found = one.asked.rows()
+        if not found:
+            insert_missing(connection, rf.node, [one.row])
+        elif found[0][0] == now_us:
+            audit.write(connection, [returned(one.node_id)], now_us)
+
+
 def note_heard(connection: sa.Connection, config: Config, heard: Iterable[Heard], now_us: int) -> None:
     """Note that sources of verified txs were heard of, in the order of their ids."""
     rows = [(one, _peer(config, one, now_us)) for one in sorted(heard)]
@@ -53,7 +79,14 @@ def note_heard(connection: sa.Connection, config: Config, heard: Iterable[Heard]
 
 def _touch(connection: sa.Connection, heard: Heard, row: Mapping[str, object]) -> bool:
     """Note what was heard of a peer; False where there is none of this id. This node itself is none."""
-    given = {
+    known = connection.execute(_HEARD, _given(heard, row)).one_or_none()
+    if known is not None and known.returned_us == row["last_seen_us"]:
+        audit.write(connection, [returned(heard.node_id)], known.returned_us)
+    return known is not None
+
+
+def _given(heard: Heard, row: Mapping[str, object]) -> dict[str, object]:
+    return {
         "peer": heard.node_id,
         "now_us": row["last_seen_us"],
         "incarnation": heard.incarnation,
@@ -61,10 +94,6 @@ def _touch(connection: sa.Connection, heard: Heard, row: Mapping[str, object]) -
         "latest_us": heard.latest_us,
         "wrote_us": heard.wrote_us,
     }
-    known = connection.execute(_HEARD, given).one_or_none()
-    if known is not None and known.returned_us == row["last_seen_us"]:
-        audit.write(connection, [returned(heard.node_id)], known.returned_us)
-    return known is not None
 
 
 def _peer(config: Config, heard: Heard, now_us: int) -> dict[str, object]:

@@ -152,7 +152,7 @@ def insert_missing(connection: sa.Connection, table: sa.Table, rows: Sequence[Ma
 def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert the rows, or set the given columns where the primary key is there. All rows name the same columns."""
     if rows:
-        connection.execute(_upsert(connection.dialect.name, table, tuple(rows[0])), rows)
+        connection.execute(upsert_of(connection.dialect.name, table, tuple(rows[0])), rows)
 
 
 @cache
@@ -167,7 +167,8 @@ def _insert_missing(dialect: str, table: sa.Table) -> sa.Insert:
 
 
 @cache
-def _upsert(dialect: str, table: sa.Table, names: tuple[str, ...]) -> sa.Insert:
+def upsert_of(dialect: str, table: sa.Table, names: tuple[str, ...]) -> sa.Insert:
+    """Return the statement of `upsert` for rows that name these columns."""
     keys = [column.name for column in table.primary_key]
     given = [name for name in names if name not in keys]
     match dialect:

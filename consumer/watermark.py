@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import msgspec
 import sqlalchemy as sa
 
+from common.ports.plain import Asked, Together
 from common.schema import tables as rf
-from consumer.statements import insert_missing, upsert
+from consumer.statements import insert_missing, upsert, upsert_of
 
 SourceKey = tuple[str, str]
 """Source node and incarnation."""
@@ -29,8 +30,12 @@ _LOCKED = (
     .order_by(rf.sync_state.c.peer, rf.sync_state.c.incarnation)
     .with_for_update()
 )
+_COLUMNS = {
+    "source_node": rf.sync_state.c.peer,
+    **{name: rf.sync_state.c[name] for name in ("incarnation", "last_lsn", "last_tx_id", "highest_lsn")},
+}
 _LOCKED_ONE = (
-    sa.select(rf.sync_state)
+    sa.select(*_COLUMNS.values())
     .where(
         rf.sync_state.c.direction == "in",
         rf.sync_state.c.peer == sa.bindparam("peer"),
@@ -118,6 +123,18 @@ def _locked(connection: sa.Connection, wanted: Sequence[SourceKey]) -> dict[Sour
     return _marks(connection, _LOCKED, {"keys": wanted})
 
 
+def ask_locked(together: Together, key: SourceKey) -> Asked:
+    """The same as `lock` for one mark, in the caller's order; none is made where there is none."""
+    peer, incarnation = key
+    return together.ask(_LOCKED_ONE, {"peer": peer, "incarnation": incarnation})
+
+
+def answered(asked: Asked) -> Mark | None:
+    """Return the mark that was asked for; None where there is none yet."""
+    found = asked.rows()
+    return Mark(**dict(zip(_COLUMNS, found[0], strict=True))) if found else None
+
+
 def advance(connection: sa.Connection, mark: Mark, steps: Sequence[Step]) -> None:
     """Move `mark` over `steps`, which are in the database already, and over what they connect to."""
     by_prev = {step.prev_lsn: step for step in steps if step.sure}
@@ -131,6 +148,13 @@ def advance(connection: sa.Connection, mark: Mark, steps: Sequence[Step]) -> Non
 def store(connection: sa.Connection, marks: Iterable[Mark], now_us: int) -> None:
     """Write the marks back. The caller holds their locks."""
     upsert(connection, rf.sync_state, [_row(mark, now_us) for mark in marks])
+
+
+def ask_store(together: Together, marks: Iterable[Mark], now_us: int) -> None:
+    """The same, in a block."""
+    for mark in marks:
+        row = _row(mark, now_us)
+        together.ask(upsert_of("postgresql", rf.sync_state, tuple(row)), row)
 
 
 def chain(connection: sa.Connection, mark: Mark) -> Mark:

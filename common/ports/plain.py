@@ -1,9 +1,11 @@
 """The short way of applying: a database says in one answer whether many changes meet just what they were made on."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import msgspec
+import sqlalchemy as sa
 
 from common.ports.dialect import TableShape
 from common.versions import Version
@@ -27,20 +29,48 @@ class RowRun(msgspec.Struct, frozen=True, gc=False):
     """Of the last of them."""
 
 
-class PlainWriting(Protocol):
-    """Writes of one `ApplySession`, in the order of the calls: every table's `claim`, then every table's `write`, then
-    every table's `holds`. False means: roll back, and go the long way."""
+class Asked(Protocol):
+    """One statement that went to the database."""
 
-    def claim(self, table: TableShape, meta: TableMeta, runs: Sequence[RowRun]) -> bool:
-        """Lock the rows; tell whether each stands at its `first_base`, or has no version yet and is there just if it
-        is not new. No two runs are of one key."""
+    def rows(self) -> Sequence[tuple[Any, ...]]:
+        """Return what it answered; not before the block of `together` is left."""
+        ...
+
+
+class Together(Protocol):
+    """Statements that go to the database in one round trip, in the order of the calls."""
+
+    def ask(self, statement: sa.Executable, given: Mapping[str, object] | None = None) -> Asked:
+        """Add one."""
+        ...
+
+
+class PlainWriting(Protocol):
+    """Writes of one `ApplySession`, each call within a block of `together`: in the first every table's `claim`, in the
+    second every table's `write`, in the third every table's `look_back`. `stands` and `holds` tell, after the first and
+    the third, what came of it; False means: roll back, and go the long way."""
+
+    def together(self) -> AbstractContextManager[Together]:
+        """What is asked within the block goes to the database at once. Raises what the statements come to."""
+        ...
+
+    def claim(self, table: TableShape, meta: TableMeta, runs: Sequence[RowRun]) -> None:
+        """Lock the rows and look at their versions. No two runs are of one key."""
+        ...
+
+    def stands(self, table: TableShape, runs: Sequence[RowRun]) -> bool:
+        """Tell whether each row stands at its `first_base`, or has no version and is there just if it is not new."""
         ...
 
     def write(self, table: TableShape, runs: Sequence[RowRun]) -> None:
         """Make the rows so, and record their versions."""
         ...
 
-    def holds(self, table: TableShape, runs: Sequence[RowRun], *, references: bool) -> bool:
-        """Tell whether no own write of these rows slipped in, and, with `references`, whether every declared foreign
-        key of them and to them holds; what they point to is locked then."""
+    def look_back(self, table: TableShape, runs: Sequence[RowRun], *, references: bool) -> None:
+        """Look for own writes of these rows that slipped in, and, with `references`, at every declared foreign key of
+        them and to them; what they point to is locked then. In a later block than every `write`."""
+        ...
+
+    def holds(self) -> bool:
+        """Tell whether nothing was found."""
         ...

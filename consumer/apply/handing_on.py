@@ -31,11 +31,22 @@ _SINGLE = (
     "by_directory",
     "received_us",
 )
-_A_PULLER = sa.select(sa.literal(1)).where(rf.token.c.revoked_us.is_(None), rf.token.c.scopes.contains("pull")).limit(1)
+A_PULLER = sa.select(sa.literal(1)).where(rf.token.c.revoked_us.is_(None), rf.token.c.scopes.contains("pull")).limit(1)
 _NEXT = sa.update(rf.relay_head).values(seq=rf.relay_head.c.seq + sa.bindparam("txs", type_=sa.BigInteger))
 
 NOT_FOR_OTHERS = BROKEN_REASONS | {Reason.CONTENT, Reason.SOURCE}
 """Why a batch is handed on to nobody: it can't be read, is not what was sent, or nobody knows by whom."""
+
+
+def always_keeps(config: Config) -> bool:
+    """Tell whether whatever comes is kept for somebody."""
+    has_folder = config.directory is not None and config.broker is None
+    return config.forwards and (has_folder or bool(config.peers))
+
+
+def needs_readers(config: Config) -> bool:
+    """Tell whether something is kept just where there is `A_PULLER`."""
+    return config.forwards and not always_keeps(config)
 
 
 class HandingOn:
@@ -45,13 +56,6 @@ class HandingOn:
         self._connection = connection
         self._config = config
         self._now_us = now_us
-
-    def keeps_nothing(self) -> bool:
-        """Tell whether `keep` would do nothing, whatever came."""
-        if not self._config.forwards:
-            return True
-        has_folder = self._config.directory is not None and self._config.broker is None
-        return not (has_folder or self._has_readers())
 
     def keep(self, results: Sequence[Result]) -> None:
         """Keep what was verified, whatever it came to here: others may be able to apply what this node can't."""
@@ -73,7 +77,7 @@ class HandingOn:
                 self._keep_parts(seq, one)
 
     def _has_readers(self) -> bool:
-        return bool(self._config.peers) or self._connection.execute(_A_PULLER).first() is not None
+        return bool(self._config.peers) or self._connection.execute(A_PULLER).first() is not None
 
     def _is_for_the_folder(self, incoming: Incoming) -> bool:
         is_sink = self._config.directory is not None and self._config.broker is None

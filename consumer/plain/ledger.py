@@ -10,37 +10,64 @@ import sqlalchemy as sa
 
 from common.config.model import Config
 from common.ids import tx_id_us
+from common.ports.plain import Together
 from common.schema import tables as rf
 from common.wire.plain import PlainTx
 from consumer import audit, watermark
 from consumer.apply.ledger import APPLIED
-from consumer.heard import Heard, note_heard
+from consumer.heard import Heard, HeardOf, ask_heard, end_heard
 from consumer.inbox import delete_parts
 from consumer.incoming import Counts
 from consumer.plain.group import PlainGroup
 from consumer.statements import insert_plain
 from consumer.watermark import Mark
 
+_FEW = 5
+"""So many rows go along with what else is written; more are quicker by COPY, which goes alone."""
 
-def write_ledger(
-    connection: sa.Connection, config: Config, group: PlainGroup, marks: Iterable[Mark], now_us: int
-) -> None:
-    """Write what follows from a group that was applied whole. The caller holds the locks of `marks`."""
-    insert_plain(connection, rf.applied_tx, APPLIED, [_applied(tx, now_us) for tx in group.txs])
-    # A source may have begun to send a tx in parts that comes in one piece now.
-    delete_parts(connection, list(group.keys))
-    moved = list(marks)
-    for mark in moved:
-        stretch = group.stretches[mark.source_node, mark.incarnation]
-        mark.last_lsn = mark.highest_lsn = stretch.to_lsn
-        mark.last_tx_id = stretch.tx_id
-    watermark.store(connection, moved, now_us)
-    heard = [
-        Heard(source, incarnation, stretch.latest_us, tx_id_us(stretch.tx_id))
-        for (source, incarnation), stretch in group.stretches.items()
-    ]
-    note_heard(connection, config, heard, now_us)
-    insert_plain(connection, rf.audit, audit.COLUMNS, [_line(tx, now_us) for tx in group.txs])
+
+class Ledger:
+    """What follows from a group that was applied whole, within one transaction that holds the locks of its marks."""
+
+    def __init__(self, config: Config, group: PlainGroup, now_us: int) -> None:
+        self._config = config
+        self._group = group
+        self._now_us = now_us
+        self._heard: list[HeardOf] = []
+
+    def ask(self, together: Together, marks: Iterable[Mark]) -> None:
+        """Write what goes in the block of the rows."""
+        group, now_us = self._group, self._now_us
+        moved = list(marks)
+        for mark in moved:
+            stretch = group.stretches[mark.source_node, mark.incarnation]
+            mark.last_lsn = mark.highest_lsn = stretch.to_lsn
+            mark.last_tx_id = stretch.tx_id
+        watermark.ask_store(together, moved, now_us)
+        heard = [
+            Heard(source, incarnation, stretch.latest_us, tx_id_us(stretch.tx_id))
+            for (source, incarnation), stretch in group.stretches.items()
+        ]
+        self._heard = ask_heard(together, self._config, heard, now_us)
+        if len(group.txs) <= _FEW:
+            for tx in group.txs:
+                together.ask(_NOTE, dict(zip(APPLIED, _applied(tx, now_us), strict=True)))
+                together.ask(_AUDIT, dict(zip(audit.COLUMNS, _line(tx, now_us), strict=True)))
+
+    def end(self, connection: sa.Connection, *, has_parts: bool) -> None:
+        """Write the rest, after that block."""
+        txs, now_us = self._group.txs, self._now_us
+        if len(txs) > _FEW:
+            insert_plain(connection, rf.applied_tx, APPLIED, [_applied(tx, now_us) for tx in txs])
+            insert_plain(connection, rf.audit, audit.COLUMNS, [_line(tx, now_us) for tx in txs])
+        if has_parts:
+            # A source may have begun to send a tx in parts that comes in one piece now.
+            delete_parts(connection, list(self._group.keys))
+        end_heard(connection, self._heard, now_us)
+
+
+_NOTE = sa.insert(rf.applied_tx)
+_AUDIT = sa.insert(rf.audit)
 
 
 def _applied(tx: PlainTx, now_us: int) -> tuple[str | int, ...]:

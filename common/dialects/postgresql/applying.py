@@ -14,7 +14,7 @@ from common.dialects.postgresql.merged import MergedRows
 from common.dialects.postgresql.paused import PausedRows
 from common.dialects.postgresql.plain import PostgresPlain
 from common.dialects.postgresql.queries import escaped, lock_sql, recordset, same_key, target_rows
-from common.dialects.postgresql.references import References
+from common.dialects.postgresql.references import References, broken
 from common.dialects.postgresql.registry import Registry
 from common.dialects.postgresql.row_versions import RowVersions, row_states, versions_query
 from common.dialects.postgresql.rows import Rows
@@ -150,10 +150,8 @@ class PostgresApplySession:
         Locks the parents, so that no local writer deletes one before the commit. Returns at most a few."""
         rows = Rows(table, meta)
         with translated_for(table, self._raw.info.user):
-            return [
-                *self._references.without_parent(rows, [write.pk for write in written]),
-                *self._references.left_behind(rows, [write.pk for write in deleted]),
-            ]
+            without_parent = broken(self._references.without_parent(rows, [write.pk for write in written]))
+            return without_parent + broken(self._references.left_behind(rows, [write.pk for write in deleted]))
 
     def plain(self) -> PostgresPlain:
         """Return what writes rows that meet just what they were made on."""

@@ -1,10 +1,11 @@
-"""The short way on PostgreSQL: keys, versions and images go to the server once, and it answers yes or no.
+"""The short way on PostgreSQL: keys, versions and images go to the server in few round trips, and it answers yes or no.
 
 The order of locks is that of `applying`: rows by their keys, then the turn, then versions; own writes are looked for
 when everything is written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import psycopg
@@ -13,12 +14,13 @@ import sqlalchemy as sa
 from common.dialects.postgresql.apply_settings import plan_for
 from common.dialects.postgresql.arrays import number_array, text_array
 from common.dialects.postgresql.connection import driver
-from common.dialects.postgresql.errors import translated_for
+from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.queries import escaped, lock_sql, recordset, same_key, target_rows
-from common.dialects.postgresql.references import References
+from common.dialects.postgresql.references import Check, References, broken
 from common.dialects.postgresql.row_versions import INTO_ROW_VERSION, OVER_WHAT_STANDS
 from common.dialects.postgresql.rows import Rows
 from common.dialects.postgresql.shapes import key_expression
+from common.dialects.postgresql.together import PgTogether
 from common.dialects.postgresql.turn import Turn
 from common.dialects.postgresql.writing import delete_rows, insert_rows
 from common.ports.dialect import TableShape
@@ -74,13 +76,13 @@ SELECT EXISTS (
 
 class _Claimed(NamedTuple):
     rows: Rows
-    table_id: int
     keys: str
     """Of all its runs, as one JSON array."""
+    found: "psycopg.Cursor[tuple[Any, ...]]"
 
 
 class PostgresPlain:
-    """For one applying transaction."""
+    """For one applying transaction. Implements `PlainWriting`."""
 
     def __init__(self, connection: sa.Connection, turn: Turn, references: References) -> None:
         self._connection = connection
@@ -88,67 +90,81 @@ class PostgresPlain:
         self._turn = turn
         self._references = references
         self._claimed: dict[str, _Claimed] = {}
+        self._table_ids: dict[str, int] = {}
+        self._ended: tuple[str, str] | None = None
+        self._unsealed: list[psycopg.Cursor[tuple[Any, ...]]] = []
+        self._checks: list[Check] = []
 
-    def claim(self, table: TableShape, meta: TableMeta, runs: Sequence[RowRun]) -> bool:
-        """Lock the rows and look at their versions, in one round trip."""
+    @contextmanager
+    def together(self) -> Iterator[PgTogether]:
+        """One round trip."""
+        with translated(), self._raw.pipeline():
+            yield PgTogether(self._raw)
+
+    def claim(self, table: TableShape, meta: TableMeta, runs: Sequence[RowRun]) -> None:
+        """Lock the rows and look at their versions."""
         rows = Rows(table, meta)
         keys = rows.keys([run.pk for run in runs])
         given = {"pks": keys, "table": table.name, "rf_new": number_array([int(run.is_new) for run in runs])}
         given |= _versions([run.first_base for run in runs])
-        with translated_for(table, self._raw.info.user):
-            plan_for(self._connection, len(runs))
-            with self._raw.pipeline():
-                self._raw.execute(lock_sql(table, recordset(rows.key_readings(), "pks")), {"pks": keys})
-                self._turn.ask()
-                cursor = self._raw.execute(_claim_sql(rows), given)
-            found = cursor.fetchone()
+        plan_for(self._connection, len(runs))
+        self._raw.execute(lock_sql(table, recordset(rows.key_readings(), "pks")), {"pks": keys})
+        self._turn.ask()
+        self._references.ask(table)
+        self._claimed[table.name] = _Claimed(rows, keys, self._raw.execute(_claim_sql(rows), given))
+
+    def stands(self, table: TableShape, runs: Sequence[RowRun]) -> bool:
+        """Tell what the claim came to."""
+        found = self._claimed[table.name].found.fetchone()
         if found is None or found[0] is None:
             return False
-        table_id, is_paused, different, others = found
-        self._claimed[table.name] = _Claimed(rows, table_id, keys)
+        self._table_ids[table.name], is_paused, different, others = found
         return not is_paused and different == len(runs) and others == 0
 
     def write(self, table: TableShape, runs: Sequence[RowRun]) -> None:
-        """Write rows and versions, in one round trip."""
-        rows, table_id, _ = self._claimed[table.name]
+        """Write rows and versions; ask what has ended since."""
+        rows, table_id = self._claimed[table.name].rows, self._table_ids[table.name]
         gone = [run.pk for run in runs if run.image is None]
         images = [(run.image, None) for run in runs if run.image is not None]
         # What had no version when it was claimed has none now: under this turn nobody else makes one.
         first = [run for run in runs if run.first_base == NEVER]
         again = [run for run in runs if run.first_base != NEVER] if len(first) < len(runs) else []
-        with translated_for(table, self._raw.info.user):
-            self._references.before_write(rows, [run.pk for run in runs])
-            with self._raw.pipeline():
-                if gone:
-                    delete_rows(self._raw, rows, gone)
-                if images:
-                    insert_rows(self._raw, rows, images)
-                for statement, written in ((_INSERT, first), (_UPSERT, again)):
-                    if written:
-                        sql = statement.format(**_keys(rows, _LAST_VERSION))
-                        self._raw.execute(sql.encode(), _written(rows, table_id, written))
+        self._references.before_write(rows, [run.pk for run in runs])
+        if gone:
+            delete_rows(self._raw, rows, gone)
+        if images:
+            insert_rows(self._raw, rows, images)
+        for statement, written in ((_INSERT, first), (_UPSERT, again)):
+            if written:
+                sql = statement.format(**_keys(rows, _LAST_VERSION))
+                self._raw.execute(sql.encode(), _written(rows, table_id, written))
+        self._turn.look()
 
-    def holds(self, table: TableShape, runs: Sequence[RowRun], *, references: bool) -> bool:
+    def look_back(self, table: TableShape, runs: Sequence[RowRun], *, references: bool) -> None:
         """Look for own writes, and at foreign keys."""
-        claimed = self._claimed[table.name]
-        with translated_for(table, self._raw.info.user):
-            if self._is_unsealed(claimed):
-                return False
-            if not references:
-                return True
+        rows = self._claimed[table.name].rows
+        if self._ended is None:
+            self._ended = self._turn.ended_since()
+            lows, highs = self._ended
+            self._unsealed.append(self._raw.execute(_ANY_UNSEALED.encode(), {"lows": lows, "highs": highs}))
+        if references:
             standing = [run.pk for run in runs if run.image is not None]
-            gone = [run.pk for run in runs if run.image is None]
-            broken = self._references.without_parent(claimed.rows, standing)
-            return not broken and not self._references.left_behind(claimed.rows, gone)
+            self._checks += self._references.without_parent(rows, standing)
+            self._checks += self._references.left_behind(rows, [run.pk for run in runs if run.image is None])
 
-    def _is_unsealed(self, claimed: _Claimed) -> bool:
-        lows, highs = self._turn.ended_since()
-        given = {"lows": lows, "highs": highs}
-        if not _answer(self._raw.execute(_ANY_UNSEALED.encode(), given)):
+    def holds(self) -> bool:
+        """Tell whether nothing was found; of own writes, whether any is of a row that was written here."""
+        if any(map(_answer, self._unsealed)) and any(map(self._is_unsealed, self._claimed)):
             return False
+        return not broken(self._checks)
+
+    def _is_unsealed(self, table: str) -> bool:
+        claimed = self._claimed[table]
+        lows, highs = self._ended or ("{}", "{}")
         sql = _UNSEALED.format(**_keys(claimed.rows))
-        given |= {"pks": claimed.keys, "table_id": str(claimed.table_id)}
-        return _answer(self._raw.execute(sql.encode(), given))
+        given = {"lows": lows, "highs": highs, "pks": claimed.keys, "table_id": str(self._table_ids[table])}
+        with translated():
+            return _answer(self._raw.execute(sql.encode(), given))
 
 
 def _claim_sql(rows: Rows) -> bytes:

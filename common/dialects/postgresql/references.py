@@ -1,6 +1,6 @@
 """Declared foreign keys: the database does not check them while batches are applied, so Rowferry does."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,16 +46,45 @@ class _Child:
     equals: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A look for broken references that is under way."""
+
+    table: str
+    parent: str
+    detail: str
+    """What is wrong, up to the values where the answer has some."""
+    found: "psycopg.Cursor[tuple[Any, ...]]"
+
+
+def broken(checks: Iterable[Check]) -> list[BrokenReference]:
+    """Return what the checks found, at most a few; not within a pipeline."""
+    found: list[BrokenReference] = []
+    for check in checks:
+        for key, *values in check.found:
+            detail = check.detail + "".join(f"({value})" for value in values)
+            found.append(BrokenReference(check.table, check.parent, key, detail))
+    return found[:_MOST]
+
+
 class References:
     """The checks of one applying transaction."""
 
     def __init__(self, raw: Raw) -> None:
         self._raw = raw
+        self._asked: dict[str, psycopg.Cursor[tuple[Any, ...]]] = {}
+        """By table: who points to it, where that was asked for."""
         self._children: dict[str, list[_Child]] = {}
         self._former: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        self._former_asked: list[tuple[tuple[str, tuple[str, ...]], psycopg.Cursor[tuple[Any, ...]]]] = []
+
+    def ask(self, table: TableShape) -> None:
+        """Ask who points to `table`, so that `before_write` need not. May be called within a pipeline."""
+        self._asked[table.name] = self._raw.execute(_CHILDREN, (relation(table),))
 
     def before_write(self, rows: Rows, pks: Sequence[bytes]) -> None:
-        """Keep the values that others may point to and that are not the key: after the write they are gone."""
+        """Keep the values that others may point to and that are not the key: after the write they are gone. After
+        `ask`, may be called within a pipeline."""
         table = rows.table
         for columns in dict.fromkeys(child.parent_columns for child in self._children_of(table)):
             if set(columns) == set(table.pk):
@@ -67,42 +96,48 @@ class References:
                 f" FROM {recordset(rows.key_readings(), 'pks')} JOIN {stood}"
             )
             found = self._raw.execute(query.encode(), {"pks": rows.keys(pks)})
-            self._former.setdefault((table.name, columns), []).extend(row[0] for row in found)
+            self._former_asked.append(((table.name, columns), found))
 
-    def without_parent(self, rows: Rows, pks: Sequence[bytes]) -> list[BrokenReference]:
-        """Return those of these rows that point to nothing; lock what the others point to."""
-        broken: list[BrokenReference] = []
+    def without_parent(self, rows: Rows, pks: Sequence[bytes]) -> list[Check]:
+        """Look for those of these rows that point to nothing; lock what the others point to. May be called within a
+        pipeline."""
+        checks: list[Check] = []
         if pks:
             keys = rows.keys(pks)
             for reference in rows.table.foreign_keys:
-                found = self._raw.execute(_orphans(rows, reference).encode(), {"pks": keys}).fetchall()
-                named = f"foreign key {reference.name}: no row in {reference.parent}"
-                names = ", ".join(reference.parent_columns)
-                broken += [
-                    BrokenReference(rows.table.name, reference.parent, key, f"{named} with ({names}) = ({values})")
-                    for key, values in found
-                ]
-        return broken[:_MOST]
+                found = self._raw.execute(_orphans(rows, reference).encode(), {"pks": keys})
+                detail = f"foreign key {reference.name}: no row in {reference.parent}"
+                detail += f" with ({', '.join(reference.parent_columns)}) = "
+                checks.append(Check(rows.table.name, reference.parent, detail, found))
+        return checks
 
-    def left_behind(self, rows: Rows, deleted: Sequence[bytes]) -> list[BrokenReference]:
-        """Return rows of other tables that point to what is no longer there. Runs after the delete, on purpose:
-        a child that committed while the delete waited for its lock is seen by this later statement alone."""
-        broken: list[BrokenReference] = []
+    def left_behind(self, rows: Rows, deleted: Sequence[bytes]) -> list[Check]:
+        """Look for rows of other tables that point to what is no longer there. Runs after the delete, on purpose:
+        a child that committed while the delete waited for its lock is seen by this later statement alone. May be
+        called within a pipeline."""
+        checks: list[Check] = []
+        for key, asked in self._former_asked:
+            self._former.setdefault(key, []).extend(value for (value,) in asked)
+        self._former_asked.clear()
         for child in self._children_of(rows.table):
             if set(child.parent_columns) == set(rows.table.pk):
+                if not deleted:
+                    continue
                 source, given = recordset(rows.key_readings(), "given"), rows.keys(deleted)
             else:
                 former = self._former.get((rows.table.name, child.parent_columns), [])
                 source, given = _former_source(rows.table, child.parent_columns), "[" + ",".join(former) + "]"
-            found = self._raw.execute(_children_left(rows.table, child, source).encode(), {"given": given}).fetchall()
+            found = self._raw.execute(_children_left(rows.table, child, source).encode(), {"given": given})
             detail = f"foreign key {child.name} of {child.wire}: its parent was deleted or took another value"
-            broken += [BrokenReference(child.wire, rows.table.name, key, detail) for (key,) in found]
-        return broken[:_MOST]
+            checks.append(Check(child.wire, rows.table.name, detail, found))
+        return checks
 
     def _children_of(self, table: TableShape) -> list[_Child]:
         known = self._children.get(table.name)
         if known is None:
-            found = self._raw.execute(_CHILDREN, (relation(table),)).fetchall()
+            if table.name not in self._asked:
+                self.ask(table)
+            found = self._asked.pop(table.name).fetchall()
             known = self._children[table.name] = [
                 _Child(
                     name,

@@ -22,6 +22,7 @@ class Turn:
     def __init__(self, raw: Raw) -> None:
         self._raw = raw
         self._asked: psycopg.Cursor[tuple[Any, ...]] | None = None
+        self._seen: psycopg.Cursor[tuple[Any, ...]] | None = None
         self._snapshot: Snapshot | None = None
 
     def ask(self) -> None:
@@ -32,17 +33,23 @@ class Turn:
         self._asked = self._raw.execute(_TAKE)
         self._raw.execute(_SET_LOCK_TIMEOUT, (ROW_LOCK_TIMEOUT,))
 
+    def look(self) -> None:
+        """Ask what has ended by now. May be called within a pipeline."""
+        self._seen = self._raw.execute("SELECT pg_current_snapshot()::text")
+
     def ended_since(self) -> tuple[str, str]:
-        """Return what ended since the last sealing, up to now, as ranges of transaction ids: two array literals,
-        their lows and their highs.
+        """Return what ended since the last sealing, up to the last `look` or, without one, up to now, as ranges of
+        transaction ids: two array literals, their lows and their highs.
 
         Raises ContentionError before a turn was asked for."""
-        seen = self._raw.execute("SELECT pg_current_snapshot()::text").fetchone()
-        if self._asked is None or seen is None:
+        if self._seen is None:
+            self.look()
+        if self._asked is None or self._seen is None:
             raise ContentionError("rows are checked that were not locked")
+        seen, self._seen = _parsed(self._seen.fetchone()), None
         if self._snapshot is None:
             self._snapshot = _parsed(self._asked.fetchone())
-        return bounds(ended_between(self._snapshot, Snapshot.parse(seen[0])))
+        return bounds(ended_between(self._snapshot, seen))
 
 
 def _parsed(row: tuple[Any, ...] | None) -> Snapshot:

@@ -1,0 +1,43 @@
+"""Several statements in one round trip: SQLAlchemy's own wait for each answer before the next one is sent."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import psycopg as dialect
+from sqlalchemy.engine.interfaces import Compiled
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+_DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
+
+
+class PgAsked(NamedTuple):
+    """A statement on its way. Implements `Asked`."""
+
+    cursor: psycopg.Cursor[tuple[Any, ...]]
+
+    def rows(self) -> Sequence[tuple[Any, ...]]:
+        """Return what it answered."""
+        return self.cursor.fetchall()
+
+
+class PgTogether(NamedTuple):
+    """Within a pipeline of psycopg. Implements `Together`; statements with lists of any length are not for it."""
+
+    raw: Raw
+
+    def ask(self, statement: sa.Executable, given: Mapping[str, object] | None = None) -> PgAsked:
+        """Send one more."""
+        compiled = _compiled(statement, tuple(given or ()))
+        return PgAsked(self.raw.execute(str(compiled).encode(), compiled.construct_params(dict(given or {}))))
+
+
+@cache
+def _compiled(statement: sa.Executable, names: tuple[str, ...]) -> Compiled:
+    """What is asked here is made once, at import or in a cache of its own, so these are few."""
+    if not isinstance(statement, sa.ClauseElement):
+        raise TypeError(f"{statement!r} is no statement")
+    return statement.compile(dialect=_DIALECT, column_keys=list(names) if statement.is_dml else None)
