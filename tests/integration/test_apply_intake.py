@@ -26,7 +26,7 @@ from consumer.dedup import TxKey
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming
 from consumer.intake import Intake
-from consumer.plain import applying
+from consumer.plain.ledger import Ledger as PlainLedger
 from tests.support.applying import (
     MemorySource,
     Origin,
@@ -206,7 +206,7 @@ def test_an_outage_of_the_source_gives_everything_back_and_sets_nothing_aside(wo
 def test_nothing_is_acknowledged_before_its_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each time that something is acknowledged another connection sees it committed; what fails is not acknowledged."""
     a, seen = Origin("a"), list[int]()
-    ack, write, write_plain = world.source.ack, Ledger.write, applying.write_ledger
+    ack, write, write_plain = world.source.ack, Ledger.write, PlainLedger.end
 
     def looking(deliveries: list[Delivery]) -> None:
         seen.append(world.one("SELECT count(*) FROM rf_applied_tx"))
@@ -216,14 +216,14 @@ def test_nothing_is_acknowledged_before_its_commit(world: World, monkeypatch: py
         write(*arguments)
         raise OutageError("the database is away")
 
-    def failing_plain(*arguments: Any) -> None:
-        write_plain(*arguments)
+    def failing_plain(*arguments: Any, **named: Any) -> None:
+        write_plain(*arguments, **named)
         raise OutageError("the database is away")
 
     monkeypatch.setattr(world.source, "ack", looking)
     world.receive(a.put(1, "one", 10).body, a.put(2, "two", 10).body)
     monkeypatch.setattr(Ledger, "write", failing)
-    monkeypatch.setattr(applying, "write_ledger", failing_plain)
+    monkeypatch.setattr(PlainLedger, "end", failing_plain)
     world.source.put(a.put(3, "three", 10).body)
     with pytest.raises(OutageError):
         world.intakes[-1].step(0)
