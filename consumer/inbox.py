@@ -31,6 +31,10 @@ from consumer.statements import among_given, as_list, insert_missing, reading, s
 log = logging.getLogger(__name__)
 
 _MOST_UNFINISHED_BYTES = 16 * 1024**3
+STANDS_APART = sa.exists().where(
+    rf.dead_letter.c.source_node == rf.tx_part.c.source_node, rf.dead_letter.c.tx_id == rf.tx_part.c.tx_id
+)
+"""The part is of a dead letter, whose body it is: it waits for a person, and not for more parts."""
 
 
 class Inbox:
@@ -53,10 +57,9 @@ class Inbox:
 
     def complete_ones(self) -> list[Incoming]:
         """Return txs of which all parts are here and that are no dead letters: a process died before it took them."""
-        table, letter = rf.tx_part, rf.dead_letter
+        table = rf.tx_part
         columns = (table.c.source_node, table.c.tx_id)
-        apart = sa.exists().where(letter.c.source_node == table.c.source_node, letter.c.tx_id == table.c.tx_id)
-        query = sa.select(*columns).where(~apart).group_by(*columns, table.c.parts)
+        query = sa.select(*columns).where(~STANDS_APART).group_by(*columns, table.c.parts)
         query = query.having(sa.func.count() == table.c.parts).order_by(*columns)
         with reading(self._node.database) as connection:
             keys = [(row.source_node, row.tx_id) for row in connection.execute(query)]
@@ -130,7 +133,7 @@ class Inbox:
         table = rf.tx_part
         query = sa.select(sa.func.count(table.c.tx_id.distinct()), sa.func.sum(table.c.bytes))
         is_of_source = selective(connection.dialect.name, table.c.source_node == source_node)
-        txs, size = connection.execute(query.where(is_of_source)).one()
+        txs, size = connection.execute(query.where(is_of_source, ~STANDS_APART)).one()
         if txs >= self._limits.max_unfinished_txs or int(size or 0) + len(part.payload) > _MOST_UNFINISHED_BYTES:
             text = f"{source_node} has {txs} unfinished txs of {size} bytes here already"
             raise PoisonError(Reason.LIMIT, text)

@@ -10,6 +10,7 @@ from common.ops.stalls import OF_SOURCE, Seen, Work, is_fresh
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.gaps import find_gaps
+from consumer.inbox import STANDS_APART
 from consumer.statements import reading
 from consumer.watermark import SourceKey, read_all
 
@@ -44,9 +45,8 @@ def held_seen(seen: Mapping[str, Seen], now_us: int) -> list[Work]:
 
 def unfinished(connection: sa.Connection) -> tuple[int, int | None]:
     """Count txs of which parts are missing; dead letters in parts have theirs, or are counted as such."""
-    part, letter = rf.tx_part, rf.dead_letter
-    apart = sa.exists().where(letter.c.source_node == part.c.source_node, letter.c.tx_id == part.c.tx_id)
-    inner = sa.select(sa.func.min(part.c.received_us).label("since_us")).where(~apart)
+    part = rf.tx_part
+    inner = sa.select(sa.func.min(part.c.received_us).label("since_us")).where(~STANDS_APART)
     inner = inner.group_by(part.c.source_node, part.c.tx_id)
     txs = inner.subquery()
     count, oldest = connection.execute(sa.select(sa.func.count(), sa.func.min(txs.c.since_us)).select_from(txs)).one()

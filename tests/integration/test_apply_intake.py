@@ -248,6 +248,25 @@ def test_parts_that_are_all_there_go_after_what_was_sent_before_them(world: Worl
     assert world.query("SELECT tx_id FROM rf_audit ORDER BY id") == [(first.tx_id,), (large.tx_id,)]
 
 
+def test_large_dead_letters_take_no_room_from_what_is_unfinished(world: World) -> None:
+    """Their bodies stand among the parts for as long as a person leaves them."""
+    a, limits = Origin("a"), Limits(max_unfinished_txs=2)
+    world.intake()._inbox._limits = limits
+    for number in range(1, 4):
+        unknown = (Write("I", "nowhere", {"id": row, "name": "x" * 400}, row) for row in range(1, 60))
+        world.receive(*a.tx(*unknown).parts(4096))
+        assert len(world.letters()) == number, "so many stand apart, and each has its parts"
+    world.receive(*a.tx(*(item(number, "x" * 400, number) for number in range(1, 60))).parts(4096))
+    assert [reason for _, reason, _ in world.letters()] == ["unknown-table"] * 3
+    assert len(world.rows()) == 59
+
+    begun = [a.tx(*(item(number, "y" * 400, number) for number in range(100, 160))).parts(4096) for _ in range(3)]
+    world.receive(*(parts[0] for parts in begun))
+    assert [reason for _, reason, _ in world.letters()] == ["unknown-table"] * 3 + ["limit"], (
+        "two at most are waited for"
+    )
+
+
 def test_parts_that_are_all_there_and_come_no_more_are_taken_up(world: World) -> None:
     parts = Origin("a").tx(*(item(number, "x" * 400, number) for number in range(1, 60))).parts(4096)
     dead = Inbox(world.node)

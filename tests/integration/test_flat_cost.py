@@ -19,6 +19,9 @@ from tests.support.statistics import touched
 VERSIONS = int(os.environ.get("ROWFERRY_TEST_FLAT_ROWS", "0"))
 ROWS = 100_000 if VERSIONS else 20_000
 TIMES = 10
+MOST = 1.2 if VERSIONS else 1.3
+"""Of few rows an index is a level deeper when there are ten times as many: a block more each time that it is gone
+through, of which there are about four."""
 PEERS = 50
 WORKS = (
     "seal",
@@ -41,6 +44,11 @@ def aged(url: str, folder: Path, rows: int, peers: int, versions: int) -> Iterat
         world.node.database.sealer(world.node.facts).seal()
         filled = fill(world, Filled(), rows, peers)
         fill_versions(world, versions)
+        if world.node.database.features.name == "postgresql":
+            # The server would look at the tables when it likes, and plan anew between two counts.
+            names = world.query("SELECT relname FROM pg_class WHERE relkind = 'r' AND starts_with(relname, 'rf_')")
+            world.execute(*(f"ALTER TABLE {name} SET (autovacuum_enabled = off)" for (name,) in names))
+            world.execute("ANALYZE")
         hot = Hot(world, filled)
         try:
             yield hot
@@ -79,8 +87,7 @@ def assert_flat(young: Costs, old: Costs) -> None:
         before, after = sum(young[name].values()), sum(old[name].values())
         more = {table: now - young[name].get(table, 0) for table, now in old[name].items()}
         told.append(f"{name}: {before} when it was young, {after} now; more of {max(more, key=lambda one: more[one])}")
-        # An index may be a level deeper: a block more for each time that it is gone through.
-        if not 0.8 * before <= after <= 1.2 * before:
+        if not 0.8 * before <= after <= MOST * before:
             steep.append(name)
     print("\n".join(told))
     assert not steep, "\n".join([f"not flat: {', '.join(steep)}", *told])
