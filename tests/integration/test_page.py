@@ -148,7 +148,7 @@ def test_a_replay_that_fails_again_says_why(node: Served, anna: Person) -> None:
     tx_id = letter_of(node)
     question = anna.get("/page/dead-letters/replay", params={"letter": json.dumps(["a", tx_id])})
     assert "would fail again" in question.text
-    assert "Replaying now changes nothing." in question.text
+    assert "Replaying now would change no row." in question.text
     assert "create or configure the table" in question.text
     assert question.text.count("there is no table") == 1
     assert '<button class="main">' not in question.text

@@ -71,6 +71,17 @@ def conflict_of(node: Served) -> None:
     push(node, Origin("a").put(7, "theirs", FUTURE).body)
 
 
+def test_that_nobody_runs_is_said_also_where_nothing_waits(node: Served, anna: Person) -> None:
+    fleet = anna.get("/").text
+    assert "No <code>rowferry run</code> is active on here" in fleet
+    assert "Start it there" in fleet
+    assert "nobody has to do anything" not in fleet
+    run_was_seen(node)
+    fleet = anna.get("/").text
+    assert "is active on here" not in fleet
+    assert "Nothing waits on here, and nobody has to do anything" in fleet
+
+
 def test_a_choice_says_who_sends_it(node: Served, anna: Person) -> None:
     conflict_of(node)
     done = anna.submit(anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs"), "Yes, take")
