@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
 
 from common.config.model import Policy
 from common.crash_points import CrashPoint, reach
@@ -201,12 +202,7 @@ class Settling:
         return settled
 
     def _meet(self, session: ApplySession, number: int) -> Met:
-        query = sa.select(rf.conflict).where(rf.conflict.c.id == number)
-        stored = session.connection.execute(query).mappings().one_or_none()
-        if stored is None:
-            raise UsageError(f"{number}: no such conflict; `rowferry conflicts list` names them")
-        if stored["kind"] in BETWEEN_ROWS and stored["state"] != State.WAITING:
-            raise UsageError(f"conflict {number} is between rows ({stored['kind']}): it ends when one of them changes")
+        stored = _stored(session, number)
         name, pk = str(stored["table_name"]), str(stored["pk"]).encode("utf-8")
         shape = self._tables.shapes().get(name)
         if shape is None:
@@ -217,6 +213,8 @@ class Settling:
         (state,) = session.lock(shape, meta, [pk])
         if session.unsealed(shape, [state.key]):
             raise UnsealedError(f"own writes of {name} are not sealed yet")
+        # Once more: who settled it while this one waited for the row is seen from here on.
+        stored = _stored(session, number)
         (now,) = LogicalSession(session).images(shape, [pk], meta)
         if not state.known and now is None:
             refuse_forgotten(session, name, stored)
@@ -286,6 +284,17 @@ class Settling:
         line = audit.Line(action, chosen.stored["source_node"], chosen.stored["tx_id"], self._actor, detail)
         audit.write(session.connection, [line], now_us)
         return Settled(chosen.number, table, pk, winner, settles, tuple(closed))
+
+
+def _stored(session: ApplySession, number: int) -> RowMapping:
+    """Return a conflict as it is on record now. Raises UsageError where there is none that can be decided upon."""
+    query = sa.select(rf.conflict).where(rf.conflict.c.id == number)
+    stored = session.connection.execute(query).mappings().one_or_none()
+    if stored is None:
+        raise UsageError(f"{number}: no such conflict; `rowferry conflicts list` names them")
+    if stored["kind"] in BETWEEN_ROWS and stored["state"] != State.WAITING:
+        raise UsageError(f"conflict {number} is between rows ({stored['kind']}): it ends when one of them changes")
+    return stored
 
 
 def _refusal(error: PoisonError | MissingParentError, text: str, table: str, take: Take) -> UsageError | PoisonError:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from common.clock import SystemClock
+from common.dialects.postgresql.applying import PostgresApplySession
 from common.errors import PoisonError, UsageError
 from common.ops.migration import migrate
 from common.versions import Version
@@ -42,6 +43,16 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """A node on which conflicts of `item` wait."""
     with world_on(request, tmp_path, tables=MANUAL) as made:
         yield made
+
+
+@pytest.fixture
+def pg_world(pg_database: str) -> Iterator[World]:
+    """The same on PostgreSQL alone."""
+    made = open_world(pg_database, tables=MANUAL)
+    try:
+        yield made
+    finally:
+        close_world(made)
 
 
 def names(world: World) -> list[str]:
@@ -406,6 +417,28 @@ def test_a_choice_that_takes_a_parent_from_its_child_says_so(world: World) -> No
         Settling(world.node, "anna").undo(number, None, force=False)
     assert world.rows("child") == [(5, 1)]
     assert sent(world) == []
+
+
+def test_who_waited_for_the_row_sees_that_it_is_settled(pg_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both look at the conflict while it waits; one is through, its choice sealed, before the other has the row's lock.
+
+    On SQLite nobody looks before he has the only lock there is."""
+    pg_world.receive(Origin("a").put(1, "of a", 10).body)
+    pg_world.receive(Origin("b").put(1, "of b", 20).body)
+    (number,) = numbers(pg_world)
+    lock, quicker = PostgresApplySession.lock, list[Winner]([Winner.THEIRS])
+
+    def lock_behind_another(session: PostgresApplySession, *arguments: Any) -> Any:
+        if quicker:
+            with ThreadPoolExecutor(1) as other:
+                other.submit(Settling(pg_world.node, "anna").resolve, number, quicker.pop()).result()
+        return lock(session, *arguments)
+
+    monkeypatch.setattr(PostgresApplySession, "lock", lock_behind_another)
+    with pytest.raises(UsageError, match=rf"conflict {number} is settled \(theirs\)"):
+        Settling(pg_world.node, "bob").resolve(number, Winner.OURS)
+    assert names(pg_world) == ["of b"]
+    assert len(sent(pg_world)) == 1
 
 
 def test_two_people_settle_one_conflict_at_the_same_moment(desk: World) -> None:
