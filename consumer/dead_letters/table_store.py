@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -16,8 +16,12 @@ from consumer.dead_letters.states import OPEN_STATES, SETTLED_STATES, LetterStat
 from consumer.incoming import Incoming
 from consumer.statements import selective, upsert
 
+_Text = TypeVar("_Text", str, str | None)
+
 _UNBOUNDED = Limits(max_ratio=10**9)
 """What is read here was compressed here."""
+_GREATEST = 2**31 - 1
+"""What the columns of counts hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +251,8 @@ def note_attempt(
     is_open = table.c.state.in_([one.value for one in OPEN_STATES])
     values = {
         "reason": reason.value,
-        "error": error,
-        "table_name": table_name,
+        "error": storable(error),
+        "table_name": storable(table_name),
         "attempts": table.c.attempts + 1,
         "last_failed_us": now_us,
     }
@@ -295,6 +299,12 @@ def bytes_id(raw: bytes) -> str:
     return f"bytes-{hashlib.sha256(raw).hexdigest()[:32]}"
 
 
+def storable(text: _Text) -> _Text:
+    """Return other people's text with NULs spelled out: PostgreSQL takes none, and what can't be set aside is in the
+    way of everything behind it."""
+    return text if text is None else text.replace("\0", "\\u0000")
+
+
 def _standing(connection: sa.Connection, failures: Sequence[Failure]) -> dict[tuple[str, str], Letter]:
     by_source: dict[str, list[str]] = {}
     for failure in failures:
@@ -318,13 +328,13 @@ def _row(failure: Failure, standing: Letter | None, now_us: int) -> dict[str, An
         "prev_lsn": header.prev_lsn if header else None,
         "from_lsn": header.from_lsn if header else None,
         "to_lsn": header.to_lsn if header else None,
-        "exported_at": header.exported_at if header else None,
-        "changes": header.changes if header and not incoming.in_parts else None,
-        "parts": header.parts if header else 1,
+        "exported_at": storable(header.exported_at) if header else None,
+        "changes": min(header.changes, _GREATEST) if header and not incoming.in_parts else None,
+        "parts": min(header.parts, _GREATEST) if header else 1,
         "reason": failure.reason.value,
         "state": failure.state.value,
-        "table_name": failure.table,
-        "error": failure.error,
+        "table_name": storable(failure.table),
+        "error": storable(failure.error),
         "attempts": 1 if standing is None or fresh else standing.attempts + 1,
         "first_failed_us": now_us if standing is None or fresh else standing.first_failed_us,
         "last_failed_us": now_us,

@@ -64,6 +64,9 @@ def translated() -> Iterator[None]:
 def _by_state(error: psycopg.Error) -> Exception:
     state = error.sqlstate or ""
     message = _message(error)
+    if isinstance(error, psycopg.DataError) and not state:
+        # The driver itself does not send it, a NUL for one: it never will, however long anybody waits.
+        return PoisonError(Reason.TYPE, message)
     if not state:
         known = f"{message}: check [node] database, and whether its server is up"
         return OutageError(known if message.startswith("connection failed") else message)

@@ -33,6 +33,7 @@ from common.transports.http.answers import (
 )
 from common.transports.http.pace import Pace, keep_pace
 from common.transports.http.settings import PeerSettings, is_loopback_url
+from common.visible import visible
 from common.wire.compress import compress, open_decompressed
 from common.wire.limits import DEFAULT_LIMITS
 
@@ -206,7 +207,7 @@ def _trusting(settings: PeerSettings) -> ssl.SSLContext | bool:
 def _refusal(url: str, status: int, body: bytes) -> RowferryError:
     try:
         problem = json.loads(body)
-        detail, kind = " ".join(str(problem["detail"]).split())[:_LONGEST_DETAIL], str(problem["type"])
+        detail, kind = " ".join(visible(str(problem["detail"])).split())[:_LONGEST_DETAIL], str(problem["type"])
     except (ValueError, KeyError, TypeError, RecursionError):
         detail, kind = f"answered with {status}, and not as a node does", ""
     if status in _AGAIN:
