@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 _MOST_WAITING = 1_000
 """Requests of others that wait at once: who may write to the broker may make up names."""
+_MOST_OF_ONE = 20
+"""Of one asker: who makes up incarnations takes nobody's place."""
 
 
 def request_for(node: Node, gap: Gap) -> Request:
@@ -47,8 +49,10 @@ def note_request(connection: sa.Connection, request: Request, now_us: int) -> bo
         }
         connection.execute(sa.update(table).where(_is("in", request.from_node, request.incarnation)).values(values))
         return True
-    count = sa.select(sa.func.count()).select_from(table).where(table.c.direction == "in")
-    if connection.execute(count).scalar_one() >= _MOST_WAITING:
+    its = sa.func.count(sa.case((table.c.peer == request.from_node, 1)))
+    count = sa.select(sa.func.count(), its).select_from(table).where(table.c.direction == "in")
+    in_all, of_one = connection.execute(count).one()
+    if in_all >= _MOST_WAITING or of_one >= _MOST_OF_ONE:
         return False
     row = _row("in", request.from_node, request, now_us)
     connection.execute(sa.insert(table).values(row))

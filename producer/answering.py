@@ -57,10 +57,16 @@ class Answering(Periodic):
         self._rests = {peer: until for peer, until in self._rests.items() if until > now}
         waiting = self._requests.waiting(self._node.clock.now_us() - _LONGEST_WAIT_US)
         due = [owed for owed in waiting if owed.peer not in self._rests]
+        away: set[str] = set()
         for owed in due:
             if self._stop.is_set():
                 break
-            rest = _REST_SECONDS if self._answered(owed) else _REST_AFTER_FAILURE_SECONDS
+            if owed.peer in away:
+                # Whatever else it asks for would fail as well, and keep the others waiting.
+                continue
+            if not self._answered(owed):
+                away.add(owed.peer)
+            rest = _REST_AFTER_FAILURE_SECONDS if owed.peer in away else _REST_SECONDS
             self._rests[owed.peer] = time.monotonic() + rest
         self.look_again_in(_LOOK_SECONDS)
         return bool(due)

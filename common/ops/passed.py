@@ -4,7 +4,7 @@ It tells what has been passed of each origin's log, and with itself as origin th
 before it had passed the rest lies below that."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 MOST = 400
 """So many origins are told of at most, those that moved last."""
+MOST_STRANGE = 10_000
+"""Of so many logs that this node has nothing of a peer's word is kept: it may have made them up."""
 OriginKey = tuple[str, str]
 """Origin and incarnation."""
 
@@ -34,6 +36,8 @@ def own_passed(connection: sa.Connection) -> dict[OriginKey, int]:
 def note_passed(connection: sa.Connection, peer: str, passed: Mapping[OriginKey, int], now_us: int) -> None:
     """Keep what a peer says; of origins that it does not name what it said before. A node put back says less."""
     known = read_passed(connection, [peer]).get(peer, {})
+    if len(known.keys() | passed.keys()) > MOST_STRANGE:
+        passed = _within_bounds(connection, peer, known, passed)
     moved = [
         {"peer": peer, "origin": origin, "incarnation": incarnation, "lsn": lsn, "said_us": now_us}
         for (origin, incarnation), lsn in sorted(passed.items())
@@ -41,20 +45,42 @@ def note_passed(connection: sa.Connection, peer: str, passed: Mapping[OriginKey,
     ]
     if not moved:
         return
+    if old := [key for key, lsn in sorted(passed.items()) if known.get(key, lsn) != lsn]:
+        _forget(connection, peer, old)
+    connection.execute(sa.insert(rf.passed), moved)
+
+
+def _within_bounds(
+    connection: sa.Connection, peer: str, known: Mapping[OriginKey, int], passed: Mapping[OriginKey, int]
+) -> Mapping[OriginKey, int]:
+    """Return what of `passed` there is room for, and forget of what is `known` that which was said longest ago.
+
+    All is kept of the logs that this node has something of, of its own and of the peer's: these alone are asked for."""
+    state, node, table = rf.sync_state.c, rf.node.c, rf.passed
+    logs = sa.select(state.peer, state.incarnation).where(state.direction == "in")
+    ends = sa.select(node.node_id, node.incarnation).where(sa.or_(node.is_self, node.node_id == peer))
+    here = {(origin, incarnation) for query in (logs, ends) for origin, incarnation in connection.execute(query)}
+    strange = [key for key in passed if key not in here]
+    left_out = frozenset(strange[MOST_STRANGE:])
+    before = {key for key in known if key not in here and key not in passed}
+    too_many = len(before) + len(strange) - len(left_out) - MOST_STRANGE
+    if too_many > 0:
+        said = sa.select(table.c.origin, table.c.incarnation).where(table.c.peer == peer).order_by(table.c.said_us)
+        oldest = [(origin, incarnation) for origin, incarnation in connection.execute(said)]
+        gone = [key for key in oldest if key in before][:too_many]
+        _forget(connection, peer, gone)
+    return {key: lsn for key, lsn in passed.items() if key not in left_out}
+
+
+def _forget(connection: sa.Connection, peer: str, keys: Sequence[OriginKey]) -> None:
     table = rf.passed
-    same = sa.and_(
-        table.c.peer == sa.bindparam("of_peer"),
+    these = sa.and_(
+        table.c.peer == peer,
         table.c.origin == sa.bindparam("of_origin"),
         table.c.incarnation == sa.bindparam("of_incarnation"),
     )
-    old = [
-        {"of_peer": peer, "of_origin": one["origin"], "of_incarnation": one["incarnation"]}
-        for one in moved
-        if (one["origin"], one["incarnation"]) in known
-    ]
-    if old:
-        connection.execute(sa.delete(table).where(same), old)
-    connection.execute(sa.insert(table), moved)
+    given = [{"of_origin": origin, "of_incarnation": incarnation} for origin, incarnation in keys]
+    connection.execute(sa.delete(table).where(these), given)
 
 
 def read_passed(connection: sa.Connection, peers: Iterable[str]) -> dict[str, dict[OriginKey, int]]:

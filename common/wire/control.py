@@ -28,7 +28,8 @@ _NodeId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 _Lsn = Annotated[int, msgspec.Meta(ge=0, le=MAX_LSN)]
 _Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _TxId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")]
-_Text = Annotated[str, msgspec.Meta(max_length=100)]
+_Text = Annotated[str, msgspec.Meta(max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
+"""No control characters: PostgreSQL takes no NUL, and terminals obey the others."""
 _Instant = Annotated[str, msgspec.Meta(max_length=40)]
 
 

@@ -155,6 +155,7 @@ def test_a_token_speaks_for_its_node_alone(main: Served) -> None:
         (b"", 422),
         (b"{}\n", 422),
         (lie * 2, 422),
+        (encode_control(heartbeat(main, "a", release="1\x00")), 422),
         (Origin("a").put(1, "x", 1).body, 422),
     ):
         assert posted(body).status_code == status, body
@@ -163,6 +164,17 @@ def test_a_token_speaks_for_its_node_alone(main: Served) -> None:
     with main.client(main.token("a", Scope.OPS)) as one:
         assert one.get("/sync/heartbeat").status_code == 403
         assert one.post("/sync/heartbeat", content=lie).status_code == 403
+
+
+def test_a_line_that_nobody_takes_silences_nobody_else(main: Served, branch: World) -> None:
+    for name in ("a", "b"):
+        with main.client(main.token(name, Scope.PUSH)) as one:
+            assert one.post("/sync/heartbeat", content=encode_control(heartbeat(main, name))).status_code == 200
+    # As a hub of another release may have taken it.
+    main.world.execute("UPDATE rf_node SET said = replace(said, '1.0', '\\u0000') WHERE node_id = 'b'")
+    heard(branch)
+    known = branch.query("SELECT node_id FROM rf_node WHERE heard_us IS NOT NULL AND is_self IS FALSE")
+    assert {name for (name,) in known} == {"main", "a"}
 
 
 def test_what_is_handed_on_is_signed_by_whom_it_is_from(tmp_path: Path) -> None:

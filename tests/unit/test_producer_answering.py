@@ -163,3 +163,15 @@ def test_an_old_request_is_forgotten(asked: Asked) -> None:
     asked.ask("b", 0, 1, age_us=7_200_000_000)
     assert not asked.service.step(0)
     assert (asked.sinks, asked.waiting()) == ({}, [])
+
+
+def test_who_is_away_is_tried_once_whatever_else_it_asks_for(asked: Asked, caplog: pytest.LogCaptureFixture) -> None:
+    asked.log.add("x")
+    asked.away.add("a")
+    for number in range(5):
+        asked.ask("a", 0, 1, incarnation=f"made-up-{number}")
+    asked.ask("b", 0, 1)
+    with caplog.at_level("WARNING"):
+        asked.service.step(0)
+    assert [record.message for record in caplog.records] == ["answer.interrupted"]
+    assert len(asked.sinks["b"].sent) == 1
