@@ -81,7 +81,15 @@ class Arrivals:
             error = self._peers.clash(header.source_node)
         if error is not None:
             sender = sender_of(delivery) if delivery.verified else UNKNOWN_SENDER
-            return Incoming(sender, header.tx_id, delivery.origin, None, item.raw, error=error)
+            return Incoming(
+                sender,
+                header.tx_id,
+                delivery.origin,
+                None,
+                item.raw,
+                error=error,
+                claims_source=header.source_node,
+            )
         if isinstance(item, Broken):
             if self._trust.asks(header.source_node):
                 # Its header is no more proven than the rest of it.

@@ -33,6 +33,8 @@ class Incoming(msgspec.Struct, frozen=True):
     """How often its broker was asked to bring it once more."""
     claims: str | None = None
     """The `tx_id` that its header gives, of bytes that can't be believed and have a name of their own."""
+    claims_source: str | None = None
+    """The node that its header gives, where that is not who answers for it."""
     applied: LsnSet = LsnSet()
     """Changes of a dead letter that were applied in pieces: they are not applied again."""
 

@@ -122,7 +122,7 @@ class PushQueue:
         """Take in what became of txs, under the names by which they came."""
         with self._lock:
             for incoming, result in ended:
-                key = incoming.source_node, incoming.claims or incoming.tx_id
+                key = incoming.claims_source or incoming.source_node, incoming.claims or incoming.tx_id
                 for push in self._wanted.get(key, ()):
                     push.results[key] = result
 

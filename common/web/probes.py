@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import sqlalchemy as sa
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
@@ -39,6 +41,8 @@ def probes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
     router = APIRouter(tags=["probes"])
     # It is open to anybody: how often they ask is not for the database to bear.
     latest = Fresh(partial(_waits, node, parts))
+    # Nor how long that takes for those who are known: who waits for it takes none of their threads.
+    asking = anyio.CapacityLimiter(1)
 
     @router.get("/healthz", summary="Does the process live?", responses=problems())
     async def healthz() -> Health:
@@ -49,8 +53,8 @@ def probes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
         summary="Can the node do its work now?",
         responses={**problems(), 503: {"model": Readiness, "description": "Not now; `reason` says why."}},
     )
-    def readyz(response: Response) -> Readiness:
-        waits = latest.get()
+    async def readyz(response: Response) -> Readiness:
+        waits = await anyio.to_thread.run_sync(latest.get, limiter=asking)
         if waits is None:
             response.status_code = 503
             return _readiness("the database can't be used: the node's log tells more", Waits())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -335,6 +336,29 @@ def test_however_often_strangers_ask_the_database_is_asked_now_and_then(
         asked = [strangers.submit(client.get, "/readyz") for _ in range(40)]
         assert {one.result().status_code for one in asked} == {200}
     assert len(reads) == 1
+
+
+def test_strangers_who_wait_for_the_database_take_no_threads_of_others(
+    node: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, reads = threading.Event(), threading.Semaphore(0)
+
+    def slow(*given: Any) -> Waits:
+        reads.release()
+        assert goes_on.wait(60)
+        return read_waits(*given)
+
+    monkeypatch.setattr("common.web.probes.read_waits", slow)
+    token = node.token("anna", Scope.OPS)
+    with node.client() as strangers, ThreadPoolExecutor(20) as pool, node.client(token) as known:
+        asked = [pool.submit(strangers.get, "/readyz", timeout=60) for _ in range(20)]
+        try:
+            assert reads.acquire(timeout=60)
+            wait_for(lambda: known.get("/openapi.json").status_code == 200, 30, "the server's loop")
+            assert known.get("/dead-letters").status_code == 200
+        finally:
+            goes_on.set()
+        assert {one.result().status_code for one in asked} == {200}
 
 
 def test_every_answer_has_a_request_id_and_security_headers(node: Served) -> None:

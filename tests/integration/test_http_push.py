@@ -66,6 +66,12 @@ def test_a_body_may_be_wrapped(node: Served, encoding: str) -> None:
     assert outcomes(answer) == [("applied", None)]
 
 
+def test_a_node_that_differs_from_another_in_case_alone_is_told_of_as_set_aside(node: Served) -> None:
+    token = node.token("hub", Scope.PUSH, Scope.FORWARD)
+    first, other = Origin("a").put(1, "one", 10).body, Origin("A").put(2, "two", 20).body
+    assert outcomes(push(node, token, first + other)) == [("applied", None), ("dead-lettered", "source")]
+
+
 def test_a_large_tx_is_applied_with_its_last_part(node: Served) -> None:
     large = Origin("a").tx(*(item(100 + number, "x" * 300, number + 1) for number in range(60)))
     *first, last = large.parts(4096)
