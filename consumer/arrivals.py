@@ -98,6 +98,7 @@ class Arrivals:
         fault = part_fault(item, self._trust)
         if fault is not None:
             return _unproven(header, item.raw, delivery.origin, fault)
+        self._peers.met(header.source_node)
         return self._whole(item, delivery.origin)
 
     def _speaks_for_itself(self, item: Part | Broken, delivery: Delivery) -> bool:

@@ -43,6 +43,7 @@ class Controls:
             fields = {"source_node": control.sender, "origin": delivery.origin, "error": problem}
             log.warning("control_refused", extra=fields)
             return problem
+        self._peers.met(control.sender)
         database, now_us = self._node.database, self._node.clock.now_us()
         match control:
             case Request():

@@ -258,7 +258,8 @@ def _content(header: BatchHeader) -> tuple[object, ...]:
 
 
 def _refused(part: Part, origin: str, error: PoisonError) -> Incoming:
-    return Incoming(part.header.source_node, bytes_id(part.raw), origin, None, part.raw, error=error)
+    header = part.header
+    return Incoming(header.source_node, bytes_id(part.raw), origin, None, part.raw, error=error, claims=header.tx_id)
 
 
 def _row(part: Part, now_us: int) -> dict[str, Any]:

@@ -66,6 +66,16 @@ def test_a_body_may_be_wrapped(node: Served, encoding: str) -> None:
     assert outcomes(answer) == [("applied", None)]
 
 
+def test_a_part_that_does_not_fit_is_told_of_as_set_aside(node: Served) -> None:
+    large = Origin("a").tx(*(item(100 + number, "x" * 300, number + 1) for number in range(60)))
+    first, second, *_ = large.parts(4096)
+    token = node.token("a")
+    push(node, token, first)
+    begins = second.index(b'"tx_sha256":"') + 13
+    other = resealed(second, second[begins : begins + 64], b"0" * 64)
+    assert outcomes(push(node, token, other)) == [("dead-lettered", "content")]
+
+
 def test_a_node_that_differs_from_another_in_case_alone_is_told_of_as_set_aside(node: Served) -> None:
     token = node.token("hub", Scope.PUSH, Scope.FORWARD)
     first, other = Origin("a").put(1, "one", 10).body, Origin("A").put(2, "two", 20).body

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from common.clock import from_us
@@ -77,6 +78,17 @@ def test_who_speaks_for_another_is_refused_and_stands_in_nobodys_way(world: Worl
     world.receive(tx.signed(NEXT), Origin("b").put(2, "unasked", 10).body)
     assert ([row[1] for row in world.rows()], world.watermark("a")) == (["one", "unasked"], 1)
     assert len(world.letters()) == 3
+
+
+def test_who_is_not_proven_takes_nobodys_spelling(world: World) -> None:
+    said = msgspec.structs.replace(heartbeat(world), source_node="A")
+    world.receive(Origin("A").put(1, "lie", 10).body, encode_control(said))
+    world.receive(Origin("a").put(2, "one", 10).signed(KEY))
+    assert [row[1] for row in world.rows()] == ["one"]
+    assert reasons(world) == [("unsigned", "dead")]
+    # Once it is known nobody has it but its owner.
+    world.receive(Origin("A").put(3, "x", 10).body)
+    assert reasons(world) == [("source", "dead"), ("unsigned", "dead")]
 
 
 def test_what_is_torn_says_nothing_for_a_node_that_signs(world: World) -> None:
