@@ -29,6 +29,7 @@ from common.runtime.node import Node
 from common.web.auth import TokenGate
 from common.web.guard import FAULT, Guard, WebLimits
 from common.web.metrics import metric_routes
+from common.web.noise import Seldom
 from common.web.openapi import describe
 from common.web.page.adding import add_page
 from common.web.probes import probes
@@ -39,7 +40,7 @@ from common.web.state import state_routes
 log = logging.getLogger(__name__)
 
 _THREADS = 12
-_AWAY = "the node can't do its work just now: try again; its log tells more under this request's id"
+_AWAY = "the node can't do its work just now: try again; its log tells more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +109,20 @@ def _methods_at(request: Request) -> list[str]:
 
 
 def _handle_errors(app: FastAPI) -> None:
+    seldom = Seldom(log)
+
     async def answer(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
         if problem.status_code == 405:
             problem.headers = {"Allow": ", ".join(_methods_at(request))}
         if problem.status_code >= 500:
+            is_known = getattr(request.state, KNOWN, False)
             fields = {"request_id": request.state.request_id, "error": problem.detail}
-            log.warning("http.unavailable", extra=fields)
-            if not getattr(request.state, KNOWN, False):
+            if is_known:
+                log.warning("http.unavailable", extra=fields)
+            else:
+                # While the database is away nobody can be known: whoever shows any token would fill the log.
+                seldom.warn("http.unavailable", **fields)
                 # Where its database is and by which name it is asked is nobody's business who showed no token.
                 problem = ProblemError(problem.status_code, _AWAY, reason=problem.reason, headers=problem.headers)
         return problem_response(problem, request.state.request_id)

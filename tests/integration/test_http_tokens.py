@@ -177,7 +177,9 @@ def test_nor_do_many_addresses_fill_the_audit(node: Served) -> None:
     assert len(refused(node)) == 100
 
 
-def test_a_stranger_is_not_told_what_is_wrong_inside(node: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stranger_is_not_told_what_is_wrong_inside(
+    node: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def away(*_: object) -> None:
         # As PostgreSQL's driver says it.
         raise OutageError('connection to server at "10.1.2.3", port 5432 failed: no password for user "shop_app"')
@@ -190,6 +192,8 @@ def test_a_stranger_is_not_told_what_is_wrong_inside(node: Served, monkeypatch: 
             assert int(answer.headers["retry-after"]) > 0
             assert "10.1.2.3" not in answer.text
             assert "shop_app" not in answer.text
+    # The log is told, and is not filled by it.
+    assert [record.message for record in caplog.records].count("http.unavailable") == 1
 
 
 def test_who_is_known_is_told(node: Served, monkeypatch: pytest.MonkeyPatch) -> None:
