@@ -22,6 +22,13 @@ class RefusedError(OutageError):
     """The account lacks a right, or its password is wrong."""
 
 
+class _StaysThere(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the library would show the password wherever one leads."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Leave it an answer like others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Management:
     """One account's way to the API."""
@@ -64,7 +71,7 @@ class Management:
     def _opener(self) -> urllib.request.OpenerDirector:
         # Straight to the broker, as AMQP goes: an administrator's password is nothing for a proxy.
         return urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self.tls)
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self.tls), _StaysThere()
         )
 
 
