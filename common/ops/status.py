@@ -174,7 +174,7 @@ class Standing:
         had = "" if lsn is None else f": others have had its log up to LSN {lsn}"
         return (
             f"this node was put back to an earlier state, or runs twice (seen {to_iso(since_us)}){had}; "
-            "run rowferry rejoin"
+            "see who says so (rowferry audit --action rewound), then run rowferry rejoin"
         )
 
     def http_troubles(self, peer: str | None = None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 from common.clock import to_iso
 from common.ops.passed import MOST_STRANGE, read_passed
-from common.wire.control import Request, encode_control
+from common.wire.control import Request, SeenLog, encode_control
+from common.wire.records import MAX_LSN
 from producer.requests import Requests
-from tests.integration.test_heartbeats import beat, peer
+from tests.integration.test_heartbeats import beat, peer, standing
 from tests.support.applying import DATABASES, Origin, World, world_on
 
 
@@ -42,6 +44,15 @@ def test_what_one_peer_has_passed_is_kept_within_bounds(world: World) -> None:
     # Of what is real nothing is lost, and of the rest what was said longest ago.
     assert {key: kept.get(key) for key in real} == real
     assert not any(origin in ("n0", "n1", "n2") for origin, _ in kept)
+
+
+def test_who_says_that_this_node_was_put_back_is_told(world: World) -> None:
+    facts = world.node.facts
+    beat(world, 0, seen={facts.node_id: SeenLog(incarnation=facts.incarnation, lsn=MAX_LSN)})
+    (word,) = (word for word in standing(world).attention if "was put back" in word)
+    assert "rowferry audit --action rewound" in word
+    (detail,) = world.query("SELECT detail FROM rf_audit WHERE action = 'rewound'")
+    assert json.loads(detail[0])["by"] == "a"
 
 
 def ask(world: World, asker: str, incarnation: str) -> None:
