@@ -66,6 +66,10 @@ class PlainWriting(Protocol):
         """Make the rows so, and record their versions."""
         ...
 
+    def end_writing(self) -> None:
+        """Once, behind every `write`, in their block: own writes are looked for up to here."""
+        ...
+
     def look_back(self, table: TableShape, runs: Sequence[RowRun], *, references: bool) -> None:
         """Look for own writes of these rows that slipped in, and, with `references`, at every declared foreign key of
         them and to them; what they point to is locked then. In a later block than every `write`."""

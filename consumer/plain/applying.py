@@ -76,6 +76,7 @@ class PlainApplying:
         with plain.together() as together:
             for use, runs in tables:
                 plain.write(use.shape, runs)
+            plain.end_writing()
             ledger.ask(together, marks)
         with plain.together():
             for use, runs in tables:

@@ -91,8 +91,8 @@ class PostgresPlain:
         self._references = references
         self._claimed: dict[str, _Claimed] = {}
         self._table_ids: dict[str, int] = {}
-        self._ended: tuple[str, str] | None = None
-        self._unsealed: list[psycopg.Cursor[tuple[Any, ...]]] = []
+        self._ended = "{}", "{}"
+        self._unsealed: psycopg.Cursor[tuple[Any, ...]] | None = None
         self._checks: list[Check] = []
 
     @contextmanager
@@ -122,7 +122,7 @@ class PostgresPlain:
         return not is_paused and different == len(runs) and others == 0
 
     def write(self, table: TableShape, runs: Sequence[RowRun]) -> None:
-        """Write rows and versions; ask what has ended since."""
+        """Write rows and versions."""
         rows, table_id = self._claimed[table.name].rows, self._table_ids[table.name]
         gone = [run.pk for run in runs if run.image is None]
         images = [(run.image, None) for run in runs if run.image is not None]
@@ -138,15 +138,17 @@ class PostgresPlain:
             if written:
                 sql = statement.format(**_keys(rows, _LAST_VERSION))
                 self._raw.execute(sql.encode(), _written(rows, table_id, written))
+
+    def end_writing(self) -> None:
+        """Ask what has ended by now."""
         self._turn.look()
 
     def look_back(self, table: TableShape, runs: Sequence[RowRun], *, references: bool) -> None:
         """Look for own writes, and at foreign keys."""
         rows = self._claimed[table.name].rows
-        if self._ended is None:
-            self._ended = self._turn.ended_since()
-            lows, highs = self._ended
-            self._unsealed.append(self._raw.execute(_ANY_UNSEALED.encode(), {"lows": lows, "highs": highs}))
+        if self._unsealed is None:
+            self._ended = lows, highs = self._turn.ended_since()
+            self._unsealed = self._raw.execute(_ANY_UNSEALED.encode(), {"lows": lows, "highs": highs})
         if references:
             standing = [run.pk for run in runs if run.image is not None]
             self._checks += self._references.without_parent(rows, standing)
@@ -154,13 +156,13 @@ class PostgresPlain:
 
     def holds(self) -> bool:
         """Tell whether nothing was found; of own writes, whether any is of a row that was written here."""
-        if any(map(_answer, self._unsealed)) and any(map(self._is_unsealed, self._claimed)):
+        if self._unsealed is not None and _answer(self._unsealed) and any(map(self._is_unsealed, self._claimed)):
             return False
         return not broken(self._checks)
 
     def _is_unsealed(self, table: str) -> bool:
         claimed = self._claimed[table]
-        lows, highs = self._ended or ("{}", "{}")
+        lows, highs = self._ended
         sql = _UNSEALED.format(**_keys(claimed.rows))
         given = {"lows": lows, "highs": highs, "pks": claimed.keys, "table_id": str(self._table_ids[table])}
         with translated():
