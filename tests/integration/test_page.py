@@ -13,7 +13,7 @@ from common.http.scopes import Scope
 from common.versions import Version
 from common.web.page.words import coded
 from tests.support.applying import DATABASES, Origin, item, resealed, sqlite_url
-from tests.support.page import Person, without_terms
+from tests.support.page import Person, signed_in, without_terms
 from tests.support.web import Served, served
 
 FUTURE = 3 * 10**15
@@ -30,9 +30,7 @@ def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def anna(node: Served) -> Iterator[Person]:
-    person = Person(node)
-    with person.client:
-        person.login()
+    with signed_in(node) as person:
         yield person
 
 

@@ -19,7 +19,7 @@ from common.schema import tables as rf
 from consumer.audit_reading import Asked, ends
 from consumer.page.audit_file import AT_ONCE, pieces
 from tests.support.applying import DATABASES, sqlite_url
-from tests.support.page import Person
+from tests.support.page import Person, signed_in
 from tests.support.web import Served, served
 
 HOUR_US = 3_600_000_000
@@ -37,9 +37,7 @@ def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def anna(node: Served) -> Iterator[Person]:
-    person = Person(node)
-    with person.client:
-        person.login()
+    with signed_in(node) as person:
         yield person
 
 

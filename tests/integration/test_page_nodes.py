@@ -11,7 +11,7 @@ from consumer.apply.committing import Committing
 from producer.cursors import Cursors
 from tests.support.applying import DATABASES
 from tests.support.fleet_scene import now_us, scene
-from tests.support.page import Person
+from tests.support.page import Person, signed_in
 from tests.support.web import Served
 
 
@@ -25,9 +25,7 @@ def main(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def anna(main: Served) -> Iterator[Person]:
-    person = Person(main)
-    with person.client:
-        person.login()
+    with signed_in(main) as person:
         yield person
 
 

@@ -14,7 +14,7 @@ from common.http.scopes import Scope
 from common.versions import Version
 from tests.support.applying import DATABASES, Origin, Write, item, sqlite_url
 from tests.support.fleet_scene import now_us
-from tests.support.page import Person
+from tests.support.page import Person, signed_in
 from tests.support.web import Served, served
 
 FUTURE = 3 * 10**15
@@ -31,9 +31,7 @@ def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def anna(node: Served) -> Iterator[Person]:
-    person = Person(node)
-    with person.client:
-        person.login()
+    with signed_in(node) as person:
         yield person
 
 

@@ -15,7 +15,7 @@ from consumer.dead_letters.table_store import every_letter
 from consumer.page.prospects import AT_ONCE, KEPT_SECONDS, MOST_CHANGES, PERSONS_SECONDS, Prospects
 from consumer.statements import reading
 from tests.support.applying import DATABASES, Origin, item, resealed, sqlite_url
-from tests.support.page import Person, without_terms
+from tests.support.page import Person, signed_in, without_terms
 from tests.support.waiting import wait_for
 from tests.support.web import Served, served
 
@@ -37,9 +37,7 @@ def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def anna(node: Served) -> Iterator[Person]:
-    person = Person(node)
-    with person.client:
-        person.login()
+    with signed_in(node) as person:
         yield person
 
 

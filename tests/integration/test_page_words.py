@@ -11,7 +11,7 @@ from common.web.page.glossary import BY_SLUG, TERMS, explained, term
 from common.web.page.words import coded
 from tests.support.applying import DATABASES
 from tests.support.fleet_scene import scene
-from tests.support.page import Person
+from tests.support.page import Person, signed_in
 from tests.support.web import Served
 
 HOSTILE = "<script>x</script> dead letter \" onfocus='x' LSN 5"
@@ -26,9 +26,7 @@ def main(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def anna(main: Served) -> Iterator[Person]:
-    person = Person(main)
-    with person.client:
-        person.login()
+    with signed_in(main) as person:
         yield person
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
@@ -89,3 +90,12 @@ class Person:
         if form.method == "get":
             return self.client.get(url, params=fields, follow_redirects=True)
         return self.client.post(url, data=fields, headers={"Origin": self.node.url}, follow_redirects=True)
+
+
+@contextmanager
+def signed_in(node: Served) -> Iterator[Person]:
+    """Somebody who has logged in, until the block is left."""
+    person = Person(node)
+    with person.client:
+        person.login()
+        yield person
