@@ -13,6 +13,7 @@ from common.http.scopes import Scope
 from tests.support.applying import DATABASES, Origin, resealed
 from tests.support.browser import PHONE, Tab, chromium, tab
 from tests.support.fleet_scene import MAKE_VOUCHER, scene
+from tests.support.page import push
 from tests.support.web import Served
 
 PAGES = (
@@ -244,8 +245,7 @@ def late_letter(node: Served) -> str:
     other = Origin("shop-3")
     other.made = 5
     tx = other.put(1, "late", 10)
-    with node.client(node.token("shop-3", Scope.PUSH)) as client:
-        assert client.post("/sync/push", content=resealed(tx.body, b'"item"', b'"missing"')).status_code == 200
+    push(node, resealed(tx.body, b'"item"', b'"missing"'), source="shop-3")
     return tx.tx_id
 
 

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.config.model import ServerSection
 from common.http.scopes import Scope
 from common.versions import Version
 from common.web.page.words import coded
-from tests.support.applying import DATABASES, Origin, item, resealed, sqlite_url
-from tests.support.page import Person, signed_in, without_terms
-from tests.support.web import Served, served
+from tests.support.applying import DATABASES, Origin, item, resealed
+from tests.support.page import Person, page_node, push, signed_in, without_terms
+from tests.support.web import Served
 
 FUTURE = 3 * 10**15
 HOSTILE = "<script>alert('x')</script>\"'&amp;"
@@ -22,9 +21,7 @@ HOSTILE = "<script>alert('x')</script>\"'&amp;"
 
 @pytest.fixture(params=DATABASES)
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("node")
-    url = sqlite_url(folder) if request.param == "sqlite" else request.getfixturevalue("pg_database")
-    with served(url, ServerSection(port=0), tables={"policy": {"item": "manual"}}) as one:
+    with page_node(request, tmp_path_factory, tables={"policy": {"item": "manual"}}) as one:
         yield one
 
 
@@ -32,11 +29,6 @@ def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def anna(node: Served) -> Iterator[Person]:
     with signed_in(node) as person:
         yield person
-
-
-def push(node: Served, *bodies: bytes) -> None:
-    with node.client(node.token("a", Scope.PUSH)) as client:
-        assert client.post("/sync/push", content=b"".join(bodies)).status_code == 200
 
 
 def letter_of(node: Served, table: str = "fresh") -> str:

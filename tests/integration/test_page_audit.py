@@ -13,14 +13,13 @@ import httpx
 import pytest
 
 from common.clock import from_us
-from common.config.model import ServerSection
 from common.http.scopes import Scope
 from common.schema import tables as rf
 from consumer.audit_reading import Asked, ends
 from consumer.page.audit_file import AT_ONCE, pieces
-from tests.support.applying import DATABASES, sqlite_url
-from tests.support.page import Person, signed_in
-from tests.support.web import Served, served
+from tests.support.applying import DATABASES
+from tests.support.page import Person, page_node, signed_in
+from tests.support.web import Served
 
 HOUR_US = 3_600_000_000
 TEN = 1_764_151_200_000_000
@@ -29,9 +28,7 @@ TEN = 1_764_151_200_000_000
 
 @pytest.fixture(params=DATABASES)
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("node")
-    url = sqlite_url(folder) if request.param == "sqlite" else request.getfixturevalue("pg_database")
-    with served(url, ServerSection(port=0)) as one:
+    with page_node(request, tmp_path_factory) as one:
         yield one
 
 

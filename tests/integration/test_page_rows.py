@@ -9,23 +9,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.config.model import ServerSection
-from common.http.scopes import Scope
 from common.versions import Version
-from tests.support.applying import DATABASES, Origin, Write, item, sqlite_url
+from tests.support.applying import DATABASES, Origin, Write, item
 from tests.support.fleet_scene import now_us
-from tests.support.page import Person, signed_in
-from tests.support.web import Served, served
+from tests.support.page import Person, page_node, push, signed_in
+from tests.support.web import Served
 
 FUTURE = 3 * 10**15
 
 
 @pytest.fixture(params=DATABASES)
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("node")
-    url = sqlite_url(folder) if request.param == "sqlite" else request.getfixturevalue("pg_database")
-    exchange = {"path": str(folder / "exchange")}
-    with served(url, ServerSection(port=0), directory=exchange, tables={"policy": {"item": "manual"}}) as one:
+    with page_node(request, tmp_path_factory, exchange=True, tables={"policy": {"item": "manual"}}) as one:
         yield one
 
 
@@ -40,10 +35,9 @@ def tick(node: Served) -> None:
     node.world.clock.us = now_us()
 
 
-def push(node: Served, *bodies: bytes, name: str = "a") -> None:
+def push_now(node: Served, *bodies: bytes, source: str = "a") -> None:
     tick(node)
-    with node.client(node.token(name, Scope.PUSH)) as client:
-        assert client.post("/sync/push", content=b"".join(bodies)).status_code == 200
+    push(node, *bodies, source=source)
 
 
 def own(node: Served, sql: str) -> None:
@@ -66,7 +60,7 @@ def lines(anna: Person, key: str, table: str = "item") -> list[str]:
 
 def test_a_conflict_and_who_decided_it_is_three_lines(node: Served, anna: Person) -> None:
     own(node, "INSERT INTO item VALUES (7, 'mine', 1)")
-    push(node, Origin("a").put(7, "theirs", FUTURE).body)
+    push_now(node, Origin("a").put(7, "theirs", FUTURE).body)
     came, written = lines(anna, "7")
     assert came.startswith(
         "a inserted it: met here's write, and waits for a choice WHEN, written WHEN by its own clock"
@@ -90,7 +84,7 @@ def test_a_conflict_and_who_decided_it_is_three_lines(node: Served, anna: Person
 
 def test_a_choice_that_leaves_the_row_shows_no_values(node: Served, anna: Person) -> None:
     own(node, "INSERT INTO item VALUES (7, 'mine', 1)")
-    push(node, Origin("a").put(7, "theirs", FUTURE).body)
+    push_now(node, Origin("a").put(7, "theirs", FUTURE).body)
     tick(node)
     question = anna.get("/page/conflicts/ask?id=1&do=resolve&take=ours")
     assert 'class="changed"' not in question.text, "nothing changes here"
@@ -111,8 +105,8 @@ def test_a_choice_that_leaves_the_row_shows_no_values(node: Served, anna: Person
 
 def test_lines_stand_in_the_order_in_which_this_node_learned_of_them(node: Served, anna: Person) -> None:
     """Whatever the clocks of the others say: `a` writes with one that is far ahead, and one that is far behind."""
-    push(node, Origin("a").put(1, "ahead", FUTURE).body)
-    push(node, Origin("b").tx(item(1, "behind", 10)).body, name="b")
+    push_now(node, Origin("a").put(1, "ahead", FUTURE).body)
+    push_now(node, Origin("b").tx(item(1, "behind", 10)).body, source="b")
     page = anna.get("/page/rows", params={"table": "item", "key": "1"}).text
     assert "Times are by the clock of here: when it wrote it, or learned of it." in page
     later, *_ = lines(anna, "1")
@@ -122,7 +116,7 @@ def test_lines_stand_in_the_order_in_which_this_node_learned_of_them(node: Serve
 @pytest.mark.parametrize(("hlc", "came"), [(FUTURE, "won against here's write"), (10, "lost against here's write")])
 def test_who_won_and_by_which_rule_is_one_line(node: Served, anna: Person, hlc: int, came: str) -> None:
     own(node, "INSERT INTO parent VALUES (1, 'mine')")
-    push(node, Origin("a").tx(Write("I", "parent", {"id": 1, "name": "theirs"}, hlc)).body)
+    push_now(node, Origin("a").tx(Write("I", "parent", {"id": 1, "name": "theirs"}, hlc)).body)
     found = lines(anna, "1", "parent")
     (line,) = [one for one in found if one.startswith("a ")]
     assert f"{came}: the later write wins (lww)" in line
@@ -131,7 +125,7 @@ def test_who_won_and_by_which_rule_is_one_line(node: Served, anna: Person, hlc: 
 
 def test_a_dead_letter_and_who_replayed_it_is_one_line(node: Served, anna: Person) -> None:
     tx = Origin("a").tx(Write("I", "child", {"id": 5, "parent_id": 1}, 10))
-    push(node, tx.body)
+    push_now(node, tx.body)
     (waits,) = lines(anna, "5", "child")
     assert waits.startswith("a inserted it: is a dead letter: ")
     node.world.execute("INSERT INTO parent VALUES (1, 'here')")
@@ -145,7 +139,7 @@ def test_a_dead_letter_and_who_replayed_it_is_one_line(node: Served, anna: Perso
 
 def test_who_discarded_what_and_why_is_told(node: Served, anna: Person) -> None:
     tx = Origin("a").tx(Write("I", "child", {"id": 5, "parent_id": 1}, 10))
-    push(node, tx.body)
+    push_now(node, tx.body)
     question = anna.get("/page/dead-letters/discard", params={"letter": json.dumps(["a", tx.tx_id])})
     anna.submit(question, "Yes, discard", reason="a test of theirs")
     (line,) = lines(anna, "5", "child")
@@ -157,7 +151,7 @@ def test_what_is_not_stored_yet_and_what_nobody_noted_is_said(node: Served, anna
     (line,) = lines(anna, "2")
     assert line.startswith("here wrote it: insert: not stored in the log yet")
     a = Origin("a")
-    push(node, a.put(3, "one", 10).body, a.put(3, "two", 20, base=Version(0, 10, "a"), op="U").body)
+    push_now(node, a.put(3, "one", 10).body, a.put(3, "two", 20, base=Version(0, 10, "a"), op="U").body)
     latest, _ = lines(anna, "3")
     assert latest.startswith("a wrote it: applied here")
     assert "when it came here is not recorded" in latest

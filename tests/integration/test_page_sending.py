@@ -8,16 +8,15 @@ from contextlib import contextmanager
 
 import pytest
 
-from common.config.model import ServerSection
 from common.http.scopes import Scope
 from common.ops.stalls import Seen, write_seen
 from consumer.dead_letters.table_store import every_letter
 from consumer.page.prospects import AT_ONCE, KEPT_SECONDS, MOST_CHANGES, PERSONS_SECONDS, Prospects
 from consumer.statements import reading
-from tests.support.applying import DATABASES, Origin, item, resealed, sqlite_url
-from tests.support.page import Person, signed_in, without_terms
+from tests.support.applying import DATABASES, Origin, item, resealed
+from tests.support.page import Person, page_node, push, signed_in, without_terms
 from tests.support.waiting import wait_for
-from tests.support.web import Served, served
+from tests.support.web import Served
 
 FUTURE = 3 * 10**15
 PATIENCE = 60.0
@@ -26,12 +25,8 @@ PATIENCE = 60.0
 
 @pytest.fixture(params=DATABASES)
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("node")
-    url = sqlite_url(folder) if request.param == "sqlite" else request.getfixturevalue("pg_database")
-    exchange = {"path": str(folder / "exchange")}
-    forward = {"id": "here", "database": url, "forward": "hub" in request.node.name}
-    policy = {"policy": {"item": "manual"}}
-    with served(url, ServerSection(port=0), node=forward, directory=exchange, tables=policy) as one:
+    forward, policy = {"forward": "hub" in request.node.name}, {"policy": {"item": "manual"}}
+    with page_node(request, tmp_path_factory, exchange=True, node=forward, tables=policy) as one:
         yield one
 
 
@@ -39,11 +34,6 @@ def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def anna(node: Served) -> Iterator[Person]:
     with signed_in(node) as person:
         yield person
-
-
-def push(node: Served, *bodies: bytes) -> None:
-    with node.client(node.token("a", Scope.PUSH)) as client:
-        assert client.post("/sync/push", content=b"".join(bodies)).status_code == 200
 
 
 def letters_of(node: Served, count: int = 1) -> list[str]:

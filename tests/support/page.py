@@ -11,9 +11,12 @@ from typing import Any
 from urllib.parse import urljoin
 
 import httpx
+import pytest
 
+from common.config.model import ServerSection
 from common.http.scopes import Scope
-from tests.support.web import Served
+from tests.support.applying import sqlite_url
+from tests.support.web import Served, served
 
 
 @dataclass
@@ -99,3 +102,27 @@ def signed_in(node: Served) -> Iterator[Person]:
     with person.client:
         person.login()
         yield person
+
+
+@contextmanager
+def page_node(
+    request: pytest.FixtureRequest, factory: pytest.TempPathFactory, *, exchange: bool = False, **sections: Any
+) -> Iterator[Served]:
+    """A node on a new database of the dialect that the fixture's parameter names, served until the block is left.
+
+    `exchange`: it sends into a folder, and takes others' changes from there."""
+    folder = factory.mktemp("node")
+    url = sqlite_url(folder) if request.param == "sqlite" else request.getfixturevalue("pg_database")
+    if exchange:
+        sections["directory"] = {"path": str(folder / "exchange")}
+    if "node" in sections:
+        sections["node"] = {"id": "here", "database": url, **sections["node"]}
+    with served(url, ServerSection(port=0), **sections) as one:
+        yield one
+
+
+def push(node: Served, *bodies: bytes, source: str = "a") -> None:
+    """Send batches by HTTP as the node `source` does; all of them are taken."""
+    with node.client(node.token(source, Scope.PUSH)) as client:
+        answer = client.post("/sync/push", content=b"".join(bodies))
+    assert answer.status_code == 200, answer.text
