@@ -32,7 +32,7 @@ from consumer.incoming import Counts, Incoming, Outcome, Result
 from consumer.main_node import MainNode
 from consumer.readable import readable
 from consumer.standing.logical import LogicalSession
-from consumer.statements import reading
+from consumer.statements import reading, writing
 from consumer.tables import Tables, TableUse, use_of
 
 _OUTCOMES = {
@@ -97,8 +97,18 @@ class EditedReplay:
         except _ClosedError:
             return EditedResult(Result(tx, Outcome.DUPLICATE))
         except (PoisonError, EarlyError) as error:
+            if not self._dry_run:
+                self._note_failure(letter, batch, error)
             outcome = _OUTCOMES[letter.state]
             return EditedResult(Result(tx, outcome, Counts(), reason_of(error), str(error), table_of(error)))
+
+    def _note_failure(self, letter: Letter, batch: EditedBatch, error: PoisonError | EarlyError) -> None:
+        """Audit that it was tried. The letter goes on to tell why what came failed: of the file it says nothing."""
+        detail = {"state": letter.state.value, "reason": reason_of(error).value, "error": str(error)}
+        detail |= {"edited_sha256": batch.sha256}
+        line = audit.Line("replay-failed", letter.source_node, letter.tx_id, self._actor, detail)
+        now_us = self._node.clock.now_us()
+        writing(self._node.database, lambda connection: audit.write(connection, [line], now_us))
 
     def _any_way(
         self, letter: Letter, tx: Incoming, header: BatchHeader, came: Sequence[Change], batch: EditedBatch

@@ -69,6 +69,8 @@ def _told(line: Mapping[str, Any], sides: Mapping[int, tuple[Side, Side]]) -> To
     did, number = ACTIONS.get(_action(line), line["action"]), _number(line)
     if number is not None and number in sides and detail.get("winner"):
         did += f": {stands(detail['winner'], *sides[number])} stands"
+    if line["action"] == "replay-failed" and detail.get("edited_sha256"):
+        did = "tried a replay, edited, which failed again"
     return Told(
         line,
         did,

@@ -206,6 +206,26 @@ def test_an_edit_that_can_not_stand_changes_nothing(world: World) -> None:
     assert world.query("SELECT count(*) FROM rf_audit WHERE action = 'edited'") == [(0,)]
 
 
+def test_a_replay_with_an_edit_that_fails_is_audited_and_what_is_tried_out_is_not(world: World) -> None:
+    tx = letter(Origin("a"))
+    world.receive(tx.body)
+    data = edited(exported(world))
+    before = world.query("SELECT reason, error, attempts FROM rf_dead_letter")
+    find = "SELECT source_node, tx_id, actor, detail FROM rf_audit WHERE action = 'replay-failed'"
+    replay(world, data, dry_run=True)
+    assert world.query(find) == []
+
+    (one,) = replay(world, data)
+    ((source, tx_id, actor, detail),) = world.query(find)
+    assert (source, tx_id, actor) == ("a", tx.tx_id, "tester")
+    told = json.loads(detail)
+    assert (told["state"], told["reason"], told["error"]) == ("dead", "constraint", one.result.error)
+    (batch,) = read_edited(data, "file")
+    assert told["edited_sha256"] == batch.sha256
+    # The letter tells why what came can't be applied; of the file that is not said.
+    assert world.query("SELECT reason, error, attempts FROM rf_dead_letter") == before
+
+
 def test_a_table_that_has_another_name_here(world: World) -> None:
     tx = Origin("a").tx(Write("I", "item_old", {"id": 1, "name": "one", "price": "1.50"}, 10))
     world.receive(tx.body)
