@@ -1,4 +1,4 @@
-"""The fleet as one node knows it: of each node how far it is, by which road, and in sentences why it is behind."""
+"""The fleet as one node knows it: of each node how far it is, by which ways, and in sentences why it is behind."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from common.config.model import Config
 from common.ops.fleet_reading import Lag, Peer, read_known
 from common.ops.migration import OPEN_DEAD_LETTERS
+from common.ops.roads import own_way, way_out
 from common.ops.stalls import OF_SINK, OF_SOURCE, told
 from common.ops.status import Standing, State
 from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come
@@ -25,8 +26,12 @@ class FleetNode:
     state: State
     reasons: tuple[str, ...]
     """Why it is not up to date, the gravest first."""
-    road: str
-    """How changes go between it and this node."""
+    way_in: str
+    """How its changes come here; empty on this node's own line."""
+    way_out: str
+    """How this node's changes go there; on this node's own line, how they leave it."""
+    url: str | None
+    """Where this node reaches it over HTTP."""
     lacks: Lag
     """What it lacks of this node's changes, as of when it spoke last."""
     missing: Lag
@@ -76,7 +81,9 @@ def _self(standing: Standing, of_others: set[str]) -> FleetNode:
         role=standing.facts.role,
         state=_state(attention, waiting),
         reasons=(*attention, *waiting),
-        road=_own_road(standing),
+        way_in="",
+        way_out=own_way(standing),
+        url=None,
         lacks=Lag(lacking, max(ages, default=0.0)),
         missing=Lag(behind, _oldest([one["oldest_seconds"] for one in standing.unapplied], behind)),
         dead_letters=sum(standing.dead_letters.get(state, 0) for state in OPEN_DEAD_LETTERS),
@@ -104,7 +111,9 @@ def _node(peer: Peer, config: Config, standing: Standing) -> FleetNode:
         role="–" if peer.row is None else peer.row.role,
         state=_state(attention, waiting),
         reasons=(*attention, *waiting),
-        road=_road(peer.name, config, standing),
+        way_in=peer.way_in,
+        way_out=way_out(peer.name, config, standing),
+        url=config.peers[peer.name].url if peer.name in config.peers else None,
         lacks=replace(peer.lacks, unsent=unsent),
         missing=_missing(peer, standing),
         dead_letters=sum(peer.letters.values()) + peer.early + peer.forked,
@@ -210,20 +219,3 @@ def _state(attention: list[str], waiting: list[str]) -> State:
 
 def _rides_broker(name: str, config: Config) -> bool:
     return config.broker is not None and name not in config.peers
-
-
-def _road(name: str, config: Config, standing: Standing) -> str:
-    if name in config.peers:
-        return f"HTTP to {config.peers[name].url}"
-    if config.broker is not None or config.directory is not None:
-        return _own_road(standing)
-    return "it comes here, by HTTP or with files"
-
-
-def _own_road(standing: Standing) -> str:
-    road = standing.shares.get("road")
-    if road is None:
-        return "HTTP" if standing.shares.get("http_peers") else "others come by HTTP"
-    if road["used"] == "broker":
-        return "broker" if road["broker_unusable_since"] is None else "broker, which can't be used"
-    return "files, for the broker can't be used" if road["fallback_since"] else "files in the shared folder"

@@ -10,6 +10,7 @@ from common.config.model import Config
 from common.ops.migration import OPEN_DEAD_LETTERS
 from common.ops.passed import live_peers, read_passed
 from common.ops.peers import PeerStanding
+from common.ops.roads import read_pushers, way_in
 from common.ops.status import Standing
 from common.schema import tables as rf
 
@@ -43,6 +44,8 @@ class Peer:
     forked: int
     conflicts: int
     lacks: Lag
+    way_in: str
+    """How its changes come here."""
 
 
 def read_known(connection: sa.Connection, config: Config, standing: Standing) -> list[Peer]:
@@ -51,7 +54,7 @@ def read_known(connection: sa.Connection, config: Config, standing: Standing) ->
     rows = {row.node_id: row for row in connection.execute(sa.select(rf.node))}
     heard = {one.node: one for one in standing.peers}
     letters, conflicts = _letters(connection), _conflicts(connection)
-    passed = _taken(connection, names, standing)
+    passed, pushers = _taken(connection, names, standing), read_pushers(connection, standing.at_us)
     found = []
     for name in names:
         mine = [row for row in letters if row.source_node == name]
@@ -66,6 +69,7 @@ def read_known(connection: sa.Connection, config: Config, standing: Standing) ->
                 forked=sum(row.letters for row in mine if row.state == "forked"),
                 conflicts=conflicts.get(name, 0),
                 lacks=_lacks(connection, standing, passed.get(name), bound_us),
+                way_in=way_in(name, config, pushers),
             )
         )
     return found

@@ -16,6 +16,19 @@ def place(sink: str) -> str:
     return f"{sink.removeprefix('http-')} over HTTP" if sink.startswith("http-") else f"the {sink}"
 
 
+def came_by(origin: str, source: str) -> str:
+    """Return which way a batch came, as an operator calls it. `origin`: as `rf_dead_letter` has it; `source`: whose
+    batch it is."""
+    if origin.startswith("http:"):
+        peer = origin.removeprefix("http:")
+        return f"over HTTP from {peer}" + ("" if peer == source else ", which handed it on")
+    if origin.startswith("rowferry.node."):
+        return f"by the broker, in its queue {origin}"
+    if origin == "queue":
+        return "by the broker, in one of its own copies"
+    return f"in the file {origin}" if "/" in origin or "." in origin else f"by {origin}"
+
+
 def heals(gap: Mapping[str, Any]) -> bool:
     """Whether nobody has to do anything about a gap, as it looks now."""
     return gap["heals"] and gap["asked"] < _PATIENT_ASKS and gap["gone_until_lsn"] is None

@@ -102,7 +102,7 @@ def _settled_already(session: Session, sides: Sides) -> Response:
     """Say who was there before, on the page of the conflict, from which it can be decided the other way."""
     one = sides.document
     by = "the rule of the table" if not one["settled_by"] else who(one["settled_by"])
-    when = "" if not one["settled_at"] else f", {moment(one['settled_at'])}"
+    when = "" if not one["settled_at"] else f", {moment(one['settled_at']).removesuffix(' UTC')}"
     done = f"{by} settled it{when}: {sides.side(one['winner'])} stands"
     session.say(f"Nothing was done: conflict {one['id']} is settled already. {done}.", is_good=False)
     return to(f"{CONFLICTS}/one", id=one["id"])

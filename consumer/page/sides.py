@@ -43,6 +43,12 @@ class Sides:
         return bool(self.document["state"] == State.WAITING)
 
     @property
+    def is_close(self) -> bool:
+        """Whether the two were written within one second: seconds would not tell which came first."""
+        ours, theirs = self.ours.written_at, self.theirs.written_at
+        return ours is not None and theirs is not None and ours[:19] == theirs[:19]
+
+    @property
     def is_long(self) -> bool:
         """Whether a table of it cuts some value."""
         return any(is_cut(one.left) or is_cut(one.right) for one in self.columns)

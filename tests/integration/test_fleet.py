@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.clock import SystemClock, from_us
+from common.http.scopes import Scope
 from common.ops.agreement import agreement
 from common.ops.fleet import FleetNode, read_fleet
 from common.ops.migration import migrate
 from common.ops.status import Standing, State
 from common.ops.status_reading import read_standing
+from common.ops.tokens import Tokens
 from common.runtime.parts import load_parts
 from common.schema import tables as rf
 from common.wire.control import Heartbeat, encode_control
 from consumer.apply.committing import Committing
 from producer.cursors import Cursors
-from tests.support.applying import DATABASES, Origin, World, resealed, world_on
+from tests.support.applying import DATABASES, Origin, World, close_world, open_world, resealed, sqlite_url, world_on
 
 SECOND, MINUTE = 1_000_000, 60_000_000
 
@@ -87,7 +90,87 @@ def test_alone_there_is_this_node(world: World) -> None:
     found = fleet(world)
     assert list(found) == ["here"]
     assert (found["here"].state, found["here"].reasons) == (State.UP_TO_DATE, ())
-    assert found["here"].road == "files in the shared folder"
+    assert (found["here"].way_in, found["here"].way_out) == ("", "as files in the shared folder")
+
+
+AWAY = {"broker_unusable_since": "2026-11-26T10:00:00Z", "error": "refused", "fallback_error": None}
+
+
+def ways(tmp_path: Path, share: Mapping[str, Any], **sections: object) -> tuple[str, str]:
+    """How the changes of `a` come and how ours go there, where the producer's share of `status` is this one."""
+    world = open_world(sqlite_url(tmp_path), **sections)
+    try:
+        standing = look(world)[1]
+        standing = replace(standing, shares={**standing.shares, **share})
+        with world.node.database.engine.connect() as connection:
+            nodes = read_fleet(connection, world.node.config, standing)
+        (a,) = [one for one in nodes if one.name == "a"]
+        return a.way_in, a.way_out
+    finally:
+        close_world(world)
+
+
+PEER = {"url": "https://a.example:8443", "token_file": "token"}
+HUB = {"url": "https://hub.example:8443", "token_file": "token"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "share", "way_in", "way_out"),
+    [
+        ({"peers": {"a": PEER}}, {}, "over HTTP: this node fetches them", "over HTTP: this node pushes them"),
+        (
+            {"peers": {"a": PEER}},
+            {"http_peers": [{"peer": "a", "unusable_since": "2026-11-26T10:00:00Z", "error": "refused"}]},
+            "over HTTP: this node fetches them",
+            "over HTTP: this node pushes them, but can't reach it",
+        ),
+        ({"broker": {"url": "amqp://b.example", "peers": ["a"]}}, {}, "by the broker", "by the broker"),
+        (
+            {"broker": {"url": "amqp://b.example", "peers": ["a"]}, "directory": {"path": "exchange"}},
+            {"road": AWAY | {"used": "directory", "fallback_since": "2026-11-26T10:00:00Z"}},
+            "by the broker, or in the shared folder",
+            "as files in the shared folder, for the broker can't be used",
+        ),
+        (
+            {"node": {"main": "a"}, "peers": {"hub": HUB}},
+            {},
+            "over HTTP: hub hands them on",
+            "over HTTP: hub hands them on",
+        ),
+        (
+            {"node": {"main": "a"}},
+            {"clients": [{"client": "a", "incarnation": "x", "last_lsn": 0, "updated_us": 0}]},
+            "in files that somebody brings and imports",
+            "over HTTP: it fetches them",
+        ),
+        (
+            {"node": {"main": "a"}},
+            {},
+            "in files that somebody brings and imports",
+            "it fetches them over HTTP, or somebody brings them in files",
+        ),
+    ],
+)
+def test_both_ways_to_a_node_are_told_apart_on_every_transport(
+    tmp_path: Path, sections: dict[str, Any], share: dict[str, Any], way_in: str, way_out: str
+) -> None:
+    if "node" in sections:
+        sections = sections | {"node": {"id": "here", "database": sqlite_url(tmp_path), **sections["node"]}}
+    assert ways(tmp_path, share, **sections) == (way_in, way_out)
+
+
+def test_whose_changes_come_by_http_while_ours_go_as_files_is_told_so(world: World) -> None:
+    beat(world)
+    a = fleet(world)["a"]
+    assert (a.way_in, a.way_out) == ("in the shared folder", "as files in the shared folder")
+    tokens = Tokens(world.node.database, world.node.clock)
+    token = tokens.create("a", frozenset({Scope.PUSH, Scope.PULL}), "test")[1]
+    tokens.create("b", frozenset({Scope.PUSH}), "test")
+    tokens.create("a", frozenset({Scope.OPS}), "test")
+    assert fleet(world)["a"].way_in == "over HTTP: it pushes them, or in the shared folder"
+    assert fleet(world)["a"].way_out == "as files in the shared folder"
+    tokens.revoke(token.id, "test")
+    assert fleet(world)["a"].way_in == "in the shared folder"
 
 
 def test_a_node_that_has_all_is_up_to_date(world: World) -> None:

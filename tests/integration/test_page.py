@@ -83,6 +83,7 @@ def test_a_dead_letter_is_found_looked_at_and_replayed(node: Served, anna: Perso
     letter = anna.get(link(listed.text, tx_id))
     assert "What blocks it now" in letter.text
     assert "create or configure the table" in letter.text
+    assert "<dd>over HTTP from a</dd>" in letter.text, "which way it came"
     assert ">one</span>" in letter.text, "what it holds is shown though the table is not here"
     make(node)
     free = without_terms(anna.get(str(letter.url)).text)
@@ -247,6 +248,21 @@ def test_who_chose_and_what_it_changed_stands_in_the_rows_history(node: Served, 
     assert "name: <del>theirs</del> → <ins>mine</ins>" in page
     assert link(page, "conflict 1") == "/page/conflicts/one?id=1"
     assert "LSN" not in re.sub(r"(?s)<details>.*?</details>|<section.*?</section>", "", page)
+
+
+def test_what_came_first_is_seen_by_eye_and_the_zone_stands_once_a_page(node: Served, anna: Person) -> None:
+    """To the second; of two writes within one second to the millisecond."""
+    first_us = 1_799_999_990_250_000
+    push(node, Origin("a").tx(item(7, "a", first_us), item(8, "a", first_us)).body)
+    push(node, Origin("b").tx(item(7, "b", first_us + 7_000_000), item(8, "b", first_us + 600_000)).body, source="b")
+    clock = r"written \d{4}-\d\d-\d\d (\d\d:\d\d:\d\d(?:\.\d+)?) \("
+    pages = [anna.get(f"/page/conflicts/one?id={number}").text for number in (1, 2)]
+    far, close = (re.findall(clock, page) for page in pages)
+    assert (far, close) == (["07:59:50", "07:59:57"], ["07:59:50.250", "07:59:50.850"])
+    for path in ("/", "/page/conflicts", "/page/conflicts/one?id=1", "/page/audit", "/page/rows?table=item&key=7"):
+        text = re.sub(r"<label[^>]*>[^<]*</label>|<[^>]*>", "", anna.get(path).text)
+        assert text.count("UTC") == 1, path
+    assert not re.search(r" \d\d:\d\d \(", anna.get("/page/conflicts?state=any").text), "no time without its seconds"
 
 
 @pytest.mark.parametrize("query", ["id=0", "id=x", "id=99999999999999999999", "id=5", ""])

@@ -49,7 +49,8 @@ def test_a_silent_node_tells_what_waits_both_ways(anna: Person) -> None:
     assert "This node's log ends at LSN 2" in page.replace("&#39;", "'")
     assert "Sent to the shared folder up to LSN 2" in page
     assert "It has all up to LSN 1, as is known since" in page
-    assert "Road files in the shared folder" in page
+    assert "They come in the shared folder" in page
+    assert "They go as files in the shared folder" in page
     assert "Heartbeat every 1 min, last" in page
     assert "Release 0.1.0 Settings the same Clock right, against this node" in page
     assert "its graphs are on its own page" in page

@@ -54,7 +54,7 @@ def lines(anna: Person, key: str, table: str = "item") -> list[str]:
     found = []
     for part in re.split(r"<li class=", story[: story.index("</ol>")])[1:]:
         text = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", part.partition(">")[2]))).strip()
-        found.append(re.sub(r" *\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \([^)]*\)", " WHEN", text))
+        found.append(re.sub(r" *\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \([^)]*\)", " WHEN", text))
     return found
 
 

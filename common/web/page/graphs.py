@@ -130,6 +130,6 @@ def _spelled(value: float, form: str | None) -> str:
 
 
 def _moment(us: int, window: Window) -> str:
-    """Return an instant as finely as the window needs it, in UTC."""
-    form = "%H:%M UTC" if window is Window.HOUR else "%d %b %H:%M UTC"
+    """Return an instant as finely as the window needs it, in UTC, as the page's head says."""
+    form = "%H:%M" if window is Window.HOUR else "%d %b %H:%M"
     return from_us(us).strftime(form)

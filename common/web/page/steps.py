@@ -8,7 +8,7 @@ from typing import Any
 from common.clock import to_iso
 from common.ops.row_history import RowStory
 from common.ops.row_words import more
-from common.ops.status_words import place
+from common.ops.status_words import came_by, place
 from common.ports.row_history import RowEvent, Sealed, changed
 from common.versions import Version
 from common.web.page.folding import Fold, fold
@@ -150,6 +150,8 @@ def _moment(one: RowEvent, fold: Fold) -> str:
     if one.event == "published":
         by = "" if one.at_us is not None else f", by {one.detail['not_after']}"
         return f"sent to {place(str(one.detail['sink']))}{by}"
+    if one.event == "received" and isinstance(origin := one.detail.get("origin"), str):
+        return f"came in {came_by(origin, one.node or '')}"
     told = more(one)
     return f"{_EVENTS.get(one.event, one.event)}: {cell(told, 500)}" if told else _EVENTS.get(one.event, one.event)
 

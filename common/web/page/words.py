@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from common.clock import Clock, to_iso, to_us
 from common.http.actors import name_of
-from common.ops.status_words import place
+from common.ops.status_words import came_by, place
 
 _CODE = re.compile(r"`([^`]+)`")
 _INSTANT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
@@ -36,13 +36,16 @@ def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
             return f"in {age(ahead)}"
         return f"{age((clock.now_us() - _us(iso)) / 1e6)} ago"
 
-    def dated(iso: str | None, *, seconds: bool = False) -> str:
-        """Return an instant with how long ago it was; the beginning of time is where nobody wrote one."""
+    def dated(iso: str | None, *, exact: bool = False) -> str:
+        """Return an instant with how long ago it was; the beginning of time is where nobody wrote one.
+
+        To the second, so that what happened in one minute is in order; `exact`: to the millisecond. The zone stands
+        once a page, at its head."""
         if iso is None:
             return "never"
         if iso.startswith("1970-"):
             return "time unknown"
-        return f"{iso[:10]} {iso[11 : 19 if seconds else 16]} UTC ({since(iso)})"
+        return f"{iso[:10]} {iso[11 : 23 if exact else 19].removesuffix('Z')} ({since(iso)})"
 
     def told(sentence: str) -> str:
         """Return a sentence of `status` or `why` with its instants for a person."""
@@ -61,6 +64,7 @@ def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
         "key": key,
         "clock": clock_words,
         "place": place,
+        "came_by": came_by,
     }
 
 
@@ -90,7 +94,7 @@ def written(hlc: int) -> str | None:
 
 
 def moment(iso: str | None) -> str:
-    """Return an instant for a person, in UTC, to the second."""
+    """Return an instant for a person, in UTC, to the second, where no head of a page says the zone."""
     return "–" if iso is None else f"{iso[:10]} {iso[11:19]} UTC"
 
 
