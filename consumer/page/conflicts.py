@@ -9,6 +9,7 @@ from common.http.problems import ProblemError
 from common.ops.sending import not_sent_yet
 from common.runtime.node import Node
 from common.web.page.access import FormSent, SignedIn, asked
+from common.web.page.numbers import numbers_of
 from common.web.page.page import CONFLICTS, PageRoute, page_of, to
 from common.web.page.paging import listed
 from common.web.page.sessions import Session
@@ -95,7 +96,7 @@ def _sides(node: Node, given: str | None) -> Sides:
         found = read(connection, number)
     if found is None:
         raise ProblemError(404, f"{number}: no such conflict")
-    return Sides.of(found)
+    return Sides.of(found, numbers_of(node.captured_tables(), found["table"]))
 
 
 def _settled_already(session: Session, sides: Sides) -> Response:

@@ -167,10 +167,10 @@ def _tried(node: Node, letter: Letter, most: int) -> Tried:
     if not letter.state.is_open:
         return Tried(shown(letter))
     document, held = show(node, letter), list[dict[str, Any]]()
-    rows = rows_of(document, most)
+    rows = rows_of(node, document, most)
     if not rows:
         with reading(node.database) as connection:
-            held = changes_of(contents(connection, letter, most))
+            held = changes_of(node, contents(connection, letter, most))
     return Tried(shown(letter), document["would"], rows, len(document["rows"]), document["rows_note"], held)
 
 

@@ -13,6 +13,7 @@ from common.ops.status_reading import never_captured
 from common.ops.status_words import out_of_date
 from common.runtime.node import Node
 from common.web.page.access import SignedIn, asked
+from common.web.page.numbers import numbers_of
 from common.web.page.page import LETTERS, PageRoute, page_of, to
 from common.web.page.paging import listed
 from common.web.page.words import is_cut
@@ -95,11 +96,11 @@ def letter_pages(node: Node) -> APIRouter:
             blocked_by=document["blocked_by"],
             out_of_date=_out_of_date(node, {str(row["table"]) for row in document["rows"]}),
             would=document["would"],
-            rows=rows_of(document, None if whole else SHOWN),
+            rows=rows_of(node, document, None if whole else SHOWN),
             row_count=len(document["rows"]),
             rows_note=document["rows_note"],
             held=held,
-            changes=changes_of(held),
+            changes=changes_of(node, held),
             whole=whole,
             is_long=any(is_cut(one[name]) for one in held.changes for name in ("before", "after")),
         )
@@ -115,14 +116,19 @@ def _out_of_date(node: Node, tables: Collection[str]) -> list[str]:
         return list(out_of_date(drifted, never_captured(connection, drifted)))
 
 
-def changes_of(held: Contents) -> list[dict[str, Any]]:
+def changes_of(node: Node, held: Contents) -> list[dict[str, Any]]:
     """Return what a letter holds with its columns side by side: before and after, at its source."""
-    return [one | {"columns": side_by_side(one["before"], one["after"])} for one in held.changes]
+    tables = node.captured_tables()
+    return [
+        one | {"columns": side_by_side(one["before"], one["after"], numbers_of(tables, one["table"]))}
+        for one in held.changes
+    ]
 
 
-def rows_of(document: dict[str, Any], most: int | None) -> list[RowChange]:
+def rows_of(node: Node, document: dict[str, Any], most: int | None) -> list[RowChange]:
     """Return what the first rows of a letter would become."""
-    return [effect_of(row) for row in document["rows"][:most]]
+    tables = node.captured_tables()
+    return [effect_of(row, numbers_of(tables, row["table"])) for row in document["rows"][:most]]
 
 
 def selection(query: dict[str, str | None]) -> Selection:

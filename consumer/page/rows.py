@@ -1,8 +1,10 @@
 """Rows side by side, column by column: before and after a replay, ours and theirs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from common.web.page.numbers import Spellings
 
 DELETED = None
 
@@ -35,19 +37,26 @@ class RowChange:
     columns: tuple[Column, ...]
 
 
-def side_by_side(left: Any, right: Any) -> tuple[Column, ...]:
-    """Return the columns of two images; those that can't be read as a row are one column without a name."""
+def side_by_side(left: Any, right: Any, numbers: Collection[str] = ()) -> tuple[Column, ...]:
+    """Return the columns of two images; those that can't be read as a row are one column without a name.
+
+    `numbers`: columns in which two spellings of one number are no difference."""
     if not all(one is None or isinstance(one, Mapping) for one in (left, right)):
         return (Column("", left, right, left is not None, right is not None),)
     names = dict.fromkeys([*(left or {}), *(right or {})])
-    return tuple(
-        Column(name, (left or {}).get(name), (right or {}).get(name), name in (left or {}), name in (right or {}))
-        for name in names
-    )
+    return tuple(_column(name, left or {}, right or {}, is_number=name in numbers) for name in names)
 
 
-def effect_of(row: Mapping[str, Any]) -> RowChange:
-    """Return what a replay would do to one row. `row`: as `RowEffect.as_dict` gave it."""
+def _column(name: str, left: Mapping[str, Any], right: Mapping[str, Any], *, is_number: bool) -> Column:
+    one, other = left.get(name), right.get(name)
+    if is_number:
+        shown = Spellings([one, other])
+        one, other = shown.of(one), shown.of(other)
+    return Column(name, one, other, name in left, name in right)
+
+
+def effect_of(row: Mapping[str, Any], numbers: Collection[str] = ()) -> RowChange:
+    """Return what a replay would do to one row. `row`: as `RowEffect.as_dict` gave it; `numbers`: see above."""
     now, then = row["now"], row["then"]
     if not row["open"]:
         says, look, then = "was applied before, and stays as it is", "plain", now
@@ -61,5 +70,6 @@ def effect_of(row: Mapping[str, Any]) -> RowChange:
         says, look = "would be inserted", "good"
     else:
         then = {**now, **then} if isinstance(now, Mapping) and isinstance(then, Mapping) else then
-        says, look = ("would be changed", "warn") if now != then else ("would be as it is", "plain")
-    return RowChange(row["table"], row["pk"], says, look, side_by_side(now, then))
+        differs = any(one.differs for one in side_by_side(now, then, numbers))
+        says, look = ("would be changed", "warn") if differs else ("would be as it is", "plain")
+    return RowChange(row["table"], row["pk"], says, look, side_by_side(now, then, numbers))

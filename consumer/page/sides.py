@@ -1,5 +1,6 @@
 """The two sides of a conflict by the names of who wrote them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +34,9 @@ class Sides:
     theirs: Side
 
     @classmethod
-    def of(cls, document: dict[str, Any]) -> "Sides":
-        """Return the sides of a conflict as it was read whole."""
-        columns = side_by_side(document["our_image"], document["their_image"])
+    def of(cls, document: dict[str, Any], numbers: Collection[str]) -> "Sides":
+        """Return the sides of a conflict as it was read whole. `numbers`: its table's columns that hold some."""
+        columns = side_by_side(document["our_image"], document["their_image"], numbers)
         return cls(document, columns, *both(document["our_version"], document["their_version"]))
 
     @property

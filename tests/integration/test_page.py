@@ -11,7 +11,7 @@ import pytest
 from common.http.scopes import Scope
 from common.versions import Version
 from common.web.page.words import coded
-from tests.support.applying import DATABASES, Origin, item, resealed
+from tests.support.applying import DATABASES, Origin, Write, item, resealed
 from tests.support.page import Person, page_node, push, signed_in, without_terms
 from tests.support.web import Served
 
@@ -263,6 +263,38 @@ def test_what_came_first_is_seen_by_eye_and_the_zone_stands_once_a_page(node: Se
         text = re.sub(r"<label[^>]*>[^<]*</label>|<[^>]*>", "", anna.get(path).text)
         assert text.count("UTC") == 1, path
     assert not re.search(r" \d\d:\d\d \(", anna.get("/page/conflicts?state=any").text), "no time without its seconds"
+
+
+def test_one_number_is_spelled_in_one_way_and_is_no_difference(node: Served, anna: Person) -> None:
+    """SQLite gives 1.5 for what PostgreSQL and the wire have as 1.50."""
+    node.world.execute("INSERT INTO item VALUES (7, '1.5', 1.5), (8, '1.5', 1.5)")
+    node.world.node.database.sealer(node.world.node.facts).seal()
+    long = Write("I", "item", {"id": 7, "name": "1.50", "price": "1.50"}, FUTURE)
+    short = Write("I", "item", {"id": 8, "name": "1.50", "price": "1.5"}, FUTURE + 1)
+    push(node, Origin("a").tx(long, short).body)
+    own = "1.5" if node.world.node.database.engine.dialect.name == "sqlite" else "1.50"
+    for number, key, price in ((1, "7", "1.50"), (2, "8", own)):
+        page = anna.get(f"/page/conflicts/one?id={number}")
+        numbers, texts = (cells_of(page.text, name) for name in ("price", "name"))
+        assert re.findall(r'class="value">([^<]*)<', numbers) == [price, price]
+        assert "changed" not in numbers
+        assert re.findall(r'class="value">([^<]*)<', texts) == ["1.5", "1.50"], "of text each spelling is another value"
+        assert texts.count("changed") == 2
+        row = anna.get(f"/page/rows?table=item&key={key}").text
+        assert {*re.findall(r">price</dt><dd><span[^>]*>([^<]*)<", row), *re.findall(r"price: <ins>([^<]*)<", row)} == {
+            price
+        }
+        anna.submit(anna.submit(page, "Take a's version", take="theirs"), "Yes, take a's version")
+        row = anna.get(f"/page/rows?table=item&key={key}").text
+        assert "name: <del>1.5</del> → <ins>1.50</ins>" in row
+        assert "price: <del>" not in row, "the number is the same"
+
+
+def cells_of(page: str, name: str) -> str:
+    """The cells beside the name of a column."""
+    found = re.search(rf'<th scope="row">{name}</th>(.*?)</tr>', page, re.DOTALL)
+    assert found is not None
+    return found[1]
 
 
 @pytest.mark.parametrize("query", ["id=0", "id=x", "id=99999999999999999999", "id=5", ""])
