@@ -8,10 +8,10 @@ from common.errors import UsageError
 from common.http.problems import ProblemError
 from common.ops.sending import not_sent_yet
 from common.runtime.node import Node
-from common.web.page.access import FormSent, SignedIn, asked
+from common.web.page.access import FormSent, SignedIn, Submitted, asked
 from common.web.page.numbers import numbers_of
-from common.web.page.page import CONFLICTS, PageRoute, page_of, to
-from common.web.page.paging import listed
+from common.web.page.page import CONFLICTS, PageRoute, page_of, to, url_of
+from common.web.page.paging import back_of, came_from, kept, listed
 from common.web.page.sessions import Session
 from common.web.page.words import moment, who
 from consumer.conflict.reading import Wanted, find, read
@@ -21,6 +21,7 @@ from consumer.page.sides import Sides, both, stands
 from consumer.settling import Settling
 from consumer.statements import reading
 
+_FILTERS = ("table", "source", "state")
 _ANY = "any"
 _MOST_NUMBER = 2**63 - 1
 _DIGITS = 19
@@ -32,7 +33,7 @@ def conflict_pages(node: Node) -> APIRouter:
 
     @router.get(CONFLICTS)
     def conflicts(request: Request, viewer: SignedIn) -> Response:
-        query = {name: asked(request, name) for name in ("table", "source", "state")}
+        query = {name: asked(request, name) for name in _FILTERS}
         # A person comes for what waits; the rest is on record, and settled.
         state = query["state"] or State.WAITING.value
         if state not in (_ANY, *State):
@@ -53,17 +54,27 @@ def conflict_pages(node: Node) -> APIRouter:
     def conflict(request: Request, viewer: SignedIn) -> Response:
         sides = _sides(node, asked(request, "id"))
         whole = asked(request, "whole") is not None
-        return page_of(request).answer(request, viewer, "consumer/conflict.html", sides=sides, whole=whole)
+        back = came_from(request, _FILTERS)
+        return page_of(request).answer(
+            request,
+            viewer,
+            "consumer/conflict.html",
+            sides=sides,
+            whole=whole,
+            list_url=url_of(CONFLICTS, **back),
+            back=back_of(back),
+        )
 
     @router.get(f"{CONFLICTS}/ask")
     def ask(request: Request, viewer: SignedIn) -> Response:
         sides, what, take = _sides(node, asked(request, "id")), asked(request, "do"), _side(asked(request, "take"))
         if what not in ("resolve", "undo"):
             raise ProblemError(422, "do: resolve or undo", reason="request")
+        back = back_of(came_from(request, _FILTERS))
         if what == "resolve" and not sides.waits:
-            return _settled_already(viewer.session, sides)
+            return _settled_already(viewer.session, sides, back)
         return page_of(request).answer(
-            request, viewer, "consumer/ask_conflict.html", sides=sides, what=what, take=take.value
+            request, viewer, "consumer/ask_conflict.html", sides=sides, what=what, take=take.value, back=back
         )
 
     @router.post(f"{CONFLICTS}/resolve")
@@ -76,16 +87,16 @@ def conflict_pages(node: Node) -> APIRouter:
             sides = _sides(node, str(number))
             if sides.waits:
                 raise
-            return _settled_already(form.session, sides)
+            return _settled_already(form.session, sides, _back(form))
         form.session.say(_told(node, settled, "is settled"))
-        return to(f"{CONFLICTS}/one", id=number)
+        return to(f"{CONFLICTS}/one", id=number, back=_back(form))
 
     @router.post(f"{CONFLICTS}/undo")
     def undo(form: FormSent) -> Response:
         number = _number(form.one("id"))
         settled = Settling(node, form.actor).undo(number, _side(form.one("take")), force=False)
         form.session.say(_told(node, settled, "is decided the other way"))
-        return to(f"{CONFLICTS}/one", id=number)
+        return to(f"{CONFLICTS}/one", id=number, back=_back(form))
 
     return router
 
@@ -99,14 +110,18 @@ def _sides(node: Node, given: str | None) -> Sides:
     return Sides.of(found, numbers_of(node.captured_tables(), found["table"]))
 
 
-def _settled_already(session: Session, sides: Sides) -> Response:
+def _back(form: Submitted) -> str:
+    return back_of(kept(form.one("back"), _FILTERS))
+
+
+def _settled_already(session: Session, sides: Sides, back: str) -> Response:
     """Say who was there before, on the page of the conflict, from which it can be decided the other way."""
     one = sides.document
     by = "the rule of the table" if not one["settled_by"] else who(one["settled_by"])
     when = "" if not one["settled_at"] else f", {moment(one['settled_at']).removesuffix(' UTC')}"
     done = f"{by} settled it{when}: {sides.side(one['winner'])} stands"
     session.say(f"Nothing was done: conflict {one['id']} is settled already. {done}.", is_good=False)
-    return to(f"{CONFLICTS}/one", id=one["id"])
+    return to(f"{CONFLICTS}/one", id=one["id"], back=back)
 
 
 def _stands(document: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from common.http.problems import ProblemError
 from common.runtime.node import Node
 from common.web.page.access import FormSent, SignedIn
 from common.web.page.page import LETTERS, ROWS, PageRoute, page_of, to, url_of
+from common.web.page.paging import back_of, came_from, kept
 from common.web.page.sessions import Session
 from common.web.page.words import cell, counted, key
 from consumer.apply.handing_on import NOT_FOR_OTHERS
@@ -22,7 +23,7 @@ from consumer.dead_letters.show import show
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, Selection
 from consumer.incoming import Outcome, Result
-from consumer.page.letters import SHOWN, Shown, changes_of, read_name, rows_of, shown
+from consumer.page.letters import FILTERS, SHOWN, Shown, changes_of, read_name, rows_of, shown
 from consumer.page.rows import RowChange
 from consumer.statements import reading
 
@@ -60,11 +61,20 @@ def letter_action_pages(node: Node) -> APIRouter:
     def ask_replay(request: Request, viewer: SignedIn) -> Response:
         letters = _chosen(node, request.query_params.getlist("letter"))
         if not letters:
-            return _none_chosen(viewer.session)
+            return _none_chosen(request, viewer.session)
+        back = came_from(request, FILTERS)
         most = SHOWN if len(letters) == 1 else _ROWS_OF_MANY
         tried = [_tried(node, letter, most) for letter in letters]
         on = goes_on(node, [letter.source_node for letter in letters])
-        return page_of(request).answer(request, viewer, "consumer/ask_replay.html", tried=tried, goes_on=on)
+        return page_of(request).answer(
+            request,
+            viewer,
+            "consumer/ask_replay.html",
+            tried=tried,
+            goes_on=on,
+            list_url=url_of(LETTERS, **back),
+            back=back_of(back),
+        )
 
     @router.post(f"{LETTERS}/replay")
     def replay(form: FormSent) -> Response:
@@ -79,13 +89,14 @@ def letter_action_pages(node: Node) -> APIRouter:
         if applied:
             form.session.say(goes_on(node, applied))
         _clear_copies(node, form.session)
-        return to(LETTERS)
+        return to(LETTERS, **kept(form.one("back"), FILTERS))
 
     @router.get(f"{LETTERS}/discard")
     def ask_discard(request: Request, viewer: SignedIn) -> Response:
         letters = _chosen(node, request.query_params.getlist("letter"))
         if not letters:
-            return _none_chosen(viewer.session)
+            return _none_chosen(request, viewer.session)
+        back = came_from(request, FILTERS)
         most = SHOWN if len(letters) == 1 else _ROWS_OF_MANY
         return page_of(request).answer(
             request,
@@ -93,6 +104,8 @@ def letter_action_pages(node: Node) -> APIRouter:
             "consumer/ask_discard.html",
             tried=[_tried(node, letter, most) for letter in letters],
             went_on=went_on(node, letters),
+            list_url=url_of(LETTERS, **back),
+            back=back_of(back),
         )
 
     @router.post(f"{LETTERS}/discard")
@@ -106,7 +119,7 @@ def letter_action_pages(node: Node) -> APIRouter:
             else:
                 form.session.say(f"{letter.tx_id} of {letter.source_node} was settled already.", is_good=False)
         _clear_copies(node, form.session)
-        return to(LETTERS)
+        return to(LETTERS, **kept(form.one("back"), FILTERS))
 
     return router
 
@@ -141,9 +154,9 @@ def went_on(node: Node, letters: Sequence[Letter]) -> str:
     )
 
 
-def _none_chosen(session: Session) -> Response:
+def _none_chosen(request: Request, session: Session) -> Response:
     session.say("Nothing was done: choose at least one dead letter.", is_good=False)
-    return to(LETTERS)
+    return to(LETTERS, **came_from(request, FILTERS))
 
 
 def _chosen(node: Node, names: Sequence[str]) -> list[Letter]:

@@ -14,8 +14,8 @@ from common.ops.status_words import out_of_date
 from common.runtime.node import Node
 from common.web.page.access import SignedIn, asked
 from common.web.page.numbers import numbers_of
-from common.web.page.page import LETTERS, PageRoute, page_of, to
-from common.web.page.paging import listed
+from common.web.page.page import LETTERS, PageRoute, page_of, to, url_of
+from common.web.page.paging import back_of, came_from, listed
 from common.web.page.words import is_cut
 from consumer.dead_letters.contents import Contents, contents
 from consumer.dead_letters.documents import letter_document
@@ -27,6 +27,7 @@ from consumer.page.prospects import Prospects
 from consumer.page.rows import RowChange, effect_of, side_by_side
 from consumer.statements import reading
 
+FILTERS = ("source", "reason", "state", "table", "tx")
 SHOWN = 20
 """Rows of a letter that its page shows unless all are asked for."""
 
@@ -54,7 +55,7 @@ def letter_pages(node: Node) -> APIRouter:
 
     @router.get(LETTERS)
     def letters(request: Request, viewer: SignedIn) -> Response:
-        query = {name: asked(request, name) for name in ("source", "reason", "state", "table", "tx")}
+        query = {name: asked(request, name) for name in FILTERS}
         chosen = selection(query)
         with reading(node.database) as connection:
             found = listed(request, query, lambda most, skip: find_newest(connection, chosen, most, skip))
@@ -78,7 +79,7 @@ def letter_pages(node: Node) -> APIRouter:
     @router.get(f"{LETTERS}/one")
     def letter(request: Request, viewer: SignedIn) -> Response:
         source, tx_id = asked(request, "source"), asked(request, "tx")
-        whole = asked(request, "whole") is not None
+        whole, back = asked(request, "whole") is not None, came_from(request, FILTERS)
         with reading(node.database) as connection:
             found = find(connection, Selection(tx_ids=(tx_id or "",), source_node=source))
             if not found:
@@ -102,6 +103,8 @@ def letter_pages(node: Node) -> APIRouter:
             held=held,
             changes=changes_of(node, held),
             whole=whole,
+            list_url=url_of(LETTERS, **back),
+            back=back_of(back),
             is_long=any(is_cut(one[name]) for one in held.changes for name in ("before", "after")),
         )
 

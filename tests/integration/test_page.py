@@ -99,7 +99,8 @@ def test_a_dead_letter_is_found_looked_at_and_replayed(node: Served, anna: Perso
     assert f"{tx_id} of a was applied: 1 of 1 change was written." in done.text
     assert link(done.text, "fresh 1") == "/page/rows?table=fresh&key=1"
     assert tx_id in anna.get(link(done.text, "Show it")).text
-    assert "No open dead letters." in done.text
+    assert str(done.url).endswith("?source=a&reason=unknown-table"), "as it was filtered"
+    assert "No such dead letters." in done.text
     replayed = anna.get(link(done.text, "Those that were replayed")).text
     assert tx_id in replayed
     assert "nothing of it is in the tables" not in replayed
@@ -190,6 +191,42 @@ def test_nothing_chosen_does_nothing(node: Served, anna: Person) -> None:
     assert anna.get("/page/dead-letters?state=none").status_code == 422
     assert anna.get("/page/dead-letters?skip=-1").status_code == 422
     assert anna.get("/page/dead-letters/one?tx=none").status_code == 404
+
+
+def test_from_a_letter_and_its_questions_back_to_the_list_as_it_was_filtered(node: Served, anna: Person) -> None:
+    tx_id = letter_of(node)
+    there = "/page/dead-letters?source=a&reason=unknown-table"
+    listed = anna.get(there)
+    letter = anna.get(link(listed.text, tx_id))
+    assert link(letter.text, "Back to the dead letters") == there
+    for button, yes in (("Replay…", "Try it all the same"), ("Discard…", "Yes, discard for good")):
+        question = anna.submit(letter, button)
+        if button == "Discard…":
+            question = anna.get(str(question.url).replace("/replay", "/discard"))
+        again = anna.get(link(question.text, "No, leave it"))
+        assert link(again.text, "Back to the dead letters") == there
+        assert str(anna.submit(question, yes, reason="test").url).endswith(there)
+    # Whoever makes up an address gets nobody anywhere else.
+    for wrong in ("//evil.example", "https://evil.example", "evil=1&next=//x", "&" * 1_000, "x" * 5_000, "state=no%00"):
+        made = anna.get("/page/dead-letters/one", params={"source": "a", "tx": tx_id, "back": wrong})
+        assert made.status_code == 200
+        assert link(made.text, "Back to the dead letters").partition("?")[0] == "/page/dead-letters"
+        assert "evil" not in made.text
+
+
+def test_from_a_conflict_and_its_questions_back_to_the_list_as_it_was_filtered(node: Served, anna: Person) -> None:
+    conflict_of(node)
+    there = "/page/conflicts?table=item&state=any"
+    conflict = anna.get(link(anna.get(there).text, "Conflict 1"))
+    assert link(conflict.text, "Back to the conflicts") == there
+    question = anna.submit(conflict, "Keep", take="ours")
+    assert link(anna.get(link(question.text, "No, leave it")).text, "Back to the conflicts") == there
+    done = anna.submit(question, "Yes, keep")
+    assert link(done.text, "Back to the conflicts") == there
+    assert link(anna.submit(question, "Yes, keep").text, "Back to the conflicts") == there, "settled already"
+    undone = anna.submit(anna.submit(done, "Switch to", take="theirs"), "Yes, switch to")
+    assert link(undone.text, "Back to the conflicts") == there
+    assert link(anna.get("/page/conflicts/one?id=1").text, "Back to the conflicts") == "/page/conflicts"
 
 
 def conflict_of(node: Served, name: str = "theirs") -> None:
