@@ -1,6 +1,7 @@
 """What a peer's heartbeats say, kept with the peer in `rf_node`; and whether its log is the one that it was."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,8 +14,6 @@ from consumer.retired import returned, speaks_again
 from consumer.statements import insert_missing
 from consumer.watermark import read_mark
 
-_OLDER_US = 3_600_000_000
-"""A heartbeat that was given before the last one by less than this comes late; by more, its clock was set back."""
 _SEALING_US = 60_000_000
 """A tx may get its id so long before it is committed: until then a log may truly end before it."""
 
@@ -31,7 +30,7 @@ def note_heartbeat(
     known = connection.execute(sa.select(node).where(peer)).one_or_none()
     if known is None:
         insert_missing(connection, node, [_peer(heartbeat, now_us, is_main=is_main)])
-    elif known.heartbeat_us is not None and 0 <= known.heartbeat_us - at_us < _OLDER_US:
+    elif known.heartbeat_us is not None and not _is_later(heartbeat, known):
         return None
     clock_us = at_us - now_us
     every_us = int(heartbeat.every_seconds * 1_000_000)
@@ -42,7 +41,7 @@ def note_heartbeat(
         "incarnation": heartbeat.incarnation,
         "last_seen_us": now_us,
         "heard_us": now_us,
-        "heartbeat_us": at_us,
+        "heartbeat_us": _latest(heartbeat, known),
         "said": raw.decode("utf-8"),
         "every_us": every_us,
         "head_incarnation": heartbeat.incarnation,
@@ -71,6 +70,28 @@ def note_heartbeat(
     line = audit.Line("rewound", heartbeat.source_node, heartbeat.head_tx_id, detail=detail)
     audit.write(connection, [line], now_us)
     return detail
+
+
+def _number(heartbeat: Heartbeat) -> int:
+    return heartbeat.at_us if heartbeat.number is None else heartbeat.number
+
+
+def _is_later(heartbeat: Heartbeat, known: sa.Row[Any]) -> bool:
+    """Tell whether a heartbeat was given after the last one that was heard: an older one tells nothing any more.
+
+    It may be signed and true and come from somebody who kept it. A release without numbers has its clock alone; where
+    that was set back only a log that has grown shows it, which a node that was put back does not say of itself."""
+    if _number(heartbeat) > known.heartbeat_us:
+        return True
+    is_same_log = heartbeat.incarnation == known.head_incarnation and known.rewound_us is None
+    return heartbeat.number is None and is_same_log and heartbeat.head_lsn > known.head_lsn
+
+
+def _latest(heartbeat: Heartbeat, known: sa.Row[Any] | None) -> int:
+    """Return what a later heartbeat has to be above. A clock that was set back lowers it for nobody: else what was said
+    before that would count again."""
+    before = 0 if known is None or known.heartbeat_us is None else known.heartbeat_us
+    return max(before, _number(heartbeat))
 
 
 def _rewound(connection: sa.Connection, heartbeat: Heartbeat) -> str | None:

@@ -1,6 +1,7 @@
 """What this node says of itself, in a heartbeat."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
 import sqlalchemy as sa
@@ -25,7 +26,8 @@ def own_heartbeat(node: Node, sent: Callable[[str], int], every_seconds: float) 
     Raises OutageError."""
     facts = node.facts
     # In this order: whatever this says that it has was there at that moment, and nothing was sent that it lacks.
-    at = from_us(node.clock.now_us())
+    at_us = node.clock.now_us()
+    number = in_transaction(node.database, partial(_next_number, now_us=at_us))
     passed = in_transaction(node.database, own_passed)
     sent_lsn = sent(facts.incarnation)
     head = NodeLogs(node.database, facts).of(facts.incarnation).head()
@@ -37,7 +39,8 @@ def own_heartbeat(node: Node, sent: Callable[[str], int], every_seconds: float) 
         head_tx_id=head.tx_id,
         sent_lsn=min(sent_lsn, head.lsn),
         every_seconds=every_seconds,
-        at=at,
+        at=from_us(at_us),
+        number=number,
         release=version("rowferry"),
         features=tuple(sorted(UNDERSTOOD_FEATURES)),
         schema_sha256=agreed.schema_sha256,
@@ -45,6 +48,16 @@ def own_heartbeat(node: Node, sent: Callable[[str], int], every_seconds: float) 
         passed=tuple((origin, incarnation, lsn) for (origin, incarnation), lsn in passed.items()),
         seen=in_transaction(node.database, seen_logs),
     )
+
+
+def _next_number(connection: sa.Connection, now_us: int) -> int:
+    """Count one heartbeat. By the clock, so that a node that was put back, or set up anew, goes on above what it said;
+    one by one as long as the clock is behind that."""
+    own = rf.node.c
+    before = sa.func.coalesce(own.heartbeat_us, 0)
+    number = sa.case((before < now_us, now_us), else_=before + 1)
+    counted = sa.update(rf.node).where(own.is_self).values(heartbeat_us=number).returning(own.heartbeat_us)
+    return int(connection.execute(counted).scalar_one())
 
 
 def seen_logs(connection: sa.Connection) -> dict[str, SeenLog]:

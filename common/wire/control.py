@@ -89,6 +89,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     every_seconds: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
     at: Annotated[datetime, msgspec.Meta(tz=True)]
     """Its clock."""
+    number: _Lsn | None = None
+    """The later of its heartbeats has the higher one, whatever its clock did; None: of a release without them."""
     release: _Text
     features: Annotated[tuple[_Text, ...], msgspec.Meta(max_length=100)]
     """What it understands in a batch's `requires`."""

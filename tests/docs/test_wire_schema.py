@@ -27,6 +27,7 @@ HEARTBEAT = Heartbeat(
     sent_lsn=8,
     every_seconds=60,
     at=from_us(1_800_000_000_000_001),
+    number=1_800_000_000_000_001,
     release="1.0",
     features=("x",),
     schema_sha256="0" * 64,
@@ -82,7 +83,7 @@ def test_what_nodes_tell_each_other_is_valid(control: Control) -> None:
     for key in json.loads(line):
         fields = json.loads(line)
         del fields[key]
-        assert SCHEMA.is_valid(fields) is (key in ("passed", "seen")), key
+        assert SCHEMA.is_valid(fields) is (key in ("number", "passed", "seen")), key
     if isinstance(control, Heartbeat):
         silent = json.loads(line)
         del silent["passed"]

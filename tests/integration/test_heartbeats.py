@@ -21,6 +21,7 @@ from consumer.gaps import find_gaps
 from consumer.statements import reading
 from producer.announcing import Announcing
 from producer.cursors import Cursors
+from producer.heartbeat import own_heartbeat
 from producer.log import NodeLogs
 from tests.support.applying import DATABASES, Origin, World, close_world, open_world, sqlite_url, world_on
 from tests.support.producing import HandSink
@@ -52,6 +53,7 @@ def heartbeat(world: World, head_lsn: int, head_tx_id: str | None = None, **chan
         "sent_lsn": head_lsn,
         "every_seconds": 60.0,
         "at": from_us(world.clock.us),
+        "number": None,
         "release": "1.0",
         "features": (),
         "schema_sha256": agreed.schema_sha256,
@@ -149,6 +151,56 @@ def test_one_that_comes_late_changes_nothing(world: World) -> None:
     assert peer(world).head_lsn == 6
 
 
+def everything(world: World) -> list[tuple[object, ...]]:
+    return [*world.query("SELECT * FROM rf_node ORDER BY node_id"), *world.query("SELECT * FROM rf_passed")]
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_an_old_one_that_is_said_again_changes_nothing(world: World, numbered: bool) -> None:
+    """A day old, true and signed: whoever kept it must not make a silent node speak, nor hide what was sent since."""
+    told: dict[str, object] = {"passed": (("b", "inc-b", 7),)}
+    old = heartbeat(world, 1, number=world.clock.us if numbered else None, **told)
+    gone = heartbeat(world, 9, number=world.clock.us + 1 if numbered else None, incarnation="inc0", **told)
+    world.clock.us += 24 * 60 * MINUTE
+    beat(world, 5, number=world.clock.us + MINUTE if numbered else None, passed=(("b", "inc-b", 9),))
+    before = everything(world)
+    world.clock.us += 10 * MINUTE
+    for one in (old, gone):
+        world.receive(encode_control(one), source_node="a")
+    assert everything(world) == before
+
+
+@pytest.mark.parametrize("head_lsn", [5, 6])
+def test_a_clock_that_was_set_back_silences_nobody(world: World, head_lsn: int) -> None:
+    beat(world, 5, number=world.clock.us + MINUTE)
+    # By the number where nothing was written meanwhile; a release without one is believed once its log has grown.
+    number = world.clock.us + 1 if head_lsn == 5 else None
+    beat(world, head_lsn, number=number, at=from_us(world.clock.us - 5 * 60 * MINUTE), sent_lsn=4)
+    assert (peer(world).heard_us, peer(world).head_lsn) == (world.clock.us, head_lsn)
+    # What it had said before that, from the hours in between, is still older.
+    world.clock.us += MINUTE
+    before = everything(world)
+    again = heartbeat(world, 4, number=None if number is None else number - 2, at=from_us(world.clock.us - 60 * MINUTE))
+    world.receive(encode_control(again), source_node="a")
+    assert everything(world) == before
+
+
+def test_the_numbers_rise_whatever_the_clock_does(world: World) -> None:
+    node = world.node
+
+    def said() -> Heartbeat:
+        return own_heartbeat(node, lambda _: 0, 60.0)
+
+    first = said()
+    assert first.number == world.clock.us
+    world.clock.us -= 5 * 60 * MINUTE
+    second, third = said(), said()
+    assert (second.number, third.number) == (first.number + 1, first.number + 2)
+    assert second.at_us == world.clock.us
+    world.clock.us += 6 * 60 * MINUTE
+    assert said().number == world.clock.us
+
+
 def test_a_silent_node(world: World) -> None:
     beat(world, 0)
     world.clock.us += 3 * MINUTE
@@ -170,8 +222,9 @@ def test_a_clock_that_is_off(world: World, seconds: int, told_at_once: bool) -> 
     beat(world, 0, at=from_us(world.clock.us + MINUTE + seconds * 1_000_000))
     assert peer(world).clock_is_off
     assert any("clock of a is 3,600 s" in reason for reason in standing(world).attention)
-    beat(world, 0, at=from_us(world.clock.us + MINUTE + max(seconds, 0) * 1_000_000 + 7_200_000_000))
-    beat(world, 0, at=from_us(world.clock.us + MINUTE))
+    ahead_us = world.clock.us + MINUTE + max(seconds, 0) * 1_000_000 + 7_200_000_000
+    beat(world, 0, at=from_us(ahead_us), number=ahead_us)
+    beat(world, 0, at=from_us(world.clock.us + MINUTE), number=ahead_us + 1)
     # Set right by hours: the next heartbeat seems older than the last, and counts all the same.
     assert not peer(world).clock_is_off
 
