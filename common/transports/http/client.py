@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -90,9 +91,9 @@ class PeerClient:
             headers=headers,
             timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
             verify=_trusting(settings),
-            # Redirects would carry the token elsewhere; a proxy of the environment is none for this machine itself.
+            # Redirects would carry the token elsewhere.
             follow_redirects=False,
-            trust_env=not is_loopback_url(settings.url),
+            trust_env=_may_go_by_proxy(settings.url),
         )
         self._pace = Pace()
         keep_pace(self._http, self._pace)
@@ -191,6 +192,12 @@ class PeerClient:
 
     def _outage(self, error: httpx.HTTPError) -> OutageError:
         return OutageError(f"{self.url}: {str(error) or type(error).__name__}")
+
+
+def _may_go_by_proxy(url: str) -> bool:
+    """Tell whether a proxy that the environment names may be in between: not on the way to this machine itself, and
+    without TLS it would read the token and the rows."""
+    return urlsplit(url).scheme == "https" and not is_loopback_url(url)
 
 
 def _trusting(settings: PeerSettings) -> ssl.SSLContext | bool:
