@@ -69,3 +69,7 @@ def _described(status: int) -> dict[str, Any]:
         "description": HTTPStatus(status).phrase,
         "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{SCHEMA}"}}},
     }
+
+
+class BrokenOffError(Exception):
+    """An answer that has begun must not go on. The client sees that it does not end; no fault of anybody's."""

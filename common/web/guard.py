@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from common.http.problems import ProblemError, problem_response
+from common.http.problems import BrokenOffError, ProblemError, problem_response
 from common.web.patience import LEFT, TASK
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ class Guard:
             await self._answer(request)
         except _TooSlowError as error:
             log.warning("http.too_slow", extra=request.fields | {"error": str(error)})
+        except BrokenOffError as error:
+            log.info("http.broken_off", extra=request.fields | {"error": str(error)})
         except ClientDisconnect:
             # Nobody is there to be answered, and nothing is wrong here: who comes and goes must not fill the log.
             log.debug("http.client_left", extra=request.fields)

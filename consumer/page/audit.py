@@ -9,7 +9,7 @@ from common.clock import from_us
 from common.http.problems import ProblemError
 from common.http.words import asked_instant
 from common.runtime.node import Node
-from common.web.page.access import SignedIn, asked
+from common.web.page.access import SignedIn, asked, still_admitted
 from common.web.page.page import HEADERS, PageRoute, page_of, url_of
 from common.web.page.paging import listed
 from common.web.page.words import BY_ITSELF
@@ -56,7 +56,8 @@ def audit_pages(node: Node) -> APIRouter:
         saved_as = file_name(node.facts.node_id, query, kind, node.clock.now_us())
         headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{saved_as}"'}
         # Each piece is read in a thread, in a transaction of its own: a file of any size holds up nobody.
-        return StreamingResponse(pieces(node, _asked(query), kind), headers=headers, media_type=KINDS[kind][0])
+        found = still_admitted(request, pieces(node, _asked(query), kind))
+        return StreamingResponse(found, headers=headers, media_type=KINDS[kind][0])
 
     return router
 

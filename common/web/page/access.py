@@ -1,13 +1,15 @@
 """Who may see a page and who may do something on one: the cookie, the session behind it, where a form comes from."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Depends, Request, Response
 
 from common.http.callers import Caller, address_of, note_known
-from common.http.problems import ProblemError
+from common.http.problems import BrokenOffError, ProblemError
 from common.http.scopes import Scope
 from common.web.auth import RefusedTokenError, TokenGate
 from common.web.page.login_audit import LoginAudit
@@ -134,6 +136,18 @@ def door_of(request: Request) -> Doorkeeper:
     """Return the doorkeeper of the application."""
     door: Doorkeeper = request.app.state.door
     return door
+
+
+def still_admitted(request: Request, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Give a long answer piece by piece as long as its viewer is logged in: it ends in the middle once the token is
+    revoked, which the browser tells. Raises BrokenOffError, OutageError."""
+    yield from islice(pieces, 1)
+    for piece in pieces:
+        try:
+            door_of(request).find(request, by_person=False)
+        except LoginNeededError as error:
+            raise BrokenOffError(str(error)) from error
+        yield piece
 
 
 def _viewer(request: Request) -> Viewer:
