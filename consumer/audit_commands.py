@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from common.console import Console
+from common.errors import UsageError
 from common.runtime.host import current_host
 from consumer.audit_reading import MOST, Asked, find_lines
 from consumer.given_numbers import MANY, instant_us
@@ -33,6 +34,8 @@ def audit(
     with host.node() as node, reading(node.database) as connection:
         now_us = node.clock.now_us()
         since_us, until_us = instant_us("--since", since, now_us), instant_us("--until", until, now_us)
+        if since_us is not None and until_us is not None and since_us > until_us:
+            raise UsageError(f"--since {since} is after --until {until}: no line is in between")
         lines = find_lines(connection, Asked(action, actor, source, tx_id, since_us, until_us, limit))
     host.emit(lines, lambda console: _tell(console, lines))
 

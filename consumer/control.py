@@ -9,6 +9,7 @@ from common.crash_points import CrashPoint, reach
 from common.ops.rewinding import Seen, look, note
 from common.ports.source import Delivery
 from common.runtime.node import Node
+from common.seldom import Seldom
 from common.wire.control import Control, Gone, Heartbeat, Request, Said, Unknown
 from common.wire.signing import Purpose
 from consumer.heartbeats import note_heartbeat
@@ -23,11 +24,12 @@ log = logging.getLogger(__name__)
 class Controls:
     """Belongs to whoever reads deliveries."""
 
-    def __init__(self, node: Node, peers: PeerIds) -> None:
+    def __init__(self, node: Node, peers: PeerIds, seldom: Seldom | None = None) -> None:
+        """`seldom`: what tells of what is refused, where several of these are to share one."""
         self._node = node
+        self._seldom = seldom or Seldom(log)
         self._peers = peers
         self._trust = node.config.trust()
-        self._unknown: set[tuple[str, str]] = set()
 
     def take(self, said: Said, delivery: Delivery) -> str | None:
         """Store what is for this node. What can't be believed, or understood, is told in the log and left; returns why
@@ -40,15 +42,18 @@ class Controls:
             return None
         problem = self._problem(control, delivery, said) or self._unproven(control, said)
         if problem is not None:
-            fields = {"source_node": control.sender, "origin": delivery.origin, "error": problem}
-            log.warning("control_refused", extra=fields)
+            what = control.sender, problem
+            self._seldom.warn(
+                "control_refused", *what, source_node=control.sender, origin=delivery.origin, error=problem
+            )
             return problem
         self._peers.met(control.sender)
         database, now_us = self._node.database, self._node.clock.now_us()
         match control:
             case Request():
-                if not writing(database, lambda connection: note_request(connection, control, now_us)):
-                    log.warning("request_refused", extra={"source_node": control.sender, "error": "too many wait"})
+                known = self._node.config.named_nodes
+                if not writing(database, lambda connection: note_request(connection, control, now_us, known)):
+                    self._tell_full("request_refused", control.sender)
             case Gone():
                 take_gone(self._node, control)
 
@@ -56,6 +61,11 @@ class Controls:
                 self._hear(control, said.line)
         reach(CrashPoint.SAYING_STORED)
         return None
+
+    def _tell_full(self, event: str, sender: str) -> None:
+        """Say loudly that there is no room: somebody makes up names, or one node asks for ever more."""
+        remedy = "see who writes to the broker in whose name: broker.verify_user = true, or signatures"
+        self._seldom.tell(logging.ERROR, event, source_node=sender, error="too many wait", remedy=remedy)
 
     def _hear(self, heartbeat: Heartbeat, line: bytes) -> None:
         now_us, is_main = self._node.clock.now_us(), heartbeat.source_node == self._node.config.node.main
@@ -111,8 +121,5 @@ class Controls:
 
     def _leave(self, control: Unknown, delivery: Delivery) -> None:
         what = control.type, control.format
-        level = logging.DEBUG if what in self._unknown else logging.INFO
-        if len(self._unknown) < 100:
-            self._unknown.add(what)
         fields = {"type": control.type, "format": control.format, "source_node": delivery.source_node}
-        log.log(level, "control_unknown", extra=fields)
+        self._seldom.tell(logging.INFO, "control_unknown", *what, **fields)

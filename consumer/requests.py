@@ -1,6 +1,7 @@
 """`rf_request`: what this node asked others for, and what others asked of it until the producer has answered."""
 
 import logging
+from collections.abc import Collection
 
 import sqlalchemy as sa
 
@@ -31,10 +32,12 @@ def request_for(node: Node, gap: Gap) -> Request:
     )
 
 
-def note_request(connection: sa.Connection, request: Request, now_us: int) -> bool:
+def note_request(connection: sa.Connection, request: Request, now_us: int, named: Collection[str] = ()) -> bool:
     """Keep what another node asks for; with what it asked for before that is one stretch. False where too many wait.
 
-    One that is being answered goes on where it stands: what was sent is on its way, and is asked for again if not."""
+    `named`: the nodes that the configuration names. They, and those that were heard of before, take the place of a name
+    that nobody knows. One that is being answered goes on where it stands: what was sent is on its way, and is asked for
+    again if not."""
     table = rf.request
     waiting = connection.execute(
         sa.select(table).where(_is("in", request.from_node, request.incarnation))
@@ -52,7 +55,9 @@ def note_request(connection: sa.Connection, request: Request, now_us: int) -> bo
     its = sa.func.count(sa.case((table.c.peer == request.from_node, 1)))
     count = sa.select(sa.func.count(), its).select_from(table).where(table.c.direction == "in")
     in_all, of_one = connection.execute(count).one()
-    if in_all >= _MOST_WAITING or of_one >= _MOST_OF_ONE:
+    if of_one >= _MOST_OF_ONE:
+        return False
+    if in_all >= _MOST_WAITING and not (_is_known(connection, request, named) and _take_place(connection, named)):
         return False
     row = _row("in", request.from_node, request, now_us)
     connection.execute(sa.insert(table).values(row))
@@ -65,6 +70,24 @@ def take_gone(node: Node, gone: Gone) -> None:
         fields = {"source_node": gone.from_node, "incarnation": gone.incarnation}
         lsns = {"after_lsn": gone.after_lsn, "until_lsn": gone.until_lsn}
         log.error("gap_cannot_be_filled", extra=fields | lsns | {"remedy": "rowferry snapshot"})
+
+
+def _is_known(connection: sa.Connection, request: Request, named: Collection[str]) -> bool:
+    heard = sa.select(rf.node.c.node_id).where(rf.node.c.node_id == request.from_node)
+    return request.from_node in named or connection.execute(heard).first() is not None
+
+
+def _take_place(connection: sa.Connection, named: Collection[str]) -> bool:
+    """Forget what a name asked for that nobody knows, of these the one longest ago; False where there is none."""
+    table = rf.request
+    strangers = sa.select(table.c.peer, table.c.incarnation).where(
+        table.c.direction == "in", table.c.peer.not_in(sa.select(rf.node.c.node_id)), table.c.peer.not_in(list(named))
+    )
+    oldest = connection.execute(strangers.order_by(table.c.last_asked_us).limit(1)).one_or_none()
+    if oldest is None:
+        return False
+    connection.execute(sa.delete(table).where(_is("in", oldest.peer, oldest.incarnation)))
+    return True
 
 
 def note_gone(connection: sa.Connection, gone: Gone) -> bool:

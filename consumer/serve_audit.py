@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from common.http.callers import Caller, caller_with
 from common.http.problems import guarded
 from common.http.scopes import Scope
-from common.http.words import Limit, Since, Until, Word, asked_instant
+from common.http.words import Limit, Since, Until, Word, asked_instant, check_span
 from common.runtime.node import Node
 from consumer.audit_reading import Asked, find_lines
 from consumer.statements import reading
@@ -38,6 +38,7 @@ def audit_routes(node: Node) -> APIRouter:
         aged_us = None if since_seconds is None else node.clock.now_us() - int(since_seconds * 1_000_000)
         begins = [one for one in (aged_us, asked_instant("since", since)) if one is not None]
         since_us, until_us = max(begins, default=None), asked_instant("until", until)
+        check_span("since", since_us, "until", until_us)
         with reading(node.database) as connection:
             return find_lines(connection, Asked(action, actor, source, tx_id, since_us, until_us, limit))
 

@@ -14,8 +14,9 @@ from common.http.wire import HEARTBEAT_PATH, MEDIA_TYPE
 from common.ports.source import Delivery
 from common.runtime.node import Node
 from common.schema import tables as rf
+from common.seldom import Seldom
 from common.wire.control import Heartbeat, Said, said_in
-from consumer.control import Controls
+from consumer.control import Controls, log
 from consumer.gaps import Gap, find_gaps
 from consumer.peers import PeerIds
 from consumer.statements import reading
@@ -39,7 +40,7 @@ class Heard(BaseModel):
 
 def heartbeat_routes(node: Node) -> APIRouter:
     """Return the route."""
-    router = APIRouter(tags=["sync"])
+    router, seldom = APIRouter(tags=["sync"]), Seldom(log)
 
     @router.post(
         HEARTBEAT_PATH,
@@ -52,7 +53,7 @@ def heartbeat_routes(node: Node) -> APIRouter:
     ) -> Heard:
         """The body is one heartbeat line of the token's node."""
         said = _read(await request.body())
-        return await anyio.to_thread.run_sync(_take, node, said, caller)
+        return await anyio.to_thread.run_sync(_take, node, said, caller, seldom)
 
     return router
 
@@ -65,9 +66,9 @@ def _read(body: bytes) -> Said:
             raise ProblemError(422, "the body is no heartbeat: one line of rowferry/1", reason="format")
 
 
-def _take(node: Node, said: Said, caller: Caller) -> Heard:
+def _take(node: Node, said: Said, caller: Caller, seldom: Seldom) -> Heard:
     delivery = Delivery(b"", f"http:{caller.node_id}", None, source_node=caller.node_id, verified=True)
-    problem = Controls(node, PeerIds(node)).take(said, delivery)
+    problem = Controls(node, PeerIds(node), seldom).take(said, delivery)
     if problem is not None:
         raise ProblemError(403, problem, reason="source")
     with reading(node.database) as connection:

@@ -372,6 +372,14 @@ class Config(Section):
         """Whether this node hands other nodes' batches on."""
         return self.node.role == "main" if self.node.forward is None else self.node.forward
 
+    @property
+    def named_nodes(self) -> frozenset[str]:
+        """The other nodes that it names as those it talks to."""
+        named = {*self.peers, *self.signers, *({self.node.main} if self.node.main else ())}
+        if self.broker is not None:
+            named |= {*self.broker.peers, *self.broker.listen}
+        return frozenset(named - {self.node.id})
+
     @model_validator(mode="after")
     def _number_fits(self) -> "Config":
         number, nodes = self.node.number, self.tables.key_nodes

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Path, Query, Request
 
-from common.clock import from_iso
+from common.clock import from_iso, to_iso
 from common.http.problems import ProblemError
 
 _NO_NUL = r"^[^\x00]*$"
@@ -62,3 +62,12 @@ def asked_instant(name: str, text: str | None) -> int | None:
     except ValueError as error:
         told = f"{name}: give an instant like 2026-11-26T09:30Z; without a zone it is UTC"
         raise ProblemError(422, told, reason="request") from error
+
+
+def check_span(first: str, since_us: int | None, last: str, until_us: int | None) -> None:
+    """Refuse a stretch of time that ends before it begins: it would look as if nothing had happened.
+
+    `first`, `last`: what the two are called. Raises ProblemError."""
+    if since_us is not None and until_us is not None and since_us > until_us:
+        told = f"{first}: {to_iso(since_us)} is after {last}: {to_iso(until_us)}: no line is in between"
+        raise ProblemError(422, told, reason="request")

@@ -26,10 +26,10 @@ from common.ops.sampling import Sampler
 from common.ports.http_part import AnswersHttp, HttpShare
 from common.ports.part import Part, Service
 from common.runtime.node import Node
+from common.seldom import Seldom
 from common.web.auth import TokenGate
 from common.web.guard import FAULT, Guard, WebLimits
 from common.web.metrics import metric_routes
-from common.web.noise import Seldom
 from common.web.openapi import describe
 from common.web.page.adding import add_page
 from common.web.probes import probes
@@ -118,11 +118,10 @@ def _handle_errors(app: FastAPI) -> None:
         if problem.status_code >= 500:
             is_known = getattr(request.state, KNOWN, False)
             fields = {"request_id": request.state.request_id, "error": problem.detail}
-            if is_known:
-                log.warning("http.unavailable", extra=fields)
-            else:
-                # While the database is away nobody can be known: whoever shows any token would fill the log.
-                seldom.warn("http.unavailable", **fields)
+            # Pages look again by themselves, programs try again; and while the database is away nobody can be known, so
+            # whoever shows any token would fill the log.
+            seldom.warn("http.unavailable", is_known, problem.detail, **fields)
+            if not is_known:
                 # Where its database is and by which name it is asked is nobody's business who showed no token.
                 problem = ProblemError(problem.status_code, _AWAY, reason=problem.reason, headers=problem.headers)
         return problem_response(problem, request.state.request_id)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from common.http.callers import KNOWN
+from common.seldom import Seldom
 from common.web.auth import network_of
 from common.web.handshakes import Handshakes
-from common.web.noise import Seldom
 from common.web.patience import PatientProtocol
 
 _seldom = Seldom(logging.getLogger(__name__))

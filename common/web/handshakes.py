@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from common.seldom import Seldom
 from common.web.auth import network_of
-from common.web.noise import Seldom
 
 _seldom = Seldom(logging.getLogger(__name__))
 

@@ -1,36 +1,12 @@
-"""Lines of the log that any stranger can cause, told now and then: nobody shall fill it."""
+"""Lines of the HTTP library that any stranger can cause, told now and then: nobody shall fill the log."""
 
 import logging
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_TELL_SECONDS = 60.0
+from common.seldom import Seldom
+
 _LIBRARY = "uvicorn.error"
-
-
-class Seldom:
-    """Warns of each event once a minute. Any thread."""
-
-    def __init__(self, log: logging.Logger) -> None:
-        self._log = log
-        self._told_at: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def warn(self, event: str, **fields: object) -> None:
-        """Log it, unless it was told a moment ago."""
-        if self.is_due(event):
-            self._log.warning(event, extra=fields)
-
-    def is_due(self, event: str) -> bool:
-        """Tell whether it is time to tell of it, and note that it is told."""
-        now = time.monotonic()
-        with self._lock:
-            if now < self._told_at.get(event, -_TELL_SECONDS) + _TELL_SECONDS:
-                return False
-            self._told_at[event] = now
-        return True
 
 
 class NowAndThen(logging.Filter):

@@ -148,7 +148,35 @@ def test_who_can_not_be_believed_is_told_of(
 def test_those_who_make_up_names_fill_nothing(lite: World, caplog: pytest.LogCaptureFixture) -> None:
     lite.receive(b"".join(encode_control(request(0, 1, from_node=f"n{number}")) for number in range(1_100)))
     assert len(requests(lite)) == 1_000
-    assert "request_refused" in {record.message for record in caplog.records}
+    # Told loudly, and once: a line a message would fill the log.
+    (line,) = (record for record in caplog.records if record.message == "request_refused")
+    assert (line.levelno, "verify_user" in vars(line)["remedy"]) == (logging.ERROR, True)
+
+
+@pytest.mark.parametrize("how", ["heard of", "named"])
+def test_who_is_known_takes_the_place_of_a_made_up_name(tmp_path: Path, how: str) -> None:
+    world = open_world(
+        sqlite_url(tmp_path), **({"peers": {"b": {"url": "http://127.0.0.1:9"}}} if how == "named" else {})
+    )
+    try:
+        if how == "heard of":
+            world.receive(Origin("b").put(1, "one", 10).body)
+        world.receive(b"".join(encode_control(request(0, 1, from_node=f"n{number}")) for number in range(1_000)))
+        world.receive(encode_control(request(0, 1, from_node="b")), encode_control(request(0, 1, from_node="n1001")))
+        asked = {row[0] for row in world.query("SELECT peer FROM rf_request WHERE direction = 'in'")}
+        assert (len(asked), "b" in asked, "n0" in asked, "n1001" in asked) == (1_000, True, False, False)
+    finally:
+        close_world(world)
+
+
+def test_what_is_refused_fills_no_log(lite: World, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        for number in range(300):
+            lite.receive(encode_control(request(1, 2)), source_node="c")
+            lite.receive(encode_control(request(1, 2, from_node=f"n{number}")), source_node=f"x{number}")
+            lite.receive(f'{{"type":"greeting-{number}","format":"rowferry/1.4"}}\n'.encode())
+    told = [record.message for record in caplog.records]
+    assert told.count("control_refused") + told.count("control_unknown") <= 102
 
 
 def test_a_line_of_a_later_release_stops_nothing(lite: World, caplog: pytest.LogCaptureFixture) -> None:

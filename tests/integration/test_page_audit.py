@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import html
 import io
@@ -173,6 +174,21 @@ def test_many_lines_go_out_piece_by_piece_each_once(node: Served, anna: Person) 
         assert ends(connection, Asked("purged")) == (1, 0)
 
 
+def test_a_file_breaks_off_when_its_token_is_revoked(
+    node: Served, anna: Person, caplog: pytest.LogCaptureFixture
+) -> None:
+    reason = "x" * 2_000
+    note(node, *((TEN + number, "anna by token 1", reason) for number in range(16_000)))
+    with anna.client.stream("GET", "/page/audit/file?kind=jsonl&action=discarded") as answer:
+        rest = answer.iter_bytes()
+        next(rest)
+        with node.world.node.database.engine.begin() as connection:
+            connection.execute(rf.token.update().values(revoked_us=TEN))
+        with pytest.raises(httpx.RemoteProtocolError):
+            collections.deque(rest, 0)
+    assert "http.failed" not in [record.message for record in caplog.records]
+
+
 @pytest.fixture
 def ops(node: Served) -> Iterator[httpx.Client]:
     with node.client(node.token("anna", Scope.OPS)) as client:
@@ -196,4 +212,10 @@ def test_programs_filter_by_instants_too(node: Served, ops: httpx.Client) -> Non
     for wrong in ("soon", "2025-11-26T25:00", str(TEN)):
         answer = ops.get("/audit", params={"since": wrong})
         assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json"), wrong
+    for span in (
+        {"since": "2025-11-26T12:00", "until": "2025-11-26T11:00"},
+        {"since_seconds": "1", "until": "2025-11-26"},
+    ):
+        answer = ops.get("/audit", params=span)
+        assert (answer.status_code, "is after until" in answer.json()["detail"]) == (422, True), span
     assert from_us(TEN).isoformat() == "2025-11-26T10:00:00+00:00"

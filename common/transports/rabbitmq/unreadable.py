@@ -9,6 +9,8 @@ import pika.exceptions
 import pika.frame
 import pika.spec
 
+from common.seldom import Seldom
+
 _logger = logging.getLogger(__name__)
 
 UNREADABLE = "rowferry_unreadable"
@@ -26,7 +28,7 @@ def tolerate_unreadable_headers(connection: Any) -> None:
     Else the exception ends the connection, the broker delivers the message again, and so on without end: any account
     that may publish could stop every consumer. pika has no public place for this, so its own step from bytes to a frame
     is wrapped."""
-    read_frame = connection._read_frame
+    read_frame, seldom = connection._read_frame, Seldom(_logger)
 
     def read_or_replace() -> Any:
         try:
@@ -35,7 +37,8 @@ def tolerate_unreadable_headers(connection: Any) -> None:
             found = _without_headers(connection._frame_buffer, error)
             if found is None:
                 raise
-            _logger.warning("message_headers_unreadable", extra={"error": f"{type(error).__name__}: {error}"})
+            what = type(error).__name__
+            seldom.warn("message_headers_unreadable", what, error=f"{what}: {error}")
             return found
 
     connection._read_frame = read_or_replace
