@@ -56,7 +56,7 @@ class Arrivals:
         if not is_wrapped(delivery.content_encoding):
             return parts_in(delivery.body, self._limits)
         raw = io.BytesIO(delivery.body)
-        body = open_decompressed(raw, delivery.content_encoding, len(delivery.body), self._limits)
+        body = open_decompressed(raw, delivery.content_encoding, len(delivery.body), _of_message(self._limits))
         return read_parts(body, self._limits)
 
     def _is_control(self, item: Broken, delivery: Delivery) -> bool:
@@ -126,10 +126,15 @@ def is_talk(delivery: Delivery) -> bool:
 def pieces(delivery: Delivery) -> list[Delivery]:
     """Cut a delivery into its batches, so that each can be read alone. What can't be unwrapped stays whole."""
     try:
-        body = decompress(delivery.body, delivery.content_encoding)
+        body = decompress(delivery.body, delivery.content_encoding, _of_message(DEFAULT_LIMITS))
     except PoisonError:
         return [delivery]
     return [replace(delivery, body=piece, content_encoding=None) for piece in split_batches(body)]
+
+
+def _of_message(limits: Limits) -> Limits:
+    """Return the limits of what a message may unwrap to: a file is read piece by piece, a message is held whole."""
+    return replace(limits, max_stream_bytes=limits.max_message_bytes)
 
 
 def whole(part: Part, origin: str, replayed_by: str | None = None) -> Incoming:

@@ -13,7 +13,9 @@ class Limits:
     max_change_bytes: int = 512 * _MIB
     """One change put together from its chunks."""
     max_stream_bytes: int = 64 * 1024 * _MIB
-    """One file or message."""
+    """One file."""
+    max_message_bytes: int = 128 * _MIB
+    """One message: it is in memory as a whole. What nodes send is one part, or some small batches."""
     max_ratio: int = 1_000
     """Decompressed to compressed, looked at above 16 MiB."""
     max_parts: int = 100_000

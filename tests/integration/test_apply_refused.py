@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from common.ports.source import Delivery
+from common.wire.compress import Encoding, compress
+from common.wire.limits import DEFAULT_LIMITS
+from consumer.arrivals import pieces
 from tests.support.applying import (
     Origin,
     World,
@@ -181,3 +185,18 @@ def test_a_sender_that_no_node_can_be_stops_nothing(world: World, sender: str) -
     world.intake().step(0)
     assert [row[1] for row in world.rows()] == ["fine"]
     assert world.query("SELECT DISTINCT source_node FROM rf_dead_letter") == [("unknown",)]
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "gzip"])
+def test_a_message_that_unwraps_to_more_than_memory_holds_is_set_aside(world: World, encoding: Encoding) -> None:
+    """16 MB unwrap to 16 GB, also of valid batches: the node would be killed, and again after each start."""
+    a = Origin("a")
+    bomb = a.put(1, "x" * 2 * 1024 * 1024, 10).body * (DEFAULT_LIMITS.max_message_bytes // 2**21 + 1)
+    wrapped = compress(bomb, encoding)
+    world.receive(wrapped, content_encoding=encoding, source_node="a")
+    world.receive(a.put(2, "y", 11).body)
+    assert world.watermark("a") == 2
+    assert [(reason, state) for _, reason, state in world.letters()][:1] == [("limit", "dead")]
+    # After a kill it is cut into its batches before any of them is tried: neither is that done to what is too much.
+    again = Delivery(wrapped, "test", 1, content_encoding=encoding)
+    assert pieces(again) == [again]

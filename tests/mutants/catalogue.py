@@ -19,6 +19,8 @@ SAFEGUARDS = (
     "sealer's lock",
     "what a change was made on",
     "signatures",
+    "bounds",
+    "tokens",
 )
 
 
@@ -225,6 +227,58 @@ MUTANTS = (
             "tests/integration/test_heartbeats.py::test_it_is_kept_with_the_peer",
             "tests/integration/test_heartbeats.py::test_the_last_batch_before_a_silence_is_missed",
         ),
+    ),
+    Mutant(
+        "old-heartbeats-heard-again",
+        "heartbeat",
+        "consumer/heartbeats.py",
+        "    elif known.heartbeat_us is not None and not _is_later(heartbeat, known):\n",
+        "    elif known.heartbeat_us is not None and heartbeat.source_node == heartbeat.incarnation:\n",
+        ("tests/integration/test_heartbeats.py::test_an_old_one_that_is_said_again_changes_nothing",),
+    ),
+    Mutant(
+        "messages-unwrap-to-anything",
+        "bounds",
+        "consumer/arrivals.py",
+        "    return replace(limits, max_stream_bytes=limits.max_message_bytes)\n",
+        "    return limits\n",
+        (
+            "tests/integration/test_apply_refused.py"
+            "::test_a_message_that_unwraps_to_more_than_memory_holds_is_set_aside",
+        ),
+    ),
+    Mutant(
+        "made-up-names-keep-others-out",
+        "bounds",
+        "consumer/requests.py",
+        "    return request.from_node in named or connection.execute(heard).first() is not None\n",
+        "    return False and connection.execute(heard).first() is not None\n",
+        ("tests/integration/test_gaps.py::test_who_is_known_takes_the_place_of_a_made_up_name",),
+    ),
+    Mutant(
+        "refusals-fill-the-log",
+        "bounds",
+        "common/seldom.py",
+        "                return None\n            self._told[key] = _Told(now)\n",
+        "                pass\n            self._told[key] = _Told(now)\n",
+        ("tests/unit/test_seldom.py", "tests/integration/test_gaps.py::test_what_is_refused_fills_no_log"),
+    ),
+    Mutant(
+        "token-shown-to-proxies",
+        "tokens",
+        "common/transports/http/client.py",
+        '    return urlsplit(url).scheme == "https" and not is_loopback_url(url)\n',
+        "    return not is_loopback_url(url)\n",
+        ("tests/integration/test_http_hostile_peer.py::test_a_proxy_of_the_environment_does_not_see_the_token",),
+    ),
+    Mutant(
+        "files-go-on-after-revoking",
+        "tokens",
+        "common/web/page/access.py",
+        "            door_of(request).find(request, by_person=False)\n        except LoginNeededError as error:\n"
+        "            raise BrokenOffError",
+        "            pass\n        except LoginNeededError as error:\n            raise BrokenOffError",
+        ("tests/integration/test_page_audit.py::test_a_file_breaks_off_when_its_token_is_revoked",),
     ),
     Mutant(
         "attempts-not-noted",
