@@ -236,7 +236,6 @@ conflict = sa.Table(
     sa.Column("settled_by", _text),
     sa.Column("settled_note", _text),
     sa.Column("settled_us", _us),
-    sa.Index("rf_conflict_row", "table_name", "pk"),
     sa.Index("rf_conflict_state", "state", "recorded_us"),
     sa.Index("rf_conflict_key", "table_name", "row_key", "state"),
     comment="Changes whose base was not the version the row had here: both images, the winner and the rule.",
