@@ -1,7 +1,9 @@
 """Takes in what other nodes say beside batches. It is stored before its message is let go of."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import sqlalchemy as sa
 
@@ -12,7 +14,7 @@ from common.runtime.node import Node
 from common.seldom import Seldom
 from common.wire.control import Control, Gone, Heartbeat, Request, Said, Unknown
 from common.wire.signing import Purpose
-from consumer.heartbeats import note_heartbeat
+from consumer.heartbeats import TooManyNodesError, note_heartbeat
 from consumer.peers import PeerIds
 from consumer.requests import note_request, take_gone
 from consumer.statements import writing
@@ -47,36 +49,50 @@ class Controls:
                 "control_refused", *what, source_node=control.sender, origin=delivery.origin, error=problem
             )
             return problem
-        self._peers.met(control.sender)
-        database, now_us = self._node.database, self._node.clock.now_us()
-        match control:
-            case Request():
-                known = self._node.config.named_nodes
-                if not writing(database, lambda connection: note_request(connection, control, now_us, known)):
-                    self._tell_full("request_refused", control.sender)
-            case Gone():
-                take_gone(self._node, control)
-
-            case Heartbeat():
-                self._hear(control, said.line)
+        if self._is_stored(control, said.line):
+            # Not of those for whom there is no room: who makes up names shall fill no memory either.
+            self._peers.met(control.sender)
         reach(CrashPoint.SAYING_STORED)
         return None
 
-    def _tell_full(self, event: str, sender: str) -> None:
-        """Say loudly that there is no room: somebody makes up names, or one node asks for ever more."""
-        remedy = "see who writes to the broker in whose name: broker.verify_user = true, or signatures"
-        self._seldom.tell(logging.ERROR, event, source_node=sender, error="too many wait", remedy=remedy)
+    def _is_stored(self, control: Request | Gone | Heartbeat, line: bytes) -> bool:
+        match control:
+            case Request():
+                named, now_us = self._node.config.named_nodes, self._node.clock.now_us()
+                if not writing(
+                    self._node.database, lambda connection: note_request(connection, control, now_us, named)
+                ):
+                    return self._tell_full("request_refused", control.sender)
+            case Gone():
+                take_gone(self._node, control)
+            case Heartbeat():
+                return self._hear(control, line)
+        return True
 
-    def _hear(self, heartbeat: Heartbeat, line: bytes) -> None:
-        now_us, is_main = self._node.clock.now_us(), heartbeat.source_node == self._node.config.node.main
-        news = writing(
-            self._node.database,
-            lambda connection: note_heartbeat(connection, heartbeat, now_us, is_main=is_main, raw=line),
-        )
+    def _tell_full(self, event: str, sender: str) -> Literal[False]:
+        """Say loudly that there is no room: somebody makes up names, or one node asks for ever more.
+
+        Returns False: it was not stored."""
+        remedy = "see who writes to the broker in whose name: broker.verify_user = true, or signatures"
+        self._seldom.tell(logging.ERROR, event, source_node=sender, error="there are too many", remedy=remedy)
+        return False
+
+    def _hear(self, heartbeat: Heartbeat, line: bytes) -> bool:
+        now_us, config = self._node.clock.now_us(), self._node.config
+        is_main, is_named = heartbeat.source_node == config.node.main, heartbeat.source_node in config.named_nodes
+
+        def note_it(connection: sa.Connection) -> Mapping[str, object] | None:
+            return note_heartbeat(connection, heartbeat, now_us, is_main=is_main, is_named=is_named, raw=line)
+
+        try:
+            news = writing(self._node.database, note_it)
+        except TooManyNodesError:
+            return self._tell_full("heartbeat_refused", heartbeat.source_node)
         self._hear_of_myself(heartbeat, now_us)
         if news is not None:
             fields = {"source_node": heartbeat.source_node, "remedy": "rowferry rejoin"}
             log.error("node_rewound", extra=fields | dict(news))
+        return True
 
     def _hear_of_myself(self, heartbeat: Heartbeat, now_us: int) -> None:
         """See whether the sender has more of this node's log than this node itself."""

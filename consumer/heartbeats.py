@@ -16,19 +16,28 @@ from consumer.watermark import read_mark
 
 _SEALING_US = 60_000_000
 """A tx may get its id so long before it is committed: until then a log may truly end before it."""
+_MOST_NODES = 10_000
+"""Nodes that are kept: who may write to the broker may make up names, and each would stand here for good."""
+
+
+class TooManyNodesError(Exception):
+    """There is no room for a node that nobody has heard of."""
 
 
 def note_heartbeat(
-    connection: sa.Connection, heartbeat: Heartbeat, now_us: int, *, is_main: bool, raw: bytes
+    connection: sa.Connection, heartbeat: Heartbeat, now_us: int, *, is_main: bool, is_named: bool, raw: bytes
 ) -> Mapping[str, object] | None:
     """Keep what a peer says of itself; return what is news about a log that was rewound, None where nothing is.
 
-    `is_main`: whether the configuration names it as the main node, for a peer that was never heard of. `raw`: the line
-    as it came, for those to whom it is handed on."""
+    `is_main`: whether the configuration names it as the main node, for a peer that was never heard of; `is_named`:
+    whether it names it at all. `raw`: the line as it came, for those to whom it is handed on. Raises
+    TooManyNodesError."""
     node, at_us = rf.node, heartbeat.at_us
     peer = sa.and_(node.c.node_id == heartbeat.source_node, node.c.is_self.is_(False))
     known = connection.execute(sa.select(node).where(peer)).one_or_none()
     if known is None:
+        if not is_named and _is_full(connection):
+            raise TooManyNodesError(heartbeat.source_node)
         insert_missing(connection, node, [_peer(heartbeat, now_us, is_main=is_main)])
     elif known.heartbeat_us is not None and not _is_later(heartbeat, known):
         return None
@@ -70,6 +79,10 @@ def note_heartbeat(
     line = audit.Line("rewound", heartbeat.source_node, heartbeat.head_tx_id, detail=detail)
     audit.write(connection, [line], now_us)
     return detail
+
+
+def _is_full(connection: sa.Connection) -> bool:
+    return connection.execute(sa.select(sa.func.count()).select_from(rf.node)).scalar_one() >= _MOST_NODES
 
 
 def _number(heartbeat: Heartbeat) -> int:

@@ -15,9 +15,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.http.problems import BrokenOffError, ProblemError, problem_response
+from common.seldom import Seldom
 from common.web.patience import LEFT, TASK
 
 log = logging.getLogger(__name__)
+_seldom = Seldom(log)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _LEAST_BYTES_A_SECOND = 1024
@@ -58,7 +60,7 @@ class Guard:
         try:
             await self._answer(request)
         except _TooSlowError as error:
-            log.warning("http.too_slow", extra=request.fields | {"error": str(error)})
+            _seldom.warn("http.too_slow", str(error), **request.fields, error=str(error))
         except BrokenOffError as error:
             log.info("http.broken_off", extra=request.fields | {"error": str(error)})
         except ClientDisconnect:

@@ -340,3 +340,25 @@ def test_what_is_only_said_keeps_nobody_from_being_drained(lite: World) -> None:
     assert peer(lite).node == "a"
     lite.source.put(Origin("a").put(1, "one", 10).body, encode_control(heartbeat(lite, 3)))
     assert intake.step(0) is True
+
+
+def test_made_up_names_fill_nothing_and_keep_no_peer_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    world = open_world(sqlite_url(tmp_path), peers={"named": {"url": "http://127.0.0.1:9"}})
+    try:
+        beat(world, 1)
+        world.execute(
+            "INSERT INTO rf_node (node_id, role, incarnation, is_self, first_seen_us, last_seen_us)"
+            " WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9998)"
+            " SELECT 'made-up-' || i, 'branch', 'x', 0, 1, 1 FROM n"
+        )
+        with caplog.at_level(logging.INFO):
+            for name in ("one-more", "another", "named"):
+                beat(world, 1, source_node=name)
+            beat(world, 2)
+        (told,) = (record for record in caplog.records if record.message == "heartbeat_refused")
+        assert "verify_user" in str(told.__dict__["remedy"])
+        names = {row[0] for row in world.query("SELECT node_id FROM rf_node")}
+        assert ("one-more" in names, "another" in names, "named" in names) == (False, False, True)
+        assert world.query("SELECT head_lsn FROM rf_node WHERE node_id = 'a'") == [(2,)]
+    finally:
+        close_world(world)
