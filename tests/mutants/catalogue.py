@@ -221,8 +221,8 @@ MUTANTS = (
         "heartbeat-not-heard",
         "heartbeat",
         "consumer/control.py",
-        "                self._hear(control, said.line)\n",
-        "                pass\n",
+        "                return self._hear(control, line)\n",
+        "                return True\n",
         (
             "tests/integration/test_heartbeats.py::test_it_is_kept_with_the_peer",
             "tests/integration/test_heartbeats.py::test_the_last_batch_before_a_silence_is_missed",
