@@ -83,10 +83,15 @@ def _forget(connection: sa.Connection, peer: str, keys: Sequence[OriginKey]) -> 
     connection.execute(sa.delete(table).where(these), given)
 
 
-def read_passed(connection: sa.Connection, peers: Iterable[str]) -> dict[str, dict[OriginKey, int]]:
-    """Return what each of `peers` has said; those that never said anything are left out."""
+def read_passed(
+    connection: sa.Connection, peers: Iterable[str], origins: Iterable[str] | None = None
+) -> dict[str, dict[OriginKey, int]]:
+    """Return what each of `peers` has said, of these `origins` alone where some are given; those that never said
+    anything are left out."""
     table = rf.passed.c
     query = sa.select(table.peer, table.origin, table.incarnation, table.lsn).where(table.peer.in_(list(peers)))
+    if origins is not None:
+        query = query.where(table.origin.in_(list(origins)))
     found: dict[str, dict[OriginKey, int]] = {}
     for peer, origin, incarnation, lsn in connection.execute(query):
         found.setdefault(peer, {})[origin, incarnation] = lsn

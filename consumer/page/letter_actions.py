@@ -25,6 +25,7 @@ from consumer.dead_letters.table_store import Letter, Selection
 from consumer.incoming import Outcome, Result
 from consumer.page.letters import FILTERS, SHOWN, Shown, changes_of, read_name, rows_of, shown
 from consumer.page.rows import RowChange
+from consumer.page.who_has import what_it_means, who_has
 from consumer.statements import reading
 
 MOST = 50
@@ -104,6 +105,8 @@ def letter_action_pages(node: Node) -> APIRouter:
             "consumer/ask_discard.html",
             tried=[_tried(node, letter, most) for letter in letters],
             went_on=went_on(node, letters),
+            who_has=who_has(node, letters),
+            what_it_means=what_it_means(node),
             list_url=url_of(LETTERS, **back),
             back=back_of(back),
         )
