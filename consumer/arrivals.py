@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import msgspec
 
-from common.errors import PoisonError
+from common.errors import PoisonError, Reason
 from common.ids import NODE_ID
 from common.ports.source import Delivery
 from common.runtime.node import Node
@@ -24,6 +24,8 @@ from consumer.peers import PeerIds
 from consumer.verify import IDENTITY_ERROR, sender_error
 
 UNKNOWN_SENDER = "unknown"
+_MOST_BROKEN = 10_000
+"""Of one delivery. What comes above is set aside as one: nobody shall make a million dead letters of one message."""
 RETRIES = "rowferry_retries"
 """A header that RabbitMQ's transport alone can set (`common.transports.rabbitmq.messages`)."""
 
@@ -43,7 +45,11 @@ class Arrivals:
         """Yield the whole txs of a delivery, and what is broken in it, in order; store what stands beside batches."""
         retries = _retries(delivery)
         try:
+            broken = 0
             for item in self._parts(delivery):
+                broken += isinstance(item, Broken)
+                if broken > _MOST_BROKEN:
+                    raise PoisonError(Reason.LIMIT, f"more than {_MOST_BROKEN} stretches of it are no batches")
                 if isinstance(item, Broken) and self._is_control(item, delivery):
                     continue
                 found = self.take(item, delivery)

@@ -16,6 +16,8 @@ from common.wire.records import FORMAT, MAX_LSN
 from common.wire.signing import NO_PROOF, Proof, Purpose, Signer
 
 _LONGEST_LINE = 64 * 1024
+_MOST_BYTES = 1024 * 1024
+"""Of lines in one message; nodes send each alone. A short one takes ten times its size once it is read."""
 MOST_SEEN = 100
 """Of so many logs a heartbeat says how far its node has them: they fit the longest line."""
 _BATCH_TYPES = frozenset({"batch", "change", "chunk", "end"})
@@ -161,7 +163,10 @@ def control_lines(raw: bytes) -> list[Control | Unknown] | None:
 def said_in(raw: bytes) -> list[Said] | None:
     """Return the lines of `raw` where each is one that stands beside batches; None where one is anything else.
 
-    So it is with damaged bytes, with a line of a batch, and with a line of a known kind that is not as it must be."""
+    So it is with damaged bytes, with a line of a batch, with a line of a known kind that is not as it must be, and
+    with more than 1 MiB."""
+    if len(raw) > _MOST_BYTES:
+        return None
     found: list[Said] = []
     for line in lines_of(raw):
         read = _read(line)

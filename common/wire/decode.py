@@ -25,6 +25,8 @@ from common.wire.records import UNDERSTOOD_FEATURES, BatchHeader, Part
 from common.wire.signing import Proof
 
 _T = TypeVar("_T")
+_SHORTEST_HEADER = 100
+"""Bytes; the keys that a header must have take more."""
 _END_OPENS = re.compile(rb'\s*\{\s*"type"\s*:\s*"end"')
 
 
@@ -115,7 +117,7 @@ class _PartReader:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._open: _Open | None = None
-        self._garbage: list[bytes] = []
+        self._garbage = bytearray()
         self._garbage_size = 0
         self._garbage_error: PoisonError | None = None
         self._garbage_header: BatchHeader | None = None
@@ -127,6 +129,10 @@ class _PartReader:
         return self._garbage_error is not None
 
     def feed(self, line: bytes, number: int) -> Iterator[Part | Broken]:
+        if self.has_fault and not _may_open(line):
+            # Not looked at any closer: of a few bytes wrapped there can be millions of lines that say nothing.
+            self._keep_garbage(line)
+            return
         try:
             kind = self._kind(line, number)
             if kind == "batch":
@@ -215,13 +221,18 @@ class _PartReader:
         for line in lines:
             self._garbage_size += len(line)
             if self._garbage_size <= self._limits.max_part_bytes:
-                self._garbage.append(line)
+                self._garbage += line
 
     def _flush_garbage(self) -> Iterator[Broken]:
         if self._garbage_error is None:
             return
-        yield Broken(self._garbage_error, b"".join(self._garbage), self._garbage_line, self._garbage_header)
-        self._garbage, self._garbage_size, self._garbage_error, self._garbage_header = [], 0, None, None
+        yield Broken(self._garbage_error, bytes(self._garbage), self._garbage_line, self._garbage_header)
+        self._garbage, self._garbage_size, self._garbage_error, self._garbage_header = bytearray(), 0, None, None
+
+
+def _may_open(line: bytes) -> bool:
+    """Tell whether a line may be the header of a batch; a quick look that never misses one."""
+    return len(line) >= _SHORTEST_HEADER and (b'"batch"' in line or b"\\u" in line)
 
 
 def _at_one_look(body: bytes, at: int, number: int, limits: Limits) -> Part | None:

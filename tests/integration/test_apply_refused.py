@@ -7,6 +7,7 @@ import pytest
 from common.ports.source import Delivery
 from common.wire.compress import Encoding, compress
 from common.wire.limits import DEFAULT_LIMITS
+from consumer import arrivals
 from consumer.arrivals import pieces
 from tests.support.applying import (
     Origin,
@@ -200,3 +201,15 @@ def test_a_message_that_unwraps_to_more_than_memory_holds_is_set_aside(world: Wo
     # After a kill it is cut into its batches before any of them is tried: neither is that done to what is too much.
     again = Delivery(wrapped, "test", 1, content_encoding=encoding)
     assert pieces(again) == [again]
+
+
+def test_one_message_makes_a_bounded_number_of_dead_letters(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is no batch 128 MiB hold a million stretches: they filled the memory, and then the table."""
+    monkeypatch.setattr(arrivals, "_MOST_BROKEN", 20)
+    header = Origin("a").put(1, "one", 10).body.split(b"\n", 1)[0]
+    world.receive(b"".join(header.replace(b'"a"', b'"a%d"' % number) + b"\n" for number in range(500)))
+    world.receive(Origin("b").put(2, "two", 10).body)
+    assert [row[1] for row in world.rows()] == ["two"]
+    reasons = [reason for _, reason, _ in world.letters()]
+    assert len(reasons) == 21
+    assert reasons.count("limit") == 1

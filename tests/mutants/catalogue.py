@@ -248,6 +248,22 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "every-line-of-garbage-is-looked-at",
+        "bounds",
+        "common/wire/decode.py",
+        "        if self.has_fault and not _may_open(line):\n",
+        "        if self.has_fault and not line:\n",
+        ("tests/unit/test_wire.py::test_many_lines_that_say_nothing_are_one_stretch_and_cost_next_to_nothing",),
+    ),
+    Mutant(
+        "any-number-of-letters-of-a-message",
+        "bounds",
+        "consumer/arrivals.py",
+        "                if broken > _MOST_BROKEN:\n",
+        "                if broken < 0:\n",
+        ("tests/integration/test_apply_refused.py::test_one_message_makes_a_bounded_number_of_dead_letters",),
+    ),
+    Mutant(
         "made-up-names-keep-others-out",
         "bounds",
         "consumer/requests.py",

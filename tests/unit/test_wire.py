@@ -8,10 +8,12 @@ import msgspec
 import pytest
 
 from common.versions import NEVER, Version
+from common.wire import decode
 from common.wire.changes import TxReader
 from common.wire.decode import Broken, read_body, read_parts
 from common.wire.encode import encode_change, encode_tx, header_line
 from common.wire.headers import plain_header
+from common.wire.lines import Line, line_type
 from common.wire.records import Part, TableMeta, TxHeader
 
 TX = "0192f000-0000-7000-8000-000000000001"
@@ -76,3 +78,38 @@ def test_a_description_of_tables_is_remembered_unless_it_is_very_long(columns: i
     assert other is not None
     assert one == other
     assert (one.tables is other.tables) == kept
+
+
+@pytest.mark.parametrize("line", [b"\n", b"1\n", b'{"type":"batch"}\n', b'{"type":"end"}\n', b'"\\u0062atch"\n'])
+def test_many_lines_that_say_nothing_are_one_stretch_and_cost_next_to_nothing(
+    line: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message of 600 bytes unwraps to 16 MiB of them: minutes for the intake, and gigabytes, or a million letters."""
+    looks = 0
+
+    class Counting:
+        def decode(self, line: bytes) -> Line:
+            nonlocal looks
+            looks += 1
+            return line_type.decode(line)
+
+    monkeypatch.setattr(decode, "line_type", Counting())
+    (part,) = encode_tx(sealed([3]), 8192)
+    garbage = line * 5_000
+    first, broken, last = read_body(part.body + garbage + part.body)
+    assert isinstance(first, Part)
+    assert isinstance(last, Part)
+    assert isinstance(broken, Broken)
+    assert broken.raw == garbage
+    assert looks < 20
+
+
+def test_a_header_is_found_after_garbage_however_it_is_written() -> None:
+    (part,) = encode_tx(sealed([3]), 8192)
+    header, rest = part.body.split(b"\n", 1)
+    escaped = header.replace(b'"batch"', b'"b\\u0061tch"', 1)
+    fields = msgspec.json.decode(header)
+    moved = msgspec.json.encode({key: fields[key] for key in reversed(fields)})
+    for one in (header, escaped, moved):
+        found = read_body(b"x\ny\n" + one + b"\n" + rest)
+        assert [item.header is not None for item in found] == [False, True]

@@ -63,3 +63,10 @@ def test_to_who_reads_batches_they_are_broken() -> None:
     (found,) = read_body(encode_control(REQUEST))
     assert isinstance(found, Broken)
     assert (found.header, found.raw) == (None, encode_control(REQUEST))
+
+
+def test_more_of_them_than_anybody_sends_is_none() -> None:
+    line = encode_control(REQUEST)
+    most = 1024 * 1024 // len(line)
+    assert len(control_lines(line * most) or ()) == most
+    assert control_lines(line * (most + 1)) is None
