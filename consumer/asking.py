@@ -13,6 +13,7 @@ from common.errors import OutageError
 from common.periodic import Periodic
 from common.runtime.node import Node
 from common.runtime.transports import OpenDirect
+from common.seldom import Seldom
 from common.transports.control import control_envelope, say
 from common.wire.control import Request
 from consumer import audit
@@ -48,6 +49,7 @@ class GapAsking(Periodic):
         self._node = node
         self._open_direct = open_direct
         self._stop = stop
+        self._seldom = Seldom(log)
         self._signer = node.config.signer()
         self._patience = node.config.limits.gap_seconds
         self._look_seconds = min(_LOOK_SECONDS, self._patience / 2)
@@ -96,7 +98,7 @@ class GapAsking(Periodic):
         if error is None:
             log.warning("gap_asked", extra=fields | lsns | {"asked": asked})
         else:
-            log.warning("gap_not_asked", extra=fields | lsns | {"asked": asked, "error": str(error)})
+            self._seldom.warn("gap_not_asked", gap.peer, **fields, **lsns, asked=asked, error=str(error))
 
     def _note(self, connection: sa.Connection, request: Request, error: OutageError | None) -> int:
         now_us = self._node.clock.now_us()

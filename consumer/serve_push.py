@@ -3,8 +3,6 @@
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, BinaryIO, Literal, cast
 
 import anyio
@@ -16,6 +14,7 @@ from common.errors import Reason
 from common.http.callers import Caller, caller_with
 from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
+from common.http.under_way import UnderWay
 from common.http.wire import MEDIA_TYPE, PUSH_PATH
 from common.runtime.node import Node
 from common.tracing import NAMES as TRACE
@@ -27,8 +26,6 @@ from consumer.push_queue import Push, PushQueue
 
 _LOOKING = 2
 """Bodies that are looked through at once."""
-_MOST_OF_ONE = 16
-"""Pushes of one node at once: each has up to 4 MiB in memory, and its whole body in a file."""
 _IN_MEMORY = 4 * 1024 * 1024
 _ENCODINGS = ("", "identity", "gzip", "zstd")
 _AGAIN = {"Retry-After": "5"}
@@ -69,7 +66,7 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
     trust = node.config.trust()
     # Looking a large body through takes long: other requests have their threads meanwhile.
     looking = anyio.CapacityLimiter(_LOOKING)
-    under_way = _UnderWay()
+    under_way = UnderWay("pushes of {} are under way")
 
     @router.post(
         PUSH_PATH,
@@ -107,26 +104,6 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
         return _answer(one, node.facts.node_id)
 
     return router
-
-
-class _UnderWay:
-    """How many pushes each node has at once. Belongs to the server's loop."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-
-    @contextmanager
-    def one(self, node_id: str) -> Iterator[None]:
-        """Count one more. Raises ProblemError where its node has too many."""
-        if self._counts[node_id] >= _MOST_OF_ONE:
-            text = f"{_MOST_OF_ONE} pushes of {node_id} are under way: wait until one is answered"
-            raise ProblemError(429, text, reason="busy", headers=_AGAIN | {"Connection": "close"})
-        self._counts[node_id] += 1
-        try:
-            yield
-        finally:
-            self._counts[node_id] -= 1
-            self._counts += Counter()
 
 
 def _encoding(request: Request) -> str:

@@ -11,6 +11,7 @@ from common.periodic import Periodic
 from common.ports.sink import Sink
 from common.runtime.node import Node
 from common.runtime.transports import OpenDirect
+from common.seldom import Seldom
 from common.transports.control import control_envelope
 from common.wire.control import Gone
 from common.wire.records import SealedTx
@@ -48,6 +49,8 @@ class Answering(Periodic):
         self._packing = packing
         self._stop = stop
         self._requests = Requests(node.database)
+        # Whoever may write to the broker can make up askers: they come back for an hour, each several times a minute.
+        self._seldom = Seldom(log)
         self._rests: dict[str, float] = {}
         """Until when a node that was answered waits for the next answer."""
 
@@ -74,14 +77,14 @@ class Answering(Periodic):
     def _answered(self, owed: Owed) -> bool:
         """Answer; False where the broker, or the asker's queue on it, is away. What was sent until then is noted."""
         fields = _fields(owed)
-        log.info("answer.begins", extra=fields)
+        self._seldom.tell(logging.INFO, "answer.begins", owed.peer, **fields)
         try:
             self._answer(owed)
         except OutageError as error:
             # Not raised: one asker that is away must not keep the others waiting.
-            log.warning("answer.interrupted", extra=fields | {"error": str(error)})
+            self._seldom.warn("answer.interrupted", owed.peer, **fields, error=str(error))
             return False
-        log.info("answer.sent", extra=fields)
+        self._seldom.tell(logging.INFO, "answer.sent", owed.peer, **fields)
         return True
 
     def _answer(self, owed: Owed) -> None:
@@ -128,7 +131,8 @@ class Answering(Periodic):
             after_lsn=owed.after_lsn,
             until_lsn=until_lsn,
         )
-        log.error("answer.gone", extra=_fields(replace(owed, until_lsn=until_lsn)) | {"remedy": "rowferry snapshot"})
+        fields = _fields(replace(owed, until_lsn=until_lsn))
+        self._seldom.tell(logging.ERROR, "answer.gone", owed.peer, **fields, remedy="rowferry snapshot")
         sink.send(
             control_envelope(
                 gone,

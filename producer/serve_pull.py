@@ -12,6 +12,7 @@ from common.http.callers import Caller, caller_with, check_again
 from common.http.encodings import accepted_encoding, wrapped
 from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
+from common.http.under_way import UnderWay
 from common.http.wire import CURSOR_HEADER, LONGEST_WAIT_SECONDS, MEDIA_TYPE, MOST_TXS, PULL_PATH, TXS_HEADER
 from common.runtime.node import Node
 from producer.pull_cursor import BadCursorError, PullCursor
@@ -37,7 +38,7 @@ def pull_routes(node: Node, watch: PullWatch) -> APIRouter:
     @router.get(
         PULL_PATH,
         summary="Take batches of this node, and those of others that it hands on",
-        responses={**guarded(409, 422), 200: _STREAM},
+        responses={**guarded(409, 422, 429), 200: _STREAM},
         response_class=StreamingResponse,
     )
     async def pull(
@@ -80,6 +81,7 @@ class _Pulls:
         self._watch = watch
         self._planner = Planner(node)
         self._progress = PullProgress(node)
+        self._held = UnderWay("pulls of {} wait already")
 
     async def answer(
         self, caller: Caller, after: str | None, wanted: Wanted, wait_seconds: float, check: Callable[[], None]
@@ -89,8 +91,11 @@ class _Pulls:
         cursor = await anyio.to_thread.run_sync(self._begin, caller, after)
         answer = await anyio.to_thread.run_sync(self._planner.plan, cursor, wanted)
         waits = not answer.txs and wait_seconds > 0
-        if waits and await self._watch.news(heads, wait_seconds):
-            answer = await anyio.to_thread.run_sync(self._planner.plan, cursor, wanted)
+        if waits:
+            with self._held.one(caller.node_id):
+                is_news = await self._watch.news(heads, wait_seconds)
+            if is_news:
+                answer = await anyio.to_thread.run_sync(self._planner.plan, cursor, wanted)
         if answer.txs or waits:
             # Only now: the look took its time, and what was written after a token was revoked is not for its owner.
             await anyio.to_thread.run_sync(check)

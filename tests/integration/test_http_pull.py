@@ -6,6 +6,8 @@ import gzip
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
 
 import httpx
 import pytest
@@ -179,6 +181,23 @@ def test_a_token_that_is_revoked_while_a_pull_waits_gets_nothing(node: Served) -
         later.start()
         assert client.get("/sync/pull", params={"wait": 50}).status_code == 401
         later.join()
+
+
+def test_one_node_holds_a_bounded_number_of_pulls(node: Served) -> None:
+    """Each holds a connection that is never cut off: two addresses of one token had all of them."""
+    token = node.token("b")
+    with ThreadPoolExecutor(20) as threads, node.client(token) as client, node.client(node.token("c")) as other:
+
+        def held() -> int:
+            return client.get("/sync/pull", params={"wait": 50}).status_code
+
+        waiting = [threads.submit(held) for _ in range(20)]
+        refused = list(islice(as_completed(waiting, 40), 4))
+        assert [one.result() for one in refused] == [429] * 4
+        assert pull(client)[0] == pull(other, wait=0.1)[0] == []
+        insert(node, 1)
+        assert sorted(one.result(40) for one in waiting) == [200] * 16 + [429] * 4
+        assert client.get("/sync/pull", params={"after": "0", "wait": 50}).status_code == 200
 
 
 def test_a_mark_that_is_none_or_that_is_ahead_is_refused(node: Served) -> None:

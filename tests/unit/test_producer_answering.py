@@ -175,3 +175,16 @@ def test_who_is_away_is_tried_once_whatever_else_it_asks_for(asked: Asked, caplo
         asked.service.step(0)
     assert [record.message for record in caplog.records] == ["answer.interrupted"]
     assert len(asked.sinks["b"].sent) == 1
+
+
+def test_made_up_askers_fill_no_log(asked: Asked, caplog: pytest.LogCaptureFixture) -> None:
+    asked.log.add("x")
+    for number in range(400):
+        asked.away.add(f"made-up-{number}")
+        asked.ask(f"made-up-{number}", 5, 9)
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            asked.service.step(0)
+            asked.service._rests.clear()
+            asked.service.look_again_in(0)
+    assert len(caplog.records) < 150
