@@ -15,6 +15,7 @@ from common.schema import tables as rf
 from common.versions import NEVER, Version
 from common.wire.changes import TxReader
 from common.wire.records import Change
+from consumer.audit import APPLIER
 from consumer.conflict.record import BETWEEN_ROWS, State, read_version
 from consumer.dead_letters.loading import load
 from consumer.dead_letters.states import LetterState
@@ -110,6 +111,8 @@ def _who_chose(connection: sa.Connection, choice: Any, conflicts: dict[int, Any]
     """Return who made a choice of this node, in which conflict, and what it changed: the audit was written with it."""
     line = rf.audit.c
     query = sa.select(rf.audit).where(line.at_us == choice.chosen_us, line.action.in_(("resolved", "undone")))
+    # What came in and settled a conflict nobody chose here, also where this node wrote it before it was put back.
+    query = query.where(line.actor != APPLIER)
     for row in connection.execute(query.order_by(line.id)):
         told = json.loads(row.detail) if row.detail else {}
         met = conflicts.get(told.get("conflict") or 0)

@@ -23,10 +23,21 @@ def keep_books(session: ApplySession, written: Written, now_us: int) -> None:
         number = closed.waiting.number
         if number is not None:
             by, note = closed.by.source_node, overtaken_by(closed.by.change)
-            settle(connection, [number], _winner(session, closed), by=by, note=note, now_us=now_us)
-            detail = {"conflict": number, "table": closed.by.use.name, "row": closed.row_key, "note": note}
+            winner = _winner(session, closed)
+            settle(connection, [number], winner, by=by, note=note, now_us=now_us)
+            detail = _told(closed, number, winner, note)
             line = audit.Line("resolved", closed.by.source_node, closed.by.change.tx_id, audit.APPLIER, detail)
             audit.write(connection, [line], now_us)
+
+
+def _told(closed: Closed, number: int, winner: Winner, note: str) -> dict[str, object]:
+    """Return what the audit says of it, as of a choice of this node.
+
+    The key is the conflict's: where two rows clash, the change may be one of the other row. It stays as it came, for
+    nothing that a peer may have put into it is read here."""
+    detail = {"conflict": number, "table": closed.by.use.name, "row": closed.row_key, "note": note}
+    pk = {} if closed.waiting.pk is None else {"pk": msgspec.Raw(closed.waiting.pk)}
+    return detail | pk | {"winner": winner.value, "resolves": [list(version) for version in closed.by.change.resolves]}
 
 
 def _winner(session: ApplySession, closed: Closed) -> Winner:

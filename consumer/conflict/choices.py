@@ -50,6 +50,8 @@ class Waiting:
     """With another row, in a unique key: of its own row it was on top."""
     number: int | None = None
     """Its place in `rf_conflict`; None: it came with this call."""
+    pk: bytes | None = None
+    """The row's key as it is on record there, a JSON object."""
 
 
 @dataclass(slots=True)
@@ -171,6 +173,7 @@ def _waiting(row: sa.RowMapping) -> Waiting:
         our_version=read_version(row["our_version"]),
         is_clash=row["kind"] == Kind.UNIQUE.value,
         number=row["id"],
+        pk=_bytes(row["pk"]),
     )
 
 

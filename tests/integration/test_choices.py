@@ -19,6 +19,7 @@ from common.ops.migration import migrate
 from common.versions import Version
 from common.wire.encode import encode_tx
 from common.wire.records import TableMeta
+from consumer.audit import APPLIER
 from consumer.conflict.given import read_take
 from consumer.conflict.record import Winner
 from consumer.settling import Settling
@@ -168,6 +169,9 @@ def test_a_later_write_of_the_same_author_waits_in_the_place_of_the_first(desk: 
     meet(desk)
     desk.receive(Origin("b", lsn=1, made=1).put(1, "of b again", 30, Version(0, 20, "b"), "U").body)
     assert conflicts(desk) == [("settled", "neither"), ("waiting", "neither")]
+    ((told,),) = desk.query("SELECT detail FROM rf_audit WHERE action = 'resolved'")
+    detail = json.loads(told)
+    assert (detail["winner"], detail["resolves"]) == ("neither", []), "a later write is no choice"
     desk.receive(Origin("b", lsn=1, made=1).put(1, "of b again", 30, Version(0, 20, "b"), "U").body)
     assert len(conflicts(desk)) == 2
     # One that comes after what overtook it has nothing to wait for.
@@ -192,6 +196,16 @@ def test_a_choice_that_comes_in_settles_silently_and_closes_what_waits(desk: Wor
     desk.receive(_choice(c, choice, [[0, 10, "a"], [0, 20, "b"]]))
     assert names(desk) == ["of b"]
     assert conflicts(desk) == [("settled", "theirs")]
+    ((actor, source, told),) = desk.query("SELECT actor, source_node, detail FROM rf_audit WHERE action = 'resolved'")
+    detail = json.loads(told)
+    assert (actor, source, detail["table"], detail["pk"], detail["winner"]) == (
+        APPLIER,
+        "c",
+        "item",
+        {"id": 1},
+        "theirs",
+    )
+    assert detail["resolves"] == [[0, 10, "a"], [0, 20, "b"]]
     # Whoever made it had seen what comes late.
     desk.receive(Origin("d").put(2, "first", 5).body)
     late = Origin("e")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import permutations
@@ -114,6 +115,19 @@ def test_somebody_chooses(world: World, take: str, rows: list[tuple[int, str]], 
     assert (world.rows("code"), waiting(world)) == (rows, [])
     (body,) = log_of(world)
     assert b'"resolves":[[0,10,"a"],[0,20,"b"]]' in body
+
+
+def test_the_audit_names_the_row_of_the_conflict_where_the_choice_is_one_of_the_other_row(world: World) -> None:
+    world.receive(Origin("a").tx(code(1, "X", 10)).body)
+    world.receive(Origin("b").tx(code(2, "X", 20)).body)
+    choice = code(1, "X", 30, Version(0, 10, "a"), "U")
+    resolves = Version(0, 10, "a"), Version(0, 20, "b")
+    world.receive(Origin("c").tx(replace(choice, resolves=resolves)).body)
+    assert (world.rows("code"), waiting(world)) == ([(1, "X")], [])
+    ((told,),) = world.query("SELECT detail FROM rf_audit WHERE action = 'resolved'")
+    detail = json.loads(told)
+    assert (detail["pk"], detail["winner"]) == ({"id": 2}, "ours")
+    assert detail["resolves"] == [[0, 10, "a"], [0, 20, "b"]]
 
 
 @pytest.mark.parametrize("order", ["".join(order) for order in permutations("abc")])

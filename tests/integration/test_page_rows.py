@@ -6,13 +6,15 @@ import html
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from common.versions import Version
+from consumer.audit import APPLIER
 from tests.support.applying import DATABASES, Origin, Write, item
 from tests.support.fleet_scene import now_us
-from tests.support.page import Person, page_node, push, signed_in
+from tests.support.page import Person, page_node, push, signed_in, without_terms
 from tests.support.web import Served
 
 FUTURE = 3 * 10**15
@@ -157,3 +159,31 @@ def test_what_is_not_stored_yet_and_what_nobody_noted_is_said(node: Served, anna
     assert "when it came here is not recorded" in latest
     whole = anna.get("/page/rows", params={"table": "item", "key": "3"}).text
     assert "<summary>Step by step</summary>" in whole
+
+
+def test_what_another_node_chose_names_the_conflict_and_the_choice(node: Served, anna: Person) -> None:
+    """Once in the audit, with links, as this node's own choices do; and nobody of this node is said to have made it."""
+    push_now(node, Origin("a").put(7, "of a", 10).body)
+    push_now(node, Origin("b").put(7, "of b", 20).body, source="b")
+    choice = Write("U", "item", {"id": 7, "name": "of b", "price": "1.50"}, 30, Version(0, 20, "b"))
+    named = replace(choice, resolves=(Version(0, 10, "a"), Version(0, 20, "b")))
+    push_now(node, Origin("c").tx(named).body, source="c")
+    page = without_terms(anna.get("/page/audit", params={"action": "resolved"}).text)
+    assert "settled a conflict: b&#39;s version stands" in page
+    assert '<a href="/page/conflicts/one?id=1">conflict 1</a>' in page
+    assert '<a href="/page/rows?table=item&amp;key=7">row item 7</a>' in page
+    answer = anna.get("/page/audit/file", params={"kind": "csv", "action": "resolved"})
+    assert "conflict 1, item 7" in answer.text
+    chosen, *_ = lines(anna, "7")
+    assert chosen.startswith("c made a choice")
+
+
+def test_a_choice_of_this_node_that_comes_back_is_told_without_who_made_it(node: Served, anna: Person) -> None:
+    """As after it was put back: the audit line is the applier's then, and no person of this node is in it."""
+    own(node, "INSERT INTO item VALUES (7, 'mine', 1)")
+    push_now(node, Origin("a").put(7, "theirs", FUTURE).body)
+    tick(node)
+    anna.submit(anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs"), "Yes, take")
+    assert lines(anna, "7")[0].startswith("anna took a's version")
+    node.world.execute(f"UPDATE rf_audit SET actor = '{APPLIER}' WHERE action = 'resolved'")
+    assert lines(anna, "7")[0].startswith("here made a choice")
