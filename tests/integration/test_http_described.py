@@ -49,8 +49,9 @@ def test_every_answer_is_one_that_the_description_knows(case: Case, node: Served
     if case.query and case.query.get("wait"):
         # Waiting for news is all that it would do.
         case.query["wait"] = 0
-    # Text that is no batch, or no heartbeat, fits the description, which can't say what a checksum is.
-    left_out = [positive_data_acceptance] if case.operation.path in (PUSH_PATH, HEARTBEAT_PATH) else []
+    # Text that is no batch, or no heartbeat, fits the description, which can't say what a checksum is; nor that an
+    # audit's `since` is an instant, with or without a zone, and not after its `until`.
+    left_out = [positive_data_acceptance] if case.operation.path in (PUSH_PATH, HEARTBEAT_PATH, "/audit") else []
     # A made-up header that is meant to be wrong goes as it is: with the right token in its place the request would be
     # right, and its answer taken for that to the wrong one.
     headers = {} if has_wrong_token(case) else {"Authorization": f"Bearer {token}"}
