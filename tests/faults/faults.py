@@ -333,11 +333,13 @@ def files_damaged(place: Place) -> None:
     """Torn, swapped, emptied, a bit flipped, with a tail; then the whole ones come back."""
     # Torn, cut off, swapped, with a bit flipped: set aside by name, and taken up when the whole ones are back.
     folder = place.disk / "exchange" / "m"
+    # m's own: it hands on b's there too, which b does not read.
+    files = "m.*.jsonl"
     place.b.kill()
-    before = set(folder.glob("*.jsonl"))
+    before = set(folder.glob(files))
 
     def fresh() -> list[Path]:
-        return sorted(set(folder.glob("*.jsonl")) - before)
+        return sorted(set(folder.glob(files)) - before)
 
     wait_for(lambda: len(fresh()) >= 8, 90, "files that nobody has read")
     chosen = fresh()[:6]
