@@ -10,6 +10,8 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+import sqlalchemy as sa
+
 from common.clock import from_us
 from common.config.model import Config
 from common.ops.measures import read_measures
@@ -236,14 +238,11 @@ class Hot:
                 policies_sha256="",
                 passed=(("b", "inc1", self.other.lsn), ("here", node.facts.incarnation, self.log.head().lsn)),
             )
-            now_us = self.world.clock.us
-            writing(
-                node.database,
-                lambda connection, beat=beat, now_us=now_us: note_heartbeat(  # type: ignore[misc]
-                    connection, beat, now_us, is_main=False, raw=b"{}"
-                ),
-            )
+            writing(node.database, partial(self._note, beat))
             self._find_gaps()
+
+    def _note(self, beat: Heartbeat, connection: sa.Connection) -> None:
+        note_heartbeat(connection, beat, self.world.clock.us, is_main=False, is_named=False, raw=b"{}")
 
     def each_minute(self) -> None:
         node = self.world.node
