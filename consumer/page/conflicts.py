@@ -10,8 +10,8 @@ from common.ops.sending import not_sent_yet
 from common.runtime.node import Node
 from common.web.page.access import FormSent, SignedIn, Submitted, asked
 from common.web.page.numbers import numbers_of
-from common.web.page.page import CONFLICTS, PageRoute, page_of, to, url_of
-from common.web.page.paging import back_of, came_from, kept, listed
+from common.web.page.page import CONFLICTS, PageRoute, page_of, to
+from common.web.page.paging import back_of, came_from, kept, listed, way_back
 from common.web.page.sessions import Session
 from common.web.page.words import moment, who
 from consumer.conflict.reading import Wanted, find, read
@@ -54,16 +54,8 @@ def conflict_pages(node: Node) -> APIRouter:
     def conflict(request: Request, viewer: SignedIn) -> Response:
         sides = _sides(node, asked(request, "id"))
         whole = asked(request, "whole") is not None
-        back = came_from(request, _FILTERS)
-        return page_of(request).answer(
-            request,
-            viewer,
-            "consumer/conflict.html",
-            sides=sides,
-            whole=whole,
-            list_url=url_of(CONFLICTS, **back),
-            back=back_of(back),
-        )
+        back = way_back(request, CONFLICTS, _FILTERS)
+        return page_of(request).answer(request, viewer, "consumer/conflict.html", sides=sides, whole=whole, **back)
 
     @router.get(f"{CONFLICTS}/ask")
     def ask(request: Request, viewer: SignedIn) -> Response:

@@ -1,6 +1,6 @@
 """What a person does with dead letters on the page: asked once, with what would happen; done; told; audited."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,10 +8,11 @@ from fastapi import APIRouter, Request, Response
 
 from common.errors import OutageError
 from common.http.problems import ProblemError
+from common.ports.dialect import TableShape
 from common.runtime.node import Node
 from common.web.page.access import FormSent, SignedIn
 from common.web.page.page import LETTERS, ROWS, PageRoute, page_of, to, url_of
-from common.web.page.paging import back_of, came_from, kept
+from common.web.page.paging import came_from, kept, way_back
 from common.web.page.sessions import Session
 from common.web.page.words import cell, counted, key
 from consumer.apply.handing_on import NOT_FOR_OTHERS
@@ -63,9 +64,8 @@ def letter_action_pages(node: Node) -> APIRouter:
         letters = _chosen(node, request.query_params.getlist("letter"))
         if not letters:
             return _none_chosen(request, viewer.session)
-        back = came_from(request, FILTERS)
         most = SHOWN if len(letters) == 1 else _ROWS_OF_MANY
-        tried = [_tried(node, letter, most) for letter in letters]
+        tried = _tried(node, letters, most)
         on = goes_on(node, [letter.source_node for letter in letters])
         return page_of(request).answer(
             request,
@@ -73,8 +73,7 @@ def letter_action_pages(node: Node) -> APIRouter:
             "consumer/ask_replay.html",
             tried=tried,
             goes_on=on,
-            list_url=url_of(LETTERS, **back),
-            back=back_of(back),
+            **way_back(request, LETTERS, FILTERS),
         )
 
     @router.post(f"{LETTERS}/replay")
@@ -97,18 +96,16 @@ def letter_action_pages(node: Node) -> APIRouter:
         letters = _chosen(node, request.query_params.getlist("letter"))
         if not letters:
             return _none_chosen(request, viewer.session)
-        back = came_from(request, FILTERS)
         most = SHOWN if len(letters) == 1 else _ROWS_OF_MANY
         return page_of(request).answer(
             request,
             viewer,
             "consumer/ask_discard.html",
-            tried=[_tried(node, letter, most) for letter in letters],
+            tried=_tried(node, letters, most),
             went_on=went_on(node, letters),
             who_has=who_has(node, letters),
             what_it_means=what_it_means(node),
-            list_url=url_of(LETTERS, **back),
-            back=back_of(back),
+            **way_back(request, LETTERS, FILTERS),
         )
 
     @router.post(f"{LETTERS}/discard")
@@ -179,14 +176,19 @@ def _only(letter: Letter) -> Selection:
     return Selection(tx_ids=(letter.tx_id,), source_node=letter.source_node)
 
 
-def _tried(node: Node, letter: Letter, most: int) -> Tried:
+def _tried(node: Node, letters: Sequence[Letter], most: int) -> list[Tried]:
+    tables = node.captured_tables()
+    return [_tried_one(node, letter, tables, most) for letter in letters]
+
+
+def _tried_one(node: Node, letter: Letter, tables: Mapping[str, TableShape], most: int) -> Tried:
     if not letter.state.is_open:
         return Tried(shown(letter))
     document, held = show(node, letter), list[dict[str, Any]]()
-    rows = rows_of(node, document, most)
+    rows = rows_of(tables, document, most)
     if not rows:
         with reading(node.database) as connection:
-            held = changes_of(node, contents(connection, letter, most))
+            held = changes_of(tables, contents(connection, letter, most))
     return Tried(shown(letter), document["would"], rows, len(document["rows"]), document["rows_note"], held)
 
 

@@ -1,7 +1,7 @@
 """Dead letters on the page: the list, and one with why it failed, what blocks it, and what a replay would do."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +11,12 @@ from common.errors import Reason
 from common.http.problems import ProblemError
 from common.ops.status_reading import never_captured
 from common.ops.status_words import out_of_date
+from common.ports.dialect import TableShape
 from common.runtime.node import Node
 from common.web.page.access import SignedIn, asked
 from common.web.page.numbers import numbers_of
-from common.web.page.page import LETTERS, PageRoute, page_of, to, url_of
-from common.web.page.paging import back_of, came_from, listed
+from common.web.page.page import LETTERS, PageRoute, page_of, to
+from common.web.page.paging import listed, way_back
 from common.web.page.words import is_cut
 from consumer.dead_letters.contents import Contents, contents
 from consumer.dead_letters.documents import letter_document
@@ -79,7 +80,7 @@ def letter_pages(node: Node) -> APIRouter:
     @router.get(f"{LETTERS}/one")
     def letter(request: Request, viewer: SignedIn) -> Response:
         source, tx_id = asked(request, "source"), asked(request, "tx")
-        whole, back = asked(request, "whole") is not None, came_from(request, FILTERS)
+        whole, tables = asked(request, "whole") is not None, node.captured_tables()
         with reading(node.database) as connection:
             found = find(connection, Selection(tx_ids=(tx_id or "",), source_node=source))
             if not found:
@@ -97,14 +98,13 @@ def letter_pages(node: Node) -> APIRouter:
             blocked_by=document["blocked_by"],
             out_of_date=_out_of_date(node, {str(row["table"]) for row in document["rows"]}),
             would=document["would"],
-            rows=rows_of(node, document, None if whole else SHOWN),
+            rows=rows_of(tables, document, None if whole else SHOWN),
             row_count=len(document["rows"]),
             rows_note=document["rows_note"],
             held=held,
-            changes=changes_of(node, held),
+            changes=changes_of(tables, held),
             whole=whole,
-            list_url=url_of(LETTERS, **back),
-            back=back_of(back),
+            **way_back(request, LETTERS, FILTERS),
             is_long=any(is_cut(one[name]) for one in held.changes for name in ("before", "after")),
         )
 
@@ -119,18 +119,16 @@ def _out_of_date(node: Node, tables: Collection[str]) -> list[str]:
         return list(out_of_date(drifted, never_captured(connection, drifted)))
 
 
-def changes_of(node: Node, held: Contents) -> list[dict[str, Any]]:
-    """Return what a letter holds with its columns side by side: before and after, at its source."""
-    tables = node.captured_tables()
+def changes_of(tables: Mapping[str, TableShape], held: Contents) -> list[dict[str, Any]]:
+    """Return what a letter holds with its columns side by side: before and after, at its source. `tables`: of here."""
     return [
         one | {"columns": side_by_side(one["before"], one["after"], numbers_of(tables, one["table"]))}
         for one in held.changes
     ]
 
 
-def rows_of(node: Node, document: dict[str, Any], most: int | None) -> list[RowChange]:
-    """Return what the first rows of a letter would become."""
-    tables = node.captured_tables()
+def rows_of(tables: Mapping[str, TableShape], document: dict[str, Any], most: int | None) -> list[RowChange]:
+    """Return what the first rows of a letter would become. `tables`: of here."""
     return [effect_of(row, numbers_of(tables, row["table"])) for row in document["rows"][:most]]
 
 

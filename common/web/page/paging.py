@@ -39,8 +39,7 @@ def listed(
     path = request.url.path
     older = url_of(path, **query, skip=skip + size) if len(items) > size else None
     newer = url_of(path, **query, skip=max(0, skip - size) or None) if skip else None
-    back = url_of("", **query, skip=skip or None).removeprefix("?")
-    return Listed(items[:size], newer, older, back)
+    return Listed(items[:size], newer, older, back_of({**query, "skip": skip or None}))
 
 
 def kept(given: str | None, names: Collection[str]) -> dict[str, str]:
@@ -57,6 +56,13 @@ def came_from(request: Request, names: Collection[str]) -> dict[str, str]:
     return kept(request.query_params.get("back"), names)
 
 
-def back_of(filters: Mapping[str, str]) -> str:
+def back_of(filters: Mapping[str, Any]) -> str:
     """Return a filter as `kept` takes it, for links and forms of the page."""
     return url_of("", **filters).removeprefix("?")
+
+
+def way_back(request: Request, path: str, names: Collection[str]) -> dict[str, Any]:
+    """Return what a page shows of the list at `path` that it was reached from: where it is, and its filter for links
+    and forms."""
+    filters = came_from(request, names)
+    return {"list_url": url_of(path, **filters), "back": back_of(filters)}

@@ -65,9 +65,8 @@ def spelled_alike(found: dict[str, Any], steps: Sequence[Step], numbers: Collect
     for name, old, new in (one for step in steps for one in step.values if one[0] in numbers):
         spellings[name].add(old)
         spellings[name].add(new)
-    found["row"] = {name: spellings[name].of(value) if name in numbers else value for name, value in row.items()} or (
-        found["row"]
-    )
+    if row:
+        found["row"] = {name: spellings[name].of(value) if name in numbers else value for name, value in row.items()}
     return [replace(step, values=tuple(_alike(step, spellings))) for step in steps]
 
 
