@@ -9,7 +9,7 @@ from common.dialects.sqlite.connection import fetched
 from common.dialects.sqlite.copying import CopiedLog, clear
 from common.dialects.sqlite.looks import LogLook, Look
 from common.dialects.sqlite.net import Followers, Image
-from common.dialects.sqlite.touches import Touch, TouchedTable, split
+from common.dialects.sqlite.touches import Stretch, Touch, TouchedTable, split
 from common.dialects.sqlite.values import Row, key_text
 
 _PAGE = 10_000
@@ -29,8 +29,8 @@ class SlicedSegment(NamedTuple):
     slices: Iterator[Slice]
     mark: int | None
     """The mark that closes it; None for what follows the last one."""
-    last_seqs: dict[int, int]
-    """By shape: touches up to here are done with it."""
+    stretches: dict[int, Stretch]
+    """By shape: the touches that are done with it."""
 
 
 class Backlog:
@@ -89,16 +89,18 @@ class Backlog:
             current: dict[str, Row] = {}
             rows = fetched(self._connection, _joined(copied, within, "seq"))
             touched = split(_parted(rows, copied, current), copied.log.key_places, bounds)
-            logs.append(_log_look(copied, copied.bounds[last], bounds, tuple(touched), current))
+            logs.append(_log_look(copied, first, last, bounds, tuple(touched), current))
             if last < len(self._marks):
                 followers[copied.log.table_id] = self._followers(copied, within, last)
         return Slice(replace(self.moment, marks=self._marks[first : last + 1], logs=tuple(logs)), followers)
 
     def _sliced(self, segment: int) -> SlicedSegment:
         mark = self._marks[segment] if segment < len(self._marks) else None
-        last_seqs = {copied.log.shape_id: copied.bounds[segment] for copied in self._copied}
+        stretches = {
+            copied.log.shape_id: Stretch(copied.after(segment), copied.bounds[segment]) for copied in self._copied
+        }
         return SlicedSegment(
-            (found for copied in self._copied for found in self._slices(copied, segment)), mark, last_seqs
+            (found for copied in self._copied for found in self._slices(copied, segment)), mark, stretches
         )
 
     def _slices(self, copied: CopiedLog, segment: int) -> Iterator[Slice]:
@@ -133,7 +135,7 @@ class Backlog:
     def _slice(
         self, copied: CopiedLog, segment: int, table: TouchedTable, current: dict[str, Row], followers: Followers
     ) -> Slice:
-        log = _log_look(copied, copied.bounds[segment], (), (table,), current)
+        log = _log_look(copied, segment, segment, (), (table,), current)
         return Slice(replace(self.moment, logs=(log,)), followers)
 
     def _between(self, copied: CopiedLog, segment: int, first_seq: int, last_seq: int) -> Followers:
@@ -186,13 +188,15 @@ class Backlog:
 
 def _log_look(
     copied: CopiedLog,
-    last_seq: int,
+    first: int,
+    last: int,
     bounds: tuple[int, ...],
     touched: tuple[TouchedTable, ...],
     current: dict[str, Row],
 ) -> LogLook:
-    log = copied.log
-    return LogLook(log, last_seq, bounds, touched, True, log.shape, log.shape_id, current)
+    """Return a look at the segments from `first` to `last`."""
+    log, after = copied.log, copied.after(first)
+    return LogLook(log, after, copied.bounds[last], bounds, touched, True, log.shape, log.shape_id, current)
 
 
 def _joined(copied: CopiedLog, where: str, *order: str) -> str:

@@ -96,7 +96,7 @@ class Looker:
         touched = tuple(split(rows, log.key_places, ours))
         known = [one for one in self._schemas.touch_logs(connection) if one.table_id == log.table_id]
         shape_id = next((one.shape_id for one in known if one.shape == shape), None)
-        return LogLook(log, rows[-1][0], ours, touched, readable, shape, shape_id, current)
+        return LogLook(log, 0, rows[-1][0], ours, touched, readable, shape, shape_id, current)
 
 
 def _span(connection: sqlite3.Connection, log: TouchLog) -> int:

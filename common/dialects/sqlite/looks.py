@@ -12,6 +12,8 @@ class LogLook:
     """One touch log as it stood, and the rows that it is about as they stood then."""
 
     log: TouchLog
+    after: int
+    """The seq before its first touch."""
     last_seq: int
     bounds: tuple[int, ...]
     """The last seq of each mark, in the marks' order; empty for a log of an older shape."""

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 from common.dialects.sqlite.digests import came_from, digest, digest_of_some
 from common.dialects.sqlite.looks import LogLook, Look
 from common.dialects.sqlite.shapes import ImageEncoder, StoredShape, TouchLog
-from common.dialects.sqlite.touches import Touch, TouchedTable
+from common.dialects.sqlite.touches import Stretch, Touch, TouchedTable
 from common.dialects.sqlite.values import Row
 
 Image: TypeAlias = tuple[tuple[str, ...], Row]
@@ -50,8 +50,8 @@ class Segment:
     grouped: bool
     changes: list[NetChange] = field(default_factory=list)
     aside: list[SetAside] = field(default_factory=list)
-    last_seqs: dict[int, int] = field(default_factory=dict)
-    """By shape: touches up to here are done with it."""
+    stretches: dict[int, Stretch] = field(default_factory=dict)
+    """By shape: the touches that are done with it."""
     mark: int | None = None
 
 
@@ -92,10 +92,10 @@ class _LogNet:
         self._came_from = came_from(look.log.shape, look.shape)
 
     def into(self, found: list[Segment], first: int) -> None:
+        bounds = (self._look.after, *self._look.bounds, self._look.last_seq)
         for place in reversed(range(len(self._look.touched))):
             touched, segment = self._look.touched[place], found[first + place]
-            bounds = (*self._look.bounds, self._look.last_seq)
-            segment.last_seqs[self._log.shape_id] = bounds[place]
+            segment.stretches[self._log.shape_id] = Stretch(bounds[place], bounds[place + 1])
             if self._look.readable:
                 changes = list(self._changes(touched))
                 segment.changes = changes + segment.changes if segment.changes else changes

@@ -12,6 +12,7 @@ from common.dialects.sqlite.backlog import SlicedSegment
 from common.dialects.sqlite.net import NetChange, Segment, SetAside, segments
 from common.dialects.sqlite.spool import Content, Held, Line, Spooled
 from common.dialects.sqlite.storing import Letter, ReadyTx
+from common.dialects.sqlite.touches import Stretch
 from common.dialects.sqlite.versions import Record, read_versions
 from common.errors import Reason
 from common.ids import TxIds
@@ -48,7 +49,7 @@ class _Begun:
     tables: dict[str, TableMeta] = field(default_factory=dict)
     letters: list[Letter] = field(default_factory=list)
 
-    def ready(self, content: Content, *, grouped: bool, mark: int | None, last_seqs: dict[int, int]) -> ReadyTx:
+    def ready(self, content: Content, *, grouped: bool, mark: int | None, stretches: dict[int, Stretch]) -> ReadyTx:
         """Return it as it is to be stored."""
         return ReadyTx(
             tx_id=self.tx_id,
@@ -58,7 +59,7 @@ class _Begun:
             tables=self.tables,
             content=content,
             captured_us=self.now_us if self.captured_us is None else self.captured_us,
-            last_seqs=last_seqs,
+            stretches=stretches,
             mark=mark,
             letters=self.letters,
         )
@@ -83,7 +84,7 @@ class Numbering:
             tx = self._begin()
             lines, records = self._take(tx, segment)
             content = Held(lines, records, len(lines), sum(len(line) for *_, line in lines))
-            yield tx.ready(content, grouped=segment.grouped, mark=segment.mark, last_seqs=segment.last_seqs)
+            yield tx.ready(content, grouped=segment.grouped, mark=segment.mark, stretches=segment.stretches)
 
     def spooled(self, connection: sqlite3.Connection, piece: SlicedSegment, content: Spooled) -> ReadyTx:
         """Return what is to be stored of a segment that comes in slices; its lines go into `content`."""
@@ -92,7 +93,7 @@ class Numbering:
             (segment,) = segments(look, followers)
             self.records = read_bases(connection, [segment])
             content.add(*self._take(tx, segment))
-        return tx.ready(content, grouped=piece.mark is None, mark=piece.mark, last_seqs=piece.last_seqs)
+        return tx.ready(content, grouped=piece.mark is None, mark=piece.mark, stretches=piece.stretches)
 
     def _begin(self) -> _Begun:
         now_us = self.clock.now_us()

@@ -1,7 +1,7 @@
 """The write transaction of sealing: lines, versions, the tx, and the touches that are done with."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -10,6 +10,7 @@ from common.dialects.sqlite.guards import forget_displacing
 from common.dialects.sqlite.key_ranges import go_on_where_needed
 from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.spool import Content
+from common.dialects.sqlite.touches import Stretch
 from common.errors import Reason
 from common.ports.dialect import NodeFacts
 from common.wire.records import TableMeta
@@ -42,7 +43,8 @@ class ReadyTx:
     tables: dict[str, TableMeta]
     content: Content
     captured_us: int
-    last_seqs: dict[int, int]
+    stretches: dict[int, Stretch]
+    """By shape: the touches that are done with it."""
     mark: int | None
     letters: list[Letter]
 
@@ -64,14 +66,26 @@ def store(connection: sqlite3.Connection, node: NodeFacts, group: Sequence[Ready
             _store_tx(connection, node, one)
         for letter in one.letters:
             _store_letter(connection, node, letter)
-        for shape_id, seq in one.last_seqs.items():
-            connection.execute(f"DELETE FROM {log_table(shape_id)} WHERE seq <= ?", (seq,))
+        for shape_id, stretch in one.stretches.items():
+            if stretch.last > stretch.after:
+                connection.execute(f"DELETE FROM {log_table(shape_id)} WHERE seq > ? AND seq <= ?", stretch)
         if one.mark is not None:
             connection.execute("DELETE FROM rf_mark_bound WHERE mark <= ?", (one.mark,))
             connection.execute("DELETE FROM rf_mark WHERE id <= ?", (one.mark,))
+    _forget_bounds(connection, {shape_id for one in group for shape_id in one.stretches})
     forget_displacing(connection)
     go_on_where_needed(connection, {name for one in group for name in one.tables})
     connection.execute("UPDATE rf_seal_turn SET turn = turn + 1")
+
+
+def _forget_bounds(connection: sqlite3.Connection, shape_ids: Iterable[int]) -> None:
+    """An empty log's numbers begin anew: what its numbers meant to marks that are still to be sealed is over.
+
+    That is also why a tx takes its own stretch of a log away, and not all up to its last one: by then the application
+    may have written more, under low numbers."""
+    for shape_id in shape_ids:
+        if connection.execute(f"SELECT 1 FROM {log_table(shape_id)} LIMIT 1").fetchone() is None:
+            connection.execute("DELETE FROM rf_mark_bound WHERE shape_id = ?", (shape_id,))
 
 
 def _store_tx(connection: sqlite3.Connection, node: NodeFacts, one: ReadyTx) -> None:

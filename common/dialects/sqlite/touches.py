@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.dialects.sqlite.values import Row, key_text
 
@@ -20,6 +20,15 @@ NOW = "julianday('now')"
 """When a trigger or a comparison notes something."""
 LONG_AGO = str(_JULIAN_EPOCH)
 """The weakest time, for what is no write of anybody: it must not beat what others write."""
+
+
+class Stretch(NamedTuple):
+    """Some entries of a touch log, that follow each other."""
+
+    after: int
+    """The seq before its first one."""
+    last: int
+    """That of its last one; `after` where it has none."""
 
 
 @dataclass(slots=True)
