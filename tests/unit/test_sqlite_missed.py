@@ -199,6 +199,29 @@ def test_a_row_written_again_after_capture_came_back_is_sealed_once(tmp_path: Pa
         assert app.changes() == []
 
 
+@pytest.mark.parametrize("off", ["paused", "gone"])
+def test_a_missed_write_counts_as_unsealed_until_it_is_found(tmp_path: Path, off: str) -> None:
+    with sqlite_app(tmp_path / "a.db", T, OLD) as app:
+        capture, shapes = app.database.capture(), list(app.tables.values())
+        app.run("UPDATE t SET a = 'sealed' WHERE id = 3")
+        app.changes()
+        capture.pause(shapes, 1, "test") if off == "paused" else capture_off(app)
+        app.run("UPDATE t SET a = 'missed' WHERE id = 1", "INSERT INTO t VALUES (4, 'missed', 'y')")
+        app.run("DELETE FROM t WHERE id = 3")
+        capture.resume(["t"], shapes) if off == "paused" else app.capture()
+        # Whoever applies a batch now must not write over what no other node has heard of.
+        assert unsealed(app) == [True, False, True, True]
+        app.changes()
+        assert unsealed(app) == [False] * 4
+
+
+def unsealed(app: SqliteApp) -> list[bool]:
+    shape = app.tables["t"]
+    with app.database.apply_session() as session:
+        states = session.lock(shape, shape.meta, [b'{"id":%d}' % key for key in (1, 2, 3, 4)])
+        return [session.unsealed(shape, [state.key]) for state in states]
+
+
 def test_a_table_with_another_key_begins_anew(tmp_path: Path) -> None:
     with sqlite_app(tmp_path / "a.db", T, OLD) as app:
         app.run("UPDATE t SET a = id")

@@ -300,3 +300,19 @@ def test_what_fails_half_way_through_a_backlog_leaves_the_connection_clean(
             assert connection.exec_driver_sql("SELECT name FROM sqlite_temp_master").fetchall() == []
         app.seal()
         assert grouped_rows(app) == [(True, 5)]
+
+
+def test_capture_is_installed_anew_between_the_pieces_of_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "_CHANGES_A_LOCK", 1)
+    mark = "INSERT INTO rf_mark DEFAULT VALUES"
+    with sqlite_app(tmp_path / "a.db", T, "CREATE TABLE u (id INTEGER PRIMARY KEY, a TEXT)") as app:
+        app.run("INSERT INTO t VALUES (1, 'x')", mark)
+        app.run("INSERT INTO u VALUES (1, 'x')", mark)
+        sealer = app.database.sealer(NODE)
+        assert sealer.seal(1).more
+        app.run("ALTER TABLE t ADD COLUMN came TEXT")
+        # What was captured under the old shape is sealed, so its touch log goes.
+        app.capture()
+        assert sealer.seal(1).changes == 1

@@ -15,7 +15,7 @@ from common.dialects.sqlite.guards import forget_displacing
 from common.dialects.sqlite.key_ranges import go_on_where_needed
 from common.dialects.sqlite.merged import MergedRows
 from common.dialects.sqlite.names import log_table
-from common.dialects.sqlite.paused import paused_names, written_meanwhile
+from common.dialects.sqlite.paused import paused_names, uncompared, written_meanwhile
 from common.dialects.sqlite.references import GoneKey, ReferenceCheck
 from common.dialects.sqlite.renamed import table_id_of
 from common.dialects.sqlite.rows import TableRows, by_columns, named_columns
@@ -50,6 +50,9 @@ class SqliteApplySession:
         self._inserted: set[str] = set()
         """Tables that got rows."""
         self._paused = paused_names(raw)
+        self._uncompared = uncompared(raw)
+        self._missed: set[tuple[str, str]] = set()
+        """Rows, by table and key, of which comparing has yet to tell what was written."""
 
     @property
     def connection(self) -> sa.Connection:
@@ -65,6 +68,9 @@ class SqliteApplySession:
         with translating():
             if table.name in self._paused:
                 self._refuse_written_meanwhile(known, named)
+            elif self._table_id(table) in self._uncompared and self._is_captured(known):
+                found = written_meanwhile(self._raw, known, self._table_id(table), named)
+                self._missed.update((table.name, key_text(key)) for key in found)
             records = read_versions(self._raw, self._table_id(table), keys)
         states = []
         for key in keys:
@@ -116,6 +122,8 @@ class SqliteApplySession:
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
         """Tell whether a local write of one of these rows is committed but not sealed."""
         wanted = set(keys)
+        if any((table.name, key) in self._missed for key in wanted):
+            return True
         with translating():
             table_id = self._table_id(table)
             return any(self._touched(log, wanted) for log in self._logs if log.table_id == table_id)
@@ -158,6 +166,11 @@ class SqliteApplySession:
             # What was written before the pause, and waits for the sealer, `unsealed` will find.
             if not any(self._touched(log, {text}) for log in logs):
                 raise PausedError(table.shape.name, text)
+
+    def _is_captured(self, table: SqliteTable) -> bool:
+        """Tell whether the sealer can compare its rows now: else the owner's writes would stop others' for good."""
+        wanted = self._table_id(table.shape), stored_shape(table.shape)
+        return any(log.current and (log.table_id, log.shape) == wanted for log in self._logs)
 
     def _table(self, shape: TableShape) -> SqliteTable:
         known = self._schema.tables.get(shape.name)

@@ -1,4 +1,6 @@
-"""Paused tables: capture is off by command, batches are applied on, and `resume` seals what was written meanwhile."""
+"""Paused tables: capture is off by command, batches are applied on, and `resume` seals what was written meanwhile.
+
+Until the rows are compared then, what was written stands in the way of batches as a write that is not sealed does."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -28,6 +30,12 @@ def note_resumed(connection: sqlite3.Connection, names: Sequence[str]) -> None:
         if connection.execute("DELETE FROM main.rf_paused WHERE table_name = ?", (name,)).rowcount:
             again = "UPDATE main.rf_table SET compared = 'again' WHERE name = ? AND compared = 'done'"
             connection.execute(again, (name,))
+
+
+def uncompared(connection: sqlite3.Connection) -> frozenset[int]:
+    """Return the numbers of the tables whose rows wait to be compared with their digests."""
+    query = "SELECT table_id FROM main.rf_table WHERE compared = 'again'"
+    return frozenset(table_id for (table_id,) in connection.execute(query).fetchall())
 
 
 def written_meanwhile(

@@ -61,6 +61,7 @@ class ReadyTx:
 
 def store(connection: sqlite3.Connection, node: NodeFacts, group: Sequence[ReadyTx]) -> None:
     """Store some txs, inside the caller's write transaction."""
+    shortened: set[int] = set()
     for one in group:
         if one.changes:
             _store_tx(connection, node, one)
@@ -69,10 +70,11 @@ def store(connection: sqlite3.Connection, node: NodeFacts, group: Sequence[Ready
         for shape_id, stretch in one.stretches.items():
             if stretch.last > stretch.after:
                 connection.execute(f"DELETE FROM {log_table(shape_id)} WHERE seq > ? AND seq <= ?", stretch)
+                shortened.add(shape_id)
         if one.mark is not None:
             connection.execute("DELETE FROM rf_mark_bound WHERE mark <= ?", (one.mark,))
             connection.execute("DELETE FROM rf_mark WHERE id <= ?", (one.mark,))
-    _forget_bounds(connection, {shape_id for one in group for shape_id in one.stretches})
+    _forget_bounds(connection, shortened)
     forget_displacing(connection)
     go_on_where_needed(connection, {name for one in group for name in one.tables})
     connection.execute("UPDATE rf_seal_turn SET turn = turn + 1")
@@ -80,6 +82,8 @@ def store(connection: sqlite3.Connection, node: NodeFacts, group: Sequence[Ready
 
 def _forget_bounds(connection: sqlite3.Connection, shape_ids: Iterable[int]) -> None:
     """An empty log's numbers begin anew: what its numbers meant to marks that are still to be sealed is over.
+
+    `shape_ids`: of the logs that have just lost touches. One that was empty before may be gone by now.
 
     That is also why a tx takes its own stretch of a log away, and not all up to its last one: by then the application
     may have written more, under low numbers."""
