@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from common.crash_points import CrashPoint, reach
 from common.errors import OutageError
@@ -27,8 +28,22 @@ _CONFIRM_SECONDS = 30.0
 _REST_SECONDS = 5.0
 """Between two answers to one node, whatever it asks for."""
 _REST_AFTER_FAILURE_SECONDS = 30.0
+"""After the first failure; twice as long after each further one."""
+_LONGEST_REST_SECONDS = 600.0
+_MOST_STRANGERS = 10
+"""Nodes that nobody knows and that get no answer, a minute: each try is a connection, and names can be made up."""
+_STRANGERS_SECONDS = 60.0
 _LONGEST_WAIT_US = 3_600_000_000
 """A request that could not be answered for so long is forgotten: who still lacks it asks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """A node that was answered, or was not there, waits for the next answer."""
+
+    until: float
+    failures: int = 0
+    """In a row."""
 
 
 class Answering(Periodic):
@@ -40,9 +55,15 @@ class Answering(Periodic):
     name = "answers"
 
     def __init__(
-        self, node: Node, open_direct: OpenDirect, logs: NodeLogs, packing: Packing, stop: threading.Event
+        self,
+        node: Node,
+        open_direct: OpenDirect,
+        logs: NodeLogs,
+        packing: Packing,
+        stop: threading.Event,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__()
+        super().__init__(monotonic)
         self._node = node
         self._open_direct = open_direct
         self._logs = logs
@@ -51,15 +72,14 @@ class Answering(Periodic):
         self._requests = Requests(node.database)
         # Whoever may write to the broker can make up askers: they come back for an hour, each several times a minute.
         self._seldom = Seldom(log)
-        self._rests: dict[str, float] = {}
-        """Until when a node that was answered waits for the next answer."""
+        self._rests: dict[str, _Rest] = {}
+        self._strangers_failed: list[float] = []
+        """When; of the last minute."""
 
     def look(self) -> bool:
         """Answer who is due; True when something was sent. Raises OutageError for the database."""
-        now = time.monotonic()
-        self._rests = {peer: until for peer, until in self._rests.items() if until > now}
         waiting = self._requests.waiting(self._node.clock.now_us() - _LONGEST_WAIT_US)
-        due = [owed for owed in waiting if owed.peer not in self._rests]
+        due = self._due(waiting)
         away: set[str] = set()
         for owed in due:
             if self._stop.is_set():
@@ -67,12 +87,44 @@ class Answering(Periodic):
             if owed.peer in away:
                 # Whatever else it asks for would fail as well, and keep the others waiting.
                 continue
-            if not self._answered(owed):
+            is_stranger = not self._is_known(owed)
+            if is_stranger and not self._has_room_for_strangers():
+                continue
+            is_answered = self._answered(owed)
+            if not is_answered:
                 away.add(owed.peer)
-            rest = _REST_AFTER_FAILURE_SECONDS if owed.peer in away else _REST_SECONDS
-            self._rests[owed.peer] = time.monotonic() + rest
+                if is_stranger:
+                    self._strangers_failed.append(self._monotonic())
+            self._rests[owed.peer] = self._rest(owed.peer, is_answered=is_answered)
         self.look_again_in(_LOOK_SECONDS)
         return bool(due)
+
+    def _due(self, waiting: list[Owed]) -> list[Owed]:
+        """Return who rests no more: those that are known first, and who was away more often after who was less."""
+        now, peers = self._monotonic(), {owed.peer for owed in waiting}
+        # Who asks for nothing any more begins anew; who still does is remembered, to rest longer the next time.
+        self._rests = {peer: rest for peer, rest in self._rests.items() if rest.until > now or peer in peers}
+        rested = [owed for owed in waiting if owed.peer not in self._rests or self._rests[owed.peer].until <= now]
+        return sorted(rested, key=lambda owed: (not self._is_known(owed), self._failures(owed.peer)))
+
+    def _rest(self, peer: str, *, is_answered: bool) -> _Rest:
+        now = self._monotonic()
+        if is_answered:
+            return _Rest(now + _REST_SECONDS)
+        failures = self._failures(peer)
+        seconds = min(_REST_AFTER_FAILURE_SECONDS * 2 ** min(failures, 10), _LONGEST_REST_SECONDS)
+        return _Rest(now + seconds, failures + 1)
+
+    def _failures(self, peer: str) -> int:
+        return self._rests[peer].failures if peer in self._rests else 0
+
+    def _is_known(self, owed: Owed) -> bool:
+        return owed.is_known or owed.peer in self._node.config.named_nodes
+
+    def _has_room_for_strangers(self) -> bool:
+        since = self._monotonic() - _STRANGERS_SECONDS
+        self._strangers_failed = [at for at in self._strangers_failed if at > since]
+        return len(self._strangers_failed) < _MOST_STRANGERS
 
     def _answered(self, owed: Owed) -> bool:
         """Answer; False where the broker, or the asker's queue on it, is away. What was sent until then is noted."""

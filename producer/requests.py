@@ -19,6 +19,8 @@ class Owed:
     incarnation: str
     after_lsn: int
     until_lsn: int
+    is_known: bool
+    """Whether the asker was ever heard of otherwise: whoever may write to the broker can make up names."""
 
 
 class Requests:
@@ -30,13 +32,16 @@ class Requests:
     def waiting(self, since_us: int) -> list[Owed]:
         """Return what is owed, the oldest request first. What was asked for last before `since_us` is forgotten."""
         table = rf.request.c
-        query = sa.select(table.peer, table.incarnation, table.after_lsn, table.until_lsn, table.last_asked_us)
+        is_known = sa.exists().where(rf.node.c.node_id == table.peer)
+        query = sa.select(
+            table.peer, table.incarnation, table.after_lsn, table.until_lsn, is_known.label("known"), table.last_asked_us
+        )
         query = query.where(table.direction == "in").order_by(table.first_asked_us)
         rows = in_transaction(self._database, lambda connection: connection.execute(query).all())
         if any(row.last_asked_us < since_us for row in rows):
             old = sa.delete(rf.request).where(table.direction == "in", table.last_asked_us < since_us)
             in_transaction(self._database, lambda connection: connection.execute(old))
-        return [Owed(*row[:4]) for row in rows if row.last_asked_us >= since_us]
+        return [Owed(*row[:5]) for row in rows if row.last_asked_us >= since_us]
 
     def sent(self, owed: Owed, up_to_lsn: int) -> None:
         """Note how far an answer has come; with the end of the stretch it is done. What was asked since stays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,13 +35,15 @@ class Asked:
         self.stop = threading.Event()
         self.sinks: dict[str, HandSink] = {}
         self.away: set[str] = set()
+        self.opened: list[str] = []
+        self.now = 0.0
         self.service = self.new_service()
 
     def new_service(self) -> Answering:
         """As a new process has it: nobody rests."""
         node = Node(CONFIG, self.database.as_port, FACTS, self.clock)
         logs = NodeLogs(self.database.as_port, FACTS)
-        return Answering(node, self._open, logs, SIZES, self.stop)
+        return Answering(node, self._open, logs, SIZES, self.stop, lambda: self.now)
 
     def ask(self, peer: str, after_lsn: int, until_lsn: int, incarnation: str = INCARNATION, age_us: int = 0) -> None:
         asked_us = self.clock.now_us() - age_us
@@ -54,7 +57,20 @@ class Asked:
         with self.database.engine.begin() as connection:
             return [tuple(row) for row in connection.execute(query)]
 
+    def hear_of(self, peer: str) -> None:
+        row = {"node_id": peer, "role": "branch", "incarnation": "i", "is_self": False}
+        row |= {"first_seen_us": 1, "last_seen_us": 1}
+        with self.database.engine.begin() as connection:
+            connection.execute(sa.insert(rf.node).values(row))
+
+    def run_for(self, seconds: float, every: float = 1.0) -> None:
+        until = self.now + seconds
+        while self.now < until:
+            self.service.step(0)
+            self.now += every
+
     def _open(self, to_node: str) -> HandSink:
+        self.opened.append(to_node)
         if to_node in self.away:
             raise OutageError("nobody would get it")
         sink = self.sinks[to_node] = HandSink()
@@ -185,6 +201,61 @@ def test_made_up_askers_fill_no_log(asked: Asked, caplog: pytest.LogCaptureFixtu
     with caplog.at_level("INFO"):
         for _ in range(3):
             asked.service.step(0)
-            asked.service._rests.clear()
-            asked.service.look_again_in(0)
+            asked.now += 700
     assert len(caplog.records) < 150
+
+
+def test_who_is_away_is_tried_less_and_less_often(asked: Asked) -> None:
+    asked.log.add("x")
+    asked.away.add("b")
+    asked.ask("b", 0, 1)
+    tried: list[float] = []
+    while asked.now < 3_600:
+        asked.service.step(0)
+        tried += [asked.now] * (len(asked.opened) - len(tried))
+        asked.now += 10
+    waits = [after - before for before, after in itertools.pairwise(tried)]
+    assert waits[:6] == [30, 60, 120, 240, 480, 600]
+    assert set(waits[5:]) == {600}
+
+
+def test_who_was_away_begins_anew_when_it_was_answered(asked: Asked) -> None:
+    asked.log.add("x")
+    asked.away.add("b")
+    asked.ask("b", 0, 1)
+    asked.run_for(100)
+    asked.away.clear()
+    asked.run_for(200)
+    assert asked.waiting() == []
+    asked.away.add("b")
+    asked.ask("b", 0, 1)
+    asked.run_for(10)
+    asked.away.clear()
+    asked.run_for(31)
+    assert asked.waiting() == []
+
+
+def test_made_up_askers_cost_few_connections_and_keep_nobody_waiting(asked: Asked) -> None:
+    asked.log.add("x")
+    for number in range(300):
+        asked.away.add(f"made-up-{number}")
+        asked.ask(f"made-up-{number}", 0, 1)
+    asked.hear_of("b")
+    asked.run_for(5)
+    asked.ask("b", 0, 1)
+    asked.run_for(2)
+    assert len(asked.sinks["b"].sent) == 1
+    asked.run_for(593, every=10)
+    assert len(asked.opened) <= 102
+    assert len(set(asked.opened)) > 90
+
+
+def test_a_stranger_that_is_there_is_answered_among_made_up_ones(asked: Asked) -> None:
+    """A node that asks before its first heartbeat was heard."""
+    asked.log.add("x")
+    for number in range(50):
+        asked.away.add(f"made-up-{number}")
+        asked.ask(f"made-up-{number}", 0, 1)
+    asked.ask("new", 0, 1)
+    asked.run_for(400, every=10)
+    assert len(asked.sinks["new"].sent) == 1
