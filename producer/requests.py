@@ -34,7 +34,12 @@ class Requests:
         table = rf.request.c
         is_known = sa.exists().where(rf.node.c.node_id == table.peer)
         query = sa.select(
-            table.peer, table.incarnation, table.after_lsn, table.until_lsn, is_known.label("known"), table.last_asked_us
+            table.peer,
+            table.incarnation,
+            table.after_lsn,
+            table.until_lsn,
+            is_known.label("known"),
+            table.last_asked_us,
         )
         query = query.where(table.direction == "in").order_by(table.first_asked_us)
         rows = in_transaction(self._database, lambda connection: connection.execute(query).all())

@@ -1,10 +1,11 @@
 """`rowferry/1` bytes to verified parts. A torn or altered batch is always noticed here."""
 
 import hashlib
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 import msgspec
 
@@ -18,7 +19,6 @@ from common.wire.lines import (
     chunk_line,
     end_line,
     line_type,
-    lines_of,
     only_changes,
 )
 from common.wire.records import UNDERSTOOD_FEATURES, BatchHeader, Part
@@ -27,7 +27,10 @@ from common.wire.signing import Proof
 _T = TypeVar("_T")
 _SHORTEST_HEADER = 100
 """Bytes; the keys that a header must have take more."""
-_END_OPENS = re.compile(rb'\s*\{\s*"type"\s*:\s*"end"')
+_MAY_OPEN = re.compile(rb'^(?=[^\n]{%d})[^\n]*?(?:"batch"|\\u)' % (_SHORTEST_HEADER - 1), re.MULTILINE)
+_END_OPENS = re.compile(rb'^[^\S\n]*\{[^\S\n]*"type"[^\S\n]*:[^\S\n]*"end"', re.MULTILINE)
+_AT_ONCE_BYTES = 1024 * 1024
+"""Searched at one go: no other thread runs meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,7 @@ def read_parts(
     Holds one part in memory. After a limit was broken nothing more is read. `to_first_fault`: nor after anything that
     is broken, for who refuses the whole: reading through garbage can take a sender's choice of time.
     """
-    lines = iter(lambda: stream.readline(limits.max_part_bytes + 1), b"")
-    return _line_by_line(lines, 1, limits, to_first_fault=to_first_fault)
+    return _line_by_line(_Streamed(stream, limits), 1, limits, to_first_fault=to_first_fault)
 
 
 def read_body(body: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Part | Broken]:
@@ -80,27 +82,89 @@ def parts_in(body: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[Part | Br
         yield part
         at += len(part.raw)
         number += part.header.changes + 2
-    yield from _line_by_line(lines_of(body, at), number, limits)
+    yield from _line_by_line(_InMemory(body, at), number, limits)
 
 
 def split_batches(body: bytes) -> list[bytes]:
     """Cut a message after each end line, without a look at what is in it. Where none is found it stays whole."""
     pieces: list[bytes] = []
-    start = stop = 0
-    for line in lines_of(body):
-        stop += len(line)
-        if _END_OPENS.match(line):
-            pieces.append(body[start:stop])
-            start = stop
+    start = at = 0
+    while at < len(body):
+        window = _window(body, at)
+        if (found := _END_OPENS.search(body, at, window)) is None:
+            at = window
+            continue
+        at = body.find(b"\n", found.end()) + 1 or len(body)
+        pieces.append(body[start:at])
+        start = at
     return [*pieces, body[start:]] if start < len(body) else pieces
 
 
+class _Lines(Protocol):
+    """What is read line by line, or in its idle stretches at one look: a few bytes wrapped can be millions of lines."""
+
+    def next(self) -> bytes:
+        """Return the next line, with its newline; of one that is too long a part. Nothing at the end."""
+        ...
+
+    def skip(self) -> bytes:
+        """Return the whole lines that come next, as far as they are at hand and none of them may open a batch."""
+        ...
+
+
+class _InMemory:
+    def __init__(self, body: bytes, at: int) -> None:
+        self._body, self._at = body, at
+
+    def next(self) -> bytes:
+        start = self._at
+        self._at = self._body.find(b"\n", start) + 1 or len(self._body)
+        return self._body[start : self._at]
+
+    def skip(self) -> bytes:
+        start = self._at
+        window = _window(self._body, start)
+        found = _MAY_OPEN.search(self._body, start, window)
+        self._at = found.start() if found else window
+        return self._body[start : self._at]
+
+
+class _Streamed:
+    def __init__(self, stream: BinaryIO, limits: Limits) -> None:
+        self._stream = stream
+        self._buffered = stream if isinstance(stream, io.BufferedReader) else None
+        self._most = limits.max_part_bytes + 1
+
+    def next(self) -> bytes:
+        return self._stream.readline(self._most)
+
+    def skip(self) -> bytes:
+        if self._buffered is None:
+            return b""
+        at_hand = self._buffered.peek()
+        whole = at_hand.rfind(b"\n") + 1
+        found = _MAY_OPEN.search(at_hand, 0, whole)
+        stop = found.start() if found else whole
+        return self._buffered.read(stop) if stop else b""
+
+
+def _window(body: bytes, at: int) -> int:
+    """Return where the line ends that is read last when one looks at a stretch from `at` on at once."""
+    return body.find(b"\n", at + _AT_ONCE_BYTES) + 1 or len(body)
+
+
 def _line_by_line(
-    lines: Iterator[bytes], first: int, limits: Limits, *, to_first_fault: bool = False
+    lines: _Lines, first: int, limits: Limits, *, to_first_fault: bool = False
 ) -> Iterator[Part | Broken]:
     """Read lines one after the other; `first` is the number of the first one."""
     reader = _PartReader(limits)
-    for number, line in enumerate(lines, start=first):
+    number = first
+    while True:
+        if reader.has_fault and (skipped := lines.skip()):
+            reader.skip(skipped)
+            number += skipped.count(b"\n")
+        if not (line := lines.next()):
+            break
         if len(line) > limits.max_part_bytes:
             error = PoisonError(Reason.LIMIT, f"line {number} is longer than {limits.max_part_bytes} bytes")
             yield reader.broken(error, line[:4096], number)
@@ -108,6 +172,7 @@ def _line_by_line(
         yield from reader.feed(line, number)
         if to_first_fault and reader.has_fault:
             break
+        number += 1
     yield from reader.finish()
 
 
@@ -127,6 +192,12 @@ class _PartReader:
     def has_fault(self) -> bool:
         """Whether something broken waits to be given out."""
         return self._garbage_error is not None
+
+    def skip(self, lines: bytes) -> None:
+        """Take whole lines that open nothing, behind a fault: they are garbage as well."""
+        room = self._limits.max_part_bytes - self._garbage_size
+        self._garbage_size += len(lines)
+        self._garbage += lines if len(lines) <= room else lines[: lines.rfind(b"\n", 0, max(room, 0)) + 1]
 
     def feed(self, line: bytes, number: int) -> Iterator[Part | Broken]:
         if self.has_fault and not _may_open(line):

@@ -258,6 +258,14 @@ MUTANTS = (
         ("tests/unit/test_wire.py::test_many_lines_that_say_nothing_are_one_stretch_and_cost_next_to_nothing",),
     ),
     Mutant(
+        "garbage-line-by-line",
+        "bounds",
+        "common/wire/decode.py",
+        "        if reader.has_fault and (skipped := lines.skip()):\n",
+        '        if reader.has_fault and (skipped := b""):\n',
+        ("tests/unit/test_wire.py::test_lines_that_say_nothing_are_not_even_counted_one_by_one",),
+    ),
+    Mutant(
         "any-number-of-letters-of-a-message",
         "bounds",
         "consumer/arrivals.py",

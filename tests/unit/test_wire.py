@@ -1,8 +1,9 @@
 """A first way there and back; the property tests go further."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import BinaryIO, cast
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from common.wire.changes import TxReader
 from common.wire.decode import Broken, read_body, read_parts
 from common.wire.encode import encode_change, encode_tx, header_line
 from common.wire.headers import plain_header
+from common.wire.limits import DEFAULT_LIMITS
 from common.wire.lines import Line, line_type
 from common.wire.records import Part, TableMeta, TxHeader
 
@@ -80,9 +82,19 @@ def test_a_description_of_tables_is_remembered_unless_it_is_very_long(columns: i
     assert (one.tables is other.tables) == kept
 
 
+def _buffered(body: bytes) -> list[Part | Broken]:
+    """As a message that was wrapped comes, and a file."""
+    return list(read_parts(cast(BinaryIO, io.BufferedReader(io.BytesIO(body)))))  # type: ignore[arg-type,unused-ignore]
+
+
+def _plain(body: bytes) -> list[Part | Broken]:
+    return list(read_parts(io.BytesIO(body)))
+
+
+@pytest.mark.parametrize("read", [read_body, _buffered, _plain])
 @pytest.mark.parametrize("line", [b"\n", b"1\n", b'{"type":"batch"}\n', b'{"type":"end"}\n', b'"\\u0062atch"\n'])
 def test_many_lines_that_say_nothing_are_one_stretch_and_cost_next_to_nothing(
-    line: bytes, monkeypatch: pytest.MonkeyPatch
+    line: bytes, read: Callable[[bytes], list[Part | Broken]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message of 600 bytes unwraps to 16 MiB of them: minutes for the intake, and gigabytes, or a million letters."""
     looks = 0
@@ -96,12 +108,62 @@ def test_many_lines_that_say_nothing_are_one_stretch_and_cost_next_to_nothing(
     monkeypatch.setattr(decode, "line_type", Counting())
     (part,) = encode_tx(sealed([3]), 8192)
     garbage = line * 5_000
-    first, broken, last = read_body(part.body + garbage + part.body)
+    first, broken, last = read(part.body + garbage + part.body)
     assert isinstance(first, Part)
     assert isinstance(last, Part)
     assert isinstance(broken, Broken)
     assert broken.raw == garbage
     assert looks < 20
+    after = garbage.count(b"\n") + part.body.count(b"\n") + 1
+    assert (broken.line, last.line) == (part.body.count(b"\n") + 1, after)
+
+
+@pytest.mark.parametrize("read", [read_body, _buffered])
+@pytest.mark.parametrize(
+    "line", [b"\n", b" \n", b"{}\n", b"x" * 98 + b"\n", b"\\u\n", b'"batch"\n', b"x" * 300 + b"\n"]
+)
+def test_lines_that_say_nothing_are_not_even_counted_one_by_one(
+    line: bytes, read: Callable[[bytes], list[Part | Broken]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 MiB of line ends, each looked at alone, took eleven seconds."""
+    fed: list[int] = []
+    feed = decode._PartReader.feed
+
+    def counting(reader: decode._PartReader, line: bytes, number: int) -> Iterator[Part | Broken]:
+        fed.append(number)
+        return feed(reader, line, number)
+
+    monkeypatch.setattr(decode._PartReader, "feed", counting)
+    garbage = line * (3 * 1024 * 1024 // len(line))
+    (part,) = encode_tx(sealed([3]), 8192)
+    lines = part.body.count(b"\n")
+    broken, last = read(garbage + part.body)
+    assert isinstance(broken, Broken)
+    assert isinstance(last, Part)
+    assert (broken.raw, broken.line, last.line) == (garbage, 1, garbage.count(b"\n") + 1)
+    # Of a stream what is at hand at a time may end in the middle of a line, which is then read alone.
+    assert len(fed) < 10 + lines + len(garbage) // io.DEFAULT_BUFFER_SIZE
+
+
+@pytest.mark.parametrize("read", [read_body, _buffered, _plain])
+def test_of_too_much_garbage_whole_lines_are_kept(read: Callable[[bytes], list[Part | Broken]]) -> None:
+    line = b"x" * 70 + b"\n"
+    most = DEFAULT_LIMITS.max_part_bytes
+    (part,) = encode_tx(sealed([3]), 8192)
+    broken, last = read(line * (most // len(line) + 5_000) + part.body)
+    assert isinstance(broken, Broken)
+    assert isinstance(last, Part)
+    assert broken.raw == line * (most // len(line))
+
+
+def test_a_message_is_cut_after_each_end_line_however_it_is_written() -> None:
+    ends = [b'{"type":"end","x":1}\n', b' \t{ "type" : "end"}\n', b'{"type":"end"']
+    body = b"\n\n" + b"".join(b'x {"type":"end"}\n{\n"type":"end"}\n' + end for end in ends)
+    found = decode.split_batches(body)
+    assert b"".join(found) == body
+    assert [piece.endswith(end) for piece, end in zip(found, ends, strict=True)] == [True] * 3
+    idle = b"\n" * (decode._AT_ONCE_BYTES + 10)
+    assert decode.split_batches(idle + ends[0] + idle) == [idle + ends[0], idle]
 
 
 def test_a_header_is_found_after_garbage_however_it_is_written() -> None:
