@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from common.ids import tx_id_us
 from common.ops.passed import note_passed
 from common.schema import tables as rf
-from common.wire.control import Heartbeat
+from common.wire.control import Heartbeat, control_lines
 from consumer import audit
 from consumer.retired import returned, speaks_again
 from consumer.statements import insert_missing
@@ -16,6 +16,8 @@ from consumer.watermark import read_mark
 
 _SEALING_US = 60_000_000
 """A tx may get its id so long before it is committed: until then a log may truly end before it."""
+_RECENT_US = 3_600_000_000
+"""What is older by its source's clock may have been kept by somebody."""
 _MOST_NODES = 10_000
 """Nodes that are kept: who may write to the broker may make up names, and each would stand here for good."""
 
@@ -39,7 +41,7 @@ def note_heartbeat(
         if not is_named and _is_full(connection):
             raise TooManyNodesError(heartbeat.source_node)
         insert_missing(connection, node, [_peer(heartbeat, now_us, is_main=is_main)])
-    elif known.heartbeat_us is not None and not _is_later(heartbeat, known):
+    elif known.heartbeat_us is not None and not _is_news(connection, heartbeat, known, now_us):
         return None
     clock_us = at_us - now_us
     every_us = int(heartbeat.every_seconds * 1_000_000)
@@ -89,6 +91,10 @@ def _number(heartbeat: Heartbeat) -> int:
     return heartbeat.at_us if heartbeat.number is None else heartbeat.number
 
 
+def _is_news(connection: sa.Connection, heartbeat: Heartbeat, known: sa.Row[Any], now_us: int) -> bool:
+    return _is_later(heartbeat, known) or _begins_anew(connection, heartbeat, known, now_us)
+
+
 def _is_later(heartbeat: Heartbeat, known: sa.Row[Any]) -> bool:
     """Tell whether a heartbeat was given after the last one that was heard: an older one tells nothing any more.
 
@@ -96,8 +102,39 @@ def _is_later(heartbeat: Heartbeat, known: sa.Row[Any]) -> bool:
     that was set back only a log that has grown shows it, which a node that was put back does not say of itself."""
     if _number(heartbeat) > known.heartbeat_us:
         return True
+    said = _said_of(heartbeat.incarnation, known)
+    if said is not None and heartbeat.number is not None and said.number is not None:
+        # Within one incarnation numbers rise, whatever was said in the one before by a clock that was ahead.
+        return heartbeat.number > said.number
     is_same_log = heartbeat.incarnation == known.head_incarnation and known.rewound_us is None
     return heartbeat.number is None and is_same_log and heartbeat.head_lsn > known.head_lsn
+
+
+def _said_of(incarnation: str, known: sa.Row[Any]) -> Heartbeat | None:
+    """Return the last heartbeat that was heard, where it was of this incarnation."""
+    if known.said is None or known.head_incarnation != incarnation:
+        return None
+    lines = control_lines(known.said.encode())
+    return lines[0] if lines and isinstance(lines[0], Heartbeat) else None
+
+
+def _begins_anew(connection: sa.Connection, heartbeat: Heartbeat, known: sa.Row[Any], now_us: int) -> bool:
+    """Tell whether it is of an incarnation that its source has begun since, with a clock that was far ahead before.
+
+    Its numbers would stay below what was said then until the clock has come there. An incarnation that ended is known
+    here by something; and one that was never heard of tells by its clock that it is not of long ago."""
+    was_ahead = known.heartbeat_us > now_us
+    if not was_ahead or abs(heartbeat.at_us - now_us) > _RECENT_US:
+        return False
+    source, incarnation = heartbeat.source_node, heartbeat.incarnation
+    if incarnation in (known.incarnation, known.head_incarnation):
+        return False
+    # What was heard of a log of its own stands here for good, beside what it has passed of others.
+    passed = rf.passed.c
+    its = sa.select(passed.peer).where(
+        passed.peer == source, passed.origin == source, passed.incarnation == incarnation
+    )
+    return connection.execute(its.limit(1)).first() is None
 
 
 def _latest(heartbeat: Heartbeat, known: sa.Row[Any] | None) -> int:

@@ -185,6 +185,45 @@ def test_a_clock_that_was_set_back_silences_nobody(world: World, head_lsn: int) 
     assert everything(world) == before
 
 
+YEAR = 365 * 24 * 60 * MINUTE
+
+
+def test_a_new_incarnation_is_heard_though_the_clock_was_far_ahead_before(world: World) -> None:
+    """It was put back, its clock was set right, and it began anew: its numbers are below what it said before."""
+    passed: dict[str, object] = {"passed": ()}
+    beat(world, 3, number=world.clock.us, incarnation="inc0", **passed)
+    right = heartbeat(world, 3, number=world.clock.us + 1, incarnation="inc0", **passed)
+    ahead = [world.clock.us + YEAR + number * MINUTE for number in range(3)]
+    for us in ahead:
+        beat(world, 5, number=us, at=from_us(us), **passed)
+    beat(world, 1, number=world.clock.us, incarnation="inc2", **passed)
+    assert (peer(world).heard_us, peer(world).incarnation, peer(world).head_lsn) == (world.clock.us, "inc2", 1)
+    # It goes on from there.
+    last = world.clock.us
+    beat(world, 2, number=last + 1, incarnation="inc2", **passed)
+    assert (peer(world).heard_us, peer(world).head_lsn) == (world.clock.us, 2)
+    before = everything(world)
+    stale = {"at": from_us(world.clock.us - 61 * MINUTE)}
+    for one in (
+        right,
+        heartbeat(world, 5, number=ahead[1], at=from_us(ahead[1]), **passed),
+        heartbeat(world, 5, number=ahead[2], **passed),
+        heartbeat(world, 1, number=last, incarnation="inc2", **passed),
+        heartbeat(world, 9, number=last + 2, incarnation="never heard of", **(passed | stale)),
+    ):
+        world.receive(encode_control(one), source_node="a")
+    assert everything(world) == before
+
+
+def test_an_incarnation_that_is_not_known_is_not_heard_for_that_alone(world: World) -> None:
+    beat(world, 5, number=world.clock.us + 5 * MINUTE)
+    world.clock.us += 10 * MINUTE
+    before = everything(world)
+    other = heartbeat(world, 9, number=world.clock.us - 6 * MINUTE, incarnation="another")
+    world.receive(encode_control(other), source_node="a")
+    assert everything(world) == before
+
+
 def test_the_numbers_rise_whatever_the_clock_does(world: World) -> None:
     node = world.node
 

@@ -234,7 +234,7 @@ MUTANTS = (
         "old-heartbeats-heard-again",
         "heartbeat",
         "consumer/heartbeats.py",
-        "    elif known.heartbeat_us is not None and not _is_later(heartbeat, known):\n",
+        "    elif known.heartbeat_us is not None and not _is_news(connection, heartbeat, known, now_us):\n",
         "    elif known.heartbeat_us is not None and heartbeat.source_node == heartbeat.incarnation:\n",
         ("tests/integration/test_heartbeats.py::test_an_old_one_that_is_said_again_changes_nothing",),
     ),
