@@ -21,8 +21,9 @@ from consumer.dead_letters.show import rows_document
 from consumer.dead_letters.show import show as show_letter
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Selection
+from consumer.dead_letters.who_has import what_it_means, who_has
 from consumer.dlq_choosing import SOURCE, must_choose, selecting, selection_of, unknown
-from consumer.dlq_telling import NOTHING, tell_groups, tell_letter, tell_letters, tell_replay
+from consumer.dlq_telling import NOTHING, tell_discarded, tell_groups, tell_letter, tell_letters, tell_replay
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -128,8 +129,9 @@ def discard(because: str | None, **chosen: Any) -> None:
         raise UsageError("discarding needs a reason: --reason TEXT")
     with _desk(host) as (node, desk):
         letters = desk.discard(must_choose(node, desk, chosen), because, host.actor)
+        having, limits = who_has(node, letters), what_it_means(node)
     document = [letter_document(letter) | {"state": LetterState.DISCARDED.value} for letter in letters]
-    host.emit(document, lambda console: console.say(f"{len(letters)} discarded" if letters else NOTHING))
+    host.emit(document, lambda console: tell_discarded(console, letters, having, limits))
 
 
 @dlq.command()

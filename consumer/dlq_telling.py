@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.console import Console
+from common.ops.status_words import came_by
 from consumer.dead_letters.table_store import Letter
+from consumer.dead_letters.who_has import MOST_NAMES
 
 NOTHING = "no such dead letters"
 
@@ -23,12 +25,30 @@ def tell_letter(console: Console, document: dict[str, Any]) -> None:
     skip = ("rows", "overtaken", "would", "rows_note")
     for name, value in document.items():
         if name not in skip and value is not None:
-            console.say(f"{name}: {value}")
+            said = came_by(value, document["source_node"]) if name == "origin" else value
+            console.say(f"{name}: {said}")
     if document["rows"]:
         names = ("table", "pk", "op", "open", "effect", "now", "then")
         console.table("rows", names, [[row[name] for name in names] for row in document["rows"]])
     if document["rows_note"]:
         console.say(document["rows_note"])
+
+
+def tell_discarded(console: Console, letters: Sequence[Letter], having: Sequence[Sequence[str]], limits: str) -> None:
+    """Print what was given up, and who else has it. `having`: what is known of each; `limits`: what that rests on."""
+    if not letters:
+        console.say(NOTHING)
+        return
+    console.say(f"{len(letters)} discarded")
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for letter, sentences in zip(letters, having, strict=True):
+        alike.setdefault(tuple(sentences), []).append(letter.tx_id)
+    for told, names in list(alike.items())[:MOST_NAMES]:
+        more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+        console.say(f"{', '.join(names[:MOST_NAMES])}{more}: {' '.join(told)}")
+    if len(alike) > MOST_NAMES:
+        console.say(f"{sum(map(len, list(alike.values())[MOST_NAMES:])):,} more: dlq show tells of each")
+    console.say(limits)
 
 
 def tell_groups(console: Console, groups: list[dict[str, Any]]) -> None:

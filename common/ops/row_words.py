@@ -5,6 +5,7 @@ from typing import Any
 
 from common.clock import to_iso
 from common.ops.row_history import RowStory
+from common.ops.status_words import came_by
 from common.ports.row_history import RowEvent
 from common.versions import NEVER, Version
 
@@ -62,6 +63,8 @@ def more(one: RowEvent) -> str:
         found.pop("not_after", None)
     if one.event == "applied" and one.version is not None and one.at_us is None:
         return f"written {to_iso(one.version.hlc)}; the transaction is not kept for each row"
+    if one.event == "received" and isinstance(found.get("origin"), str):
+        found["came"] = came_by(found.pop("origin"), one.node or "")
     return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in found.items())
 
 

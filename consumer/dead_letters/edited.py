@@ -90,22 +90,29 @@ class EditedReplay:
         """Apply one letter. Raises OutageError; what is wrong with it is told in the result, and changes nothing."""
         with reading(self._node.database) as connection:
             tx = load(connection, letter, self._node.config.trust(), self._actor)
-        header = _readable(letter, tx)
+        try:
+            header = _readable(letter, tx)
+        except UsageError as error:
+            self._note_failure(letter, batch, None, error)
+            raise
         came = list(TxReader(header, [tx.payload or b""]))
         try:
             return self._any_way(letter, tx, header, came, batch)
         except _ClosedError:
             return EditedResult(Result(tx, Outcome.DUPLICATE))
         except (PoisonError, EarlyError) as error:
-            if not self._dry_run:
-                self._note_failure(letter, batch, error)
+            self._note_failure(letter, batch, reason_of(error), error)
             outcome = _OUTCOMES[letter.state]
             return EditedResult(Result(tx, outcome, Counts(), reason_of(error), str(error), table_of(error)))
 
-    def _note_failure(self, letter: Letter, batch: EditedBatch, error: PoisonError | EarlyError) -> None:
-        """Audit that it was tried. The letter goes on to tell why what came failed: of the file it says nothing."""
-        detail = {"state": letter.state.value, "reason": reason_of(error).value, "error": str(error)}
-        detail |= {"edited_sha256": batch.sha256}
+    def _note_failure(self, letter: Letter, batch: EditedBatch, reason: Reason | None, error: Exception) -> None:
+        """Audit that it was tried. The letter goes on to tell why what came failed: of the file it says nothing.
+
+        `reason`: None where the letter is none that can be edited."""
+        if self._dry_run:
+            return
+        detail = {"state": letter.state.value} | ({} if reason is None else {"reason": reason.value})
+        detail |= {"error": str(error), "edited_sha256": batch.sha256}
         line = audit.Line("replay-failed", letter.source_node, letter.tx_id, self._actor, detail)
         now_us = self._node.clock.now_us()
         writing(self._node.database, lambda connection: audit.write(connection, [line], now_us))

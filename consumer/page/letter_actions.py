@@ -23,10 +23,10 @@ from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.show import show
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, Selection
+from consumer.dead_letters.who_has import what_it_means, who_has
 from consumer.incoming import Outcome, Result
 from consumer.page.letters import FILTERS, SHOWN, Shown, changes_of, read_name, rows_of, shown
 from consumer.page.rows import RowChange
-from consumer.page.who_has import what_it_means, who_has
 from consumer.statements import reading
 
 MOST = 50

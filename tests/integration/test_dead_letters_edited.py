@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from common.crash_points import CrashPoint
-from common.errors import PreflightError
+from common.errors import PreflightError, UsageError
 from common.versions import Version
 from common.wire.encode import encode_tx
 from common.wire.records import TableMeta
@@ -224,6 +224,24 @@ def test_a_replay_with_an_edit_that_fails_is_audited_and_what_is_tried_out_is_no
     assert told["edited_sha256"] == batch.sha256
     # The letter tells why what came can't be applied; of the file that is not said.
     assert world.query("SELECT reason, error, attempts FROM rf_dead_letter") == before
+
+
+def test_an_edit_of_a_letter_in_parts_is_refused_and_audited(world: World) -> None:
+    one = Origin("a")
+    rows = [Write("I", "gate", {"id": number, "code": "x" * 200}, 12) for number in range(60)]
+    tx = one.tx(*rows, Write("I", "gate", {"id": 99, "code": "taken"}, 12))
+    world.receive(*tx.parts(4096))
+    assert world.letters_open() == [(tx.tx_id, "constraint", "dead")]
+    data = edited([json.loads(line) for line in tx.body.splitlines()])
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match="too large to be edited"):
+            replay(world, data, dry_run=dry_run)
+    ((actor, detail),) = world.query("SELECT actor, detail FROM rf_audit WHERE action = 'replay-failed'")
+    told = json.loads(detail)
+    (batch,) = read_edited(data, "file")
+    assert (actor, told["state"], told["edited_sha256"]) == ("tester", "dead", batch.sha256)
+    assert "too large to be edited" in told["error"]
+    assert "reason" not in told
 
 
 def test_a_table_that_has_another_name_here(world: World) -> None:

@@ -20,6 +20,7 @@ from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Selection
 from consumer.reshaped import Reshaped
+from tests.integration.test_heartbeats import beat
 from tests.support.applying import Origin, Tx, World, Write, item, outcomes, resealed
 from tests.support.cli import document, rowferry
 
@@ -338,6 +339,22 @@ def listed(config_file: Path, *options: str) -> list[dict[str, Any]]:
     found = document(config_file, "dlq", "list", *options)
     assert isinstance(found, list)
     return found
+
+
+def test_a_person_is_told_which_way_a_letter_came_and_who_else_has_it(world: World, config_file: Path) -> None:
+    """In the words of the page; programs get the origin as it is."""
+    tx = Origin("a").tx(Write("I", "nowhere", {"id": 1, "name": "x", "price": "1"}, 20))
+    world.receive(tx.body)
+    world.execute("UPDATE rf_dead_letter SET origin = 'http:shop-1'")
+    beat(world, 9, source_node="shop-2", passed=(("a", "inc1", 1),))
+    beat(world, 9, source_node="hq")
+    shown = rowferry(config_file, "dlq", "show", tx.tx_id).output
+    assert "origin: over HTTP from shop-1, which handed it on" in shown
+    assert document(config_file, "dlq", "show", tx.tx_id)["origin"] == "http:shop-1"
+    told = " ".join(rowferry(config_file, "dlq", "discard", tx.tx_id, "--reason", "no such table").output.split())
+    assert "1 discarded" in told
+    assert f"{tx.tx_id}: shop-2 has it. Of hq nothing is known." in told
+    assert "here can't know more" in told
 
 
 def test_the_command_line_lists_shows_replays_discards_and_exports(

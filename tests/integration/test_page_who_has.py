@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from common.ops.nodes import Nodes
-from consumer.page.who_has import MOST_NAMES
+from consumer.dead_letters.who_has import MOST_NAMES
 from tests.integration.test_heartbeats import beat
 from tests.support.applying import DATABASES, Origin, Tx, item, resealed
 from tests.support.page import Person, page_node, push, signed_in

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from common.ops.row_history import RowStory, tell
-from common.ops.row_words import document
+from common.ops.row_words import document, more
 from common.ops.sending import NOBODY
 from common.ops.stalls import Seen, write_seen
 from common.versions import Version
@@ -127,6 +127,14 @@ def test_a_dead_letter_its_cause_and_its_end(world: World) -> None:
     ]
     (letter,) = [one for one in found.events if one.event == "dead-letter"]
     assert letter.detail["reason"] == "policy"
+    # A person is told which way it came, a program where from.
+    world.execute("UPDATE rf_dead_letter SET origin = 'http:shop-1'")
+    found = story(world, "1", "parent")
+    (received,) = [one for one in found.events if one.event == "received"]
+    assert (received.detail["origin"], more(received)) == (
+        "http:shop-1",
+        "came over HTTP from shop-1, which handed it on",
+    )
     assert f"rowferry dlq show {letter.tx_id}" in found.summary[1]
     # The other row of the same tx has not come for that reason too.
     assert [one.event for one in story(world, "5").events] == ["received", "dead-letter"]
