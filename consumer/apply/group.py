@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
@@ -23,6 +24,8 @@ from consumer.tables import Tables
 
 log = logging.getLogger(__name__)
 
+_LONGEST_REST_SECONDS = 1.0
+
 
 class Applier:
     """Applies whole txs to the node's database. Belongs to one thread."""
@@ -30,6 +33,7 @@ class Applier:
     def __init__(self, node: Node, *, stop: threading.Event | None = None, ddl: AllowedDdl | None = None) -> None:
         self._node = node
         self._stop = stop
+        self._one_writer = not node.database.features.locks_rows
         self._committing = Committing(node, stop)
         self._tables = Tables(node)
         self._preparer = Preparer(self._tables, MainNode(node), ddl)
@@ -62,7 +66,14 @@ class Applier:
         return results
 
     def _apply_all(self, txs: Sequence[Incoming], guarded: bool, ahead: Ahead | None) -> list[Result]:
-        return [result for group in self._groups(txs, ahead) for result in self._apply_group(group, guarded)]
+        results: list[Result] = []
+        for group in self._groups(txs, ahead):
+            began = time.monotonic()
+            results += self._apply_group(group.txs, guarded)
+            if self._one_writer and group.leaves_others_waiting:
+                # As long as the lock was held: a flood of what is refused leaves the application its half of the time.
+                (self._stop or threading.Event()).wait(min(time.monotonic() - began, _LONGEST_REST_SECONDS))
+        return results
 
     def content_sha256(self, tx: Incoming) -> str:
         """Return the checksum by which a tx is known; over its bytes where they can't be read."""
@@ -82,20 +93,21 @@ class Applier:
             return _failed_dry(one, error)
         raise RuntimeError("a dry run was committed")
 
-    def _groups(self, txs: Iterable[Incoming], ahead: Ahead | None) -> Iterator[list[Prepared]]:
+    def _groups(self, txs: Iterable[Incoming], ahead: Ahead | None) -> Iterator[Group]:
         group = Group()
         for tx in txs:
-            if group.txs and (group.txs[-1].alone or group.is_full(tx, self._pace.now)):
-                yield group.txs
+            is_full = group.is_full(tx, self._pace.now) or (self._one_writer and group.holds_long(tx))
+            if group.txs and (group.txs[-1].alone or is_full):
+                yield group
                 group = Group()
             # Only now: DDL that was committed a moment ago may have made the tables that this tx needs.
             one = (ahead and ahead.of(tx, self._preparer.generation)) or self._preparer.prepare(tx)
             if group.txs and (one.alone or group.disagrees(one)):
-                yield group.txs
+                yield group
                 group = Group()
             group.add(one)
         if group.txs:
-            yield group.txs
+            yield group
 
     def _apply_group(self, group: list[Prepared], guarded: bool) -> list[Result]:
         try:

@@ -9,6 +9,9 @@ from consumer.dedup import TxKey
 from consumer.incoming import Incoming
 
 _MOST_BYTES = 32 * 1024 * 1024
+_MOST_SOURCES = 20
+_MOST_LETTERS = 200
+"""Of one commit, where an application waits for the one write lock meanwhile."""
 
 
 @dataclass(slots=True)
@@ -37,6 +40,9 @@ class Group:
     """Of each table, as the first sender here names them."""
     _added: Mapping[str, TableMeta] | None = None
     """The tables of the tx added last. Most txs share one object with the one before."""
+    sources: set[str] = field(default_factory=set)
+    letters: int = 0
+    """Those of which it is known beforehand that they are set aside."""
     changes: int = 0
     bytes: int = 0
 
@@ -44,6 +50,8 @@ class Group:
         """Take one more."""
         self.txs.append(one)
         self.by_key[one.incoming.key] = one
+        self.sources.add(one.incoming.source_node)
+        self.letters += one.error is not None
         header = one.incoming.header
         if header is not None and header.tables is not self._added:
             self._added = header.tables
@@ -55,6 +63,18 @@ class Group:
     def is_full(self, tx: Incoming, most_changes: int) -> bool:
         """Tell whether `tx` has to go into the next one."""
         return self.changes + tx.changes > most_changes or self.bytes + tx.size > _MOST_BYTES
+
+    def holds_long(self, tx: Incoming) -> bool:
+        """Tell whether a commit with `tx` would hold a database's one write lock for long, however few rows it has.
+
+        Each source has its books, and each dead letter is a row: who makes up names has a thousand in a message."""
+        has_sources = len(self.sources) >= _MOST_SOURCES and tx.source_node not in self.sources
+        return has_sources or self.letters >= _MOST_LETTERS
+
+    @property
+    def leaves_others_waiting(self) -> bool:
+        """Whether it was full of what nobody hurries for."""
+        return self.letters > _MOST_SOURCES // 2
 
     def disagrees(self, one: Prepared) -> bool:
         """Tell whether what is here must come to its end first.

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 
+from common.errors import PoisonError, Reason
 from common.ports.source import Delivery
 from common.wire.compress import Encoding, compress
 from common.wire.limits import DEFAULT_LIMITS
 from consumer import arrivals
+from consumer.apply.group import Applier
+from consumer.apply.prepare import Prepared
+from consumer.apply.tx import GroupTransaction
 from consumer.arrivals import pieces
+from consumer.incoming import Incoming, Result
 from tests.support.applying import (
     Origin,
     World,
     Write,
+    close_world,
     item,
+    open_world,
     resealed,
+    sqlite_url,
 )
 
 
@@ -213,3 +225,44 @@ def test_one_message_makes_a_bounded_number_of_dead_letters(world: World, monkey
     reasons = [reason for _, reason, _ in world.letters()]
     assert len(reasons) == 21
     assert reasons.count("limit") == 1
+
+
+class Rests(threading.Event):
+    """A stop that counts how often somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.count += 1
+        return super().wait(0 if timeout else timeout)
+
+
+def test_a_flood_of_what_is_refused_leaves_an_application_the_write_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has one. Of one message with many made-up sources everything was written at one go, in a minute."""
+    world = open_world(sqlite_url(tmp_path))
+    commits: list[int] = []
+    run = GroupTransaction.run
+
+    def counting(one: GroupTransaction, group: Sequence[Prepared]) -> list[Result]:
+        commits.append(len({tx.incoming.source_node for tx in group}))
+        return run(one, group)
+
+    monkeypatch.setattr(GroupTransaction, "run", counting)
+    try:
+        made_up = [Incoming(f"a{n}", f"tx-{n}", "q", None, b"x", error=FAULT) for n in range(100)]
+        rests = Rests()
+        assert len(Applier(world.node, stop=rests).apply(made_up)) == 100
+        assert (max(commits), rests.count) == (20, 5)
+        commits.clear()
+        Applier(world.node).apply([Incoming("one", f"tx-{n}", "q", None, b"x", error=FAULT) for n in range(500)])
+        assert len(commits) == 3
+        assert len(world.letters()) == 600
+    finally:
+        close_world(world)
+
+
+FAULT = PoisonError(Reason.FORMAT, "no batch at all")
