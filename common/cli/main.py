@@ -13,6 +13,7 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
+from common.cli.backup import backup, restore
 from common.cli.demo import demo
 from common.cli.doctor import doctor
 from common.cli.init import init
@@ -124,7 +125,22 @@ def build(parts: Sequence[Part[Node]] | None = None) -> Program:
     for part in load_parts() if parts is None else parts:
         for command in part.commands():
             _add(program, command)
-    for command in (pause, resume, status, doctor, why, purge, node, token, key, serve, topology, demo):
+    for command in (
+        pause,
+        resume,
+        status,
+        doctor,
+        why,
+        purge,
+        backup,
+        restore,
+        node,
+        token,
+        key,
+        serve,
+        topology,
+        demo,
+    ):
         _add(program, command)
     return program
 

@@ -15,6 +15,7 @@ from common.wire.records import SealedTx, TableMeta
 
 if TYPE_CHECKING:
     # They name what stands below here.
+    from common.ports.backup import Backups
     from common.ports.plain import PlainWriting
     from common.ports.retention import Retention
     from common.ports.row_history import RowHistory
@@ -345,6 +346,10 @@ class Database(Protocol):
 
     def apply_session(self) -> AbstractContextManager[ApplySession]:
         """Begin one applying transaction, under the lock that sealer and appliers share."""
+        ...
+
+    def backups(self) -> "Backups":
+        """Return what copies all of it, and puts a copy back."""
         ...
 
     def health(self) -> list[Finding]:

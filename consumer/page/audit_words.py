@@ -25,6 +25,8 @@ ACTIONS = {
     "undone": "decided a conflict the other way",
     "rewound": "found a node that was put back",
     "rejoined": "let a node begin anew",
+    "backed-up": "backed the node up",
+    "restored": "put a backup of the node back",
     "node-returned": "heard a retired node again",
     "gap-asked": "asked for missing changes",
     "clock-ahead": "found a clock that is ahead",

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,61 @@ def test_wrong_use_is_explained(rowferry: Path, given: tuple[str, ...]) -> None:
 def test_both_scripts_call_the_same_options() -> None:
     used = [set(re.findall(r"--[a-z]+", (SCRIPTS / f"push_pull.{kind}").read_text())) for kind in ("sh", "ps1")]
     assert used[0] == used[1] == {"--config", "--file", "--client"}
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`backup.sh`, and in rowferry's place what only makes the folder; it fails where the configuration says so."""
+    fake = tmp_path / "fake rowferry"
+    fake.write_text(
+        "#!/bin/sh\n"
+        'printf "%s\\n" "$@"\n'
+        '[ "$2" != broken ] || exit 5\n'
+        'if [ "$3" = backup ]; then mkdir -p "$4" && touch "$4/backup.json"; fi\n'
+    )
+    fake.chmod(0o755)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        bash = shutil.which("bash")
+        assert bash
+        command = [bash, str(SCRIPTS / "backup.sh"), *arguments]
+        environment = {**os.environ, "ROWFERRY": str(fake)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_old_backups_go_when_the_new_one_is_whole(
+    backup: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "my backups"
+    for name in ("20250101T000000Z", "20250102T000000Z", "20250103T000000Z"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "backup.json").touch()
+    for name in ("by hand", "20240101T000000Z"):
+        # Not of this script, or not whole.
+        (folder / name).mkdir()
+    assert backup("backup", "broken", str(folder), "2").returncode == 5
+    assert (folder / "20250101T000000Z").exists()
+    done = backup("backup", "a.toml", str(folder), "2")
+    assert done.returncode == 0, done.stderr
+    new = done.stdout.splitlines()[-1]
+    there = {str(path) for path in folder.iterdir()}
+    assert there == {str(folder / name) for name in ("by hand", "20240101T000000Z", "20250103T000000Z")} | {new}
+    assert backup("restore", "a.toml", str(folder)).stdout.splitlines() == ["--config", "a.toml", "restore", new]
+
+
+def test_wrong_use_of_the_backup_script_is_explained(
+    backup: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    for given in (
+        (),
+        ("backup", "a.toml"),
+        ("backup", "a.toml", "f", "0"),
+        ("restore", "a.toml", "f", "x"),
+        ("x",) * 3,
+    ):
+        done = backup(*given)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "backup.sh backup CONFIG FOLDER" in done.stderr
+    assert backup("restore", "a.toml", str(tmp_path)).returncode == 3

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 
 from common.dialects.postgresql.applying import PostgresApplySession
+from common.dialects.postgresql.backing_up import PostgresBackups
 from common.dialects.postgresql.capture import PostgresCapture
 from common.dialects.postgresql.catalog import read_catalog
 from common.dialects.postgresql.connection import BY_INDEX_SETTINGS, SERVER_IDENTITY, driver, make_engine
@@ -81,6 +82,10 @@ class PostgresDatabase:
     def row_history(self, node: NodeFacts) -> PostgresRowHistory:
         """Return what tells of single rows."""
         return PostgresRowHistory(self._engine, node)
+
+    def backups(self) -> PostgresBackups:
+        """Return what dumps the database, and puts a dump back."""
+        return PostgresBackups(self._engine)
 
     def health(self) -> list[Finding]:
         """Look whether this server and account can do what a node needs."""

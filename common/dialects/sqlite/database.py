@@ -9,6 +9,7 @@ from typing import cast
 import sqlalchemy as sa
 
 from common.dialects.sqlite.applying import SqliteApplySession
+from common.dialects.sqlite.backing_up import SqliteBackups
 from common.dialects.sqlite.capture import SqliteCapture
 from common.dialects.sqlite.catalog import SchemaCache
 from common.dialects.sqlite.connection import borrowed, check_url, is_there, make_engine
@@ -91,6 +92,10 @@ class SqliteDatabase:
     def row_history(self, node: NodeFacts) -> SqliteRowHistory:  # noqa: ARG002 the lines name the node
         """Return what tells of single rows."""
         return SqliteRowHistory(self._engine, self._schemas)
+
+    def backups(self) -> SqliteBackups:
+        """Return what copies the file, and puts a copy back."""
+        return SqliteBackups(self._path)
 
     def health(self) -> list[Finding]:
         """Look whether this file, library and Python can do what a node needs."""

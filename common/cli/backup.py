@@ -1,0 +1,53 @@
+"""`rowferry backup` and `rowferry restore`."""
+
+from pathlib import Path
+
+import click
+
+from common.clock import SystemClock
+from common.console import Console, size
+from common.ops.backup import Manifest, Restored, back_up, put_back
+from common.runtime.host import current_host
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+def backup(folder: Path) -> None:
+    """Write a consistent copy of the whole database to DIR, with its checksum, while everybody goes on.
+
+    DIR is new or empty: each backup has a folder of its own. SQLite: by its online backup. PostgreSQL: by pg_dump, in
+    one snapshot."""
+    host = current_host()
+    with host.node() as node, host.progress(None, "copying") as bar:
+        made = back_up(node.database, folder, node.clock, host.actor, bar.advance)
+    host.emit({"dir": str(folder), **made.as_dict()}, lambda console: _tell_backup(console, folder, made))
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.option("--discard-present", is_flag=True, help="Don't keep a backup of what stands there now.")
+def restore(folder: Path, discard_present: bool) -> None:
+    """Put the backup in DIR in the place of the database, and begin a new incarnation with it.
+
+    All at once, or not at all. What stands there now is backed up first, beside DIR. Stop the application; `rowferry
+    run` is better stopped too, one that is not notices. Then run rowferry rejoin. Exit code 3: the backup is torn or
+    altered, nothing was done."""
+    host = current_host()
+    with host.progress(None, "putting back") as bar:
+        done = put_back(host.config, folder, SystemClock(), host.actor, bar.advance, keep=not discard_present)
+    host.emit(done.as_dict(), lambda console: _tell_restore(console, done))
+
+
+def _tell_backup(console: Console, folder: Path, made: Manifest) -> None:
+    console.say(f"{folder}: node {made.node} up to LSN {made.last_lsn}, {size(made.bytes)}, sha256 {made.sha256}")
+    console.say(f"rowferry restore {folder} puts it back.")
+
+
+def _tell_restore(console: Console, done: Restored) -> None:
+    console.say(f"{done.manifest.node} is as it was at {done.manifest.made_at}, up to LSN {done.manifest.last_lsn}")
+    console.say(f"incarnation {done.manifest.incarnation} ends, {done.to_incarnation} begins")
+    if done.kept is not None:
+        console.say(f"What stood there is in {done.kept}; rowferry restore puts that back")
+    console.say("Next: rowferry rejoin, then rowferry run")
