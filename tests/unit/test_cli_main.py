@@ -193,6 +193,8 @@ def test_commands_are_listed_in_the_order_of_a_nodes_life() -> None:
         "doctor",
         "why",
         "purge",
+        "backup",
+        "restore",
         "node",
         "token",
         "key",
