@@ -324,6 +324,22 @@ def test_over_tls_the_cookie_is_bound_to_this_host(tmp_path: Path) -> None:
     assert "Domain" not in cookie
 
 
+def test_behind_tls_a_form_that_came_without_it_is_refused(tmp_path: Path) -> None:
+    """Whoever sits in the network can put a page at http://HOST; browsers tell that it is no page of ours."""
+    behind_proxy = ServerSection(port=0, proxies=("127.0.0.1",))
+    with served_on_sqlite(tmp_path, behind_proxy, server={"proxies": ["127.0.0.1"]}) as node:
+        person = Person(node)
+        with person.client:
+            named = {"Host": "hq.example", "X-Forwarded-Proto": "https"}
+            assert person.login(**named, Origin="http://hq.example").status_code == 403
+            assert person.login(**named, Origin="https://hq.example").status_code == 303
+            # Some proxies tell nothing of how they were asked.
+            assert person.login(Host="hq.example", Origin="http://hq.example").status_code == 403
+            assert person.login(Host="hq.example", Origin="https://hq.example").status_code == 303
+            # From the machine itself, past the proxy.
+            assert person.login().status_code == 303
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "status"),
     [

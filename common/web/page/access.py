@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fastapi import Depends, Request, Response
 
 from common.http.callers import Caller, address_of, note_known
+from common.http.loopback import is_loopback
 from common.http.problems import BrokenOffError, ProblemError
 from common.http.scopes import Scope
 from common.web.auth import RefusedTokenError, TokenGate
@@ -127,8 +128,12 @@ class Doorkeeper:
     def _cookie(self, request: Request) -> str:
         return request.cookies.get(self._cookie_name(request)[0], "")
 
+    def is_secure(self, request: Request) -> bool:
+        """Tell whether browsers come over TLS: this node's own, or a proxy's."""
+        return self._always_secure or request.url.scheme == "https"
+
     def _cookie_name(self, request: Request) -> tuple[str, bool]:
-        is_secure = self._always_secure or request.url.scheme == "https"
+        is_secure = self.is_secure(request)
         return (f"__Host-{self._name}" if is_secure else self._name), is_secure
 
 
@@ -188,8 +193,15 @@ def check_origin(request: Request) -> None:
         is_own_origin = site is not None
     else:
         is_own_origin = _netloc(origin) == request.headers.get("host", "").lower() != ""
+        is_own_origin = is_own_origin and (not door_of(request).is_secure(request) or _is_safe(origin))
     if not (is_own_site and is_own_origin):
         raise ProblemError(403, "this form was not sent from this page", reason="origin")
+
+
+def _is_safe(origin: str) -> bool:
+    """Tell whether nobody on the way could have put a page there: over TLS, or this machine itself."""
+    parts = urlsplit(origin)
+    return parts.scheme == "https" or is_loopback(parts.hostname or "")
 
 
 def _netloc(origin: str) -> str | None:
