@@ -3,6 +3,9 @@
 What is too much to be held is copied aside instead (`backlog`)."""
 
 import sqlite3
+from collections.abc import Iterable
+
+import msgspec
 
 from common.dialects.sqlite.backlog import Backlog
 from common.dialects.sqlite.catalog import SchemaCache, SqliteTable
@@ -12,11 +15,16 @@ from common.dialects.sqlite.looks import LogLook, Look
 from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.renamed import table_of
 from common.dialects.sqlite.shapes import StoredShape, TouchLog, stored_shape
-from common.dialects.sqlite.touches import split
+from common.dialects.sqlite.touches import TouchedTable, split
 from common.dialects.sqlite.values import Row, key_text
 
 MOST_HELD = 50_000
 """So many touches are in memory at once, with the rows that they are about: about a kilobyte each."""
+_json = msgspec.json.Encoder()
+_NOT_KNOWN = (
+    "SELECT v.key FROM json_each(?) AS asked CROSS JOIN main.rf_row_version AS v ON v.table_id = ?"
+    " AND v.key = asked.value AND v.digest IS NULL AND NOT v.deleted AND v.node_id <> ''"
+)
 
 
 class Looker:
@@ -96,7 +104,16 @@ class Looker:
         touched = tuple(split(rows, log.key_places, ours))
         known = [one for one in self._schemas.touch_logs(connection) if one.table_id == log.table_id]
         shape_id = next((one.shape_id for one in known if one.shape == shape), None)
-        return LogLook(log, 0, rows[-1][0], ours, touched, readable, shape, shape_id, current)
+        has_more = table is not None and stored_shape(table.shape) != shape
+        not_known = _not_known(connection, log, touched) if has_more else frozenset()
+        return LogLook(log, 0, rows[-1][0], ours, touched, readable, shape, shape_id, current, not_known)
+
+
+def _not_known(connection: sqlite3.Connection, log: TouchLog, touched: Iterable[TouchedTable]) -> frozenset[str]:
+    """Return the keys of which there is a version and no digest."""
+    keys = sorted({key for one in touched for key in one.touches})
+    given = (_json.encode(keys).decode(), log.table_id)
+    return frozenset(key for (key,) in connection.execute(_NOT_KNOWN, given).fetchall())
 
 
 def _span(connection: sqlite3.Connection, log: TouchLog) -> int:

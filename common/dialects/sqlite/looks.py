@@ -27,6 +27,9 @@ class LogLook:
     """The number of that shape; None where capture is not installed for it yet."""
     current: dict[str, Row]
     """By canonical key, in the columns of `shape`; a key that is missing here has no row."""
+    not_known: frozenset[str] = frozenset()
+    """Keys of rows that were applied while the table had more columns than `shape`: what is sealed under it tells
+    nothing of the others, and what other nodes have in them need not be the default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,8 @@ class _LogNet:
             # Images are compared as they travel: 1 and 1.0, 0.0 and -0.0 differ there and not in Python.
             differs = old != new and not (before and after and self._same_where_shared(before, after))
             if differs or touch.resolves:
-                pk, digest = self._encoder.pk(touch.key), self._digest(after)
+                pk = self._encoder.pk(touch.key)
+                digest = None if key in self._look.not_known else self._digest(after)
                 yield NetChange(self._log, self._shape, key, pk, old, new, touch.last_us, digest, touch.resolves)
 
     def _before(self, touch: Touch) -> Image | None:
