@@ -565,6 +565,20 @@ class ApplyContract:
             choose(b'{"id":2}', None)
         assert case.query(database, "SELECT id, name FROM company") == [(2, "c")]
 
+    def test_a_choice_of_an_image_that_has_not_every_column(self, case: DialectCase) -> None:
+        database = captured(case)
+        shape = shapes(database)["company"]
+        put(database, "company", (b'{"id":1}', b'{"id":1,"name":"a","note":"x"}'))
+        meta = TableMeta(pk=shape.pk, columns={"id": "int", "name": "text"})
+        settles = [Version(0, 9_000, "other")]
+        with database.apply_session() as session:
+            (state,) = states(session, shape, b'{"id":1}')
+            write = RowWrite(state.key, b'{"id":1}', b'{"id":1,"name":"b"}', settles[0], NEVER)
+            session.choose(shape, meta, write, settles)
+        (sealed,) = changes(seal(database))
+        assert (list(sealed.resolves), sealed.base) == (settles, settles[0])
+        assert told([sealed]) == {("company", "U", "1,a,x", "1,b,x")}
+
     def test_a_choice_is_above_all_that_it_settles_and_on_top_of_its_own_row(self, case: DialectCase) -> None:
         database = captured(case)
         shape = shapes(database)["company"]

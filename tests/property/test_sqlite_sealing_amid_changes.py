@@ -18,10 +18,10 @@ import msgspec
 import pytest
 
 from common.dialects.sqlite import backlog, looking, missed, sealing
-from common.errors import PausedError
+from common.errors import ConfigError, PausedError
 from common.ports.dialect import RowWrite, Sealer
 from common.versions import NEVER, Version
-from common.wire.records import Change
+from common.wire.records import Change, TableMeta
 from tests.support.sqlite_app import NODE, SqliteApp, sqlite_app
 
 _SEEDS = range(*map(int, os.environ.get("ROWFERRY_SEEDS", "0:12").split(":")))
@@ -57,6 +57,8 @@ class World:
         self.paused: set[str] = set()
         self.unseen: set[str] = set()
         """Tables that were changed while capture was off, or did not fit."""
+        self.merged: set[tuple[str, Any]] = set()
+        """Rows that another node wrote without knowing all of their columns: they are sent again as they stand."""
         self.columns: dict[tuple[str, str], str | None] = {}
         """What became of columns: the next name; None: dropped."""
 
@@ -144,28 +146,51 @@ class World:
         pk: Row = {_KEYS[table]: str(key) if table == "c" else key}
         self.remote += 1
         image: Row | None = None
+        meta = shape.meta
         if self.dice.random() < 0.7:
             image = dict.fromkeys(shape.meta.columns) | pk
             image |= dict.fromkeys(self._plain_columns(table), -self.remote)
+            if self.dice.random() < 0.2:
+                # As of a node that does not know some column.
+                del image[unknown := self.dice.choice(self._plain_columns(table))]
+                columns = {name: kind for name, kind in meta.columns.items() if name != unknown}
+                meta = TableMeta(pk=meta.pk, columns=columns)
         line = msgspec.json.encode(pk)
         place = table, pk[_KEYS[table]]
+        chosen = self.dice.random() < 0.2
         try:
             with self.app.database.apply_session() as session:
-                (state,) = session.lock(shape, shape.meta, [line])
+                (state,) = session.lock(shape, meta, [line])
                 if session.unsealed(shape, [state.key]):
                     raise PausedError(table, state.key)
                 assert state.version == self.versions.get(place, NEVER)
                 version = Version(0, max(state.version.hlc + 1, _NOW - 2**51), "there")
                 body = None if image is None else msgspec.json.encode(image)
-                session.write(shape, shape.meta, [RowWrite(state.key, line, body, version, state.version)])
-        except PausedError:
+                if chosen:
+                    write = RowWrite(state.key, line, body, state.version, state.base)
+                    session.choose(shape, meta, write, [version])
+                else:
+                    session.write(shape, meta, [RowWrite(state.key, line, body, version, state.version)])
+        except (PausedError, ConfigError):
+            return
+        if chosen:
+            # It is this node's own write. What is written next tells where it belongs.
+            number = self.number
+            while self.number not in self.pending or self.number == number:
+                self.write()
             return
         self.versions[place] = version
+        if image is not None and image.keys() < shape.meta.columns.keys():
+            self.merged.add(place)
+            image = {name: self._kept(table, key, name) for name in shape.meta.columns} | image
         for state_of in (self.shadow, *self.pending.values()):
             if image is None:
                 state_of.pop(place, None)
             else:
                 state_of[place] = dict(image)
+
+    def _kept(self, table: str, key: int, name: str) -> Any:
+        return self.app.query(f"SELECT {name} FROM {table} WHERE {_KEYS[table]} = '{key}'")[0][0]
 
     def alter(self) -> None:
         """Change a table's shape, install capture at once or some time."""
@@ -241,7 +266,11 @@ class World:
         place = change.table, key
         before, after = (self._known(change.table, image) for image in (change.before, change.after))
         stood = self.shadow.get(place)
-        if change.table not in self.unseen:
+        if place in self.merged and before is None:
+            self.merged.discard(place)
+        elif change.resolves and after is None and stood is None:
+            assert before == {_KEYS[change.table]: key}
+        elif change.table not in self.unseen:
             assert before == stood, f"{change.op} {place}, {change.version}"
         base = None if change.base is None else Version(*change.base)
         assert (base or NEVER) == self.versions.get(place, NEVER), f"{change.op} {place}"

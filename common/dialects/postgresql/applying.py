@@ -106,11 +106,16 @@ class PostgresApplySession:
         """Make the rows so, set-based, and record their versions. At most one write a key."""
         if not writes:
             return
+        with translated_for(table, self._raw.info.user):
+            here = [write.pk for write in writes if write.image is not None and not write.aside]
+            self._merged.note(Rows(table, meta), meta, here)
+        self._write(table, meta, writes, replace=replace)
+
+    def _write(self, table: TableShape, meta: TableMeta, writes: Sequence[RowWrite], *, replace: bool = False) -> None:
         rows = Rows(table, meta)
         with translated_for(table, self._raw.info.user):
             self._references.before_write(rows, [write.pk for write in writes])
             here = [write for write in writes if write.image is not None and not write.aside]
-            self._merged.note(rows, meta, [write.pk for write in here])
             gone = [write.pk for write in writes if replace or write.image is None or write.aside]
             stood = self.images(table, [write.pk for write in here], meta) if replace else [None] * len(here)
             table_id = self._table_id(table.name)
@@ -128,7 +133,8 @@ class PostgresApplySession:
     def choose(self, table: TableShape, meta: TableMeta, write: RowWrite, resolves: Sequence[Version]) -> None:
         """Make one row so, and have it sealed as this node's own write on top of `write.version`."""
         (before,) = self.images(table, [write.pk], meta)
-        self.write(table, meta, [write])
+        # It is sent whole, whatever columns `meta` has.
+        self._write(table, meta, [write])
         (after,) = self.images(table, [write.pk], meta)
         self._chosen.append(Chosen(table, write, before, after, resolves))
 

@@ -90,6 +90,14 @@ class SqliteApplySession:
 
     def write(self, table: TableShape, meta: TableMeta, writes: Sequence[RowWrite], *, replace: bool = False) -> None:
         """Make the rows so and record their versions."""
+        with translating():
+            updated = self._write(table, meta, writes, replace=replace)
+            self._merged.note(self._table(table), self._table_id(table), meta, updated)
+
+    def _write(
+        self, table: TableShape, meta: TableMeta, writes: Sequence[RowWrite], *, replace: bool = False
+    ) -> list[Row]:
+        """Return the keys of the rows that stood before and still do."""
         known = self._table(table)
         decoder = ImageDecoder(known, meta)
         images = [None if one.aside else one.image for one in writes]
@@ -101,7 +109,6 @@ class SqliteApplySession:
         with translating(), named_columns(known):
             updated = self._write_rows(known, wanted, replace=replace)
             table_id = self._table_id(table)
-            self._merged.note(known, table_id, meta, updated)
             digests = RowDigests(self._raw, known, self._logs, paused=table.name in self._paused).of(wanted)
             write_versions(
                 self._raw,
@@ -110,6 +117,7 @@ class SqliteApplySession:
                     for one, digest in zip(writes, digests, strict=True)
                 ),
             )
+        return updated
 
     def choose(self, table: TableShape, meta: TableMeta, write: RowWrite, resolves: Sequence[Version]) -> None:
         """Make one row so, and have it sealed as this node's own write on top of `write.version`."""
@@ -117,7 +125,8 @@ class SqliteApplySession:
         with translating():
             key = ImageDecoder(known, meta).key(write.pk)
             self._choices.note(known, self._table_id(table), key, write.version, resolves)
-        self.write(table, meta, [write])
+        # It is sent whole, whatever columns `meta` has.
+        self._write(table, meta, [write])
 
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
         """Tell whether a local write of one of these rows is committed but not sealed."""
