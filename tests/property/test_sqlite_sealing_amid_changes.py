@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,8 @@ class World:
         self.paused: set[str] = set()
         self.unseen: set[str] = set()
         """Tables that were changed while capture was off, or did not fit."""
+        self.drifted: set[str] = set()
+        """Tables that capture does not fit for now: what is written then is found only when it does."""
         self.merged: set[tuple[str, Any]] = set()
         """Rows that another node wrote without knowing all of their columns: they are sent again as they stand."""
         self.columns: dict[tuple[str, str], str | None] = {}
@@ -163,6 +165,7 @@ class World:
                 (state,) = session.lock(shape, meta, [line])
                 if session.unsealed(shape, [state.key]):
                     raise PausedError(table, state.key)
+                assert table in self.drifted or self._is_sealed(place), f"a write of {place} would be lost"
                 assert state.version == self.versions.get(place, NEVER)
                 version = Version(0, max(state.version.hlc + 1, _NOW - 2**51), "there")
                 body = None if image is None else msgspec.json.encode(image)
@@ -189,6 +192,17 @@ class World:
             else:
                 state_of[place] = dict(image)
 
+    def _is_sealed(self, place: tuple[str, Any]) -> bool:
+        """Tell whether the row stands as the log has it."""
+        row = self.stored().get(place)
+        return row == self._as_sealed(place, row or {})
+
+    def _as_sealed(self, place: tuple[str, Any], columns: Iterable[str]) -> Row | None:
+        """Return the row as the log has it, with the defaults of columns that came since."""
+        sealed = self.shadow.get(place)
+        defaults = {name: 7 if name[0] == "m" else None for name in columns}
+        return None if sealed is None else defaults | self.named_now(place[0], sealed)
+
     def _kept(self, table: str, key: int, name: str) -> Any:
         return self.app.query(f"SELECT {name} FROM {table} WHERE {_KEYS[table]} = '{key}'")[0][0]
 
@@ -212,6 +226,7 @@ class World:
         elif table == "c":
             self._rebuild()
         self.unseen.add(table)
+        self.drifted.add(table)
         if self.dice.random() < 0.5:
             self.install()
 
@@ -226,6 +241,7 @@ class World:
 
     def install(self) -> None:
         self.app.capture()
+        self.drifted &= self.paused
 
     def pause(self) -> None:
         table = self.dice.choice("abc")
@@ -233,6 +249,7 @@ class World:
         if table in self.paused:
             capture.resume([table], list(self.app.tables.values()))
             self.paused.discard(table)
+            self.drifted &= self.paused
         else:
             if capture.drifted([self.app.tables[table]]):
                 self.install()
@@ -303,11 +320,9 @@ class World:
         while quiet < 20:
             quiet = 0 if self.seal() else quiet + 1
         stored = self.stored()
-        shadow = {place: self.named_now(place[0], row) for place, row in self.shadow.items()}
-        assert shadow.keys() == stored.keys()
+        assert self.shadow.keys() == stored.keys()
         for place, row in stored.items():
-            whole = {name: 7 if name[0] == "m" else None for name in row} | shadow[place]
-            assert whole == row, place
+            assert row == self._as_sealed(place, row), place
         assert not self.pending
         order = [ticks for ticks in self.txs if ticks]
         assert all(max(one) < min(other) for one, other in pairwise(order)), "out of order"
