@@ -100,6 +100,8 @@ def put_back(
         kept = _keep(database, backups, config, folder, clock, advance) if keep else None
         incarnation = new_incarnation()
         backups.put_back(folder / manifest.file, _news(manifest, incarnation, clock, actor), advance)
+    except OSError as error:
+        raise storage_outage(error, Path(error.filename or folder), "putting back to") from error
     finally:
         database.close()
     return Restored(manifest, incarnation, kept)

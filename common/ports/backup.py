@@ -54,13 +54,13 @@ class Backups(Protocol):
     def copy(self, target: Path, advance: Advance) -> Moment:
         """Write a consistent copy of a node's database, in use as it may be, to a new file.
 
-        Raises OutageError, ConfigError where a program of the server's is missing."""
+        Raises OutageError, ConfigError where a program of the server's is missing, RowferryError with what it said."""
         ...
 
     def put_back(self, copy: Path, news: Sequence[sa.Executable], advance: Advance) -> None:
         """Put a copy in the place of what is there, and run `news` on it: all of that in one transaction.
 
-        Raises OutageError where somebody uses what is there, ConfigError."""
+        Raises OutageError, ConfigError, RowferryError with what one of the server's programs said."""
         ...
 
 

@@ -219,6 +219,36 @@ def test_tables_of_something_else_are_not_overwritten(shop: CliNode, nodes: Make
     assert shop.rows(TABLES)["item"]
 
 
+def test_what_stands_in_the_way_is_named_and_nothing_happens(shop: CliNode, tmp_path: Path) -> None:
+    """On PostgreSQL what was made since stays; on SQLite a restore is the whole file."""
+    if shop.database.startswith("sqlite"):
+        pytest.skip("nothing can stand in the way there")
+    ok(shop, "backup", str(tmp_path / "b"))
+    rows, before = shop.rows(TABLES), incarnation(shop)
+    shop.execute("CREATE TABLE since (id int PRIMARY KEY, item_id int REFERENCES item (id))")
+    done = call(shop, "restore", str(tmp_path / "b"), "--discard-present")
+    assert done.exit_code == 1, done.output
+    assert "since" in done.output
+    assert (shop.rows(TABLES), incarnation(shop)) == (rows, before)
+    shop.execute("ALTER TABLE since DROP CONSTRAINT since_item_id_fkey")
+    ok(shop, "restore", str(tmp_path / "b"), "--discard-present")
+    assert shop.query("SELECT count(*) FROM since") == [(0,)]
+
+
+def test_a_link_stays_a_link(nodes: MakeNode, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "shop.db").symlink_to(tmp_path / "disk" / "real.db")
+    node = nodes("shop", f"sqlite:///{tmp_path / 'shop.db'}", "--directory", "../shared")
+    node.execute(*DDL)
+    ok(node, "migrate")
+    ok(node, "backup", str(tmp_path / "b"))
+    (tmp_path / "disk" / "real.db").unlink()
+    ok(node, "restore", str(tmp_path / "b"))
+    assert (tmp_path / "shop.db").is_symlink()
+    assert (tmp_path / "disk" / "real.db").exists()
+    ok(node, "status")
+
+
 def test_killed_at_any_moment_it_is_the_old_or_the_new(shop: CliNode, tmp_path: Path) -> None:
     """SIGKILL after ever more time: the database is as it was, or as the backup with a new incarnation."""
     old = shop.rows(TABLES), incarnation(shop)

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.naming import ident, literal
-from common.errors import ConfigError, OutageError
+from common.errors import ConfigError, RowferryError
 from common.ports.backup import Advance, Holds, Moment, as_literal_sql
 
 _BLOCK = 1024 * 1024
@@ -143,7 +143,7 @@ class PostgresBackups:
             finally:
                 _end(process)
             if process.returncode:
-                raise OutageError(f"{doing}: {Path(command[0]).name} said: {_tail(said)}")
+                raise RowferryError(f"{doing}: {Path(command[0]).name} said: {_tail(said)}")
 
 
 def _program(name: str) -> str:
