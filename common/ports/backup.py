@@ -62,9 +62,3 @@ class Backups(Protocol):
 
         Raises OutageError, ConfigError, RowferryError with what one of the server's programs said."""
         ...
-
-
-def as_literal_sql(statement: sa.Executable, dialect: sa.Dialect) -> str:
-    """Return a statement with its values written out, for what takes text only."""
-    compiled = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})  # type: ignore[attr-defined]
-    return str(compiled)

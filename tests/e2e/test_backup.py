@@ -168,6 +168,9 @@ def test_an_altered_backup_is_refused_before_anything_happens(shop: CliNode, tmp
         assert str(folder) in done.output
     assert (incarnation(shop), shop.rows(TABLES)) == (before, rows)
     assert [one.name for one in tmp_path.iterdir() if "restore" in one.name] == []
+    # What has no manifest was cut off: the next one takes its place.
+    ok(shop, "backup", str(tmp_path / _no_manifest.__name__))
+    ok(shop, "restore", str(tmp_path / _no_manifest.__name__))
 
 
 def _flip(file: Path, _manifest: Path) -> None:

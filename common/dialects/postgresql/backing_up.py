@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from psycopg.conninfo import make_conninfo
 from sqlalchemy.dialects import postgresql
 
+from common.dialects.literal_sql import as_literal_sql
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.naming import ident, literal
 from common.errors import ConfigError, RowferryError
-from common.ports.backup import Advance, Holds, Moment, as_literal_sql
+from common.ports.backup import Advance, Holds, Moment
 
 _BLOCK = 1024 * 1024
 _LOCK_TIMEOUT = "30s"

@@ -12,10 +12,11 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
+from common.dialects.literal_sql import as_literal_sql
 from common.dialects.sqlite.connection import BUSY_TIMEOUT_MS, transaction
 from common.dialects.sqlite.errors import translating
 from common.errors import ConfigError, OutageError
-from common.ports.backup import Advance, Holds, Moment, as_literal_sql
+from common.ports.backup import Advance, Holds, Moment
 
 _PAGES_A_STEP = 500
 """About two megabytes: outside WAL the application's commits wait for one step, not for all of them."""
