@@ -283,7 +283,7 @@ class World:
         place = change.table, key
         before, after = (self._known(change.table, image) for image in (change.before, change.after))
         stood = self.shadow.get(place)
-        if place in self.merged and before is None:
+        if place in self.merged and before == (None if after is not None else {_KEYS[change.table]: key}):
             self.merged.discard(place)
         elif change.resolves and after is None and stood is None:
             assert before == {_KEYS[change.table]: key}
