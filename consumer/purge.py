@@ -96,12 +96,14 @@ def _drop_applied(connection: sa.Connection, most: int, *, node: Node, mark: Mar
 
 
 def _purge_conflicts(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
-    """Those that wait stay, and those that tell why a row has stepped back."""
+    """Those that wait stay, those that tell why a row has stepped back, and the last one of all: SQLite would give its
+    number again, which audit and links have for it."""
     old_us = _older_than(node, node.config.retention.conflict_days)
     met, back = rf.conflict.c, rf.stepped_back.c
     aside = sa.exists().where(back.table_name == met.table_name, back.key == met.row_key)
     since = sa.func.coalesce(met.settled_us, met.recorded_us)
-    old = sa.and_(met.state == State.SETTLED.value, met.recorded_us < old_us, since < old_us, ~aside)
+    last = sa.select(sa.func.max(met.id)).correlate(None).scalar_subquery()
+    old = sa.and_(met.state == State.SETTLED.value, met.recorded_us < old_us, since < old_us, ~aside, met.id < last)
     return _purge_old(node, pieces, "conflicts", [old], met.recorded_us, old_us, dry_run=dry_run)
 
 

@@ -261,17 +261,24 @@ def test_what_was_applied_is_known_by_its_place_once_its_name_is_gone(world: Wor
 def test_a_conflict_that_waits_stays_and_the_rest_is_on_record(world: World) -> None:
     a, b = Origin("a"), Origin("b")
     world.receive(a.put(1, "x", 10).body, b.put(1, "y", 11).body, a.put(2, "x", 12).body, b.put(2, "y", 13).body)
+    world.receive(a.put(3, "x", 14).body, b.put(3, "y", 15).body)
     world.execute("UPDATE rf_conflict SET state = 'waiting' WHERE id = 1")
     assert purge(world)["conflicts"].rows == 0
     world.clock.us += 400 * DAY_US
     assert purge(world, dry_run=True)["conflicts"].rows == 1
-    assert world.one("SELECT count(*) FROM rf_conflict") == 2
+    assert world.one("SELECT count(*) FROM rf_conflict") == 3
     purged = purge(world)
     assert (purged["conflicts"].rows, purged["audit"].rows > 0) == (1, True)
-    assert world.query("SELECT id FROM rf_conflict") == [(1,)]
+    # The last one stays, so that its number is not given again: audit and links mean one conflict for good.
+    assert world.query("SELECT id FROM rf_conflict ORDER BY id") == [(1,), (3,)]
     assert {what for (what,) in world.query("SELECT what FROM rf_purged")} >= {"conflicts", "audit"}
     ((detail,),) = world.query("SELECT detail FROM rf_audit WHERE action = 'purged'")
     assert json.loads(detail)["conflicts"] == 1
+    world.execute("UPDATE rf_conflict SET state = 'settled'")
+    world.clock.us += DAY_US
+    purge(world)
+    world.receive(a.put(4, "x", 16).body, b.put(4, "y", 17).body)
+    assert world.query("SELECT id FROM rf_conflict ORDER BY id") == [(3,), (4,)]
 
 
 def test_a_settled_letter_goes_and_an_open_one_stays(world: World) -> None:
