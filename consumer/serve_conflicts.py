@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
 
 from common.errors import UsageError
-from common.http.callers import Caller, caller_with
+from common.http.callers import Caller, caller_with, check_still
 from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
 from common.http.words import Limit, Number, Word
@@ -97,7 +97,9 @@ def conflict_routes(node: Node) -> APIRouter:
 async def _take(request: Request) -> Take:
     """Return what the body asks for. Raises ProblemError."""
     try:
-        text = bytes(msgspec.json.decode(await request.body(), type=_Resolve).take).decode("utf-8")
+        body = await request.body()
+        await check_still(request)
+        text = bytes(msgspec.json.decode(body, type=_Resolve).take).decode("utf-8")
         return read_take(text.strip('"') if text in ('"ours"', '"theirs"') else text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProblemError(422, f'the body must be like {{"take": "ours"}}: {error}', reason="request") from error

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
-from common.http.callers import Caller, caller_with
+from common.http.callers import Caller, caller_with, check_still
 from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
 from common.http.wire import HEARTBEAT_PATH, MEDIA_TYPE
@@ -52,7 +52,9 @@ def heartbeat_routes(node: Node) -> APIRouter:
         request: Request, caller: Annotated[Caller, Depends(caller_with(Scope.PUSH, Scope.PULL, Scope.FORWARD))]
     ) -> Heard:
         """The body is one heartbeat line of the token's node."""
-        said = _read(await request.body())
+        body = await request.body()
+        await check_still(request)
+        said = _read(body)
         return await anyio.to_thread.run_sync(_take, node, said, caller, seldom)
 
     return router

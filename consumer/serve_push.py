@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
 from common.errors import Reason
-from common.http.callers import Caller, caller_with
+from common.http.callers import Caller, caller_with, check_still
 from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
 from common.http.under_way import UnderWay
@@ -89,6 +89,7 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
         body = Body(cast(BinaryIO, await _spooled(request)), encoding, limits, trust)
         try:
             keys = await anyio.to_thread.run_sync(body.txs, caller, limiter=looking)
+            await check_still(request)
         except BaseException:
             body.close()
             raise

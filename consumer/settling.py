@@ -81,7 +81,8 @@ class Settling:
     def undo(self, number: int, take: Winner | None, *, force: bool, displace: bool = False) -> Settled:
         """Flip a decision: the other side's image is written again. `take` says which, where it was neither's.
 
-        Raises UsageError where the row was written again since, unless `force`."""
+        Raises UsageError where the row was written again since, unless `force`, and where `take` stands already: a form
+        that was sent twice must not write twice."""
 
         def work(session: ApplySession) -> Settled:
             met = self._meet(session, number)
@@ -94,6 +95,8 @@ class Settling:
                 raise UsageError(
                     f"conflict {number} ended as neither of the two: say which, --take ours or --take theirs"
                 )
+            if take is not None and take.value == met.stored["winner"] and self._stands(session, met, take):
+                raise UsageError(f"conflict {number}: {take.value} stands already, nothing was done")
             if not force:
                 refuse_what_moved_on(met)
             image, meta = met.recorded(side)
@@ -105,12 +108,16 @@ class Settling:
         """Return the side that does not stand: by the row itself, since another node may have flipped the decision."""
         recorded = Winner(met.stored["winner"])
         for side in sorted(_OPPOSITE, key=lambda one: one is not recorded):
-            image, meta = met.recorded(side)
-            if image is not None:
-                image = stored_form(session, use_of(met.shape, meta), met.pk, image, met.state.key)
-            if comparable(image) == comparable(met.now):
+            if self._stands(session, met, side):
                 return _OPPOSITE[side]
         return _OPPOSITE.get(recorded)
+
+    def _stands(self, session: ApplySession, met: Met, side: Winner) -> bool:
+        """Tell whether the row is as one side has it."""
+        image, meta = met.recorded(side)
+        if image is not None:
+            image = stored_form(session, use_of(met.shape, meta), met.pk, image, met.state.key)
+        return comparable(image) == comparable(met.now)
 
     def _settle_clash(self, session: ApplySession, met: Met, take: Take) -> Settled:
         """Let one of two rows have their unique value: it is written again, above both, and the other steps back."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
+import anyio.to_thread
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
@@ -54,6 +55,11 @@ def check_again(request: Request) -> None:
     """Ask for the token of a request once more, after it waited: it may be revoked since. Raises ProblemError."""
     gate: Gate = request.app.state.gate
     gate.admit(address_of(request), bearer_of(request))
+
+
+async def check_still(request: Request) -> None:
+    """See `check_again`: after the body was read, which takes as long as the client likes. Raises ProblemError."""
+    await anyio.to_thread.run_sync(check_again, request)
 
 
 def bearer_of(request: Request) -> str | None:

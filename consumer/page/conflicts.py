@@ -63,7 +63,7 @@ def conflict_pages(node: Node) -> APIRouter:
         if what not in ("resolve", "undo"):
             raise ProblemError(422, "do: resolve or undo", reason="request")
         back = back_of(came_from(request, _FILTERS))
-        if what == "resolve" and not sides.waits:
+        if (what == "resolve" and not sides.waits) or (what == "undo" and sides.document["winner"] == take.value):
             return _settled_already(viewer.session, sides, back)
         return page_of(request).answer(
             request, viewer, "consumer/ask_conflict.html", sides=sides, what=what, take=take.value, back=back
@@ -86,7 +86,14 @@ def conflict_pages(node: Node) -> APIRouter:
     @router.post(f"{CONFLICTS}/undo")
     def undo(form: FormSent) -> Response:
         number = _number(form.one("id"))
-        settled = Settling(node, form.actor).undo(number, _side(form.one("take")), force=False)
+        take = _side(form.one("take"))
+        try:
+            settled = Settling(node, form.actor).undo(number, take, force=False)
+        except UsageError:
+            sides = _sides(node, str(number))
+            if sides.waits or sides.document["winner"] != take.value:
+                raise
+            return _settled_already(form.session, sides, _back(form))
         form.session.say(_told(node, settled, "is decided the other way"))
         return to(f"{CONFLICTS}/one", id=number, back=_back(form))
 

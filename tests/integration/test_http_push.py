@@ -207,6 +207,35 @@ def test_one_node_has_so_many_pushes_at_once_and_others_theirs(node: Served) -> 
     wait_for(lambda: push(node, hungry, b"").status_code == 200, 10, "those that were given up to be over")
 
 
+@pytest.mark.parametrize("asked", ["push", "heartbeat", "resolve"])
+def test_a_token_revoked_while_its_body_is_on_the_way_writes_nothing(node: Served, asked: str) -> None:
+    """Who holds a stolen token may hold requests open with it, too."""
+    node.world.execute("INSERT INTO item VALUES (7, 'mine', 1)")
+    push(node, node.token("b", Scope.PUSH), Origin("b").put(7, "theirs", 3 * 10**15).body)
+    node.world.execute("UPDATE rf_conflict SET state = 'waiting'")
+    path, body = {
+        "push": ("/sync/push", Origin("a").put(1, "late", 10).body),
+        "heartbeat": ("/sync/heartbeat", b'{"kind":"none"}\n'),
+        "resolve": ("/conflicts/1/resolve", b'{"take":"ours"}'),
+    }[asked]
+    token = node.token("a", Scope.PUSH, Scope.OPS)
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n"
+        "Content-Type: application/json\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    ).encode()
+    with closing(connected(node)) as one:
+        one.sendall(head)
+        # It was let in, and its body is waited for.
+        assert one.recv(65_536).startswith(b"HTTP/1.1 100")
+        node.tokens.revoke(token.split("_")[1], "test")
+        one.sendall(body)
+        answer = b"".join(iter(lambda: one.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 401"), answer
+    assert b"urn:rowferry:revoked" in answer
+    assert [row[1] for row in node.world.rows()] == ["theirs"]
+    assert node.world.one("SELECT state FROM rf_conflict") == "waiting"
+
+
 def connected(node: Served) -> socket.socket:
     where = urlsplit(node.url)
     return socket.create_connection((where.hostname, where.port), 10)

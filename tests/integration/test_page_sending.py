@@ -105,6 +105,19 @@ def test_undoing_is_refused_once_the_row_was_written(node: Served, anna: Person)
     assert [row[1] for row in node.world.rows()] == ["later"]
 
 
+def test_undoing_twice_is_undoing_once(node: Served, anna: Person) -> None:
+    """A double click, or a colleague's stale page."""
+    conflict_of(node)
+    anna.submit(anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs"), "Yes, take")
+    question = anna.get("/page/conflicts/ask?id=1&do=undo&take=ours")
+    told = [anna.submit(question, "Yes, switch to").text for _ in range(2)]
+    assert ["Nothing was done" in one for one in told] == [False, True]
+    assert anna.get("/page/conflicts/ask?id=1&do=undo&take=ours").status_code == 303
+    assert "Nothing was done" in anna.get("/page/conflicts/one?id=1").text
+    assert node.world.one("SELECT count(*) FROM rf_audit WHERE action = 'undone'") == 1
+    assert [row[1] for row in node.world.rows()] == ["mine"]
+
+
 @pytest.mark.parametrize(
     ("role", "says"),
     [

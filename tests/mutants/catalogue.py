@@ -307,6 +307,14 @@ MUTANTS = (
         ("tests/integration/test_page_audit.py::test_a_file_breaks_off_when_its_token_is_revoked",),
     ),
     Mutant(
+        "bodies-outlive-their-token",
+        "tokens",
+        "consumer/serve_push.py",
+        "            await check_still(request)\n",
+        "",
+        ("tests/integration/test_http_push.py::test_a_token_revoked_while_its_body_is_on_the_way_writes_nothing",),
+    ),
+    Mutant(
         "attempts-not-noted",
         "attempt record",
         "consumer/attempts.py",
