@@ -1,5 +1,6 @@
 """`GET /sync/pull`: this node's batches, and those that it hands on, as a stream."""
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Annotated
@@ -10,7 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from common.http.callers import Caller, caller_with, check_again
 from common.http.encodings import accepted_encoding, wrapped
-from common.http.problems import ProblemError, guarded
+from common.http.problems import BrokenOffError, ProblemError, guarded
 from common.http.scopes import Scope
 from common.http.under_way import UnderWay
 from common.http.wire import CURSOR_HEADER, LONGEST_WAIT_SECONDS, MEDIA_TYPE, MOST_TXS, PULL_PATH, TXS_HEADER
@@ -20,6 +21,8 @@ from producer.pull_plan import Answer, Planner, Wanted
 from producer.pull_progress import PullProgress
 from producer.pull_watch import PullWatch
 
+_LOOK_SECONDS = 1.0
+"""So long a token that is revoked still gets what it is being given."""
 _STREAM = {
     "description": "Batches, back to back (`rowferry/1`); empty where there is nothing new.",
     "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
@@ -63,12 +66,13 @@ def pull_routes(node: Node, watch: PullWatch) -> APIRouter:
 
         The mark stands in a header before the batches: show it only once all of them were taken."""
         wanted = Wanted(caller.node_id, limit, forwarded)
-        answer = await pulls.answer(caller, after, wanted, wait, partial(check_again, request))
+        check = partial(check_again, request)
+        answer = await pulls.answer(caller, after, wanted, wait, check)
         encoding = accepted_encoding(request.headers.get("accept-encoding"))
         headers = {CURSOR_HEADER: str(answer.cursor), TXS_HEADER: str(answer.txs), "Vary": "Accept-Encoding"}
         if encoding is not None and answer.txs:
             headers["Content-Encoding"] = encoding
-        batches = wrapped(pulls.stream(answer), encoding if answer.txs else None)
+        batches = wrapped(while_admitted(pulls.stream(answer), check), encoding if answer.txs else None)
         return StreamingResponse(in_threads(batches), headers=headers, media_type=MEDIA_TYPE)
 
     return router
@@ -117,6 +121,21 @@ class _Pulls:
         if after not in ("", "0"):
             self._progress.note(caller.node_id, cursor)
         return cursor
+
+
+def while_admitted(chunks: Iterator[bytes], check: Callable[[], None]) -> Iterator[bytes]:
+    """Yield chunks as long as their taker may have them: a slow one takes minutes. Raises BrokenOffError, OutageError.
+
+    `check`: raises ProblemError where he may not any more."""
+    looked_at = time.monotonic()
+    for chunk in chunks:
+        if time.monotonic() - looked_at >= _LOOK_SECONDS:
+            try:
+                check()
+            except ProblemError as error:
+                raise BrokenOffError(error.detail) from error
+            looked_at = time.monotonic()
+        yield chunk
 
 
 async def in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:

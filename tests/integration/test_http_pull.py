@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import gzip
 import threading
 import time
@@ -16,6 +17,7 @@ from backports import zstd
 from common.http.scopes import Scope
 from common.wire.decode import Broken, read_body
 from common.wire.records import Part
+from producer import serve_pull
 from producer.pull_cursor import PullCursor
 from tests.support.applying import DATABASES, Origin, item, sqlite_url
 from tests.support.web import Served, served
@@ -181,6 +183,22 @@ def test_a_token_that_is_revoked_while_a_pull_waits_gets_nothing(node: Served) -
         later.start()
         assert client.get("/sync/pull", params={"wait": 50}).status_code == 401
         later.join()
+
+
+def test_an_answer_breaks_off_when_its_token_is_revoked(
+    node: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(serve_pull, "_LOOK_SECONDS", 0.0)
+    for number in range(8):
+        node.world.execute(f"INSERT INTO item VALUES ({number}, '{'x' * 1_000_000}', 1)")
+    token = node.token("b")
+    with node.client(token) as client, client.stream("GET", "/sync/pull", headers={"Accept-Encoding": ""}) as answer:
+        rest = answer.iter_bytes()
+        next(rest)
+        node.tokens.revoke(token.split("_")[1], "test")
+        with pytest.raises(httpx.RemoteProtocolError):
+            collections.deque(rest, 0)
+    assert "http.failed" not in [record.message for record in caplog.records]
 
 
 def test_one_node_holds_a_bounded_number_of_pulls(node: Served) -> None:
