@@ -51,6 +51,9 @@ _TAIL = """
   loss of one of its nodes.
 - A clock that jumps on the database's server, or in the application: the processes' clocks are what jumps here.
   `tests/soak` has applications whose clocks are hours off.
+- A table that its owner drops and makes anew under its name has no triggers until a `run` looks (every 5 seconds) or
+  `migrate` is run. What is written to it meanwhile is found by comparing, unless another node's batch for the same row
+  comes first: that one then wins without a conflict. Use `rowferry pause` around such work.
 - Faults in two places at once, but for those in `make soak`, where processes of all nodes are killed apart.
 """
 
