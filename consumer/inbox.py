@@ -24,9 +24,10 @@ from common.wire.proving import part_fault
 from common.wire.records import BatchHeader, Part
 from common.wire.signing import Trust
 from consumer.dead_letters.table_store import bytes_id
-from consumer.dedup import BROKEN_REASONS, NOTHING, Known, TxKey, look_up
+from consumer.dedup import BROKEN_REASONS, NOTHING, Facts, Known, Standing, TxKey, look_up, stand
 from consumer.incoming import Incoming
 from consumer.statements import among_given, as_list, insert_missing, reading, selective, writing
+from consumer.watermark import read_mark
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Inbox:
         # In this order: the commit that applies a tx takes its parts away, and may come between the two looks.
         stored = _Stored.load(connection, key)
         known = look_up(connection, [key]).get(key, NOTHING)
-        if _is_done(known, part.header):
+        if _is_done(known, part.header) or (known is NOTHING and not stored.numbers and _is_passed(connection, part)):
             return is_last
         if stored.header is not None and _content(stored.header) != _content(part.header):
             text = f"part {part.header.part} of {key[1]} does not belong to the parts that came before"
@@ -250,6 +251,14 @@ def _is_done(known: Known, header: BatchHeader) -> bool:
     if known.applied_sha256 not in (None, header.tx_sha256):
         raise PoisonError(Reason.CONTENT, f"{header.tx_id} was applied with another content")
     return known.applied_sha256 is not None or (known.letter is not None and not known.letter.state.is_open)
+
+
+def _is_passed(connection: sa.Connection, part: Part) -> bool:
+    """Tell whether a tx of which nothing is noted any more lies below the watermark: it would wait here for ever."""
+    header = part.header
+    mark = read_mark(connection, header.source_node, header.incarnation)
+    facts = Facts(header.tx_id, header.from_lsn, header.to_lsn, header.tx_sha256 or "")
+    return stand(facts, NOTHING, mark) is Standing.DUPLICATE
 
 
 def _content(header: BatchHeader) -> tuple[object, ...]:

@@ -83,6 +83,8 @@ def letter_routes(node: Node) -> APIRouter:
             if not letters:
                 raise _unknown(tx_id)
             refuse_several(letters, _SOURCE)
+            # The one that was found: another source's may have come meanwhile under the same id.
+            chosen = Selection(tx_ids=(tx_id,), source_node=letters[0].source_node)
             results = desk.replay(chosen, Replay(caller.actor, dry_run), lambda _: None)
         return Replayed(dry_run=dry_run, results=[result_document(one) for one in results])
 

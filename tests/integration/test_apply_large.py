@@ -53,6 +53,23 @@ def test_parts_in_any_order_twice_and_by_several_deliveries(world: World) -> Non
     assert world.one("SELECT count(*) FROM rf_audit") == 1
 
 
+def test_parts_of_what_was_applied_long_ago_do_not_wait_for_more(world: World) -> None:
+    """Its name is purged, its place tells. A hundred of them kept every large tx of their source out for good."""
+    origin = Origin("a")
+    old, later = (origin.tx(*(item(number, text * 400, number) for number in range(1, 30))) for text in "xy")
+    world.receive(*old.parts(4096), *later.parts(4096))
+    rows = world.rows()
+    world.execute(f"DELETE FROM rf_applied_tx WHERE tx_id = '{old.tx_id}'")
+    world.receive(old.parts(4096)[0])
+    assert world.one("SELECT count(*) FROM rf_tx_part") == 0
+    world.receive(*old.parts(4096))
+    assert (world.letters(), world.rows()) == ([], rows)
+    # One of a fork is none of them.
+    forked = Origin("a", made=900).tx(*(item(number, "z" * 400, number) for number in range(1, 30)))
+    world.receive(*forked.parts(4096))
+    assert [reason for _, reason, _ in world.letters()] == ["forked"]
+
+
 def test_parts_of_two_contents_are_not_mixed(world: World) -> None:
     one = Origin("a").tx(*(item(number, "x" * 400, number) for number in range(1, 30)))
     other = Origin("a").tx(*(item(number, "y" * 400, number) for number in range(1, 30)))
