@@ -78,7 +78,7 @@ def letter_action_pages(node: Node) -> APIRouter:
 
     @router.post(f"{LETTERS}/replay")
     def replay(form: FormSent) -> Response:
-        letters = _chosen(node, form.fields.get("letter", []))
+        letters = _as_shown(node, form.fields.get("letter", []))
         desk, applied = DeadLetters(node), list[str]()
         for letter in letters:
             links = _row_links(node, letter)
@@ -110,7 +110,7 @@ def letter_action_pages(node: Node) -> APIRouter:
 
     @router.post(f"{LETTERS}/discard")
     def discard(form: FormSent) -> Response:
-        letters, reason = _chosen(node, form.fields.get("letter", [])), form.one("reason")
+        letters, reason = _as_shown(node, form.fields.get("letter", [])), form.one("reason")
         if not reason or len(reason) > _LONGEST_REASON:
             raise ProblemError(422, f"reason: say why, in at most {_LONGEST_REASON} characters", reason="request")
         for letter in letters:
@@ -164,12 +164,27 @@ def _chosen(node: Node, names: Sequence[str]) -> list[Letter]:
         raise ProblemError(422, f"at most {MOST} dead letters at once", reason="request")
     found = []
     for name in dict.fromkeys(names):
-        source, tx_id = read_name(name)
+        source, tx_id, _ = read_name(name)
         letters = DeadLetters(node).find(Selection(tx_ids=(tx_id,), source_node=source))
         if not letters:
             raise ProblemError(404, f"{tx_id}: no such dead letter")
         found += letters
     return found
+
+
+def _as_shown(node: Node, names: Sequence[str]) -> list[Letter]:
+    """Return the letters that a form was about, if each still holds what the form had shown. Raises ProblemError.
+
+    Of a damaged one the true copy may have come since: it may need nobody, and nobody has seen it."""
+    letters = _chosen(node, names)
+    seen = {(source, tx_id): sha256 for source, tx_id, sha256 in map(read_name, names)}
+    for letter in letters:
+        if seen[letter.source_node, letter.tx_id] != letter.sha256:
+            text = (
+                f"nothing was done: of {letter.tx_id} of {letter.source_node} another copy has come; look at it again"
+            )
+            raise ProblemError(409, text, reason="state")
+    return letters
 
 
 def _only(letter: Letter) -> Selection:

@@ -153,18 +153,20 @@ def shown(letter: Letter) -> Shown:
 
 
 def name_of(letter: Letter) -> str:
-    """Return what stands for a letter in a form: ids of others may hold any character."""
-    return json.dumps([letter.source_node, letter.tx_id])
+    """Return what stands for a letter in a form: ids of others may hold any character. With its checksum: what is done
+    is done to what was shown."""
+    return json.dumps([letter.source_node, letter.tx_id, letter.sha256])
 
 
-def read_name(text: str) -> tuple[str, str]:
-    """Return what `name_of` wrote. Raises ProblemError."""
+def read_name(text: str) -> tuple[str, str, str | None]:
+    """Return what `name_of` wrote; in an address the checksum may be left out. Raises ProblemError."""
     try:
-        source, tx_id = json.loads(text)
+        source, tx_id, *rest = json.loads(text)
         # What JSON escapes may spell is not always text, and no database takes a NUL.
-        is_one = all(isinstance(one, str) and "\0" not in one and one.encode() for one in (source, tx_id))
+        is_one = all(isinstance(one, str) and "\0" not in one and one.encode() for one in (source, tx_id, *rest))
+        is_one = is_one and len(rest) <= 1
     except (ValueError, TypeError, RecursionError) as error:
         raise ProblemError(422, "letter: this is none", reason="request") from error
     if not is_one:
         raise ProblemError(422, "letter: this is none", reason="request")
-    return source, tx_id
+    return source, tx_id, rest[0] if rest else None

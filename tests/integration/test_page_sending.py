@@ -10,6 +10,7 @@ import pytest
 
 from common.http.scopes import Scope
 from common.ops.stalls import Seen, write_seen
+from common.schema import tables as rf
 from consumer.dead_letters.table_store import every_letter
 from consumer.page.prospects import AT_ONCE, KEPT_SECONDS, MOST_CHANGES, PERSONS_SECONDS, Prospects
 from consumer.statements import reading
@@ -103,6 +104,23 @@ def test_undoing_is_refused_once_the_row_was_written(node: Served, anna: Person)
     refused = anna.submit(question, "Yes, switch to")
     assert refused.status_code == 409
     assert [row[1] for row in node.world.rows()] == ["later"]
+
+
+def test_what_was_asked_of_one_copy_is_not_done_to_another(node: Served, anna: Person) -> None:
+    """The true copy of a damaged letter comes while somebody reads what discarding would do."""
+    (tx_id,) = letters_of(node)
+    make(node)
+    questions = [
+        (anna.get(f"/page/dead-letters/{what}", params={"letter": json.dumps(["a", tx_id])}), says)
+        for what, says in (("replay", "Yes, replay"), ("discard", "Yes, discard"))
+    ]
+    with node.world.node.database.engine.begin() as connection:
+        connection.execute(rf.dead_letter.update().values(sha256="0" * 64))
+    for question, says in questions:
+        refused = anna.submit(question, says, reason="not needed")
+        assert refused.status_code == 409
+        assert "another copy has come" in refused.text
+    assert node.world.one("SELECT count(*) FROM rf_dead_letter WHERE state = 'dead'") == 1
 
 
 def test_undoing_twice_is_undoing_once(node: Served, anna: Person) -> None:
