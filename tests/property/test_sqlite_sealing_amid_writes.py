@@ -17,7 +17,7 @@ from common.dialects.sqlite import backlog, looking, sealing
 from common.wire.records import Change
 from tests.support.sqlite_app import NODE, SqliteApp, sqlite_app
 
-_SEEDS = range(*map(int, os.environ.get("ROWFERRY_SEEDS", "0:30").split(":")))
+_SEEDS = range(*map(int, os.environ.get("ROWFERRY_SEEDS", "0:8").split(":")))
 _TABLES = ("a", "b")
 _SCHEMA = [f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, n INTEGER)" for name in _TABLES]
 _MARK = "INSERT INTO rf_mark DEFAULT VALUES"
