@@ -25,7 +25,7 @@ from common.ports.dialect import Database
 from common.retry import in_transaction
 from common.schema import revision
 from common.schema import tables as rf
-from common.transports.files import storage_outage, sync_folder
+from common.transports.files import remove_abandoned, replace_file_durably, storage_outage, sync_folder
 
 MANIFEST = "backup.json"
 _FORMAT = "rowferry-backup"
@@ -128,13 +128,7 @@ def _write(database: Database, folder: Path, clock: Clock, advance: Advance) -> 
             revision=moment.revision,
             rowferry=version("rowferry"),
         )
-        temporary = folder / f"{MANIFEST}.part"
-        with temporary.open("wb") as stream:
-            stream.write(json.dumps(manifest.as_dict(), indent=2).encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(folder / MANIFEST)
-        sync_folder(folder)
+        replace_file_durably(folder / MANIFEST, json.dumps(manifest.as_dict(), indent=2).encode() + b"\n")
         sync_folder(folder.resolve().parent)
     except OSError as error:
         raise storage_outage(error, folder, "writing a backup into") from error
@@ -146,8 +140,9 @@ def _make_room(folder: Path, file_name: str) -> None:
     has left there goes."""
     if not folder.exists():
         folder.mkdir(mode=0o700, parents=True)
+    remove_abandoned(folder)
     there = {path.name for path in folder.iterdir()}
-    left = {name for name in there if name.startswith((file_name, f"{MANIFEST}.part"))}
+    left = {name for name in there if name.startswith(file_name)}
     if there - left:
         raise UsageError(f"{folder} is not empty: each backup has a folder of its own, so name another one")
     for name in left:

@@ -106,13 +106,14 @@ class PostgresApplySession:
         """Make the rows so, set-based, and record their versions. At most one write a key."""
         if not writes:
             return
+        rows = Rows(table, meta)
         with translated_for(table, self._raw.info.user):
             here = [write.pk for write in writes if write.image is not None and not write.aside]
-            self._merged.note(Rows(table, meta), meta, here)
-        self._write(table, meta, writes, replace=replace)
+            self._merged.note(rows, meta, here)
+        self._write(rows, meta, writes, replace=replace)
 
-    def _write(self, table: TableShape, meta: TableMeta, writes: Sequence[RowWrite], *, replace: bool = False) -> None:
-        rows = Rows(table, meta)
+    def _write(self, rows: Rows, meta: TableMeta, writes: Sequence[RowWrite], *, replace: bool = False) -> None:
+        table = rows.table
         with translated_for(table, self._raw.info.user):
             self._references.before_write(rows, [write.pk for write in writes])
             here = [write for write in writes if write.image is not None and not write.aside]
@@ -134,7 +135,7 @@ class PostgresApplySession:
         """Make one row so, and have it sealed as this node's own write on top of `write.version`."""
         (before,) = self.images(table, [write.pk], meta)
         # It is sent whole, whatever columns `meta` has.
-        self._write(table, meta, [write])
+        self._write(Rows(table, meta), meta, [write])
         (after,) = self.images(table, [write.pk], meta)
         self._chosen.append(Chosen(table, write, before, after, resolves))
 

@@ -92,8 +92,7 @@ class PostgresBackups:
         """See `Backups`. One transaction of psql's: what the dump has is dropped and made anew, `news` is said, and
         only then is it committed."""
         restoring = [_program("pg_restore"), "--file=-", "--exit-on-error"]
-        was_empty = self.holds() is Holds.NOTHING
-        if not was_empty:
+        if self.holds() is not Holds.NOTHING:
             restoring += ["--clean", "--if-exists"]
         with translated(), self._engine.connect() as connection:
             schema = str(connection.exec_driver_sql("SELECT coalesce(current_schema(), 'public')").scalar())
