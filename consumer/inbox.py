@@ -46,11 +46,14 @@ class Inbox:
         self._limits = limits
         self._trust = node.config.trust()
 
-    def take(self, part: Part, origin: str) -> Incoming | None:
-        """Store a part of a larger tx. Returns the whole tx, what to set aside instead, or None: more must come."""
+    def take(self, part: Part, origin: str, *, lost: bool = False) -> Incoming | None:
+        """Store a part of a larger tx. Returns the whole tx, what to set aside instead, or None: more must come.
+
+        `lost` says that its tx was set aside and this node's table has lost it: that nothing is noted of a tx below
+        the watermark does not mean then that it was applied."""
         key = (part.header.source_node, part.header.tx_id)
         try:
-            found = writing(self._node.database, lambda connection: self._store(connection, part, key))
+            found = writing(self._node.database, lambda connection: self._store(connection, part, key, lost=lost))
         except PoisonError as error:
             return _refused(part, origin, error)
         reach(CrashPoint.PART_STORED)
@@ -84,14 +87,15 @@ class Inbox:
         writing(self._node.database, lambda connection: connection.execute(drop))
         return False
 
-    def _store(self, connection: sa.Connection, part: Part, key: TxKey) -> bool:
+    def _store(self, connection: sa.Connection, part: Part, key: TxKey, *, lost: bool) -> bool:
         """Store a part; tell whether it is the one with which its tx is to be taken up."""
         # All parts of a whole tx may come again: it is taken up once, not once a part.
         is_last = part.header.part == part.header.parts
         # In this order: the commit that applies a tx takes its parts away, and may come between the two looks.
         stored = _Stored.load(connection, key)
         known = look_up(connection, [key]).get(key, NOTHING)
-        if _is_done(known, part.header) or (known is NOTHING and not stored.numbers and _is_passed(connection, part)):
+        is_unknown = known is NOTHING and not stored.numbers and not lost
+        if _is_done(known, part.header) or (is_unknown and _is_passed(connection, part)):
             return is_last
         if stored.header is not None and _content(stored.header) != _content(part.header):
             text = f"part {part.header.part} of {key[1]} does not belong to the parts that came before"

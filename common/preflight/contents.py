@@ -1,7 +1,7 @@
 """What a set of files holds, kept on disk while it is looked through: memory stays bounded."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
@@ -113,7 +113,7 @@ class Contents:
         query = f"SELECT header FROM part WHERE {_CUT} ORDER BY part LIMIT 1"
         return read_header(self._connection.execute(query, _key(cut)).fetchone()[0].encode())
 
-    def payloads_of(self, cut: Cut) -> Iterator[bytes]:
+    def payloads_of(self, cut: Cut) -> Generator[bytes]:
         """Yield the lines of the parts in their order, one part at a time."""
         query = f"SELECT payload FROM part WHERE {_CUT} ORDER BY part"
         with closing(self._connection.execute(query, _key(cut))) as rows:

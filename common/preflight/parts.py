@@ -1,6 +1,7 @@
 """Txs in parts: whether all parts are there, each with one content, and whether together they are what they say."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from common.errors import Reason
 from common.preflight.changes import ChangesSeen, look_at_changes
@@ -29,7 +30,8 @@ def look_at_parts(contents: Contents, node: NodeKnowledge) -> Iterator[Finding]:
             incomplete.append((cut, parts))
             continue
         whole.add((cut.source_node, cut.tx_id))
-        seen = look_at_changes(contents.header_of(cut), contents.payloads_of(cut))
+        with closing(contents.payloads_of(cut)) as payloads:
+            seen = look_at_changes(contents.header_of(cut), payloads)
         yield from _faults(cut, parts, seen)
     for cut, parts in incomplete:
         if (cut.source_node, cut.tx_id) not in whole:

@@ -205,7 +205,7 @@ class DeadLetters:
         origin = copy.origin or "queue"
         match read_body(copy.body):
             case [Part() as part] if part.header.parts > 1 and part_fault(part, self._trust) is None:
-                return Inbox(self._node).take(part, origin)
+                return Inbox(self._node).take(part, origin, lost=True)
             case _:
                 tx = from_bytes(copy.body, key, origin, self._trust)
         if tx.key != key:

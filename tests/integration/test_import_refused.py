@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import json
@@ -77,6 +78,20 @@ def test_a_change_line_that_is_no_change(world: World, config_file: Path, fault:
     assert bodies != [tx.body]
     good = Origin("b").put(9, "good", 10).body
     assert refusals(imported(config_file, *bodies, good, code=3)) == [("format", line)]
+    assert nothing_was_written(world)
+
+
+def test_nothing_reads_on_what_a_refused_file_held(world: World, config_file: Path) -> None:
+    """A reader left half way meets its closed database whenever the collector comes by: an error that no one sees."""
+    tx = Origin("a").tx(item(1, "one", 10), item(2, "two", 20))
+    old, new = FAULTS["a NaN token"]
+    lines = [line.replace(old, new) for line in tx.lines()]
+    gc.disable()
+    try:
+        assert refusals(imported(config_file, *cut_by_hand(tx, [lines[:1], lines[1:]]), code=3)) == [("format", 5)]
+    finally:
+        gc.enable()
+    gc.collect()
     assert nothing_was_written(world)
 
 
