@@ -8,6 +8,8 @@ TEST_SECONDS ?= 4500
 TEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+# The tests start some thousand processes, and each would compile all of Rowferry anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check format test test-nightly soak faults mutants services demo bench bench-small clean

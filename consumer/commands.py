@@ -1,6 +1,5 @@
 """`import-change-log` and `pull`: batches from files. The other commands stand in modules of their own."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,7 @@ from common.console import Console
 from common.errors import UsageError
 from common.preflight.report import Report
 from common.runtime.host import ExitCode, current_host
-from consumer.audit_commands import audit
-from consumer.conflict_commands import conflicts
-from consumer.dlq_commands import dlq
 from consumer.files import FileImport, Imported, ImportRules
-from consumer.rejoin_commands import rejoin
 
 if TYPE_CHECKING:
     from consumer.pulling import PullReport
@@ -112,6 +107,3 @@ def _tell_applied(console: Console, done: "Imported | PullReport") -> None:
         console.warn(f"{result.incoming.tx_id} is {result.outcome.value} ({result.reason}): {result.error}")
     if done.waiting:
         console.say("See `rowferry dlq list`.")
-
-
-COMMANDS: Sequence[click.Command] = (import_change_log, pull, dlq, conflicts, audit, rejoin)

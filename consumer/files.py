@@ -7,9 +7,9 @@ from typing import Any
 
 from common.errors import PreflightError
 from common.ports.source import Delivery
-from common.preflight.ddl import DdlRules
 from common.preflight.format import files_of, read_file
 from common.preflight.report import Preflight, Report
+from common.preflight.rulings import DdlRules
 from common.runtime.node import Node
 from common.wire.decode import Broken
 from consumer.apply.allowed_ddl import AllowedDdl

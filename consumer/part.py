@@ -1,37 +1,17 @@
-"""What the consumer offers to the hosts: its commands, the intake of each source, its share of the status."""
+"""What the consumer offers to the hosts: its commands, the intake of each source, its share of the status.
+
+What does the work is imported where it is asked for: no command waits for what the others need."""
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
-import click
-
 from common.ops.progress import OthersProgress
-from common.ops.purging import PurgeService
-from common.ops.stalls import Work
-from common.ops.watchdog import Watchdog
 from common.ports.http_part import HttpShare
-from common.ports.part import Service
+from common.ports.part import Commands, Service, commands_of
 from common.ports.retention import Purged
 from common.ports.row_history import RowAsked, RowEvent
-from common.ports.source import Source
 from common.runtime.node import Node
-from common.runtime.transports import (
-    BROKER,
-    DIRECTORY,
-    OpenSource,
-    direct_sink_factory,
-    open_dead_letter_mirror,
-    source_factories,
-)
-from common.tracing import open_tracing
-from consumer.dead_letters.copies import BrokerCopies
-from consumer.incoming import Outcome
-from consumer.pulls import PullPlace
-from consumer.statements import reading
-from consumer.watermark import read_mark
 
 
 class ConsumerPart:
@@ -39,56 +19,25 @@ class ConsumerPart:
 
     name = "consumer"
 
-    def commands(self) -> Sequence[click.Command]:
-        """Return `import-change-log`, `pull`, `dlq`, `conflicts` and `audit`."""
-        from consumer.commands import COMMANDS
-
-        return COMMANDS
+    def commands(self) -> Commands:
+        """Return `import-change-log`, `pull`, `dlq`, `conflicts`, `audit` and `rejoin`."""
+        return {
+            **commands_of("consumer.commands", "import-change-log", "pull"),
+            **commands_of("consumer.dlq_commands", "dlq"),
+            **commands_of("consumer.conflict_commands", "conflicts"),
+            **commands_of("consumer.audit_commands", "audit"),
+            **commands_of("consumer.rejoin_commands", "rejoin"),
+        }
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
         """Build one intake for each configured source, what tries again what a new shape lets through, what follows up
         the node's own writes where rows have stepped back, what asks for what is missing, and a watchdog."""
-        from consumer.asking import GapAsking
-        from consumer.audit import APPLIER
-        from consumer.intake import Intake
-        from consumer.purge import purge_received
-        from consumer.reshaped import ReshapedRetries
-        from consumer.standing.refresh import RefreshService
-        from consumer.waiting import others_work
+        from consumer.services import build_services
 
-        factories = source_factories(
-            node, lambda origin, incarnation: passed(node, origin, incarnation), lambda peer: PullPlace(node, peer)
-        )
-        if DIRECTORY in factories:
-            factories = {**factories, DIRECTORY: _looking(node, factories[DIRECTORY])}
-        tracing = open_tracing(node.config.tracing.enabled)
-        intakes = [
-            Intake(node, name, factory, _copies(node, stop) if name == BROKER else None, stop, tracing=tracing)
-            for name, factory in factories.items()
-        ]
-        services: list[Service] = [*intakes]
-        if intakes:
-            services.append(ReshapedRetries(node, _copies(node, stop), stop))
-        services.append(RefreshService(node, stop))
-        open_direct = direct_sink_factory(node, stop)
-        if open_direct is not None:
-            services.append(GapAsking(node, open_direct, stop))
-        services += _beside_pulls(node, stop)
-        if intakes:
-
-            def look() -> Sequence[Work]:
-                return others_work(node, [(one.source_name, one.holding) for one in intakes])
-
-            patience = node.config.limits.stall_seconds
-            services.append(Watchdog("watchdog-in", node.database, node.clock, patience, look))
-        if node.config.retention.every_hours:
-            work = partial(purge_received, node, actor=APPLIER, stop=stop)
-            services.append(PurgeService(self.name, node.database, node.clock, node.config.retention.every_hours, work))
-        return services
+        return build_services(node, stop)
 
     def http(self, node: Node, stop: threading.Event) -> HttpShare:
         """Return `/sync/push`, the intake behind it, `/dead-letters`, `/conflicts`, `/audit` and their pages."""
-        # Not at the top: other commands need no web framework.
         from consumer.hearing import Listening
         from consumer.page.routes import PAGES, TEMPLATES, page_routes
         from consumer.push_queue import PushIntake, PushQueue
@@ -131,51 +80,10 @@ class ConsumerPart:
 
     def after_migrate(self, node: Node) -> int:
         """Try again what another shape of the tables may let through; return how many txs were applied."""
+        from consumer.incoming import Outcome
         from consumer.reshaped import Reshaped
 
         return sum(result.outcome is Outcome.APPLIED for result in Reshaped(node).retry())
-
-
-def _beside_pulls(node: Node, stop: threading.Event) -> list[Service]:
-    """Return what hears each HTTP peer, and what asks it once more for what is missing."""
-    if not node.config.peers:
-        return []
-    # Not at the top: it imports the client.
-    from consumer.again import again_from
-    from consumer.hearing import PeerHearing
-    from consumer.intake import Intake
-
-    services: list[Service] = []
-    for name, peer in node.config.peers.items():
-        if node.config.limits.announce_seconds:
-            services.append(PeerHearing(node, name, peer))
-        services.append(Intake(node, f"again-{name}", partial(again_from, node, name, peer), None, stop))
-    return services
-
-
-def _looking(node: Node, open_source: OpenSource) -> OpenSource:
-    """Return how to open the folder, once it was asked whether this database was put back: the reader's own acks go."""
-
-    def look_and_open() -> Source:
-        from consumer.put_back import look_into_folder
-
-        look_into_folder(node)
-        return open_source()
-
-    return look_and_open
-
-
-def passed(node: Node, origin: str, incarnation: str) -> int:
-    """Return the watermark of one incarnation of a source; of this node itself the end of its log."""
-    if origin == node.facts.node_id:
-        return node.database.log(replace(node.facts, incarnation=incarnation)).head().lsn
-    with reading(node.database) as connection:
-        return read_mark(connection, origin, incarnation).last_lsn
-
-
-def _copies(node: Node, stop: threading.Event) -> BrokerCopies | None:
-    mirror = open_dead_letter_mirror(node, stop)
-    return BrokerCopies(node, mirror) if mirror is not None else None
 
 
 part = ConsumerPart()

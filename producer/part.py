@@ -1,51 +1,17 @@
-"""The producer as the hosts see it: its commands, its services, its status."""
+"""The producer as the hosts see it: its commands, its services, its status.
+
+What does the work is imported where it is asked for: no command waits for what the others need."""
 
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
-import click
-
 from common.ops.progress import OwnProgress
-from common.ops.purging import PurgeService
-from common.ops.watchdog import Watchdog
 from common.ports.http_part import HttpShare
-from common.ports.part import Service
+from common.ports.part import Commands, Service, commands_of
 from common.ports.retention import Purged
 from common.ports.row_history import RowAsked, RowEvent
 from common.runtime.node import Node
-from common.runtime.transports import (
-    BROKER,
-    DIRECTORY,
-    direct_sink_factory,
-    fallback_factory,
-    peer_road,
-    saying_factory,
-    sink_factories,
-)
-from common.tracing import open_tracing
-from producer.announcing import Announcing
-from producer.answering import Answering
-from producer.cleaning import DirectoryCleaning
-from producer.commands import export_change_log, push
-from producer.cursors import Cursors
-from producer.fallback import Fallback
-from producer.first_contact import looking
-from producer.forwarding import forwarding
-from producer.log import NodeLogs
-from producer.packing import Packing, bulky
-from producer.progress import own_progress
-from producer.purge import purge_log
-from producer.relay import Relay
-from producer.road import BrokerRoad, observed
-from producer.sealer import SealerService
-from producer.status import producer_status
-from producer.tracing import traced
-from producer.waiting import own_work
-
-_BY_ITSELF = "rowferry"
-"""The actor where nobody asked for it."""
 
 
 class ProducerPart:
@@ -53,56 +19,20 @@ class ProducerPart:
 
     name = "producer"
 
-    def commands(self) -> Sequence[click.Command]:
-        return [export_change_log, push]
+    def commands(self) -> Commands:
+        return commands_of("producer.commands", "export-change-log", "push")
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
         """Build the sealer, a relay for each sink, the file fallback, what answers others, heartbeats, a watchdog,
         housekeeping.
 
         Raises ConfigError when the changes would go nowhere."""
-        logs, cursors = NodeLogs(node.database, node.facts), Cursors(node.database, node.clock)
-        packing = Packing.of(node.config)
-        road = BrokerRoad(node.database, node.clock)
-        services: list[Service] = []
-        relays: dict[str, Relay] = {}
-        tracing = open_tracing(node.config.tracing.enabled)
-        for name, plain_sink in sink_factories(node, stop).items():
-            open_sink = traced(plain_sink, name, tracing)
-            if name == DIRECTORY:
-                services.append(Relay(name, open_sink, logs, cursors, packing, stop))
-                continue
-            if name == BROKER:
-                services.append(Relay(name, observed(open_sink, road, stop), logs, cursors, packing, stop))
-                continue
-            own_road = BrokerRoad(node.database, node.clock, name)
-            watched = observed(looking(node, name.removeprefix("http-"), open_sink), own_road, stop)
-            services.append(relay := Relay(name, watched, logs, cursors, bulky(packing), stop))
-            relays[name] = relay
-        spare = fallback_factory(node)
-        if spare is not None:
-            files = Relay(DIRECTORY, spare, logs, cursors, packing, stop)
-            services.append(Fallback(files, road, logs, cursors, node.config.fallback.after))
-        services.insert(0, SealerService(node, [service.wake for service in services], stop))
-        open_direct = direct_sink_factory(node, stop)
-        if open_direct is not None:
-            services.append(Answering(node, open_direct, logs, packing, stop))
-            if node.config.limits.announce_seconds:
-                services.append(Announcing(node, sink_factories(node, stop)[BROKER], cursors))
-        services += _telling_peers(node, relays, cursors)
-        patience = node.config.limits.stall_seconds
-        services.append(Watchdog("watchdog-out", node.database, node.clock, patience, lambda: own_work(node)))
-        if node.config.directory is not None:
-            services.append(DirectoryCleaning(node, node.config.directory))
-        every_hours = node.config.retention.every_hours
-        if every_hours:
-            work = partial(self.purge, node, _BY_ITSELF, dry_run=False, stop=stop)
-            services.append(PurgeService(self.name, node.database, node.clock, every_hours, work))
-        return [*services, *forwarding(node, stop)]
+        from producer.services import build_services
+
+        return build_services(node, stop)
 
     def http(self, node: Node, stop: threading.Event) -> HttpShare:
         """Return `/sync/pull`, `/sync/again`, `/sync/heartbeat`, and what looks for news for those who wait there."""
-        # Not at the top: other commands need no web framework.
         from producer.pull_watch import PullWatch
         from producer.relay_cleaning import RelayCleaning
         from producer.serve_again import again_routes
@@ -113,15 +43,22 @@ class ProducerPart:
         routers = [pull_routes(node, watch), again_routes(node), heartbeat_routes(node)]
         return HttpShare(routers, [watch, RelayCleaning(node, stop)])
 
-    def purge(self, node: Node, actor: str, *, dry_run: bool, stop: threading.Event | None = None) -> Sequence[Purged]:
+    def purge(self, node: Node, actor: str, *, dry_run: bool) -> Sequence[Purged]:
         """Take away what of the log is old enough."""
-        return [purge_log(node, actor=actor, dry_run=dry_run, stop=stop)]
+        from producer.purge import purge_log
+
+        return [purge_log(node, actor=actor, dry_run=dry_run)]
 
     def status(self, node: Node) -> Mapping[str, Any]:
+        """Return what waits to be sent."""
+        from producer.status import producer_status
+
         return producer_status(node)
 
     def progress(self, node: Node) -> OwnProgress:
         """Return how far this node's own changes are."""
+        from producer.progress import own_progress
+
         return own_progress(node)
 
     def row_events(self, node: Node, asked: RowAsked) -> Sequence[RowEvent]:
@@ -129,21 +66,6 @@ class ProducerPart:
         from producer.row_events import own_events
 
         return own_events(node, asked)
-
-
-def _telling_peers(node: Node, relays: Mapping[str, Relay], cursors: Cursors) -> list[Service]:
-    """Return what sends heartbeats to each peer, and lets its relay send once more what it lacks."""
-    if not node.config.peers or not node.config.limits.announce_seconds:
-        return []
-    # Not at the top: it imports the client.
-    from producer.resending import Resending
-
-    return [
-        Announcing(
-            node, saying_factory(node, name, peer, Resending(name, relays[peer_road(name)])), cursors, peer_road(name)
-        )
-        for name, peer in node.config.peers.items()
-    ]
 
 
 part = ProducerPart()

@@ -13,29 +13,13 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
-from common.cli.backup import backup, restore
-from common.cli.demo import demo
-from common.cli.doctor import doctor
-from common.cli.init import init
-from common.cli.key import key
-from common.cli.migrate import migrate, unmigrate
-from common.cli.node import node
 from common.cli.options import LEVELS, CommandLine, command_line, with_shared_options
-from common.cli.pause import pause, resume
-from common.cli.purge import purge
-from common.cli.run import run
-from common.cli.seed import seed
-from common.cli.serve import serve
-from common.cli.status import status
-from common.cli.token import token
-from common.cli.topology import topology
-from common.cli.why import why
 from common.config.load import config_path
 from common.console import Console
 from common.crash_points import arm_from
 from common.errors import ConfigError, OutageError, PreflightError, RowferryError, UsageError
 from common.logs import LogFormat, masked
-from common.ports.part import Part
+from common.ports.part import Commands, Part, commands_of
 from common.runtime.host import ExitCode
 from common.runtime.node import Node
 from common.runtime.parts import load_parts
@@ -45,6 +29,26 @@ log = logging.getLogger(__name__)
 INTERRUPTED = 130
 """What a shell reports for a program that Ctrl-C ended. None of the documented codes: nothing was judged."""
 _SERVICES = ("run", "serve")
+_FIRST: Commands = {
+    **commands_of("common.cli.init", "init"),
+    **commands_of("common.cli.migrate", "migrate", "unmigrate"),
+    **commands_of("common.cli.seed", "seed"),
+    **commands_of("common.cli.run", "run"),
+}
+_LAST: Commands = {
+    **commands_of("common.cli.pause", "pause", "resume"),
+    **commands_of("common.cli.status", "status"),
+    **commands_of("common.cli.doctor", "doctor"),
+    **commands_of("common.cli.why", "why"),
+    **commands_of("common.cli.purge", "purge"),
+    **commands_of("common.cli.backup", "backup", "restore"),
+    **commands_of("common.cli.node", "node"),
+    **commands_of("common.cli.token", "token"),
+    **commands_of("common.cli.key", "key"),
+    **commands_of("common.cli.serve", "serve"),
+    **commands_of("common.cli.topology", "topology"),
+    **commands_of("common.cli.demo", "demo"),
+}
 
 
 class NodeCommandLine(CommandLine):
@@ -62,9 +66,18 @@ class NodeCommandLine(CommandLine):
 class Program(click.Group):
     """The command group: lists commands in the order of a node's life, ends with the documented exit codes."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        order = list(self.commands)
-        return sorted(super().list_commands(ctx), key=order.index)
+    def __init__(self, *arguments: Any, loaders: Commands, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._loaders = loaders
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's own signature
+        return list(self._loaders)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command with the options that all have, imported at its first use."""
+        if cmd_name in self._loaders and cmd_name not in self.commands:
+            self.add_command(with_shared_options(self._loaders[cmd_name]()), cmd_name)
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and exit with its code. Usage errors and broken pipes are click's: 2, and a silent 1."""
@@ -118,30 +131,14 @@ def sentence_for(error: Exception) -> str:
 
 def build(parts: Sequence[Part[Node]] | None = None) -> Program:
     """Return the program with its own commands and those of `parts` (default: all that are installed)."""
-    program = Program("rowferry", help=_HELP, params=_global_options(), callback=_begin)
+    loaders = dict(_FIRST)
+    for share in (*(part.commands() for part in (load_parts() if parts is None else parts)), _LAST):
+        twice = loaders.keys() & share.keys()
+        if twice:
+            raise RuntimeError(f"two commands are called {min(twice)!r}")
+        loaders |= share
+    program = Program("rowferry", help=_HELP, params=_global_options(), callback=_begin, loaders=loaders)
     click.version_option(package_name="rowferry", prog_name="rowferry")(program)
-    for command in (init, migrate, unmigrate, seed, run):
-        _add(program, command)
-    for part in load_parts() if parts is None else parts:
-        for command in part.commands():
-            _add(program, command)
-    for command in (
-        pause,
-        resume,
-        status,
-        doctor,
-        why,
-        purge,
-        backup,
-        restore,
-        node,
-        token,
-        key,
-        serve,
-        topology,
-        demo,
-    ):
-        _add(program, command)
     return program
 
 
@@ -167,12 +164,6 @@ def _collect_rarely() -> None:
     default thresholds, walking over them took 40 % of the consumer's time."""
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
-
-
-def _add(program: Program, command: click.Command) -> None:
-    if command.name in program.commands:
-        raise RuntimeError(f"two commands are called {command.name!r}")
-    program.add_command(with_shared_options(command))
 
 
 _HELP = """Keeps databases on many nodes in sync through a message queue, files or HTTP.

@@ -39,7 +39,9 @@ def walk(program: click.Group, above: click.Context | None = None) -> Iterator[t
     """Yield every command below `program`, groups before their own, each with a context that knows its full name."""
     ctx = above or click.Context(program, info_name="rowferry", terminal_width=_WIDTH)
     for name in program.list_commands(ctx):
-        command = program.commands[name]
+        command = program.get_command(ctx, name)
+        if command is None:
+            raise RuntimeError(f"{name} is listed and can't be loaded")
         below = click.Context(command, parent=ctx, info_name=name, terminal_width=_WIDTH)
         yield command, below
         if isinstance(command, click.Group):

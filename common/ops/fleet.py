@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from common.config.model import Config
 from common.ops.fleet_reading import Lag, Peer, read_known
-from common.ops.migration import OPEN_DEAD_LETTERS
 from common.ops.roads import own_way, way_out
 from common.ops.stalls import OF_SINK, OF_SOURCE, told
 from common.ops.status import Standing, State
 from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come
+from common.schema import tables as rf
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _self(standing: Standing, of_others: set[str]) -> FleetNode:
         url=None,
         lacks=Lag(lacking, max(ages, default=0.0)),
         missing=Lag(behind, _oldest([one["oldest_seconds"] for one in standing.unapplied], behind)),
-        dead_letters=sum(standing.dead_letters.get(state, 0) for state in OPEN_DEAD_LETTERS),
+        dead_letters=sum(standing.dead_letters.get(state, 0) for state in rf.OPEN_DEAD_LETTERS),
         conflicts=standing.conflicts.get("waiting", 0),
         differs=("capture",) if standing.drifted else (),
         clock_seconds=None,

@@ -7,7 +7,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.config.model import Config
-from common.ops.migration import OPEN_DEAD_LETTERS
 from common.ops.passed import live_peers, read_passed
 from common.ops.peers import PeerStanding
 from common.ops.roads import read_pushers, way_in
@@ -78,7 +77,9 @@ def read_known(connection: sa.Connection, config: Config, standing: Standing) ->
 def _letters(connection: sa.Connection) -> list[sa.Row[Any]]:
     letter = rf.dead_letter.c
     count = sa.func.count().label("letters")
-    query = sa.select(letter.source_node, letter.state, letter.reason, count).where(letter.state.in_(OPEN_DEAD_LETTERS))
+    query = sa.select(letter.source_node, letter.state, letter.reason, count).where(
+        letter.state.in_(rf.OPEN_DEAD_LETTERS)
+    )
     query = query.group_by(letter.source_node, letter.state, letter.reason)
     return list(connection.execute(query.order_by(letter.source_node, sa.desc("letters"))))
 

@@ -16,8 +16,6 @@ from common.retry import in_transaction, while_contended
 from common.schema import migrate as schema
 from common.schema import tables as rf
 
-OPEN_DEAD_LETTERS = ("dead", "early", "forked")
-
 
 @dataclass(frozen=True, slots=True)
 class MigrationReport:
@@ -120,7 +118,7 @@ def unfinished(database: Database, config: Config) -> Unfinished:
         continue
     head = database.log(facts).head().lsn
     slowest = sa.select(sa.func.min(rf.cursor.c.lsn)).where(rf.cursor.c.incarnation == facts.incarnation)
-    dead = sa.select(sa.func.count()).where(rf.dead_letter.c.state.in_(OPEN_DEAD_LETTERS))
+    dead = sa.select(sa.func.count()).where(rf.dead_letter.c.state.in_(rf.OPEN_DEAD_LETTERS))
     waiting = sa.select(sa.func.count()).where(rf.conflict.c.state == "waiting")
     with database.engine.connect() as connection:
         sent = connection.scalar(slowest) or 0

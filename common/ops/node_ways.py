@@ -7,7 +7,6 @@ import sqlalchemy as sa
 
 from common.config.model import Config
 from common.ops.fleet import FleetNode, sinks_to
-from common.ops.migration import OPEN_DEAD_LETTERS
 from common.ops.status import Standing
 from common.schema import tables as rf
 
@@ -141,7 +140,7 @@ def _roads(config: Config, standing: Standing, node: FleetNode) -> list[Road]:
 
 def _letters(connection: sa.Connection, source: str | None) -> list[Letters]:
     letter = rf.dead_letter.c
-    query = sa.select(letter.state, letter.reason, sa.func.count()).where(letter.state.in_(OPEN_DEAD_LETTERS))
+    query = sa.select(letter.state, letter.reason, sa.func.count()).where(letter.state.in_(rf.OPEN_DEAD_LETTERS))
     if source is not None:
         query = query.where(letter.source_node == source)
     query = query.group_by(letter.state, letter.reason).order_by(letter.state, letter.reason)

@@ -10,7 +10,6 @@ from common.clock import Clock
 from common.config.model import Config
 from common.errors import ContentionError, OutageError
 from common.ops.counting import Marks, Totals, counted, read_marks
-from common.ops.migration import OPEN_DEAD_LETTERS
 from common.ops.progress import Side, age_us, joined
 from common.ops.samples import MINUTE_US, Gauges, Newest, newest_sample, write_sample
 from common.ops.status_reading import read_queues
@@ -114,6 +113,6 @@ class Sampler(Periodic):
 def _for_people(connection: sa.Connection) -> tuple[int, int]:
     """Return how many dead letters are open, and how many conflicts wait: each along the index of its state."""
     letter, met = rf.dead_letter.c, rf.conflict.c
-    letters = sa.select(sa.func.count()).where(letter.state.in_(OPEN_DEAD_LETTERS))
+    letters = sa.select(sa.func.count()).where(letter.state.in_(rf.OPEN_DEAD_LETTERS))
     conflicts = sa.select(sa.func.count()).where(met.state == "waiting")
     return connection.scalar(letters) or 0, connection.scalar(conflicts) or 0

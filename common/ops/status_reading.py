@@ -10,7 +10,6 @@ from common.clock import to_iso
 from common.config.model import Config, KeyRule
 from common.errors import ConfigError, OutageError
 from common.ops.agreement import agreement
-from common.ops.migration import OPEN_DEAD_LETTERS
 from common.ops.pausing import paused_tables
 from common.ops.peers import read_peers
 from common.ops.progress import OLDEST_EARLY
@@ -46,7 +45,7 @@ def read_standing(
             sources=_sources(connection),
             queues=queues,
             queued=_queued(connection, config, queues, now_us),
-            dead_letters=_counts(connection, rf.dead_letter.c.state, OPEN_DEAD_LETTERS),
+            dead_letters=_counts(connection, rf.dead_letter.c.state, rf.OPEN_DEAD_LETTERS),
             conflicts=_counts(connection, rf.conflict.c.state, ("settled", "waiting")),
             oldest_early_seconds=_oldest_early(connection, now_us),
             drifted=drifted,

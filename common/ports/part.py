@@ -1,8 +1,9 @@
 """What each side offers to the hosts (command line, later the web), which may not import the sides."""
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import click
 
@@ -10,6 +11,18 @@ from common.ports.retention import Purged
 from common.ports.row_history import RowAsked, RowEvent
 
 NodeT = TypeVar("NodeT", contravariant=True)
+Commands = Mapping[str, Callable[[], click.Command]]
+"""By name, how to get each command. Its module is imported only when it is called or listed: what all of them need
+takes a second of a small machine."""
+
+
+def commands_of(module: str, *names: str) -> Commands:
+    """Return the commands that stand in `module` under their names, with an underscore for each dash."""
+
+    def loader(name: str) -> Callable[[], click.Command]:
+        return lambda: cast(click.Command, getattr(import_module(module), name.replace("-", "_")))
+
+    return {name: loader(name) for name in names}
 
 
 class Service(Protocol):
@@ -37,7 +50,7 @@ class Part(Protocol[NodeT]):
     @property
     def name(self) -> str: ...
 
-    def commands(self) -> Sequence[click.Command]: ...
+    def commands(self) -> Commands: ...
 
     def services(self, node: NodeT, stop: threading.Event) -> Sequence[Service]:
         """Build what `run` runs, in the order in which they are stopped."""

@@ -3,13 +3,14 @@
 Nothing is searched for by words, and the text of the file never reaches the database.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
+
+from common.preflight.rulings import DdlRules, Ruling
 
 _SQLGLOT_NAMES = {"postgresql": "postgres", "sqlite": "sqlite", "mysql": "mysql", "mariadb": "mysql"}
 _HARMLESS: tuple[type[exp.Expression], ...] = (
@@ -41,66 +42,42 @@ _SQLITE_KEEPS = {exp.DataType.Type.DECIMAL: "NUMERIC", exp.DataType.Type.BOOLEAN
 """sqlglot would write REAL, which rounds decimals, and INTEGER, which a bool could no longer be told from."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """What is done with one statement."""
+def judge(rules: DdlRules, sql: str) -> Ruling:
+    """Decide about one statement of a file."""
+    dialect = _SQLGLOT_NAMES[rules.database]
+    try:
+        parsed = sqlglot.parse(sql, read=dialect)
+    except (SqlglotError, RecursionError) as error:
+        return Ruling(False, f"it can't be parsed: {str(error).splitlines()[0]}")
+    match [statement for statement in parsed if statement is not None]:
+        case [exp.Expression() as statement]:
+            if rules.database == "postgresql":
+                # Everything is quoted below, so the names that PostgreSQL would fold are folded first.
+                statement = normalize_identifiers(statement, dialect=dialect)
+            ruling = _judge_one(rules, statement)
+        case statements:
+            return Ruling(False, f"it holds {len(statements)} statements, not one")
+    if not ruling.allowed:
+        return ruling
+    return replace(ruling, rendered=_rendered(statement, dialect))
 
-    allowed: bool
-    why: str
-    """The rule that lets it through or keeps it out."""
-    table: str | None = None
-    rendered: str | None = None
-    destructive: bool = False
 
-
-@dataclass(frozen=True, slots=True)
-class DdlRules:
-    """The rules of one import."""
-
-    database: str
-    """SQLAlchemy's name of the database that would run it."""
-    wants: Callable[[str], bool]
-    """Whether a table is a configured one."""
-    allow: bool = False
-    allow_destructive: bool = False
-
-    def judge(self, sql: str) -> Ruling:
-        """Decide about one statement of a file."""
-        dialect = _SQLGLOT_NAMES[self.database]
-        try:
-            parsed = sqlglot.parse(sql, read=dialect)
-        except (SqlglotError, RecursionError) as error:
-            return Ruling(False, f"it can't be parsed: {str(error).splitlines()[0]}")
-        match [statement for statement in parsed if statement is not None]:
-            case [exp.Expression() as statement]:
-                if self.database == "postgresql":
-                    # Everything is quoted below, so the names that PostgreSQL would fold are folded first.
-                    statement = normalize_identifiers(statement, dialect=dialect)
-                ruling = self._judge_one(statement)
-            case statements:
-                return Ruling(False, f"it holds {len(statements)} statements, not one")
-        if not ruling.allowed:
-            return ruling
-        return replace(ruling, rendered=_rendered(statement, dialect))
-
-    def _judge_one(self, statement: exp.Expression) -> Ruling:
-        target = _target(statement)
-        if target is None:
-            return Ruling(False, f"{statement.key.upper()} is never applied from a file")
-        table = _wire_name(target)
-        if table is None or table.lower().startswith(("rf_", "sqlite_", "pg_")) or not self.wants(table):
-            return Ruling(False, f"{table or target.sql()} is not among the configured tables", table)
-        kind = _kind(statement)
-        if kind is None:
-            return Ruling(
-                False, "only CREATE TABLE without AS and ADD COLUMN with a literal default are applied", table
-            )
-        what, destructive = kind
-        if destructive and not self.allow_destructive:
-            return Ruling(False, f"{what} needs --allow-destructive-ddl", table)
-        if not destructive and not (self.allow or self.allow_destructive):
-            return Ruling(False, f"{what} needs --allow-ddl", table)
-        return Ruling(True, what, table, destructive=destructive)
+def _judge_one(rules: DdlRules, statement: exp.Expression) -> Ruling:
+    target = _target(statement)
+    if target is None:
+        return Ruling(False, f"{statement.key.upper()} is never applied from a file")
+    table = _wire_name(target)
+    if table is None or table.lower().startswith(("rf_", "sqlite_", "pg_")) or not rules.wants(table):
+        return Ruling(False, f"{table or target.sql()} is not among the configured tables", table)
+    kind = _kind(statement)
+    if kind is None:
+        return Ruling(False, "only CREATE TABLE without AS and ADD COLUMN with a literal default are applied", table)
+    what, destructive = kind
+    if destructive and not rules.allow_destructive:
+        return Ruling(False, f"{what} needs --allow-destructive-ddl", table)
+    if not destructive and not (rules.allow or rules.allow_destructive):
+        return Ruling(False, f"{what} needs --allow-ddl", table)
+    return Ruling(True, what, table, destructive=destructive)
 
 
 def _rendered(statement: exp.Expression, dialect: str) -> str:

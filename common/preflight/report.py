@@ -8,13 +8,13 @@ from pathlib import Path
 from common.errors import Reason
 from common.preflight.changes import ChangesSeen, look_at_changes
 from common.preflight.contents import Contents, TxSeen
-from common.preflight.ddl import DdlRules, Ruling
 from common.preflight.duplicates import compare_with_node, same_tx
 from common.preflight.findings import Check, Finding
 from common.preflight.format import format_finding, read_file
 from common.preflight.gaps import find_gaps
 from common.preflight.known import NodeKnowledge
 from common.preflight.parts import look_at_parts, same_part
+from common.preflight.rulings import DdlRules, Ruling
 from common.preflight.tables import TableCheck
 from common.wire.decode import Broken
 from common.wire.proving import part_fault

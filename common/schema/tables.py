@@ -151,6 +151,8 @@ dead_letter = sa.Table(
     sa.Index("rf_dead_letter_copy", "broker_copy", "state", "last_failed_us"),
     comment="Txs that could not be applied, each whole, with its reason.",
 )
+OPEN_DEAD_LETTERS = ("dead", "early", "forked")
+"""The states in which a letter waits for somebody or something."""
 
 attempt = sa.Table(
     "rf_attempt",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from common.errors import PoisonError, Reason
-from common.preflight.ddl import Ruling
+from common.preflight.rulings import Ruling
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,7 +28,7 @@ from common.errors import (
     RowferryError,
     UsageError,
 )
-from common.ports.part import Service
+from common.ports.part import Commands, Service
 from common.runtime.host import ExitCode, current_host
 from common.runtime.node import Node
 
@@ -40,8 +42,8 @@ class OneCommand:
         command = click.Command("try", callback=callback, help="Tries something.")
         self._command = click.Group("more", commands=[command], help="More.") if group else command
 
-    def commands(self) -> Sequence[click.Command]:
-        return [self._command]
+    def commands(self) -> Commands:
+        return {str(self._command.name): lambda: self._command}
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
         return []
@@ -179,8 +181,8 @@ def test_no_command_and_an_unknown_one_are_usage_errors() -> None:
 
 
 def test_commands_are_listed_in_the_order_of_a_nodes_life() -> None:
-    names = list(build([OneCommand(emit)]).commands)
-    assert names == [
+    program = build([OneCommand(emit)])
+    assert program.list_commands(click.Context(program)) == [
         "init",
         "migrate",
         "unmigrate",
@@ -226,3 +228,16 @@ def test_the_version_is_told() -> None:
     result = CliRunner().invoke(build([]), ["--version"])
     assert result.exit_code == 0
     assert result.stdout.startswith("rowferry, version ")
+
+
+@pytest.mark.parametrize(
+    ("imports", "without"),
+    [
+        ("common.cli.main", ("alembic", "sqlglot", "fastapi", "httpx", "pika", "psycopg", "consumer.intake")),
+        ("producer.services, consumer.services", ("alembic", "sqlglot", "fastapi", "httpx", "pika", "psycopg")),
+    ],
+)
+def test_no_command_waits_for_what_others_need(imports: str, without: tuple[str, ...]) -> None:
+    program = f"import sys; import {imports}; from common.cli.main import build; build(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(without).intersection(loaded)

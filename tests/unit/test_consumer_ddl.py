@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.preflight.ddl import DdlRules
+from common.preflight.rulings import DdlRules
 
 
 def wants(table: str) -> bool:

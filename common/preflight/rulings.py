@@ -1,0 +1,35 @@
+"""The rules about DDL of one import, and what they say of a statement. What parses it is imported when there is one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What is done with one statement."""
+
+    allowed: bool
+    why: str
+    """The rule that lets it through or keeps it out."""
+    table: str | None = None
+    rendered: str | None = None
+    destructive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DdlRules:
+    """The rules of one import."""
+
+    database: str
+    """SQLAlchemy's name of the database that would run it."""
+    wants: Callable[[str], bool]
+    """Whether a table is a configured one."""
+    allow: bool = False
+    allow_destructive: bool = False
+
+    def judge(self, sql: str) -> Ruling:
+        """Decide about one statement of a file."""
+        # Not at the top: sqlglot takes a quarter of a second, and hardly any file holds DDL.
+        from common.preflight.ddl import judge
+
+        return judge(self, sql)
