@@ -55,10 +55,12 @@ class ContainerSpec:
     # Copied into the container before it starts, which works with an engine on another machine too.
     files: tuple[tuple[Path, str], ...] = ()
     shm_size: str = "64m"
+    # Folders in memory, each with its options (`size=4g`): gone when the container ends.
+    tmpfs: tuple[tuple[str, str], ...] = ()
 
     def definition(self, image_id: str) -> str:
         contents = [(target, path.read_text()) for path, target in self.files]
-        parts = (self.kind, image_id, self.ports, self.environment, self.command, contents, self.shm_size)
+        parts = (self.kind, image_id, self.ports, self.environment, self.command, contents, self.shm_size, self.tmpfs)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -127,6 +129,8 @@ class ContainerEngine:
                     wanted.ports[f"{port}/tcp"] = address  # type: ignore[assignment]
                 for source, target in spec.files:
                     wanted.with_copy_into_container(source, target)
+                for folder, options in spec.tmpfs:
+                    wanted.with_tmpfs_mount(folder, options)
                 wanted.with_kwargs(
                     # RabbitMQ's data belong to the node's name, which holds the host name.
                     hostname="rowferry-test",

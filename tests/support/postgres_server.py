@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import os
 import uuid
+from dataclasses import replace
 from typing import Any
 
 from tests.support.container_engine import ContainerSpec
 from tests.support.container_server import PASSWORD, USER, Server
+
+_IN_MEMORY = "/var/lib/rowferry-test"
+
+
+def shared_postgres_spec(kind: str) -> ContainerSpec:
+    """Return a server that nobody kills: its files are in memory, since making and dropping a thousand databases waits
+    for the disk most of the time. What asks for durability has a server of its own."""
+    spec = postgres_spec(kind)
+    place = ("PGDATA", f"{_IN_MEMORY}/data")
+    return replace(spec, environment=(*spec.environment, place), tmpfs=((_IN_MEMORY, "size=4g"),))
 
 
 def postgres_spec(kind: str) -> ContainerSpec:
