@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 import msgspec
 
@@ -32,7 +33,18 @@ log = logging.getLogger(__name__)
 
 _MOST_DELIVERIES = 500
 
-OnEnded = Callable[[Sequence[tuple[Incoming, Result]]], None]
+
+class Ended(NamedTuple):
+    """A tx that came to an end."""
+
+    brought: Delivery | None
+    """What it came with; None: before, and it waited until now."""
+    incoming: Incoming
+    """With the name under which it came."""
+    result: Result
+
+
+OnEnded = Callable[[Sequence[Ended]], None]
 
 
 class Intake:
@@ -48,8 +60,8 @@ class Intake:
         on_ended: OnEnded | None = None,
         tracing: Tracing | None = None,
     ) -> None:
-        """`on_ended` is told of each tx that came to an end, with the name under which it came, before its delivery is
-        acknowledged; in the thread that steps."""
+        """`on_ended` is told of each tx that came to an end before its delivery is acknowledged, in the thread that
+        steps."""
         self._node = node
         self._source_name = name
         self._open_source = open_source
@@ -230,15 +242,19 @@ class Intake:
             self._wary = False
 
     def _go_the_long_way(self, one: Round) -> None:
-        txs = one.txs
+        txs, brought = one.txs, one.brought
         if one.plain is not None:
-            txs = [tx for delivery in one.deliveries for tx in self._read(delivery, False)]
+            anew = Round()
+            for delivery in one.deliveries:
+                anew.add(delivery, self._read(delivery, False))
+            txs, brought = anew.txs, anew.brought
         results = self._apply(txs, guarded=one.careful, ahead=one.ahead)
         self._settle(results)
         retried = self._early.after(results)
         self._settle(retried)
         if self._on_ended is not None:
-            self._on_ended([*zip(txs, results, strict=True), *((again.incoming, again) for again in retried)])
+            ended = [Ended(*each) for each in zip(brought, txs, results, strict=True)]
+            self._on_ended([*ended, *(Ended(None, again.incoming, again) for again in retried)])
 
     def _apply(self, txs: Sequence[Incoming], *, guarded: bool, ahead: Ahead | None = None) -> list[Result]:
         if not txs:

@@ -19,8 +19,8 @@ from consumer.dead_letters.documents import result_document
 from consumer.dedup import TxKey
 from consumer.gaps import Gap, find_gaps
 from consumer.hearing import hear
-from consumer.incoming import Incoming, Outcome, Result
-from consumer.intake import Intake
+from consumer.incoming import Outcome, Result
+from consumer.intake import Ended, Intake
 from consumer.peers import PeerIds
 from consumer.pulls import PullPlace
 from consumer.standing.refresh import Refresh
@@ -42,9 +42,9 @@ class PullReport:
     waiting: dict[TxKey, Result] = field(default_factory=dict)
     """What was set aside or left as early."""
 
-    def count(self, ended: Sequence[tuple[Incoming, Result]]) -> None:
+    def count(self, ended: Sequence[Ended]) -> None:
         """Take in what became of txs; a later result of the same tx takes the place of its first."""
-        for incoming, result in ended:
+        for _, incoming, result in ended:
             if result.outcome.set_aside:
                 self.waiting[incoming.key] = result
                 continue

@@ -4,11 +4,12 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 
-from common.errors import OutageError
+from common.errors import OutageError, RowferryError
 from common.http.callers import Caller
+from common.http.problems import ProblemError
 from common.http.scopes import Scope
 from common.ports.sink import TransportFeatures
 from common.ports.source import Delivery
@@ -16,8 +17,8 @@ from common.runtime.node import Node
 from common.tracing import open_tracing
 from common.transports.http.features import FEATURES
 from consumer.dedup import TxKey
-from consumer.incoming import Incoming, Result
-from consumer.intake import Intake
+from consumer.incoming import Outcome, Result
+from consumer.intake import Ended, Intake
 from consumer.push_body import Body
 
 log = logging.getLogger(__name__)
@@ -31,10 +32,17 @@ class Push:
     """One push. Made by the server's threads, worked off by the intake's."""
 
     def __init__(
-        self, caller: Caller, body: Body, keys: Sequence[TxKey], headers: Mapping[str, object] | None = None
+        self,
+        caller: Caller,
+        body: Body,
+        keys: Sequence[TxKey],
+        check: Callable[[], None],
+        headers: Mapping[str, object] | None = None,
     ) -> None:
-        """`headers`: of the request, what the intake has to know of them."""
+        """`check` raises where its token is not good any more, `headers`: of the request, what the intake has to know
+        of them."""
         self.caller = caller
+        self._check = check
         self._headers = dict(headers or {})
         self.keys = keys
         self.results: dict[TxKey, Result] = {}
@@ -45,10 +53,13 @@ class Push:
         self._is_read = False
 
     def next_delivery(self) -> Delivery | None:
-        """Return what comes next of it; None when all was given out."""
-        if self._pieces is None:
-            self._pieces = self._body.pieces()
-        piece = next(self._pieces, None)
+        """Return what comes next of it; None when all was given out, or it was given up."""
+        try:
+            piece = None if self.done.done() else self._next_piece()
+        except (ProblemError, RowferryError, OSError) as error:
+            # Its own matter: what others brought before it is in hand already, and must come to its end.
+            self.failed(error)
+            return None
         if piece is None:
             self._is_read = True
             self._end_if_done()
@@ -65,10 +76,30 @@ class Push:
             headers=self._headers,
         )
 
+    def _next_piece(self) -> bytes | None:
+        if self._pieces is None:
+            self._pieces = self._body.pieces()
+        piece = next(self._pieces, None)
+        if piece is not None:
+            # It may have waited for long: also what was sent whole before its token was revoked is taken no more.
+            self._check()
+        return piece
+
     def acknowledged(self) -> None:
         """One delivery of it is committed."""
         self._open -= 1
         self._end_if_done()
+
+    def note(self, key: TxKey, result: Result) -> None:
+        """Take in what became of one of its txs. That it came with it once more says nothing new of it."""
+        if result.outcome is not Outcome.DUPLICATE or key not in self.results:
+            self.results[key] = result
+
+    def note_again(self, result: Result) -> None:
+        """Take in what became of a tx that waited: is it one that came with it?"""
+        was = self.results.get(result.incoming.key)
+        if was is not None and was.outcome is Outcome.EARLY and was.sha256 == result.sha256:
+            self.results[result.incoming.key] = result
 
     def failed(self, error: Exception) -> None:
         """Give up on it: what was committed counts as duplicate when it comes again."""
@@ -87,7 +118,8 @@ class PushQueue:
 
     def __init__(self) -> None:
         self._waiting: queue.Queue[Push] = queue.Queue(_MOST_WAITING)
-        self._wanted: dict[TxKey, list[Push]] = {}
+        self._asked: set[Push] = set()
+        """Those whose answer somebody waits for."""
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -96,8 +128,7 @@ class PushQueue:
         if self._is_closed:
             return False
         with self._lock:
-            for key in push.keys:
-                self._wanted.setdefault(key, []).append(push)
+            self._asked.add(push)
         try:
             self._waiting.put_nowait(push)
         except queue.Full:
@@ -118,23 +149,24 @@ class PushQueue:
         except queue.Empty:
             return None
 
-    def note(self, ended: Iterable[tuple[Incoming, Result]]) -> None:
-        """Take in what became of txs, under the names by which they came."""
-        with self._lock:
-            for incoming, result in ended:
+    def note(self, ended: Iterable[Ended]) -> None:
+        """Take in what became of txs, under the names by which they came: each belongs to the push that brought it, for
+        another one may only claim the same name."""
+        for one in ended:
+            incoming = one.incoming
+            if one.brought is not None:
                 key = incoming.claims_source or incoming.source_node, incoming.claims or incoming.tx_id
-                for push in self._wanted.get(key, ()):
-                    push.results[key] = result
+                _push_of(one.brought).note(key, one.result)
+                continue
+            with self._lock:
+                asked = list(self._asked)
+            for push in asked:
+                push.note_again(one.result)
 
     def forget(self, push: Push) -> None:
         """Nobody waits for its answer any more."""
         with self._lock:
-            for key in push.keys:
-                left = [one for one in self._wanted.get(key, ()) if one is not push]
-                if left:
-                    self._wanted[key] = left
-                else:
-                    self._wanted.pop(key, None)
+            self._asked.discard(push)
 
 
 class PushSource:
@@ -160,7 +192,7 @@ class PushSource:
             if push is None:
                 break
             self._current = push
-            delivery = None if push.done.done() else push.next_delivery()
+            delivery = push.next_delivery()
             if delivery is None:
                 self._current = None
                 continue

@@ -42,6 +42,8 @@ class Round:
 
     deliveries: list[Delivery] = field(default_factory=list)
     txs: list[Incoming] = field(default_factory=list)
+    brought: list[Delivery] = field(default_factory=list)
+    """With which delivery each of `txs` came."""
     careful: bool = False
     """Something of it came before and went wrong: no tx of it may take others along."""
     bytes: int = 0
@@ -68,6 +70,7 @@ class Round:
         """Take what one delivery holds."""
         self.deliveries.append(delivery)
         self.txs += txs
+        self.brought += [delivery] * len(txs)
         self.bytes += sum(tx.size for tx in txs)
         self.changes += sum(tx.changes for tx in txs)
 

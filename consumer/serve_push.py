@@ -3,6 +3,8 @@
 import asyncio
 import tempfile
 from collections import Counter
+from contextlib import ExitStack
+from functools import partial
 from typing import Annotated, BinaryIO, Literal, cast
 
 import anyio
@@ -11,7 +13,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
 from common.errors import Reason
-from common.http.callers import Caller, caller_with, check_still
+from common.http.callers import Caller, caller_with, check_again, check_still
 from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
 from common.http.under_way import UnderWay
@@ -82,10 +84,11 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
         A body that is torn or altered anywhere, or that holds a batch which the token may not send, is refused whole.
         Sending the same again changes nothing."""
         encoding = _encoding(request)
-        with under_way.one(caller.node_id):
-            return await work_off(request, caller, encoding)
+        with ExitStack() as held:
+            held.enter_context(under_way.one(caller.node_id))
+            return await work_off(request, caller, encoding, held)
 
-    async def work_off(request: Request, caller: Caller, encoding: str) -> Pushed:
+    async def work_off(request: Request, caller: Caller, encoding: str, held: ExitStack) -> Pushed:
         body = Body(cast(BinaryIO, await _spooled(request)), encoding, limits, trust)
         try:
             keys = await anyio.to_thread.run_sync(body.txs, caller, limiter=looking)
@@ -93,13 +96,17 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
         except BaseException:
             body.close()
             raise
-        one = Push(caller, body, keys, {name: request.headers[name] for name in TRACE if name in request.headers})
+        traced = {name: request.headers[name] for name in TRACE if name in request.headers}
+        one = Push(caller, body, keys, partial(check_again, request), traced)
         if not pushes.put(one):
             body.close()
             raise ProblemError(503, "too many pushes wait: try again later", reason="busy", headers=_AGAIN)
+        ending, count = asyncio.wrap_future(one.done), held.pop_all()
+        # Whoever hangs up leaves it in the queue, where it takes a place until its turn.
+        ending.add_done_callback(lambda _: count.close())
         try:
             # A client that goes away leaves it to be worked off: what it brought is whole.
-            await asyncio.shield(asyncio.wrap_future(one.done))
+            await asyncio.shield(ending)
         finally:
             pushes.forget(one)
         return _answer(one, node.facts.node_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -17,9 +18,11 @@ from backports import zstd
 from common.config.model import ServerSection
 from common.http.callers import Caller
 from common.http.scopes import Scope
+from common.ports.source import Delivery
 from common.versions import Version
 from consumer.dedup import TxKey
 from consumer.push_body import Body
+from consumer.push_queue import Push, PushQueue, PushSource
 from tests.support.applying import DATABASES, Origin, item, resealed, sqlite_url
 from tests.support.waiting import wait_for
 from tests.support.web import Served, served, served_on_sqlite
@@ -205,6 +208,94 @@ def test_one_node_has_so_many_pushes_at_once_and_others_theirs(node: Served) -> 
         assert (refused.status_code, refused.json()["type"]) == (429, "urn:rowferry:busy")
         assert outcomes(push(node, other, body)) == [("applied", None)]
     wait_for(lambda: push(node, hungry, b"").status_code == 200, 10, "those that were given up to be over")
+
+
+class Waiting:
+    """Pushes wait in the queue until the test lets the intake go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go_on, self._queued = threading.Event(), threading.Semaphore(0)
+        put, receive = PushQueue.put, PushSource.receive
+
+        def noted(pushes: PushQueue, push: Push) -> bool:
+            is_in = put(pushes, push)
+            self._queued.release()
+            return is_in
+
+        def held(source: PushSource, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
+            return receive(source, max_deliveries, 0) if self.go_on.wait(timeout_seconds) else []
+
+        monkeypatch.setattr(PushQueue, "put", noted)
+        monkeypatch.setattr(PushSource, "receive", held)
+
+    def one_more(self) -> None:
+        """Wait until one more is in the queue."""
+        assert self._queued.acquire(timeout=20)
+
+
+@pytest.fixture
+def waiting(node: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waiting]:
+    held = Waiting(monkeypatch)
+    yield held
+    held.go_on.set()
+
+
+def test_each_push_is_told_of_what_it_brought_itself(node: Served, waiting: Waiting) -> None:
+    """All three name one tx, and are worked off in one round."""
+    one = Origin("a").put(1, "one", 10)
+    other = resealed(one.body, b'"one"', b'"two"')
+    own, hub = node.token("a", Scope.PUSH), node.token("hub", Scope.FORWARD)
+    with ThreadPoolExecutor(3) as senders:
+        answers = []
+        for token, body in ((own, one.body + one.body), (hub, other), (own, one.body)):
+            answers.append(senders.submit(push, node, token, body))
+            waiting.one_more()
+        waiting.go_on.set()
+        found = [outcomes(answer.result()) for answer in answers]
+    assert found == [[("applied", None)], [("dead-lettered", "content")], [("duplicate", None)]]
+
+
+def test_what_waits_in_the_queue_is_not_applied_once_its_token_is_revoked(node: Served, waiting: Waiting) -> None:
+    revoked, other = node.token("a", Scope.PUSH), node.token("b", Scope.PUSH)
+    with ThreadPoolExecutor(2) as senders:
+        answers = []
+        for token, body in (
+            (revoked, Origin("a").put(1, "late", 10).body),
+            (other, Origin("b").put(2, "two", 10).body),
+        ):
+            answers.append(senders.submit(push, node, token, body))
+            waiting.one_more()
+        node.tokens.revoke(revoked.split("_")[1], "test")
+        waiting.go_on.set()
+        refused, taken = (answer.result() for answer in answers)
+    assert (refused.status_code, refused.json()["type"]) == (401, "urn:rowferry:revoked")
+    assert outcomes(taken) == [("applied", None)]
+    assert [row[1] for row in node.world.rows()] == ["two"]
+
+
+def test_who_hangs_up_has_no_room_for_more_in_the_queue(
+    node: Served, waiting: Waiting, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "common.web.guard")
+    token, body = node.token("a", Scope.PUSH), Origin("a").put(1, "one", 10).body
+    head = (
+        f"POST /sync/push HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with ExitStack() as held:
+        for _ in range(16):
+            one = held.enter_context(closing(connected(node)))
+            one.sendall(head.encode() + body)
+            waiting.one_more()
+
+    def left() -> int:
+        return sum(record.message == "http.client_left" for record in caplog.records)
+
+    wait_for(lambda: left() == 16, 10, "the server to see that they hung up")
+    refused = push(node, token, b"")
+    assert (refused.status_code, refused.json()["type"]) == (429, "urn:rowferry:busy")
+    waiting.go_on.set()
+    wait_for(lambda: push(node, token, b"").status_code == 200, 10, "those of the queue to be worked off")
+    assert [row[1] for row in node.world.rows()] == ["one"]
 
 
 @pytest.mark.parametrize("asked", ["push", "heartbeat", "resolve"])

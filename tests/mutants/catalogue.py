@@ -309,10 +309,18 @@ MUTANTS = (
     Mutant(
         "bodies-outlive-their-token",
         "tokens",
-        "consumer/serve_push.py",
-        "            await check_still(request)\n",
+        "consumer/serve_heartbeat.py",
+        "        await check_still(request)\n",
         "",
         ("tests/integration/test_http_push.py::test_a_token_revoked_while_its_body_is_on_the_way_writes_nothing",),
+    ),
+    Mutant(
+        "pushes-outlive-their-token",
+        "tokens",
+        "consumer/push_queue.py",
+        "            self._check()\n",
+        "            pass\n",
+        ("tests/integration/test_http_push.py::test_what_waits_in_the_queue_is_not_applied_once_its_token_is_revoked",),
     ),
     Mutant(
         "attempts-not-noted",
