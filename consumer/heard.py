@@ -6,6 +6,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from common.config.model import Config
+from common.ids import tx_id_us
 from common.ports.plain import Asked, Together
 from common.runtime.node import Node
 from common.schema import tables as rf
@@ -13,12 +14,25 @@ from consumer import audit
 from consumer.retired import returned, speaks_again
 from consumer.statements import insert_missing, writing
 
+_ENDED = (
+    sa.exists()
+    .where(
+        rf.sync_state.c.peer == rf.node.c.node_id,
+        rf.sync_state.c.direction == "in",
+        rf.sync_state.c.incarnation == rf.node.c.incarnation,
+        rf.sync_state.c.incarnation != sa.bindparam("incarnation", type_=sa.Text),
+        rf.sync_state.c.last_tx_id > sa.bindparam("tx_id", type_=sa.Text),
+    )
+    .correlate(rf.node)
+)
+"""Whether its incarnation that is known has written something since."""
 _HEARD = (
     sa.update(rf.node)
     .where(rf.node.c.node_id == sa.bindparam("peer"), rf.node.c.is_self.is_(False))
     .values(
         last_seen_us=sa.bindparam("now_us"),
-        incarnation=sa.bindparam("incarnation"),
+        # A batch that nobody has brought until now may be of a log that ended long ago.
+        incarnation=sa.case((_ENDED, rf.node.c.incarnation), else_=sa.bindparam("incarnation", type_=sa.Text)),
         ahead_us=sa.case(
             (sa.bindparam("ahead_us", type_=sa.BigInteger) > 0, sa.bindparam("ahead_us", type_=sa.BigInteger)),
             # Only what it wrote after that shows that its clock was set right.
@@ -42,8 +56,13 @@ class Heard(NamedTuple):
     incarnation: str
     latest_us: int
     """The latest that its clock said."""
-    wrote_us: int
-    """When it made the last of its txs that are new here."""
+    tx_id: str
+    """The last of its txs that are new here."""
+
+    @property
+    def wrote_us(self) -> int:
+        """When it made that."""
+        return tx_id_us(self.tx_id)
 
 
 def ask_heard(together: Together, config: Config, heard: Iterable[Heard], now_us: int) -> "list[HeardOf]":
@@ -93,6 +112,7 @@ def _given(heard: Heard, row: Mapping[str, object]) -> dict[str, object]:
         "ahead_us": row["ahead_us"],
         "latest_us": heard.latest_us,
         "wrote_us": heard.wrote_us,
+        "tx_id": heard.tx_id,
     }
 
 

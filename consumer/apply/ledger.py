@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import sqlalchemy as sa
 
 from common.config.model import Config
-from common.ids import tx_id_us
 from common.schema import tables as rf
+from common.wire.records import BatchHeader
 from consumer import audit, watermark
 from consumer.apply.handing_on import HandingOn
 from consumer.attempts import end_attempts
@@ -55,7 +55,7 @@ class Ledger:
         self._move_marks(applied, aside, marks)
         latest = latest_by_source(results)
         news = tell_news(self._connection, latest, self._config.limits.future_seconds, self._now_us)
-        self._note_heard(results, {source: result.counts.latest_us for source, result in latest.items()})
+        self._note_heard(results, known, {source: result.counts.latest_us for source, result in latest.items()})
         lines = [line for result in results for line in _audit_lines(result)]
         audit.write(self._connection, [*lines, *news], self._now_us)
         end_attempts(self._connection, begun)
@@ -106,13 +106,16 @@ class Ledger:
             watermark.advance(self._connection, mark, steps[mark.source_node, mark.incarnation])
         watermark.store(self._connection, moved, self._now_us)
 
-    def _note_heard(self, results: Sequence[Result], latest: Mapping[str, int]) -> None:
-        """What can't be verified says nothing of anybody, and what somebody replays came long ago."""
-        came = [one for one in results if _is_verified(one) and one.incoming.replayed_by is None]
-        headers = [result.incoming.header for result in came]
-        seen = {header.source_node: header.incarnation for header in headers if header is not None}
-        wrote = _last_written(results)
-        heard = [Heard(one, seen[one], latest.get(one, 0), wrote.get(one, 0)) for one in seen]
+    def _note_heard(self, results: Sequence[Result], known: Mapping[TxKey, Known], latest: Mapping[str, int]) -> None:
+        """What can't be verified says nothing of anybody; what was here before may come from anybody who kept it."""
+        last: dict[str, BatchHeader] = {}
+        for result in results:
+            header = result.incoming.header
+            if header is None or not _is_news(result, known):
+                continue
+            if header.source_node not in last or header.tx_id > last[header.source_node].tx_id:
+                last[header.source_node] = header
+        heard = [Heard(one, header.incarnation, latest.get(one, 0), header.tx_id) for one, header in last.items()]
         note_heard(self._connection, self._config, heard, self._now_us)
 
 
@@ -125,19 +128,12 @@ def step_of(result: Result) -> Step | None:
     return Step(header.prev_lsn, header.to_lsn, header.tx_id, sure)
 
 
-def _last_written(results: Iterable[Result]) -> dict[str, int]:
-    """Return when each source made the last of its txs that are new here, microseconds since the epoch."""
-    found: dict[str, int] = {}
-    for result in results:
-        header = result.incoming.header
-        if header is not None and result.outcome is not Outcome.DUPLICATE and _is_verified(result):
-            found[header.source_node] = max(found.get(header.source_node, 0), tx_id_us(header.tx_id))
-    return found
-
-
-def _is_verified(result: Result) -> bool:
-    ignored = result.outcome is Outcome.DUPLICATE and result.error is not None
-    return not ignored and result.reason not in BROKEN_REASONS
+def _is_news(result: Result, known: Mapping[TxKey, Known]) -> bool:
+    """Tell whether its source was heard with it: it can be believed, and says something that was not known."""
+    if result.outcome is Outcome.DUPLICATE or result.reason in BROKEN_REASONS or result.incoming.replayed_by:
+        return False
+    letter = known[result.incoming.key].letter if result.incoming.key in known else None
+    return result.outcome is Outcome.APPLIED or letter is None or letter.sha256 != result.sha256
 
 
 def _failure(result: Result) -> Failure:

@@ -9,7 +9,6 @@ from functools import cache
 import sqlalchemy as sa
 
 from common.config.model import Config
-from common.ids import tx_id_us
 from common.ports.plain import Together
 from common.schema import tables as rf
 from common.wire.plain import PlainTx
@@ -45,7 +44,7 @@ class Ledger:
             mark.last_tx_id = stretch.tx_id
         watermark.ask_store(together, moved, now_us)
         heard = [
-            Heard(source, incarnation, stretch.latest_us, tx_id_us(stretch.tx_id))
+            Heard(source, incarnation, stretch.latest_us, stretch.tx_id)
             for (source, incarnation), stretch in group.stretches.items()
         ]
         self._heard = ask_heard(together, self._config, heard, now_us)

@@ -23,7 +23,7 @@ from producer.announcing import Announcing
 from producer.cursors import Cursors
 from producer.heartbeat import own_heartbeat
 from producer.log import NodeLogs
-from tests.support.applying import DATABASES, Origin, World, close_world, open_world, sqlite_url, world_on
+from tests.support.applying import DATABASES, Origin, World, close_world, open_world, resealed, sqlite_url, world_on
 from tests.support.producing import HandSink
 
 MINUTE = 60_000_000
@@ -368,6 +368,35 @@ def test_a_node_says_what_it_has(lite: World, caplog: pytest.LogCaptureFixture) 
         service.step(0)
     assert "heartbeat.not_sent" in [record.message for record in caplog.records]
     assert all(sink.closed for sink in sinks)
+
+
+def heard_of(world: World) -> tuple[str, int]:
+    (row,) = world.query("SELECT incarnation, last_seen_us FROM rf_node WHERE node_id = 'a'")
+    return row[0], row[1]
+
+
+def test_a_batch_that_was_here_before_is_no_sign_of_life(world: World) -> None:
+    """Whoever kept it may bring it again, signed as it is."""
+    a = Origin("a")
+    old, unknown = a.put(1, "one", 10).body, resealed(a.put(3, "x", 30).body, b'"item"', b'"nowhere"')
+    world.receive(old, unknown)
+    world.receive(Origin("a", "inc2", made=a.made).put(2, "two", 20).body)
+    before = heard_of(world)
+    assert before == ("inc2", world.clock.us)
+    world.clock.pass_seconds(3_600)
+    for body in (old, unknown):
+        world.receive(body)
+        assert heard_of(world) == before
+
+
+def test_a_batch_of_a_log_that_has_ended_does_not_bring_its_incarnation_back(world: World) -> None:
+    a = Origin("a")
+    first, late = a.put(1, "one", 10).body, a.put(2, "two", 20).body
+    world.receive(first)
+    world.receive(Origin("a", "inc2", made=a.made).put(3, "three", 30).body)
+    world.receive(late)
+    assert [row[1] for row in world.rows()] == ["one", "two", "three"]
+    assert heard_of(world)[0] == "inc2"
 
 
 def test_what_is_only_said_keeps_nobody_from_being_drained(lite: World) -> None:
