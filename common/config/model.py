@@ -252,6 +252,7 @@ class ServerSection(Section):
     max_stream_bytes: Annotated[int, Field(ge=_MIB)] = 1024 * _MIB
     """Of one push, decompressed."""
     slow_seconds: PositiveSeconds = 30
+    body_seconds: PositiveSeconds = 3600
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = 500
 
     @field_validator("tls_key_file")

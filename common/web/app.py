@@ -53,7 +53,12 @@ class Web:
     def guarded(self, server: ServerSection) -> ASGIApp:
         """Return the application behind what limits its clients."""
         return Guard(
-            self.app, WebLimits(body_bytes_at={PUSH_PATH: server.max_body_bytes}, slow_seconds=server.slow_seconds)
+            self.app,
+            WebLimits(
+                body_bytes_at={PUSH_PATH: server.max_body_bytes},
+                slow_seconds=server.slow_seconds,
+                body_seconds=server.body_seconds,
+            ),
         )
 
 

@@ -43,6 +43,8 @@ class WebLimits:
     """Paths at which another size holds."""
     slow_seconds: float = 30.0
     """The longest wait for a client's next bytes, and for it to take ours."""
+    body_seconds: float = 3600.0
+    """The longest that a whole body may take: it takes a connection, a place and room on the disk meanwhile."""
 
 
 class Guard:
@@ -144,8 +146,9 @@ class _Request:
         if not self._has_body:
             # Whoever asks now waits for the client to leave, however long the answer takes.
             return await self._receive()
+        left = self._limits.body_seconds - (time.monotonic() - self.began)
         try:
-            message = await asyncio.wait_for(self._receive(), self._limits.slow_seconds)
+            message = await asyncio.wait_for(self._receive(), min(self._limits.slow_seconds, max(left, 0.0)))
         except TimeoutError as error:
             raise ProblemError(
                 408, "the body did not come in time", reason="slow", headers={"Connection": "close"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -102,6 +103,30 @@ def test_who_takes_an_answer_slowly_is_waited_for() -> None:
     assert not taking.is_stuck(89_000)
     assert taking.is_stuck(88_001)
     assert taking.is_stuck(88_001)
+
+
+@pytest.mark.parametrize("piece", [b"", b"x" * 4096])
+def test_a_whole_body_has_its_time_however_steadily_it_comes(tmp_path: Path, piece: bytes) -> None:
+    with served_on_sqlite(tmp_path, ServerSection(port=0, body_seconds=1)) as node, closing(connected(node)) as one:
+        token = node.token("a", Scope.PUSH)
+        head = (
+            f"POST /sync/push HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 60000000\r\n\r\n"
+        )
+        one.sendall(head.encode())
+        answer, began = b"", time.monotonic()
+        while not answer and time.monotonic() - began < 15:
+            one.sendall(piece)
+            answer = came(one, 0.05)
+    assert answer.startswith(b"HTTP/1.1 408"), answer
+
+
+def came(one: socket.socket, seconds: float) -> bytes:
+    """Return what was answered within so many seconds, if something was."""
+    one.settimeout(seconds)
+    try:
+        return one.recv(65_536)
+    except TimeoutError:
+        return b""
 
 
 def test_the_rest_of_a_body_that_is_refused_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,7 @@ WRONG: list[tuple[str, Any]] = [
     ("server.max_body_bytes", 10),
     ("server.max_stream_bytes", 10),
     ("server.slow_seconds", 0),
+    ("server.body_seconds", 0),
     ("server.max_connections", 0),
     ("tracing.enabled", "perhaps"),
     ("peers.main", {"url": "main.example"}),
