@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import anyio.to_thread
+import msgspec
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
@@ -15,12 +16,15 @@ from common.ports.source import Delivery
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.seldom import Seldom
-from common.wire.control import Heartbeat, Said, said_in
+from common.wire.control import Heartbeat, Said, encode_control, said_in
+from common.wire.signing import NO_PROOF
 from consumer.control import Controls, log
 from consumer.gaps import Gap, find_gaps
 from consumer.peers import PeerIds
 from consumer.statements import reading
 
+_READERS = (Scope.PULL, Scope.FORWARD)
+"""Who may say how far it has this node's log: whoever has more of it than is here shows that it was put back."""
 _BODY = {"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}}
 
 
@@ -68,7 +72,16 @@ def _read(body: bytes) -> Said:
             raise ProblemError(422, "the body is no heartbeat: one line of rowferry/1", reason="format")
 
 
+def _of_its_own_log(said: Said, heartbeat: Heartbeat) -> Said:
+    """Return a heartbeat without what it says to have seen of others' logs; handed on it says that no more, but where
+    its node has signed it."""
+    told = msgspec.structs.replace(heartbeat, seen={})
+    return said._replace(what=told, line=encode_control(told) if said.proof == NO_PROOF else said.line)
+
+
 def _take(node: Node, said: Said, caller: Caller, seldom: Seldom) -> Heard:
+    if isinstance(said.what, Heartbeat) and not caller.scopes.intersection(_READERS):
+        said = _of_its_own_log(said, said.what)
     delivery = Delivery(b"", f"http:{caller.node_id}", None, source_node=caller.node_id, verified=True)
     problem = Controls(node, PeerIds(node), seldom).take(said, delivery)
     if problem is not None:

@@ -1,6 +1,7 @@
 """`POST /sync/push`: batches in, and for each tx what it came to."""
 
 import asyncio
+import logging
 import tempfile
 from collections import Counter
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from typing import Annotated, BinaryIO, Literal, cast
 
 import anyio
 import anyio.to_thread
+import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
@@ -19,12 +21,17 @@ from common.http.scopes import Scope
 from common.http.under_way import UnderWay
 from common.http.wire import MEDIA_TYPE, PUSH_PATH
 from common.runtime.node import Node
+from common.schema import tables as rf
+from common.seldom import Seldom
 from common.tracing import NAMES as TRACE
 from common.wire.limits import Limits
 from consumer.dedup import TxKey
 from consumer.incoming import Counts, Outcome, Result
 from consumer.push_body import Body
 from consumer.push_queue import Push, PushQueue
+from consumer.statements import among_given, as_list, reading
+
+log = logging.getLogger(__name__)
 
 _LOOKING = 2
 """Bodies that are looked through at once."""
@@ -32,7 +39,7 @@ _IN_MEMORY = 4 * 1024 * 1024
 _ENCODINGS = ("", "identity", "gzip", "zstd")
 _AGAIN = {"Retry-After": "5"}
 
-_Outcome = Literal["applied", "duplicate", "conflict", "dead-lettered", "incomplete"]
+_Outcome = Literal["applied", "duplicate", "conflict", "dead-lettered", "incomplete", "ignored"]
 _State = Literal["dead", "early", "forked"]
 
 
@@ -42,7 +49,8 @@ class PushedTx(BaseModel):
     tx_id: str
     source_node: str
     outcome: _Outcome = Field(
-        description="conflict: applied, and a row of it met another write; incomplete: parts of it have to come yet."
+        description="conflict: applied, and a row of it met another write; incomplete: parts of it have to come yet; "
+        "ignored: said to be of this node's own log, which has it not, or no more."
     )
     state: _State | None = Field(description="Of what is dead-lettered.")
     reason: Reason | None = Field(description="Why it is dead-lettered.")
@@ -69,6 +77,7 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
     # Looking a large body through takes long: other requests have their threads meanwhile.
     looking = anyio.CapacityLimiter(_LOOKING)
     under_way = UnderWay("pushes of {} are under way")
+    seldom = Seldom(log)
 
     @router.post(
         PUSH_PATH,
@@ -109,9 +118,22 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
             await asyncio.shield(ending)
         finally:
             pushes.forget(one)
-        return _answer(one, node.facts.node_id)
+        own = [tx_id for source, tx_id in keys if source == node.facts.node_id]
+        here = await anyio.to_thread.run_sync(_in_own_log, node, own) if own else frozenset[str]()
+        if len(here) < len(own):
+            remedy = "where this database was put back to an earlier state: rowferry rejoin"
+            seldom.warn("push.own_unknown", caller.node_id, by=caller.node_id, txs=len(own) - len(here), remedy=remedy)
+        return _answer(one, node.facts.node_id, here)
 
     return router
+
+
+def _in_own_log(node: Node, tx_ids: list[str]) -> frozenset[str]:
+    """Return which of them this node's own log has."""
+    with reading(node.database) as connection:
+        dialect = connection.dialect.name
+        query = sa.select(rf.tx.c.tx_id).where(among_given(dialect, rf.tx.c.tx_id, "tx_ids"))
+        return frozenset(connection.execute(query, {"tx_ids": as_list(dialect, tx_ids)}).scalars())
 
 
 def _encoding(request: Request) -> str:
@@ -135,13 +157,17 @@ async def _spooled(request: Request) -> "tempfile.SpooledTemporaryFile[bytes]":
     return spool
 
 
-def _answer(push: Push, own_id: str) -> Pushed:
-    results = [_pushed(key, push.results.get(key), own_id) for key in push.keys]
+def _answer(push: Push, own_id: str, here: frozenset[str]) -> Pushed:
+    """`here`: which txs the node's own log has."""
+    results = [
+        _pushed(key, _own(key, here) if key[0] == own_id else _outcome(push.results.get(key)), push.results.get(key))
+        for key in push.keys
+    ]
     return Pushed(results=results, counts=Counter(one.outcome for one in results))
 
 
-def _pushed(key: TxKey, result: Result | None, own_id: str) -> PushedTx:
-    outcome, state = _outcome(key, result, own_id)
+def _pushed(key: TxKey, came_to: tuple[_Outcome, _State | None], result: Result | None) -> PushedTx:
+    outcome, state = came_to
     counts = Counts() if result is None else result.counts
     return PushedTx(
         tx_id=key[1],
@@ -155,10 +181,14 @@ def _pushed(key: TxKey, result: Result | None, own_id: str) -> PushedTx:
     )
 
 
-def _outcome(key: TxKey, result: Result | None, own_id: str) -> tuple[_Outcome, _State | None]:
+def _own(key: TxKey, here: frozenset[str]) -> tuple[_Outcome, None]:
+    """This node's own come back from a forwarder, who may have made them up: nothing is done with them."""
+    return ("duplicate" if key[1] in here else "ignored"), None
+
+
+def _outcome(result: Result | None) -> tuple[_Outcome, _State | None]:
     if result is None:
-        # This node's own come back from a forwarder; of others parts are missing.
-        return ("duplicate" if key[0] == own_id else "incomplete"), None
+        return "incomplete", None
     match result.outcome:
         case Outcome.APPLIED:
             return ("conflict" if result.counts.conflicts else "applied"), None

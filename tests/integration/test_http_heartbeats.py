@@ -16,7 +16,7 @@ from common.http.scopes import Scope
 from common.ops.passed import read_passed
 from common.transports.http import client
 from common.transports.http.settings import settings_of
-from common.wire.control import Heartbeat, encode_control, said_in
+from common.wire.control import Heartbeat, SeenLog, encode_control, said_in
 from common.wire.signing import Signer, new_private_key
 from consumer.again import AgainSource
 from consumer.gaps import find_gaps
@@ -164,6 +164,20 @@ def test_a_token_speaks_for_its_node_alone(main: Served) -> None:
     with main.client(main.token("a", Scope.OPS)) as one:
         assert one.get("/sync/heartbeat").status_code == 403
         assert one.post("/sync/heartbeat", content=lie).status_code == 403
+
+
+@pytest.mark.parametrize(("scope", "is_believed"), [(Scope.PUSH, False), (Scope.PULL, True)])
+def test_only_who_may_read_a_log_says_that_it_was_put_back(main: Served, scope: Scope, is_believed: bool) -> None:
+    facts = main.world.node.facts
+    seen = {facts.node_id: SeenLog(incarnation=facts.incarnation, lsn=1_000)}
+    with main.client(main.token("a", scope)) as one:
+        answer = one.post("/sync/heartbeat", content=encode_control(heartbeat(main, "a", seen=seen)))
+    assert answer.status_code == 200, answer.text
+    assert (main.world.one("SELECT rewound_us FROM rf_node WHERE is_self") is not None) is is_believed
+    # The rest of it is heard, and what is handed on of it says no more than was taken.
+    (said,) = said_in(main.world.one("SELECT said FROM rf_node WHERE node_id = 'a'").encode()) or ()
+    assert isinstance(said.what, Heartbeat)
+    assert bool(said.what.seen) is is_believed
 
 
 def test_a_line_that_nobody_takes_silences_nobody_else(main: Served, branch: World) -> None:

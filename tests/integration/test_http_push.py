@@ -233,6 +233,19 @@ class Waiting:
         assert self._queued.acquire(timeout=20)
 
 
+def test_what_is_said_to_be_of_the_nodes_own_log_is_no_duplicate_where_that_has_it_not(
+    node: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.world.execute("INSERT INTO item VALUES (7, 'mine', 1)")
+    node.world.node.database.sealer(node.world.node.facts).seal()
+    made_up = Origin("here", made=5).put(1, "one", 10)
+    real = made_up.body.replace(made_up.tx_id.encode(), str(node.world.one("SELECT tx_id FROM rf_tx")).encode())
+    answer = push(node, node.token("hub", Scope.FORWARD), made_up.body + resealed(real, b"", b""))
+    assert outcomes(answer) == [("ignored", None), ("duplicate", None)]
+    assert [row[1] for row in node.world.rows()] == ["mine"]
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == ["push.own_unknown"]
+
+
 @pytest.fixture
 def waiting(node: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waiting]:
     held = Waiting(monkeypatch)
