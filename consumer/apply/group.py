@@ -51,7 +51,8 @@ class Applier:
     def apply(self, txs: Sequence[Incoming], *, guarded: bool = False, ahead: Ahead | None = None) -> list[Result]:
         """Apply or set aside all of `txs`, in order; everything is committed when this returns.
 
-        Raises OutageError: what was committed before stays, trying all of it again does no harm. `guarded`: the txs
+        Raises OutageError, also between two commits once the node stops: what was committed before stays, trying all of
+        it again does no harm. `guarded`: the txs
         were noted in `rf_attempt`, take the notes away. `ahead`: what `prepare_ahead` made of them."""
         self._tables.begin()
         generation = self._tables.generation
@@ -68,6 +69,8 @@ class Applier:
     def _apply_all(self, txs: Sequence[Incoming], guarded: bool, ahead: Ahead | None) -> list[Result]:
         results: list[Result] = []
         for group in self._groups(txs, ahead):
+            if results:
+                self._check_stop()
             began = time.monotonic()
             results += self._apply_group(group.txs, guarded)
             if self._one_writer and group.leaves_others_waiting:
@@ -135,7 +138,14 @@ class Applier:
             self._after_ddl(group)
             return results
         half = len(group) // 2
-        return self._apply_group(group[:half], guarded) + self._apply_group(group[half:], guarded)
+        first = self._apply_group(group[:half], guarded)
+        self._check_stop()
+        return first + self._apply_group(group[half:], guarded)
+
+    def _check_stop(self) -> None:
+        """Between two commits: one message may hold as many txs as take minutes. Raises OutageError."""
+        if self._stop is not None and self._stop.is_set():
+            raise OutageError("the node stops: what is not committed is applied when it runs again")
 
     def _is_outdated(self, group: Sequence[Prepared]) -> bool:
         """Tell whether the tables were found changed since, by a look for txs that are prepared ahead."""

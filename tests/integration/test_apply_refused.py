@@ -8,22 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import PoisonError, Reason
+from common.errors import OutageError, PoisonError, Reason
 from common.ports.source import Delivery
 from common.wire.compress import Encoding, compress
 from common.wire.limits import DEFAULT_LIMITS
 from consumer import arrivals
 from consumer.apply.group import Applier
+from consumer.apply.grouping import Pace
 from consumer.apply.prepare import Prepared
 from consumer.apply.tx import GroupTransaction
 from consumer.arrivals import pieces
 from consumer.incoming import Incoming, Result
+from consumer.intake import Intake
 from tests.support.applying import (
     Origin,
     World,
     Write,
     close_world,
     item,
+    only_the_long_way,
     open_world,
     resealed,
     sqlite_url,
@@ -237,6 +240,40 @@ class Rests(threading.Event):
     def wait(self, timeout: float | None = None) -> bool:
         self.count += 1
         return super().wait(0 if timeout else timeout)
+
+
+@pytest.mark.parametrize("has_bad_one", [False, True])
+def test_a_node_that_stops_does_not_go_on_to_the_end_of_a_message(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, has_bad_one: bool
+) -> None:
+    """Of many txs, in many commits or in halves of one that failed. What is left comes again."""
+    stop, run = threading.Event(), GroupTransaction.run
+
+    def stopped(one: GroupTransaction, group: Sequence[Prepared]) -> list[Result]:
+        results = run(one, group)
+        stop.set()
+        return results
+
+    only_the_long_way(monkeypatch)
+    a = Origin("a")
+    bad = [a.tx(Write("I", "code", {"id": 1, "code": None}, 1))] if has_bad_one else []
+    message = b"".join(tx.body for tx in [*bad, *(a.put(number, "x", number) for number in range(1, 9))])
+    world.source.put(message)
+    with monkeypatch.context() as patched:
+        patched.setattr(GroupTransaction, "run", stopped)
+        intake = Intake(world.node, "test", lambda: world.source, None, stop)
+        if not has_bad_one:
+            intake._applier._pace = Pace(2, 2)
+        with pytest.raises(OutageError):
+            intake.step(0)
+        intake.close()
+    assert world.watermark("a") < 9 - len(bad)
+    assert world.source.acked == []
+    assert world.query("SELECT * FROM rf_attempt") == []
+    world.receive()
+    assert [row[0] for row in world.rows()] == list(range(1, 9))
+    assert len(world.letters()) == len(bad)
+    assert world.one("SELECT count(*) FROM rf_audit WHERE action = 'applied'") == 8
 
 
 def test_a_flood_of_what_is_refused_leaves_an_application_the_write_lock(
