@@ -11,7 +11,9 @@ import sqlalchemy as sa
 from common.errors import Reason
 from common.ports.plain import Asked, Together
 from common.schema import tables as rf
+from consumer.dead_letters.lsns import LsnSet
 from consumer.dead_letters.states import LetterState
+from consumer.dead_letters.table_store import lock_letters
 from consumer.statements import among_given, as_list, given_list, selective
 from consumer.watermark import Mark
 
@@ -109,6 +111,22 @@ def look_up(connection: sa.Connection, keys: Iterable[TxKey]) -> Mapping[TxKey, 
             else:
                 letters[source_node, tx_id] = KnownLetter(LetterState(state), reason, sha256, first_failed_us)
     return {key: Known(applied.get(key), letters.get(key)) for key in applied.keys() | letters.keys()}
+
+
+def look_up_locked(
+    connection: sa.Connection, keys: Iterable[TxKey]
+) -> tuple[Mapping[TxKey, Known], Mapping[TxKey, LsnSet]]:
+    """Return what is known, and keep others from settling the open letters among it until the end of the transaction.
+
+    The second: which changes of these letters were applied in pieces."""
+    wanted = list(keys)
+    known = look_up(connection, wanted)
+    waiting = [key for key, one in known.items() if one.letter is not None and one.letter.state.is_open]
+    if not waiting:
+        return known, {}
+    applied = lock_letters(connection, waiting)
+    # Whoever had the lock until now has settled one, or applied more of it.
+    return look_up(connection, wanted), applied
 
 
 def ask_known(together: Together, keys: Iterable[TxKey]) -> list[Asked]:

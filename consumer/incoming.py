@@ -9,6 +9,7 @@ import msgspec
 from common.errors import PoisonError, Reason
 from common.wire.records import BatchHeader
 from consumer.dead_letters.lsns import LsnSet
+from consumer.dead_letters.states import LetterState
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -37,6 +38,8 @@ class Incoming(msgspec.Struct, frozen=True):
     """The node that its header gives, where that is not who answers for it."""
     applied: LsnSet = LsnSet()
     """Changes of a dead letter that were applied in pieces: they are not applied again."""
+    letter: tuple[str, str] | None = None
+    """The dead letter that it is tried again from: one whose sender was not proven has a name of its own."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -131,6 +134,8 @@ class Result(msgspec.Struct, frozen=True):
     """It was set aside for this before, and is again: nothing that anybody has to be told each time."""
     open_changes: int | None = None
     """Of a dead letter that was applied in pieces: how many of its changes are left."""
+    settled: LetterState | None = None
+    """Somebody else settled its dead letter in the same moment: nothing more was done with it."""
 
 
 def written_tables(results: Sequence[Result]) -> list[str]:

@@ -75,13 +75,17 @@ class Ledger:
             return
         for result in results:
             incoming = result.incoming
-            letter = known[incoming.key].letter if incoming.key in known else None
-            if letter is None or not letter.state.is_open:
+            done = result.outcome is Outcome.APPLIED or (result.outcome is Outcome.DUPLICATE and incoming.replayed_by)
+            if not done:
                 continue
-            if result.outcome is Outcome.APPLIED or (result.outcome is Outcome.DUPLICATE and incoming.replayed_by):
-                by = incoming.replayed_by or audit.APPLIER
-                note = "replayed" if incoming.replayed_by else "tried again"
-                settle(self._connection, [incoming.key], LetterState.REPLAYED, by=by, note=note, now_us=self._now_us)
+            by = incoming.replayed_by or audit.APPLIER
+            for key in dict.fromkeys((incoming.key, incoming.letter or incoming.key)):
+                letter = known[key].letter if key in known else None
+                if letter is None or not letter.state.is_open:
+                    continue
+                # One that stands under another name was applied under its source's, for which somebody answers.
+                note = ("replayed" if key == incoming.key else "vouched for") if incoming.replayed_by else "tried again"
+                settle(self._connection, [key], LetterState.REPLAYED, by=by, note=note, now_us=self._now_us)
 
     def _drop_parts(self, results: Sequence[Result], known: Mapping[TxKey, Known]) -> None:
         done = []

@@ -19,9 +19,20 @@ from consumer.apply.ledger import Ledger, step_of
 from consumer.apply.prepare import Prepared, Preparer
 from consumer.apply.released import with_released
 from consumer.apply.rows import check, decide_rows, write_rows
+from consumer.dead_letters.lsns import LsnSet
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import bytes_id
-from consumer.dedup import BROKEN_REASONS, NOTHING, UNPROVEN_REASONS, Facts, Known, Standing, TxKey, look_up, stand
+from consumer.dedup import (
+    BROKEN_REASONS,
+    NOTHING,
+    UNPROVEN_REASONS,
+    Facts,
+    Known,
+    Standing,
+    TxKey,
+    look_up_locked,
+    stand,
+)
 from consumer.failures import Decision, decide, reason_of
 from consumer.incoming import Counts, Outcome, Result
 from consumer.standing.causes import causes, concerns
@@ -60,7 +71,9 @@ class GroupTransaction:
         """Write everything; the caller commits. Raises PoisonError, EarlyError, ContentionError: then roll back."""
         connection = self._session.connection
         marks = watermark.lock(connection, [key for one in group if (key := _source_key(one))], self._now_us)
-        known = look_up(connection, [one.incoming.key for one in group])
+        letters = [one.incoming.letter for one in group if one.incoming.letter is not None]
+        known, in_pieces = look_up_locked(connection, [*(one.incoming.key for one in group), *letters])
+        group = [_without(one, in_pieces.get(one.incoming.key)) for one in group]
         results = self._decide(group, known, marks)
         self._apply(group, results)
         reach(CrashPoint.ROWS_WRITTEN)
@@ -81,7 +94,10 @@ class GroupTransaction:
             key = one.incoming.key
             source_key = _source_key(one)
             course = courses[source_key] if source_key else None
-            result = self._judge(one, taken.get(key) or known.get(key, NOTHING), course.mark if course else None)
+            settled = _settled_meanwhile(one, known)
+            result = settled or self._judge(
+                one, taken.get(key) or known.get(key, NOTHING), course.mark if course else None
+            )
             if result.outcome is Outcome.APPLIED:
                 taken[key] = Known(applied_sha256=one.sha256)
             if course is not None and (step := step_of(result)) is not None:
@@ -216,6 +232,22 @@ def table_of(error: PoisonError | EarlyError) -> str | None:
 def _source_key(one: Prepared) -> SourceKey | None:
     header = one.incoming.header
     return (header.source_node, header.incarnation) if header is not None else None
+
+
+def _without(one: Prepared, applied: LsnSet | None) -> Prepared:
+    """Return `one` without those of its changes that are applied: its letter may be taken to pieces at the moment."""
+    if applied is None or applied == one.incoming.applied:
+        return one
+    return msgspec.structs.replace(one, incoming=msgspec.structs.replace(one.incoming, applied=applied))
+
+
+def _settled_meanwhile(one: Prepared, known: Mapping[TxKey, Known]) -> Result | None:
+    """Return the outcome where somebody else replayed or discarded the letter that is replayed here."""
+    name = one.incoming.letter
+    letter = known.get(name, NOTHING).letter if name is not None and one.incoming.replayed_by else None
+    if letter is None or letter.state.is_open:
+        return None
+    return Result(one.incoming, Outcome.DUPLICATE, sha256=one.sha256, settled=letter.state)
 
 
 def _standing(one: Prepared, known: Known, mark: Mark | None) -> Standing:

@@ -30,7 +30,7 @@ def result_document(result: Result) -> dict[str, Any]:
         "source_node": result.incoming.source_node,
         "outcome": result.outcome.value,
         "reason": result.reason.value if result.reason else None,
-        "error": result.error,
+        "error": result.error if result.settled is None else f"it was {result.settled.value} meanwhile",
         **result.counts.as_dict(),
         **({} if result.open_changes is None else {"open_changes": result.open_changes}),
     }

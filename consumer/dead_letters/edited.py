@@ -16,7 +16,7 @@ from common.runtime.node import Node
 from common.versions import NEVER
 from common.wire.changes import TxReader
 from common.wire.records import BatchHeader, Change, TableMeta
-from consumer import audit
+from consumer import audit, watermark
 from consumer.apply.committing import Committing
 from consumer.apply.prepare import Prepared, Preparer
 from consumer.apply.rows import MissingParentError, UnsealedError, check
@@ -26,7 +26,7 @@ from consumer.conflict.record import Winner, settle
 from consumer.dead_letters.editing import Edit, EditedBatch, edits
 from consumer.dead_letters.loading import load
 from consumer.dead_letters.states import LetterState
-from consumer.dead_letters.table_store import Letter, lock_applied_lsns
+from consumer.dead_letters.table_store import Letter, SettledError, lock_open
 from consumer.failures import reason_of
 from consumer.incoming import Counts, Incoming, Outcome, Result
 from consumer.main_node import MainNode
@@ -71,10 +71,6 @@ class _DryError(Exception):
     """Ends a dry run: everything is taken back."""
 
 
-class _ClosedError(Exception):
-    """Somebody replayed or discarded the letter meanwhile."""
-
-
 class EditedReplay:
     """Applies edited letters for `actor`. Killed anywhere, a letter is applied whole or not at all."""
 
@@ -98,8 +94,8 @@ class EditedReplay:
         came = list(TxReader(header, [tx.payload or b""]))
         try:
             return self._any_way(letter, tx, header, came, batch)
-        except _ClosedError:
-            return EditedResult(Result(tx, Outcome.DUPLICATE))
+        except SettledError as error:
+            return EditedResult(Result(tx, Outcome.DUPLICATE, settled=error.state))
         except (PoisonError, EarlyError) as error:
             self._note_failure(letter, batch, reason_of(error), error)
             outcome = _OUTCOMES[letter.state]
@@ -149,9 +145,9 @@ class EditedReplay:
 
         def work(session: ApplySession) -> None:
             done.clear()
-            applied = lock_applied_lsns(session.connection, (letter.source_node, letter.tx_id))
-            if applied is None:
-                raise _ClosedError
+            # In the order in which every applier locks: the source's mark, the letter, rows.
+            watermark.lock(session.connection, [(header.source_node, header.incarnation)], self._node.clock.now_us())
+            applied = lock_open(session.connection, (letter.source_node, letter.tx_id))
             written = [self._write(session, edit, batch.header) for edit in wanted if self._concerns_us(edit)]
             prepared = self._prepared(tx, header, [one for one in rest if one.lsn not in applied], letter)
             (result,) = GroupTransaction(self._node, self._preparer, session, mode).run([prepared])

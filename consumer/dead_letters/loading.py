@@ -32,7 +32,7 @@ def load(
     Signatures are looked at again by `trust`: a key may have come since, or gone. `trust_source`: somebody answers for
     a batch whose sender could not prove to be its source."""
     tx = _loaded(connection, letter, trust, replayed_by, trust_source=trust_source)
-    return msgspec.structs.replace(tx, applied=letter.applied)
+    return msgspec.structs.replace(tx, applied=letter.applied, letter=(letter.source_node, letter.tx_id))
 
 
 def _loaded(

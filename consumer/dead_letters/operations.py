@@ -125,7 +125,7 @@ class DeadLetters:
 
         def give_up(connection: sa.Connection) -> list[TxKey]:
             # Somebody may have replayed one since it was found: that one is no longer open.
-            keys = settle(connection, list(letters), LetterState.DISCARDED, by=actor, note=reason, now_us=now_us)
+            keys = settle(connection, sorted(letters), LetterState.DISCARDED, by=actor, note=reason, now_us=now_us)
             delete_parts(connection, keys)
             lines = [audit.Line("discarded", *key, actor, {"reason": reason}) for key in keys]
             audit.write(connection, lines, now_us)
@@ -163,21 +163,7 @@ class DeadLetters:
             return Pieces(self._node, how.actor).replay(letter, tx)
         if how.dry_run:
             return applier.try_out(tx, lambda _: None)
-        result = applier.apply([tx])[0]
-        key = letter.source_node, letter.tx_id
-        if tx.key != key and not result.outcome.set_aside:
-            self._close(key, how.actor)
-        return result
-
-    def _close(self, key: TxKey, actor: str) -> None:
-        """Close a letter whose tx was applied under its source's name, for which `actor` answered."""
-        now_us = self._node.clock.now_us()
-        writing(
-            self._node.database,
-            lambda connection: settle(
-                connection, [key], LetterState.REPLAYED, by=actor, note="vouched for", now_us=now_us
-            ),
-        )
+        return applier.apply([tx])[0]
 
     def _restore(self, copy: DeadLetter) -> bool:
         source_node = copy.source_node or "unknown"

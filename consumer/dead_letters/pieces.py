@@ -29,7 +29,14 @@ from consumer.apply.rows import check, decide_rows, write_rows
 from consumer.apply.tx import table_of
 from consumer.dead_letters.lsns import LsnSet
 from consumer.dead_letters.states import LetterState
-from consumer.dead_letters.table_store import Letter, applied_lsns, lock_applied_lsns, note_applied_lsns, note_attempt
+from consumer.dead_letters.table_store import (
+    Letter,
+    SettledError,
+    applied_lsns,
+    lock_open,
+    note_applied_lsns,
+    note_attempt,
+)
 from consumer.failures import reason_of
 from consumer.inbox import stored_payloads
 from consumer.incoming import Counts, Incoming, Outcome, Result
@@ -67,10 +74,6 @@ class _Round:
     """The first of them."""
 
 
-class _ClosedError(Exception):
-    """Somebody replayed or discarded the letter meanwhile."""
-
-
 class Pieces:
     """Applies letters in pieces, for `actor`. Killed anywhere, the next call goes on with what is left."""
 
@@ -95,15 +98,18 @@ class Pieces:
             try:
                 while last.progress:
                     last = self._pass(header, changes, counts)
-            except _ClosedError:
-                return Result(tx, Outcome.DUPLICATE, counts)
+            except SettledError as error:
+                return Result(tx, Outcome.DUPLICATE, counts, settled=error.state)
         if not last.open:
             # Nothing of its rows is left to be written: this closes it, as any replay does.
             with reading(self._node.database) as connection:
                 done = msgspec.structs.replace(tx, applied=applied_lsns(connection, tx.key))
             return msgspec.structs.replace(Applier(self._node).apply([done])[0], counts=counts)
         first = last.failures[0][1]
-        self._note_failure(letter, first)
+        try:
+            self._note_failure(letter, first)
+        except SettledError as error:
+            return Result(tx, Outcome.DUPLICATE, counts, settled=error.state)
         return _left(letter, tx, first, counts, still_open=last.open)
 
     def _pass(self, header: BatchHeader, changes: "_Spool", counts: Counts) -> _Round:
@@ -161,9 +167,7 @@ class Pieces:
 
         def work(session: ApplySession) -> Counts:
             connection, now_us, mine = session.connection, self._node.clock.now_us(), Counts()
-            applied = lock_applied_lsns(connection, key)
-            if applied is None:
-                raise _ClosedError
+            applied = lock_open(connection, key)
             entries = [
                 Entry(one.change, one.use, header.source_node, mine) for one in checked if one.change.lsn not in applied
             ]
@@ -189,9 +193,10 @@ class Pieces:
         reason, table = reason_of(error), table_of(error)
 
         def note(connection: sa.Connection) -> None:
-            if note_attempt(connection, key, reason, str(error), table, now_us):
-                detail = {"state": letter.state.value, "reason": reason.value, "error": str(error)}
-                audit.write(connection, [audit.Line("replay-failed", *key, self._actor, detail)], now_us)
+            lock_open(connection, key)
+            note_attempt(connection, key, reason, str(error), table, now_us)
+            detail = {"state": letter.state.value, "reason": reason.value, "error": str(error)}
+            audit.write(connection, [audit.Line("replay-failed", *key, self._actor, detail)], now_us)
 
         writing(self._node.database, note)
 

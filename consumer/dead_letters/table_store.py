@@ -65,6 +65,14 @@ class Letter:
         return self.to_lsn - self.from_lsn + 1 - len(self.applied) if self.state.is_open else 0
 
 
+class SettledError(Exception):
+    """Somebody replayed or discarded the letter meanwhile."""
+
+    def __init__(self, state: LetterState) -> None:
+        super().__init__(state.value)
+        self.state = state
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One failed try of a tx."""
@@ -230,12 +238,24 @@ def applied_lsns(connection: sa.Connection, key: tuple[str, str]) -> LsnSet:
     )
 
 
-def lock_applied_lsns(connection: sa.Connection, key: tuple[str, str]) -> LsnSet | None:
-    """Return the same and keep others from changing it; None where the letter is no longer open."""
+def lock_open(connection: sa.Connection, key: tuple[str, str]) -> LsnSet:
+    """Return the same and keep others from settling the letter. Raises SettledError where somebody has."""
     table = rf.dead_letter
     query = sa.select(table.c.applied_lsns, table.c.state).where(_is(key)).with_for_update()
     row = connection.execute(query).one_or_none()
-    return LsnSet.parse(row.applied_lsns) if row is not None and LetterState(row.state).is_open else None
+    if row is None or not LetterState(row.state).is_open:
+        raise SettledError(LetterState(row.state) if row is not None else LetterState.REPLAYED)
+    return LsnSet.parse(row.applied_lsns)
+
+
+def lock_letters(connection: sa.Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], LsnSet]:
+    """Keep others from settling these letters until the end of the transaction; return which changes of each were
+    applied in pieces."""
+    table = rf.dead_letter
+    name = sa.tuple_(table.c.source_node, table.c.tx_id)
+    query = sa.select(table.c.source_node, table.c.tx_id, table.c.applied_lsns).where(name.in_(keys))
+    rows = connection.execute(query.order_by(table.c.source_node, table.c.tx_id).with_for_update())
+    return {(row.source_node, row.tx_id): LsnSet.parse(row.applied_lsns) for row in rows}
 
 
 def note_applied_lsns(connection: sa.Connection, key: tuple[str, str], applied: LsnSet) -> None:
@@ -245,10 +265,9 @@ def note_applied_lsns(connection: sa.Connection, key: tuple[str, str], applied: 
 
 def note_attempt(
     connection: sa.Connection, key: tuple[str, str], reason: Reason, error: str, table_name: str | None, now_us: int
-) -> bool:
-    """Note why the rest of a letter could not be applied; False where it is no longer open."""
+) -> None:
+    """Note why the rest of an open letter could not be applied."""
     table = rf.dead_letter
-    is_open = table.c.state.in_([one.value for one in OPEN_STATES])
     values = {
         "reason": reason.value,
         "error": storable(error),
@@ -256,7 +275,7 @@ def note_attempt(
         "attempts": table.c.attempts + 1,
         "last_failed_us": now_us,
     }
-    return connection.execute(sa.update(table).where(_is(key), is_open).values(values)).rowcount > 0
+    connection.execute(sa.update(table).where(_is(key)).values(values))
 
 
 def _is(key: tuple[str, str]) -> sa.ColumnElement[bool]:

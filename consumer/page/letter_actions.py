@@ -84,7 +84,7 @@ def letter_action_pages(node: Node) -> APIRouter:
             links = _row_links(node, letter)
             results = desk.replay(_only(letter), Replay(form.actor), lambda _: None)
             _tell_replayed(form.session, letter, results, links)
-            if any(not one.outcome.set_aside for one in results):
+            if any(not one.outcome.set_aside and one.settled is None for one in results):
                 applied.append(letter.source_node)
         if applied:
             form.session.say(goes_on(node, applied))
@@ -225,6 +225,9 @@ def _tell_replayed(
     for result in results:
         document = result_document(result)
         name = f"{document['tx_id']} of {document['source_node']}"
+        if result.settled is not None:
+            session.say(f"{name}: nothing more was done, {document['error']}.", is_good=False)
+            continue
         if result.outcome.set_aside:
             session.say(f"{name} could still not be applied ({document['reason']}): {document['error']}", is_good=False)
             continue
