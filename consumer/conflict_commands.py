@@ -10,7 +10,7 @@ from common.errors import UsageError
 from common.ops.purging import what_is_gone
 from common.runtime.host import current_host
 from common.schema.main_node import known_main
-from consumer.conflict.given import read_take
+from consumer.conflict.given import read_seen, read_take
 from consumer.conflict.reading import MOST, Wanted, find, read
 from consumer.conflict.record import State, Winner
 from consumer.conflict.simulating import read_policies, refuse_unknown
@@ -70,12 +70,17 @@ def show(number: int) -> None:
     help="What shall stand; a row as a JSON object, null deletes it.",
 )
 @_DISPLACE
-def resolve(number: int, take: str, displace: bool) -> None:
+@click.option(
+    "--seen",
+    metavar="VERSION",
+    help="Only if the row here is still what you saw: our_version as conflicts show has it.",
+)
+def resolve(number: int, take: str, displace: bool, seen: str | None) -> None:
     """Settle a conflict that waits. The choice is a write of this node, and reaches every other."""
     host = current_host()
-    chosen = read_take(take)
+    chosen, version = read_take(take), None if seen is None else read_seen(seen)
     with host.node() as node:
-        settled = Settling(node, host.actor).resolve(number, chosen, displace=displace)
+        settled = Settling(node, host.actor).resolve(number, chosen, displace=displace, seen=version)
     host.emit(settled.as_dict(), lambda console: _tell_settled(console, settled))
 
 

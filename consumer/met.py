@@ -16,6 +16,9 @@ from consumer.conflict.given import in_wire_form
 from consumer.conflict.record import State, Winner, image_names, meta_of, read_version, version_text, written_as
 from consumer.horizon import Horizons
 
+_MOST_NAMED = 5
+_LONGEST_VALUE = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Met:
@@ -57,6 +60,10 @@ class Met:
         return image, written_as(meta_of(self.stored[f"{name}_meta"]), image, self.shape.meta)
 
 
+class UnseenError(UsageError):
+    """The row is not what somebody had before his eyes when he chose. The conflict shows it as it is from here on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """What a decision came to."""
@@ -91,6 +98,35 @@ def as_came(met: Met) -> Met:
     """Return what waits for a clash as if it stood: columns that are not given are as it has them."""
     image, _ = met.recorded(Winner.THEIRS)
     return replace(met, now=image)
+
+
+def unseen(number: int, row: Met, seen: Version) -> UnseenError | None:
+    """Return the refusal of a choice that was made before `row` was written again; None where nothing was missed.
+
+    `seen`: the version that the row had in what was shown."""
+    if row.state.version == seen:
+        return None
+    who = f" by {row.state.version.node_id}" if row.state.version.node_id else ""
+    return UnseenError(
+        f"nothing was done: {row.shape.name} {row.pk.decode()} was written again{who} since conflict {number} was shown"
+        f" ({_what_changed(row)}). It shows the row as it is now: look at it again"
+    )
+
+
+def _what_changed(row: Met) -> str:
+    """Say in what the row differs from what is on record of it."""
+    text = row.stored["our_image"]
+    if row.now is None or text is None:
+        return "it is deleted" if row.now is None else "it is there again"
+    was, now = (msgspec.json.decode(image, type=dict[str, msgspec.Raw]) for image in (str(text), row.now))
+    changed = [name for name in now if name not in was or bytes(was[name]) != bytes(now[name])]
+    told = [f"{name}: {_short(was.get(name))}, now {_short(now[name])}" for name in changed[:_MOST_NAMED]]
+    return ", ".join(told + ["…"] * (len(changed) > _MOST_NAMED)) or "its values are the same"
+
+
+def _short(value: msgspec.Raw | None) -> str:
+    text = "nothing" if value is None else bytes(value).decode("utf-8")
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def refuse_what_moved_on(met: Met) -> None:

@@ -1,5 +1,6 @@
 """`/conflicts`: which writes met, and choosing between them. The functions are those of `rowferry conflicts`."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -12,6 +13,7 @@ from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
 from common.http.words import Limit, Number, Word
 from common.runtime.node import Node
+from common.versions import Version
 from consumer.conflict.given import Take, read_take
 from consumer.conflict.reading import Wanted, find, read
 from consumer.conflict.record import State, Winner
@@ -20,6 +22,13 @@ from consumer.statements import reading
 
 _Ops = Annotated[Caller, Depends(caller_with(Scope.OPS))]
 _ROW = {"type": ["object", "null"], "description": "A row of your own: columns not named stay; null deletes it."}
+_SEEN = {
+    "type": "array",
+    "prefixItems": [{"type": "integer"}, {"type": "integer"}, {"type": "string"}],
+    "minItems": 3,
+    "maxItems": 3,
+    "description": "`our_version` as it was shown to who chooses: 409 where the row was written again since.",
+}
 _BODY = {
     "requestBody": {
         "required": True,
@@ -28,7 +37,7 @@ _BODY = {
                 "schema": {
                     "type": "object",
                     "required": ["take"],
-                    "properties": {"take": {"anyOf": [{"enum": ["ours", "theirs"]}, _ROW]}},
+                    "properties": {"take": {"anyOf": [{"enum": ["ours", "theirs"]}, _ROW]}, "seen": _SEEN},
                 }
             }
         },
@@ -51,6 +60,13 @@ class Settled(BaseModel):
 class _Resolve(msgspec.Struct):
     # Raw: a number's digits are the row's value, and must not go through a float.
     take: msgspec.Raw
+    seen: tuple[int, int, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    take: Take
+    seen: Version | None
 
 
 def conflict_routes(node: Node) -> APIRouter:
@@ -86,21 +102,24 @@ def conflict_routes(node: Node) -> APIRouter:
         responses=guarded(404, 408, 409, 413, 422),
         openapi_extra=_BODY,
     )
-    def resolve(caller: _Ops, number: Number, take: Annotated[Take, Depends(_take)]) -> Settled:
-        """The choice is a write of this node, and reaches every other. 409 where the conflict waits no more."""
+    def resolve(caller: _Ops, number: Number, asked: Annotated[_Asked, Depends(_asked)]) -> Settled:
+        """The choice is a write of this node, and reaches every other. 409 where the conflict waits no more, and where
+        the row is not what was `seen`: the conflict shows it as it is now."""
         _known(node, number)
-        return Settled(**Settling(node, caller.actor).resolve(number, take).as_dict())
+        return Settled(**Settling(node, caller.actor).resolve(number, asked.take, seen=asked.seen).as_dict())
 
     return router
 
 
-async def _take(request: Request) -> Take:
+async def _asked(request: Request) -> _Asked:
     """Return what the body asks for. Raises ProblemError."""
     try:
         body = await request.body()
         await check_still(request)
-        text = bytes(msgspec.json.decode(body, type=_Resolve).take).decode("utf-8")
-        return read_take(text.strip('"') if text in ('"ours"', '"theirs"') else text)
+        wanted = msgspec.json.decode(body, type=_Resolve)
+        text = bytes(wanted.take).decode("utf-8")
+        take = read_take(text.strip('"') if text in ('"ours"', '"theirs"') else text)
+        return _Asked(take, None if wanted.seen is None else Version(*wanted.seen))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProblemError(422, f'the body must be like {{"take": "ours"}}: {error}', reason="request") from error
     except UsageError as error:

@@ -4,6 +4,7 @@ It names the versions that it settles. A node whose row has one of them takes it
 conflict where it still waits."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -37,13 +38,26 @@ from consumer.conflict.record import (
     settle,
     written_as,
 )
-from consumer.met import Met, Settled, as_came, key_as, laid_over, own_form, refuse_forgotten, refuse_what_moved_on
+from consumer.met import (
+    Met,
+    Settled,
+    UnseenError,
+    as_came,
+    key_as,
+    laid_over,
+    own_form,
+    refuse_forgotten,
+    refuse_what_moved_on,
+    unseen,
+)
 from consumer.standing.holding import Cause
 from consumer.standing.logical import LogicalSession
 from consumer.standing.settle import settle as settle_rows
 from consumer.standing.theory import RowId
 from consumer.standing.writing import StandingWriter
 from consumer.tables import Tables, TableUse, use_of
+
+T = TypeVar("T")
 
 _OPPOSITE = {Winner.OURS: Winner.THEIRS, Winner.THEIRS: Winner.OURS}
 
@@ -57,26 +71,33 @@ class Settling:
         self._tables = Tables(node)
         self._committing = Committing(node)
 
-    def resolve(self, number: int, take: Take, *, displace: bool = False) -> Settled:
+    def resolve(self, number: int, take: Take, *, displace: bool = False, seen: Version | None = None) -> Settled:
         """Settle a conflict that waits. `displace`: a row that has one of its unique values steps back for it, as it
-        does in any case where the conflict is between the two.
+        does in any case where the conflict is between the two. `seen`: the version that the row here had in what was
+        shown to who chooses; None where he does not say.
 
-        Raises UsageError where it does not wait, PoisonError for a row that can't stand."""
+        Raises UsageError where it does not wait, UnseenError where the row was written again since, PoisonError for a
+        row that can't stand."""
 
-        def work(session: ApplySession) -> Settled:
+        def work(session: ApplySession) -> Settled | UnseenError:
             met = self._meet(session, number)
             if met.stored["kind"] == Kind.UNIQUE:
-                return self._settle_clash(session, met, take)
+                return self._settle_clash(session, met, take, seen)
             if met.stored["state"] != State.WAITING:
                 ended = met.stored["winner"]
                 raise UsageError(f"conflict {number} is settled ({ended}): `rowferry conflicts undo {number}` flips it")
+            if (refusal := _unseen(session, number, met, seen)) is not None:
+                return refusal
             image, meta = own_form(met) if take is Winner.OURS else self._wanted(met, take)
             if met.state.version not in met.versions:
                 # It was written while the conflict waited: that write is what is kept, or lost on record.
                 renew_ours(session.connection, number, met.state.version, *own_form(met))
             return self._choose(session, met, image, meta, take, "resolved", displace=displace)
 
-        return self._committed(work)
+        ended = self._committed(work)
+        if isinstance(ended, UnseenError):
+            raise ended
+        return ended
 
     def undo(self, number: int, take: Winner | None, *, force: bool, displace: bool = False) -> Settled:
         """Flip a decision: the other side's image is written again. `take` says which, where it was neither's.
@@ -119,10 +140,12 @@ class Settling:
             image = stored_form(session, use_of(met.shape, meta), met.pk, image, met.state.key)
         return comparable(image) == comparable(met.now)
 
-    def _settle_clash(self, session: ApplySession, met: Met, take: Take) -> Settled:
+    def _settle_clash(self, session: ApplySession, met: Met, take: Take, seen: Version | None) -> Settled | UnseenError:
         """Let one of two rows have their unique value: it is written again, above both, and the other steps back."""
         name, rival = met.shape.name, self._rival(session, met)
         their_version, our_version = read_version(met.stored["their_version"]), read_version(met.stored["our_version"])
+        if rival.now is not None and (refusal := _unseen(session, met.number, rival, seen)) is not None:
+            return refusal
         released = self._released(met)
         if take is Winner.OURS:
             if rival.now is None:
@@ -202,7 +225,7 @@ class Settling:
         check(session, written, references=self._node.config.tables.foreign_keys == "check")
         record(session.connection, writer.finish(), now_us)
 
-    def _committed(self, work: Callable[[ApplySession], Settled]) -> Settled:
+    def _committed(self, work: Callable[[ApplySession], T]) -> T:
         settled = self._committing.run(work, patiently=True)
         # So that the choice is on its way with the next message or export.
         self._committing.seal()
@@ -302,6 +325,14 @@ def _stored(session: ApplySession, number: int) -> RowMapping:
     if stored["kind"] in BETWEEN_ROWS and stored["state"] != State.WAITING:
         raise UsageError(f"conflict {number} is between rows ({stored['kind']}): it ends when one of them changes")
     return stored
+
+
+def _unseen(session: ApplySession, number: int, row: Met, seen: Version | None) -> UnseenError | None:
+    """Return the refusal of a choice between what is no more, and let the conflict show what is."""
+    refusal = None if seen is None else unseen(number, row, seen)
+    if refusal is not None:
+        renew_ours(session.connection, number, row.state.version, *own_form(row))
+    return refusal
 
 
 def _refusal(error: PoisonError | MissingParentError, text: str, table: str, take: Take) -> UsageError | PoisonError:

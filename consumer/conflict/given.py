@@ -6,7 +6,10 @@ from decimal import Decimal
 from math import isinf
 from typing import Any, TypeAlias
 
+import msgspec
+
 from common.errors import UsageError
+from common.versions import Version
 from consumer.conflict.record import Winner
 
 Given: TypeAlias = dict[str, Any] | None
@@ -32,6 +35,14 @@ def read_take(text: str) -> Take:
     if given is not None and not isinstance(given, dict):
         raise UsageError('--take: a row is a JSON object like {"name": "new"}; null deletes it')
     return (given,)
+
+
+def read_seen(text: str) -> Version:
+    """Return the version that `--seen` names. Raises UsageError."""
+    try:
+        return Version(*msgspec.json.decode(text, type=tuple[int, int, str]))
+    except msgspec.DecodeError as error:
+        raise UsageError(f'--seen: our_version as `conflicts show` has it, like [0, 17, "main"]: {error}') from error
 
 
 def in_wire_form(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:

@@ -8,15 +8,17 @@ from common.errors import UsageError
 from common.http.problems import ProblemError
 from common.ops.sending import not_sent_yet
 from common.runtime.node import Node
+from common.versions import Version
 from common.web.page.access import FormSent, SignedIn, Submitted, asked
 from common.web.page.numbers import numbers_of
 from common.web.page.page import CONFLICTS, PageRoute, page_of, to
 from common.web.page.paging import back_of, came_from, kept, listed, way_back
 from common.web.page.sessions import Session
 from common.web.page.words import moment, who
+from consumer.conflict.given import read_seen
 from consumer.conflict.reading import Wanted, find, read
 from consumer.conflict.record import State, Winner
-from consumer.met import Settled
+from consumer.met import Settled, UnseenError
 from consumer.page.sides import Sides, both, stands
 from consumer.settling import Settling
 from consumer.statements import reading
@@ -72,9 +74,12 @@ def conflict_pages(node: Node) -> APIRouter:
     @router.post(f"{CONFLICTS}/resolve")
     def resolve(form: FormSent) -> Response:
         number = _number(form.one("id"))
-        take = _side(form.one("take"))
+        take, seen = _side(form.one("take")), _seen(form.one("seen"))
         try:
-            settled = Settling(node, form.actor).resolve(number, take)
+            settled = Settling(node, form.actor).resolve(number, take, seen=seen)
+        except UnseenError as error:
+            form.session.say(f"{str(error).removesuffix(': look at it again')}.", is_good=False)
+            return to(f"{CONFLICTS}/one", id=number, back=_back(form))
         except UsageError:
             sides = _sides(node, str(number))
             if sides.waits:
@@ -137,6 +142,14 @@ def _side(text: str | None) -> Winner:
     if text not in (Winner.OURS, Winner.THEIRS):
         raise ProblemError(422, "take: ours or theirs", reason="request")
     return Winner(text)
+
+
+def _seen(text: str | None) -> Version:
+    """Return the version that the row had in what the form had shown: what was written since, nobody has decided on."""
+    try:
+        return read_seen(text or "")
+    except UsageError as error:
+        raise ProblemError(422, str(error).removeprefix("--"), reason="request") from error
 
 
 def _told(node: Node, settled: Settled, what: str) -> str:

@@ -21,7 +21,8 @@ from common.wire.encode import encode_tx
 from common.wire.records import TableMeta
 from consumer.audit import APPLIER
 from consumer.conflict.given import read_take
-from consumer.conflict.record import Winner
+from consumer.conflict.record import Winner, read_version
+from consumer.met import UnseenError
 from consumer.settling import Settling
 from tests.support.applying import (
     DATABASES,
@@ -431,6 +432,62 @@ def test_a_choice_that_takes_a_parent_from_its_child_says_so(world: World) -> No
         Settling(world.node, "anna").undo(number, None, force=False)
     assert world.rows("child") == [(5, 1)]
     assert sent(world) == []
+
+
+def our_version(world: World, number: int) -> Version:
+    return read_version(world.one(f"SELECT our_version FROM rf_conflict WHERE id = {number}"))
+
+
+@pytest.mark.parametrize("take", ["ours", "theirs", '{"name": "given"}', "null"])
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_choice_that_says_what_it_saw_is_not_made_over_what_was_written_since(
+    desk: World, take: str, sealed: bool
+) -> None:
+    """It is refused with what has changed; the conflict shows the row as it is, and that can be chosen on."""
+    meet(desk)
+    (number,) = numbers(desk)
+    seen = our_version(desk, number)
+    desk.execute("UPDATE item SET name = 'later' WHERE id = 1")
+    if sealed:
+        desk.node.database.sealer(desk.node.facts).seal()
+    settling = Settling(desk.node, "anna")
+    changed = r'item {"id":1} was written again by here since conflict 1 was shown \(name: "of a", now "later"\)'
+    with pytest.raises(UnseenError, match=changed):
+        settling.resolve(number, read_take(take), seen=seen)
+    assert (names(desk), numbers(desk), len(sent(desk))) == (["later"], [number], 1)
+    assert json.loads(desk.one("SELECT our_image FROM rf_conflict"))["name"] == "later"
+    settling.resolve(number, read_take(take), seen=our_version(desk, number))
+    assert names(desk) == {"ours": ["later"], "theirs": ["of b"], "null": []}.get(take, ["given"])
+
+
+def test_what_was_deleted_since_it_was_seen_is_told_too(desk: World) -> None:
+    meet(desk)
+    (number,) = numbers(desk)
+    seen = our_version(desk, number)
+    desk.execute("DELETE FROM item WHERE id = 1")
+    with pytest.raises(UnseenError, match="it is deleted"):
+        Settling(desk.node, "anna").resolve(number, Winner.THEIRS, seen=seen)
+    Settling(desk.node, "anna").resolve(number, Winner.THEIRS, seen=our_version(desk, number))
+    assert names(desk) == ["of b"]
+
+
+def test_the_row_that_has_the_value_of_another_is_not_put_aside_unseen(tmp_path: Path) -> None:
+    """Of a clash it is the row that stands that somebody may have written since."""
+    world = open_world(sqlite_url(tmp_path, "codes.db"), tables={"policy": {"code": "manual"}})
+    try:
+        world.receive(Origin("a").tx(Write("I", "code", {"id": 1, "code": "x"}, 10)).body)
+        world.receive(Origin("b").tx(Write("I", "code", {"id": 2, "code": "x"}, 20)).body)
+        (number,) = numbers(world)
+        seen = our_version(world, number)
+        # One who knew of a's row: its key is the same, its value too.
+        world.receive(Origin("c").tx(Write("U", "code", {"id": 1, "code": "x"}, 30, Version(0, 10, "a"))).body)
+        if numbers(world) == [number]:
+            with pytest.raises(UnseenError, match="its values are the same"):
+                Settling(world.node, "anna").resolve(number, Winner.THEIRS, seen=seen)
+            Settling(world.node, "anna").resolve(number, Winner.THEIRS, seen=our_version(world, number))
+        assert world.rows("code") == [(2, "x")]
+    finally:
+        close_world(world)
 
 
 def test_who_waited_for_the_row_sees_that_it_is_settled(pg_world: World, monkeypatch: pytest.MonkeyPatch) -> None:

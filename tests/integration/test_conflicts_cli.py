@@ -129,6 +129,16 @@ def test_a_conflict_that_waits_is_settled_and_flipped(waiting: Path) -> None:
     assert [line["action"] for line in document(waiting, "audit")][-2:] == ["resolved", "undone"]
 
 
+def test_a_choice_can_say_what_it_saw(waiting: Path) -> None:
+    (one,) = document(waiting, "conflicts", "list", "--state", "waiting")
+    choose = "conflicts", "resolve", str(one["id"]), "--take", "theirs", "--seen"
+    unread = rowferry(waiting, *choose, "[0]")
+    assert (unread.exit_code, "our_version" in unread.stderr) == (2, True)
+    other = rowferry(waiting, *choose, '[0, 17, "shop"]')
+    assert (other.exit_code, "was written again by shop" in other.stderr) == (2, True)
+    assert document(waiting, *choose, json.dumps(one["our_version"]))["winner"] == "theirs"
+
+
 @pytest.mark.parametrize("command", [("show",), ("undo",), ("resolve", "--take", "ours")])
 @pytest.mark.parametrize("number", ["0", str(2**63), "9" * 30])
 def test_a_number_that_no_conflict_can_have_is_the_callers_mistake(

@@ -111,6 +111,23 @@ def test_a_conflict_is_listed_and_resolved(node: Served, ops: httpx.Client) -> N
     assert ops.post("/conflicts/999/resolve", json={"take": "ours"}).status_code == 404
 
 
+def test_a_conflict_is_resolved_as_it_was_seen(node: Served, ops: httpx.Client) -> None:
+    node.world.execute("INSERT INTO item VALUES (7, 'mine', 1)")
+    push(node, Origin("a").put(7, "theirs", FUTURE).body)
+    (listed,) = ops.get("/conflicts", params={"state": "waiting"}).json()
+    way = f"/conflicts/{listed['id']}"
+    node.world.execute("UPDATE item SET name = 'later' WHERE id = 7")
+    for wrong in ("x", [0, 1], [0, "1", "a"], [0, 1.5, "a"], [0, 1, "a", 2]):
+        assert ops.post(f"{way}/resolve", json={"take": "theirs", "seen": wrong}).status_code == 422
+    refused = ops.post(f"{way}/resolve", json={"take": "theirs", "seen": listed["our_version"]})
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:rowferry:usage")
+    assert 'name: "mine", now "later"' in refused.json()["detail"]
+    shown = ops.get(way).json()
+    assert (shown["state"], shown["our_image"]["name"]) == ("waiting", "later")
+    done = ops.post(f"{way}/resolve", json={"take": "theirs", "seen": shown["our_version"]})
+    assert (done.status_code, [row[1] for row in node.world.rows()]) == (200, ["theirs"])
+
+
 def test_the_audit_is_filtered(node: Served, ops: httpx.Client) -> None:
     a = Origin("a")
     push(

@@ -334,6 +334,21 @@ def cells_of(page: str, name: str) -> str:
     return found[1]
 
 
+def test_a_choice_is_made_on_what_was_shown(node: Served, anna: Person) -> None:
+    """Somebody writes the row between the question and the answer: nothing is done, and the row is shown as it is."""
+    conflict_of(node)
+    question = anna.submit(anna.get("/page/conflicts/one?id=1"), "Take a's version", take="theirs")
+    node.world.execute("UPDATE item SET name = 'later' WHERE id = 7")
+    refused = anna.submit(question, "Yes, take a's version")
+    assert "nothing was done" in refused.text
+    assert "name: &#34;mine&#34;, now &#34;later&#34;" in refused.text
+    assert "later" in cells_of(refused.text, "name")
+    assert [row[1] for row in node.world.rows()] == ["later"]
+    done = anna.submit(anna.submit(refused, "Take a's version", take="theirs"), "Yes, take a's version")
+    assert "Conflict 1 is settled" in done.text
+    assert [row[1] for row in node.world.rows()] == ["theirs"]
+
+
 @pytest.mark.parametrize("query", ["id=0", "id=x", "id=99999999999999999999", "id=5", ""])
 def test_a_conflict_that_there_is_not_is_not_found(anna: Person, query: str) -> None:
     assert anna.get(f"/page/conflicts/one?{query}").status_code == 404
@@ -345,9 +360,16 @@ def test_wrong_words_of_a_conflict_are_refused(node: Served, anna: Person) -> No
     assert anna.get("/page/conflicts/ask?id=1&do=resolve&take=neither").status_code == 422
     assert anna.get("/page/conflicts?state=odd").status_code == 422
     for number in ("9" * 5_000, "-1", "1.0", "٣"):
-        fields = {"csrf": anna.csrf(), "id": number, "take": "ours"}
+        fields = {"csrf": anna.csrf(), "id": number, "take": "ours", "seen": '[0,1,"a"]'}
         assert anna.send("/page/conflicts/resolve", fields).status_code == 404
-    for fields in ({"id": "1"}, {"id": "1", "take": "neither"}, {"id": "1", "take": ["ours", "ours"]}):
+    seen = '[0,1,"a"]'
+    for fields in (
+        {"id": "1", "seen": seen},
+        {"id": "1", "take": "neither", "seen": seen},
+        {"id": "1", "take": ["ours", "ours"], "seen": seen},
+        {"id": "1", "take": "ours"},
+        {"id": "1", "take": "ours", "seen": "[0]"},
+    ):
         answer = anna.send("/page/conflicts/resolve", {"csrf": anna.csrf(), **fields})
         assert answer.status_code == 422
     assert [row[1] for row in node.world.rows()] == ["mine"]
