@@ -94,8 +94,7 @@ class Tokens:
 
     def all(self) -> list[Token]:
         """Return every token that was ever made, oldest first."""
-        query = sa.select(rf.token).order_by(rf.token.c.created_us, rf.token.c.id)
-        return in_transaction(self.database, lambda connection: [_token(row) for row in connection.execute(query)])
+        return stored_tokens(self.database)
 
     def find(self, token_id: str) -> Token | None:
         """Return one token."""
@@ -129,6 +128,12 @@ class Tokens:
         """Note that a token was used."""
         values = sa.update(rf.token).where(rf.token.c.id == token_id).values(last_used_us=now_us)
         in_transaction(self.database, lambda connection: connection.execute(values))
+
+
+def stored_tokens(database: Database) -> list[Token]:
+    """Return every token that was ever made, oldest first."""
+    query = sa.select(rf.token).order_by(rf.token.c.created_us, rf.token.c.id)
+    return in_transaction(database, lambda connection: [_token(row) for row in connection.execute(query)])
 
 
 def revoke_all_of(connection: sa.Connection, node_id: str, actor: str, now_us: int) -> list[str]:

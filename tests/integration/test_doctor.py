@@ -149,3 +149,21 @@ def test_a_broker_that_lacks_something_or_is_away(shop: Path, rabbitmq: RabbitSe
     assert any("unauthenticated" in message for area, message, _ in found["warn"] if area == "broker")
     shop.write_text(shop.read_text().replace(rabbitmq_url, "amqp://nobody:secret@127.0.0.1:1/"))
     assert any(area == "broker" and "can't be reached" in message for area, message, _ in told(shop, code=5)["fail"])
+
+
+def test_who_can_speak_for_others_by_a_token_is_named(shop: Path) -> None:
+    """As long as it works, and not everybody must sign."""
+    made = [document(shop, "token", "create", "--node", "hub", "--scope", "push,forward")["id"] for _ in range(2)]
+    document(shop, "token", "create", "--node", "shop-2", "--scope", "push,pull")
+    old = document(shop, "token", "create", "--node", "old", "--scope", "forward", "--expires", "1d")["id"]
+    document(shop, "token", "revoke", made[0])
+    with closing(sqlite3.connect(shop.parent / "app.db")) as connection, connection:
+        connection.execute("UPDATE rf_token SET expires_us = 1 WHERE id = ?", (old,))
+    ((area, text, remedy),) = told(shop)["warn"]
+    assert area == "tokens"
+    assert text == f"unauthenticated: whoever has token {made[1]} (of hub, scope forward) can speak for any node"
+    assert "require_signed" in remedy
+    assert f"rowferry token revoke {made[1]}" in remedy
+    plain = shop.read_text()
+    shop.write_text(plain.replace("[node]", "[node]\nrequire_signed = true"))
+    assert "warn" not in told(shop)

@@ -9,12 +9,13 @@ from typing import Any
 from common.config.model import Config
 from common.errors import ConfigError, OutageError, RowferryError
 from common.ops.doctor.roads import broker_findings, directory_findings, main_findings, peer_findings
-from common.ops.doctor.signatures import signature_findings
+from common.ops.doctor.signatures import signature_findings, token_findings
 from common.ops.migration import is_migrated
 from common.ops.passed import live_peers
 from common.ops.pausing import paused_tables
 from common.ops.status_reading import read_standing
 from common.ops.table_choice import choose_tables
+from common.ops.tokens import stored_tokens
 from common.ports.dialect import Database, NodeFacts
 from common.ports.health import Finding, Level
 from common.retry import in_transaction
@@ -52,6 +53,7 @@ def examine(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
     if ready:
         yield from main_findings(config, in_transaction(database, lambda connection: known_main(connection, config)))
         yield from signature_findings(config, _peers(config, database, knowing.facts()))
+        yield from token_findings(config, stored_tokens(database), knowing.now_us())
         yield from _standing(config, database, knowing)
 
 

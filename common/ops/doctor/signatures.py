@@ -1,8 +1,10 @@
 """Who signs what: this node, the nodes that it knows, and what a stranger could say in their name."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from common.config.model import Config
+from common.http.scopes import Scope
+from common.ops.tokens import Token
 from common.ports.health import Finding, Level
 
 _AREA = "signatures"
@@ -30,6 +32,19 @@ def signature_findings(config: Config, peers: Sequence[str]) -> Iterator[Finding
     elif signer is not None and strangers:
         text = "no other node's key is known here: their signatures are not looked at"
         yield Finding(_AREA, Level.NOTE, text, "rowferry key show there, into [signers] here")
+
+
+def token_findings(config: Config, tokens: Iterable[Token], now_us: int) -> Iterator[Finding]:
+    """Name the tokens by which somebody can speak for others over HTTP. Nothing where everybody must sign."""
+    whom = for_whom(config)
+    if whom is None:
+        return
+    for token in tokens:
+        if Scope.FORWARD in token.scopes and token.works_at(now_us):
+            held = f"token {token.id} (of {token.node_id}, scope forward)"
+            text = f"unauthenticated: whoever has {held} can speak for {whom}"
+            remedy = f"signatures, then node.require_signed = true; or rowferry token revoke {token.id}"
+            yield Finding("tokens", Level.WARN, text, remedy)
 
 
 def for_whom(config: Config) -> str | None:
