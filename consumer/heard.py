@@ -1,18 +1,25 @@
 """Every node that was heard of: when last, in which incarnation, and whether its clock is ahead."""
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from common.config.model import Config
 from common.ids import tx_id_us
+from common.ops.known_nodes import MOST_NODES, is_full
 from common.ports.plain import Asked, Together
 from common.runtime.node import Node
 from common.schema import tables as rf
+from common.seldom import Seldom
 from consumer import audit
 from consumer.retired import returned, speaks_again
 from consumer.statements import insert_missing, writing
+
+log = logging.getLogger(__name__)
+_seldom = Seldom(log)
+_FULL = f"{MOST_NODES} nodes are known already"
 
 _ENDED = (
     sa.exists()
@@ -26,6 +33,7 @@ _ENDED = (
     .correlate(rf.node)
 )
 """Whether its incarnation that is known has written something since."""
+
 _HEARD = (
     sa.update(rf.node)
     .where(rf.node.c.node_id == sa.bindparam("peer"), rf.node.c.is_self.is_(False))
@@ -80,12 +88,12 @@ class HeardOf(NamedTuple):
     asked: Asked
 
 
-def end_heard(connection: sa.Connection, heard: Iterable[HeardOf], now_us: int) -> None:
+def end_heard(connection: sa.Connection, config: Config, heard: Iterable[HeardOf], now_us: int) -> None:
     """Note those that were not known, and who speaks again; after the block."""
     for one in heard:
         found = one.asked.rows()
         if not found:
-            insert_missing(connection, rf.node, [one.row])
+            _welcome(connection, config, [one.row])
         elif found[0][0] == now_us:
             audit.write(connection, [returned(one.node_id)], now_us)
 
@@ -93,7 +101,18 @@ def end_heard(connection: sa.Connection, heard: Iterable[HeardOf], now_us: int) 
 def note_heard(connection: sa.Connection, config: Config, heard: Iterable[Heard], now_us: int) -> None:
     """Note that sources of verified txs were heard of, in the order of their ids."""
     rows = [(one, _peer(config, one, now_us)) for one in sorted(heard)]
-    insert_missing(connection, rf.node, [row for one, row in rows if not _touch(connection, one, row)])
+    _welcome(connection, config, [row for one, row in rows if not _touch(connection, one, row)])
+
+
+def _welcome(connection: sa.Connection, config: Config, rows: Sequence[dict[str, object]]) -> None:
+    """Note nodes that nobody has heard of, one by one, as long as there is room. What they sent is applied all the
+    same: it was believed."""
+    for row in rows:
+        if row["node_id"] not in config.named_nodes and is_full(connection):
+            remedy = "see who sends in whose name: rowferry token list, broker.verify_user = true, or signatures"
+            _seldom.tell(logging.ERROR, "node_not_noted", source_node=row["node_id"], error=_FULL, remedy=remedy)
+            continue
+        insert_missing(connection, rf.node, [row])
 
 
 def _touch(connection: sa.Connection, heard: Heard, row: Mapping[str, object]) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.ids import tx_id_us
+from common.ops.known_nodes import is_full
 from common.ops.passed import note_passed
 from common.schema import tables as rf
 from common.wire.control import Heartbeat, control_lines
@@ -18,8 +19,6 @@ _SEALING_US = 60_000_000
 """A tx may get its id so long before it is committed: until then a log may truly end before it."""
 _RECENT_US = 3_600_000_000
 """What is older by its source's clock may have been kept by somebody."""
-_MOST_NODES = 10_000
-"""Nodes that are kept: who may write to the broker may make up names, and each would stand here for good."""
 
 
 class TooManyNodesError(Exception):
@@ -38,7 +37,7 @@ def note_heartbeat(
     peer = sa.and_(node.c.node_id == heartbeat.source_node, node.c.is_self.is_(False))
     known = connection.execute(sa.select(node).where(peer)).one_or_none()
     if known is None:
-        if not is_named and _is_full(connection):
+        if not is_named and is_full(connection):
             raise TooManyNodesError(heartbeat.source_node)
         insert_missing(connection, node, [_peer(heartbeat, now_us, is_main=is_main)])
     elif known.heartbeat_us is not None and not _is_news(connection, heartbeat, known, now_us):
@@ -81,10 +80,6 @@ def note_heartbeat(
     line = audit.Line("rewound", heartbeat.source_node, heartbeat.head_tx_id, detail=detail)
     audit.write(connection, [line], now_us)
     return detail
-
-
-def _is_full(connection: sa.Connection) -> bool:
-    return connection.execute(sa.select(sa.func.count()).select_from(rf.node)).scalar_one() >= _MOST_NODES
 
 
 def _number(heartbeat: Heartbeat) -> int:

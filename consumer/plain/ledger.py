@@ -62,7 +62,7 @@ class Ledger:
         if has_parts:
             # A source may have begun to send a tx in parts that comes in one piece now.
             delete_parts(connection, list(self._group.keys))
-        end_heard(connection, self._heard, now_us)
+        end_heard(connection, self._config, self._heard, now_us)
 
 
 _NOTE = sa.insert(rf.applied_tx)

@@ -167,3 +167,14 @@ def test_who_can_speak_for_others_by_a_token_is_named(shop: Path) -> None:
     plain = shop.read_text()
     shop.write_text(plain.replace("[node]", "[node]\nrequire_signed = true"))
     assert "warn" not in told(shop)
+
+
+def test_too_many_nodes_are_told(shop: Path) -> None:
+    with closing(sqlite3.connect(shop.parent / "app.db")) as connection, connection:
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9999)"
+            " INSERT INTO rf_node (node_id, role, incarnation, is_self, first_seen_us, last_seen_us, retired_us)"
+            " SELECT 'made-up-' || i, 'branch', 'x', 0, 1, 1, 1 FROM n"
+        )
+    (told_,) = [text for area, text, _ in told(shop)["warn"] if area == "peers"]
+    assert told_.startswith("10,000 nodes are known")

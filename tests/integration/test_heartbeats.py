@@ -12,6 +12,7 @@ import pytest
 from common.clock import from_us
 from common.ids import tx_id_us
 from common.ops.agreement import agreement
+from common.ops.known_nodes import is_full
 from common.ops.peers import PeerStanding
 from common.ops.status import Standing
 from common.ops.status_reading import read_standing
@@ -23,7 +24,17 @@ from producer.announcing import Announcing
 from producer.cursors import Cursors
 from producer.heartbeat import own_heartbeat
 from producer.log import NodeLogs
-from tests.support.applying import DATABASES, Origin, World, close_world, open_world, resealed, sqlite_url, world_on
+from tests.support.applying import (
+    DATABASES,
+    Origin,
+    World,
+    close_world,
+    only_the_long_way,
+    open_world,
+    resealed,
+    sqlite_url,
+    world_on,
+)
 from tests.support.producing import HandSink
 
 MINUTE = 60_000_000
@@ -430,3 +441,25 @@ def test_made_up_names_fill_nothing_and_keep_no_peer_out(tmp_path: Path, caplog:
         assert world.query("SELECT head_lsn FROM rf_node WHERE node_id = 'a'") == [(2,)]
     finally:
         close_world(world)
+
+
+@pytest.mark.parametrize("way", ["plain", "long"])
+def test_batches_of_made_up_nodes_fill_nothing_either(
+    world: World, way: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are applied, for they were believed: by a token of scope `forward` somebody speaks for any node."""
+    if way == "long":
+        only_the_long_way(monkeypatch)
+    fields = "INSERT INTO rf_node (node_id, role, incarnation, is_self, first_seen_us, last_seen_us)"
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9998)"
+    world.execute(f"{numbers} {fields} SELECT 'made-up-' || i, 'branch', 'x', FALSE, 1, 1 FROM n")
+    bodies = [Origin(f"new-{number}").put(number, "one", 10).body for number in range(1, 4)]
+    with caplog.at_level(logging.INFO):
+        for body in bodies:
+            world.receive(body)
+    assert world.query("SELECT node_id FROM rf_node WHERE node_id >= 'new-' AND node_id < 'new0'") == [("new-1",)]
+    assert [row[0] for row in world.rows()] == [1, 2, 3]
+    told = [record for record in caplog.records if record.message == "node_not_noted"]
+    assert len(told) <= 1, "once a minute"
+    with reading(world.node.database) as connection:
+        assert is_full(connection)

@@ -10,6 +10,7 @@ from common.config.model import Config
 from common.errors import ConfigError, OutageError, RowferryError
 from common.ops.doctor.roads import broker_findings, directory_findings, main_findings, peer_findings
 from common.ops.doctor.signatures import signature_findings, token_findings
+from common.ops.known_nodes import MOST_NODES, is_full
 from common.ops.migration import is_migrated
 from common.ops.passed import live_peers
 from common.ops.pausing import paused_tables
@@ -53,6 +54,7 @@ def examine(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
     if ready:
         yield from main_findings(config, in_transaction(database, lambda connection: known_main(connection, config)))
         yield from signature_findings(config, _peers(config, database, knowing.facts()))
+        yield from _known_nodes(database)
         yield from token_findings(config, stored_tokens(database), knowing.now_us())
         yield from _standing(config, database, knowing)
 
@@ -115,6 +117,13 @@ def _tables(config: Config, database: Database) -> Iterator[Finding]:
 
 def _peers(config: Config, database: Database, facts: NodeFacts) -> list[str]:
     return in_transaction(database, lambda connection: live_peers(connection, config, facts))
+
+
+def _known_nodes(database: Database) -> Iterator[Finding]:
+    if in_transaction(database, is_full):
+        text = f"{MOST_NODES:,} nodes are known: of any other nothing is noted, and nothing is kept for it"
+        remedy = "rowferry node list, token list: whoever makes up names must not send; node.require_signed = true"
+        yield Finding("peers", Level.WARN, text, remedy)
 
 
 def _standing(config: Config, database: Database, knowing: Knowing) -> Iterator[Finding]:
