@@ -197,6 +197,48 @@ def delete_parts(connection: sa.Connection, keys: Sequence[TxKey]) -> None:
         connection.execute(_delete_parts(dialect), {"source": source_node, "tx_ids": as_list(dialect, tx_ids)})
 
 
+def stale_txs(connection: sa.Connection, before_us: int) -> list[TxKey]:
+    """Return txs of which parts are missing, of which nothing came since `before_us`, whereas something else of their
+    source has come later than that.
+
+    Their rest is not on its way any more: what a source sends comes in order. To give them up loses nothing. What they
+    belong to is missing with them as without them (`gaps` does not look at parts), and is asked for again whole. Of a
+    source that says nothing all stays: this node itself may have been off in the middle of a tx, and the rest waits in
+    its queue, maybe longer than the source keeps its log."""
+    part, mark = rf.tx_part.c, rf.sync_state.c
+    came_us = sa.func.max(part.received_us)
+    heard_us = (
+        sa.select(sa.func.max(mark.updated_us))
+        .where(mark.peer == part.source_node, mark.direction == "in")
+        .correlate(rf.tx_part)
+        .scalar_subquery()
+    )
+    query = sa.select(part.source_node, part.tx_id).where(~STANDS_APART).group_by(part.source_node, part.tx_id)
+    lacks_some = sa.func.count() < sa.func.max(part.parts)
+    query = query.having(lacks_some, came_us < before_us, sa.func.max(heard_us) >= before_us)
+    return [(row.source_node, row.tx_id) for row in connection.execute(query.order_by(part.source_node, part.tx_id))]
+
+
+def count_parts(connection: sa.Connection, keys: Sequence[TxKey]) -> int:
+    """Return how many parts of these txs are stored."""
+    count = sa.select(sa.func.count()).select_from(rf.tx_part)
+    return sum(connection.execute(count.where(_is(key))).scalar_one() for key in keys)
+
+
+def drop_stale(connection: sa.Connection, most: int, *, key: TxKey, before_us: int) -> int:
+    """Take some parts of a tx away, the last ones first, unless one has come since `before_us`; return how many."""
+    part = rf.tx_part.c
+    # The lock that keeps a part from being put to these.
+    connection.execute(sa.select(part.part).where(_is(key)).order_by(part.part).limit(1).with_for_update())
+    query = sa.select(part.part, part.received_us).where(_is(key)).order_by(part.part.desc())
+    found = connection.execute(query).all()
+    if not found or max(row.received_us for row in found) >= before_us:
+        return 0
+    numbers = [row.part for row in found[:most]]
+    connection.execute(sa.delete(rf.tx_part).where(_is(key), part.part.in_(numbers)))
+    return len(numbers)
+
+
 _ANY_PART = sa.select(sa.literal(1)).select_from(rf.tx_part).limit(1)
 
 
@@ -217,11 +259,13 @@ class _Stored:
 
     @classmethod
     def load(cls, connection: sa.Connection, key: TxKey) -> "_Stored":
-        query = sa.select(rf.tx_part.c.part).where(_is(key))
-        numbers = set(connection.execute(query).scalars())
-        header = sa.select(rf.tx_part.c.header).where(_is(key)).limit(1)
-        text = connection.execute(header).scalar() if numbers else None
-        return cls(numbers, None if text is None else read_header(text.encode()))
+        # Whoever gives up what did not come whole waits for this one, and the other way round: `drop_stale`.
+        first = sa.select(rf.tx_part.c.header).where(_is(key)).order_by(rf.tx_part.c.part).limit(1).with_for_update()
+        text = connection.execute(first).scalar()
+        if text is None:
+            return cls(set(), None)
+        numbers = set(connection.execute(sa.select(rf.tx_part.c.part).where(_is(key))).scalars())
+        return cls(numbers, read_header(text.encode()))
 
     @property
     def is_whole(self) -> bool:

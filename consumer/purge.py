@@ -1,5 +1,6 @@
 """Purging on the receiving side: names of applied txs, tombstones, choices, what is settled, the audit."""
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,8 +15,11 @@ from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.conflict.record import State
 from consumer.dead_letters.states import OPEN_STATES, SETTLED_STATES
+from consumer.inbox import count_parts, drop_stale, stale_txs
 from consumer.tombstones import purge_tombstones
 from consumer.watermark import Mark, read_all
+
+log = logging.getLogger(__name__)
 
 _PAGE = 1_000
 
@@ -30,6 +34,7 @@ def purge_received(
         purge_tombstones(node, dry_run=dry_run, stop=pieces.stop),
         _purge_conflicts(node, pieces, dry_run=dry_run),
         _purge_letters(node, pieces, dry_run=dry_run),
+        _purge_parts(node, pieces, dry_run=dry_run),
         _purge_audit(node, pieces, dry_run=dry_run),
     ]
     if not dry_run:
@@ -123,6 +128,22 @@ def _purge_letters(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
     )
     olds = [sa.and_(letter.state == state.value, old) for state in SETTLED_STATES]
     return _purge_old(node, pieces, "dead-letters", olds, letter.last_failed_us, old_us, dry_run=dry_run)
+
+
+def _purge_parts(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
+    """First parts of large txs whose rest did not come, though their source has gone on: a hundred of them keep its new
+    ones out. What they belong to is asked for again."""
+    old_us = _older_than(node, node.config.retention.part_days)
+    keys = in_transaction(node.database, lambda connection: stale_txs(connection, old_us))
+    if dry_run:
+        return Purged("parts", in_transaction(node.database, lambda connection: count_parts(connection, keys)), old_us)
+    rows = 0
+    for key in keys:
+        dropped = pieces.run(partial(drop_stale, key=key, before_us=old_us))
+        if dropped:
+            log.warning("parts_given_up", extra={"source_node": key[0], "tx_id": key[1], "parts": dropped})
+        rows += dropped
+    return Purged("parts", rows, old_us)
 
 
 def _purge_audit(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:

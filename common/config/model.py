@@ -313,6 +313,8 @@ class RetentionSection(Section):
     """Settled conflicts, and choices that nobody needs any more."""
     dead_letter_days: PositiveDays = 365
     """Dead letters that were replayed or discarded; open ones stay."""
+    part_days: PositiveDays = 7
+    """Parts of a large transaction whose rest did not come, though its source has sent other things since."""
     audit_days: PositiveDays = 365
 
     @field_validator("log_max_days")

@@ -13,7 +13,7 @@ class Purged:
     """What became of one kind of thing."""
 
     what: str
-    """`log`, `dedup`, `tombstones`, `conflicts`, `choices`, `dead-letters`, `audit`."""
+    """`log`, `dedup`, `tombstones`, `conflicts`, `choices`, `dead-letters`, `parts`, `audit`."""
     rows: int
     """Deleted, or with `dry_run` to be deleted."""
     older_than_us: int

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from common.errors import OutageError
 from common.versions import Version
+from common.wire.decode import read_body
+from common.wire.records import Part
 from consumer.attempts import MOST_ATTEMPTS
+from consumer.gaps import find_gaps
+from consumer.inbox import Inbox
 from consumer.intake import Intake
+from consumer.purge import purge_received
+from consumer.statements import reading
 from tests.support.applying import MemorySource, Origin, World, Write, item, resealed
 from tests.support.applying_child import run_child, take_huge
 
@@ -51,6 +58,47 @@ def test_parts_in_any_order_twice_and_by_several_deliveries(world: World) -> Non
     world.receive(*parts)
     assert world.one("SELECT count(*) FROM rf_tx_part") == 0
     assert world.one("SELECT count(*) FROM rf_audit") == 1
+
+
+def test_parts_whose_rest_does_not_come_are_given_up_and_lose_nothing(world: World) -> None:
+    """Once their source has gone on: a hundred of them kept its large txs out. What is missing is known as before."""
+    origin = Origin("a")
+    large = origin.tx(*(item(number, "x" * 400, number) for number in range(1, 30)))
+    parts = large.parts(4096)
+    world.receive(*parts[:2])
+    world.receive(origin.put(100, "right after", 100).body)
+    world.clock.pass_seconds(8 * 86_400)
+    given_up = partial(purge_received, world.node, actor="tester")
+    assert {one.what: one.rows for one in given_up()}["parts"] == 0, "the source is silent: its rest may wait somewhere"
+    world.receive(origin.put(101, "a week later", 101).body)
+    assert {one.what: one.rows for one in given_up(dry_run=True)}["parts"] == 2
+    with reading(world.node.database) as connection:
+        before = find_gaps(connection)
+    assert {one.what: one.rows for one in given_up()}["parts"] == 2
+    assert world.one("SELECT count(*) FROM rf_tx_part") == 0
+    with reading(world.node.database) as connection:
+        assert find_gaps(connection) == before != []
+    # It comes again, as it was asked for.
+    world.receive(*parts)
+    assert (len(world.rows()), world.watermark("a")) == (31, 31)
+
+
+def test_parts_that_still_come_or_are_whole_stay(world: World) -> None:
+    origin = Origin("a")
+    slow, whole = (origin.tx(*(item(number, text * 400, number) for number in range(1, 30))) for text in "xy")
+    world.receive(slow.parts(4096)[0])
+    for part in whole.parts(4096):
+        (read,) = read_body(part)
+        assert isinstance(read, Part)
+        # Its process died before it took the tx up.
+        Inbox(world.node).take(read, "test")
+    world.clock.pass_seconds(6 * 86_400)
+    world.receive(slow.parts(4096)[1])
+    world.clock.pass_seconds(6 * 86_400)
+    world.receive(origin.put(101, "gone on", 101).body)
+    stored = world.one("SELECT count(*) FROM rf_tx_part")
+    assert {one.what: one.rows for one in purge_received(world.node, actor="tester")}["parts"] == 0
+    assert world.one("SELECT count(*) FROM rf_tx_part") == stored
 
 
 def test_parts_of_what_was_applied_long_ago_do_not_wait_for_more(world: World) -> None:

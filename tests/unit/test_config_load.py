@@ -104,6 +104,7 @@ WRONG: list[tuple[str, Any]] = [
     ("retention.dedup_days", 0),
     ("retention.conflict_days", "year"),
     ("retention.dead_letter_days", 0),
+    ("retention.part_days", -1),
     ("retention.audit_days", -1),
     ("limits.gap_seconds", 0),
     ("limits.announce_seconds", -1),
