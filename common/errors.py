@@ -29,6 +29,7 @@ class Reason(StrEnum):
     FORKED = "forked"
     OLDER_THAN_TOMBSTONES = "older-than-tombstones"
     PAUSED = "paused"
+    UNCAPTURED = "uncaptured"
 
 
 class RowferryError(Exception):
@@ -92,6 +93,20 @@ class PausedError(EarlyError):
         super().__init__(
             f"{table} {key} was written while {table} is paused: this waits for `rowferry resume {table}`, else it "
             "would overwrite what was written"
+        )
+        self.table = table
+
+
+class UncapturedError(EarlyError):
+    """A table that was captured has lost its triggers, most often because it was made anew under its name: what was
+    written to it since is not known, and nothing may be written over it before capture is installed again."""
+
+    reason = Reason.UNCAPTURED
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"{table} is not captured for now (it was made anew, or its triggers were taken off): this waits for "
+            "`rowferry migrate`, or for `rowferry run` with node.auto_migrate, else it might overwrite what was written"
         )
         self.table = table
 

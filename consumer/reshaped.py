@@ -29,7 +29,7 @@ _UNFIT = (Reason.TYPE, Reason.CONSTRAINT, Reason.POLICY)
 """A column may have got another type, or may be empty now; a unique key may be gone; a guard stands no more."""
 _STILL = (*_UNKNOWN, Reason.POLICY)
 """What is seen before anything is tried."""
-_MENDED = (Reason.RIGHTS, Reason.PAUSED)
+_MENDED = (Reason.RIGHTS, Reason.PAUSED, Reason.UNCAPTURED)
 """What `migrate` or `resume` may have ended."""
 _LOOK_SECONDS = 5.0
 

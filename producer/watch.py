@@ -1,6 +1,5 @@
 """Looks whether capture still fits the tables, and installs it anew where a table changed its shape."""
 
-import json
 import logging
 
 import sqlalchemy as sa
@@ -9,9 +8,8 @@ from common.clock import to_iso
 from common.errors import ContentionError, OutageError, RowferryError
 from common.ops.pausing import paused_tables
 from common.ports.dialect import TableShape
-from common.retry import in_transaction
 from common.runtime.node import Node
-from common.schema import tables as rf
+from common.runtime.recapture import install_anew
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +63,10 @@ class CaptureWatch:
 
     def _install(self, tables: list[TableShape], drifted: list[str]) -> None:
         try:
-            statements = self._node.capture().install(tables)
+            install_anew(self._node, tables, drifted)
         except ContentionError as error:
             # No second try before the next look: sealing must not wait for it, and writers queue behind each.
             self._say(f"capture waits for its turn on {', '.join(drifted)}: {error}")
-            return
-        self._audit(drifted, len(statements))
-        log.warning("capture.installed_anew", extra={"tables": drifted, "statements": len(statements)})
 
     def _captured(self) -> list[TableShape]:
         """Return the configured tables that can be captured; name those that can't."""
@@ -88,12 +83,3 @@ class CaptureWatch:
         self._seen.add(problem)
         if problem not in self._said:
             log.error("capture.incomplete", extra={"problem": problem})
-
-    def _audit(self, drifted: list[str], statements: int) -> None:
-        line = {
-            "at_us": self._node.clock.now_us(),
-            "actor": "rowferry",
-            "action": "capture",
-            "detail": json.dumps({"installed_anew_for": drifted, "statements": statements}),
-        }
-        in_transaction(self._node.database, lambda connection: connection.execute(sa.insert(rf.audit).values(line)))

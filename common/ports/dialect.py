@@ -189,6 +189,9 @@ class ApplySession(Protocol):
     Order of calls: `lock`, then `write`, then `unsealed`, `broken_references`, and the bookkeeping on `connection`;
     the context commits when it ends without an exception, else rolls back. Errors of the driver come out as
     OutageError, ContentionError or PoisonError (constraint, type).
+
+    A table that was captured and has lost its triggers is not written: `lock`, `unsealed` or the end of the context
+    raises UncapturedError, and `plain` does not hold. It can't lose them between that and the commit.
     """
 
     @property

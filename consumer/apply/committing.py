@@ -17,9 +17,10 @@ from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_random_exponential
 
 from common.crash_points import CrashPoint, reach
-from common.errors import ContentionError
+from common.errors import ContentionError, UncapturedError
 from common.ports.dialect import ApplySession
 from common.runtime.node import Node
+from consumer.apply.recapture import Recapture, RecapturedError
 from consumer.apply.rows import UnsealedError
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Committing:
     def __init__(self, node: Node, stop: threading.Event | None = None) -> None:
         self._node = node
         self._stop = stop or threading.Event()
+        self._recapture = Recapture(node)
 
     def run(self, work: Callable[[ApplySession], T], *, patiently: bool) -> T:
         """Run `work` in one transaction, commit, and return its result. `work` may run several times.
@@ -66,8 +68,14 @@ class Committing:
             log.debug("seal_held", extra={"error": str(error)})
 
     def _transaction(self, work: Callable[[ApplySession], T]) -> T:
-        with self._node.database.apply_session() as session:
-            return work(session)
+        try:
+            with self._node.database.apply_session() as session:
+                return work(session)
+        except UncapturedError as error:
+            # Here its transaction has ended, and holds the tables no more.
+            if self._recapture.mend(error):
+                raise RecapturedError(f"capture of {error.table} was installed anew") from error
+            raise
 
     def _seal_if_asked(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

@@ -31,6 +31,7 @@ HELPS = {
     Reason.FORKED: "rowferry rejoin at the source; a replay applies it by row versions",
     Reason.OLDER_THAN_TOMBSTONES: "compare with the source; discard",
     Reason.PAUSED: "rowferry resume TABLE",
+    Reason.UNCAPTURED: "rowferry migrate",
 }
 """In a few words; docs/howto/dead-letters.md has more."""
 

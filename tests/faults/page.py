@@ -51,9 +51,13 @@ _TAIL = """
   loss of one of its nodes.
 - A clock that jumps on the database's server, or in the application: the processes' clocks are what jumps here.
   `tests/soak` has applications whose clocks are hours off.
-- A table that its owner drops and makes anew under its name has no triggers until a `run` looks (every 5 seconds) or
-  `migrate` is run. What is written to it meanwhile is found by comparing, unless another node's batch for the same row
-  comes first: that one then wins without a conflict. Use `rowferry pause` around such work.
+- Of a table that is made anew, or whose triggers are off when a batch comes, nothing is covered: batches wait until
+  capture stands and its rows are compared. A batch that comes first still wins without a conflict over what was
+  written while triggers were switched off **and on again**, in sessions that keep triggers quiet
+  (`session_replication_role = replica`; SQLite's `SQLITE_DBCONFIG_ENABLE_TRIGGER`, `writable_schema`), over the rows
+  that went with a partition that was detached or dropped, over rows that `REPLACE` displaced by a unique index of
+  SQLite that was made a moment before (both until a `run` looks, every 5 seconds), and over a table that was made anew
+  with another primary key, which begins anew. Use `rowferry pause` around such work.
 - Faults in two places at once, but for those in `make soak`, where processes of all nodes are killed apart.
 """
 

@@ -20,8 +20,10 @@ from common.dialects.postgresql.row_versions import RowVersions, row_states, ver
 from common.dialects.postgresql.rows import Rows
 from common.dialects.postgresql.shapes import image_expression, key_expression
 from common.dialects.postgresql.standing import PostgresStandingLook
+from common.dialects.postgresql.standing_triggers import WITHOUT_TRIGGERS, asked_for, has_partitioned
 from common.dialects.postgresql.turn import Turn
 from common.dialects.postgresql.writing import delete_rows, insert_rows
+from common.errors import UncapturedError
 from common.ports.dialect import BrokenReference, RowState, RowWrite, TableShape
 from common.versions import Version
 from common.wire.records import TableMeta
@@ -30,7 +32,7 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 
 # By the index, whatever the planner thinks that the ranges hold: a join with the log may read all of it, each time.
 _UNSEALED = """
-SELECT EXISTS (
+SELECT EXISTS ({without_triggers}), EXISTS (
     SELECT FROM (
         SELECT l.shape_id FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
         CROSS JOIN LATERAL (
@@ -42,6 +44,7 @@ SELECT EXISTS (
         WHERE l.pk = ANY(%(keys)b)
     ) l JOIN rf_shape s ON s.shape_id = l.shape_id WHERE s.table_id = %(table_id)s)
 """
+_UNSEALED_OF = {partitioned: _UNSEALED.format(without_triggers=sql) for partitioned, sql in WITHOUT_TRIGGERS.items()}
 
 
 class PostgresApplySession:
@@ -57,6 +60,8 @@ class PostgresApplySession:
         self._chosen: list[Chosen] = []
         self._table_ids: dict[str, int] = {}
         self._paused: dict[str, PausedRows] = {}
+        self._written: dict[str, TableShape] = {}
+        """Tables of which it has not been asked since whether they have their triggers."""
         ready(connection)
 
     @property
@@ -127,7 +132,9 @@ class PostgresApplySession:
                 images = [(write.image, image) for write, image in pairs if write.image is not None]
                 insert_rows(self._raw, rows, images)
                 self._versions.write(table.name, table_id, writes)
-            if table.name in self._paused:
+            if table.name not in self._paused:
+                self._written[table.name] = table
+            else:
                 pks, keys = [write.pk for write in writes], [write.key for write in writes]
                 self._paused[table.name].remember(rows, pks, keys)
 
@@ -145,9 +152,15 @@ class PostgresApplySession:
             return False
         with translated():
             lows, highs = self._turn.ended_since()
-            given = {"lows": lows, "highs": highs, "keys": list(keys), "table_id": self._table_id(table.name)}
-            found = self._raw.execute(_UNSEALED, given).fetchone()
-        return found is not None and bool(found[0])
+            table_id = self._table_id(table.name)
+            given = {"lows": lows, "highs": highs, "keys": list(keys), "table_id": table_id}
+            asked = {} if table.name in self._paused else {table_id: table}
+            query = _UNSEALED_OF[has_partitioned([table])].encode()
+            found = self._raw.execute(query, given | asked_for(asked)).fetchone()
+        self._written.pop(table.name, None)
+        if found is None or found[0]:
+            raise UncapturedError(table.name)
+        return bool(found[1])
 
     def broken_references(
         self, table: TableShape, meta: TableMeta, written: Sequence[RowWrite], deleted: Sequence[RowWrite]
@@ -173,6 +186,15 @@ class PostgresApplySession:
         with translated():
             self._merged.log()
             log_choices(self._raw, self._chosen)
+            if self._written:
+                self._refuse_uncaptured(list(self._written.values()))
+
+    def _refuse_uncaptured(self, tables: Sequence[TableShape]) -> None:
+        """Of tables that were written after `unsealed` was asked of them, or without it."""
+        asked = asked_for({self._table_id(table.name): table for table in tables})
+        found = self._raw.execute(WITHOUT_TRIGGERS[has_partitioned(tables)].encode(), asked).fetchone()
+        if found is not None:
+            raise UncapturedError(tables[found[0] - 1].name)
 
     def _table_id(self, name: str) -> int:
         known = self._table_ids.get(name)

@@ -28,6 +28,8 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 
 _LOCK_TIMEOUT = "500ms"
 """CREATE TRIGGER waits for open transactions on its table, and new ones wait behind it. Callers try again."""
+_TURN_TIMEOUT = "10s"
+"""Another process that installs capture; no writer waits for this."""
 _SHORT_LOCK_TIMEOUT = "50ms"
 """After the first table that is held."""
 
@@ -119,6 +121,9 @@ class PostgresCapture:
     def _changing(self) -> Iterator[Raw]:
         with translated(), self._engine.begin() as connection:
             raw = driver(connection)
+            pin_settings(raw, lock_timeout=_TURN_TIMEOUT)
+            # One at a time: two that find the same table without its triggers would both log what went by.
+            _run(raw, ["LOCK TABLE rf_capture IN SHARE ROW EXCLUSIVE MODE"])
             pin_settings(raw, lock_timeout=_LOCK_TIMEOUT)
             yield raw
 
@@ -247,10 +252,11 @@ def _missing(raw: Raw, target: Target) -> Missing:
     before, oid = target.before, target.installed.relation
     if before is None or set(before.meta.pk) != set(target.shape.pk):
         return Missing()
-    if (target.shape.schema, target.shape.bare) in target.blind or _retyped(before.meta, target.shape.meta):
+    is_blind = target.made_anew or (target.shape.schema, target.shape.bare) in target.blind
+    if is_blind or _retyped(before.meta, target.shape.meta):
         return Missing(whole=True, rekeyed=_retyped(before.meta, target.shape.meta, target.shape.pk))
     if before.relation != oid:
-        # It came out of a dump with its triggers: nothing went by.
+        # It came out of a dump of the whole database, with its triggers: nothing went by.
         return Missing()
     _, truncate = CapturedTable(target.shape, "", 0, 0).function_names
     fresh = [name for name in target.shape.meta.columns if name not in before.meta.columns]

@@ -20,6 +20,7 @@ from common.dialects.postgresql.references import Check, References, broken
 from common.dialects.postgresql.row_versions import INTO_ROW_VERSION, OVER_WHAT_STANDS
 from common.dialects.postgresql.rows import Rows
 from common.dialects.postgresql.shapes import key_expression
+from common.dialects.postgresql.standing_triggers import WITHOUT_TRIGGERS, asked_for, has_partitioned
 from common.dialects.postgresql.together import PgTogether
 from common.dialects.postgresql.turn import Turn
 from common.dialects.postgresql.writing import delete_rows, insert_rows
@@ -66,7 +67,10 @@ _LOG_ROWS = """
     UNION ALL
     SELECT l.pk, l.shape_id FROM rf_seal_pending p JOIN rf_change_log l ON l.xid = p.xid
 """
-_ANY_UNSEALED = f"SELECT EXISTS (SELECT FROM ({_LOG_ROWS}) l)"
+_ANY_UNSEALED = {
+    partitioned: f"SELECT EXISTS (SELECT FROM ({_LOG_ROWS}) l), EXISTS ({sql})"
+    for partitioned, sql in WITHOUT_TRIGGERS.items()
+}
 _UNSEALED = f"""
 SELECT EXISTS (
     SELECT FROM ({_LOG_ROWS}) l JOIN rf_shape s ON s.shape_id = l.shape_id AND s.table_id = %(table_id)s
@@ -148,7 +152,9 @@ class PostgresPlain:
         rows = self._claimed[table.name].rows
         if self._unsealed is None:
             self._ended = lows, highs = self._turn.ended_since()
-            self._unsealed = self._raw.execute(_ANY_UNSEALED.encode(), {"lows": lows, "highs": highs})
+            claimed = {self._table_ids[name]: one.rows.table for name, one in self._claimed.items()}
+            query = _ANY_UNSEALED[has_partitioned(claimed.values())].encode()
+            self._unsealed = self._raw.execute(query, {"lows": lows, "highs": highs, **asked_for(claimed)})
         if references:
             standing = [run.pk for run in runs if run.image is not None]
             self._checks += self._references.without_parent(rows, standing)
@@ -156,7 +162,8 @@ class PostgresPlain:
 
     def holds(self) -> bool:
         """Tell whether nothing was found; of own writes, whether any is of a row that was written here."""
-        if self._unsealed is not None and _answer(self._unsealed) and any(map(self._is_unsealed, self._claimed)):
+        any_unsealed, uncaptured = (self._unsealed and self._unsealed.fetchone()) or (False, False)
+        if uncaptured or (any_unsealed and any(map(self._is_unsealed, self._claimed))):
             return False
         return not broken(self._checks)
 

@@ -16,6 +16,12 @@ _CAPTURES = """
 SELECT t.name, c.relation, c.last_column, s.meta, c.fingerprint
 FROM rf_capture c JOIN rf_table t USING (table_id) JOIN rf_shape s USING (shape_id)
 """
+_MADE_SINCE = """
+SELECT 1 FROM rf_capture c JOIN rf_table t USING (table_id)
+JOIN pg_attribute a ON a.attrelid = %s AND a.attnum = -1
+WHERE t.name = %s AND age(a.xmin) < age(c.xmin)
+"""
+"""What the server notes of a table's system columns never changes, so it is as old as the table."""
 _ADD_TABLE = """
 INSERT INTO rf_table (table_id, name, json_name) SELECT coalesce(max(table_id), 0) + 1, %s, %s FROM rf_table
 RETURNING table_id
@@ -63,6 +69,12 @@ class Registry:
             name: Installed(relation, last_column, TableMeta.model_validate_json(meta), fingerprint)
             for name, relation, last_column, meta, fingerprint in self._raw.execute(_CAPTURES)
         }
+
+    def was_made_since(self, name: str, oid: int) -> bool:
+        """Tell whether a table is younger than the capture that was last installed under its name.
+
+        Of a whole database that came out of a dump no table is: its rows come after all tables."""
+        return not self._missing and self._number(_MADE_SINCE, (oid, name)) is not None
 
     def add_table(self, name: str) -> int:
         """Return the table's number, given now if it has none."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -13,6 +13,7 @@ from common.dialects.postgresql.naming import qualified
 from common.dialects.postgresql.queries import partition_tree
 from common.dialects.postgresql.registry import Installed, Registry, encode_meta
 from common.dialects.postgresql.shapes import relation
+from common.dialects.postgresql.standing_triggers import TRIGGERS_OF_A_TABLE
 from common.dialects.postgresql.triggers import capture_sql
 from common.errors import ConfigError
 from common.ports.dialect import TableShape
@@ -36,7 +37,6 @@ WHERE t.tgrelid = ANY(%s::oid[]) AND p.proname = ANY(%s::name[]) AND t.tgenabled
   AND p.pronamespace = current_schema()::regnamespace
 GROUP BY t.tgrelid
 """
-_TRIGGERS_OF_A_TABLE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class Target:
     """Where the triggers do not stand: the table itself or some of its partitions."""
     free: bool = False
     """The guard of its keys does not stand."""
+    made_anew: bool = False
+    """It is another table than capture was installed on; it may have got triggers of that name with its rows."""
 
     @property
     def stands(self) -> bool:
@@ -65,9 +67,15 @@ class Target:
 
 def targets_of(raw: Raw, tables: Sequence[TableShape], rules: Rules) -> list[Target]:
     """Return the tables as they stand. Raises ConfigError for one that is gone."""
-    registered = Registry(raw).captures()
-    home = home_schema(raw)
-    return [_target(raw, shape, home, registered.get(shape.name), rules) for shape in tables]
+    registry = Registry(raw)
+    registered, home = registry.captures(), home_schema(raw)
+    found = [_target(raw, shape, home, registered.get(shape.name), rules) for shape in tables]
+    return [replace(target, made_anew=_is_made_anew(registry, target)) for target in found]
+
+
+def _is_made_anew(registry: Registry, target: Target) -> bool:
+    before, oid = target.before, target.installed.relation
+    return before is not None and before.relation != oid and registry.was_made_since(target.shape.name, oid)
 
 
 def _target(raw: Raw, shape: TableShape, home: str, before: Installed | None, rules: Rules) -> Target:
@@ -102,7 +110,7 @@ def _blind(raw: Raw, shape: TableShape, leaves: tuple[tuple[str, str], ...]) -> 
     oids = [row[0] for row in raw.execute("SELECT x::regclass::oid FROM unnest(%s::text[]) x", (names,))]
     live = raw.execute(_LIVE_TRIGGERS, (oids, list(CapturedTable(shape, "", 0, 0).function_names)))
     found: Mapping[int, int] = dict(live.fetchall())
-    return tuple(place for place, oid in zip(places, oids, strict=True) if found.get(oid) != _TRIGGERS_OF_A_TABLE)
+    return tuple(place for place, oid in zip(places, oids, strict=True) if found.get(oid) != TRIGGERS_OF_A_TABLE)
 
 
 def _is_guarded(raw: Raw, oid: int, made: CapturedTable) -> bool:

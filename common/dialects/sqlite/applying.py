@@ -21,9 +21,10 @@ from common.dialects.sqlite.renamed import table_id_of
 from common.dialects.sqlite.rows import TableRows, by_columns, named_columns
 from common.dialects.sqlite.shapes import ImageEncoder, TouchLog, stored_shape
 from common.dialects.sqlite.standing import SqliteStandingLook
+from common.dialects.sqlite.standing_triggers import StandingTriggers, is_captured
 from common.dialects.sqlite.values import Row, Value, is_float_zero, key_text
 from common.dialects.sqlite.versions import Record, read_versions, write_versions
-from common.errors import PausedError, PoisonError, Reason
+from common.errors import PausedError, PoisonError, Reason, UncapturedError
 from common.ports.dialect import BrokenReference, RowState, RowWrite, TableShape
 from common.versions import NEVER, Version
 from common.wire.records import TableMeta
@@ -37,7 +38,9 @@ _ABSENT = Record(NEVER, NEVER, False)
 class SqliteApplySession:
     """See `common.ports.dialect.ApplySession`. SQLite's one write lock stands for every row lock."""
 
-    def __init__(self, connection: sa.Connection, raw: sqlite3.Connection, schemas: SchemaCache) -> None:
+    def __init__(
+        self, connection: sa.Connection, raw: sqlite3.Connection, schemas: SchemaCache, triggers: StandingTriggers
+    ) -> None:
         self._connection = connection
         self._raw = raw
         self._schema = schemas.read(raw)
@@ -51,6 +54,7 @@ class SqliteApplySession:
         """Tables that got rows."""
         self._paused = paused_names(raw)
         self._uncompared = uncompared(raw)
+        self._without_triggers = triggers.missing(raw, self._schema)
         self._missed: set[tuple[str, str]] = set()
         """Rows, by table and key, of which comparing has yet to tell what was written."""
 
@@ -68,6 +72,8 @@ class SqliteApplySession:
         with translating():
             if table.name in self._paused:
                 self._refuse_written_meanwhile(known, named)
+            elif table.name in self._without_triggers and is_captured(self._raw, table.name):
+                raise UncapturedError(table.name)
             elif self._table_id(table) in self._uncompared and self._is_captured(known):
                 found = written_meanwhile(self._raw, known, self._table_id(table), named)
                 self._missed.update((table.name, key_text(key)) for key in found)

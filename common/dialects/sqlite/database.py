@@ -19,6 +19,7 @@ from common.dialects.sqlite.log import SqliteLog
 from common.dialects.sqlite.retention import SqliteRetention
 from common.dialects.sqlite.row_history import SqliteRowHistory
 from common.dialects.sqlite.sealing import SqliteSealer
+from common.dialects.sqlite.standing_triggers import StandingTriggers
 from common.dialects.sqlite.triggers_off import switch_triggers_off
 from common.errors import ConfigError, OutageError
 from common.ports.dialect import Catalog, DialectFeatures, NodeFacts
@@ -38,6 +39,7 @@ class SqliteDatabase:
         self._engine = make_engine(url, create=create)
         self._applying = make_engine(url, "BEGIN IMMEDIATE", self._prepare_applying, create=create)
         self._schemas = SchemaCache()
+        self._triggers = StandingTriggers()
         self._triggers_off: bool | None = None
 
     @property
@@ -85,7 +87,7 @@ class SqliteDatabase:
         """Begin one applying transaction: SQLite's write lock is taken at once."""
         with translating(), self._applying.connect() as connection, connection.begin():
             raw = cast(sqlite3.Connection, connection.connection.driver_connection)
-            session = SqliteApplySession(connection, raw, self._schemas)
+            session = SqliteApplySession(connection, raw, self._schemas, self._triggers)
             yield session
             session.finish()
 

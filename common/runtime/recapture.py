@@ -1,0 +1,29 @@
+"""Installs capture anew where it no longer fits, and says so."""
+
+import json
+import logging
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from common.ports.dialect import TableShape
+from common.retry import in_transaction
+from common.runtime.node import Node
+from common.schema import tables as rf
+
+log = logging.getLogger(__name__)
+
+
+def install_anew(node: Node, tables: Sequence[TableShape], drifted: Sequence[str]) -> None:
+    """Install capture on all of `tables`, for the sake of `drifted`. Raises what `Capture.install` does.
+
+    The audit line has what is set aside for a table's shape tried again, in whichever process."""
+    statements = node.capture().install(tables)
+    line = {
+        "at_us": node.clock.now_us(),
+        "actor": "rowferry",
+        "action": "capture",
+        "detail": json.dumps({"installed_anew_for": list(drifted), "statements": len(statements)}),
+    }
+    in_transaction(node.database, lambda connection: connection.execute(sa.insert(rf.audit).values(line)))
+    log.warning("capture.installed_anew", extra={"tables": list(drifted), "statements": len(statements)})
