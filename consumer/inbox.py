@@ -113,6 +113,9 @@ class Inbox:
             # Sent in order, so the parts before this one were the same in both cuts.
             stored.drop_from(connection, key, number)
         if number in stored.numbers:
+            # That it came again shows that it is being sent: `stale_txs`.
+            here = sa.and_(_is(key), rf.tx_part.c.part == number)
+            connection.execute(sa.update(rf.tx_part).where(here).values(received_us=self._node.clock.now_us()))
             return
         if not stored.numbers:
             self._check_room(connection, key[0], part)
@@ -198,25 +201,33 @@ def delete_parts(connection: sa.Connection, keys: Sequence[TxKey]) -> None:
 
 
 def stale_txs(connection: sa.Connection, before_us: int) -> list[TxKey]:
-    """Return txs of which parts are missing, of which nothing came since `before_us`, whereas something else of their
-    source has come later than that.
+    """Return txs of which parts are missing and nothing came since `before_us`, whereas what follows them in their
+    source's log was applied since, and that also before `before_us`.
 
-    Their rest is not on its way any more: what a source sends comes in order. To give them up loses nothing. What they
-    belong to is missing with them as without them (`gaps` does not look at parts), and is asked for again whole. Of a
-    source that says nothing all stays: this node itself may have been off in the middle of a tx, and the rest waits in
-    its queue, maybe longer than the source keeps its log."""
-    part, mark = rf.tx_part.c, rf.sync_state.c
+    Their rest is not on its way any more: what a source sends comes in order by each road, and whatever other road had
+    it has had the same time. What they belong to is missing with them as without them (`gaps` does not look at parts).
+    Of a source that says nothing all stays, and what follows does not count as soon as it came: this node itself may
+    have been off in the middle of a tx, and the rest waits in its queue, maybe longer than the source keeps its log."""
+    part = rf.tx_part.c
     came_us = sa.func.max(part.received_us)
-    heard_us = (
-        sa.select(sa.func.max(mark.updated_us))
-        .where(mark.peer == part.source_node, mark.direction == "in")
-        .correlate(rf.tx_part)
-        .scalar_subquery()
-    )
-    query = sa.select(part.source_node, part.tx_id).where(~STANDS_APART).group_by(part.source_node, part.tx_id)
-    lacks_some = sa.func.count() < sa.func.max(part.parts)
-    query = query.having(lacks_some, came_us < before_us, sa.func.max(heard_us) >= before_us)
-    return [(row.source_node, row.tx_id) for row in connection.execute(query.order_by(part.source_node, part.tx_id))]
+    columns = part.source_node, part.tx_id
+    query = sa.select(*columns, came_us.label("came_us"), sa.func.min(part.header).label("header"))
+    query = query.where(~STANDS_APART).group_by(*columns)
+    query = query.having(sa.func.count() < sa.func.max(part.parts), came_us < before_us)
+    found = connection.execute(query.order_by(*columns)).all()
+    return [
+        (row.source_node, row.tx_id)
+        for row in found
+        if _has_gone_on(connection, read_header(row.header.encode()), row.came_us, before_us)
+    ]
+
+
+def _has_gone_on(connection: sa.Connection, header: BatchHeader, since_us: int, before_us: int) -> bool:
+    """Tell whether something that follows a tx in its source's log was applied between two instants."""
+    applied = rf.applied_tx.c
+    log_of = sa.and_(applied.source_node == header.source_node, applied.incarnation == header.incarnation)
+    later = sa.and_(log_of, applied.prev_lsn >= header.to_lsn, applied.applied_us.between(since_us + 1, before_us - 1))
+    return connection.execute(sa.select(applied.tx_id).where(later).limit(1)).first() is not None
 
 
 def count_parts(connection: sa.Connection, keys: Sequence[TxKey]) -> int:

@@ -314,7 +314,7 @@ class RetentionSection(Section):
     dead_letter_days: PositiveDays = 365
     """Dead letters that were replayed or discarded; open ones stay."""
     part_days: PositiveDays = 7
-    """Parts of a large transaction whose rest did not come, though its source has sent other things since."""
+    """Parts of a large transaction whose rest did not come, though what follows it was applied since, as long ago."""
     audit_days: PositiveDays = 365
 
     @field_validator("log_max_days")

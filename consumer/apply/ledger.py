@@ -76,7 +76,8 @@ class Ledger:
         for result in results:
             incoming = result.incoming
             done = result.outcome is Outcome.APPLIED or (result.outcome is Outcome.DUPLICATE and incoming.replayed_by)
-            if not done:
+            # Who loses over one letter to somebody else has decided nothing over another one of the same tx.
+            if not done or result.settled is not None:
                 continue
             by = incoming.replayed_by or audit.APPLIER
             for key in dict.fromkeys((incoming.key, incoming.letter or incoming.key)):
@@ -90,6 +91,8 @@ class Ledger:
     def _drop_parts(self, results: Sequence[Result], known: Mapping[TxKey, Known]) -> None:
         done = []
         for result in results:
+            if result.settled is not None:
+                continue
             key = result.incoming.key
             found = known.get(key)
             applied_before = found is not None and found.applied_sha256 is not None

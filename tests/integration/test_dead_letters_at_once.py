@@ -201,3 +201,27 @@ def test_a_whole_replay_leaves_out_what_was_applied_in_pieces_since(
     assert replay(world, "anna") == ["applied"]
     assert world.rows("code") == [(9, "taken")]
     assert world.one("SELECT count(*) FROM rf_conflict") == 1
+
+
+def test_a_copy_that_was_discarded_leaves_the_true_letter_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands under its bringer's name beside it; who loses over the copy has decided nothing about the other."""
+    true = letter(world)
+    world.block_codes()
+    world.receive(true.body, source_node="b", verified=True)
+    copies = Selection(source_node="b")
+
+    def discard_the_copy() -> object:
+        return DeadLetters(world.node).discard(copies, "no use", "bob")
+
+    after_loading(replay, discard_the_copy, monkeypatch)
+    how = Replay("anna", trust_source=True)
+    assert _told(DeadLetters(world.node).replay(copies, how, lambda _: None)) == [
+        "duplicate: it was discarded meanwhile"
+    ]
+    assert world.query("SELECT source_node, state FROM rf_dead_letter ORDER BY 1") == [
+        ("a", "dead"),
+        ("b", "discarded"),
+    ]
+    world.free_codes()
+    assert replay(world, "anna") == ["applied"]
+    assert [row[1] for row in world.rows()] == ["one"]
