@@ -97,10 +97,20 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
             held.enter_context(under_way.one(caller.node_id))
             return await work_off(request, caller, encoding, held)
 
+    async def looked_through(body: Body, caller: Caller, held: ExitStack) -> list[TxKey]:
+        work = asyncio.ensure_future(anyio.to_thread.run_sync(body.txs, caller, limiter=looking))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # A thread ends what it has begun: until then it counts, with its node's and among those that look.
+            count = held.pop_all()
+            work.add_done_callback(lambda _: count.close())
+            raise
+
     async def work_off(request: Request, caller: Caller, encoding: str, held: ExitStack) -> Pushed:
         body = Body(cast(BinaryIO, await _spooled(request)), encoding, limits, trust)
         try:
-            keys = await anyio.to_thread.run_sync(body.txs, caller, limiter=looking)
+            keys = await looked_through(body, caller, held)
             await check_still(request)
         except BaseException:
             body.close()

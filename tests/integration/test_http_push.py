@@ -299,16 +299,42 @@ def test_who_hangs_up_has_no_room_for_more_in_the_queue(
             one = held.enter_context(closing(connected(node)))
             one.sendall(head.encode() + body)
             waiting.one_more()
-
-    def left() -> int:
-        return sum(record.message == "http.client_left" for record in caplog.records)
-
-    wait_for(lambda: left() == 16, 10, "the server to see that they hung up")
+    wait_for(lambda: hung_up(caplog) == 16, 10, "the server to see that they hung up")
     refused = push(node, token, b"")
     assert (refused.status_code, refused.json()["type"]) == (429, "urn:rowferry:busy")
     waiting.go_on.set()
     wait_for(lambda: push(node, token, b"").status_code == 200, 10, "those of the queue to be worked off")
     assert [row[1] for row in node.world.rows()] == ["one"]
+
+
+def test_who_hangs_up_while_its_body_is_looked_through_has_no_room_for_more(
+    node: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "common.web.guard")
+    go_on, begun = threading.Event(), threading.Semaphore(0)
+
+    def slow(_body: Body, _caller: Caller) -> list[TxKey]:
+        begun.release()
+        go_on.wait(20)
+        return []
+
+    monkeypatch.setattr(Body, "txs", slow)
+    token = node.token("a", Scope.PUSH)
+    head = f"POST /sync/push HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 2\r\n\r\n{{}}"
+    try:
+        with ExitStack() as held:
+            for _ in range(16):
+                held.enter_context(closing(connected(node))).sendall(head.encode())
+            assert begun.acquire(timeout=10)
+            assert begun.acquire(timeout=10)
+            wait_for(lambda: push(node, token, b"").status_code == 429, 10, "all of them to be under way")
+        wait_for(lambda: hung_up(caplog) == 16, 10, "the server to see that they hung up")
+        assert push(node, token, b"").status_code == 429
+        # Nor do more bodies than these two have a thread.
+        assert not begun.acquire(blocking=False)
+    finally:
+        go_on.set()
+    wait_for(lambda: push(node, token, b"").status_code == 200, 10, "those that hung up to be over")
 
 
 @pytest.mark.parametrize("asked", ["push", "heartbeat", "resolve"])
@@ -338,6 +364,10 @@ def test_a_token_revoked_while_its_body_is_on_the_way_writes_nothing(node: Serve
     assert b"urn:rowferry:revoked" in answer
     assert [row[1] for row in node.world.rows()] == ["theirs"]
     assert node.world.one("SELECT state FROM rf_conflict") == "waiting"
+
+
+def hung_up(caplog: pytest.LogCaptureFixture) -> int:
+    return sum(record.message == "http.client_left" for record in caplog.records)
 
 
 def connected(node: Served) -> socket.socket:
