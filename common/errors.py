@@ -62,6 +62,10 @@ class OutageError(RowferryError):
     """A database, broker or folder is out of reach: wait and try again, dead-letter nothing."""
 
 
+class StoppingError(OutageError):
+    """The node stops in the middle of long work: what is not committed comes again. Not an outage to be told of."""
+
+
 class ContentionError(RowferryError):
     """Somebody else held the rows (lock timeout, deadlock, serialization): roll back and try again at once."""
 

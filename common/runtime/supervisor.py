@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from common.errors import ContentionError, OutageError, ReopenNodeError, RowferryError
+from common.errors import ContentionError, OutageError, ReopenNodeError, RowferryError, StoppingError
 from common.ports.part import Service
 from common.retry import CRASH, OUTAGE, Backoff, Growth
 
@@ -117,6 +117,8 @@ class Supervisor:
         while True:
             try:
                 return service.step(idle_seconds)
+            except StoppingError:
+                return True
             except (OutageError, ContentionError) as error:
                 seconds = backoff.next_seconds()
                 if self._stop.is_set() or time.monotonic() + seconds > give_up:
@@ -174,6 +176,9 @@ class _Runner:
         except ReopenNodeError as error:
             log.warning("service.asks_to_reopen", extra={"service": self.service.name, "error": str(error)})
             self._reopen.set()
+            return 0.0
+        except StoppingError as error:
+            log.info("service.stopped_amid_work", extra={"service": self.service.name, "error": str(error)})
             return 0.0
         except (OutageError, ContentionError) as error:
             seconds = self._outage.next_seconds()

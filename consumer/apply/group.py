@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from common.errors import ConfigError, ContentionError, EarlyError, OutageError, PoisonError, Reason
+from common.errors import ConfigError, ContentionError, EarlyError, OutageError, PoisonError, Reason, StoppingError
 from common.ports.dialect import ApplySession
 from common.runtime.node import Node
 from consumer.apply.ahead import Ahead
@@ -51,9 +51,9 @@ class Applier:
     def apply(self, txs: Sequence[Incoming], *, guarded: bool = False, ahead: Ahead | None = None) -> list[Result]:
         """Apply or set aside all of `txs`, in order; everything is committed when this returns.
 
-        Raises OutageError, also between two commits once the node stops: what was committed before stays, trying all of
-        it again does no harm. `guarded`: the txs
-        were noted in `rf_attempt`, take the notes away. `ahead`: what `prepare_ahead` made of them."""
+        Raises OutageError, and between two commits StoppingError once the node stops: what was committed before stays,
+        trying all of it again does no harm. `guarded`: the txs were noted in `rf_attempt`, take the notes away.
+        `ahead`: what `prepare_ahead` made of them."""
         self._tables.begin()
         generation = self._tables.generation
         try:
@@ -143,9 +143,9 @@ class Applier:
         return first + self._apply_group(group[half:], guarded)
 
     def _check_stop(self) -> None:
-        """Between two commits: one message may hold as many txs as take minutes. Raises OutageError."""
+        """Between two commits: one message may hold as many txs as take minutes. Raises StoppingError."""
         if self._stop is not None and self._stop.is_set():
-            raise OutageError("the node stops: what is not committed is applied when it runs again")
+            raise StoppingError("the node stops: what is not committed is applied when it runs again")
 
     def _is_outdated(self, group: Sequence[Prepared]) -> bool:
         """Tell whether the tables were found changed since, by a look for txs that are prepared ahead."""

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from common.config.model import Config
-from common.errors import OutageError
+from common.errors import StoppingError
 from common.ports.dialect import ApplySession, RowWrite
 from common.wire.changes import TxReader
 from common.wire.records import BatchHeader
@@ -36,7 +36,7 @@ class LargeTx:
         stop: threading.Event | None = None,
         standing: StandingWriter | None = None,
     ) -> None:
-        """Once `stop` is set, the next slice is an OutageError: what is rolled back is applied at the next start.
+        """Once `stop` is set, the next slice is a StoppingError: what is rolled back is applied at the next start.
 
         `standing`: settle slice by slice which rows may stand, instead of writing all of them."""
         self._session = session
@@ -75,7 +75,7 @@ class LargeTx:
         source = self._header.source_node
         for checked in _cut(checker.check(changes)):
             if self._stop is not None and self._stop.is_set():
-                raise OutageError(f"the node stops: {self._header.tx_id} is applied when it runs again")
+                raise StoppingError(f"the node stops: {self._header.tx_id} is applied when it runs again")
             self.writes_as_main = self.writes_as_main or checker.writes_as_main
             yield [Entry(one.change, one.use, source, counts) for one in checked if one.change.lsn not in self._applied]
 

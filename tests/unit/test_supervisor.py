@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from common.errors import ConfigError, ContentionError, OutageError, ReopenNodeError
+from common.errors import ConfigError, ContentionError, OutageError, ReopenNodeError, StoppingError
 from common.retry import CRASH, OUTAGE, Backoff, Growth
 from common.runtime import supervisor
 from common.runtime.signals import stop_on_signals
@@ -114,6 +114,30 @@ def test_stops_in_time_under_stress() -> None:
     running.end()
     assert time.monotonic() - began < 5
     assert all(service.closed == 1 for service in services)
+
+
+def test_a_stop_amid_long_work_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """`run` does not warn of it, and `run --once` does not call the database unreachable: it was told to stop."""
+    stop = threading.Event()
+    service = Stopping(stop)
+    outcome = Supervisor([service], stop, QUICK).run_once()
+    assert (outcome.drained, service.closed) == (False, 1)
+
+    stop.clear()
+    Supervisor([Stopping(stop)], stop, QUICK).run()
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+class Stopping(Scripted):
+    """A service that is asked to stop in the middle of its work."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__()
+        self._stop = stop
+
+    def step(self, idle_seconds: float) -> bool:
+        self._stop.set()
+        raise StoppingError("the node stops")
 
 
 def test_a_stop_ends_a_long_backoff() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from pika import spec
 
 from common.crash_points import CrashPoint, reach
-from common.errors import OutageError, RowferryError
+from common.errors import OutageError, RowferryError, StoppingError
 from common.transports.rabbitmq.channel_thread import ChannelThread
 from common.transports.rabbitmq.connection import place
 from common.transports.rabbitmq.in_flight import InFlight
@@ -102,7 +102,7 @@ class ConfirmingChannel:
                 if stopped_at is None and self._stop.is_set():
                     stopped_at = time.monotonic()
                 if stopped_at is not None and time.monotonic() >= stopped_at + _LAST_WAIT_SECONDS:
-                    raise OutageError(f"{place(self._settings)}: the node stops, and messages are still unconfirmed")
+                    raise StoppingError(f"{place(self._settings)}: the node stops, and messages are still unconfirmed")
                 left = min(left, _LOOK_SECONDS)
             if deadline is not None:
                 left = min(left, deadline - time.monotonic())
