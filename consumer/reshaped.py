@@ -31,6 +31,8 @@ _STILL = (*_UNKNOWN, Reason.POLICY)
 """What is seen before anything is tried."""
 _MENDED = (Reason.RIGHTS, Reason.PAUSED, Reason.UNCAPTURED)
 """What `migrate` or `resume` may have ended."""
+_FOLLOWED = (*_UNKNOWN, *_UNFIT, Reason.UNCAPTURED)
+"""What an installation of capture may have ended."""
 _LOOK_SECONDS = 5.0
 
 
@@ -71,7 +73,7 @@ class Reshaped:
         installed = [] if failed_us is None else self._installed(max(self._done_us, failed_us))
         if not installed:
             return []
-        letters = self._letters(*_UNKNOWN, *_UNFIT)
+        letters = self._letters(*_FOLLOWED)
         results = self._retry([letter for letter in letters if self._is_meant(letter, installed)])
         self._done_us = max(one.at_us for one in installed) + 1
         return results
@@ -113,7 +115,7 @@ class Reshaped:
         letter = rf.dead_letter.c
         dead = sa.select(letter.last_failed_us).where(letter.state == LetterState.DEAD.value)
         dead = dead.order_by(letter.last_failed_us).limit(1)
-        firsts = [dead.where(letter.reason == reason.value).scalar_subquery() for reason in (*_UNKNOWN, *_UNFIT)]
+        firsts = [dead.where(letter.reason == reason.value).scalar_subquery() for reason in _FOLLOWED]
         with reading(self._node.database) as connection:
             row = connection.execute(sa.select(*firsts)).one()
         return min((one for one in row if one is not None), default=None)

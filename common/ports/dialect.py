@@ -255,8 +255,10 @@ class Capture(Protocol):
         """Return the SQL that `install` would run now; empty when all stands already."""
         ...
 
-    def install(self, tables: Sequence[TableShape]) -> list[str]:
-        """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran."""
+    def install(self, tables: Sequence[TableShape], *, briefly: bool = False) -> list[str]:
+        """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran.
+
+        `briefly`: wait no longer for another process that installs than for one that holds a table."""
         ...
 
     def pause(self, tables: Sequence[TableShape], at_us: int, by: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
@@ -12,6 +12,7 @@ from common.dialects import open_database
 from common.errors import ConfigError, OutageError
 from common.ports.dialect import Capture, Database, NodeFacts, TableShape
 from common.retry import in_transaction
+from common.runtime.recapture_rest import RecaptureRest
 from common.schema import revision
 from common.schema import tables as rf
 from common.schema.main_node import known_main
@@ -25,6 +26,7 @@ class Node:
     database: Database
     facts: NodeFacts
     clock: Clock
+    recapture_rest: RecaptureRest = field(default_factory=RecaptureRest, compare=False, repr=False)
 
     def capture(self) -> Capture:
         """Return what installs capture here, by the rules of the configuration."""

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from common.config.model import ServerSection
-from common.errors import ContentionError, OutageError, PoisonError, UsageError
+from common.errors import ContentionError, EarlyError, OutageError, PoisonError, UsageError
 from common.http.callers import KNOWN
 from common.http.problems import ProblemError, problem_response
 from common.http.wire import PUSH_PATH
@@ -144,6 +144,7 @@ def _handle_errors(app: FastAPI) -> None:
         return problem_response(FAULT, request.state.request_id)
 
     app.add_exception_handler(Exception, answer_fault)
-    for kind in (HTTPException, RequestValidationError, OutageError, ContentionError, PoisonError, UsageError):
+    known = (OutageError, ContentionError, EarlyError, PoisonError, UsageError)
+    for kind in (HTTPException, RequestValidationError, *known):
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(sa.exc.SQLAlchemyError, answer_driver)

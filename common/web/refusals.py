@@ -5,7 +5,7 @@ from http import HTTPStatus
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from common.errors import ContentionError, OutageError, PoisonError, UsageError
+from common.errors import ContentionError, EarlyError, OutageError, PoisonError, UsageError
 from common.http.problems import ProblemError
 
 _AGAIN_SECONDS = 5
@@ -29,6 +29,9 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(503, str(error), reason="outage", headers={"Retry-After": str(_AGAIN_SECONDS)})
         case PoisonError():
             return ProblemError(422, str(error), reason=error.reason.value)
+        case EarlyError():
+            # Nothing that was asked for is wrong; the table it concerns is paused, or not captured for now.
+            return ProblemError(409, str(error), reason=error.reason.value)
         case UsageError():
             return ProblemError(409, str(error), reason="usage")
         case _:

@@ -40,11 +40,11 @@ class Committing:
         self._stop = stop or threading.Event()
         self._recapture = Recapture(node)
 
-    def run(self, work: Callable[[ApplySession], T], *, patiently: bool) -> T:
+    def run(self, work: Callable[[ApplySession], T], *, patiently: bool, dry: bool = False) -> T:
         """Run `work` in one transaction, commit, and return its result. `work` may run several times.
 
         `patiently`: as long as others hold the rows, up to `PATIENCE_SECONDS`; else a few times. Raises ContentionError
-        then, and what `work` raises."""
+        then, and what `work` raises. `dry`: `work` takes back all that it writes, so capture is not installed."""
         retrying = Retrying(
             retry=retry_if_exception_type(ContentionError),
             wait=wait_random_exponential(multiplier=0.005, max=0.5),
@@ -54,7 +54,7 @@ class Committing:
             sleep=sleep_using_event(self._stop),
             reraise=True,
         )
-        result: T = retrying(self._transaction, work)
+        result: T = retrying(self._transaction, work, dry)
         reach(CrashPoint.AFTER_COMMIT)
         return result
 
@@ -67,13 +67,13 @@ class Committing:
         except ContentionError as error:
             log.debug("seal_held", extra={"error": str(error)})
 
-    def _transaction(self, work: Callable[[ApplySession], T]) -> T:
+    def _transaction(self, work: Callable[[ApplySession], T], dry: bool) -> T:
         try:
             with self._node.database.apply_session() as session:
                 return work(session)
         except UncapturedError as error:
             # Here its transaction has ended, and holds the tables no more.
-            if self._recapture.mend(error):
+            if not dry and self._recapture.mend(error):
                 raise RecapturedError(f"capture of {error.table} was installed anew") from error
             raise
 

@@ -174,7 +174,7 @@ class Applier:
                 raise _RolledBackError(results[0])
             return results
 
-        return self._committing.run(work, patiently=len(group) == 1)
+        return self._committing.run(work, patiently=len(group) == 1, dry=rollback is not None)
 
     def _before_ddl(self, group: Sequence[Prepared]) -> None:
         """Take capture off what is dropped or retyped; what was written there until now is sealed first."""

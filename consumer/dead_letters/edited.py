@@ -162,7 +162,7 @@ class EditedReplay:
                 raise _DryError
 
         try:
-            self._committing.run(work, patiently=True)
+            self._committing.run(work, patiently=True, dry=self._dry_run)
         except _DryError:
             return done[0]
         # So that what was edited is on its way with the next message or export.

@@ -7,15 +7,15 @@ the database itself has kept its keys."""
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
 import sqlalchemy as sa
 
-from common.errors import PoisonError
-from common.ports.dialect import ApplySession
+from common.errors import PausedError, PoisonError, UncapturedError
+from common.ports.dialect import ApplySession, TableShape
 from common.ports.standing import Proposal, RowFacts
 from common.runtime.node import Node
 from common.schema import tables as rf
@@ -40,6 +40,8 @@ _A_PIECE_CHANGES = 2_000
 _ROWS_AT_ONCE = 200
 _RULES_SECONDS = 30.0
 """So often the tables' own keys are looked at: the owner may have added or dropped one."""
+_HELD_SECONDS = 5.0
+"""So often tables whose rows may not be written for now are looked at again."""
 _change = msgspec.json.Decoder(Change)
 
 
@@ -60,19 +62,24 @@ class Refresh:
         self._tables = Tables(node)
         self._rules: dict[str, str] = {}
         self._rules_at = 0.0
+        self._held: set[str] = set()
+        """Tables whose rows may not be written for now."""
 
     def catch_up(self) -> None:
-        """Seal what the application wrote, and follow it up; nothing where no row has stepped back."""
+        """Seal what the application wrote, and follow it up; nothing where no row has stepped back.
+
+        What concerns a table that is paused, or not captured for now, is left to `run` or to the next one."""
         with reading(self._node.database) as connection:
             if not tables_with_copies(connection):
                 return
         self._committing.seal()
-        while self.step():
+        while self.step(comes_back=False):
             pass
 
-    def step(self) -> bool:
+    def step(self, *, comes_back: bool = True) -> bool:
         """Follow up what was sealed since the last time, in pieces; True when there was something.
 
+        `comes_back`: another step will look after the tables that have to wait now, so that nothing else does.
         Raises OutageError, ContentionError."""
         incarnation = self._node.facts.incarnation
         with reading(self._node.database) as connection:
@@ -89,7 +96,7 @@ class Refresh:
         if not sealed:
             return worked
         for piece in self._pieces(done, kept):
-            if not self._committing.run(partial(self._follow_up, after_lsn=done, piece=piece), patiently=True):
+            if not self._follow_up_what_may(done, piece, comes_back=comes_back):
                 break
             done, worked = piece.to_lsn, True
         return worked
@@ -99,15 +106,35 @@ class Refresh:
         self._rules_at = time.monotonic() + _RULES_SECONDS
         moved = False
         for table in sorted(kept & self._tables.shapes().keys()):
-            rules = self._committing.run(partial(self._read_rules, table=table), patiently=True)
-            if self._rules.get(table) != rules:
-                with reading(self._node.database) as connection:
-                    keys = Copies(connection).keys(table)
-                for start in range(0, len(keys), _ROWS_AT_ONCE):
-                    some = keys[start : start + _ROWS_AT_ONCE]
-                    moved |= self._committing.run(partial(self._settle_all, table=table, keys=some), patiently=True)
-                self._rules[table] = rules
+            try:
+                moved |= self._follow_rules_of(table)
+            except (UncapturedError, PausedError) as error:
+                self._hold(table, error)
         return moved
+
+    def _follow_rules_of(self, table: str) -> bool:
+        rules = self._committing.run(partial(self._read_rules, table=table), patiently=True)
+        if self._rules.get(table) == rules:
+            return False
+        with reading(self._node.database) as connection:
+            keys = Copies(connection).keys(table)
+        moved = False
+        for start in range(0, len(keys), _ROWS_AT_ONCE):
+            some = keys[start : start + _ROWS_AT_ONCE]
+            moved |= self._committing.run(partial(self._settle_all, table=table, keys=some), patiently=True)
+        self._rules[table] = rules
+        self._held.discard(table)
+        return moved
+
+    def _hold(self, table: str, error: UncapturedError | PausedError) -> None:
+        """Look later at all that has stepped back because of a table's rows: what was written may be behind the mark
+        by then."""
+        level = logging.DEBUG if table in self._held else logging.WARNING
+        log.log(level, "standing.waits", extra={"table": table, "error": str(error)})
+        for name in _bound(self._tables.shapes(), table):
+            self._rules.pop(name, None)
+        self._held.add(table)
+        self._rules_at = min(self._rules_at, time.monotonic() + _HELD_SECONDS)
 
     def _read_rules(self, session: ApplySession, table: str) -> str:
         shapes = self._tables.shapes()
@@ -138,6 +165,25 @@ class Refresh:
                     piece = _Piece(tx.header.to_lsn)
         yield piece
 
+    def _follow_up_what_may(self, done: int, piece: _Piece, *, comes_back: bool) -> bool:
+        """Follow up a piece, table by table where one has to wait; False when nothing more is to be followed up now."""
+        try:
+            return self._committing.run(partial(self._follow_up, after_lsn=done, piece=piece), patiently=True)
+        except (UncapturedError, PausedError) as error:
+            log.debug("standing.by_table", extra={"error": str(error)})
+        for table, changes in _by_table(piece.changes).items():
+            one = _Piece(done, changes)
+            try:
+                self._committing.run(partial(self._follow_up, after_lsn=done, piece=one), patiently=True)
+            except (UncapturedError, PausedError) as error:
+                self._hold(table, error)
+        if not comes_back:
+            # The mark stays: a process that goes on must meet these changes, since it knows nothing of what waits here.
+            return False
+        return self._committing.run(
+            partial(self._follow_up, after_lsn=done, piece=_Piece(piece.to_lsn)), patiently=True
+        )
+
     def _follow_up(self, session: ApplySession, after_lsn: int, piece: _Piece) -> bool:
         """Settle the rows of a piece; False when another process was faster."""
         incarnation, now_us = self._node.facts.incarnation, self._node.clock.now_us()
@@ -154,10 +200,7 @@ class Refresh:
 
     def _note(self, sight: Sight, piece: _Piece) -> Iterator[tuple[RowId, Cause]]:
         """Tell `sight` what the application wrote; yield the rows."""
-        by_table: dict[str, list[tuple[Change, TableMeta]]] = {}
-        for change, meta in piece.changes:
-            by_table.setdefault(change.table, []).append((change, meta))
-        for table, changes in by_table.items():
+        for table, changes in _by_table(piece.changes).items():
             try:
                 rows = self._noted(sight, table, changes)
             except PoisonError as error:
@@ -182,14 +225,21 @@ class Refresh:
         return list(before)
 
     def _all_of(self, sight: Sight, table: str) -> list[RowId]:
-        sight.load_copies({name: sight.copies.keys(name) for name in _bound(sight, table)})
+        sight.load_copies({name: sight.copies.keys(name) for name in _bound(sight.shapes, table)})
         return [row for row, seen in sight.seen.items() if seen.copy is not None]
 
 
-def _bound(sight: Sight, table: str) -> list[str]:
+def _by_table(changes: Sequence[tuple[Change, TableMeta]]) -> dict[str, list[tuple[Change, TableMeta]]]:
+    found: dict[str, list[tuple[Change, TableMeta]]] = {}
+    for change, meta in changes:
+        found.setdefault(change.table, []).append((change, meta))
+    return found
+
+
+def _bound(shapes: Mapping[str, TableShape], table: str) -> list[str]:
     """Return the table and those that point to it."""
-    shapes = sight.shapes.items()
-    return [name for name, shape in shapes if name == table or any(key.parent == table for key in shape.foreign_keys)]
+    of = shapes.items()
+    return [name for name, shape in of if name == table or any(key.parent == table for key in shape.foreign_keys)]
 
 
 def _changes(tx: SealedTx, wanted: set[str]) -> Iterator[Change]:

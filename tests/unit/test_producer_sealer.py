@@ -69,7 +69,7 @@ class Server(MemoryDatabase):
     def drifted(self, tables: Sequence[TableShape]) -> list[str]:
         return self.drifts
 
-    def install(self, tables: Sequence[TableShape]) -> list[str]:
+    def install(self, tables: Sequence[TableShape], *, briefly: bool = False) -> list[str]:
         if self.install_fails:
             raise self.install_fails
         self.installed.append([table.name for table in tables])

@@ -29,7 +29,7 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 _LOCK_TIMEOUT = "500ms"
 """CREATE TRIGGER waits for open transactions on its table, and new ones wait behind it. Callers try again."""
 _TURN_TIMEOUT = "10s"
-"""Another process that installs capture; no writer waits for this."""
+"""Another process that installs capture; no writer waits for this. For those who have the time."""
 _SHORT_LOCK_TIMEOUT = "50ms"
 """After the first table that is held."""
 
@@ -62,12 +62,14 @@ class PostgresCapture:
             connection.rollback()
         return statements
 
-    def install(self, tables: Sequence[TableShape]) -> list[str]:
+    def install(self, tables: Sequence[TableShape], *, briefly: bool = False) -> list[str]:
         """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran.
+
+        `briefly`: wait no longer for another process that installs than for one that holds a table.
 
         Raises ConfigError where the account lacks a right on some of the tables, and ContentionError where open
         transactions hold some; the others have capture then."""
-        with self._changing() as raw:
+        with self._changing(_LOCK_TIMEOUT if briefly else _TURN_TIMEOUT) as raw:
             statements, failed = _install(raw, tables, self._rules)
         failed.tell()
         return statements
@@ -118,10 +120,10 @@ class PostgresCapture:
         return list(found | dict.fromkeys(stray))
 
     @contextmanager
-    def _changing(self) -> Iterator[Raw]:
+    def _changing(self, turn_timeout: str = _TURN_TIMEOUT) -> Iterator[Raw]:
         with translated(), self._engine.begin() as connection:
             raw = driver(connection)
-            pin_settings(raw, lock_timeout=_TURN_TIMEOUT)
+            pin_settings(raw, lock_timeout=turn_timeout)
             # One at a time: two that find the same table without its triggers would both log what went by.
             _run(raw, ["LOCK TABLE rf_capture IN SHARE ROW EXCLUSIVE MODE"])
             pin_settings(raw, lock_timeout=_LOCK_TIMEOUT)

@@ -52,10 +52,13 @@ class SqliteCapture:
         with borrowed(self._engine) as connection, transaction(connection, "BEGIN"):
             return self._plan(connection, tables).sql
 
-    def install(self, tables: Sequence[TableShape]) -> list[str]:
+    def install(self, tables: Sequence[TableShape], *, briefly: bool = False) -> list[str]:
         """Install capture on exactly these tables, take it off others; safe to repeat. Returns the SQL that it ran.
 
+        `briefly` is all one here: everybody waits for the one write lock.
+
         Takes digests of rows that have none. Where capture did not fit, the sealer compares the rows with theirs."""
+        del briefly
         with borrowed(self._engine) as connection:
             with transaction(connection):
                 ran = self._install(connection, tables)
