@@ -14,7 +14,7 @@ from common.wire.limits import Limits
 from consumer.dead_letters.lsns import LsnSet
 from consumer.dead_letters.states import OPEN_STATES, SETTLED_STATES, LetterState
 from consumer.incoming import Incoming
-from consumer.statements import selective, upsert
+from consumer.statements import keyed, selective, upsert
 
 _Text = TypeVar("_Text", str, str | None)
 
@@ -252,10 +252,17 @@ def lock_letters(connection: sa.Connection, keys: Sequence[tuple[str, str]]) -> 
     """Keep others from settling these letters until the end of the transaction; return which changes of each were
     applied in pieces."""
     table = rf.dead_letter
-    name = sa.tuple_(table.c.source_node, table.c.tx_id)
-    query = sa.select(table.c.source_node, table.c.tx_id, table.c.applied_lsns).where(name.in_(keys))
-    rows = connection.execute(query.order_by(table.c.source_node, table.c.tx_id).with_for_update())
-    return {(row.source_node, row.tx_id): LsnSet.parse(row.applied_lsns) for row in rows}
+    columns = table.c.source_node, table.c.tx_id, table.c.applied_lsns
+    found = {}
+    # In the same order for everybody, source by source; only where rows are locked at all does an order matter.
+    for source_node in sorted({source_node for source_node, _ in keys}):
+        tx_ids = [tx_id for source, tx_id in keys if source == source_node]
+        query = sa.select(*columns).where(keyed(connection, table.c.source_node, source_node, table.c.tx_id, tx_ids))
+        if connection.dialect.name != "sqlite":
+            query = query.order_by(table.c.tx_id).with_for_update()
+        for row in connection.execute(query):
+            found[row.source_node, row.tx_id] = LsnSet.parse(row.applied_lsns)
+    return found
 
 
 def note_applied_lsns(connection: sa.Connection, key: tuple[str, str], applied: LsnSet) -> None:
