@@ -49,9 +49,11 @@ class Ledger:
         aside = [result for result in results if result.outcome.set_aside]
         self._write_applied(applied)
         write_failures(self._connection, [_failure(result) for result in aside], self._now_us)
-        self._close_letters(results, known)
+        # Who loses over one letter to somebody else has decided nothing over another one of the same tx, or its parts.
+        decided = [result for result in results if result.settled is None]
+        self._close_letters(decided, known)
         HandingOn(self._connection, self._config, self._now_us).keep(results)
-        self._drop_parts(results, known)
+        self._drop_parts(decided, known)
         self._move_marks(applied, aside, marks)
         latest = latest_by_source(results)
         news = tell_news(self._connection, latest, self._config.limits.future_seconds, self._now_us)
@@ -76,8 +78,7 @@ class Ledger:
         for result in results:
             incoming = result.incoming
             done = result.outcome is Outcome.APPLIED or (result.outcome is Outcome.DUPLICATE and incoming.replayed_by)
-            # Who loses over one letter to somebody else has decided nothing over another one of the same tx.
-            if not done or result.settled is not None:
+            if not done:
                 continue
             by = incoming.replayed_by or audit.APPLIER
             for key in dict.fromkeys((incoming.key, incoming.letter or incoming.key)):
@@ -91,8 +92,6 @@ class Ledger:
     def _drop_parts(self, results: Sequence[Result], known: Mapping[TxKey, Known]) -> None:
         done = []
         for result in results:
-            if result.settled is not None:
-                continue
             key = result.incoming.key
             found = known.get(key)
             applied_before = found is not None and found.applied_sha256 is not None
