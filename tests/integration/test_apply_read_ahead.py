@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from common.wire.decode import read_body
 from common.wire.records import Part, TableMeta
 from consumer.apply.group import Applier
 from consumer.arrivals import whole
 from consumer.incoming import Incoming
-from tests.support.applying import DATABASES, Origin, Tx, World, Write, outcomes, world_on
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
+from tests.support.applying import Origin, Tx, World, Write, outcomes
 
 
 def incoming(tx: Tx) -> Incoming:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from common.dialects import open_database
 from common.errors import PoisonError, Reason
 from common.retry import in_transaction
-from tests.support.applying import DATABASES, Origin, World, resealed, world_on
+from tests.support.applying import Origin, World, resealed
 
 NUL = b"\\u0000"
 HUGE = b"1" + b"0" * 30
 SUM = b'"tx_sha256":"' + b"0" * 64 + b'","part":1,'
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
 
 
 @pytest.mark.parametrize(

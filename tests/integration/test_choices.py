@@ -481,10 +481,10 @@ def test_the_row_that_has_the_value_of_another_is_not_put_aside_unseen(tmp_path:
         seen = our_version(world, number)
         # One who knew of a's row: its key is the same, its value too.
         world.receive(Origin("c").tx(Write("U", "code", {"id": 1, "code": "x"}, 30, Version(0, 10, "a"))).body)
-        if numbers(world) == [number]:
-            with pytest.raises(UnseenError, match="its values are the same"):
-                Settling(world.node, "anna").resolve(number, Winner.THEIRS, seen=seen)
-            Settling(world.node, "anna").resolve(number, Winner.THEIRS, seen=our_version(world, number))
+        assert numbers(world) == [number]
+        with pytest.raises(UnseenError, match="its values are the same"):
+            Settling(world.node, "anna").resolve(number, Winner.THEIRS, seen=seen)
+        Settling(world.node, "anna").resolve(number, Winner.THEIRS, seen=our_version(world, number))
         assert world.rows("code") == [(2, "x")]
     finally:
         close_world(world)

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from common.ops.status import ClockAhead
 from common.ops.status_reading import read_standing
 from common.versions import Version
-from tests.support.applying import DATABASES, Origin, World, Write, world_on
+from tests.support.applying import Origin, World, Write
 
 HOUR = 3_600_000_000
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
 
 
 def ahead(world: World) -> list[tuple[str, int]]:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,24 +21,11 @@ from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
 from consumer.statements import reading
 from tests.integration.test_dead_letters_pieces import grouped
-from tests.support.applying import DATABASES, Origin, Tx, World, Write, close_world, item, open_world, world_on
+from tests.support.applying import Origin, Tx, World, Write, item
 from tests.support.waiting import wait_for
 
 Act = Callable[[World, str], list[str]]
 """Does something with the one letter as somebody, and returns what he is told."""
-
-
-@pytest.fixture
-def pg_world(pg_database: str) -> Iterator[World]:
-    made = open_world(pg_database)
-    yield made
-    close_world(made)
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as world:
-        yield world
 
 
 def letter(world: World) -> Tx:

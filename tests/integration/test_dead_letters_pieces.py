@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,12 @@ from common.versions import Version
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
 from consumer.incoming import Result
-from tests.support.applying import DATABASES, Origin, Tx, World, Write, item, outcomes, world_on
+from tests.support.applying import Origin, Tx, World, Write, item, outcomes
 from tests.support.applying_child import replay_all, run_child
 from tests.support.cli import document, rowferry
 
 KILLED = -signal.SIGKILL
 PIECES = Replay("tester", in_pieces=True)
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as world:
-        yield world
 
 
 def grouped(tx: Tx) -> Tx:

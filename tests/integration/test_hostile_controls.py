@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from common.clock import to_iso
 from common.ops.passed import MOST_STRANGE, read_passed
@@ -14,13 +10,7 @@ from common.wire.control import Request, SeenLog, encode_control
 from common.wire.records import MAX_LSN
 from producer.requests import Requests
 from tests.integration.test_heartbeats import beat, peer, standing
-from tests.support.applying import DATABASES, Origin, World, world_on
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
+from tests.support.applying import Origin, World
 
 
 def test_a_release_that_no_database_takes_is_no_heartbeat(world: World) -> None:

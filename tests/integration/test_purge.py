@@ -34,12 +34,6 @@ from tests.support.applying import DATABASES, Origin, World, Write, item, tx_id_
 OLD = Version(0, 20, "a")
 
 
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
-
-
 def beat(world: World, origin: Origin, passed: tuple[tuple[str, str, int], ...] | None = ()) -> None:
     """Let a minute pass, and a heartbeat of `origin` come."""
     world.clock.us += 60_000_000

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -19,18 +17,12 @@ from common.versions import Version
 from consumer.purge import purge_received
 from consumer.statements import writing
 from producer.purge import purge_log
-from tests.support.applying import DATABASES, Origin, TestClock, World, config_for, item, world_on
+from tests.support.applying import Origin, TestClock, World, config_for, item
 from tests.support.applying_child import run_child
 
 KILLED = -signal.SIGKILL
 ROWS = 60
 IN_A_YEAR_US = 400 * 86_400_000_000
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
 
 
 def purge_or_die(url: str, at_us: int, point: str | None, passes: int) -> None:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from common.versions import Version
 from common.wire.records import Change, TableMeta
 from consumer.reshaped import ReshapedRetries
 from producer.watch import CaptureWatch
-from tests.support.applying import DATABASES, Origin, World, Write, world_on
+from tests.support.applying import Origin, World, Write
 from tests.support.sqlite_app import changes_of
 
 WITH_NOTE = TableMeta(pk=("id",), columns={"id": "int", "name": "text", "price": "decimal", "note": "text"})
@@ -26,12 +22,6 @@ CODE_MAY_BE_EMPTY = {
     ),
     "postgresql": ("ALTER TABLE code ALTER code DROP NOT NULL, ADD more int",),
 }
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
 
 
 def attempts(world: World) -> list[tuple[str, int]]:

@@ -22,7 +22,6 @@ from consumer.standing import store
 from consumer.standing.causes import concerns
 from consumer.standing.refresh import Refresh
 from tests.support.applying import (
-    DATABASES,
     TABLES,
     Origin,
     World,
@@ -30,7 +29,6 @@ from tests.support.applying import (
     close_world,
     open_world,
     sqlite_url,
-    world_on,
 )
 
 METAS = {
@@ -51,12 +49,6 @@ def metas() -> Iterator[None]:
     yield
     for name in METAS:
         del TABLES[name]
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as made:
-        yield made
 
 
 def with_tables(world: World, *statements: str) -> None:

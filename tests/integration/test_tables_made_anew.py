@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from common.versions import Version
 from consumer.apply.committing import Committing
 from consumer.early import EarlyRetries
 from consumer.reshaped import Reshaped
-from tests.support.applying import DATABASES, Origin, World, Write, application, only_the_long_way, world_on
+from tests.support.applying import Origin, World, Write, application, drop_triggers, only_the_long_way
 
 ITEM = "(id INTEGER PRIMARY KEY, name TEXT, price NUMERIC(12, 2))"
 REBUILDS = {
@@ -56,33 +56,6 @@ REBUILDS = {
 }
 
 
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture(params=DATABASES)
-def by_hand(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    """A node that leaves installing to its operator."""
-    with world_on(request, tmp_path, node={"auto_migrate": False}) as opened:
-        yield opened
-
-
-@pytest.fixture(params=DATABASES[1:])
-def postgresql(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as opened:
-        yield opened
-
-
-def triggers_off(world: World) -> list[str]:
-    if world.node.database.engine.dialect.name == "sqlite":
-        names = world.query("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'item'")
-        return [f'DROP TRIGGER "{name}"' for (name,) in names]
-    names = world.query("SELECT tgname FROM pg_trigger WHERE tgrelid = 'item'::regclass AND NOT tgisinternal")
-    return [f'DROP TRIGGER "{name}" ON item' for (name,) in names]
-
-
 def filled(world: World) -> Origin:
     """Let another node write the rows 1 and 2, and this one row 3; all is sealed."""
     origin = Origin("a")
@@ -118,7 +91,7 @@ def is_captured(world: World) -> bool:
 def test_a_write_after_a_rebuild_is_not_covered_in_silence(world: World, rebuild: str) -> None:
     origin = filled(world)
     for number in (1, 2):
-        world.execute(*REBUILDS[rebuild] if number == 1 else triggers_off(world))
+        world.execute(*REBUILDS[rebuild] if number == 1 else drop_triggers(world))
         world.execute(f"UPDATE item SET name = 'own {number}' WHERE id = {number}")
         changed(world, origin, number)
         assert is_captured(world)
@@ -135,14 +108,14 @@ def test_deletes_and_inserts_neither(world: World, monkeypatch: pytest.MonkeyPat
     origin = filled(world)
     world.execute(*REBUILDS["create, copy, drop, rename"], "DELETE FROM item WHERE id = 1")
     changed(world, origin, 1)
-    world.execute(*triggers_off(world), "INSERT INTO item VALUES (4, 'own', 1)")
+    world.execute(*drop_triggers(world), "INSERT INTO item VALUES (4, 'own', 1)")
     changed(world, origin, 4)
     assert conflicts(world) == [(None, "later"), ("own", "later")]
 
 
 def test_one_trigger_that_is_gone_is_seen(world: World) -> None:
     origin = filled(world)
-    for number, statement in enumerate(triggers_off(world), start=10):
+    for number, statement in enumerate(drop_triggers(world), start=10):
         world.execute(statement)
         changed(world, origin, number)
         assert is_captured(world)
@@ -169,8 +142,8 @@ def test_a_batch_waits_where_capture_is_installed_by_hand(by_hand: World) -> Non
 
 
 @pytest.mark.parametrize("off", ["DISABLE TRIGGER ALL", "DISABLE TRIGGER USER", "ENABLE REPLICA TRIGGER {}"])
-def test_triggers_that_are_switched_off_count_as_gone(postgresql: World, off: str) -> None:
-    world = postgresql
+def test_triggers_that_are_switched_off_count_as_gone(pg_world: World, off: str) -> None:
+    world = pg_world
     origin = filled(world)
     ((name,), *_) = world.query("SELECT tgname FROM pg_trigger WHERE tgrelid = 'item'::regclass ORDER BY tgname")
     world.execute(f"ALTER TABLE item {off}".replace("{}", f'"{name}"'), "UPDATE item SET name = 'own' WHERE id = 1")
@@ -179,17 +152,17 @@ def test_triggers_that_are_switched_off_count_as_gone(postgresql: World, off: st
 
 
 @pytest.mark.parametrize("off", [False, True])
-def test_truncate(postgresql: World, off: bool) -> None:
-    world = postgresql
+def test_truncate(pg_world: World, off: bool) -> None:
+    world = pg_world
     origin = filled(world)
-    world.execute(*(triggers_off(world) if off else ()), "TRUNCATE item")
+    world.execute(*(drop_triggers(world) if off else ()), "TRUNCATE item")
     changed(world, origin)
     assert conflicts(world) == [(None, "later")]
 
 
 @pytest.mark.parametrize("owner", ["attaches a partition", "switches a partition's triggers off"])
-def test_partitions(postgresql: World, owner: str) -> None:
-    world = postgresql
+def test_partitions(pg_world: World, owner: str) -> None:
+    world = pg_world
     world.execute(
         "DROP TABLE item",
         "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC(12, 2)) PARTITION BY RANGE (id)",
@@ -212,8 +185,8 @@ def test_partitions(postgresql: World, owner: str) -> None:
 
 
 @pytest.mark.parametrize("with_triggers", [False, True])
-def test_one_table_that_is_put_back_from_a_dump(postgresql: World, tmp_path: Path, with_triggers: bool) -> None:
-    world, url = postgresql, postgresql.node.database.engine.url
+def test_one_table_that_is_put_back_from_a_dump(pg_world: World, tmp_path: Path, with_triggers: bool) -> None:
+    world, url = pg_world, pg_world.node.database.engine.url
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     origin = filled(world)
     world.execute("UPDATE item SET name = 'own' WHERE id = 1")
@@ -240,8 +213,8 @@ def test_one_table_that_is_put_back_from_a_dump(postgresql: World, tmp_path: Pat
     assert conflicts(world)[-1] == ("own", "later")
 
 
-def test_a_whole_database_that_is_put_back_is_not_sent_again(postgresql: World, tmp_path: Path) -> None:
-    world, url = postgresql, postgresql.node.database.engine.url
+def test_a_whole_database_that_is_put_back_is_not_sent_again(pg_world: World, tmp_path: Path) -> None:
+    world, url = pg_world, pg_world.node.database.engine.url
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     filled(world)
     dump = str(tmp_path / "all.dump")
@@ -253,8 +226,8 @@ def test_a_whole_database_that_is_put_back_is_not_sent_again(postgresql: World, 
     assert world.one("SELECT count(*) FROM rf_change_log") == before
 
 
-def test_a_table_that_somebody_holds_waits_alone(postgresql: World) -> None:
-    world = postgresql
+def test_a_table_that_somebody_holds_waits_alone(pg_world: World) -> None:
+    world = pg_world
     origin = filled(world)
     world.execute(*REBUILDS["create, copy, drop, rename"])
     with application(world.node.database.engine.url) as connection:
@@ -268,8 +241,8 @@ def test_a_table_that_somebody_holds_waits_alone(postgresql: World) -> None:
     assert world.query("SELECT name FROM item ORDER BY id") == [("own",), ("later",), ("here",)]
 
 
-def test_two_that_install_at_once(postgresql: World) -> None:
-    world = postgresql
+def test_two_that_install_at_once(pg_world: World) -> None:
+    world = pg_world
     filled(world)
     tables = list(world.node.captured_tables().values())
     for _ in range(5):

@@ -25,23 +25,10 @@ from consumer.reshaped import ReshapedRetries
 from consumer.standing.refresh import Refresh
 from consumer.statements import reading
 from producer.watch import CaptureWatch
-from tests.support.applying import DATABASES, Origin, World, Write, application, sqlite_url, world_on
+from tests.support.applying import DATABASES, Origin, World, Write, application, drop_triggers, sqlite_url
 from tests.support.web import Served, served
 
 AHEAD = 3 * 10**15
-
-
-@pytest.fixture(params=DATABASES)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture(params=DATABASES)
-def by_hand(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    """A node that leaves installing to its operator."""
-    with world_on(request, tmp_path, node={"auto_migrate": False}) as opened:
-        yield opened
 
 
 @pytest.fixture(params=DATABASES)
@@ -50,21 +37,6 @@ def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
     node = {"id": "here", "database": url, "auto_migrate": False}
     with served(url, node=node, tables={"policy": {"item": "manual"}}) as one:
         yield one
-
-
-@pytest.fixture(params=DATABASES[1:])
-def postgresql(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with world_on(request, tmp_path) as opened:
-        yield opened
-
-
-def lose_triggers(world: World, table: str = "item") -> None:
-    if world.node.database.engine.dialect.name == "sqlite":
-        names = world.query(f"SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = '{table}'")
-        world.execute(*(f'DROP TRIGGER "{name}"' for (name,) in names))
-        return
-    names = world.query(f"SELECT tgname FROM pg_trigger WHERE tgrelid = '{table}'::regclass AND NOT tgisinternal")
-    world.execute(*(f'DROP TRIGGER "{name}" ON {table}' for (name,) in names))
 
 
 def tables(world: World) -> list[TableShape]:
@@ -107,7 +79,7 @@ def test_other_tables_are_followed_up(by_hand: World, why: str, first: str) -> N
     world.execute("DELETE FROM code WHERE id = 2", "DELETE FROM slot WHERE id = 2")
     Committing(world.node).seal()
     if why == "uncaptured":
-        lose_triggers(world, "code")
+        world.execute(*drop_triggers(world, "code"))
     else:
         world.node.capture().pause([one for one in tables(world) if one.name == "code"], world.clock.us, "test")
         world.execute("INSERT INTO code VALUES (2, 'y')")
@@ -130,7 +102,7 @@ def test_a_choice_is_refused_with_its_reason(node: Served) -> None:
     world = node.world
     world.execute("INSERT INTO item VALUES (7, 'mine', 1)")
     world.receive(Origin("a").put(7, "theirs", AHEAD).body)
-    lose_triggers(world)
+    world.execute(*drop_triggers(world))
     with node.client(node.token("anna", Scope.OPS)) as ops:
         _refused(ops, "uncaptured", "rowferry migrate")
         install(world)
@@ -151,7 +123,7 @@ def test_what_only_looks_installs_nothing(world: World) -> None:
     world.block_codes()
     world.receive(a.tx(Write("I", "item", {"id": 1, "name": "a", "price": None}, 10), code(1, "taken", 10)).body)
     world.free_codes()
-    lose_triggers(world)
+    world.execute(*drop_triggers(world))
     with reading(world.node.database) as connection:
         (letter,) = find(connection, Selection())
     desk = DeadLetters(world.node)
@@ -184,7 +156,7 @@ def test_one_try_that_was_of_no_use_is_enough_for_all_tables_and_threads(
 ) -> None:
     tried = _failing(monkeypatch, ContentionError("held"))
     for table in ("item", "parent"):
-        lose_triggers(world, table)
+        world.execute(*drop_triggers(world, table))
     together = threading.Barrier(3)
 
     def look(table: str) -> None:
@@ -204,7 +176,7 @@ def test_one_try_that_was_of_no_use_is_enough_for_all_tables_and_threads(
 def test_what_keeps_capture_from_being_installed_is_no_fault_of_the_batch(
     world: World, monkeypatch: pytest.MonkeyPatch, error: RowferryError
 ) -> None:
-    lose_triggers(world)
+    world.execute(*drop_triggers(world))
     _failing(monkeypatch, error)
     capture = type(world.node.capture())
     drifted, asked = capture.drifted, list[str]()
@@ -220,9 +192,9 @@ def test_what_keeps_capture_from_being_installed_is_no_fault_of_the_batch(
     assert [letter[1:] for letter in world.letters()] == [("uncaptured", "early")]
 
 
-def test_who_seals_or_applies_does_not_wait_for_another_that_installs(postgresql: World) -> None:
-    world = postgresql
-    lose_triggers(world)
+def test_who_seals_or_applies_does_not_wait_for_another_that_installs(pg_world: World) -> None:
+    world = pg_world
+    world.execute(*drop_triggers(world))
     with application(world.node.database.engine.url) as connection:
         connection.exec_driver_sql("LOCK TABLE rf_capture IN SHARE ROW EXCLUSIVE MODE")
         began = time.monotonic()
@@ -234,7 +206,7 @@ def test_who_seals_or_applies_does_not_wait_for_another_that_installs(postgresql
 
 def test_what_waited_too_long_comes_once_capture_stands(by_hand: World) -> None:
     world = by_hand
-    lose_triggers(world)
+    world.execute(*drop_triggers(world))
     world.receive(Origin("a").put(1, "a", 10).body)
     world.clock.pass_seconds(world.node.config.limits.early_seconds + 1)
     world.receive()

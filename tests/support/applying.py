@@ -275,6 +275,15 @@ class World:
         return int(self.one(f"SELECT coalesce(max(last_lsn), 0) FROM rf_sync_state WHERE peer = '{source}'"))
 
 
+def drop_triggers(world: World, table: str = "item") -> list[str]:
+    """Return what takes all triggers off a table."""
+    if world.node.database.engine.dialect.name == "sqlite":
+        names = world.query(f"SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = '{table}'")
+        return [f'DROP TRIGGER "{name}"' for (name,) in names]
+    names = world.query(f"SELECT tgname FROM pg_trigger WHERE tgrelid = '{table}'::regclass AND NOT tgisinternal")
+    return [f'DROP TRIGGER "{name}" ON {table}' for (name,) in names]
+
+
 def only_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no intake go the short way: for tests that break a piece of the long one."""
     monkeypatch.setattr(PlainLane, "begin", lambda lane: None)
