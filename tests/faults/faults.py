@@ -158,12 +158,16 @@ def node_killed(place: Place) -> None:
 
 def node_hangs(place: Place) -> None:
     """SIGSTOP until the broker gives the consumer up, then SIGCONT."""
-    # The broker's own account of it may be some seconds old.
+    # The broker's own account of it may be some seconds old: of a consumer before a restart, say. So who is given up is
+    # seen where its connections go through.
     wait_for(lambda: _has_consumer(place), 60, "the broker to know of it")
+    wire = place.b.proxies["broker"]
+    wait_for(lambda: wire.connections, 60, "b to be connected")
     signal_of(place.b, signal.SIGSTOP)
     try:
+        held = wire.connections
         # Long after the broker has given it up: heartbeats are expected every two seconds.
-        wait_for(lambda: not _has_consumer(place), 60, "the broker to give up on it")
+        wait_for(lambda: not held & wire.connections, 60, "the broker to give up on it")
         place.site.wait_for_commits(20, ["m"])
     finally:
         signal_of(place.b, signal.SIGCONT)

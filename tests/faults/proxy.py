@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import threading
@@ -20,7 +21,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._lock = threading.Lock()
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._pairs: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._numbers = itertools.count()
         self._flows = threading.Event()
         self._flows.set()
         self._cut_next = False
@@ -28,6 +30,12 @@ class Proxy:
         self.cuts = 0
         """How many connections were cut in the middle of something."""
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
+
+    @property
+    def connections(self) -> set[int]:
+        """The connections that are open on both sides now, by numbers that no later one gets."""
+        with self._lock:
+            return set(self._pairs)
 
     def cut(self) -> None:
         """Let half of the next thing that somebody sends through, then reset that connection."""
@@ -69,15 +77,16 @@ class Proxy:
                 _reset(here)
                 continue
             there.settimeout(None)
+            number = next(self._numbers)
             with self._lock:
-                self._pairs.append((here, there))
+                self._pairs[number] = (here, there)
             # Before either direction flows: the first may cut the connection, and close both ends, at once.
             for end in (here, there):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for one, other in ((here, there), (there, here)):
-                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+                threading.Thread(target=self._pump, args=(number, one, other), daemon=True).start()
 
-    def _pump(self, one: socket.socket, other: socket.socket) -> None:
+    def _pump(self, number: int, one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
             while data := one.recv(_CHUNK):
                 self._flows.wait()
@@ -90,11 +99,11 @@ class Proxy:
         for end in (one, other):
             _reset(end)
         with self._lock:
-            self._pairs = [pair for pair in self._pairs if one not in pair]
+            self._pairs.pop(number, None)
 
     def _reset_all(self) -> None:
         with self._lock:
-            pairs = list(self._pairs)
+            pairs = list(self._pairs.values())
         for pair in pairs:
             for end in pair:
                 _reset(end)
