@@ -94,10 +94,8 @@ class PausedError(EarlyError):
     reason = Reason.PAUSED
 
     def __init__(self, table: str, key: str) -> None:
-        super().__init__(
-            f"{table} {key} was written while {table} is paused: this waits for `rowferry resume {table}`, else it "
-            "would overwrite what was written"
-        )
+        self.found, self.remedy = f"{table} {key} was written while {table} is paused", f"`rowferry resume {table}`"
+        super().__init__(f"{self.found}: this waits for {self.remedy}, else it would overwrite what was written")
         self.table = table
 
 
@@ -108,10 +106,9 @@ class UncapturedError(EarlyError):
     reason = Reason.UNCAPTURED
 
     def __init__(self, table: str) -> None:
-        super().__init__(
-            f"{table} is not captured for now (it was made anew, or its triggers were taken off): this waits for "
-            "`rowferry migrate`, or for `rowferry run` with node.auto_migrate, else it might overwrite what was written"
-        )
+        self.found = f"{table} is not captured for now (it was made anew, or its triggers were taken off)"
+        self.remedy = "`rowferry migrate` or `rowferry run` with node.auto_migrate"
+        super().__init__(f"{self.found}: this waits for {self.remedy}, else it might overwrite what was written")
         self.table = table
 
 

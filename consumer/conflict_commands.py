@@ -1,6 +1,8 @@
 """`conflicts`: which writes met, which of them stands, by which rule, and how to decide otherwise."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -10,7 +12,7 @@ from common.errors import UsageError
 from common.ops.purging import what_is_gone
 from common.runtime.host import current_host
 from common.schema.main_node import known_main
-from consumer.conflict.given import read_seen, read_take
+from consumer.conflict.given import GivenError, read_seen, read_take
 from consumer.conflict.reading import MOST, Wanted, find, read
 from consumer.conflict.record import State, Winner
 from consumer.conflict.simulating import read_policies, refuse_unknown
@@ -78,9 +80,10 @@ def show(number: int) -> None:
 def resolve(number: int, take: str, displace: bool, seen: str | None) -> None:
     """Settle a conflict that waits. The choice is a write of this node, and reaches every other."""
     host = current_host()
-    chosen, version = read_take(take), None if seen is None else read_seen(seen)
-    with host.node() as node:
-        settled = Settling(node, host.actor).resolve(number, chosen, displace=displace, seen=version)
+    with _as_options():
+        chosen, version = read_take(take), None if seen is None else read_seen(seen)
+        with host.node() as node:
+            settled = Settling(node, host.actor).resolve(number, chosen, displace=displace, seen=version)
     host.emit(settled.as_dict(), lambda console: _tell_settled(console, settled))
 
 
@@ -120,6 +123,15 @@ def simulate(policies: tuple[str, ...], everything: bool) -> None:
         "results": shown,
     }
     host.emit(document, lambda console: _tell_simulated(console, document))
+
+
+@contextmanager
+def _as_options() -> Iterator[None]:
+    """What was given is named as it is on the command line."""
+    try:
+        yield
+    except GivenError as error:
+        raise UsageError(f"--{error}") from error
 
 
 def _tell_settled(console: Console, settled: Settled) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from common.errors import UsageError
+from common.errors import EarlyError, PausedError, UncapturedError, UsageError
 from common.ports.dialect import ApplySession, RowState, TableShape
 from common.versions import Version
 from common.wire.records import TableMeta
 from consumer.conflict.choices import RowHistory
-from consumer.conflict.given import in_wire_form
+from consumer.conflict.given import GivenError, in_wire_form
 from consumer.conflict.record import State, Winner, image_names, meta_of, read_version, version_text, written_as
 from consumer.horizon import Horizons
 
@@ -55,13 +55,24 @@ class Met:
         if gone:
             raise UsageError(
                 f"the row of conflict {self.number} has a value for {gone[0]!r}, and {self.shape.name} has no such"
-                " column any more: a conflict that waits takes a row that you give (--take JSON), else write the row"
+                " column any more: a conflict that waits takes a row that you give as JSON, else write the row"
             )
         return image, written_as(meta_of(self.stored[f"{name}_meta"]), image, self.shape.meta)
 
 
 class UnseenError(UsageError):
     """The row is not what somebody had before his eyes when he chose. The conflict shows it as it is from here on."""
+
+
+class HeldError(EarlyError):
+    """The row takes no choice for now. Unlike a batch a choice does not wait: whoever made it makes it again."""
+
+    def __init__(self, held: PausedError | UncapturedError) -> None:
+        super().__init__(
+            f"nothing was done: {held.found}, and a choice might overwrite what was written. Choose again after"
+            f" {held.remedy}"
+        )
+        self.reason, self.table = held.reason, held.table
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +148,8 @@ def refuse_what_moved_on(met: Met) -> None:
         return
     raise UsageError(
         f"the row was written again since, as {version_text(met.state.version)}: `rowferry conflicts show {met.number}`"
-        " has both images; --force puts the other one in the place of what stands now"
+        f" has both images; `rowferry conflicts undo {met.number} --force` puts the other one in the place of what"
+        " stands now"
     )
 
 
@@ -156,16 +168,16 @@ def laid_over(met: Met, row: dict[str, Any]) -> bytes:
     columns = list(met.shape.meta.columns)
     unknown = sorted(row.keys() - set(columns))
     if unknown:
-        raise UsageError(f"--take: {met.shape.name} has no column {unknown[0]!r}; it has {', '.join(columns)}")
+        raise GivenError(f"take: {met.shape.name} has no column {unknown[0]!r}; it has {', '.join(columns)}")
     now = {} if met.now is None else msgspec.json.decode(met.now)
     pk = msgspec.json.decode(met.pk)
     given = in_wire_form(row, met.shape.meta.columns)
     if any(given.get(name, pk[name]) != pk[name] for name in pk):
-        raise UsageError("--take: the key can't be changed: a choice is about one row")
+        raise GivenError("take: the key can't be changed: a choice is about one row")
     whole = {**now, **given, **pk}
     missing = [name for name in columns if name not in whole]
     if missing:
-        raise UsageError(f"--take: there is no row to take {missing[0]!r} from: name every column")
+        raise GivenError(f"take: there is no row to take {missing[0]!r} from: name every column")
     return msgspec.json.encode({name: whole[name] for name in columns})
 
 

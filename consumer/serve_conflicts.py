@@ -123,7 +123,7 @@ async def _asked(request: Request) -> _Asked:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProblemError(422, f'the body must be like {{"take": "ours"}}: {error}', reason="request") from error
     except UsageError as error:
-        raise ProblemError(422, str(error).removeprefix("--"), reason="request") from error
+        raise ProblemError(422, str(error), reason="request") from error
 
 
 def _known(node: Node, number: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import RowMapping
 
 from common.config.model import Policy
 from common.crash_points import CrashPoint, reach
-from common.errors import NoValueError, PoisonError, Reason, UsageError
+from common.errors import NoValueError, PausedError, PoisonError, Reason, UncapturedError, UsageError
 from common.ports.dialect import ApplySession, RowWrite
 from common.ports.standing import Proposal
 from common.runtime.node import Node
@@ -39,6 +39,7 @@ from consumer.conflict.record import (
     written_as,
 )
 from consumer.met import (
+    HeldError,
     Met,
     Settled,
     UnseenError,
@@ -149,7 +150,7 @@ class Settling:
         released = self._released(met)
         if take is Winner.OURS:
             if rival.now is None:
-                raise UsageError(f"the row that had the value when conflict {met.number} came is gone: --take theirs")
+                raise UsageError(f"the row that had the value when conflict {met.number} came is gone: take theirs")
             chosen, wanted = rival, own_form(rival)
             others = [released] if their_version > met.state.version else []
         else:
@@ -226,7 +227,10 @@ class Settling:
         record(session.connection, writer.finish(), now_us)
 
     def _committed(self, work: Callable[[ApplySession], T]) -> T:
-        settled = self._committing.run(work, patiently=True)
+        try:
+            settled = self._committing.run(work, patiently=True)
+        except (PausedError, UncapturedError) as error:
+            raise HeldError(error) from error
         # So that the choice is on its way with the next message or export.
         self._committing.seal()
         return settled
@@ -285,7 +289,9 @@ class Settling:
             if isinstance(error, NoValueError):
                 remedy = "choose another image, or give the row with a value there"
             elif error.reason is Reason.CONSTRAINT and not displace:
-                remedy += "; where that one has its unique value, --displace lets it step back"
+                command = "undo" if action == "undone" else "resolve"
+                remedy += "; where that one has its unique value, it steps back for"
+                remedy += f" `rowferry conflicts {command} {met.number} --take … --displace`"
             raise _refusal(error, f"{text}; {remedy}", table, take) from error
         also = [one.number for one in met.history.waiting if one.version in settles and one.number is not None]
         return self._booked(session, met, base, settles, also, _winner(take), action)

@@ -149,7 +149,7 @@ def _seen(text: str | None) -> Version:
     try:
         return read_seen(text or "")
     except UsageError as error:
-        raise ProblemError(422, str(error).removeprefix("--"), reason="request") from error
+        raise ProblemError(422, str(error), reason="request") from error
 
 
 def _told(node: Node, settled: Settled, what: str) -> str:

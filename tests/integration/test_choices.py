@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -20,7 +21,7 @@ from common.versions import Version
 from common.wire.encode import encode_tx
 from common.wire.records import TableMeta
 from consumer.audit import APPLIER
-from consumer.conflict.given import read_take
+from consumer.conflict.given import in_wire_form, read_take
 from consumer.conflict.record import Winner, read_version
 from consumer.met import UnseenError
 from consumer.settling import Settling
@@ -395,7 +396,7 @@ def _alter(world: World, statement: str) -> None:
 def test_a_value_that_the_column_can_t_have_is_refused_by_name(desk: World, wrong: str) -> None:
     meet(desk)
     (number,) = numbers(desk)
-    with pytest.raises(UsageError, match="--take"):
+    with pytest.raises(UsageError, match="take"):
         Settling(desk.node, "anna").resolve(number, read_take(wrong))
     assert sent(desk) == []
     assert numbers(desk) == [number]
@@ -406,6 +407,73 @@ def test_a_decimal_that_is_given_as_a_number_keeps_its_digits(desk: World) -> No
     (number,) = numbers(desk)
     Settling(desk.node, "anna").resolve(number, read_take('{"price": 1234567890.10}'))
     assert Decimal(sent(desk)[0]["after"]["price"]) == Decimal("1234567890.10")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        '{"price": 1e100000000}',
+        '{"price": -1e999999999}',
+        '{"price": 1e-100000000}',
+        '{"price": 0e-100000000}',
+        '{"price": 1e131072}',
+        '{"price": 1e9999999999999999999}',
+        '{"price": "1e100000000"}',
+        '{"price": %s}' % ("9" * 132_000),
+        '{"id": %s}' % ("9" * 5_000),
+    ],
+)
+def test_a_number_that_is_short_only_as_it_is_spelled_is_refused_before_it_is_written_out(
+    desk: World, wrong: str
+) -> None:
+    """Written out it would be a hundred megabytes, and a larger exponent is one that nobody counts to."""
+    meet(desk)
+    (number,) = numbers(desk)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match=r"take|can't stand so here"):
+            Settling(desk.node, "anna").resolve(number, read_take(wrong))
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    assert (sent(desk), numbers(desk)) == ([], [number])
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "1e131071",
+        "-9.5e131071",
+        "1e-16383",
+        "0e5",
+        "0.50",
+        "7",
+        "-12345678901234567890123",
+        "7" * 131_072,
+        "1" * 4_000 + ".5",
+    ],
+)
+def test_a_number_that_postgresql_can_hold_is_taken_with_all_its_digits(spelled: str) -> None:
+    (row,) = read_take(f'{{"price": {spelled}}}')
+    assert isinstance(row, dict)
+    written = in_wire_form(row, {"price": "decimal"})["price"]
+    assert ("e" in written.lower(), Decimal(written)) == (False, Decimal(spelled))
+
+
+@pytest.mark.parametrize("spelled", ["9.5e131071", "7" * 131_072, "1e-16383"])
+def test_the_longest_numbers_of_postgresql_are_chosen(pg_world: World, spelled: str) -> None:
+    meet(pg_world)
+    _alter(pg_world, "ALTER TABLE item ALTER COLUMN price TYPE numeric")
+    (number,) = numbers(pg_world)
+    Settling(pg_world.node, "anna").resolve(number, read_take(f'{{"price": {spelled}}}'))
+    assert Decimal(sent(pg_world)[0]["after"]["price"]) == Decimal(spelled)
+
+
+def test_a_whole_number_too_large_for_a_float_is_refused() -> None:
+    (row,) = read_take('{"x": %s}' % ("9" * 400))
+    assert isinstance(row, dict)
+    with pytest.raises(UsageError, match="'x' is a number"):
+        in_wire_form(row, {"x": "float"})
 
 
 def test_a_decision_that_another_node_flipped_is_flipped_back(world: World) -> None:

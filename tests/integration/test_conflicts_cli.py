@@ -154,6 +154,13 @@ def test_a_row_that_names_a_column_twice_is_refused(waiting: Path) -> None:
     assert (told.exit_code, "'name' is given twice" in told.stderr) == (2, True)
 
 
+def test_a_row_that_is_refused_is_named_by_its_option(waiting: Path) -> None:
+    (one,) = document(waiting, "conflicts", "list", "--state", "waiting")
+    for wrong in ('{"nowhere": 1}', '{"price": 1e100000000}', '{"name": 5}', "[1]"):
+        told = rowferry(waiting, "conflicts", "resolve", str(one["id"]), "--take", wrong)
+        assert (told.exit_code, "--take: " in told.stderr) == (2, True)
+
+
 def test_a_value_that_its_column_can_not_hold_is_the_callers_mistake(waiting: Path) -> None:
     (one,) = document(waiting, "conflicts", "list", "--state", "waiting")
     told = rowferry(waiting, "conflicts", "resolve", str(one["id"]), "--take", '{"price": "dear"}')

@@ -96,7 +96,11 @@ def test_a_conflict_is_listed_and_resolved(node: Served, ops: httpx.Client) -> N
     shown = checked("conflicts-show", ops.get(f"/conflicts/{listed['id']}").json())
     assert shown["their_image"]["name"] == "theirs"
     for wrong in ({"take": "both"}, {}, {"take": {"nowhere": 1}}, [1]):
-        assert ops.post(f"/conflicts/{listed['id']}/resolve", json=wrong).status_code in (409, 422)
+        refused = ops.post(f"/conflicts/{listed['id']}/resolve", json=wrong)
+        assert (refused.status_code in (409, 422), "--" in refused.json()["detail"]) == (True, False)
+    for endless in (b"1e100000000", b"1e9999999999999999999", b"-1e-100000000"):
+        refused = ops.post(f"/conflicts/{listed['id']}/resolve", content=b'{"take":{"price":%s}}' % endless)
+        assert (refused.status_code in (409, 422), "take: " in refused.json()["detail"]) == (True, True)
     if node.world.node.database.engine.dialect.name == "sqlite":
         long = b'{"take": {"name": "chosen", "price": 12345678901234567.89}}'
         refused = ops.post(f"/conflicts/{listed['id']}/resolve", content=long)

@@ -114,7 +114,10 @@ def test_a_choice_is_refused_with_its_reason(node: Served) -> None:
 def _refused(ops: httpx.Client, reason: str, remedy: str) -> None:
     refused = ops.post("/conflicts/1/resolve", json={"take": "theirs"})
     assert (refused.status_code, refused.json().get("type")) == (409, f"urn:rowferry:{reason}")
-    assert remedy in refused.json()["detail"]
+    detail = refused.json()["detail"]
+    assert remedy in detail
+    # A choice does not wait: who made it is told to make it again, and when.
+    assert ("Choose again after" in detail, "waits for" in detail) == (True, False)
 
 
 def test_what_only_looks_installs_nothing(world: World) -> None:
