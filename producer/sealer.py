@@ -14,7 +14,7 @@ from producer.watch import CaptureWatch
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE_SECONDS = 0.005
+_FIRST_PAUSE_SECONDS = 0.002
 """Between two looks while there is work: what commits meanwhile is sealed together."""
 _LOAD_TXS = 10
 """So many at one look are a load; fewer get the shortest way."""

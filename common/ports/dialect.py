@@ -292,7 +292,7 @@ class Sealer(Protocol):
         ...
 
     def is_quiet(self) -> bool:
-        """Tell for next to nothing that no transaction ended since the last `seal` found nothing.
+        """Tell for next to nothing that no other transaction ended since the last `seal` left nothing to do.
 
         False in doubt, and where a `seal` that finds nothing costs as little. Raises OutageError."""
         ...

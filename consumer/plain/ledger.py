@@ -50,8 +50,7 @@ class Ledger:
         self._heard = ask_heard(together, self._config, heard, now_us)
         if len(group.txs) <= _FEW:
             for tx in group.txs:
-                together.ask(_NOTE, dict(zip(APPLIED, _applied(tx, now_us), strict=True)))
-                together.ask(_AUDIT, dict(zip(audit.COLUMNS, _line(tx, now_us), strict=True)))
+                together.ask(_NOTE_AND_LINE, dict(zip(_GIVEN, _applied(tx, now_us) + _line(tx, now_us), strict=True)))
 
     def end(self, connection: sa.Connection, *, has_parts: bool) -> None:
         """Write the rest, after that block."""
@@ -65,8 +64,16 @@ class Ledger:
         end_heard(connection, self._config, self._heard, now_us)
 
 
-_NOTE = sa.insert(rf.applied_tx)
-_AUDIT = sa.insert(rf.audit)
+_GIVEN = (*(f"note_{name}" for name in APPLIED), *(f"line_{name}" for name in audit.COLUMNS))
+
+
+def _insert(table: sa.Table, columns: Iterable[str], prefix: str) -> sa.Insert:
+    return sa.insert(table).values({name: sa.bindparam(prefix + name, type_=table.c[name].type) for name in columns})
+
+
+_NOTE_AND_LINE = _insert(rf.audit, audit.COLUMNS, "line_").add_cte(
+    _insert(rf.applied_tx, APPLIED, "note_").cte("noted")
+)
 
 
 def _applied(tx: PlainTx, now_us: int) -> tuple[str | int, ...]:

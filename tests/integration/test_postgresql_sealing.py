@@ -16,7 +16,9 @@ from unittest import mock
 import psycopg
 import pytest
 
-from common.dialects.postgresql import shape_cache
+from common.crash_points import CrashPoint
+from common.dialects.postgresql import sealing, shape_cache
+from common.errors import OutageError
 from common.ids import is_tx_id
 from common.ports.dialect import NodeFacts
 from common.versions import NEVER, Version
@@ -38,6 +40,43 @@ def node(pg_database: str) -> Iterator[PostgresNode]:
 
 def ids(changes: list[Change]) -> list[int]:
     return [json.loads(bytes(change.pk))["id"] for change in changes]
+
+
+def test_its_own_sealing_asks_for_no_further_look(node: PostgresNode) -> None:
+    sealer, numbers = node.sealer, itertools.count()
+
+    def is_quiet_after_sealing() -> bool:
+        node.run(f"INSERT INTO item VALUES ({next(numbers)})")
+        assert not sealer.is_quiet()
+        assert sealer.seal().txs == 1
+        return sealer.is_quiet()
+
+    # Other databases of the server have transactions too.
+    wait_for(is_quiet_after_sealing, 30, "the sealer to be quiet")
+
+
+def test_a_sealing_that_was_not_committed_is_not_taken_for_one(
+    node: PostgresNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.run("INSERT INTO item VALUES (1)")
+
+    def cut(_: CrashPoint) -> None:
+        holders = "FROM pg_locks WHERE relation = 'rf_seal'::regclass AND mode = 'RowShareLock'"
+        node.run(f"SELECT pg_terminate_backend(pid) {holders}")
+
+    with monkeypatch.context() as cutting:
+        cutting.setattr(sealing, "reach", cut)
+        with pytest.raises(OutageError):
+            node.sealer.seal()
+    assert not node.sealer.is_quiet()
+    assert node.seal().txs == 1
+
+
+def test_what_is_left_for_the_next_step_is_no_quiet(node: PostgresNode) -> None:
+    for number in range(3):
+        node.run(f"INSERT INTO item VALUES ({number})")
+    while node.sealer.seal(1).more:
+        assert not node.sealer.is_quiet()
 
 
 def test_lsns_have_no_gap_and_tx_ids_rise(node: PostgresNode) -> None:

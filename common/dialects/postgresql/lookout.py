@@ -6,7 +6,7 @@ import psycopg
 import sqlalchemy as sa
 
 from common.dialects.postgresql import sealing_sql as sql
-from common.dialects.postgresql.connection import SERVER_IDENTITY
+from common.dialects.postgresql.connection import SERVER_IDENTITY, driver
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.rebase import is_continued
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
@@ -50,24 +50,32 @@ class Lookout:
         """`reading`: without transactions."""
         self._reading = reading
         self._incarnation = incarnation
-        self._quiet_at: str | None = None
+        self._done: Snapshot | None = None
+        """What this shows as ended is sealed, or was nothing to seal. None: not known."""
+        self._own = 0
+        """The transaction that sealed it; 0: none did."""
         self._remembered: str | None = None
         """The snapshot in `rf_seal`, as far as this sealer knows."""
         self._seen: str | None = None
-        """The server's, where `is_quiet` found another one than at the last look."""
+        """The server's, where `is_quiet` found that something ended."""
 
     def is_quiet(self) -> bool:
-        """Compare snapshots: two that are the same show the same. Any transaction of the cluster makes another one."""
-        if self._quiet_at is None:
+        """Tell whether nothing ended since but the sealing itself. Any transaction of the cluster is something."""
+        if self._done is None:
             return False
         with translated(), self._reading.connect() as connection:
-            self._seen = connection.exec_driver_sql(sql.SNAPSHOT).scalar()
-        return self._seen == self._quiet_at
+            (seen,) = driver(connection).execute(sql.SNAPSHOT).fetchone() or ("",)
+        since = ended_between(self._done, Snapshot.parse(seen))
+        if all(one == (self._own, self._own + 1) for one in since):
+            return True
+        self._seen = seen
+        return False
 
     def look(self, raw: Raw) -> tuple[Look, bool]:
         """Return what there is, and whether nothing is to be done."""
         before, seen = self._remembered, self._seen
-        self._quiet_at = self._seen = None
+        self._seen = None
+        self.forget()
         if before is None or seen is None:
             look, known = _look(raw.execute(_PEEK)), None
         else:
@@ -79,15 +87,22 @@ class Lookout:
         self._remembered = look.before
         if not look.only_goes_on(self._incarnation):
             return look, False
-        if known is None or look.before != before:
+        if known is None or look.before != before or seen is None:
             known, seen = raw.execute(sql.ANY_ENDED, ended(look.before, look.now)), look.now
         is_idle = known.fetchone() == (False,)
-        self._quiet_at = seen if is_idle else None
+        if is_idle:
+            self._done = Snapshot.parse(seen)
         return look, is_idle
 
-    def remember(self, snapshot: str) -> None:
-        """Take note of what stands in `rf_seal` now."""
+    def sealed(self, snapshot: str, own: int, *, more: bool) -> None:
+        """Take note of what this transaction leaves in `rf_seal`, and whether more is left than that."""
         self._remembered = snapshot
+        if not more:
+            self._done, self._own = Snapshot.parse(snapshot), own
+
+    def forget(self) -> None:
+        """Know no longer that all is sealed: the transaction that sealed it may not have been committed."""
+        self._done, self._own = None, 0
 
 
 def _look(cursor: "psycopg.Cursor[tuple[Any, ...]]") -> Look:

@@ -83,12 +83,16 @@ class PostgresSealer:
                 return self._in_transaction(max_changes, in_one_go=False)
 
     def is_quiet(self) -> bool:
-        """Compare snapshots: two that are the same show the same. Any transaction of the cluster makes another one."""
+        """Compare snapshots: what ended between two shows by their numbers. Any transaction of the cluster does."""
         return self._lookout.is_quiet()
 
     def _in_transaction(self, max_changes: int, *, in_one_go: bool) -> SealReport:
-        with self._engine.begin() as connection:
-            return self._step(driver(connection), max_changes, in_one_go)
+        try:
+            with self._engine.begin() as connection:
+                return self._step(driver(connection), max_changes, in_one_go)
+        except BaseException:
+            self._lookout.forget()
+            raise
 
     def _step(self, raw: Raw, max_changes: int, in_one_go: bool) -> SealReport:
         look, is_idle = self._lookout.look(raw)
@@ -178,7 +182,7 @@ class PostgresSealer:
         with raw.pipeline():
             sealed = raw.execute(sql.SEAL, given)
             last_tx_id = self._add_txs(raw, state, txs)
-            _remember(raw, replace(state, last_lsn=last_lsn, last_tx_id=last_tx_id))
+            remembered = _remember(raw, replace(state, last_lsn=last_lsn, last_tx_id=last_tx_id))
         changes, may_be_tangled = sealed.fetchone() or (0, None)
         if changes != last_lsn - state.last_lsn:
             raise LookupError(f"{changes} log rows stand where {last_lsn - state.last_lsn} were counted")
@@ -186,7 +190,8 @@ class PostgresSealer:
             (tangled,) = raw.execute(sql.TANGLED, given).fetchone() or (None,)
             if tangled:
                 mend_chains(raw, state.era, given["xids"], tangled)
-        self._lookout.remember(state.snapshot)
+        (own,) = remembered.fetchone() or (0,)
+        self._lookout.sealed(state.snapshot, own, more=more)
         reach(CrashPoint.SEALING)
         return SealReport(len(txs), changes, last_lsn, more)
 
@@ -226,8 +231,8 @@ def _ended(raw: Raw, before: str, now: str, max_changes: int) -> "psycopg.Cursor
     return raw.execute(sql.ENDED.encode(), {**ended(before, now), "before": before, "most": max_changes})
 
 
-def _remember(raw: Raw, state: _State) -> None:
-    raw.execute(
+def _remember(raw: Raw, state: _State) -> "psycopg.Cursor[tuple[Any, ...]]":
+    return raw.execute(
         sql.REMEMBER,
         {
             "snapshot": state.snapshot,

@@ -160,6 +160,7 @@ SELECT %(era)s, to_lsn, xid FROM unnest(%(to_lsns)s::bigint[], %(xids)s::xid8[])
 REMEMBER = """
 UPDATE rf_seal SET snapshot = %(snapshot)s, server_identity = %(identity)s, incarnation = %(incarnation)s,
                    era = %(era)s, last_lsn = %(last_lsn)s, last_tx_id = %(last_tx_id)s
+RETURNING pg_current_xact_id()::text::bigint
 """
 
 NEW_ERA = """

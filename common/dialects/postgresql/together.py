@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import psycopg as dialect
-from sqlalchemy.engine.interfaces import Compiled
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
@@ -31,13 +30,22 @@ class PgTogether(NamedTuple):
 
     def ask(self, statement: sa.Executable, given: Mapping[str, object] | None = None) -> PgAsked:
         """Send one more."""
-        compiled = _compiled(statement, tuple(given or ()))
-        return PgAsked(self.raw.execute(str(compiled).encode(), compiled.construct_params(dict(given or {}))))
+        one = _compiled(statement, tuple(given or ()))
+        return PgAsked(self.raw.execute(one.sql, {**one.constants, **given} if given else one.constants))
+
+
+class _Compiled(NamedTuple):
+    sql: bytes
+    constants: Mapping[str, object]
+    """Values that stand in the statement itself."""
 
 
 @cache
-def _compiled(statement: sa.Executable, names: tuple[str, ...]) -> Compiled:
+def _compiled(statement: sa.Executable, names: tuple[str, ...]) -> _Compiled:
     """What is asked here is made once, at import or in a cache of its own, so these are few."""
     if not isinstance(statement, sa.ClauseElement):
         raise TypeError(f"{statement!r} is no statement")
-    return statement.compile(dialect=_DIALECT, column_keys=list(names) if statement.is_dml else None)
+    compiled = statement.compile(dialect=_DIALECT, column_keys=list(names) if statement.is_dml else None)
+    # Raises where the statement asks for a value that is not among the names.
+    values = compiled.construct_params(dict.fromkeys(names)) or {}
+    return _Compiled(str(compiled).encode(), {name: value for name, value in values.items() if name not in names})

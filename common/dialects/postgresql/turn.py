@@ -12,8 +12,13 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 
 _TIMEOUT = "10s"
 """The sealer and other appliers hold the lock of rf_seal for one short transaction each."""
-_SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
-_TAKE = "SELECT snapshot FROM rf_seal FOR UPDATE"
+_TAKE = f"""
+SELECT snapshot, set_config('lock_timeout', '{ROW_LOCK_TIMEOUT}', true)
+FROM (SELECT s.snapshot FROM (SELECT set_config('lock_timeout', '{_TIMEOUT}', true) OFFSET 0) t, rf_seal s
+      FOR UPDATE OF s) taken
+"""
+"""The timeout is another one while the row is waited for: set before its lock, and set back above it. One statement,
+since each takes a node as long as it takes the server ten times over."""
 
 
 class Turn:
@@ -29,9 +34,7 @@ class Turn:
         """Wait for the sealer and other appliers; the first time alone. May be called within a pipeline."""
         if self._asked is not None:
             return
-        self._raw.execute(_SET_LOCK_TIMEOUT, (_TIMEOUT,))
         self._asked = self._raw.execute(_TAKE)
-        self._raw.execute(_SET_LOCK_TIMEOUT, (ROW_LOCK_TIMEOUT,))
 
     def look(self) -> None:
         """Ask what has ended by now. May be called within a pipeline."""
