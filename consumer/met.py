@@ -120,16 +120,15 @@ def unseen(number: int, row: Met, seen: Version) -> UnseenError | None:
     who = f" by {row.state.version.node_id}" if row.state.version.node_id else ""
     return UnseenError(
         f"nothing was done: {row.shape.name} {row.pk.decode()} was written again{who} since conflict {number} was shown"
-        f" ({_what_changed(row)}). It shows the row as it is now: look at it again"
+        f" ({what_changed(row.stored['our_image'], row.now)}). It shows the row as it is now: look at it again"
     )
 
 
-def _what_changed(row: Met) -> str:
-    """Say in what the row differs from what is on record of it."""
-    text = row.stored["our_image"]
-    if row.now is None or text is None:
-        return "it is deleted" if row.now is None else "it is there again"
-    was, now = (msgspec.json.decode(image, type=dict[str, msgspec.Raw]) for image in (str(text), row.now))
+def what_changed(text: str | None, image: bytes | None) -> str:
+    """Say in what a row differs from what was on record of it."""
+    if image is None or text is None:
+        return "it is deleted" if image is None else "it is there again"
+    was, now = (msgspec.json.decode(one, type=dict[str, msgspec.Raw]) for one in (text, image))
     changed = [name for name in now if name not in was or bytes(was[name]) != bytes(now[name])]
     told = [f"{name}: {_short(was.get(name))}, now {_short(now[name])}" for name in changed[:_MOST_NAMED]]
     return ", ".join(told + ["…"] * (len(changed) > _MOST_NAMED)) or "its values are the same"

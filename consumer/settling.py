@@ -23,6 +23,7 @@ from consumer import audit
 from consumer.apply.committing import Committing
 from consumer.apply.rows import MissingParentError, UnsealedError, check
 from consumer.apply.stored_form import stored_form
+from consumer.beside import is_beside, show_beside, their_base, waiting_beside, written_beside
 from consumer.conflict.choices import Choice, Histories, remember, waiting_clashes
 from consumer.conflict.given import Take
 from consumer.conflict.policies import comparable
@@ -142,17 +143,28 @@ class Settling:
         return comparable(image) == comparable(met.now)
 
     def _settle_clash(self, session: ApplySession, met: Met, take: Take, seen: Version | None) -> Settled | UnseenError:
-        """Let one of two rows have their unique value: it is written again, above both, and the other steps back."""
+        """Let one of two rows have their unique value: it is written again, above both, and the other steps back.
+
+        Where the row of the change that waits was written meanwhile without knowledge of it, and that would be
+        overwritten, the conflict is of these two writes: on record with what is lost, and refused to who says what he
+        saw, for it was not that."""
         name, rival = met.shape.name, self._rival(session, met)
         their_version, our_version = read_version(met.stored["their_version"]), read_version(met.stored["our_version"])
+        beside = is_beside(session, met)
+        if beside and take is not Winner.OURS:
+            show_beside(session, met)
+            if seen is not None:
+                return written_beside(met)
         if rival.now is not None and (refusal := _unseen(session, met.number, rival, seen)) is not None:
             return refusal
-        released = self._released(met)
         if take is Winner.OURS:
             if rival.now is None:
                 raise UsageError(f"the row that had the value when conflict {met.number} came is gone: take theirs")
             chosen, wanted = rival, own_form(rival)
-            others = [released] if their_version > met.state.version else []
+            others = [self._released(met)] if their_version > met.state.version and not beside else []
+            if beside:
+                # As on every other node to which the choice comes: what waits no more for the clash meets that write.
+                record(session.connection, [waiting_beside(met)], self._node.clock.now_us())
         else:
             chosen, others = met, []
             wanted = met.recorded(Winner.THEIRS) if take is Winner.THEIRS else self._wanted(as_came(met), take)
@@ -189,9 +201,8 @@ class Settling:
     def _released(self, met: Met) -> tuple[TableUse, RowWrite]:
         """Return the change that waits, as it is written once it waits no more."""
         image, meta = met.recorded(Winner.THEIRS)
-        base = met.stored["their_base"]
         version = read_version(met.stored["their_version"])
-        write = RowWrite(met.state.key, met.pk, image, version, NEVER if base is None else read_version(base))
+        write = RowWrite(met.state.key, met.pk, image, version, their_base(met))
         return use_of(met.shape, meta), write
 
     def _stand(

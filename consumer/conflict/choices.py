@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from common.schema import tables as rf
-from common.versions import Version
+from common.versions import NEVER, Version
 from common.wire.records import Change, TableMeta
 from consumer.conflict.detect import has_seen
 from consumer.conflict.record import BETWEEN_ROWS, Kind, State, meta_of, read_version, version_text
@@ -187,6 +187,20 @@ def waiting_clashes(connection: sa.Connection, table: str, versions: Iterable[Ve
         stored.their_version.in_([version_text(one) for one in versions]),
     )
     return list(connection.execute(query.order_by(stored.id)).mappings())
+
+
+def base_of_clash(connection: sa.Connection, table: str, row_key: str, version: Version) -> Version | None:
+    """Return what a change that waits for another row, or has waited, was made on top of; None where none of this
+    version is on record."""
+    stored = rf.conflict.c
+    query = sa.select(stored.their_base).where(
+        stored.table_name == table,
+        stored.row_key == row_key,
+        stored.kind == Kind.UNIQUE.value,
+        stored.their_version == version_text(version),
+    )
+    found = connection.execute(query.limit(1)).one_or_none()
+    return None if found is None else NEVER if found.their_base is None else read_version(found.their_base)
 
 
 def remember(connection: sa.Connection, choices: Iterable[Choice], now_us: int) -> None:

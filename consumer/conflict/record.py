@@ -104,6 +104,15 @@ def renew_ours(connection: sa.Connection, number: int, version: Version, image: 
     connection.execute(sa.update(rf.conflict).where(rf.conflict.c.id == number), values)
 
 
+def renew_clash(
+    connection: sa.Connection, number: int, kind: Kind, version: Version, image: bytes | None, meta: TableMeta
+) -> None:
+    """Note of a change that waited for another row that its own row was written meanwhile: from here on the record is
+    of these two writes, like that of any two that met. The other row is on record where it steps back."""
+    connection.execute(sa.update(rf.conflict).where(rf.conflict.c.id == number), {"kind": kind.value})
+    renew_ours(connection, number, version, image, meta)
+
+
 def _row(conflict: Conflict, now_us: int) -> dict[str, Any]:
     return {
         "table_name": conflict.table,

@@ -139,6 +139,25 @@ def test_a_choice_can_say_what_it_saw(waiting: Path) -> None:
     assert document(waiting, *choose, json.dumps(one["our_version"]))["winner"] == "theirs"
 
 
+def test_a_choice_between_two_rows_can_say_what_it_saw(waiting: Path) -> None:
+    url = sqlite_url(waiting.parent)
+    waiting.write_text(waiting.read_text().replace('item = "manual"', 'item = "manual"\ncode = "manual"'))
+    tables = {"policy": {"item": "manual", "code": "manual"}}
+    world = open_world(url, (), node={"id": "shop", "database": url}, tables=tables)
+    world.receive(Origin("a").tx(Write("I", "code", {"id": 1, "code": "X"}, 11)).body)
+    world.receive(Origin("b").tx(Write("I", "code", {"id": 2, "code": "X"}, 20)).body)
+    world.execute("INSERT INTO code VALUES (2, 'W')")
+    close_world(world)
+    (one,) = (one for one in document(waiting, "conflicts", "list") if one["kind"] == "unique")
+    choose = "conflicts", "resolve", str(one["id"]), "--take", "theirs"
+    refused = rowferry(waiting, *choose, "--seen", json.dumps(one["our_version"]))
+    assert (refused.exit_code, "written again by shop" in refused.stderr) == (2, True)
+    shown = document(waiting, "conflicts", "show", str(one["id"]))
+    assert (shown["kind"], shown["our_image"], shown["our_version"][2]) == ("insert", {"id": 2, "code": "W"}, "shop")
+    seen = "--seen", json.dumps(shown["our_version"])
+    assert document(waiting, *choose, *seen, "--displace")["winner"] == "theirs"
+
+
 @pytest.mark.parametrize("command", [("show",), ("undo",), ("resolve", "--take", "ours")])
 @pytest.mark.parametrize("number", ["0", str(2**63), "9" * 30])
 def test_a_number_that_no_conflict_can_have_is_the_callers_mistake(

@@ -9,7 +9,7 @@ import pytest
 
 from common.http.scopes import Scope
 from common.versions import Version
-from tests.support.applying import DATABASES, Origin, resealed, sqlite_url
+from tests.support.applying import DATABASES, Origin, Write, resealed, sqlite_url
 from tests.support.cli import checked
 from tests.support.web import Served, served
 
@@ -20,7 +20,7 @@ FUTURE = 3 * 10**15
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("node")
     url = sqlite_url(folder) if request.param == "sqlite" else request.getfixturevalue("pg_database")
-    with served(url, tables={"policy": {"item": "manual"}}) as one:
+    with served(url, tables={"policy": {"item": "manual", "code": "manual"}}) as one:
         yield one
 
 
@@ -30,8 +30,8 @@ def ops(node: Served) -> Iterator[httpx.Client]:
         yield client
 
 
-def push(node: Served, *bodies: bytes) -> None:
-    with node.client(node.token("a", Scope.PUSH)) as client:
+def push(node: Served, *bodies: bytes, source: str = "a") -> None:
+    with node.client(node.token(source, Scope.PUSH)) as client:
         assert client.post("/sync/push", content=b"".join(bodies)).status_code == 200
 
 
@@ -130,6 +130,21 @@ def test_a_conflict_is_resolved_as_it_was_seen(node: Served, ops: httpx.Client) 
     assert (shown["state"], shown["our_image"]["name"]) == ("waiting", "later")
     done = ops.post(f"{way}/resolve", json={"take": "theirs", "seen": shown["our_version"]})
     assert (done.status_code, [row[1] for row in node.world.rows()]) == (200, ["theirs"])
+
+
+def test_a_clash_is_resolved_as_it_was_seen(node: Served, ops: httpx.Client) -> None:
+    push(node, Origin("a").tx(Write("I", "code", {"id": 1, "code": "X"}, 11)).body)
+    push(node, Origin("b").tx(Write("I", "code", {"id": 2, "code": "X"}, 20)).body, source="b")
+    (listed,) = ops.get("/conflicts", params={"state": "waiting"}).json()
+    node.world.execute("INSERT INTO code VALUES (2, 'W')")
+    way = f"/conflicts/{listed['id']}"
+    refused = ops.post(f"{way}/resolve", json={"take": "theirs", "seen": listed["our_version"]})
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:rowferry:usage")
+    assert 'code: "X", now "W"' in refused.json()["detail"]
+    shown = checked("conflicts-show", ops.get(way).json())
+    assert (shown["kind"], shown["our_image"]["code"], shown["their_image"]["code"]) == ("insert", "W", "X")
+    done = ops.post(f"{way}/resolve", json={"take": {"code": "Z"}, "seen": shown["our_version"]})
+    assert (done.status_code, node.world.rows("code")) == (200, [(1, "X"), (2, "Z")])
 
 
 def test_the_audit_is_filtered(node: Served, ops: httpx.Client) -> None:

@@ -14,12 +14,15 @@ from common.errors import PoisonError, UsageError
 from common.versions import Version
 from common.wire.encode import encode_tx
 from consumer.conflict.given import Take, read_take
-from consumer.conflict.record import Winner
+from consumer.conflict.record import Winner, read_version
+from consumer.met import UnseenError
 from consumer.settling import Settling
 from consumer.standing.refresh import Refresh
 from tests.support.applying import DATABASES, Origin, World, Write, close_world, open_world, sqlite_url, world_on
 
 MANUAL = {"policy": {"code": "manual"}}
+AHEAD = 3 * 10**15
+"""A clock of another node that is ahead of this one's."""
 
 
 @pytest.fixture(params=DATABASES)
@@ -258,3 +261,121 @@ def test_a_row_that_another_node_gave_closes_the_clash(world: World, given: str)
     assert world.query("SELECT winner FROM rf_conflict WHERE their_version = '[0,20,\"b\"]'") == [("neither",)]
     left = {"Z": [(1, "X"), (2, "Z"), (3, "Y")], "Y": [(1, "X"), (2, "Y")]}
     assert world.rows("code") == left[given]
+
+
+def clash_and_write(world: World, hlc: int = 20, statement: str = "UPDATE code SET code = 'W' WHERE id = 2") -> int:
+    """A change of row 2 waits for row 1, and row 2 is written here meanwhile; return the conflict's number."""
+    a, b = Origin("a"), Origin("b")
+    world.receive(a.tx(code(1, "X", 10), code(2, "Y", 11)).body)
+    world.receive(b.tx(code(2, "X", hlc, Version(0, 11, "a"), "U")).body)
+    world.execute(statement)
+    (number,) = waiting(world)
+    return number
+
+
+def seen_of(world: World, number: int) -> Version:
+    return read_version(world.one(f"SELECT our_version FROM rf_conflict WHERE id = {number}"))
+
+
+def images_of(world: World, number: int) -> list[str | None]:
+    ((*texts,),) = world.query(f"SELECT our_image, their_image FROM rf_conflict WHERE id = {number}")
+    return [None if text is None else json.loads(text)["code"] for text in texts]
+
+
+@pytest.mark.parametrize("hlc", [20, AHEAD])
+@pytest.mark.parametrize("take", ["theirs", '{"code": "Z"}', "null"])
+def test_what_was_written_into_the_row_that_waits_is_not_overwritten_unseen(world: World, take: str, hlc: int) -> None:
+    """Seen was the row that has the value; the one that waits was written here, and no answer had shown that."""
+    number = clash_and_write(world, hlc)
+    settling = Settling(world.node, "anna")
+    with pytest.raises(UnseenError, match=r'code {"id":2} was written again by here .*"X".* now "W"'):
+        settling.resolve(number, read_take(take), seen=seen_of(world, number))
+    assert (world.rows("code"), waiting(world), len(log_of(world))) == ([(1, "X"), (2, "W")], [number], 1)
+    assert images_of(world, number) == ["W", "X"]
+    # Shown are the two writes of one row from now on; that the other row has the value is seen when it is chosen.
+    if take == "theirs":
+        with pytest.raises(PoisonError, match="--displace"):
+            settling.resolve(number, Winner.THEIRS, seen=seen_of(world, number))
+    settling.resolve(number, read_take(take), displace=take == "theirs", seen=seen_of(world, number))
+    assert world.rows("code") == {"theirs": [(2, "X")], "null": [(1, "X")]}.get(take, [(1, "X"), (2, "Z")])
+    assert waiting(world) == []
+
+
+def test_what_was_overwritten_without_a_word_of_what_was_seen_is_on_record_and_comes_back(world: World) -> None:
+    number = clash_and_write(world)
+    settling = Settling(world.node, "anna")
+    settling.resolve(number, Winner.THEIRS)
+    assert (world.rows("code"), images_of(world, number)) == ([(2, "X")], ["W", "X"])
+    settling.undo(number, None, force=False)
+    log_of(world)
+    Refresh(world.node).catch_up()
+    assert world.rows("code") == [(1, "X"), (2, "W")]
+
+
+@pytest.mark.parametrize("hlc", [20, AHEAD])
+def test_the_row_that_stands_is_kept_and_what_waits_meets_what_was_written(world: World, hlc: int) -> None:
+    """As on any other node to which that choice comes."""
+    number = clash_and_write(world, hlc)
+    Settling(world.node, "anna").resolve(number, Winner.OURS, seen=seen_of(world, number))
+    assert world.rows("code") == [(1, "X"), (2, "W")]
+    (beside,) = waiting(world)
+    assert world.query(f"SELECT kind, pk FROM rf_conflict WHERE id = {beside}") == [("update", '{"id":2}')]
+    assert images_of(world, beside) == ["W", "X"]
+    Settling(world.node, "anna").resolve(beside, Winner.OURS, seen=seen_of(world, beside))
+    assert (world.rows("code"), waiting(world)) == ([(1, "X"), (2, "W")], [])
+
+
+def test_a_row_that_was_deleted_or_made_meanwhile_counts_as_written(world: World) -> None:
+    number = clash_and_write(world, statement="DELETE FROM code WHERE id = 2")
+    settling = Settling(world.node, "anna")
+    with pytest.raises(UnseenError, match="it is deleted"):
+        settling.resolve(number, Winner.THEIRS, seen=seen_of(world, number))
+    assert (world.rows("code"), images_of(world, number)) == ([(1, "X")], [None, "X"])
+    world.receive(Origin("c").tx(code(3, "X", 25)).body)
+    world.execute("INSERT INTO code VALUES (3, 'W')")
+    (other,) = set(waiting(world)) - {number}
+    with pytest.raises(UnseenError, match='now "W"'):
+        settling.resolve(other, Winner.THEIRS, seen=seen_of(world, other))
+    assert world.query(f"SELECT kind FROM rf_conflict WHERE id = {other}") == [("insert",)]
+
+
+def test_a_change_that_follows_one_that_had_waited_is_chosen_as_it_was_shown(world: World) -> None:
+    """What its author knew of the row was never here; nobody has written that but he."""
+    a, b = Origin("a"), Origin("b")
+    world.receive(a.tx(code(1, "X", 10), code(2, "Y", 11), code(3, "Z", 12)).body)
+    world.receive(b.tx(code(2, "X", 20, Version(0, 11, "a"), "U")).body)
+    world.receive(b.tx(code(2, "Z", 30, Version(0, 20, "b"), "U")).body)
+    (number,) = waiting(world)
+    Settling(world.node, "anna").resolve(number, Winner.THEIRS, seen=seen_of(world, number))
+    assert (world.rows("code"), waiting(world)) == ([(1, "X"), (2, "Z")], [])
+
+
+@pytest.mark.parametrize("take", ["ours", "theirs", '{"code": "Z"}'])
+@pytest.mark.parametrize("order", ["abc", "cba", "bca"])
+def test_all_nodes_end_the_same_where_the_row_was_written_meanwhile(
+    fleet: dict[str, World], take: str, order: str
+) -> None:
+    fleet["a"].execute("INSERT INTO code VALUES (1, 'X'), (2, 'Y')")
+    exchange(fleet, order)
+    fleet["b"].execute("DELETE FROM code WHERE id = 1", "UPDATE code SET code = 'X' WHERE id = 2")
+    fleet["a"].execute("UPDATE code SET code = 'X' WHERE id = 1")
+    exchange(fleet, order)
+    for world in fleet.values():
+        for number in waiting(world):
+            if world.query(f"SELECT 1 FROM rf_conflict WHERE id = {number} AND kind = 'unique'"):
+                world.execute("UPDATE code SET code = 'W' WHERE id = 2 AND code = 'Y'")
+                Settling(world.node, "anna").resolve(number, read_take(take))
+                break
+    for _ in range(3):
+        exchange(fleet, order)
+        for world in fleet.values():
+            for number in waiting(world):
+                Settling(world.node, "anna").resolve(number, Winner.OURS)
+            Refresh(world.node).catch_up()
+    for _ in range(2):
+        exchange(fleet, order)
+        for world in fleet.values():
+            Refresh(world.node).catch_up()
+    ends = [(world.rows("code"), waiting(world), world.letters()) for world in fleet.values()]
+    assert ends[0] == ends[1] == ends[2]
+    assert ends[0][1:] == ([], [])

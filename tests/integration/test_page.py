@@ -21,7 +21,7 @@ HOSTILE = "<script>alert('x')</script>\"'&amp;"
 
 @pytest.fixture(params=DATABASES)
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with page_node(request, tmp_path_factory, tables={"policy": {"item": "manual"}}) as one:
+    with page_node(request, tmp_path_factory, tables={"policy": {"item": "manual", "code": "manual"}}) as one:
         yield one
 
 
@@ -347,6 +347,26 @@ def test_a_choice_is_made_on_what_was_shown(node: Served, anna: Person) -> None:
     done = anna.submit(anna.submit(refused, "Take a's version", take="theirs"), "Yes, take a's version")
     assert "Conflict 1 is settled" in done.text
     assert [row[1] for row in node.world.rows()] == ["theirs"]
+
+
+def test_what_was_written_into_the_row_that_waits_for_another_is_shown_before_it_is_given_up(
+    node: Served, anna: Person
+) -> None:
+    """The question had the row that has the unique value beside what waits; the latter's own row was written here."""
+    writes = [Write("I", "code", {"id": key, "code": text}, 10 + key) for key, text in ((1, "X"), (2, "Y"))]
+    push(node, Origin("a").tx(*writes).body)
+    came = Write("U", "code", {"id": 2, "code": "X"}, 20, Version(0, 12, "a"))
+    push(node, Origin("b").tx(came).body, source="b")
+    question = anna.submit(anna.get("/page/conflicts/one?id=1"), "Take b's version", take="theirs")
+    node.world.execute("UPDATE code SET code = 'W' WHERE id = 2")
+    refused = anna.submit(question, "Yes, take b's version")
+    assert "nothing was done" in refused.text
+    assert "code: &#34;X&#34;, now &#34;W&#34;" in refused.text
+    assert re.findall(r'class="value">([^<]*)<', cells_of(refused.text, "code")) == ["W", "X"]
+    assert node.world.rows("code") == [(1, "X"), (2, "W")]
+    done = anna.submit(anna.submit(refused, "Keep here's version", take="ours"), "Yes, keep here's version")
+    assert "Conflict 1 is settled" in done.text
+    assert node.world.rows("code") == [(1, "X"), (2, "W")]
 
 
 @pytest.mark.parametrize("query", ["id=0", "id=x", "id=99999999999999999999", "id=5", ""])
