@@ -94,12 +94,19 @@ def resolve(number: int, take: str, displace: bool, seen: str | None) -> None:
 )
 @click.option("--force", is_flag=True, help="Also where the row was written again since.")
 @_DISPLACE
-def undo(number: int, take: str | None, force: bool, displace: bool) -> None:
+@click.option(
+    "--seen",
+    metavar="VERSION",
+    help="Only if the row is still what you saw: row_version as conflicts show has it.",
+)
+def undo(number: int, take: str | None, force: bool, displace: bool, seen: str | None) -> None:
     """Flip a decision: the image that did not stand is written again, and reaches every other node."""
     host = current_host()
+    with _as_options():
+        version = None if seen is None else read_seen(seen)
     with host.node() as node:
         side = None if take is None else Winner(take)
-        settled = Settling(node, host.actor).undo(number, side, force=force, displace=displace)
+        settled = Settling(node, host.actor).undo(number, side, force=force, displace=displace, seen=version)
     host.emit(settled.as_dict(), lambda console: _tell_settled(console, settled))
 
 

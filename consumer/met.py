@@ -124,6 +124,19 @@ def unseen(number: int, row: Met, seen: Version) -> UnseenError | None:
     )
 
 
+def unseen_undone(met: Met, wanted: bytes | None, seen: Version) -> UnseenError | None:
+    """Return the refusal of undoing a decision on a row that was written again, also by another choice, since it was
+    shown; None where nothing was missed. `wanted`: what would be written in its place."""
+    if met.state.version == seen:
+        return None
+    who = f" by {met.state.version.node_id}" if met.state.version.node_id else ""
+    changed = what_changed(None if wanted is None else wanted.decode("utf-8"), met.now)
+    return UnseenError(
+        f"nothing was done: {met.shape.name} {met.pk.decode()} was written again{who} since conflict {met.number} was"
+        f" shown ({changed}): look at it again"
+    )
+
+
 def what_changed(text: str | None, image: bytes | None) -> str:
     """Say in what a row differs from what was on record of it."""
     if image is None or text is None:

@@ -60,7 +60,8 @@ class Settled(BaseModel):
 class _Resolve(msgspec.Struct):
     # Raw: a number's digits are the row's value, and must not go through a float.
     take: msgspec.Raw
-    seen: tuple[int, int, str] | None = None
+    # Null is none: a script that has lost what it saw must not choose as if it had not asked.
+    seen: tuple[int, int, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ async def _asked(request: Request) -> _Asked:
         wanted = msgspec.json.decode(body, type=_Resolve)
         text = bytes(wanted.take).decode("utf-8")
         take = read_take(text.strip('"') if text in ('"ours"', '"theirs"') else text)
-        return _Asked(take, None if wanted.seen is None else Version(*wanted.seen))
+        return _Asked(take, None if wanted.seen is msgspec.UNSET else Version(*wanted.seen))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProblemError(422, f'the body must be like {{"take": "ours"}}: {error}', reason="request") from error
     except UsageError as error:

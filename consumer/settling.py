@@ -51,6 +51,7 @@ from consumer.met import (
     refuse_forgotten,
     refuse_what_moved_on,
     unseen,
+    unseen_undone,
 )
 from consumer.standing.holding import Cause
 from consumer.standing.logical import LogicalSession
@@ -101,10 +102,14 @@ class Settling:
             raise ended
         return ended
 
-    def undo(self, number: int, take: Winner | None, *, force: bool, displace: bool = False) -> Settled:
-        """Flip a decision: the other side's image is written again. `take` says which, where it was neither's.
+    def undo(
+        self, number: int, take: Winner | None, *, force: bool, displace: bool = False, seen: Version | None = None
+    ) -> Settled:
+        """Flip a decision: the other side's image is written again. `take` says which, where it was neither's. `seen`:
+        the version that the row had when it was shown to who decides; None where he does not say.
 
-        Raises UsageError where the row was written again since, unless `force`, and where `take` stands already: a form
+        Raises UnseenError where the row has another one by now, `force` or not, also where that is another choice;
+        UsageError where the row was written again since, unless `force`, and where `take` stands already: a form
         that was sent twice must not write twice."""
 
         def work(session: ApplySession) -> Settled:
@@ -120,9 +125,11 @@ class Settling:
                 )
             if take is not None and take.value == met.stored["winner"] and self._stands(session, met, take):
                 raise UsageError(f"conflict {number}: {take.value} stands already, nothing was done")
+            image, meta = met.recorded(side)
+            if seen is not None and (refusal := unseen_undone(met, image, seen)) is not None:
+                raise refusal
             if not force:
                 refuse_what_moved_on(met)
-            image, meta = met.recorded(side)
             return self._choose(session, met, image, meta, side, "undone", displace=displace)
 
         return self._committed(work)

@@ -52,7 +52,9 @@ def read_seen(text: str) -> Version:
     try:
         return Version(*msgspec.json.decode(text, type=tuple[int, int, str]))
     except msgspec.DecodeError as error:
-        raise GivenError(f'seen: our_version as `conflicts show` has it, like [0, 17, "main"]: {error}') from error
+        raise GivenError(
+            f'seen: our_version (to undo: row_version) as `conflicts show` has it, like [0, 17, "main"]: {error}'
+        ) from error
 
 
 def in_wire_form(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from common.clock import to_iso
 from common.schema import tables as rf
+from common.versions import NEVER, Version
 from consumer.conflict.record import State
 from consumer.readable import readable
 
@@ -16,6 +17,12 @@ MOST = 1_000
 _IMAGES = ("our_image", "their_image")
 _INNER = ("row_key", "our_meta", "their_meta")
 """How the images are written and the row is found: for programs within."""
+
+
+_STANDING = sa.text(
+    "SELECT v.main_epoch, v.hlc, v.node_id FROM rf_row_version v JOIN rf_table t ON t.table_id = v.table_id"
+    " WHERE t.name = :name AND v.key = :key"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +57,21 @@ def find(connection: sa.Connection, wanted: Wanted) -> list[dict[str, Any]]:
 
 
 def read(connection: sa.Connection, number: int) -> dict[str, Any] | None:
-    """Return one conflict with both images; None where there is none of this number."""
+    """Return one conflict with both images, and the version that its row has now; None where there is none of this
+    number."""
+    # Before the rest: who chooses on a version that is older than what he saw is asked again, one that is newer would
+    # let him overwrite what he did not see.
+    version = _standing(connection, number)
     columns = [column for column in rf.conflict.c if column.name not in _INNER]
     row = connection.execute(sa.select(*columns).where(rf.conflict.c.id == number)).mappings().one_or_none()
-    return None if row is None else _document(row)
+    return None if row is None else _document(row) | {"row_version": list(version)}
+
+
+def _standing(connection: sa.Connection, number: int) -> Version:
+    met = rf.conflict.c
+    row = connection.execute(sa.select(met.table_name, met.row_key).where(met.id == number)).one_or_none()
+    found = None if row is None else connection.execute(_STANDING, {"name": row[0], "key": row[1]}).one_or_none()
+    return NEVER if found is None else Version(*found)
 
 
 def _written_by(node_id: str) -> str:

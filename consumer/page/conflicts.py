@@ -78,8 +78,7 @@ def conflict_pages(node: Node) -> APIRouter:
         try:
             settled = Settling(node, form.actor).resolve(number, take, seen=seen)
         except UnseenError as error:
-            form.session.say(f"{str(error).removesuffix(': look at it again')}.", is_good=False)
-            return to(f"{CONFLICTS}/one", id=number, back=_back(form))
+            return _look_again(form, number, error)
         except UsageError:
             sides = _sides(node, str(number))
             if sides.waits:
@@ -91,9 +90,11 @@ def conflict_pages(node: Node) -> APIRouter:
     @router.post(f"{CONFLICTS}/undo")
     def undo(form: FormSent) -> Response:
         number = _number(form.one("id"))
-        take = _side(form.one("take"))
+        take, seen = _side(form.one("take")), _seen(form.one("seen"))
         try:
-            settled = Settling(node, form.actor).undo(number, take, force=False)
+            settled = Settling(node, form.actor).undo(number, take, force=False, seen=seen)
+        except UnseenError as error:
+            return _look_again(form, number, error)
         except UsageError:
             sides = _sides(node, str(number))
             if sides.waits or sides.document["winner"] != take.value:
@@ -116,6 +117,11 @@ def _sides(node: Node, given: str | None) -> Sides:
 
 def _back(form: Submitted) -> str:
     return back_of(kept(form.one("back"), _FILTERS))
+
+
+def _look_again(form: Submitted, number: int, error: UnseenError) -> Response:
+    form.session.say(f"{str(error).removesuffix(': look at it again')}.", is_good=False)
+    return to(f"{CONFLICTS}/one", id=number, back=_back(form))
 
 
 def _settled_already(session: Session, sides: Sides, back: str) -> Response:

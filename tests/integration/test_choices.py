@@ -22,9 +22,11 @@ from common.wire.encode import encode_tx
 from common.wire.records import TableMeta
 from consumer.audit import APPLIER
 from consumer.conflict.given import in_wire_form, read_take
+from consumer.conflict.reading import read
 from consumer.conflict.record import Winner, read_version
 from consumer.met import UnseenError
 from consumer.settling import Settling
+from consumer.statements import reading
 from tests.support.applying import (
     DATABASES,
     TABLES,
@@ -526,6 +528,36 @@ def test_a_choice_that_says_what_it_saw_is_not_made_over_what_was_written_since(
     assert json.loads(desk.one("SELECT our_image FROM rf_conflict"))["name"] == "later"
     settling.resolve(number, read_take(take), seen=our_version(desk, number))
     assert names(desk) == {"ours": ["later"], "theirs": ["of b"], "null": []}.get(take, ["given"])
+
+
+def row_version(world: World, number: int) -> Version:
+    with reading(world.node.database) as connection:
+        shown = read(connection, number)
+    assert shown is not None
+    return Version(*shown["row_version"])
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_undoing_says_what_it_saw_and_is_not_done_over_another_nodes_choice(world: World, force: bool) -> None:
+    """That one settles the same two writes, so nothing else tells it from what was shown."""
+    meet(world)
+    (number,) = numbers(world, "settled")
+    seen = row_version(world, number)
+    assert seen == Version(0, 20, "b")
+    later = Write("U", "item", {"id": 1, "name": "of c", "price": "1.50"}, 40, Version(0, 20, "b"))
+    world.receive(_choice(Origin("c"), later, [[0, 10, "a"], [0, 20, "b"]]))
+    settling = Settling(world.node, "anna")
+    changed = r'item {"id":1} was written again by c since conflict 1 was shown \(name: "of a", now "of c"\)'
+    with pytest.raises(UnseenError, match=changed):
+        settling.undo(number, Winner.OURS, force=force, seen=seen)
+    assert (names(world), sent(world)) == (["of c"], [])
+    settling.undo(number, Winner.OURS, force=force, seen=row_version(world, number))
+    assert names(world) == ["of a"]
+    with pytest.raises(UsageError, match="stands already"):
+        settling.undo(number, Winner.OURS, force=force, seen=seen)
+    world.execute("UPDATE item SET name = 'later' WHERE id = 1")
+    with pytest.raises(UnseenError, match='now "later"'):
+        settling.undo(number, None, force=True, seen=row_version(world, number))
 
 
 def test_what_was_deleted_since_it_was_seen_is_told_too(desk: World) -> None:

@@ -139,6 +139,18 @@ def test_a_choice_can_say_what_it_saw(waiting: Path) -> None:
     assert document(waiting, *choose, json.dumps(one["our_version"]))["winner"] == "theirs"
 
 
+def test_undoing_can_say_what_it_saw(waiting: Path) -> None:
+    (one,) = document(waiting, "conflicts", "list", "--state", "waiting")
+    document(waiting, "conflicts", "resolve", str(one["id"]), "--take", "theirs")
+    undo = "conflicts", "undo", str(one["id"]), "--seen"
+    unread = rowferry(waiting, *undo, "[0]")
+    assert (unread.exit_code, "--seen: " in unread.stderr, "row_version" in unread.stderr) == (2, True, True)
+    other = rowferry(waiting, *undo, json.dumps(one["their_version"]), "--force")
+    assert (other.exit_code, "was written again by shop" in other.stderr) == (2, True)
+    shown = document(waiting, "conflicts", "show", str(one["id"]))
+    assert document(waiting, *undo, json.dumps(shown["row_version"]))["winner"] == "ours"
+
+
 def test_a_choice_between_two_rows_can_say_what_it_saw(waiting: Path) -> None:
     url = sqlite_url(waiting.parent)
     waiting.write_text(waiting.read_text().replace('item = "manual"', 'item = "manual"\ncode = "manual"'))

@@ -121,7 +121,7 @@ def test_a_conflict_is_resolved_as_it_was_seen(node: Served, ops: httpx.Client) 
     (listed,) = ops.get("/conflicts", params={"state": "waiting"}).json()
     way = f"/conflicts/{listed['id']}"
     node.world.execute("UPDATE item SET name = 'later' WHERE id = 7")
-    for wrong in ("x", [0, 1], [0, "1", "a"], [0, 1.5, "a"], [0, 1, "a", 2]):
+    for wrong in (None, "x", [0, 1], [0, "1", "a"], [0, 1.5, "a"], [0, 1, "a", 2]):
         assert ops.post(f"{way}/resolve", json={"take": "theirs", "seen": wrong}).status_code == 422
     refused = ops.post(f"{way}/resolve", json={"take": "theirs", "seen": listed["our_version"]})
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:rowferry:usage")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -347,6 +348,31 @@ def test_a_choice_is_made_on_what_was_shown(node: Served, anna: Person) -> None:
     done = anna.submit(anna.submit(refused, "Take a's version", take="theirs"), "Yes, take a's version")
     assert "Conflict 1 is settled" in done.text
     assert [row[1] for row in node.world.rows()] == ["theirs"]
+
+
+def test_undoing_is_done_on_what_was_shown(node: Served, anna: Person) -> None:
+    """Another node gave a row of its own in the place of both, between the question and the answer."""
+    conflict_of(node)
+    anna.submit(anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs"), "Yes, take")
+    question = anna.get("/page/conflicts/ask?id=1&do=undo&take=ours")
+    with node.client(node.token("desk", Scope.OPS)) as ops:
+        shown = ops.get("/conflicts/1").json()
+    both = Version(*shown["our_version"]), Version(*shown["their_version"])
+    choice = Write(
+        "U", "item", {"id": 7, "name": "of c", "price": None}, FUTURE + 10**9, Version(*shown["row_version"])
+    )
+    push(node, Origin("c").tx(replace(choice, resolves=both)).body, source="c")
+    refused = anna.submit(question, "Yes, switch to")
+    assert "nothing was done: item" in refused.text
+    assert "was written again by c since conflict 1 was shown (name: &#34;mine&#34;, now &#34;of c&#34;" in refused.text
+    assert "look at it again" not in refused.text, "it is what is shown"
+    assert [row[1] for row in node.world.rows()] == ["of c"]
+    done = anna.submit(anna.submit(refused, "Switch to", take="ours"), "Yes, switch to")
+    assert "Conflict 1 is decided the other way" in done.text
+    assert [row[1] for row in node.world.rows()] == ["mine"]
+    for seen in ({}, {"seen": "[0]"}):
+        fields = {"csrf": anna.csrf(), "id": "1", "take": "theirs", **seen}
+        assert anna.send("/page/conflicts/undo", fields).status_code == 422
 
 
 def test_what_was_written_into_the_row_that_waits_for_another_is_shown_before_it_is_given_up(

@@ -102,6 +102,10 @@ def test_undoing_is_refused_once_the_row_was_written(node: Served, anna: Person)
     question = anna.get("/page/conflicts/ask?id=1&do=undo&take=ours")
     node.world.execute("UPDATE item SET name = 'later' WHERE id = 7")
     refused = anna.submit(question, "Yes, switch to")
+    assert "nothing was done" in refused.text
+    assert [row[1] for row in node.world.rows()] == ["later"]
+    # Also to who has seen that: it is more than the decision.
+    refused = anna.submit(anna.get("/page/conflicts/ask?id=1&do=undo&take=ours"), "Yes, switch to")
     assert refused.status_code == 409
     assert [row[1] for row in node.world.rows()] == ["later"]
 
