@@ -15,7 +15,7 @@ from common.runtime.parts import load_parts
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 def purge(dry_run: bool) -> None:
-    """Take away what is past its retention: log, dedup, tombstones, conflicts, audit.
+    """Take away what is past its retention: log, dedup, tombstones, conflicts, unfinished parts, audit.
 
     The settings are in [retention], and limits.tombstone_days. What somebody may still need stays, and is told. In
     short steps: it can be stopped, or killed, at any moment, and run again, beside a running node too."""
