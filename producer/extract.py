@@ -28,6 +28,8 @@ class Stretch:
     """Of the last tx, `after_lsn` when there is none."""
     last_tx_id: str | None
     txs: int
+    bytes: int = 0
+    """About what its change lines weigh; 0 where that is not known."""
 
     @property
     def changes(self) -> int:
@@ -70,8 +72,10 @@ def batches(node: Node, stretch: Stretch, on_tx: Callable[[], None]) -> Iterator
 
 def _txs(sealed: SealedLog, stretch: Stretch) -> Iterator[SealedTx]:
     position = stretch.after_lsn
+    # What follows the stretch is not read for it.
+    most_bytes = min(stretch.bytes or _READ_BYTES, _READ_BYTES)
     while position < stretch.to_lsn:
-        txs = list(sealed.read(position, _READ_BYTES))
+        txs = list(sealed.read(position, most_bytes))
         if not txs:
             return
         for tx in txs:

@@ -37,10 +37,11 @@ class ProducerPart:
         from producer.relay_cleaning import RelayCleaning
         from producer.serve_again import again_routes
         from producer.serve_heartbeat import heartbeat_routes
-        from producer.serve_pull import pull_routes
+        from producer.serve_pull import Answers, pull_routes
 
         watch = PullWatch(node, stop)
-        routers = [pull_routes(node, watch), again_routes(node), heartbeat_routes(node)]
+        answers = Answers()
+        routers = [pull_routes(node, watch, answers), again_routes(node, answers), heartbeat_routes(node)]
         return HttpShare(routers, [watch, RelayCleaning(node, stop)])
 
     def purge(self, node: Node, actor: str, *, dry_run: bool) -> Sequence[Purged]:

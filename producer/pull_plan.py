@@ -49,6 +49,11 @@ class Answer:
     def txs(self) -> int:
         return sum(stretch.txs for stretch in self.own) + len(self.kept)
 
+    @property
+    def bytes(self) -> int:
+        """About what its change lines weigh."""
+        return sum(stretch.bytes for stretch in self.own) + sum(tx.bytes for tx in self.kept)
+
 
 class Planner:
     """Decides what comes after a mark. Any thread."""
@@ -65,11 +70,11 @@ class Planner:
         cursor = after
         for incarnation in self._from(after.incarnation):
             begin = after.lsn if incarnation == after.incarnation else 0
-            stretch, size = self._stretch(incarnation, begin, txs_left, bytes_left)
+            stretch = self._stretch(incarnation, begin, txs_left, bytes_left)
             cursor = replace(cursor, incarnation=incarnation, lsn=stretch.to_lsn)
             if stretch.txs:
                 own.append(stretch)
-                txs_left, bytes_left = txs_left - stretch.txs, bytes_left - size
+                txs_left, bytes_left = txs_left - stretch.txs, bytes_left - stretch.bytes
             if txs_left <= 0 or bytes_left <= 0 or self._logs.of(incarnation).head().lsn > stretch.to_lsn:
                 return Answer(cursor, tuple(own))
         if not wanted.handed_on:
@@ -89,7 +94,7 @@ class Planner:
             return Answer(PullCursor(), kept=tuple(self._relay.stretch(asked, MOST_BYTES)))
         if asked.incarnation not in self._logs.incarnations():
             return Answer.nothing()
-        stretch, _ = self._stretch(asked.incarnation, asked.after_lsn, MOST_TXS, MOST_BYTES, asked.until_lsn)
+        stretch = self._stretch(asked.incarnation, asked.after_lsn, MOST_TXS, MOST_BYTES, asked.until_lsn)
         return Answer(PullCursor(), own=(stretch,) if stretch.txs else ())
 
     def stream(self, answer: Answer) -> Iterator[bytes]:
@@ -114,7 +119,7 @@ class Planner:
 
     def _stretch(
         self, incarnation: str, after_lsn: int, most_txs: int, most_bytes: int, until_lsn: int = MAX_LSN
-    ) -> tuple[Stretch, int]:
+    ) -> Stretch:
         log = rf.tx.c
         query = (
             sa.select(log.from_lsn, log.to_lsn, log.tx_id, log.bytes)
@@ -129,9 +134,9 @@ class Planner:
                 break
             count, size = count + 1, size + row.bytes
         if not count:
-            return Stretch(incarnation, after_lsn, after_lsn + 1, after_lsn, None, 0), 0
+            return Stretch(incarnation, after_lsn, after_lsn + 1, after_lsn, None, 0)
         last = rows[count - 1]
-        return Stretch(incarnation, after_lsn, rows[0].from_lsn, last.to_lsn, last.tx_id, count), size
+        return Stretch(incarnation, after_lsn, rows[0].from_lsn, last.to_lsn, last.tx_id, count, size)
 
 
 class _Count:

@@ -1,22 +1,24 @@
 """`GET /sync/again`: a stretch of one log once more, for a node that has lost it."""
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 
-from common.http.callers import Caller, caller_with
+from common.http.callers import Caller, caller_with, check_again
+from common.http.encodings import wrapped
 from common.http.problems import guarded
 from common.http.scopes import Scope
+from common.http.streams import CountedStream, while_admitted
 from common.http.wire import AGAIN_PATH, GONE_HEADER, MEDIA_TYPE, TXS_HEADER
 from common.runtime.node import Node
 from common.wire.records import MAX_LSN
 from producer.pull_plan import Answer, Planner
 from producer.purge import log_begins
 from producer.relay_log import Asked
-from producer.serve_pull import in_threads
+from producer.serve_pull import Answers
 
 _ID = r"^[A-Za-z0-9_-]{1,64}$"
 _STREAM = {
@@ -32,7 +34,7 @@ _STREAM = {
 }
 
 
-def again_routes(node: Node) -> APIRouter:
+def again_routes(node: Node, answers: Answers) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["sync"])
     planner = Planner(node)
@@ -40,10 +42,11 @@ def again_routes(node: Node) -> APIRouter:
     @router.get(
         AGAIN_PATH,
         summary="Take a stretch of one node's log once more",
-        responses={**guarded(422), 200: _STREAM},
+        responses={**guarded(422, 429), 200: _STREAM},
         response_class=StreamingResponse,
     )
     async def again(
+        request: Request,
         caller: Annotated[Caller, Depends(caller_with(Scope.PULL))],
         source: Annotated[str, Query(pattern=_ID, description="Whose log: this node's, or one that it hands on.")],
         incarnation: Annotated[str, Query(pattern=_ID)],
@@ -55,10 +58,13 @@ def again_routes(node: Node) -> APIRouter:
         answer = Answer.nothing() if source == caller.node_id else await anyio.to_thread.run_sync(planner.again, asked)
         headers = {TXS_HEADER: str(answer.txs)}
         gone_lsn = await anyio.to_thread.run_sync(_gone, node, asked)
+        check = partial(check_again, request)
+        # Only now: the look took its time.
+        await anyio.to_thread.run_sync(check)
         if gone_lsn is not None:
             headers[GONE_HEADER] = str(gone_lsn)
-        batches: Iterator[bytes] = planner.stream(answer)
-        return StreamingResponse(in_threads(batches), headers=headers, media_type=MEDIA_TYPE)
+        batches = wrapped(while_admitted(planner.stream(answer), check), None)
+        return CountedStream(batches, answers.one(answer, caller.node_id), headers)
 
     return router
 

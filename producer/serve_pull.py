@@ -1,7 +1,7 @@
 """`GET /sync/pull`: this node's batches, and those that it hands on, as a stream."""
 
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Annotated
 
@@ -11,8 +11,9 @@ from fastapi.responses import StreamingResponse
 
 from common.http.callers import Caller, caller_with, check_again
 from common.http.encodings import accepted_encoding, wrapped
-from common.http.problems import BrokenOffError, ProblemError, guarded
+from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
+from common.http.streams import CountedStream, while_admitted
 from common.http.under_way import UnderWay
 from common.http.wire import CURSOR_HEADER, LONGEST_WAIT_SECONDS, MEDIA_TYPE, MOST_TXS, PULL_PATH, TXS_HEADER
 from common.runtime.node import Node
@@ -21,8 +22,10 @@ from producer.pull_plan import Answer, Planner, Wanted
 from producer.pull_progress import PullProgress
 from producer.pull_watch import PullWatch
 
-_LOOK_SECONDS = 1.0
-"""So long a token that is revoked still gets what it is being given."""
+_MOST_ANSWERS = 4
+"""Large ones of one node at once. Each has a read of the log in memory, and a node takes one after the other."""
+_SMALL_BYTES = 256 * 1024
+"""What is answered at one go: to all who waited for a piece of news."""
 _STREAM = {
     "description": "Batches, back to back (`rowferry/1`); empty where there is nothing new.",
     "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
@@ -33,7 +36,18 @@ _STREAM = {
 }
 
 
-def pull_routes(node: Node, watch: PullWatch) -> APIRouter:
+class Answers:
+    """Counts large answers, on all ways to ask for them."""
+
+    def __init__(self) -> None:
+        self._under_way = UnderWay("large answers to {} are under way", _MOST_ANSWERS)
+
+    def one(self, answer: Answer, node_id: str) -> AbstractContextManager[None]:
+        """Return the place of an answer. Entering it raises ProblemError where its node has too many."""
+        return nullcontext() if answer.bytes <= _SMALL_BYTES else self._under_way.one(node_id)
+
+
+def pull_routes(node: Node, watch: PullWatch, answers: Answers) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["sync"])
     pulls = _Pulls(node, watch)
@@ -73,7 +87,7 @@ def pull_routes(node: Node, watch: PullWatch) -> APIRouter:
         if encoding is not None and answer.txs:
             headers["Content-Encoding"] = encoding
         batches = wrapped(while_admitted(pulls.stream(answer), check), encoding if answer.txs else None)
-        return StreamingResponse(in_threads(batches), headers=headers, media_type=MEDIA_TYPE)
+        return CountedStream(batches, answers.one(answer, caller.node_id), headers)
 
     return router
 
@@ -121,24 +135,3 @@ class _Pulls:
         if after not in ("", "0"):
             self._progress.note(caller.node_id, cursor)
         return cursor
-
-
-def while_admitted(chunks: Iterator[bytes], check: Callable[[], None]) -> Iterator[bytes]:
-    """Yield chunks as long as their taker may have them: a slow one takes minutes. Raises BrokenOffError, OutageError.
-
-    `check`: raises ProblemError where he may not any more."""
-    looked_at = time.monotonic()
-    for chunk in chunks:
-        if time.monotonic() - looked_at >= _LOOK_SECONDS:
-            try:
-                check()
-            except ProblemError as error:
-                raise BrokenOffError(error.detail) from error
-            looked_at = time.monotonic()
-        yield chunk
-
-
-async def in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Make each chunk in a thread: it reads the database and compresses."""
-    while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
-        yield chunk

@@ -10,7 +10,7 @@ from common.wire.compress import Encoding
 
 _GZIP = 31
 """zlib's window bits for a gzip wrapper."""
-_CHUNK_BYTES = 256 * 1024
+_CHUNK_BYTES = 64 * 1024
 """Handing a chunk over takes as long as making it when it is small."""
 
 

@@ -7,7 +7,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.http.problems import BrokenOffError, ProblemError, problem_response
 from common.seldom import Seldom
-from common.web.patience import LEFT, TASK
+from common.web.patience import HANG_UP, LEFT, TASK
 
 log = logging.getLogger(__name__)
 _seldom = Seldom(log)
@@ -63,8 +63,10 @@ class Guard:
             await self._answer(request)
         except _TooSlowError as error:
             _seldom.warn("http.too_slow", str(error), **request.fields, error=str(error))
+            request.hang_up()
         except BrokenOffError as error:
-            log.info("http.broken_off", extra=request.fields | {"error": str(error)})
+            _seldom.tell(logging.INFO, "http.broken_off", str(error), **request.fields, error=str(error))
+            request.hang_up()
         except ClientDisconnect:
             # Nobody is there to be answered, and nothing is wrong here: who comes and goes must not fill the log.
             log.debug("http.client_left", extra=request.fields)
@@ -142,6 +144,12 @@ class _Request:
         if said.isdigit() and int(said) > self._most_bytes:
             raise self._too_large()
 
+    def hang_up(self) -> None:
+        """Drop the connection: closed politely it would first be given all that waits to be sent."""
+        drop: Callable[[], None] | None = self.scope["state"].get(HANG_UP)
+        if drop is not None:
+            drop()
+
     async def receive(self) -> Message:
         if not self._has_body:
             # Whoever asks now waits for the client to leave, however long the answer takes.
@@ -150,9 +158,7 @@ class _Request:
         try:
             message = await asyncio.wait_for(self._receive(), min(self._limits.slow_seconds, max(left, 0.0)))
         except TimeoutError as error:
-            raise ProblemError(
-                408, "the body did not come in time", reason="slow", headers={"Connection": "close"}
-            ) from error
+            raise self._refused(408, "the body did not come in time", "slow") from error
         if message["type"] == "http.request":
             self._taken += len(message.get("body", b""))
             self._has_body = message.get("more_body", False)
@@ -179,8 +185,14 @@ class _Request:
             raise self._too_large()
         passed = time.monotonic() - self.began
         if self._has_body and passed > _GRACE_SECONDS and self._taken < passed * _LEAST_BYTES_A_SECOND:
-            raise ProblemError(408, "the body comes too slowly", reason="slow", headers={"Connection": "close"})
+            raise self._refused(408, "the body comes too slowly", "slow")
 
-    def _too_large(self) -> ProblemError:
+    def _too_large(self) -> Exception:
         text = f"the body has more than {self._most_bytes} bytes: send less at once"
-        return ProblemError(413, text, reason="limit", headers={"Connection": "close"}, most_bytes=self._most_bytes)
+        return self._refused(413, text, "limit", most_bytes=self._most_bytes)
+
+    def _refused(self, status: int, text: str, reason: str, **more: object) -> Exception:
+        """Return what ends the request: an answer that has begun can't be another one any more."""
+        if self.begun:
+            return BrokenOffError(f"the answer had begun, and {text}")
+        return ProblemError(status, text, reason=reason, headers={"Connection": "close"}, **more)

@@ -1,7 +1,7 @@
 """`GET /metrics`: what the node's database tells, in Prometheus' words. Open to this machine, else for `ops` tokens."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -103,10 +103,18 @@ def metric_routes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
         },
     )
     def metrics(request: Request, _admitted: Annotated[None, Depends(admit)]) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        encode, content_type = _encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=content_type)
 
     return router
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        # A version of the format that is none: it is compared with numbers.
+        return choose_encoder("")
 
 
 def is_local(request: Request) -> bool:

@@ -7,10 +7,15 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from common.seldom import Seldom
+
 log = logging.getLogger(__name__)
+_seldom = Seldom(log)
 
 TASK = "task"
 """In the state of a request: what works on it."""
+HANG_UP = "hang_up"
+"""In the state of a request: drops its connection, with what is still to be sent."""
 LEFT = "has_left"
 """In the state of a request: its client did, and nobody is there to be answered."""
 _LEAST_BYTES_A_SECOND = 1024
@@ -68,6 +73,12 @@ class PatientProtocol(H11Protocol):
         else:
             self._disarm()
 
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.scope is not None:
+            # What works on a request just read begins with the loop's next round.
+            self.scope["state"].setdefault(HANG_UP, self._drop)
+
     def on_response_complete(self) -> None:
         if self._owes_body():
             # It was refused before it was read. A client may be told so while it sends, but not send for ever.
@@ -106,8 +117,14 @@ class PatientProtocol(H11Protocol):
 
     def _hang_up(self, event: str) -> None:
         self._head = None
-        log.info(event, extra={"address": self.client[0] if self.client else None})
+        self._drop()
+        _seldom.tell(logging.INFO, event, address=self.client[0] if self.client else None)
+
+    def _drop(self) -> None:
         self.transport.abort()
+        if self.cycle is not None:
+            # The library learns of it a moment later, and would tell meanwhile that an answer is not complete.
+            self.cycle.disconnected = True
 
     def _give_up_request(self) -> None:
         """Work no more for who left: it counts as a request as long as it goes on, and there may be only so many.

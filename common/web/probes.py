@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import sqlalchemy as sa
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from common.errors import RowferryError
@@ -16,9 +16,11 @@ from common.http.problems import problems
 from common.ports.part import Part
 from common.runtime.node import Node
 from common.web.fresh import Fresh
+from common.web.metrics import is_local
 from common.web.progress import Waits, read_waits
 
 log = logging.getLogger(__name__)
+_STALLED = "work waits and does not move: `rowferry status` on the node tells which"
 
 
 class Health(BaseModel):
@@ -39,6 +41,7 @@ class Readiness(BaseModel):
 def probes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
     """Return the two open routes."""
     router = APIRouter(tags=["probes"])
+    has_proxies = bool(node.config.server.proxies)
     # It is open to anybody: how often they ask is not for the database to bear.
     latest = Fresh(partial(_waits, node, parts))
     # Nor how long that takes for those who are known: who waits for it takes none of their threads.
@@ -53,7 +56,7 @@ def probes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
         summary="Can the node do its work now?",
         responses={**problems(), 503: {"model": Readiness, "description": "Not now; `reason` says why."}},
     )
-    async def readyz(response: Response) -> Readiness:
+    async def readyz(request: Request, response: Response) -> Readiness:
         waits = await anyio.to_thread.run_sync(latest.get, limiter=asking)
         if waits is None:
             response.status_code = 503
@@ -61,7 +64,9 @@ def probes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
         if waits.stalled is not None:
             # Whoever is asked by HTTP still answers; but that work stands still is to be loud.
             response.status_code = 503
-        return _readiness(waits.stalled, waits)
+            # Which peers this node has is nobody's business who is not on this machine.
+            return _readiness(waits.stalled if not has_proxies and is_local(request) else _STALLED, waits)
+        return _readiness(None, waits)
 
     return router
 

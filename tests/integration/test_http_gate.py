@@ -21,6 +21,7 @@ import pytest
 from common.config.model import ServerSection
 from common.errors import ConfigError, RowferryError
 from common.http.scopes import Scope
+from common.web import probes
 from common.web.auth import FailedLogins
 from common.web.patience import PatientProtocol
 from common.web.progress import Waits, read_waits
@@ -317,8 +318,20 @@ def test_readyz_says_no_while_work_waits_without_progress(node: Served) -> None:
         # What was read a moment ago is told again.
         wait_for(lambda: client.get("/readyz").status_code == 503, 10, "the next look")
         answer = client.get("/readyz")
+        elsewhere = client.get("/readyz", headers={"X-Forwarded-For": "192.0.2.1"})
     assert (answer.status_code, answer.json()["ready"], answer.json()["oldest_unapplied_seconds"]) == (503, False, 400)
     assert "1 changes of a not yet applied" in answer.json()["reason"]
+    # Whoever is not on this machine is told the same, and no names.
+    assert elsewhere.status_code == 503
+    assert elsewhere.json() == answer.json() | {"reason": probes._STALLED}
+
+
+@pytest.mark.parametrize("version", ["abc", ""])
+def test_metrics_in_a_version_that_is_none_are_plain_text(node: Served, version: str) -> None:
+    with node.client() as client:
+        answer = client.get("/metrics", headers={"Accept": f"application/openmetrics-text;version={version}"})
+    assert answer.status_code == 200
+    assert "rowferry_" in answer.text
 
 
 def test_however_often_strangers_ask_the_database_is_asked_now_and_then(

@@ -93,6 +93,40 @@ def test_who_takes_nothing_of_the_answer_is_hung_up_on(tmp_path: Path, scope: Sc
             wait_for(lambda: is_answered(node), 30, "their places to be free again")
 
 
+def test_heads_that_do_not_end_are_told_of_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(PatientProtocol, "head_seconds", 0.2)
+    with served_on_sqlite(tmp_path) as node, caplog.at_level("INFO"), ExitStack() as held:
+        many = [held.enter_context(closing(connected(node))) for _ in range(10)]
+        for one in many:
+            one.sendall(b"GET / HTTP/1.1\r\n")
+        wait_for(lambda: all(is_hung_up_on(one) for one in many), 20, "all to be hung up on")
+    assert len([record for record in caplog.records if record.message == "http.head_too_slow"]) <= 1
+
+
+def test_a_body_that_stays_away_from_an_answer_that_has_begun_is_no_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served_on_sqlite(tmp_path, ServerSection(port=0, slow_seconds=1)) as node:
+        for number in range(12):
+            node.world.execute(f"INSERT INTO item VALUES ({number}, '{'x' * 1_000_000}', 1)")
+        asked = with_token(node, "GET /sync/pull?after=0", Scope.PULL)
+        with who_take_nothing(node, asked.replace(b"Host: a", b"Host: a\r\nContent-Length: 9"), 3) as many:
+            for one in many:
+                one.settimeout(20)
+                while is_still_given(one):
+                    pass
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def is_still_given(one: socket.socket) -> bool:
+    try:
+        return one.recv(65_536) != b""
+    except ConnectionResetError:
+        return False
+
+
 def test_who_takes_an_answer_slowly_is_waited_for() -> None:
     taking = Taking(least_bytes=1_000)
     for waits in (0, 90_000, 89_000, 60_000, 0, 0, 500, 0, 90_000):

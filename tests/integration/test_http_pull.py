@@ -8,18 +8,22 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from itertools import islice
 
 import httpx
 import pytest
 from backports import zstd
 
+from common.http import streams
+from common.http.problems import BrokenOffError, ProblemError
 from common.http.scopes import Scope
+from common.http.wire import AGAIN_PATH, PULL_PATH
 from common.wire.decode import Broken, read_body
 from common.wire.records import Part
-from producer import serve_pull
 from producer.pull_cursor import PullCursor
 from tests.support.applying import DATABASES, Origin, item, sqlite_url
+from tests.support.waiting import wait_for
 from tests.support.web import Served, served
 
 
@@ -185,20 +189,65 @@ def test_a_token_that_is_revoked_while_a_pull_waits_gets_nothing(node: Served) -
         later.join()
 
 
+ONCE_MORE = f"{AGAIN_PATH}?source=here&incarnation={{incarnation}}&after_lsn=0&until_lsn=100"
+
+
+@pytest.mark.parametrize("path", [PULL_PATH, ONCE_MORE])
 def test_an_answer_breaks_off_when_its_token_is_revoked(
-    node: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    node: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
-    monkeypatch.setattr(serve_pull, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(streams, "_LOOK_SECONDS", 0.0)
     for number in range(8):
         node.world.execute(f"INSERT INTO item VALUES ({number}, '{'x' * 1_000_000}', 1)")
     token = node.token("b")
-    with node.client(token) as client, client.stream("GET", "/sync/pull", headers={"Accept-Encoding": ""}) as answer:
+    with node.client(node.token("c")) as other:
+        # Sealed before, so that both ways have something to give.
+        pull(other)
+    path = path.format(incarnation=node.world.node.facts.incarnation)
+    with node.client(token) as client, client.stream("GET", path, headers={"Accept-Encoding": ""}) as answer:
+        assert answer.status_code == 200
         rest = answer.iter_bytes()
         next(rest)
         node.tokens.revoke(token.split("_")[1], "test")
-        with pytest.raises(httpx.RemoteProtocolError):
+        # Dropped, not ended: what was still to be sent is not.
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
             collections.deque(rest, 0)
     assert "http.failed" not in [record.message for record in caplog.records]
+
+
+def test_a_large_part_is_given_in_pieces_with_a_look_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_LOOK_SECONDS", 0.0)
+    looks = 0
+
+    def check() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise ProblemError(401, "revoked")
+
+    given: list[bytes] = []
+    with pytest.raises(BrokenOffError):
+        given.extend(streams.while_admitted(iter([bytes(4_000_000)]), check))
+    looks = -1_000
+    assert b"".join(streams.while_admitted(iter([b"a" * 300_000, b"", b"b"]), check)) == b"a" * 300_000 + b"b"
+
+
+@pytest.mark.parametrize("path", [PULL_PATH, ONCE_MORE])
+def test_answers_that_are_not_taken_count_until_their_end(node: Served, path: str) -> None:
+    """Each holds a read of the log: forty of one token had 691 MB."""
+    for number in range(12):
+        node.world.execute(f"INSERT INTO item VALUES ({number}, '{'x' * 1_000_000}', 1)")
+    path = path.format(incarnation=node.world.node.facts.incarnation)
+    with node.client(node.token("c")) as other, node.client(node.token("b")) as client, ExitStack() as held:
+        pull(other, limit=1)
+        for _ in range(4):
+            assert held.enter_context(client.stream("GET", path, headers={"Accept-Encoding": ""})).status_code == 200
+        refused = client.get(path)
+        assert (refused.status_code, refused.json()["type"]) == (429, "urn:rowferry:busy")
+        assert int(refused.headers["retry-after"]) > 0
+        assert pull(other, limit=1)[0] != []
+        held.close()
+        wait_for(lambda: client.get(path).status_code == 200, 20, "the places of who left to be free")
 
 
 def test_one_node_holds_a_bounded_number_of_pulls(node: Served) -> None:
