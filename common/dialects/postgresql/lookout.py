@@ -9,7 +9,7 @@ from common.dialects.postgresql import sealing_sql as sql
 from common.dialects.postgresql.connection import SERVER_IDENTITY, driver
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.rebase import is_continued
-from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
+from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between, is_quiet_since
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
@@ -65,8 +65,7 @@ class Lookout:
             return False
         with translated(), self._reading.connect() as connection:
             (seen,) = driver(connection).execute(sql.SNAPSHOT).fetchone() or ("",)
-        since = ended_between(self._done, Snapshot.parse(seen))
-        if all(one == (self._own, self._own + 1) for one in since):
+        if is_quiet_since(self._done, Snapshot.parse(seen), self._own):
             return True
         self._seen = seen
         return False

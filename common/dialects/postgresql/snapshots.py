@@ -35,6 +35,13 @@ def ended_between(before: Snapshot, now: Snapshot) -> list[tuple[int, int]]:
     return resumed + ranges
 
 
+def is_quiet_since(before: Snapshot, now: Snapshot, own: int) -> bool:
+    """Tell whether no transaction but `own` ended between the two.
+
+    False where ids went backwards: a server that was put back, or another one, whose numbers mean something else."""
+    return now.xmax >= before.xmax and all(one == (own, own + 1) for one in ended_between(before, now))
+
+
 def bounds(ranges: list[tuple[int, int]]) -> tuple[str, str]:
     """Return the lower and upper ends as two PostgreSQL array literals."""
     lows = ",".join(str(low) for low, _ in ranges)
