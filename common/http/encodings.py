@@ -1,5 +1,6 @@
 """gzip and zstd on answers: what the client takes, and the stream wrapped in it, in chunks of a fair size."""
 
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -10,6 +11,7 @@ from common.wire.compress import Encoding
 
 _GZIP = 31
 """zlib's window bits for a gzip wrapper."""
+_NOT_AT_ALL = re.compile(r"q=0(\.0*)?")
 _CHUNK_BYTES = 64 * 1024
 """Handing a chunk over takes as long as making it when it is small."""
 
@@ -17,7 +19,7 @@ _CHUNK_BYTES = 64 * 1024
 def accepted_encoding(header: str | None) -> Encoding | None:
     """Return the best encoding that an `Accept-Encoding` header allows; None: as it is."""
     named = [one.strip().lower().partition(";") for one in (header or "").split(",")]
-    allowed = {name.strip() for name, _, weight in named if weight.replace(" ", "") not in ("q=0", "q=0.0")}
+    allowed = {name.strip() for name, _, weight in named if not _NOT_AT_ALL.fullmatch(weight.replace(" ", ""))}
     if "zstd" in allowed:
         return "zstd"
     return "gzip" if "gzip" in allowed else None

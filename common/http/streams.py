@@ -1,13 +1,15 @@
 """Long answers: made piece by piece in threads, counted until their end, given as long as their taker may have them."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 
 import anyio.to_thread
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from common.errors import OutageError
 from common.http.problems import BrokenOffError, ProblemError
 from common.http.wire import MEDIA_TYPE
 
@@ -19,18 +21,42 @@ _PIECE_BYTES = 128 * 1024
 
 class CountedStream(StreamingResponse):
     """Batches as they are made. `place` is entered before the head is sent, and may refuse with a ProblemError; it is
-    left when all is sent, or nobody is there to take it."""
+    left when all is sent, or nobody is there to take it and no thread makes more of it."""
 
     def __init__(
         self, chunks: Iterator[bytes], place: AbstractContextManager[None], headers: Mapping[str, str]
     ) -> None:
-        super().__init__(_in_threads(chunks), headers=headers, media_type=MEDIA_TYPE)
+        super().__init__(self._made(chunks), headers=headers, media_type=MEDIA_TYPE)
         self._place = place
+        self._making: asyncio.Future[bytes | None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
-        with self._place:
-            await super().__call__(scope, receive, send)
+        with ExitStack() as held:
+            held.enter_context(self._place)
+            try:
+                await super().__call__(scope, receive, send)
+            finally:
+                if self._making is not None and not self._making.done():
+                    # Its client left. A thread ends what it has begun, and has a read of the log until then.
+                    count = held.pop_all()
+                    self._making.add_done_callback(lambda _: count.close())
+
+    async def _made(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """Make each chunk in a thread: it reads the database and compresses."""
+        while True:
+            making = self._making = asyncio.ensure_future(anyio.to_thread.run_sync(_next, chunks))
+            if (chunk := await asyncio.shield(making)) is None:
+                return
+            yield chunk
+
+
+def _next(chunks: Iterator[bytes]) -> bytes | None:
+    """Return the next; None behind the last. Raises BrokenOffError: once an answer has begun it can't be an error."""
+    try:
+        return next(chunks, None)
+    except OutageError as error:
+        raise BrokenOffError(str(error)) from error
 
 
 def while_admitted(pieces: Iterator[bytes], check: Callable[[], None]) -> Iterator[bytes]:
@@ -52,9 +78,3 @@ def _cut(pieces: Iterator[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         for at in range(0, len(piece), _PIECE_BYTES):
             yield piece[at : at + _PIECE_BYTES]
-
-
-async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Make each chunk in a thread: it reads the database and compresses."""
-    while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
-        yield chunk

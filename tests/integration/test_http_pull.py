@@ -15,6 +15,7 @@ import httpx
 import pytest
 from backports import zstd
 
+from common.errors import OutageError
 from common.http import streams
 from common.http.problems import BrokenOffError, ProblemError
 from common.http.scopes import Scope
@@ -22,6 +23,7 @@ from common.http.wire import AGAIN_PATH, PULL_PATH
 from common.wire.decode import Broken, read_body
 from common.wire.records import Part
 from producer.pull_cursor import PullCursor
+from producer.pull_plan import Answer, Planner
 from tests.support.applying import DATABASES, Origin, item, sqlite_url
 from tests.support.waiting import wait_for
 from tests.support.web import Served, served
@@ -298,3 +300,47 @@ def test_a_pull_needs_its_scope(node: Served) -> None:
         assert client.get("/sync/pull").status_code == 403
     with node.client() as client:
         assert client.get("/sync/pull").status_code == 401
+
+
+def test_an_answer_that_nobody_takes_counts_until_no_thread_makes_more_of_it(
+    node: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hanging up and asking again one token had as many reads of the log as there are threads."""
+    may_go_on, begun = threading.Event(), threading.Semaphore(0)
+    real = Planner.stream
+
+    def slow(planner: Planner, answer: Answer) -> Iterator[bytes]:
+        pieces = real(planner, answer)
+        yield next(pieces)
+        begun.release()
+        may_go_on.wait(60)
+        yield from pieces
+
+    monkeypatch.setattr(Planner, "stream", slow)
+    for number in range(12):
+        node.world.execute(f"INSERT INTO item VALUES ({number}, '{'x' * 1_000_000}', 1)")
+    with node.client(node.token("b")) as client:
+        try:
+            for _ in range(4):
+                with client.stream("GET", PULL_PATH, headers={"Accept-Encoding": ""}) as answer:
+                    assert answer.status_code == 200
+                    assert begun.acquire(timeout=20)
+            # All four have hung up; their threads are still at it.
+            assert client.get(PULL_PATH).status_code == 429
+        finally:
+            may_go_on.set()
+        wait_for(lambda: client.get(PULL_PATH).status_code == 200, 20, "the threads to come to their end")
+
+
+def test_a_database_that_goes_away_amid_an_answer_breaks_it_off(
+    node: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def cut(planner: Planner, answer: Answer) -> Iterator[bytes]:
+        yield bytes(200_000)
+        raise OutageError("the database is gone")
+
+    monkeypatch.setattr(Planner, "stream", cut)
+    insert(node, 1)
+    with node.client(node.token("b")) as client, pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+        client.get(PULL_PATH, headers={"Accept-Encoding": ""})
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
