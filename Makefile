@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.rowferry-setup
 FAST_TESTS := $(wildcard tests/unit tests/property tests/contract)
 # What the whole suite may take on two cores, and how many workers share it.
-TEST_SECONDS ?= 4500
+TEST_SECONDS ?= 4800
 TEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
