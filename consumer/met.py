@@ -117,11 +117,8 @@ def unseen(number: int, row: Met, seen: Version) -> UnseenError | None:
     `seen`: the version that the row had in what was shown."""
     if row.state.version == seen:
         return None
-    who = f" by {row.state.version.node_id}" if row.state.version.node_id else ""
-    return UnseenError(
-        f"nothing was done: {row.shape.name} {row.pk.decode()} was written again{who} since conflict {number} was shown"
-        f" ({what_changed(row.stored['our_image'], row.now)}). It shows the row as it is now: look at it again"
-    )
+    text = _written_again(number, row, row.stored["our_image"])
+    return UnseenError(f"{text}. It shows the row as it is now: look at it again")
 
 
 def unseen_undone(met: Met, wanted: bytes | None, seen: Version) -> UnseenError | None:
@@ -129,11 +126,15 @@ def unseen_undone(met: Met, wanted: bytes | None, seen: Version) -> UnseenError 
     shown; None where nothing was missed. `wanted`: what would be written in its place."""
     if met.state.version == seen:
         return None
-    who = f" by {met.state.version.node_id}" if met.state.version.node_id else ""
-    changed = what_changed(None if wanted is None else wanted.decode("utf-8"), met.now)
-    return UnseenError(
-        f"nothing was done: {met.shape.name} {met.pk.decode()} was written again{who} since conflict {met.number} was"
-        f" shown ({changed}): look at it again"
+    text = _written_again(met.number, met, None if wanted is None else wanted.decode("utf-8"))
+    return UnseenError(f"{text}: look at it again")
+
+
+def _written_again(number: int, row: Met, was: str | None) -> str:
+    who = f" by {row.state.version.node_id}" if row.state.version.node_id else ""
+    return (
+        f"nothing was done: {row.shape.name} {row.pk.decode()} was written again{who} since conflict {number} was shown"
+        f" ({what_changed(was, row.now)})"
     )
 
 

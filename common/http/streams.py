@@ -1,9 +1,8 @@
 """Long answers: made piece by piece in threads, counted until their end, given as long as their taker may have them."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 
 import anyio.to_thread
 from fastapi.responses import StreamingResponse
@@ -26,29 +25,19 @@ class CountedStream(StreamingResponse):
     def __init__(
         self, chunks: Iterator[bytes], place: AbstractContextManager[None], headers: Mapping[str, str]
     ) -> None:
-        super().__init__(self._made(chunks), headers=headers, media_type=MEDIA_TYPE)
+        super().__init__(_in_threads(chunks), headers=headers, media_type=MEDIA_TYPE)
         self._place = place
-        self._making: asyncio.Future[bytes | None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        with ExitStack() as held:
-            held.enter_context(self._place)
-            try:
-                await super().__call__(scope, receive, send)
-            finally:
-                if self._making is not None and not self._making.done():
-                    # Its client left. A thread ends what it has begun, and has a read of the log until then.
-                    count = held.pop_all()
-                    self._making.add_done_callback(lambda _: count.close())
+        """Send it. Where its client left, the thread that makes the next chunk is waited for."""
+        with self._place:
+            await super().__call__(scope, receive, send)
 
-    async def _made(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-        """Make each chunk in a thread: it reads the database and compresses."""
-        while True:
-            making = self._making = asyncio.ensure_future(anyio.to_thread.run_sync(_next, chunks))
-            if (chunk := await asyncio.shield(making)) is None:
-                return
-            yield chunk
+
+async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Make each chunk in a thread: it reads the database and compresses."""
+    while (chunk := await anyio.to_thread.run_sync(_next, chunks)) is not None:
+        yield chunk
 
 
 def _next(chunks: Iterator[bytes]) -> bytes | None:

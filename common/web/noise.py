@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from common.seldom import Seldom
 
 _LIBRARY = "uvicorn.error"
-
-
 _GIVEN_UP = "ASGI callable returned without"
 """What it says as an error of a request that was given up by its connection or by us, and that the guard tells of."""
 

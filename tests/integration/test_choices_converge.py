@@ -14,8 +14,8 @@ import pytest
 from consumer.conflict.given import read_take
 from consumer.settling import Settling
 from tests.integration.test_nodes_converge import SKEWS, item_statements, items, writers_of
-from tests.support.applying import World, close_world, sqlite_url
-from tests.support.writers import KEYS, Network, Writer, row_states, writer_node
+from tests.support.applying import World
+from tests.support.writers import KEYS, Network, Writer, nodes_of_both_kinds, row_states
 
 pytestmark = pytest.mark.containers
 _TAKES = ("ours", "theirs", '{"name": "given"}')
@@ -24,12 +24,9 @@ _TAKES = ("ours", "theirs", '{"name": "given"}')
 @pytest.fixture
 def worlds(tmp_path: Path, pg_database: str) -> Iterator[list[World]]:
     """Two nodes on SQLite, one on PostgreSQL; conflicts of `item` wait."""
-    urls = {"a": sqlite_url(tmp_path, "a.db"), "b": sqlite_url(tmp_path, "b.db"), "c": pg_database}
-    made = [writer_node(url, node_id, tables={"policy": {"item": "manual"}}) for node_id, url in urls.items()]
-    assert list(urls) == list(SKEWS)
-    yield made
-    for world in made:
-        close_world(world)
+    with nodes_of_both_kinds(tmp_path, pg_database, tables={"policy": {"item": "manual"}}) as made:
+        assert [world.node.facts.node_id for world in made] == list(SKEWS)
+        yield made
 
 
 def waiting(world: World) -> list[tuple[int, int]]:

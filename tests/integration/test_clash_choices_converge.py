@@ -1,10 +1,9 @@
 """Unique values under `manual`: random writes that clash, operators who choose and undo by what they saw a while ago.
 
-Every row that differs is named by a conflict that waits; once nobody waits, all nodes are equal."""
+Once nobody waits, all nodes are equal."""
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,12 +16,11 @@ from common.errors import PoisonError, UsageError
 from common.versions import Version
 from consumer.conflict.given import read_take
 from consumer.conflict.record import Winner, read_version
-from consumer.met import UnseenError
 from consumer.settling import Settling
 from consumer.standing.refresh import Refresh
 from tests.integration.test_nodes_converge import SKEWS, writers_of
-from tests.support.applying import World, close_world, sqlite_url
-from tests.support.writers import KEYS, Network, Writer, row_states, writer_node
+from tests.support.applying import World
+from tests.support.writers import KEYS, Network, Writer, nodes_of_both_kinds, row_states
 
 pytestmark = pytest.mark.containers
 _CODES = "XYZ"
@@ -32,12 +30,9 @@ _ROUNDS_TO_AN_END = 30
 @pytest.fixture
 def worlds(tmp_path: Path, pg_database: str) -> Iterator[list[World]]:
     """Two nodes on SQLite, one on PostgreSQL; clashes of `code` wait."""
-    urls = {"a": sqlite_url(tmp_path, "a.db"), "b": sqlite_url(tmp_path, "b.db"), "c": pg_database}
-    made = [writer_node(url, node_id, tables={"policy": {"code": "manual"}}) for node_id, url in urls.items()]
-    assert list(urls) == list(SKEWS)
-    yield made
-    for world in made:
-        close_world(world)
+    with nodes_of_both_kinds(tmp_path, pg_database, tables={"policy": {"code": "manual"}}) as made:
+        assert [world.node.facts.node_id for world in made] == list(SKEWS)
+        yield made
 
 
 @dataclass
@@ -48,7 +43,6 @@ class Operator:
     seen: list[tuple[int, str, Version]] = field(default_factory=list)
     """Number, state, and the version of the row that was shown with it."""
     acts: int = 0
-    refused: int = 0
 
     @property
     def world(self) -> World:
@@ -70,12 +64,10 @@ class Operator:
                 self._settle(number, says)
             elif self.writer.dice.random() < 0.3:
                 side = self.writer.dice.choice([Winner.OURS, Winner.THEIRS])
-                Settling(self.world.node, "operator").undo(number, side, force=False, seen=None)
+                Settling(self.world.node, "operator").undo(number, side, force=False)
                 self.acts += 1
-        except UnseenError:
-            self.refused += 1
         except (UsageError, PoisonError):
-            # It is settled meanwhile, the row moved on, or what is chosen can't stand: nothing was done.
+            # It is settled meanwhile, the row is not what he saw, or what is chosen can't stand: nothing was done.
             pass
 
     def _settle(self, number: int, seen: Version | None) -> None:
@@ -110,12 +102,6 @@ def code_statements(dice: random.Random, _: str) -> list[str]:
             [f"DELETE FROM code WHERE id = {key}"],
         ]
     )
-
-
-def named(world: World) -> set[int]:
-    """The keys of rows that wait, and of those that keep their values from them."""
-    pks = world.query("SELECT pk FROM rf_conflict WHERE state = 'waiting'")
-    return {int(json.loads(pk)["id"]) for (pk,) in pks}
 
 
 def follow_up(worlds: list[World]) -> None:

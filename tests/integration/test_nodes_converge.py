@@ -13,7 +13,7 @@ import pytest
 
 from consumer.standing.refresh import Refresh
 from tests.support.applying import World, close_world, sqlite_url
-from tests.support.writers import KEYS, Network, Writer, row_states, writer_node
+from tests.support.writers import KEYS, Network, Writer, nodes_of_both_kinds, row_states, writer_node
 
 pytestmark = pytest.mark.containers
 SKEWS = {"a": -3_600.0, "b": 0.0, "c": 7_200.0}
@@ -22,11 +22,8 @@ SKEWS = {"a": -3_600.0, "b": 0.0, "c": 7_200.0}
 @pytest.fixture
 def worlds(tmp_path: Path, pg_database: str) -> Iterator[list[World]]:
     """Two nodes on SQLite, one on PostgreSQL."""
-    urls = {"a": sqlite_url(tmp_path, "a.db"), "b": sqlite_url(tmp_path, "b.db"), "c": pg_database}
-    made = [writer_node(url, node_id) for node_id, url in urls.items()]
-    yield made
-    for world in made:
-        close_world(world)
+    with nodes_of_both_kinds(tmp_path, pg_database) as made:
+        yield made
 
 
 def writers_of(worlds: list[World], seed: int) -> list[Writer]:

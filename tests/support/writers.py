@@ -7,13 +7,14 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
 
 from common.ports.dialect import RowState
 from common.wire.encode import encode_tx
-from tests.support.applying import SCHEMA, TABLES, World, application, open_world
+from tests.support.applying import SCHEMA, TABLES, World, application, close_world, open_world, sqlite_url
 
 KEYS = range(1, 5)
 _SECONDS_A_DAY = 86_400
@@ -22,6 +23,16 @@ _SECONDS_A_DAY = 86_400
 def writer_node(url: str, node_id: str, role: str = "branch", **sections: Any) -> World:
     """Return a migrated node named `node_id` on an empty database."""
     return open_world(url, SCHEMA, node={"id": node_id, "database": url, "role": role}, **sections)
+
+
+@contextmanager
+def nodes_of_both_kinds(folder: Path, pg_url: str, **sections: Any) -> Iterator[list[World]]:
+    """Two nodes on SQLite, `a` and `b`, and `c` on PostgreSQL."""
+    urls = {"a": sqlite_url(folder, "a.db"), "b": sqlite_url(folder, "b.db"), "c": pg_url}
+    made = [writer_node(url, node_id, **sections) for node_id, url in urls.items()]
+    yield made
+    for world in made:
+        close_world(world)
 
 
 @dataclass
