@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from functools import partial
-from typing import Annotated, BinaryIO, Literal, cast
+from typing import Annotated, Literal
 
 import anyio
 import anyio.to_thread
@@ -29,13 +28,13 @@ from consumer.dedup import TxKey
 from consumer.incoming import Counts, Outcome, Result
 from consumer.push_body import Body
 from consumer.push_queue import Push, PushQueue
+from consumer.push_spool import Spools
 from consumer.statements import among_given, as_list, reading
 
 log = logging.getLogger(__name__)
 
 _LOOKING = 2
 """Bodies that are looked through at once."""
-_IN_MEMORY = 4 * 1024 * 1024
 _ENCODINGS = ("", "identity", "gzip", "zstd")
 _AGAIN = {"Retry-After": "5"}
 
@@ -78,6 +77,7 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
     looking = anyio.CapacityLimiter(_LOOKING)
     under_way = UnderWay("pushes of {} are under way")
     seldom = Seldom(log)
+    spools = Spools()
 
     @router.post(
         PUSH_PATH,
@@ -108,7 +108,7 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
             raise
 
     async def work_off(request: Request, caller: Caller, encoding: str, held: ExitStack) -> Pushed:
-        body = Body(cast(BinaryIO, await _spooled(request)), encoding, limits, trust)
+        body = Body(await spools.take(request), encoding, limits, trust)
         try:
             keys = await looked_through(body, caller, held)
             await check_still(request)
@@ -153,18 +153,6 @@ def _encoding(request: Request) -> str:
             415, f"Content-Encoding {encoding!r}: gzip and zstd are taken", headers={"Accept-Encoding": "gzip, zstd"}
         )
     return encoding
-
-
-async def _spooled(request: Request) -> "tempfile.SpooledTemporaryFile[bytes]":
-    """Take the whole body, into memory or a file: whoever sends slowly keeps nobody else waiting."""
-    spool = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - it outlives this function
-    try:
-        async for chunk in request.stream():
-            spool.write(chunk)
-    except BaseException:
-        spool.close()
-        raise
-    return spool
 
 
 def _answer(push: Push, own_id: str, here: frozenset[str]) -> Pushed:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -373,3 +376,24 @@ def hung_up(caplog: pytest.LogCaptureFixture) -> int:
 def connected(node: Served) -> socket.socket:
     where = urlsplit(node.url)
     return socket.create_connection((where.hostname, where.port), 10)
+
+
+def test_a_body_for_which_the_disk_has_no_room_is_to_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    a = Origin("a")
+    large = b"".join(a.put(number, os.urandom(2048).hex(), number).body for number in range(1, 1500))
+    with served_on_sqlite(tmp_path) as node:
+        token = node.token("a")
+        with monkeypatch.context() as patched:
+            patched.setattr(tempfile, "tempdir", str(tmp_path / "no-such-folder"))
+            refused = push(node, token, large)
+            assert outcomes(push(node, token, a.put(5000, "small", 5000).body)) == [("applied", None)]
+        assert refused.status_code == 503, refused.text
+        assert refused.headers["Retry-After"] == "30"
+        assert "no room" in refused.json()["detail"]
+        told = [record for record in caplog.records if record.getMessage() == "push.no_room"]
+        assert len(told) == 1
+        assert "no-such-folder" in vars(told[0])["error"]
+        assert [row[0] for row in node.world.rows()] == [5000]
+        assert {outcome for outcome, _ in outcomes(push(node, token, large))} == {"applied"}
