@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Protocol
 
 from backports import zstd
@@ -31,7 +31,7 @@ class _Compressor(Protocol):
     def flush(self) -> bytes: ...
 
 
-def wrapped(pieces: Iterable[bytes], encoding: Encoding | None) -> Iterator[bytes]:
+def wrapped(pieces: Iterable[bytes], encoding: Encoding | None) -> Generator[bytes]:
     """Yield `pieces`, wrapped, in chunks that are not small."""
     if encoding is None:
         yield from in_chunks(pieces, _CHUNK_BYTES)

@@ -1,9 +1,10 @@
 """Long answers: made piece by piece in threads, counted until their end, given as long as their taker may have them."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
 
+import anyio
 import anyio.to_thread
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -23,15 +24,21 @@ class CountedStream(StreamingResponse):
     left when all is sent, or nobody is there to take it and no thread makes more of it."""
 
     def __init__(
-        self, chunks: Iterator[bytes], place: AbstractContextManager[None], headers: Mapping[str, str]
+        self, chunks: Generator[bytes], place: AbstractContextManager[None], headers: Mapping[str, str]
     ) -> None:
         super().__init__(_in_threads(chunks), headers=headers, media_type=MEDIA_TYPE)
+        self._chunks = chunks
         self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it. Where its client left, the thread that makes the next chunk is waited for."""
         with self._place:
-            await super().__call__(scope, receive, send)
+            try:
+                await super().__call__(scope, receive, send)
+            finally:
+                # What is read stays in memory until then; the garbage collector comes by too seldom for such pieces.
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._chunks.close)
 
 
 async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:

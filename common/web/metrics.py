@@ -1,6 +1,7 @@
 """`GET /metrics`: what the node's database tells, in Prometheus' words. Open to this machine, else for `ops` tokens."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated
@@ -27,8 +28,8 @@ from common.web.fresh import Fresh
 
 log = logging.getLogger(__name__)
 
-_FORWARDED = ("forwarded", "x-real-ip", "via", "x-client-ip", "true-client-ip", "cf-connecting-ip")
-_FORWARDED_BEGINS = "x-forwarded-"
+_HANDED_ON = re.compile(r"forward|client-?ip|-ip$|^via$|^(x-)?(amzn|arr|azure|cf|envoy|fastly|fly|original)-")
+"""Names of headers that proxies add: the usual ones, and those of the large providers."""
 
 
 class NodeCollector(Collector):
@@ -121,7 +122,7 @@ def is_local(request: Request) -> bool:
     """Tell whether a request was surely made on this machine: what a proxy here hands on was not.
 
     Nor by a page of elsewhere in a browser here, whose name was made to lead to this machine."""
-    if any(name in _FORWARDED or name.startswith(_FORWARDED_BEGINS) for name in request.headers):
+    if any(map(_HANDED_ON.search, request.headers)):
         return False
     return is_loopback(address_of(request)) and is_loopback(_asked_host(request))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from types import GeneratorType
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,6 +22,8 @@ from common.http.scopes import Scope
 from common.seldom import Seldom
 from common.web import patience
 from common.web.patience import PatientProtocol, Taking
+from consumer.apply.committing import Committing
+from producer.pull_plan import Planner
 from tests.support.waiting import wait_for
 from tests.support.web import Served, served_on_sqlite
 
@@ -80,6 +85,30 @@ def test_what_was_asked_by_who_left_counts_no_more(tmp_path: Path) -> None:
                 one.sendall(asked)
                 wait_for(lambda: node.tokens.all()[0].last_used_us is not None, 10, "the pull to be let in")
         wait_for(lambda: is_answered(node), 10, "the requests of who left to be over")
+
+
+def answers_in_memory() -> int:
+    """Readings of the log that are begun and not given up."""
+    is_reading = Planner.stream.__code__
+    return sum(isinstance(one, GeneratorType) and one.gi_code is is_reading for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_what_was_read_for_who_left_is_not_kept(tmp_path: Path, encoding: str, request: pytest.FixtureRequest) -> None:
+    with served_on_sqlite(tmp_path) as node:
+        node.world.execute(*(f"INSERT INTO item VALUES ({number}, hex(randomblob(50000)), 1)" for number in range(50)))
+        Committing(node.world.node).seal()
+        asked = with_token(node, "GET /sync/pull?after=0", Scope.PULL)
+        asked = asked.replace(b"\r\n\r\n", f"\r\nAccept-Encoding: {encoding}\r\n\r\n".encode())
+        # Nothing of it is left to the garbage collector, which comes by when it likes.
+        request.addfinalizer(gc.enable)
+        gc.disable()
+        for _ in range(5):
+            with closing(connected(node)) as one:
+                one.sendall(asked)
+                assert one.recv(1) == b"H"
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wait_for(lambda: answers_in_memory() == 0, 20, "nothing is kept")
 
 
 @pytest.mark.parametrize("scope", [None, Scope.PULL])
