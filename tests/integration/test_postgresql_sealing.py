@@ -18,6 +18,7 @@ import pytest
 
 from common.crash_points import CrashPoint
 from common.dialects.postgresql import sealing, shape_cache
+from common.dialects.postgresql.prepared import Prepared
 from common.errors import OutageError
 from common.ids import is_tx_id
 from common.ports.dialect import NodeFacts
@@ -345,16 +346,18 @@ def test_many_writers_and_two_sealers(node: PostgresNode) -> None:
 def _seal_and_stop(url: str, stop_before: str, reached: Any) -> None:
     """Runs in a process of its own: seal, and hang before the first statement that begins so."""
     node = PostgresNode(url, "a")
-    execute = psycopg.Connection.execute
+    execute = Prepared.execute
 
-    def hanging(self: Any, query: Any, *arguments: Any, **named: Any) -> Any:
+    def hanging(self: Prepared, query: Any, *arguments: Any, **named: Any) -> Any:
         text = query.decode() if isinstance(query, bytes) else query
         if text.strip().startswith(stop_before):
+            # What stands before it in its block is run.
+            self.raw.pgconn.flush()
             reached.set()
             threading.Event().wait()
         return execute(self, query, *arguments, **named)
 
-    with mock.patch.object(psycopg.Connection, "execute", hanging):
+    with mock.patch.object(Prepared, "execute", hanging):
         node.seal()
 
 

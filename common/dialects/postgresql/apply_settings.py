@@ -10,6 +10,7 @@ import psycopg
 import sqlalchemy as sa
 
 from common.dialects.postgresql.connection import driver, pin_for_good
+from common.dialects.postgresql.prepared import Prepared
 from common.errors import ConfigError
 
 ROW_LOCK_TIMEOUT = "100ms"
@@ -48,12 +49,12 @@ def ready(connection: sa.Connection) -> None:
     connection.info[_PLANNED] = now
 
 
-def plan_for(connection: sa.Connection, rows: int) -> None:
+def plan_for(connection: sa.Connection, prepared: Prepared, rows: int) -> None:
     """Before statements of many rows: plan those of this transaction for the values they are given, and those of the
     next for what is then."""
     if rows <= _FEW:
         return
-    driver(connection).execute(_FOR_MANY)
+    prepared.execute(_FOR_MANY)
     connection.info[_PLANNED] = time.monotonic() - 2 * _KEEP_SECONDS
 
 

@@ -13,6 +13,7 @@ from common.dialects.postgresql.errors import translated, translated_for
 from common.dialects.postgresql.merged import MergedRows
 from common.dialects.postgresql.paused import PausedRows
 from common.dialects.postgresql.plain import PostgresPlain
+from common.dialects.postgresql.prepared import Prepared
 from common.dialects.postgresql.queries import escaped, lock_sql, recordset, same_key, target_rows
 from common.dialects.postgresql.references import References, broken
 from common.dialects.postgresql.registry import Registry
@@ -53,10 +54,11 @@ class PostgresApplySession:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
         self._raw: Raw = driver(connection)
-        self._references = References(self._raw)
+        self._prepared = Prepared(self._raw)
+        self._references = References(self._prepared)
         self._merged = MergedRows(self._raw)
-        self._versions = RowVersions(self._raw)
-        self._turn = Turn(self._raw)
+        self._versions = RowVersions(self._prepared)
+        self._turn = Turn(self._prepared)
         self._chosen: list[Chosen] = []
         self._table_ids: dict[str, int] = {}
         self._paused: dict[str, PausedRows] = {}
@@ -77,12 +79,12 @@ class PostgresApplySession:
         given = {"pks": rows.keys(pks)}
         source = recordset(rows.key_readings(), "pks", numbered=True)
         with translated_for(table, self._raw.info.user):
-            plan_for(self._connection, len(pks))
-            with self._raw.pipeline():
-                self._raw.execute(lock_sql(table, source), given)
+            plan_for(self._connection, self._prepared, len(pks))
+            with self._prepared.together():
+                self._prepared.execute(lock_sql(table, source), given)
                 self._turn.ask()
-                cursor = self._raw.execute(_versions_sql(table, source), given | {"table": table.name})
-            found = cursor.fetchall()
+                asked = self._prepared.execute(_versions_sql(table, source), given | {"table": table.name})
+            found = asked.fetchall()
             if found[0][1] is not None:
                 self._table_ids[table.name] = found[0][1]
             if found[0][2]:
@@ -104,7 +106,7 @@ class PostgresApplySession:
             f" FROM {source} JOIN {target_rows(table)} t ON {same_key(table, 't', 'r')}"
         )
         with translated_for(table, self._raw.info.user):
-            found: dict[int, bytes] = dict(self._raw.execute(query.encode(), {"pks": rows.keys(pks)}).fetchall())
+            found: dict[int, bytes] = dict(self._prepared.execute(query.encode(), {"pks": rows.keys(pks)}).fetchall())
         return [found.get(place) for place in range(1, len(pks) + 1)]
 
     def write(self, table: TableShape, meta: TableMeta, writes: Sequence[RowWrite], *, replace: bool = False) -> None:
@@ -126,11 +128,11 @@ class PostgresApplySession:
             stood = self.images(table, [write.pk for write in here], meta) if replace else [None] * len(here)
             table_id = self._table_id(table.name)
             pairs = zip(here, stood, strict=True)
-            with self._raw.pipeline():
+            with self._prepared.together():
                 if gone:
-                    delete_rows(self._raw, rows, gone)
+                    delete_rows(self._prepared, rows, gone)
                 images = [(write.image, image) for write, image in pairs if write.image is not None]
-                insert_rows(self._raw, rows, images)
+                insert_rows(self._prepared, rows, images)
                 self._versions.write(table.name, table_id, writes)
             if table.name not in self._paused:
                 self._written[table.name] = table
@@ -156,7 +158,7 @@ class PostgresApplySession:
             given = {"lows": lows, "highs": highs, "keys": list(keys), "table_id": table_id}
             asked = {} if table.name in self._paused else {table_id: table}
             query = _UNSEALED_OF[has_partitioned([table])].encode()
-            found = self._raw.execute(query, given | asked_for(asked)).fetchone()
+            found = self._prepared.execute(query, given | asked_for(asked)).fetchone()
         self._written.pop(table.name, None)
         if found is None or found[0]:
             raise UncapturedError(table.name)
@@ -175,7 +177,7 @@ class PostgresApplySession:
 
     def plain(self) -> PostgresPlain:
         """Return what writes rows that meet just what they were made on."""
-        return PostgresPlain(self._connection, self._turn, self._references)
+        return PostgresPlain(self._connection, self._prepared, self._turn, self._references)
 
     def look(self, tables: Mapping[str, TableShape]) -> PostgresStandingLook:
         """Return what looks at unique values and references."""
@@ -192,7 +194,7 @@ class PostgresApplySession:
     def _refuse_uncaptured(self, tables: Sequence[TableShape]) -> None:
         """Of tables that were written after `unsealed` was asked of them, or without it."""
         asked = asked_for({self._table_id(table.name): table for table in tables})
-        found = self._raw.execute(WITHOUT_TRIGGERS[has_partitioned(tables)].encode(), asked).fetchone()
+        found = self._prepared.execute(WITHOUT_TRIGGERS[has_partitioned(tables)].encode(), asked).fetchone()
         if found is not None:
             raise UncapturedError(tables[found[0] - 1].name)
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import psycopg
 import sqlalchemy as sa
 
+from common.dialects.postgresql.prepared import watch_rollbacks
 from common.errors import ConfigError
 
 IMAGE_SETTINGS = {
@@ -82,7 +83,9 @@ def make_engine(
     own = " ".join(f"-c {name}={value}" for name, value in (settings or {}).items())
     given["options"] = " ".join(f"{_STARTUP_OPTIONS} {own} {_text(parsed.query.get('options', ''))}".split())
     # The connection used last is used next: it has its statements prepared and their plans made.
-    return sa.create_engine(parsed, isolation_level=isolation, connect_args=given, pool_size=10, pool_use_lifo=True)
+    engine = sa.create_engine(parsed, isolation_level=isolation, connect_args=given, pool_size=10, pool_use_lifo=True)
+    watch_rollbacks(engine)
+    return engine
 
 
 def _text(value: str | tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from common.dialects.postgresql.arrays import number_array, text_array
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated
+from common.dialects.postgresql.prepared import Prepared
 from common.dialects.postgresql.shape_cache import first_table_names
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
 from common.errors import OutageError
@@ -153,9 +154,9 @@ class PostgresLog:
     def read(self, after_lsn: int, limit_bytes: int) -> Iterator[SealedTx]:
         """Yield whole txs with `to_lsn > after_lsn` in LSN order, about `limit_bytes` of them, at least one if any."""
         with translated(), self._reading.connect() as connection:
-            raw = driver(connection)
-            rows = self._taken(raw, after_lsn, limit_bytes)
-            payloads = self._payloads(raw, [row for row in rows if row.bytes <= _LARGE_TX_BYTES])
+            prepared = Prepared(driver(connection))
+            rows = self._taken(prepared, after_lsn, limit_bytes)
+            payloads = self._payloads(prepared, [row for row in rows if row.bytes <= _LARGE_TX_BYTES])
         for row in rows:
             if row.bytes > _LARGE_TX_BYTES:
                 yield _LargeTx(row.header, row.era, self._engine, self._names)
@@ -164,13 +165,13 @@ class PostgresLog:
                     raise OutageError(f"{row.header.tx_id} is no longer in the log: it was purged")
                 yield SmallTx(row.header, payloads[row.header.to_lsn])
 
-    def _taken(self, raw: Raw, after_lsn: int, limit_bytes: int) -> list[_Row]:
+    def _taken(self, prepared: Prepared, after_lsn: int, limit_bytes: int) -> list[_Row]:
         """The headers of the txs that fit. How many that will be is told by the size of those that came before."""
         taken: list[_Row] = []
         left, most = limit_bytes, _FIRST_TXS
         while True:
             found = 0
-            for row in self._headers(raw, after_lsn, most):
+            for row in self._headers(prepared, after_lsn, most):
                 if taken and row.bytes > left:
                     return taken
                 taken.append(row)
@@ -182,9 +183,9 @@ class PostgresLog:
             usual = max(1, (limit_bytes - left) // len(taken))
             most = min(_MOST_TXS, 1 + max(0, left) // usual)
 
-    def _headers(self, raw: Raw, after_lsn: int, most: int) -> Iterator[_Row]:
+    def _headers(self, prepared: Prepared, after_lsn: int, most: int) -> Iterator[_Row]:
         given = {"incarnation": self._node.incarnation, "after": after_lsn, "most": most}
-        for to_lsn, from_lsn, prev_lsn, tx_id, exported_at, tables, size, era in raw.execute(_TXS, given):
+        for to_lsn, from_lsn, prev_lsn, tx_id, exported_at, tables, size, era in prepared.execute(_TXS, given):
             header = TxHeader(
                 tx_id=tx_id,
                 source_node=self._node.node_id,
@@ -193,11 +194,11 @@ class PostgresLog:
                 from_lsn=from_lsn,
                 to_lsn=to_lsn,
                 prev_lsn=prev_lsn,
-                tables=self._decoded(raw, tables),
+                tables=self._decoded(prepared.raw, tables),
             )
             yield _Row(header, era, size)
 
-    def _payloads(self, raw: Raw, rows: Sequence[_Row]) -> dict[int, bytes]:
+    def _payloads(self, prepared: Prepared, rows: Sequence[_Row]) -> dict[int, bytes]:
         if not rows:
             return {}
         given = {
@@ -208,8 +209,7 @@ class PostgresLog:
             "tx_ids": text_array([row.header.tx_id for row in rows]),
             "names": self._names,
         }
-        with raw.cursor(binary=True) as cursor:
-            return dict(cursor.execute(_MANY.encode(), given).fetchall())
+        return dict(prepared.execute(_MANY.encode(), given, binary=True).fetchall())
 
     def _decoded(self, raw: Raw, tables: str) -> dict[str, TableMeta]:
         """The `tables` of a header; nearly all txs share a few texts, and a new one tells of new shapes."""

@@ -1,17 +1,15 @@
 """What the sealer looks at before it takes any lock: whether there is something to do, and from where on."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import psycopg
 import sqlalchemy as sa
 
 from common.dialects.postgresql import sealing_sql as sql
 from common.dialects.postgresql.connection import SERVER_IDENTITY, driver
 from common.dialects.postgresql.errors import translated
+from common.dialects.postgresql.prepared import Answer, Prepared
 from common.dialects.postgresql.rebase import is_continued
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between, is_quiet_since
-
-Raw = psycopg.Connection[tuple[Any, ...]]
 
 _PEEK = sql.PEEK.format(identity=SERVER_IDENTITY).encode()
 
@@ -64,30 +62,30 @@ class Lookout:
         if self._done is None:
             return False
         with translated(), self._reading.connect() as connection:
-            (seen,) = driver(connection).execute(sql.SNAPSHOT).fetchone() or ("",)
+            (seen,) = Prepared(driver(connection)).execute(sql.SNAPSHOT).fetchone() or ("",)
         if is_quiet_since(self._done, Snapshot.parse(seen), self._own):
             return True
         self._seen = seen
         return False
 
-    def look(self, raw: Raw) -> tuple[Look, bool]:
+    def look(self, prepared: Prepared) -> tuple[Look, bool]:
         """Return what there is, and whether nothing is to be done."""
         before, seen = self._remembered, self._seen
         self._seen = None
         self.forget()
         if before is None or seen is None:
-            look, known = _look(raw.execute(_PEEK)), None
+            look, known = _look(prepared.execute(_PEEK)), None
         else:
             # Whether something ended is asked along with what must be known to ask for it, and nearly always is.
-            with raw.pipeline():
-                asked = raw.execute(sql.ANY_ENDED, ended(before, seen))
-                peeked = raw.execute(_PEEK)
+            with prepared.together():
+                asked = prepared.execute(sql.ANY_ENDED, ended(before, seen))
+                peeked = prepared.execute(_PEEK)
             look, known = _look(peeked), asked
         self._remembered = look.before
         if not look.only_goes_on(self._incarnation):
             return look, False
         if known is None or look.before != before or seen is None:
-            known, seen = raw.execute(sql.ANY_ENDED, ended(look.before, look.now)), look.now
+            known, seen = prepared.execute(sql.ANY_ENDED, ended(look.before, look.now)), look.now
         is_idle = known.fetchone() == (False,)
         if is_idle:
             self._done = Snapshot.parse(seen)
@@ -104,8 +102,8 @@ class Lookout:
         self._done, self._own = None, 0
 
 
-def _look(cursor: "psycopg.Cursor[tuple[Any, ...]]") -> Look:
-    row = cursor.fetchone()
+def _look(peeked: Answer) -> Look:
+    row = peeked.fetchone()
     if row is None:
         raise LookupError("rf_seal has no row: run `rowferry migrate`")
     return Look(*row)

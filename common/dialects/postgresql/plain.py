@@ -6,15 +6,14 @@ when everything is written.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import psycopg
 import sqlalchemy as sa
 
 from common.dialects.postgresql.apply_settings import plan_for
 from common.dialects.postgresql.arrays import number_array, text_array
-from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated
+from common.dialects.postgresql.prepared import Answer, Prepared
 from common.dialects.postgresql.queries import escaped, lock_sql, recordset, same_key, target_rows
 from common.dialects.postgresql.references import Check, References, broken
 from common.dialects.postgresql.row_versions import INTO_ROW_VERSION, OVER_WHAT_STANDS
@@ -28,8 +27,6 @@ from common.ports.dialect import TableShape
 from common.ports.plain import RowRun
 from common.versions import NEVER, Version
 from common.wire.records import TableMeta
-
-Raw = psycopg.Connection[tuple[Any, ...]]
 
 _FIRST_MADE_ON = {"rf_new": "bool", "rf_epoch": "int", "rf_hlc": "bigint", "rf_node": "text"}
 _LAST_VERSION = {
@@ -82,28 +79,28 @@ class _Claimed(NamedTuple):
     rows: Rows
     keys: str
     """Of all its runs, as one JSON array."""
-    found: "psycopg.Cursor[tuple[Any, ...]]"
+    found: Answer
 
 
 class PostgresPlain:
     """For one applying transaction. Implements `PlainWriting`."""
 
-    def __init__(self, connection: sa.Connection, turn: Turn, references: References) -> None:
+    def __init__(self, connection: sa.Connection, prepared: Prepared, turn: Turn, references: References) -> None:
         self._connection = connection
-        self._raw: Raw = driver(connection)
+        self._prepared = prepared
         self._turn = turn
         self._references = references
         self._claimed: dict[str, _Claimed] = {}
         self._table_ids: dict[str, int] = {}
         self._ended = "{}", "{}"
-        self._unsealed: psycopg.Cursor[tuple[Any, ...]] | None = None
+        self._unsealed: Answer | None = None
         self._checks: list[Check] = []
 
     @contextmanager
     def together(self) -> Iterator[PgTogether]:
         """One round trip."""
-        with translated(), self._raw.pipeline():
-            yield PgTogether(self._raw)
+        with translated(), self._prepared.together():
+            yield PgTogether(self._prepared)
 
     def claim(self, table: TableShape, meta: TableMeta, runs: Sequence[RowRun]) -> None:
         """Lock the rows and look at their versions."""
@@ -111,11 +108,11 @@ class PostgresPlain:
         keys = rows.keys([run.pk for run in runs])
         given = {"pks": keys, "table": table.name, "rf_new": number_array([int(run.is_new) for run in runs])}
         given |= _versions([run.first_base for run in runs])
-        plan_for(self._connection, len(runs))
-        self._raw.execute(lock_sql(table, recordset(rows.key_readings(), "pks")), {"pks": keys})
+        plan_for(self._connection, self._prepared, len(runs))
+        self._prepared.execute(lock_sql(table, recordset(rows.key_readings(), "pks")), {"pks": keys})
         self._turn.ask()
         self._references.ask(table)
-        self._claimed[table.name] = _Claimed(rows, keys, self._raw.execute(_claim_sql(rows), given))
+        self._claimed[table.name] = _Claimed(rows, keys, self._prepared.execute(_claim_sql(rows), given))
 
     def stands(self, table: TableShape, runs: Sequence[RowRun]) -> bool:
         """Tell what the claim came to."""
@@ -135,13 +132,13 @@ class PostgresPlain:
         again = [run for run in runs if run.first_base != NEVER] if len(first) < len(runs) else []
         self._references.before_write(rows, [run.pk for run in runs])
         if gone:
-            delete_rows(self._raw, rows, gone)
+            delete_rows(self._prepared, rows, gone)
         if images:
-            insert_rows(self._raw, rows, images)
+            insert_rows(self._prepared, rows, images)
         for statement, written in ((_INSERT, first), (_UPSERT, again)):
             if written:
                 sql = statement.format(**_keys(rows, _LAST_VERSION))
-                self._raw.execute(sql.encode(), _written(rows, table_id, written))
+                self._prepared.execute(sql.encode(), _written(rows, table_id, written))
 
     def end_writing(self) -> None:
         """Ask what has ended by now."""
@@ -154,7 +151,7 @@ class PostgresPlain:
             self._ended = lows, highs = self._turn.ended_since()
             claimed = {self._table_ids[name]: one.rows.table for name, one in self._claimed.items()}
             query = _ANY_UNSEALED[has_partitioned(claimed.values())].encode()
-            self._unsealed = self._raw.execute(query, {"lows": lows, "highs": highs, **asked_for(claimed)})
+            self._unsealed = self._prepared.execute(query, {"lows": lows, "highs": highs, **asked_for(claimed)})
         if references:
             standing = [run.pk for run in runs if run.image is not None]
             self._checks += self._references.without_parent(rows, standing)
@@ -173,7 +170,7 @@ class PostgresPlain:
         sql = _UNSEALED.format(**_keys(claimed.rows))
         given = {"lows": lows, "highs": highs, "pks": claimed.keys, "table_id": str(self._table_ids[table])}
         with translated():
-            return _answer(self._raw.execute(sql.encode(), given))
+            return _answer(self._prepared.execute(sql.encode(), given))
 
 
 def _claim_sql(rows: Rows) -> bytes:
@@ -206,6 +203,6 @@ def _written(rows: Rows, table_id: int, runs: Sequence[RowRun]) -> dict[str, obj
     }
 
 
-def _answer(cursor: "psycopg.Cursor[tuple[Any, ...]]") -> bool:
-    row = cursor.fetchone()
+def _answer(asked: Answer) -> bool:
+    row = asked.fetchone()
     return row is not None and bool(row[0])

@@ -2,18 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import psycopg
 
 from common.dialects.postgresql.naming import qualified, relation_of, wire_name
+from common.dialects.postgresql.prepared import Answer, Prepared
 from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target_rows, text
 from common.dialects.postgresql.rows import Rows
 from common.dialects.postgresql.shapes import key_expression, relation
 from common.dialects.postgresql.types import PgForeignKey, pg_column
 from common.ports.dialect import BrokenReference, ForeignKey, TableShape
-
-Raw = psycopg.Connection[tuple[Any, ...]]
 
 _MOST = 5
 
@@ -54,11 +50,11 @@ class Check:
     parent: str
     detail: str
     """What is wrong, up to the values where the answer has some."""
-    found: "psycopg.Cursor[tuple[Any, ...]]"
+    found: Answer
 
 
 def broken(checks: Iterable[Check]) -> list[BrokenReference]:
-    """Return what the checks found, at most a few; not within a pipeline."""
+    """Return what the checks found, at most a few; not within a block of `together`."""
     found: list[BrokenReference] = []
     for check in checks:
         for key, *values in check.found:
@@ -70,21 +66,21 @@ def broken(checks: Iterable[Check]) -> list[BrokenReference]:
 class References:
     """The checks of one applying transaction."""
 
-    def __init__(self, raw: Raw) -> None:
-        self._raw = raw
-        self._asked: dict[str, psycopg.Cursor[tuple[Any, ...]]] = {}
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._asked: dict[str, Answer] = {}
         """By table: who points to it, where that was asked for."""
         self._children: dict[str, list[_Child]] = {}
         self._former: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-        self._former_asked: list[tuple[tuple[str, tuple[str, ...]], psycopg.Cursor[tuple[Any, ...]]]] = []
+        self._former_asked: list[tuple[tuple[str, tuple[str, ...]], Answer]] = []
 
     def ask(self, table: TableShape) -> None:
-        """Ask who points to `table`, so that `before_write` need not. May be called within a pipeline."""
-        self._asked[table.name] = self._raw.execute(_CHILDREN, (relation(table),))
+        """Ask who points to `table`, so that `before_write` need not. May be called within a block of `together`."""
+        self._asked[table.name] = self._prepared.execute(_CHILDREN, (relation(table),))
 
     def before_write(self, rows: Rows, pks: Sequence[bytes]) -> None:
         """Keep the values that others may point to and that are not the key: after the write they are gone. After
-        `ask`, may be called within a pipeline."""
+        `ask`, may be called within a block of `together`."""
         table = rows.table
         for columns in dict.fromkeys(child.parent_columns for child in self._children_of(table)):
             if set(columns) == set(table.pk):
@@ -95,17 +91,17 @@ class References:
                 f"SELECT DISTINCT json_build_object({values})::text"
                 f" FROM {recordset(rows.key_readings(), 'pks')} JOIN {stood}"
             )
-            found = self._raw.execute(query.encode(), {"pks": rows.keys(pks)})
+            found = self._prepared.execute(query.encode(), {"pks": rows.keys(pks)})
             self._former_asked.append(((table.name, columns), found))
 
     def without_parent(self, rows: Rows, pks: Sequence[bytes]) -> list[Check]:
         """Look for those of these rows that point to nothing; lock what the others point to. May be called within a
-        pipeline."""
+        block of `together`."""
         checks: list[Check] = []
         if pks:
             keys = rows.keys(pks)
             for reference in rows.table.foreign_keys:
-                found = self._raw.execute(_orphans(rows, reference).encode(), {"pks": keys})
+                found = self._prepared.execute(_orphans(rows, reference).encode(), {"pks": keys})
                 detail = f"foreign key {reference.name}: no row in {reference.parent}"
                 detail += f" with ({', '.join(reference.parent_columns)}) = "
                 checks.append(Check(rows.table.name, reference.parent, detail, found))
@@ -114,7 +110,7 @@ class References:
     def left_behind(self, rows: Rows, deleted: Sequence[bytes]) -> list[Check]:
         """Look for rows of other tables that point to what is no longer there. Runs after the delete, on purpose:
         a child that committed while the delete waited for its lock is seen by this later statement alone. May be
-        called within a pipeline."""
+        called within a block of `together`."""
         checks: list[Check] = []
         for key, asked in self._former_asked:
             self._former.setdefault(key, []).extend(value for (value,) in asked)
@@ -127,7 +123,7 @@ class References:
             else:
                 former = self._former.get((rows.table.name, child.parent_columns), [])
                 source, given = _former_source(rows.table, child.parent_columns), "[" + ",".join(former) + "]"
-            found = self._raw.execute(_children_left(rows.table, child, source).encode(), {"given": given})
+            found = self._prepared.execute(_children_left(rows.table, child, source).encode(), {"given": given})
             detail = f"foreign key {child.name} of {child.wire}: its parent was deleted or took another value"
             checks.append(Check(child.wire, rows.table.name, detail, found))
         return checks

@@ -3,13 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import psycopg
-
 from common.dialects.postgresql.arrays import number_array, text_array
+from common.dialects.postgresql.prepared import Prepared
 from common.ports.dialect import RowState, RowWrite
 from common.versions import NEVER, Version
-
-Raw = psycopg.Connection[tuple[Any, ...]]
 
 _READ = """
 SELECT k.key, (SELECT table_id FROM rf_table WHERE name = %(table)s),
@@ -60,8 +57,8 @@ def row_states(found: Sequence[tuple[Any, ...]]) -> list[RowState]:
 class RowVersions:
     """Writes the versions of one applying transaction."""
 
-    def __init__(self, raw: Raw) -> None:
-        self._raw = raw
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
         self._unknown: dict[str, set[str]] = {}
         """By table: keys that had no version when they were locked. Under that lock nobody else makes one."""
 
@@ -77,9 +74,9 @@ class RowVersions:
         # Once: the write may be taken back by a savepoint, and then it is not known what stands.
         unknown.difference_update(write.key for write in first)
         if first:
-            self._raw.execute(_INSERT, _parameters(table_id, first))
+            self._prepared.execute(_INSERT, _parameters(table_id, first))
         if again:
-            self._raw.execute(_UPSERT.encode(), _parameters(table_id, again))
+            self._prepared.execute(_UPSERT.encode(), _parameters(table_id, again))
 
 
 def _parameters(table_id: int, writes: Sequence[RowWrite]) -> dict[str, object]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-import psycopg
 import sqlalchemy as sa
 
 from common.clock import Clock, SystemClock, to_iso
@@ -20,15 +19,13 @@ from common.dialects.postgresql.connection import SERVER_IDENTITY, driver
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.lookout import Look, Lookout, ended
 from common.dialects.postgresql.narrowing import narrow
+from common.dialects.postgresql.prepared import Answer, Prepared
 from common.dialects.postgresql.rebase import begin_again, is_continued
 from common.dialects.postgresql.shape_cache import ShapeCache
 from common.dialects.postgresql.snapshots import Snapshot
 from common.errors import IncarnationEndedError
 from common.ids import TxIds
 from common.ports.dialect import NodeFacts, SealReport
-
-Raw = psycopg.Connection[tuple[Any, ...]]
-
 
 _STEP_CHANGES = 5_000
 """So that of a backlog the first is on its way while the rest is sealed, and appliers get their turn."""
@@ -89,37 +86,37 @@ class PostgresSealer:
     def _in_transaction(self, max_changes: int, *, in_one_go: bool) -> SealReport:
         try:
             with self._engine.begin() as connection:
-                return self._step(driver(connection), max_changes, in_one_go)
+                return self._step(Prepared(driver(connection)), max_changes, in_one_go)
         except BaseException:
             self._lookout.forget()
             raise
 
-    def _step(self, raw: Raw, max_changes: int, in_one_go: bool) -> SealReport:
-        look, is_idle = self._lookout.look(raw)
+    def _step(self, prepared: Prepared, max_changes: int, in_one_go: bool) -> SealReport:
+        look, is_idle = self._lookout.look(prepared)
         if is_idle:
             return SealReport(0, 0, look.last_lsn)
         if in_one_go and look.only_goes_on(self._node.incarnation):
-            state, found = self._locked_and_found(raw, look, max_changes)
+            state, found = self._locked_and_found(prepared, look, max_changes)
         else:
-            state = self._begin(raw)
-            txs = _pending(raw, max_changes)
+            state = self._begin(prepared)
+            txs = _pending(prepared, max_changes)
             if txs:
-                raw.execute(sql.TAKE_PENDING, {"last_seq": txs[-1].last_seq})
-                return self._seal_txs(raw, state, txs, more=True)
-            found = _ended(raw, state.snapshot, state.now, max_changes).fetchall()
+                prepared.execute(sql.TAKE_PENDING, {"last_seq": txs[-1].last_seq})
+                return self._seal_txs(prepared, state, txs, more=True)
+            found = _ended(prepared, state.snapshot, state.now, max_changes).fetchall()
         if not found:
             return SealReport(0, 0, state.last_lsn)
         txs = [_EndedTx(*row[:-1]) for row in found]
         more = found[0][-1]
-        return self._seal_txs(raw, replace(state, snapshot=state.now), txs, more=more)
+        return self._seal_txs(prepared, replace(state, snapshot=state.now), txs, more=more)
 
-    def _locked_and_found(self, raw: Raw, look: Look, max_changes: int) -> tuple[_State, list[Any]]:
+    def _locked_and_found(self, prepared: Prepared, look: Look, max_changes: int) -> tuple[_State, list[Any]]:
         """Take the lock, and find what ended up to the look. All in one round trip: what follows the lock reads as it
         is when the lock is there. Raises _OvertakenError where the look is no longer true."""
-        with raw.pipeline():
-            lock = raw.execute(sql.LOCK)
-            ends = raw.execute(sql.HAS_ANOTHER, (self._node.incarnation,))
-            found_there = _ended(raw, look.before, look.now, max_changes)
+        with prepared.together():
+            lock = prepared.execute(sql.LOCK)
+            ends = prepared.execute(sql.HAS_ANOTHER, (self._node.incarnation,))
+            found_there = _ended(prepared, look.before, look.now, max_changes)
         locked, found = lock.fetchone(), found_there.fetchall()
         self._check_incarnation(ends)
         if locked is None:
@@ -129,11 +126,11 @@ class PostgresSealer:
             raise _OvertakenError
         return _State(snapshot, look.now, identity, incarnation, era or 0, last_lsn, last_tx_id), found
 
-    def _begin(self, raw: Raw) -> _State:
+    def _begin(self, prepared: Prepared) -> _State:
         # A statement of its own: one that had to wait for the lock would read the log as it was before.
-        locked = raw.execute(sql.LOCK).fetchone()
-        self._check_incarnation(raw.execute(sql.HAS_ANOTHER, (self._node.incarnation,)))
-        seen = raw.execute(f"SELECT pg_current_snapshot()::text, ({SERVER_IDENTITY})".encode()).fetchone()
+        locked = prepared.execute(sql.LOCK).fetchone()
+        self._check_incarnation(prepared.execute(sql.HAS_ANOTHER, (self._node.incarnation,)))
+        seen = prepared.execute(f"SELECT pg_current_snapshot()::text, ({SERVER_IDENTITY})".encode()).fetchone()
         if locked is None or seen is None:
             raise LookupError("rf_seal has no row: run `rowferry migrate`")
         known = _State(
@@ -145,31 +142,31 @@ class PostgresSealer:
             last_lsn=locked[4],
             last_tx_id=locked[5],
         )
-        state = self._brought_up(raw, known, locked[1])
+        state = self._brought_up(prepared, known, locked[1])
         if (state, locked[1]) != (known, known.identity):
-            _remember(raw, state)
+            _remember(prepared, state)
         return state
 
-    def _check_incarnation(self, has_another: "psycopg.Cursor[tuple[Any, ...]]") -> None:
+    def _check_incarnation(self, has_another: Answer) -> None:
         if has_another.fetchone() == (True,):
             raise IncarnationEndedError(self._node.incarnation)
 
-    def _brought_up(self, raw: Raw, known: _State, identity: str) -> _State:
+    def _brought_up(self, prepared: Prepared, known: _State, identity: str) -> _State:
         state = known
         if not is_continued(identity, known.identity, Snapshot.parse(known.snapshot), Snapshot.parse(known.now)):
-            begin_again(raw)
+            begin_again(prepared.raw)
             state = replace(state, snapshot=known.now)
         if known.incarnation != self._node.incarnation:
             incarnation = {"incarnation": self._node.incarnation}
-            era = raw.execute(sql.NEW_ERA, incarnation).fetchone()
-            last = raw.execute(sql.LAST_OF_ERA, incarnation).fetchone() or (0, None)
+            era = prepared.execute(sql.NEW_ERA, incarnation).fetchone()
+            last = prepared.execute(sql.LAST_OF_ERA, incarnation).fetchone() or (0, None)
             state = replace(state, **incarnation, era=era[0] if era else 0, last_lsn=last[0], last_tx_id=last[1])
         return state
 
-    def _seal_txs(self, raw: Raw, state: _State, found: Sequence[_EndedTx], *, more: bool) -> SealReport:
-        txs = self._with_one_shape_a_table(raw, found)
+    def _seal_txs(self, prepared: Prepared, state: _State, found: Sequence[_EndedTx], *, more: bool) -> SealReport:
+        txs = self._with_one_shape_a_table(prepared, found)
         shapes = {number for tx in txs for number in tx.shapes}
-        self._shapes.load(raw, shapes)
+        self._shapes.load(prepared.raw, shapes)
         given: dict[str, Any] = {
             "xids": number_array([tx.xid for tx in txs]),
             "table_ids": self._shapes.table_ids(shapes),
@@ -179,36 +176,37 @@ class PostgresSealer:
             "main_wins": self._shapes.ids_of(shapes, self._node.main_wins),
         }
         last_lsn = state.last_lsn + sum(tx.changes for tx in txs)
-        with raw.pipeline():
-            sealed = raw.execute(sql.SEAL, given)
-            last_tx_id = self._add_txs(raw, state, txs)
-            remembered = _remember(raw, replace(state, last_lsn=last_lsn, last_tx_id=last_tx_id))
+        with prepared.together():
+            sealed = prepared.execute(sql.SEAL, given)
+            last_tx_id = self._add_txs(prepared, state, txs)
+            remembered = _remember(prepared, replace(state, last_lsn=last_lsn, last_tx_id=last_tx_id))
         changes, may_be_tangled = sealed.fetchone() or (0, None)
         if changes != last_lsn - state.last_lsn:
             raise LookupError(f"{changes} log rows stand where {last_lsn - state.last_lsn} were counted")
         if may_be_tangled:
-            (tangled,) = raw.execute(sql.TANGLED, given).fetchone() or (None,)
+            (tangled,) = prepared.execute(sql.TANGLED, given).fetchone() or (None,)
             if tangled:
-                mend_chains(raw, state.era, given["xids"], tangled)
+                mend_chains(prepared.raw, state.era, given["xids"], tangled)
         (own,) = remembered.fetchone() or (0,)
         self._lookout.sealed(state.snapshot, own, more=more)
         reach(CrashPoint.SEALING)
         return SealReport(len(txs), changes, last_lsn, more)
 
-    def _with_one_shape_a_table(self, raw: Raw, txs: Sequence[_EndedTx]) -> list[_EndedTx]:
-        self._shapes.load(raw, (number for tx in txs for number in tx.shapes))
+    def _with_one_shape_a_table(self, prepared: Prepared, txs: Sequence[_EndedTx]) -> list[_EndedTx]:
+        self._shapes.load(prepared.raw, (number for tx in txs for number in tx.shapes))
         return [
-            tx if self._shapes.agree(tx.shapes) else tx._replace(shapes=narrow(raw, tx.xid, tx.shapes)) for tx in txs
+            tx if self._shapes.agree(tx.shapes) else tx._replace(shapes=narrow(prepared.raw, tx.xid, tx.shapes))
+            for tx in txs
         ]
 
-    def _add_txs(self, raw: Raw, state: _State, txs: Sequence[_EndedTx]) -> str:
+    def _add_txs(self, prepared: Prepared, state: _State, txs: Sequence[_EndedTx]) -> str:
         now_us = self._clock.now_us()
         ends = list(accumulate((tx.changes for tx in txs), initial=state.last_lsn))
         tx_ids = TxIds(state.last_tx_id).take(len(txs), now_us)
         tables: dict[str, int] = {}
         described = [tables.setdefault(self._shapes.header_tables(tx.shapes), len(tables) + 1) for tx in txs]
         to_lsns = number_array(ends[1:])
-        raw.execute(
+        prepared.execute(
             sql.ADD_TXS,
             {
                 "incarnation": self._node.incarnation,
@@ -223,16 +221,16 @@ class PostgresSealer:
             },
         )
         xids = number_array([tx.xid for tx in txs])
-        raw.execute(sql.ADD_SOURCES, {"era": state.era, "to_lsns": to_lsns, "xids": xids})
+        prepared.execute(sql.ADD_SOURCES, {"era": state.era, "to_lsns": to_lsns, "xids": xids})
         return tx_ids[-1]
 
 
-def _ended(raw: Raw, before: str, now: str, max_changes: int) -> "psycopg.Cursor[tuple[Any, ...]]":
-    return raw.execute(sql.ENDED.encode(), {**ended(before, now), "before": before, "most": max_changes})
+def _ended(prepared: Prepared, before: str, now: str, max_changes: int) -> Answer:
+    return prepared.execute(sql.ENDED.encode(), {**ended(before, now), "before": before, "most": max_changes})
 
 
-def _remember(raw: Raw, state: _State) -> "psycopg.Cursor[tuple[Any, ...]]":
-    return raw.execute(
+def _remember(prepared: Prepared, state: _State) -> Answer:
+    return prepared.execute(
         sql.REMEMBER,
         {
             "snapshot": state.snapshot,
@@ -245,8 +243,8 @@ def _remember(raw: Raw, state: _State) -> "psycopg.Cursor[tuple[Any, ...]]":
     )
 
 
-def _pending(raw: Raw, max_changes: int) -> list[_EndedTx]:
+def _pending(prepared: Prepared, max_changes: int) -> list[_EndedTx]:
     """The first of those set aside that together stay within the bound; one that is larger goes alone."""
-    found = [_EndedTx(*row) for row in raw.execute(sql.PENDING, {"most": max_changes})]
+    found = [_EndedTx(*row) for row in prepared.execute(sql.PENDING, {"most": max_changes})]
     totals = accumulate(tx.changes for tx in found)
     return [tx for tx, total in zip(found, totals, strict=True) if total <= max_changes or total == tx.changes]

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import psycopg as dialect
 
-Raw = psycopg.Connection[tuple[Any, ...]]
+from common.dialects.postgresql.prepared import Answer, Prepared
 
 _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
 
@@ -16,22 +15,22 @@ _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
 class PgAsked(NamedTuple):
     """A statement on its way. Implements `Asked`."""
 
-    cursor: psycopg.Cursor[tuple[Any, ...]]
+    answer: Answer
 
     def rows(self) -> Sequence[tuple[Any, ...]]:
         """Return what it answered."""
-        return self.cursor.fetchall()
+        return self.answer.fetchall()
 
 
 class PgTogether(NamedTuple):
-    """Within a pipeline of psycopg. Implements `Together`; statements with lists of any length are not for it."""
+    """Within a block of `Prepared`. Implements `Together`; statements with lists of any length are not for it."""
 
-    raw: Raw
+    prepared: Prepared
 
     def ask(self, statement: sa.Executable, given: Mapping[str, object] | None = None) -> PgAsked:
         """Send one more."""
         one = _compiled(statement, tuple(given or ()))
-        return PgAsked(self.raw.execute(one.sql, {**one.constants, **given} if given else one.constants))
+        return PgAsked(self.prepared.execute(one.sql, {**one.constants, **given} if given else one.constants))
 
 
 class _Compiled(NamedTuple):

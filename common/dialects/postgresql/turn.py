@@ -2,13 +2,10 @@
 
 from typing import Any
 
-import psycopg
-
 from common.dialects.postgresql.apply_settings import ROW_LOCK_TIMEOUT
+from common.dialects.postgresql.prepared import Answer, Prepared
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
 from common.errors import ConfigError, ContentionError
-
-Raw = psycopg.Connection[tuple[Any, ...]]
 
 _TIMEOUT = "10s"
 """The sealer and other appliers hold the lock of rf_seal for one short transaction each."""
@@ -24,21 +21,21 @@ since each takes a node as long as it takes the server ten times over."""
 class Turn:
     """One applying transaction's turn, from the first `ask` to the commit."""
 
-    def __init__(self, raw: Raw) -> None:
-        self._raw = raw
-        self._asked: psycopg.Cursor[tuple[Any, ...]] | None = None
-        self._seen: psycopg.Cursor[tuple[Any, ...]] | None = None
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._asked: Answer | None = None
+        self._seen: Answer | None = None
         self._snapshot: Snapshot | None = None
 
     def ask(self) -> None:
-        """Wait for the sealer and other appliers; the first time alone. May be called within a pipeline."""
+        """Wait for the sealer and other appliers; the first time alone. May be called within a block of `together`."""
         if self._asked is not None:
             return
-        self._asked = self._raw.execute(_TAKE)
+        self._asked = self._prepared.execute(_TAKE)
 
     def look(self) -> None:
-        """Ask what has ended by now. May be called within a pipeline."""
-        self._seen = self._raw.execute("SELECT pg_current_snapshot()::text")
+        """Ask what has ended by now. May be called within a block of `together`."""
+        self._seen = self._prepared.execute("SELECT pg_current_snapshot()::text")
 
     def ended_since(self) -> tuple[str, str]:
         """Return what ended since the last sealing, up to the last `look` or, without one, up to now, as ranges of

@@ -1,26 +1,22 @@
 """Set-based writes of rows."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import psycopg
-
+from common.dialects.postgresql.prepared import Prepared
 from common.dialects.postgresql.queries import column, recordset, same_key, target, target_rows
 from common.dialects.postgresql.rows import Rows
 from common.dialects.postgresql.types import PgTable
 from common.ports.dialect import TableShape
 
-Raw = psycopg.Connection[tuple[Any, ...]]
 
-
-def delete_rows(raw: Raw, rows: Rows, pks: Sequence[bytes]) -> None:
+def delete_rows(prepared: Prepared, rows: Rows, pks: Sequence[bytes]) -> None:
     """Delete the rows with these keys."""
     source = recordset(rows.key_readings(), "pks")
     statement = f"DELETE FROM {target_rows(rows.table)} t USING {source} WHERE {same_key(rows.table, 't', 'r')}"
-    raw.execute(statement.encode(), {"pks": rows.keys(pks)})
+    prepared.execute(statement.encode(), {"pks": rows.keys(pks)})
 
 
-def insert_rows(raw: Raw, rows: Rows, images: Sequence[tuple[bytes, bytes | None]]) -> None:
+def insert_rows(prepared: Prepared, rows: Rows, images: Sequence[tuple[bytes, bytes | None]]) -> None:
     """Insert the rows, or set in those that are there the columns that the images name.
 
     An image comes with the row that was deleted to make room for it, or None."""
@@ -29,9 +25,9 @@ def insert_rows(raw: Raw, rows: Rows, images: Sequence[tuple[bytes, bytes | None
         source = recordset(rows.column_readings(columns), "images")
         given = {"images": json}
         for name in _fixed_columns(rows.table, names):
-            raw.execute(_delete_changed(rows.table, source, name).encode(), given)
+            prepared.execute(_delete_changed(rows.table, source, name).encode(), given)
         for statement in _written(rows.table, source, names):
-            raw.execute(statement.encode(), given)
+            prepared.execute(statement.encode(), given)
 
 
 def _written(table: TableShape, source: str, names: Sequence[str]) -> list[str]:
