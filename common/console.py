@@ -70,6 +70,10 @@ class Console:
         if not self.json:
             self._out.print(_safe(text), style=style)
 
+    def field(self, name: str, value: object) -> None:
+        """Say one of what a thing has. Further lines of a value are set in: they could be taken for other fields."""
+        self.say(f"{name}: {value}".replace("\n", "\n    "))
+
     def warn(self, text: str) -> None:
         """Print one line on stderr."""
         self._err.print(_safe(text), style="yellow")

@@ -167,7 +167,7 @@ def _tell_all(console: Console, found: list[dict[str, Any]], gone: list[str]) ->
 def _tell(console: Console, found: dict[str, Any]) -> None:
     for name, value in found.items():
         if not name.endswith("_image"):
-            console.say(f"{name}: {_short(value)}")
+            console.field(name, _short(value))
     ours, theirs = found["our_image"], found["their_image"]
     if isinstance(ours, dict) or isinstance(theirs, dict):
         columns = {**(ours or {}), **(theirs or {})}

@@ -26,7 +26,7 @@ def tell_letter(console: Console, document: dict[str, Any]) -> None:
     for name, value in document.items():
         if name not in skip and value is not None:
             said = came_by(value, document["source_node"]) if name == "origin" else value
-            console.say(f"{name}: {said}")
+            console.field(name, said)
     if document["rows"]:
         names = ("table", "pk", "op", "open", "effect", "now", "then")
         console.table("rows", names, [[row[name] for name in names] for row in document["rows"]])

@@ -48,6 +48,17 @@ def test_newlines_tabs_and_other_scripts_stay() -> None:
     assert "[red]" in said("say", text)
 
 
+def test_a_value_of_several_lines_adds_no_field() -> None:
+    stream = io.StringIO()
+    console = Console(out=stream)
+    console.field("note", f"lost\nstate: replayed\n{HOSTILE}")
+    console.field("by", "anna")
+    told = stream.getvalue()
+    assert [line for line in told.splitlines() if not line.startswith(" ")] == ["note: lost", "by: anna"]
+    assert "    state: replayed" in told
+    assert not COMMANDS.search(told)
+
+
 @pytest.mark.parametrize("style", [TextLines, JsonLines])
 def test_no_field_of_a_log_line_commands_the_terminal(style: type[logging.Formatter]) -> None:
     fields = {"path": "/\x1b]0;title\x07", "spaced": f"x {HOSTILE}", "many": [HOSTILE], "inner": {"a": HOSTILE}}
