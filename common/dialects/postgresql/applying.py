@@ -75,15 +75,15 @@ class PostgresApplySession:
         """Lock rows and their version records, in key order, and return their states in the order of `pks`."""
         if not pks:
             return []
-        rows = Rows(table, meta)
+        rows = Rows.of(table, meta)
         given = {"pks": rows.keys(pks)}
-        source = recordset(rows.key_readings(), "pks", numbered=True)
+        lock, versions = rows.once("lock and versions", lambda: _lock_and_versions(rows))
         with translated_for(table, self._raw.info.user):
             plan_for(self._connection, self._prepared, len(pks))
             with self._prepared.together():
-                self._prepared.execute(lock_sql(table, source), given)
+                self._prepared.execute(lock, given)
                 self._turn.ask()
-                asked = self._prepared.execute(_versions_sql(table, source), given | {"table": table.name})
+                asked = self._prepared.execute(versions, given | {"table": table.name})
             found = asked.fetchall()
             if found[0][1] is not None:
                 self._table_ids[table.name] = found[0][1]
@@ -98,7 +98,7 @@ class PostgresApplySession:
         """Return the rows as they stand now as JSON objects in wire form, None where there is none."""
         if not pks:
             return []
-        rows = Rows(table, meta)
+        rows = Rows.of(table, meta)
         source = recordset(rows.key_readings(), "pks", numbered=True)
         image = escaped(image_expression(table, "t"))
         query = (
@@ -113,7 +113,7 @@ class PostgresApplySession:
         """Make the rows so, set-based, and record their versions. At most one write a key."""
         if not writes:
             return
-        rows = Rows(table, meta)
+        rows = Rows.of(table, meta)
         with translated_for(table, self._raw.info.user):
             here = [write.pk for write in writes if write.image is not None and not write.aside]
             self._merged.note(rows, meta, here)
@@ -144,7 +144,7 @@ class PostgresApplySession:
         """Make one row so, and have it sealed as this node's own write on top of `write.version`."""
         (before,) = self.images(table, [write.pk], meta)
         # It is sent whole, whatever columns `meta` has.
-        self._write(Rows(table, meta), meta, [write])
+        self._write(Rows.of(table, meta), meta, [write])
         (after,) = self.images(table, [write.pk], meta)
         self._chosen.append(Chosen(table, write, before, after, resolves))
 
@@ -170,7 +170,7 @@ class PostgresApplySession:
         """Check the declared foreign keys of written rows, and of rows that point to deleted ones.
 
         Locks the parents, so that no local writer deletes one before the commit. Returns at most a few."""
-        rows = Rows(table, meta)
+        rows = Rows.of(table, meta)
         with translated_for(table, self._raw.info.user):
             without_parent = broken(self._references.without_parent(rows, [write.pk for write in written]))
             return without_parent + broken(self._references.left_behind(rows, [write.pk for write in deleted]))
@@ -205,6 +205,7 @@ class PostgresApplySession:
         return known
 
 
-def _versions_sql(table: TableShape, source: str) -> bytes:
-    key = escaped(key_expression(table, "r"))
-    return versions_query(f"SELECT {key} AS key, r.rf_place FROM {source} OFFSET 0")
+def _lock_and_versions(rows: Rows) -> tuple[str, str]:
+    source = recordset(rows.key_readings(), "pks", numbered=True)
+    key = escaped(key_expression(rows.table, "r"))
+    return lock_sql(rows.table, source), versions_query(f"SELECT {key} AS key, r.rf_place FROM {source} OFFSET 0")

@@ -6,6 +6,7 @@ when everything is written.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -104,15 +105,18 @@ class PostgresPlain:
 
     def claim(self, table: TableShape, meta: TableMeta, runs: Sequence[RowRun]) -> None:
         """Lock the rows and look at their versions."""
-        rows = Rows(table, meta)
+        rows = Rows.of(table, meta)
         keys = rows.keys([run.pk for run in runs])
         given = {"pks": keys, "table": table.name, "rf_new": number_array([int(run.is_new) for run in runs])}
         given |= _versions([run.first_base for run in runs])
         plan_for(self._connection, self._prepared, len(runs))
-        self._prepared.execute(lock_sql(table, recordset(rows.key_readings(), "pks")), {"pks": keys})
+        (lock,) = rows.once("lock", lambda: [lock_sql(table, recordset(rows.key_readings(), "pks"))])
+        self._prepared.execute(lock, {"pks": keys})
         self._turn.ask()
         self._references.ask(table)
-        self._claimed[table.name] = _Claimed(rows, keys, self._prepared.execute(_claim_sql(rows), given))
+        self._claimed[table.name] = _Claimed(
+            rows, keys, self._prepared.execute(*rows.once("claim", lambda: [_claim_sql(rows)]), given)
+        )
 
     def stands(self, table: TableShape, runs: Sequence[RowRun]) -> bool:
         """Tell what the claim came to."""
@@ -137,8 +141,8 @@ class PostgresPlain:
             insert_rows(self._prepared, rows, images)
         for statement, written in ((_INSERT, first), (_UPSERT, again)):
             if written:
-                sql = statement.format(**_keys(rows, _LAST_VERSION))
-                self._prepared.execute(sql.encode(), _written(rows, table_id, written))
+                (sql,) = rows.once(statement, partial(_for_versions, rows, statement))
+                self._prepared.execute(sql, _written(rows, table_id, written))
 
     def end_writing(self) -> None:
         """Ask what has ended by now."""
@@ -173,10 +177,14 @@ class PostgresPlain:
             return _answer(self._prepared.execute(sql.encode(), given))
 
 
-def _claim_sql(rows: Rows) -> bytes:
+def _claim_sql(rows: Rows) -> str:
     table = rows.table
     here, same = target_rows(table), same_key(table, "t", "k")
-    return _CLAIM.format(rows=here, same_key=same, **_keys(rows, _FIRST_MADE_ON)).encode()
+    return _CLAIM.format(rows=here, same_key=same, **_keys(rows, _FIRST_MADE_ON))
+
+
+def _for_versions(rows: Rows, statement: str) -> list[str]:
+    return [statement.format(**_keys(rows, _LAST_VERSION))]
 
 
 def _keys(rows: Rows, beside: dict[str, str] | None = None) -> dict[str, str]:

@@ -65,14 +65,14 @@ def recordset(
     return f"(SELECT {values}, rf_place FROM ROWS FROM ({given} AS ({typed})) WITH ORDINALITY AS r({listed})) AS r"
 
 
-def lock_sql(table: TableShape, source: str) -> bytes:
+def lock_sql(table: TableShape, source: str) -> str:
     """Return the statement that locks the rows of `table` that `source` names, in the order of their keys."""
     # NO KEY: a transaction that only points to the row with a foreign key is no reason to wait.
     columns = ", ".join(f"t.{column(name)}" for name in table.pk)
     return (
         f"SELECT 1 FROM {source} JOIN {target_rows(table)} t ON {same_key(table, 't', 'r')}"
         f" ORDER BY {columns} FOR NO KEY UPDATE OF t"
-    ).encode()
+    )
 
 
 def partition_tree(root: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from common.dialects.postgresql.naming import qualified, relation_of, wire_name
 from common.dialects.postgresql.prepared import Answer, Prepared
@@ -101,7 +102,8 @@ class References:
         if pks:
             keys = rows.keys(pks)
             for reference in rows.table.foreign_keys:
-                found = self._prepared.execute(_orphans(rows, reference).encode(), {"pks": keys})
+                (query,) = rows.once(("orphans", reference), partial(_orphans, rows, reference))
+                found = self._prepared.execute(query, {"pks": keys})
                 detail = f"foreign key {reference.name}: no row in {reference.parent}"
                 detail += f" with ({', '.join(reference.parent_columns)}) = "
                 checks.append(Check(rows.table.name, reference.parent, detail, found))
@@ -148,7 +150,7 @@ class References:
         return known
 
 
-def _orphans(rows: Rows, reference: ForeignKey) -> str:
+def _orphans(rows: Rows, reference: ForeignKey) -> list[str]:
     table = rows.table
     known = reference if isinstance(reference, PgForeignKey) else None
     equals = known.equals if known else ("=",) * len(reference.columns)
@@ -159,13 +161,13 @@ def _orphans(rows: Rows, reference: ForeignKey) -> str:
     filled = " AND ".join(f"c.{column(own)} IS NOT NULL" for own in reference.columns)
     key = escaped(key_expression(table, "c"))
     shown = ", ".join(f"c.{column(own)}::text" for own in reference.columns)
-    return (
+    return [
         f"SELECT {key}, concat_ws(', ', {shown}) FROM {recordset(rows.key_readings(), 'pks')}"
         f" JOIN {target_rows(table)} c ON {same_key(table, 'c', 'r')}"
         f" LEFT JOIN LATERAL (SELECT true AS stands FROM {parent} p"
         f" WHERE {matches} FOR KEY SHARE) p ON true"
         f" WHERE {filled} AND p.stands IS NULL LIMIT {_MOST}"
-    )
+    ]
 
 
 def _children_left(table: TableShape, child: _Child, source: str) -> str:

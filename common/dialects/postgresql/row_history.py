@@ -72,7 +72,7 @@ def _look(raw: Raw, rows: Rows, pk: bytes, node: str) -> RowLook:
     source = recordset(rows.key_readings(), "pks", numbered=True)
     given = {"pks": rows.keys([pk]), "table": table.name}
     keys = f"SELECT {escaped(key_expression(table, 'r'))} AS key, r.rf_place FROM {source} OFFSET 0"
-    (state,) = row_states(raw.execute(versions_query(keys), given).fetchall())
+    (state,) = row_states(raw.execute(versions_query(keys).encode(), given).fetchall())
     image = escaped(image_expression(table, "t"))
     standing = raw.execute(
         f"SELECT convert_to({image}, 'UTF8') FROM {source} JOIN {target_rows(table)} t ON"

@@ -37,11 +37,11 @@ SELECT %(table_id)s, * FROM unnest(
 _UPSERT = _INSERT + OVER_WHAT_STANDS
 
 
-def versions_query(keys: str) -> bytes:
+def versions_query(keys: str) -> str:
     """Return the query for the versions of what `keys` selects as `key` and `rf_place`; its parameter is `table`.
 
     Each row begins with the key, the table's number, and whether the table is paused."""
-    return _READ.replace("{keys}", keys).encode()
+    return _READ.replace("{keys}", keys)
 
 
 def row_states(found: Sequence[tuple[Any, ...]]) -> list[RowState]:

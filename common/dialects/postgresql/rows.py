@@ -3,7 +3,8 @@
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -32,10 +33,16 @@ class ColumnSet(NamedTuple):
 
 
 class Rows:
-    """Reads what one sender says about one table."""
+    """Reads what one sender says about one table. Any thread."""
+
+    @staticmethod
+    def of(table: TableShape, meta: TableMeta) -> "Rows":
+        """Return those of before where there were any: they have their statements written. Raises PoisonError."""
+        return _rows_of(table, meta.pk, tuple(meta.columns.items()))
 
     def __init__(self, table: TableShape, meta: TableMeta) -> None:
         self.table = table
+        self._statements: dict[Hashable, tuple[bytes, ...]] = {}
         self._logical = meta.columns
         self._columns = {column.name: column for column in table.columns}
         self._known_keys: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -45,6 +52,14 @@ class Rows:
                 f"table {table.name!r} has the key {list(table.pk)} here, {list(meta.pk)} at the sender",
                 table=table.name,
             )
+
+    def once(self, what: Hashable, write: Callable[[], Iterable[str]]) -> tuple[bytes, ...]:
+        """Return the statements that `write` makes for this table and sender; they are written once. `what` they
+        are: a word, and what else they depend on."""
+        known = self._statements.get(what)
+        if known is None:
+            known = self._statements[what] = tuple(one.encode() for one in write())
+        return known
 
     def key_readings(self) -> list[Reading]:
         """How the columns of the primary key are read."""
@@ -152,6 +167,11 @@ class Rows:
         shown = value[:80].decode(errors="replace")
         where = f"column {name!r} of table {self.table.name!r}"
         return PoisonError(Reason.TYPE, f"{where} can't hold {shown}", table=self.table.name)
+
+
+@lru_cache(maxsize=500)
+def _rows_of(table: TableShape, pk: tuple[str, ...], columns: tuple[tuple[str, str], ...]) -> Rows:
+    return Rows(table, TableMeta.model_construct(pk=pk, columns=dict(columns)))
 
 
 def _array(jsons: Iterable[str]) -> str:

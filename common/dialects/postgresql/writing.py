@@ -1,19 +1,19 @@
 """Set-based writes of rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from common.dialects.postgresql.prepared import Prepared
 from common.dialects.postgresql.queries import column, recordset, same_key, target, target_rows
-from common.dialects.postgresql.rows import Rows
+from common.dialects.postgresql.rows import ColumnSet, Rows
 from common.dialects.postgresql.types import PgTable
 from common.ports.dialect import TableShape
 
 
 def delete_rows(prepared: Prepared, rows: Rows, pks: Sequence[bytes]) -> None:
     """Delete the rows with these keys."""
-    source = recordset(rows.key_readings(), "pks")
-    statement = f"DELETE FROM {target_rows(rows.table)} t USING {source} WHERE {same_key(rows.table, 't', 'r')}"
-    prepared.execute(statement.encode(), {"pks": rows.keys(pks)})
+    (statement,) = rows.once("delete", lambda: [_delete(rows)])
+    prepared.execute(statement, {"pks": rows.keys(pks)})
 
 
 def insert_rows(prepared: Prepared, rows: Rows, images: Sequence[tuple[bytes, bytes | None]]) -> None:
@@ -21,13 +21,20 @@ def insert_rows(prepared: Prepared, rows: Rows, images: Sequence[tuple[bytes, by
 
     An image comes with the row that was deleted to make room for it, or None."""
     for columns, json in rows.by_columns(images).items():
-        names = columns.names
-        source = recordset(rows.column_readings(columns), "images")
-        given = {"images": json}
-        for name in _fixed_columns(rows.table, names):
-            prepared.execute(_delete_changed(rows.table, source, name).encode(), given)
-        for statement in _written(rows.table, source, names):
-            prepared.execute(statement.encode(), given)
+        for statement in rows.once(("insert", columns), partial(_inserting, rows, columns)):
+            prepared.execute(statement, {"images": json})
+
+
+def _delete(rows: Rows) -> str:
+    source = recordset(rows.key_readings(), "pks")
+    return f"DELETE FROM {target_rows(rows.table)} t USING {source} WHERE {same_key(rows.table, 't', 'r')}"
+
+
+def _inserting(rows: Rows, columns: ColumnSet) -> Iterator[str]:
+    source = recordset(rows.column_readings(columns), "images")
+    for name in _fixed_columns(rows.table, columns.names):
+        yield _delete_changed(rows.table, source, name)
+    yield from _written(rows.table, source, columns.names)
 
 
 def _written(table: TableShape, source: str, names: Sequence[str]) -> list[str]:
