@@ -165,7 +165,8 @@ def _attention(peer: Peer, config: Config, standing: Standing) -> Iterator[str]:
         count = sum(peer.letters.values())
         reasons = ", ".join(f"{reason} ({number})" for reason, number in peer.letters.items())
         what = counted(count, "transaction of it", "transactions of it")
-        yield f"{what} could not be applied here and {'waits' if count == 1 else 'wait'} as dead letters: {reasons}"
+        waits = "waits as a dead letter" if count == 1 else "wait as dead letters"
+        yield f"{what} could not be applied here and {waits}: {reasons}"
     if peer.forked:
         yield counted(peer.forked, "batch of it is", "batches of it are") + " from another past than this node knows"
     if peer.conflicts:
@@ -200,10 +201,11 @@ def _waiting(peer: Peer, standing: Standing, unsent: int) -> Iterator[str]:
         yield from (not_applied(one, peer.name) for one in behind)
         if not behind and peer.standing is not None and peer.standing.missing and not peer.standing.is_silent:
             yield not_come(peer.standing)
+    here = standing.facts.node_id
     if peer.lacks.changes:
-        yield f"{counted(peer.lacks.changes, 'change', 'changes')} of this node had not reached it when it last spoke"
+        yield f"{counted(peer.lacks.changes, 'change', 'changes')} of {here} had not reached it when it last spoke"
     if unsent:
-        yield f"{counted(unsent, 'change', 'changes')} of this node {'is' if unsent == 1 else 'are'} not sent to it yet"
+        yield f"{counted(unsent, 'change', 'changes')} of {here} {'is' if unsent == 1 else 'are'} not sent to it yet"
     if peer.early:
         yield (
             counted(peer.early, "transaction of it waits", "transactions of it wait")

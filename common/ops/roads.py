@@ -34,7 +34,7 @@ def _ways_in(name: str, config: Config, pushers: frozenset[str]) -> Iterator[str
     if config.broker is not None:
         yield "by the broker"
     if config.directory is not None:
-        yield "in the shared folder"
+        yield "through the shared folder"
     if config.peers and name not in config.peers and config.broker is None and config.directory is None:
         yield f"over HTTP: {_handing(config)} on"
 

@@ -85,10 +85,10 @@ def test_an_operator_finds_what_is_wrong_and_mends_it(
         )
         assert not re.search(r"\d\.\d{6}Z", page.inner_text("body")), "instants are for people"
         expect(page.get_by_role("row", name="shop-2")).to_contain_text(
-            "1 change of this node had not reached it when it last spoke"
+            "1 change of main had not reached it when it last spoke"
         )
         expect(page.get_by_role("row", name="shop-1")).to_contain_text(
-            "1 transaction of it could not be applied here and waits as dead letters: unknown-table (1)"
+            "1 transaction of it could not be applied here and waits as a dead letter: unknown-table (1)"
         )
         expect(page.get_by_role("row", name="shop-3")).to_contain_text("up to date")
         one.shoot("fleet")

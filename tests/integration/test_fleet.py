@@ -128,7 +128,7 @@ HUB = {"url": "https://hub.example:8443", "token_file": "token"}
         (
             {"broker": {"url": "amqp://b.example", "peers": ["a"]}, "directory": {"path": "exchange"}},
             {"road": AWAY | {"used": "directory", "fallback_since": "2026-11-26T10:00:00Z"}},
-            "by the broker, or in the shared folder",
+            "by the broker, or through the shared folder",
             "as files in the shared folder, for the broker can't be used",
         ),
         (
@@ -162,15 +162,15 @@ def test_both_ways_to_a_node_are_told_apart_on_every_transport(
 def test_whose_changes_come_by_http_while_ours_go_as_files_is_told_so(world: World) -> None:
     beat(world)
     a = fleet(world)["a"]
-    assert (a.way_in, a.way_out) == ("in the shared folder", "as files in the shared folder")
+    assert (a.way_in, a.way_out) == ("through the shared folder", "as files in the shared folder")
     tokens = Tokens(world.node.database, world.node.clock)
     token = tokens.create("a", frozenset({Scope.PUSH, Scope.PULL}), "test")[1]
     tokens.create("b", frozenset({Scope.PUSH}), "test")
     tokens.create("a", frozenset({Scope.OPS}), "test")
-    assert fleet(world)["a"].way_in == "over HTTP: it pushes them, or in the shared folder"
+    assert fleet(world)["a"].way_in == "over HTTP: it pushes them, or through the shared folder"
     assert fleet(world)["a"].way_out == "as files in the shared folder"
     tokens.revoke(token.id, "test")
-    assert fleet(world)["a"].way_in == "in the shared folder"
+    assert fleet(world)["a"].way_in == "through the shared folder"
 
 
 def test_a_node_that_has_all_is_up_to_date(world: World) -> None:
@@ -188,7 +188,7 @@ def test_what_a_node_lacks_is_counted_and_aged(world: World) -> None:
     assert (a.lacks.changes, a.lacks.oldest_seconds) == (2, 600)
     assert a.oldest_seconds == 600
     assert a.state is State.BEHIND
-    assert a.reasons == ("2 changes of this node had not reached it when it last spoke",)
+    assert a.reasons == ("2 changes of here had not reached it when it last spoke",)
 
 
 def test_what_was_written_since_a_node_spoke_is_no_lag(world: World) -> None:

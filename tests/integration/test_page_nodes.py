@@ -46,13 +46,13 @@ def test_a_silent_node_tells_what_waits_both_ways(anna: Person) -> None:
     assert "Its log ends at LSN 14, as it said" in page
     assert "Has come up to nothing has come yet" in page
     assert "Waits 1 change, the oldest for 40 min" in page
-    assert "This node's log ends at LSN 2" in page.replace("&#39;", "'")
+    assert "The log of main ends at LSN 2" in page.replace("&#39;", "'")
     assert "Sent to the shared folder up to LSN 2" in page
     assert "It has all up to LSN 1, as is known since" in page
-    assert "They come in the shared folder" in page
+    assert "They come through the shared folder" in page
     assert "They go as files in the shared folder" in page
     assert "Heartbeat every 1 min, last" in page
-    assert "Release 0.1.0 Settings the same Clock right, against this node" in page
+    assert "Release 0.1.0 Settings the same Clock right, against that of main" in page
     assert "its graphs are on its own page" in page
     assert "No dead letters of its transactions here, and no conflict with it that waits." in page
 
@@ -110,7 +110,7 @@ def test_nothing_waits_is_said_only_where_nothing_does(anna: Person, main: Serve
     for text in (page, row):
         assert "Nothing waits" not in text
         assert "up to date" not in text
-        assert "2 changes of this node are not sent to it yet" in text
+        assert "2 changes of main are not sent to it yet" in text
     # One and the same change is told of once.
     assert (
         "Waits nothing of what was written before it spoke last; 2 changes written since, none of them sent yet" in page
@@ -129,7 +129,7 @@ def test_what_nobody_knows_to_have_arrived_is_no_nothing(anna: Person, main: Ser
     page, row = shown(anna, "shop-2"), fleet_row(anna, "shop-2")
     assert "Waits 1 change, the oldest for 40 min; 2 changes written since" in page
     assert "1 change, oldest waits 40 min; 2 changes written since" in row
-    assert "This node's log ends at LSN 4" in page.replace("&#39;", "'")
+    assert "The log of main ends at LSN 4" in page.replace("&#39;", "'")
     assert "It has all up to LSN 1" in page
 
 
@@ -159,7 +159,7 @@ def test_a_node_that_never_spoke_is_not_given_numbers(anna: Person, main: Served
     page = shown(anna, "shop-9")
     assert "not known: it has said nothing of its log, and nothing has come" in page
     assert "not known: no heartbeat of it has come" in page
-    assert "not known: it has not said up to where it has this node" in page
+    assert "not known: it has not said up to where it has the log of main" in page
     assert "It has not known: it has not said so" in page
     assert "Heartbeat none has come yet" in page
     assert "Release not said yet" in page

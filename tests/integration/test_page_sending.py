@@ -62,7 +62,7 @@ def conflict_of(node: Served) -> None:
 
 def test_that_nobody_runs_is_said_also_where_nothing_waits(node: Served, anna: Person) -> None:
     fleet = anna.get("/").text
-    assert "No <code>rowferry run</code> is active on here" in fleet
+    assert "no <code>rowferry run</code> is active on here" in fleet
     assert "Start it there" in fleet
     assert "nobody has to do anything" not in fleet
     run_was_seen(node)
@@ -76,7 +76,7 @@ def test_a_choice_says_who_sends_it(node: Served, anna: Person) -> None:
     done = anna.submit(anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs"), "Yes, take")
     assert "Not sent yet, and no <code>rowferry run</code> is active here: it goes out to every other node" in done.text
     fleet = anna.get("/").text
-    assert "No <code>rowferry run</code> is active on here" in fleet
+    assert "no <code>rowferry run</code> is active on here" in fleet
     assert "nobody has to do anything" not in fleet
     run_was_seen(node)
     fleet = anna.get("/").text

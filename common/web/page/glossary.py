@@ -106,6 +106,12 @@ TERMS = (
         "One life of a node's log. A node that was put back to an earlier state begins another one.",
     ),
     Term(
+        "seal",
+        "to seal",
+        "To give what was committed its place in the node's log, so that it can be sent. A moment after the commit.",
+        r"seals?|sealed",
+    ),
+    Term(
         "run",
         "rowferry run",
         "The program that seals, sends and applies changes, for as long as it runs. rowferry serve answers over HTTP "
