@@ -111,12 +111,11 @@ class PostgresPlain:
         given |= _versions([run.first_base for run in runs])
         plan_for(self._connection, self._prepared, len(runs))
         (lock,) = rows.once("lock", lambda: [lock_sql(table, recordset(rows.key_readings(), "pks"))])
+        (claim,) = rows.once("claim", lambda: [_claim_sql(rows)])
         self._prepared.execute(lock, {"pks": keys})
         self._turn.ask()
         self._references.ask(table)
-        self._claimed[table.name] = _Claimed(
-            rows, keys, self._prepared.execute(*rows.once("claim", lambda: [_claim_sql(rows)]), given)
-        )
+        self._claimed[table.name] = _Claimed(rows, keys, self._prepared.execute(claim, given))
 
     def stands(self, table: TableShape, runs: Sequence[RowRun]) -> bool:
         """Tell what the claim came to."""

@@ -5,12 +5,9 @@ most of those that move a small transaction. What stays psycopg's: connections, 
 written and read, errors.
 """
 
-import re
-import select
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, LiteralString, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -20,6 +17,8 @@ from psycopg import pq
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 
+from common.dialects.postgresql.placeholders import placed
+from common.dialects.postgresql.readiness import Readiness
 from common.errors import ContentionError
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -32,8 +31,6 @@ _LARGE_BYTES = 4096
 """What is larger goes out while the next statement is made: the server begins meanwhile."""
 _GONE = "26000"
 """There is no prepared statement of this name."""
-_FORMATS = {b"s": PyFormat.AUTO, b"b": PyFormat.BINARY, b"t": PyFormat.TEXT}
-_PLACE = re.compile(rb"%(?:(%)|(?:\((\w+)\))?([sbt]))")
 
 
 class Answer:
@@ -141,7 +138,7 @@ class Prepared:
             given: list[Any] = []
             formats: Sequence[PyFormat] = ()
         else:
-            text, names, formats = _parsed(text)
+            text, names, formats = placed(text)
             given = [params[name] for name in names] if isinstance(params, Mapping) else list(params)
         values = self._values.dump_sequence(given, formats)
         if not self._sent:
@@ -218,18 +215,15 @@ class Prepared:
 
     def _received(self, sent: Sequence[_Sent]) -> "pq.abc.PGresult | None":
         """Take all answers; return the first that is an error."""
-        poll = select.poll()
-        socket = self._pgconn.socket
-        poll.register(socket, select.POLLIN | select.POLLOUT)
+        ready = Readiness(self._pgconn.socket)
         while self._pgconn.flush():
             # The server may wait for its answers to be taken before it takes more.
-            if any(event & ~select.POLLOUT for _, event in poll.poll()):
+            if ready.wait(writable=True):
                 self._pgconn.consume_input()
-        poll.modify(socket, select.POLLIN)
         failed: pq.abc.PGresult | None = None
         for one in sent:
-            result = self._next(poll)
-            if result is None or self._next(poll) is not None:
+            result = self._next(ready)
+            if result is None or self._next(ready) is not None:
                 raise psycopg.InternalError("answers do not match what was asked")
             if result.status == pq.ExecStatus.TUPLES_OK:
                 self._values.set_pgresult(result)
@@ -246,15 +240,15 @@ class Prepared:
                         self._known.drop(one.key)
                 if one.is_preparation and one.key is not None:
                     self._known.names.pop(one.key, None)
-        last = self._next(poll)
+        last = self._next(ready)
         if last is None or last.status != pq.ExecStatus.PIPELINE_SYNC:
             raise psycopg.InternalError("answers do not end where they have to")
         self._values.set_pgresult(None)
         return failed
 
-    def _next(self, poll: "select.poll") -> "pq.abc.PGresult | None":
+    def _next(self, ready: Readiness) -> "pq.abc.PGresult | None":
         while self._pgconn.is_busy():
-            poll.poll()
+            ready.wait()
             self._pgconn.consume_input()
         return self._pgconn.get_result()
 
@@ -272,28 +266,6 @@ def _doubt(connection: sa.Connection, *_: object) -> None:
         known = _known.get(raw)
         if known is not None:
             known.is_doubtful = True
-
-
-class _Parsed(NamedTuple):
-    sql: bytes
-    """With libpq's placeholders."""
-    names: tuple[str, ...]
-    formats: tuple[PyFormat, ...]
-
-
-@lru_cache(maxsize=1000)
-def _parsed(query: bytes) -> _Parsed:
-    places: dict[str, tuple[int, PyFormat]] = {}
-
-    def numbered(match: "re.Match[bytes]") -> bytes:
-        percent, name, form = match.groups()
-        if percent:
-            return b"%"
-        number, _ = places.setdefault(name.decode() if name else str(len(places)), (len(places) + 1, _FORMATS[form]))
-        return b"$%d" % number
-
-    sql = _PLACE.sub(numbered, query)
-    return _Parsed(sql, tuple(places), tuple(form for _, form in places.values()))
 
 
 def _begin_with(isolation: psycopg.IsolationLevel | None) -> bytes:
