@@ -67,10 +67,16 @@ def _knowing(config: Config, database: Database) -> Knowing:
     return Knowing(lambda: read_facts(database, config), shares, clock.now_us)
 
 
+def _set_in(text: str) -> str:
+    """Further lines of a name could be taken for other findings."""
+    return text.replace("\n", "\n      ")
+
+
 def _tell(console: Console, found: Sequence[Finding]) -> None:
     for one in found:
-        console.say(f"{one.level.value:4}  {one.area}: {one.message}", style=_STYLES[one.level])
+        console.say(_set_in(f"{one.level.value:4}  {one.area}: {one.message}"), style=_STYLES[one.level])
         if one.remedy:
-            console.say(f"      to mend it: {one.remedy}" if one.level is not Level.NOTE else f"      {one.remedy}")
+            said = f"to mend it: {one.remedy}" if one.level is not Level.NOTE else one.remedy
+            console.say(_set_in(f"      {said}"))
     counts = {level: sum(one.level is level for one in found) for level in (Level.FAIL, Level.WARN)}
     console.say(f"{counts[Level.FAIL]} to mend, {counts[Level.WARN]} to look at.")

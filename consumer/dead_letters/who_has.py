@@ -36,7 +36,7 @@ def what_it_means(node: Node) -> str:
 def _of_one(letter: Letter, peers: Sequence[str], said: Mapping[str, Mapping[OriginKey, int]], node: Node) -> list[str]:
     end, incarnation = letter.to_lsn, letter.incarnation
     if end is None or incarnation is None or _may_lie(letter):
-        return ["Which transaction it is was not proven, so nothing is known of who has it."]
+        return ["Which transaction it is was not proven, so it is not known who has it."]
     if not peers:
         return [f"{node.facts.node_id} knows of no other node than {letter.source_node}."]
     up_to = {peer: said.get(peer, {}).get((letter.source_node, incarnation)) for peer in peers}
@@ -50,7 +50,7 @@ def _of_one(letter: Letter, peers: Sequence[str], said: Mapping[str, Mapping[Ori
             f"{_names(those)} {has} all of {letter.source_node}'s log up to LSN {lsn} only; this ends at LSN {end}."
         )
     if unknown := [peer for peer, lsn in up_to.items() if lsn is None]:
-        found.append(f"Of {_names(unknown)} nothing is known.")
+        found.append(f"Whether {_names(unknown)} {'has' if len(unknown) == 1 else 'have'} it is not known here.")
     return found
 
 

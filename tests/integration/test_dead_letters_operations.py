@@ -353,7 +353,7 @@ def test_a_person_is_told_which_way_a_letter_came_and_who_else_has_it(world: Wor
     assert document(config_file, "dlq", "show", tx.tx_id)["origin"] == "http:shop-1"
     told = " ".join(rowferry(config_file, "dlq", "discard", tx.tx_id, "--reason", "no such table").output.split())
     assert "1 discarded" in told
-    assert f"{tx.tx_id}: shop-2 has it. Of hq nothing is known." in told
+    assert f"{tx.tx_id}: shop-2 has it. Whether hq has it is not known here." in told
     assert "here can't know more" in told
 
 
