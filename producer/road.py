@@ -1,4 +1,5 @@
-"""Whether the broker, or a peer, can be used: what its sink says, kept where `status` and the file fallback find it."""
+"""Whether the broker, the shared folder or a peer can be used: what its sink says, kept where `status` and the file
+fallback find it."""
 
 import logging
 import threading

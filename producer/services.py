@@ -53,11 +53,9 @@ def build_services(node: Node, stop: threading.Event) -> Sequence[Service]:
     tracing = open_tracing(node.config.tracing.enabled)
     for name, plain_sink in sink_factories(node, stop).items():
         open_sink = traced(plain_sink, name, tracing)
-        if name == DIRECTORY:
-            services.append(Relay(name, open_sink, logs, cursors, packing, stop))
-            continue
-        if name == BROKER:
-            services.append(Relay(name, observed(open_sink, road, stop), logs, cursors, packing, stop))
+        if name in (BROKER, DIRECTORY):
+            own_road = road if name == BROKER else BrokerRoad(node.database, node.clock, DIRECTORY)
+            services.append(Relay(name, observed(open_sink, own_road, stop), logs, cursors, packing, stop))
             continue
         own_road = BrokerRoad(node.database, node.clock, name)
         watched = observed(looking(node, name.removeprefix("http-"), open_sink), own_road, stop)

@@ -57,7 +57,7 @@ def _road(node: Node) -> dict[str, Any] | None:
     """Return which way the changes take and why; None where nothing is configured to carry them."""
     config = node.config
     if config.broker is None:
-        return None if config.directory is None else _road_document(DIRECTORY, RoadState())
+        return None if config.directory is None else _folder_document(read_road(node.database, DIRECTORY))
     state = read_road(node.database)
     return _road_document(BROKER if state.fallback_since_us is None else DIRECTORY, state)
 
@@ -67,10 +67,17 @@ def _http_peer(node: Node, name: str, url: str) -> dict[str, Any]:
     return {"peer": name, "url": url, "unusable_since": _iso(state.failing_since_us), "error": state.error}
 
 
+def _folder_document(state: RoadState) -> dict[str, Any]:
+    """Of a node that has no broker."""
+    found = _road_document(DIRECTORY, RoadState(error=state.error))
+    return found | {"folder_unusable_since": _iso(state.failing_since_us)}
+
+
 def _road_document(used: str, state: RoadState) -> dict[str, Any]:
     return {
         "used": used,
         "broker_unusable_since": _iso(state.failing_since_us),
+        "folder_unusable_since": None,
         "error": state.error,
         "fallback_since": _iso(state.fallback_since_us),
         "fallback_error": state.fallback_error,

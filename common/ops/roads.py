@@ -79,4 +79,6 @@ def own_way(standing: Standing) -> str:
 def _by_road(road: dict[str, Any]) -> str:
     if road["used"] == "broker":
         return "by the broker" if road["broker_unusable_since"] is None else "by the broker, which can't be used"
+    if road.get("folder_unusable_since"):
+        return "as files in the shared folder, which can't be used"
     return "as files in the shared folder" + (", for the broker can't be used" if road["fallback_since"] else "")

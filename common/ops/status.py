@@ -154,6 +154,7 @@ class Standing:
             *(self.disagreement(peer) for peer in self.peers),
             *self.told,
             self.broker_trouble,
+            self.folder_trouble,
             *self.http_troubles(),
             *(
                 f"{name} is paused since {to_iso(since_us)}, its changes stay here (rowferry resume {name})"
@@ -184,6 +185,17 @@ class Standing:
             for one in self.shares.get("http_peers", ())
             if one["unusable_since"] and peer in (None, one["peer"])
         ]
+
+    @property
+    def folder_trouble(self) -> str:
+        """Say that the shared folder can't be used, where it is the only way."""
+        road = self.shares.get("road") or {}
+        since = road.get("folder_unusable_since")
+        return (
+            f"the shared folder can't be used since {since}: {road['error']}; the changes wait in the log"
+            if since
+            else ""
+        )
 
     @property
     def broker_trouble(self) -> str:

@@ -16,6 +16,7 @@ SINK |= {"kept_txs": 0, "kept_bytes": 0}
 ROAD = {
     "used": "broker",
     "broker_unusable_since": None,
+    "folder_unusable_since": None,
     "error": None,
     "fallback_since": None,
     "fallback_error": None,
