@@ -24,7 +24,7 @@ from consumer.push_body import Body
 log = logging.getLogger(__name__)
 
 _MOST_WAITING = 64
-_AWAY = "this node's database is away, or it stops: send it again"
+_AWAY = "this node's database is away or can't be written, or the node stops: send it again"
 _MOST_TAKEN_BYTES = 32 * 1024 * 1024
 
 
