@@ -84,7 +84,7 @@ def test_a_choice_says_who_sends_it(node: Served, anna: Person) -> None:
     assert "On its way; nobody has to do anything" in fleet
     undo = anna.get("/page/conflicts/ask?id=1&do=undo&take=ours")
     assert "It takes nothing out of any node" in undo.text
-    assert "Once somebody has written the row since it was settled it is refused here" in undo.text
+    assert "Where somebody has written the row since the conflict was settled, this page refuses to switch" in undo.text
     undone = anna.submit(undo, "Yes, switch to")
     assert "Conflict 1 is decided the other way: here&#39;s version stands now" in undone.text
     assert (
