@@ -33,6 +33,11 @@ def size(count: int) -> str:
     return f"{amount:.1f} TiB"
 
 
+def set_in(text: str, by: int = 4) -> str:
+    """Return `text` with its further lines set in: else a name could make them look like lines of ours."""
+    return text.replace("\n", "\n" + " " * by)
+
+
 class Progress(Protocol):
     """A progress bar, or nothing."""
 
@@ -71,8 +76,8 @@ class Console:
             self._out.print(_safe(text), style=style)
 
     def field(self, name: str, value: object) -> None:
-        """Say one of what a thing has. Further lines of a value are set in: they could be taken for other fields."""
-        self.say(f"{name}: {value}".replace("\n", "\n    "))
+        """Say one of what a thing has."""
+        self.say(set_in(f"{name}: {value}"))
 
     def warn(self, text: str) -> None:
         """Print one line on stderr."""

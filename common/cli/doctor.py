@@ -7,7 +7,7 @@ import click
 
 from common.clock import SystemClock
 from common.config.model import Config
-from common.console import Console
+from common.console import Console, set_in
 from common.errors import OutageError
 from common.ops.doctor.examining import Knowing, examine, runtime_finding
 from common.ops.opened import opened_database
@@ -67,16 +67,11 @@ def _knowing(config: Config, database: Database) -> Knowing:
     return Knowing(lambda: read_facts(database, config), shares, clock.now_us)
 
 
-def _set_in(text: str) -> str:
-    """Further lines of a name could be taken for other findings."""
-    return text.replace("\n", "\n      ")
-
-
 def _tell(console: Console, found: Sequence[Finding]) -> None:
     for one in found:
-        console.say(_set_in(f"{one.level.value:4}  {one.area}: {one.message}"), style=_STYLES[one.level])
+        console.say(set_in(f"{one.level.value:4}  {one.area}: {one.message}", 6), style=_STYLES[one.level])
         if one.remedy:
             said = f"to mend it: {one.remedy}" if one.level is not Level.NOTE else one.remedy
-            console.say(_set_in(f"      {said}"))
+            console.say(set_in(f"      {said}", 6))
     counts = {level: sum(one.level is level for one in found) for level in (Level.FAIL, Level.WARN)}
     console.say(f"{counts[Level.FAIL]} to mend, {counts[Level.WARN]} to look at.")

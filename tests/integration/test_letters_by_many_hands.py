@@ -73,9 +73,11 @@ def comes_again(node: Served, tx: Tx) -> Iterator[Deed]:
 
 
 def drawn(node: Served, anna: Person, token: str, txs: list[Tx], draw: random.Random) -> list[Callable[[], list[Deed]]]:
-    """What each of five hands does with the letters, in an order of its own."""
+    """What each of five hands does with the letters, all in the same order."""
+    # They meet at the same letters: a different order would be a different letter each.
+    order = draw.sample(txs, len(txs))
 
-    def hand(act: Callable[[Tx], Iterator[Deed]], order: list[Tx]) -> Callable[[], list[Deed]]:
+    def hand(act: Callable[[Tx], Iterator[Deed]]) -> Callable[[], list[Deed]]:
         return lambda: [deed for tx in order for deed in act(tx)]
 
     acts: list[Callable[[Tx], Iterator[Deed]]] = [
@@ -85,9 +87,7 @@ def drawn(node: Served, anna: Person, token: str, txs: list[Tx], draw: random.Ra
         lambda tx: by_command(node, tx, "replay"),
         lambda tx: comes_again(node, tx),
     ]
-    # They meet at the same letters: a different order would be a different letter each.
-    order = draw.sample(txs, len(txs))
-    return [hand(act, order) for act in acts]
+    return [hand(act) for act in acts]
 
 
 @pytest.mark.parametrize("seed", range(3))
