@@ -51,7 +51,9 @@ class ConsumerPart:
         routers = [push_routes(node, pushes), heartbeat_routes(node)]
         routers += [letter_routes(node), conflict_routes(node), audit_routes(node), *page_routes(node)]
         # A broker's heartbeats are heard by `run` alone.
-        listening = [Listening(node)] if node.config.broker is None else []
+        # Where `run` hears others itself, it notes that: with it stopped, this node hears nobody.
+        hears_itself = node.config.broker is not None or node.config.peers
+        listening = [] if hears_itself else [Listening(node)]
         return HttpShare(routers, [PushIntake(node, pushes, stop), *listening], PAGES, TEMPLATES)
 
     def purge(self, node: Node, actor: str, *, dry_run: bool) -> Sequence[Purged]:

@@ -33,7 +33,7 @@ from producer.relay import Relay
 from producer.road import BrokerRoad, observed
 from producer.sealer import SealerService
 from producer.tracing import traced
-from producer.waiting import own_work
+from producer.waiting import work_of_run
 
 _NAME = "producer"
 _BY_ITSELF = "rowferry"
@@ -73,7 +73,7 @@ def build_services(node: Node, stop: threading.Event) -> Sequence[Service]:
             services.append(Announcing(node, sink_factories(node, stop)[BROKER], cursors))
     services += _telling_peers(node, relays, cursors)
     patience = node.config.limits.stall_seconds
-    services.append(Watchdog("watchdog-out", node.database, node.clock, patience, lambda: own_work(node)))
+    services.append(Watchdog("watchdog-out", node.database, node.clock, patience, lambda: work_of_run(node)))
     if node.config.directory is not None:
         services.append(DirectoryCleaning(node, node.config.directory))
     every_hours = node.config.retention.every_hours

@@ -74,6 +74,12 @@ def own_work(node: Node) -> list[Work]:
     return [sealer_work(node, head.lsn, log.unsealed()), *(sink_work(node, sink_lag(node, name)) for name in names)]
 
 
+def work_of_run(node: Node) -> list[Work]:
+    """Return the same as a running node looks at it: it seals also where others come for the changes."""
+    log = node.database.log(node.facts)
+    return own_work(node) or [sealer_work(node, log.head().lsn, log.unsealed())]
+
+
 def sealer_work(node: Node, head_lsn: int, unsealed: Unsealed) -> Work:
     """Return what waits for the sealer."""
     mark = f"{node.facts.incarnation}/{head_lsn}"

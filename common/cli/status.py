@@ -88,6 +88,10 @@ def document(standing: Standing) -> dict[str, Any]:
             {"node": one.node, "ahead_seconds": one.ahead_us / 1_000_000, "seen_at": to_iso(one.seen_us)}
             for one in standing.clocks_ahead
         ],
+        "run": {
+            "active": standing.is_running,
+            "seen_at": None if standing.run_seen_us is None else to_iso(standing.run_seen_us),
+        },
         "peers": [peer.document for peer in standing.peers],
         "clashing_keys": [{"table": one.table, "conflicts": one.conflicts} for one in standing.clashing_keys],
         "own_keys": list(standing.own_keys),
@@ -112,6 +116,10 @@ def _tell(console: Console, standing: Standing) -> None:
     console.say(f"{standing.state}: {reasons[0]}", style=_STYLES[standing.state])
     for reason in reasons[1:]:
         console.say(f"  also: {reason}")
+    if not standing.is_running:
+        seen_us = standing.run_seen_us
+        was = "" if seen_us is None else f" (one was {_age((standing.at_us - seen_us) / 1e6)} ago)"
+        console.say(f"no `rowferry run` is active here{was}: nothing is sent or fetched by itself")
     facts, head = standing.facts, standing.shares.get("head_lsn", 0)
     console.say(f"{facts.node_id} ({facts.role}, {standing.dialect}), log up to LSN {head}")
     _tell_sinks(console, standing.shares.get("sinks", ()))

@@ -14,6 +14,7 @@ from common.ops.stalls import OF_SINK, OF_SOURCE, told
 from common.ops.status import Standing, State
 from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come
 from common.schema import tables as rf
+from common.schema.main_node import known_main
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class FleetNode:
 
     name: str
     is_self: bool
-    role: str
+    role: str | None
+    """None while nobody is known to be main: it may be this one."""
     state: State
     reasons: tuple[str, ...]
     """Why it is not up to date, the gravest first."""
@@ -59,7 +61,8 @@ class FleetNode:
 def read_fleet(connection: sa.Connection, config: Config, standing: Standing) -> list[FleetNode]:
     """Return this node, then the silent ones, then those that need a person first. Reads no large table whole."""
     peers = read_known(connection, config, standing)
-    others = [_node(peer, config, standing) for peer in peers]
+    main = known_main(connection, config)
+    others = [_node(peer, config, standing, main) for peer in peers]
     order = [State.NEEDS_ATTENTION, State.BEHIND, State.UP_TO_DATE]
     others.sort(key=lambda one: (not one.is_silent, order.index(one.state), one.name))
     of_others = {reason for one in others for reason in one.reasons}
@@ -96,7 +99,7 @@ def _self(standing: Standing, of_others: set[str]) -> FleetNode:
     )
 
 
-def _node(peer: Peer, config: Config, standing: Standing) -> FleetNode:
+def _node(peer: Peer, config: Config, standing: Standing, main: str | None) -> FleetNode:
     unsent = _unsent(peer, config, standing)
     attention, waiting = list(_attention(peer, config, standing)), list(_waiting(peer, standing, unsent))
     heard = peer.standing
@@ -108,7 +111,7 @@ def _node(peer: Peer, config: Config, standing: Standing) -> FleetNode:
     return FleetNode(
         name=peer.name,
         is_self=False,
-        role="–" if peer.row is None else peer.row.role,
+        role=None if main is None else "main" if peer.name == main else "branch",
         state=_state(attention, waiting),
         reasons=(*attention, *waiting),
         way_in=peer.way_in,

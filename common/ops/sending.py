@@ -3,14 +3,19 @@
 import sqlalchemy as sa
 
 from common.config.model import Config
-from common.ops.stalls import SEALER, Seen, is_fresh, read_seen
+from common.ops.stalls import SEALER, Seen, is_fresh, read_seen, still_looks
 
 NOBODY = "no `rowferry run` is active here, so it waits for one"
 
 
+def run_seen_us(connection: sa.Connection) -> int | None:
+    """Return when some `run` on this node looked at its work last; None where none ever did."""
+    return max((seen.looked_us for seen in read_seen(connection).values()), default=None)
+
+
 def is_running(connection: sa.Connection, now_us: int) -> bool:
     """Tell whether some `run` has looked at its work within the last minute and a half."""
-    return any(is_fresh(seen, now_us) for seen in read_seen(connection).values())
+    return still_looks(run_seen_us(connection), now_us)
 
 
 def who_does_it(connection: sa.Connection, now_us: int) -> str:

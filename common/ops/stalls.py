@@ -52,7 +52,12 @@ FRESH_US = 90_000_000
 
 def is_fresh(seen: Seen, now_us: int) -> bool:
     """Tell whether the watchdog that saw this is still looking."""
-    return now_us - seen.looked_us < FRESH_US
+    return still_looks(seen.looked_us, now_us)
+
+
+def still_looks(looked_us: int | None, now_us: int) -> bool:
+    """Tell whether a watchdog that looked last then is still looking; None: none ever did."""
+    return looked_us is not None and now_us - looked_us < FRESH_US
 
 
 @dataclass(frozen=True, slots=True)

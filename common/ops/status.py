@@ -7,7 +7,7 @@ from typing import Any
 
 from common.clock import to_iso
 from common.ops.peers import PeerStanding
-from common.ops.stalls import told
+from common.ops.stalls import OF_SINK, OF_SOURCE, SEALER, still_looks, told
 from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come, out_of_date, place
 from common.ports.dialect import NodeFacts
 
@@ -107,8 +107,16 @@ class Standing:
     new_tables: tuple[str, ...] = ()
     """Those of `drifted` that were never captured."""
 
+    run_seen_us: int | None = None
+    """When a `run` on this node looked at its work last."""
+
     queued: tuple[Mapping[str, Any], ...] = ()
     """What waits in the broker's queue of a node that is not running, as `unapplied` of the consumer's share."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a `rowferry run` is active on this node, as far as its watchdog shows."""
+        return still_looks(self.run_seen_us, self.at_us)
 
     @property
     def unpublished(self) -> list[Mapping[str, Any]]:
@@ -213,17 +221,20 @@ class Standing:
 
     @property
     def waiting(self) -> list[str]:
-        """What is on its way and needs nobody."""
-        unsealed = self.shares.get("unsealed_changes", 0)
+        """What is on its way and needs nobody: what stands still is told by `attention`."""
+        stalled = {one["work"] for one in self.stalled}
+        unsealed = 0 if SEALER in stalled else self.shares.get("unsealed_changes", 0)
         found = (
             [counted(unsealed, "captured change is", "captured changes are") + " not sealed yet"] if unsealed else []
         )
         found += [
             f"{counted(one['lag_changes'], 'change', 'changes')} not yet sent to {place(one['sink'])}"
             for one in self.lagging_sinks
+            if f"{OF_SINK}{one['sink']}" not in stalled
         ]
         found += [coming(gap) for gap in self.gaps if heals(gap)]
         torn = {gap["peer"] for gap in self.gaps}
+        torn.update(name.removeprefix(OF_SOURCE) for name in stalled if name.startswith(OF_SOURCE))
         found += [not_applied(one.behind, one.peer) for one in self.sources if one.behind and one.peer not in torn]
         torn.update(one.peer for one in self.sources if one.behind)
         found += [not_come(one) for one in self.peers if one.missing and not one.is_silent and one.node not in torn]

@@ -15,6 +15,7 @@ from common.ops.peers import read_peers
 from common.ops.progress import OLDEST_EARLY
 from common.ops.purging import read_purged
 from common.ops.rewinding import own_rewinding
+from common.ops.sending import run_seen_us
 from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
 from common.ops.status import ClashingKeys, ClockAhead, Queues, SourceStanding, Standing
 from common.ops.table_choice import own_keys
@@ -35,7 +36,7 @@ def read_standing(
     queues = read_queues(config)
     drifted = tuple(database.capture(config.rules).drifted(wanted))
     with database.engine.connect() as connection:
-        ahead = _clocks_ahead(connection)
+        ahead = _clocks_ahead(connection, config.limits.future_seconds)
         known = [one.node for one in ahead]
         return Standing(
             facts=facts,
@@ -57,6 +58,7 @@ def read_standing(
             clashing_keys=_clashing_keys(connection, config, now_us),
             own_keys=own_keys(wanted, config.tables),
             told=tuple(_told(connection, now_us)),
+            run_seen_us=run_seen_us(connection),
         )
 
 
@@ -118,9 +120,15 @@ def _sources(connection: sa.Connection) -> tuple[SourceStanding, ...]:
     )
 
 
-def _clocks_ahead(connection: sa.Connection) -> tuple[ClockAhead, ...]:
+def _clocks_ahead(connection: sa.Connection, bound_seconds: float) -> tuple[ClockAhead, ...]:
     peer = rf.node.c
-    query = sa.select(peer.node_id, peer.ahead_us, peer.ahead_seen_us).where(peer.ahead_us > 0).order_by(peer.node_id)
+    # A heartbeat that came later and is not ahead shows that the clock was set right, as what is written later does.
+    is_right = sa.and_(peer.heard_us > peer.ahead_seen_us, peer.clock_us <= bound_seconds * 1_000_000)
+    query = (
+        sa.select(peer.node_id, peer.ahead_us, peer.ahead_seen_us)
+        .where(peer.ahead_us > 0, sa.not_(sa.func.coalesce(is_right, sa.false())))
+        .order_by(peer.node_id)
+    )
     return tuple(ClockAhead(*row) for row in connection.execute(query))
 
 

@@ -7,9 +7,11 @@ import logging
 
 import pytest
 
+from common.clock import from_us
 from common.ops.status import ClockAhead
 from common.ops.status_reading import read_standing
 from common.versions import Version
+from tests.integration.test_heartbeats import beat
 from tests.support.applying import Origin, World, Write
 
 HOUR = 3_600_000_000
@@ -61,6 +63,15 @@ def test_it_ends_with_what_is_written_after_the_clock_was_set_right(world: World
     assert ahead(world) == [("a", HOUR)]
     world.clock.pass_seconds(60)
     world.receive(a.put(3, "three", world.clock.us - 1_000_000).body)
+    assert ahead(world) == []
+
+
+def test_it_ends_with_a_heartbeat_after_the_clock_was_set_right(world: World) -> None:
+    tx = Origin("a").put(1, "one", world.clock.us + HOUR)
+    world.receive(tx.body)
+    beat(world, 1, tx.tx_id, number=1, at=from_us(world.clock.us + HOUR + 60_000_000))
+    assert ahead(world) == [("a", HOUR)]
+    beat(world, 1, tx.tx_id, number=2)
     assert ahead(world) == []
 
 

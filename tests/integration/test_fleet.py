@@ -86,6 +86,15 @@ def write(world: World, count: int, seconds_ago: float) -> None:
         connection.execute(rf.tx.update().where(rf.tx.c.to_lsn > end - count).values(captured_us=captured_us))
 
 
+def test_what_a_node_is_called_by_role_is_known_or_left_open(world: World) -> None:
+    beat(world)
+    assert fleet(world)["a"].role is None
+    with world.node.database.engine.begin() as connection:
+        connection.execute(rf.node.update().where(rf.node.c.node_id == "a").values(role="main"))
+    beat(world, "b")
+    assert {name: one.role for name, one in fleet(world).items()} == {"here": "branch", "a": "main", "b": "branch"}
+
+
 def test_alone_there_is_this_node(world: World) -> None:
     found = fleet(world)
     assert list(found) == ["here"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,18 @@ import pytest
 import sqlalchemy as sa
 
 from common.errors import OutageError
+from common.ops.sending import is_running
 from common.ops.stalls import Work
+from common.ops.status_reading import read_standing
 from common.ops.watchdog import Watchdog
 from consumer.part import part as consumer_part
 from consumer.waiting import others_work
 from producer.cursors import Cursors
 from producer.part import part as producer_part
+from producer.services import build_services
 from producer.waiting import own_work
 from tests.integration.test_heartbeats import beat, listen
-from tests.support.applying import DATABASES, Origin, World, application, world_on
+from tests.support.applying import DATABASES, Origin, World, application, close_world, open_world, sqlite_url, world_on
 from tests.support.cli import document, rowferry
 from tests.support.waiting import wait_for
 
@@ -176,6 +180,53 @@ def test_a_node_that_was_stopped_for_a_night_does_not_begin_with_a_stall(
     Dogs(world).look_for(20)
     assert stalls(caplog) == []
     assert unpublished(world)["sealer"]["stalled"] is False
+
+
+def test_what_stands_still_is_not_said_to_be_on_its_way(world: World) -> None:
+    world.execute("INSERT INTO item VALUES (1, 'a', 1)")
+    Dogs(world).look_for(20)
+    shares = producer_part.status(world.node) | consumer_part.status(world.node)
+    on_its_way = read_standing(world.node.database, world.node.config, world.node.facts, world.clock.us, shares)
+    assert on_its_way.waiting == ["1 captured change is not sealed yet"]
+    world.clock.pass_seconds(400)
+    shares = producer_part.status(world.node) | consumer_part.status(world.node)
+    still = read_standing(world.node.database, world.node.config, world.node.facts, world.clock.us, shares)
+    assert [reason for reason in still.attention if "1 captured changes not yet sealed" in reason]
+    assert still.waiting == []
+
+
+def test_a_hub_that_others_come_to_is_seen_to_run(tmp_path: Path) -> None:
+    hub = open_world(sqlite_url(tmp_path), server={})
+    try:
+        (dog,) = [one for one in build_services(hub.node, threading.Event()) if one.name == "watchdog-out"]
+        dog.step(0)
+        with hub.node.database.engine.connect() as connection:
+            assert is_running(connection, hub.node.clock.now_us())
+        assert producer_part.status(hub.node)["unpublished"] == [], "nothing waits for this node to send it"
+    finally:
+        close_world(hub)
+
+
+@pytest.mark.parametrize(
+    ("sections", "notes"),
+    [
+        ({"server": {}}, True),
+        ({"directory": {"path": "exchange"}}, True),
+        ({"server": {}, "peers": {"main": {"url": "http://127.0.0.1:1", "token_file": "token"}}}, False),
+        ({"broker": {"url": "amqp://127.0.0.1:1"}}, False),
+    ],
+    ids=["hub", "shared folder", "peers", "broker"],
+)
+def test_serve_says_that_this_node_listens_only_where_its_run_does_not(
+    tmp_path: Path, sections: dict[str, Any], *, notes: bool
+) -> None:
+    """Beside a `run` that ended it would have all who are heard by that one seem silent."""
+    world = open_world(sqlite_url(tmp_path), **sections)
+    try:
+        names = [service.name for service in consumer_part.http(world.node, threading.Event()).services]
+        assert ("listening" in names) == notes
+    finally:
+        close_world(world)
 
 
 def test_status_check_is_an_exit_code_for_monitoring(tmp_path: Path) -> None:

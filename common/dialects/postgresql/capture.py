@@ -282,7 +282,7 @@ def _retyped(before: TableMeta, now: TableMeta, among: Iterable[str] | None = No
 
 def _drops_of(raw: Raw, name: str) -> list[str]:
     made = CapturedTable(TableShape(name, None, name, (), ()), "", 0, 0)
-    wanted = {made.capture, made.truncate, made.reshaped, made.keys}
+    wanted = {made.capture, made.truncate, made.reshaped, made.pinned, made.keys}
     return [drop for prefix in FUNCTION_PREFIXES for drop in _drops(raw, prefix, wanted)]
 
 

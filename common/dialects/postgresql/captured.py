@@ -11,7 +11,13 @@ The table's number follows: a table that is captured by itself may become a part
 _TRUNCATE_TRIGGER_NAME = "!rowferry truncate"
 _KEYS_TRIGGER_NAME = "~rowferry keys"
 """The last of the BEFORE triggers: the application's own may give the key."""
-FUNCTION_PREFIXES = ("rowferry capture ", "rowferry truncate ", "rowferry reshaped ", "rowferry keys ")
+FUNCTION_PREFIXES = (
+    "rowferry capture ",
+    "rowferry truncate ",
+    "rowferry reshaped ",
+    "rowferry pinned ",
+    "rowferry keys ",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,11 @@ class CapturedTable:
     def reshaped(self) -> str:
         """What the capture function calls for a row that is not of the shape it was made for."""
         return self.function("rowferry reshaped ")
+
+    @property
+    def pinned(self) -> str:
+        """What the capture function calls where the session's settings would bend the values."""
+        return self.function("rowferry pinned ")
 
     @property
     def keys(self) -> str:

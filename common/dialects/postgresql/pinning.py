@@ -1,17 +1,26 @@
 """Which settings of a session decide how the values of a table look as text.
 
-Each setting that a trigger function pins costs every row: only those that the columns' types depend on are."""
+Each setting that a trigger function pins costs every row, `search_path` most of all. So nothing is pinned where every
+name is qualified and the session writes such values as they are to look; almost all sessions do."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from common.dialects.postgresql.connection import IMAGE_SETTINGS
-from common.dialects.postgresql.naming import ident
+from common.dialects.postgresql.naming import ident, literal
 from common.dialects.postgresql.types import pg_column
 from common.ports.dialect import ColumnShape, TableShape
 
 _DATES = frozenset({"datestyle", "timezone"})
 _FLOATS = frozenset({"extra_float_digits"})
 _ALL = frozenset(IMAGE_SETTINGS)
+
+_ALIKE: Mapping[str, tuple[str, ...]] = {
+    "timezone": ("UTC", "Etc/UTC", "GMT"),
+    "datestyle": ("ISO, MDY", "ISO, DMY", "ISO, YMD"),
+    "extra_float_digits": ("1", "2", "3"),
+    "bytea_output": ("hex",),
+}
+"""What writes values as the pinned setting does: the defaults of servers and drivers are among these."""
 
 _IN_JSON: Mapping[str, frozenset[str]] = {
     # json_build_object writes dates and times as ISO 8601 whatever DateStyle says.
@@ -48,6 +57,22 @@ def pinned_settings(table: TableShape) -> dict[str, str]:
     return {name: value for name, value in IMAGE_SETTINGS.items() if name in needed}
 
 
+def may_go_unpinned(table: TableShape) -> bool:
+    """Whether the types of all columns are known, and a usual session writes them as they are to look.
+
+    What a type of somebody's own looks like may depend on anything, on the search_path too."""
+    return pinned_settings(table).keys() <= _ALIKE.keys()
+
+
+def as_pinned(settings: Iterable[str]) -> str:
+    """Return the condition that the session has these settings so that values look as under the pinned ones."""
+    return " AND ".join(
+        f"pg_catalog.current_setting({literal(name)}) OPERATOR(pg_catalog.=)"
+        f" ANY (ARRAY[{', '.join(literal(value) for value in _ALIKE[name])}]::pg_catalog.text[])"
+        for name in settings
+    )
+
+
 def checked(table: TableShape, row: str, expression: str) -> str:
     """Return the text `expression`, or an error where a column of `row` has another type than it had here.
 
@@ -55,7 +80,9 @@ def checked(table: TableShape, row: str, expression: str) -> str:
     Without it a value of a new type would be written under settings that were chosen for the old one, and by a cast to
     JSON that anybody may have made for a type of his own."""
     typed = [(f"{row}.{ident(column.name)}", pg_column(column).in_array) for column in table.written]
-    alike = " AND ".join(f"ARRAY[{value}] = NULL::{kind}" for value, kind in typed if kind is not None)
+    alike = " AND ".join(
+        f"ARRAY[{value}] OPERATOR(pg_catalog.=) NULL::{kind}" for value, kind in typed if kind is not None
+    )
     return f"CASE WHEN false AND {alike} THEN NULL ELSE {expression} END" if alike else expression
 
 

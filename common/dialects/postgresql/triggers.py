@@ -11,9 +11,10 @@ from common.dialects.postgresql.chains import TRUNCATED
 from common.dialects.postgresql.connection import IMAGE_SETTINGS
 from common.dialects.postgresql.leftover import find_shape, reshaped_body, row_of_what_is_left
 from common.dialects.postgresql.naming import ident, literal, qualified
-from common.dialects.postgresql.pinning import checked, pinned_settings
-from common.dialects.postgresql.shapes import image_expression, key_expression, relation
-from common.ports.rules import append_only_refusal, own_key_refusal
+from common.dialects.postgresql.pinning import as_pinned, may_go_unpinned, pinned_settings
+from common.dialects.postgresql.row_trigger import guard, pinned_body, row_body
+from common.dialects.postgresql.shapes import relation
+from common.ports.rules import own_key_refusal
 
 # A policy that hides rows must be an error, not a hole in what TRUNCATE took.
 _EVERY_SETTING = {**IMAGE_SETTINGS, "row_security": "off"}
@@ -29,7 +30,7 @@ def capture_sql(table: CapturedTable) -> list[str]:
             _EVERY_SETTING,
             reshaped_body(table),
         ),
-        *_function(f"{table.capture}()", "trigger", pinned_settings(table.shape), _row_body(table)),
+        *_row_functions(table),
         *_function(f"{table.truncate}()", "trigger", _EVERY_SETTING, _truncate_body(table)),
         *_right_to_add_partitions(table),
         f"CREATE TRIGGER {ident(table.capture_trigger)} AFTER INSERT OR UPDATE OR DELETE ON {name}"
@@ -37,6 +38,14 @@ def capture_sql(table: CapturedTable) -> list[str]:
         *(_truncate_trigger(table, place) for place in (name, *(qualified(*leaf) for leaf in table.leaves))),
         *(_keys_guard(table) if table.counted_elsewhere else ()),
     ]
+
+
+def _row_functions(table: CapturedTable) -> list[str]:
+    capture, settings = f"{table.capture}()", pinned_settings(table.shape)
+    if not may_go_unpinned(table.shape):
+        return _function(capture, "trigger", settings, row_body(table))
+    pinned = _function(f"{table.pinned}(r anyelement)", "text[]", settings, pinned_body(table)) if settings else []
+    return [*pinned, *_function(capture, "trigger", None, row_body(table, as_pinned(settings)))]
 
 
 def _right_to_add_partitions(table: CapturedTable) -> list[str]:
@@ -53,11 +62,13 @@ def drop_sql(schema: str, function: str, arguments: str) -> str:
     return f"DROP FUNCTION {qualified(schema, function)}({arguments}) CASCADE"
 
 
-def _function(signature: str, returns: str, settings: Mapping[str, str], body: str) -> list[str]:
-    pinned = "".join(f"SET {setting} = {literal(value)}\n" for setting, value in settings.items())
+def _function(signature: str, returns: str, settings: Mapping[str, str] | None, body: str) -> list[str]:
+    """`settings`: beside the search_path; None: not even that, for a body in which every name is qualified."""
+    pins = ["search_path = pg_catalog, pg_temp"] if settings is not None else []
+    pins += [f"{setting} = {literal(value)}" for setting, value in (settings or {}).items()]
     return [
         f"CREATE FUNCTION {signature} RETURNS {returns} LANGUAGE plpgsql SECURITY DEFINER\n"
-        f"SET search_path = pg_catalog, pg_temp\n{pinned}AS {_dollar_quoted(body)}",
+        f"{''.join(f'SET {pin}{chr(10)}' for pin in pins)}AS {_dollar_quoted(body)}",
         f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC",
     ]
 
@@ -67,77 +78,6 @@ def _dollar_quoted(body: str) -> str:
     while tag in body:
         tag = tag[:-1] + "_$"
     return f"{tag}\n{body}{tag}"
-
-
-def _row_body(table: CapturedTable) -> str:
-    log, shape = table.log, table.shape
-    return f"""DECLARE
-  v_shape int := {table.shape_id};
-  v_before text;
-  v_after text;
-  v_old_key text;
-  v_new_key text;
-BEGIN
-{_guard(table, "TG_OP <> 'INSERT'")}  BEGIN
-    IF TG_OP <> 'INSERT' THEN
-      v_before := {checked(shape, "OLD", image_expression(shape, "OLD"))};
-      v_old_key := {key_expression(shape, "OLD")};
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
-      v_after := {checked(shape, "NEW", image_expression(shape, "NEW"))};
-      v_new_key := {key_expression(shape, "NEW")};
-    END IF;
-  EXCEPTION WHEN OTHERS THEN
-    -- The table was altered, and capture is not installed anew yet.
-    IF TG_OP <> 'INSERT' THEN
-      SELECT * INTO v_shape, v_old_key, v_before FROM {table.reshaped}(TG_RELID, OLD);
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
-      SELECT * INTO v_shape, v_new_key, v_after FROM {table.reshaped}(TG_RELID, NEW);
-    END IF;
-    IF v_shape IS NULL THEN
-      RETURN NULL;
-    END IF;
-  END;
-  IF TG_OP = 'INSERT' THEN
-    INSERT INTO {log} (shape_id, op, new_tid, pk, after)
-    VALUES (v_shape, 'I', NEW.ctid, v_new_key, v_after);
-  ELSIF TG_OP = 'DELETE' THEN
-    INSERT INTO {log} (shape_id, op, old_tid, pk, before)
-    VALUES (v_shape, 'D', OLD.ctid, v_old_key, v_before);
-  ELSE
-    -- What an application's trigger leaves as it was is logged all the same: the places of the row versions must form
-    -- a chain where a nested change is logged before the change that caused it.
-    -- So is it where this transaction may have made the row version; its own ids are never below its first.
-    IF v_before = v_after COLLATE "C" AND pg_trigger_depth() = 1
-       AND age(OLD.xmin) > age(pg_current_xact_id()::xid) THEN
-      RETURN NULL;
-    END IF;
-    IF v_old_key <> v_new_key COLLATE "C" THEN
-      INSERT INTO {log} (shape_id, op, old_tid, pk, before)
-      VALUES (v_shape, 'D', OLD.ctid, v_old_key, v_before);
-      INSERT INTO {log} (shape_id, op, new_tid, pk, after)
-      VALUES (v_shape, 'I', NEW.ctid, v_new_key, v_after);
-    ELSE
-      INSERT INTO {log} (shape_id, op, old_tid, new_tid, pk, before, after)
-      VALUES (v_shape, 'U', OLD.ctid, NEW.ctid, v_new_key, v_before, v_after);
-    END IF;
-  END IF;
-  RETURN NULL;
-END
-"""
-
-
-def _guard(table: CapturedTable, refused: str) -> str:
-    """Refuses what the table's policy forbids. The functions of capture hold it: they stand wherever rows change, and
-    what is applied passes both by."""
-    if not table.append_only:
-        return ""
-    message = literal(append_only_refusal(table.shape.name))
-    return f"""  IF {refused} THEN
-    RAISE restrict_violation USING MESSAGE = {message}, SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME;
-  END IF;
-"""
 
 
 def _keys_guard(table: CapturedTable) -> list[str]:
@@ -183,7 +123,7 @@ def _truncate_body(table: CapturedTable) -> str:
   v_meta text;
   v_rows text := {row_of_what_is_left(table, "TG_RELID", rows, what)};
 BEGIN
-{_guard(table, "true")}  IF v_rows IS NOT NULL THEN
+{guard(table, "true")}  IF v_rows IS NOT NULL THEN
 {find_shape(table, "TG_RELID", "v_shape")}    EXECUTE {head} || v_rows USING v_shape;
   END IF;
   RETURN NULL;

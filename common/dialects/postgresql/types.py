@@ -92,16 +92,16 @@ def image_value(column: ColumnShape, row: str) -> str:
     """Return the expression of one column's value inside an image; `row` is the row's name in the SQL."""
     value = f"{row}.{ident(column.name)}"
     if column.logical == "bytes":
-        return f"replace(encode({value}, 'base64'), E'\\n', '')"
+        return f"pg_catalog.replace(pg_catalog.encode({value}, 'base64'), E'\\n', '')"
     if column.logical in _AS_TEXT:
-        return f"{value}::text"
+        return f"{value}::pg_catalog.text"
     if not column.logical.startswith("pg:"):
         return value
     if pg_column(column).kind:
-        return f"{value}::text"
+        return f"{value}::pg_catalog.text"
     # A type of an extension or a user may have casts that run their owner's code: format() calls the type's output
     # function and no cast. IS DISTINCT FROM, because a composite with a NULL in it is neither null nor not null.
-    return f"CASE WHEN {value} IS DISTINCT FROM NULL THEN format('%s', {value}) END"
+    return f"CASE WHEN {value} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', {value}) END"
 
 
 def key_value(column: ColumnShape, row: str) -> str:
@@ -110,13 +110,13 @@ def key_value(column: ColumnShape, row: str) -> str:
     if column.logical == "int":
         return value
     if column.logical == "decimal":
-        value = f"trim_scale({value})::text"
+        value = f"pg_catalog.trim_scale({value})::pg_catalog.text"
     elif column.logical == "float":
         # -0 and 0 are one key; the zero has the column's type, or float4 would come out as float8.
-        value = f"{value} + 0::{pg_column(column).kind}"
+        value = f"{value} OPERATOR(pg_catalog.+) 0::pg_catalog.{pg_column(column).kind}"
     else:
         value = image_value(column, row)
-    return f"to_json({value})"
+    return f"pg_catalog.to_json({value})"
 
 
 def compact_object(pairs: list[tuple[str, str]]) -> str:
@@ -125,17 +125,20 @@ def compact_object(pairs: list[tuple[str, str]]) -> str:
     for place, (name, value) in enumerate(pairs):
         opening = "," if place else "{"
         pieces += [literal(f"{opening}{msgspec.json.encode(name).decode()}:"), value]
-    return f"concat({', '.join(pieces)}, '}}')"
+    return f"pg_catalog.concat({', '.join(pieces)}, '}}')"
 
 
 def json_object(pairs: list[tuple[str, str]]) -> str:
     """Return the expression of a JSON object as text, from names and value expressions."""
+    listed = [f"{literal(name)}, {value}" for name, value in pairs]
     pieces = [
-        "json_build_object(" + ", ".join(f"{literal(name)}, {value}" for name, value in part) + ")::text"
-        for part in (pairs[start : start + _MOST_PAIRS] for start in range(0, len(pairs), _MOST_PAIRS))
+        f"pg_catalog.json_build_object({', '.join(listed[start : start + _MOST_PAIRS])})::pg_catalog.text"
+        for start in range(0, len(listed), _MOST_PAIRS)
     ]
     if len(pieces) == 1:
         return pieces[0]
     first, *middle, last = pieces
-    inner = "".join(f" || ', ' || substr(left({piece}, -1), 2)" for piece in middle)
-    return f"left({first}, -1){inner} || ', ' || substr({last}, 2)"
+    joined = [f"pg_catalog.left({first}, -1)"]
+    joined += [f"pg_catalog.substr(pg_catalog.left({piece}, -1), 2)" for piece in middle]
+    joined.append(f"pg_catalog.substr({last}, 2)")
+    return f"pg_catalog.concat_ws(', ', {', '.join(joined)})"

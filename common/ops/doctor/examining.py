@@ -45,9 +45,9 @@ def examine(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
     for one in (*_schema(config, database, knowing), *_tables(config, database)):
         ready = ready and one.level is not Level.FAIL
         yield one
-    if config.broker is None and config.directory is None:
-        text = "neither [broker] nor [directory]: changes travel only by export-change-log and push --file"
-        yield Finding("broker", Level.NOTE, text, "set broker.url or directory.path")
+    if config.broker is None and config.directory is None and not config.peers:
+        text = "neither [broker], [directory] nor [peers]: changes leave only with files, or where others come for them"
+        yield Finding("broker", Level.NOTE, text, "set broker.url or directory.path, or name a peer, unless so meant")
     yield from broker_findings(config)
     yield from directory_findings(config)
     yield from peer_findings(config)
