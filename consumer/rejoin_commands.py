@@ -13,21 +13,21 @@ def rejoin() -> None:
 
     `rowferry run` is better stopped meanwhile; one that is not notices, and opens the node anew.
 
-    Fetches this node's own earlier changes that still lie in the shared folder, takes a new incarnation, writes anew
-    what only this node has, and says both in numbers. What others wrote comes by itself with `rowferry run`. Exit code
-    4: others have had changes of this node that can't be had any more.
+    Fetches this node's own earlier changes from where they still are (the shared folder, a hub over HTTP), takes a new
+    incarnation, writes anew what only this node has, and says both in numbers. What others wrote comes by itself with
+    `rowferry run`. Exit code 4: others have had changes of this node that can't be had any more.
     """
     host = current_host()
     with host.node() as node, host.progress(None, "rejoining") as bar:
         done = Rejoining(node, host.actor).run(bar.advance)
-    if done.missing_changes or done.unreadable_files:
+    if done.missing_changes or done.unreadable_files or done.peers_not_asked:
         host.exit_code = ExitCode.SET_ASIDE
     host.emit(done.as_dict(), lambda console: _tell(console, done))
 
 
 def _tell(console: Console, done: Rejoined) -> None:
     console.say(f"incarnation {done.from_incarnation} ends, {done.to_incarnation} begins")
-    console.say(f"{done.fetched_txs} own transactions ({done.fetched_changes} changes) fetched from the shared folder")
+    console.say(f"{done.fetched_txs} own transactions ({done.fetched_changes} changes) fetched again")
     console.say(
         f"{done.only_here_txs} transactions only this node has: {done.only_here_rows} rows are written anew for all,"
         " the others were written later elsewhere"
@@ -35,10 +35,12 @@ def _tell(console: Console, done: Rejoined) -> None:
     if done.missing_changes:
         console.warn(
             f"{done.missing_changes} own changes up to LSN {done.seen_lsn} can't be had any more: others have their"
-            " rows; this node needs a copy of the data from one of them (rowferry snapshot)"
+            " rows; this node needs a copy of the data from one of them. `rowferry status` says so for a week"
         )
     for peer, changes in done.others_missing.items():
         console.warn(f"{changes} changes of {peer} are not here any more; `rowferry status` says how they come")
+    for why in done.peers_not_asked:
+        console.warn(f"nothing could be fetched from {why}")
     for file in done.unreadable_files:
         console.warn(f"{file} is torn or altered: what it held was left out")
     console.say("What others wrote meanwhile comes with `rowferry run`; `rowferry status` tells what is missing.")

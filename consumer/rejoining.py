@@ -1,6 +1,7 @@
 """A node that was put back to an earlier state begins anew, and loses nothing of its own or of others in silence.
 
-What it had sent before and has no more is fetched from where it still is: the shared folder. What it wrote under LSNs
+What it had sent before and has no more is fetched from where it still is: the shared folder, and peers over HTTP that
+hand batches on. What it wrote under LSNs
 that others know as something else ("only here") is written anew under a new incarnation, as the rows stand, on top of
 the versions that they have. Run again after a kill, it goes on."""
 
@@ -14,6 +15,7 @@ import msgspec
 import sqlalchemy as sa
 
 from common.ops.incarnation import renew_incarnation
+from common.ops.purging import OWN_LOST, note_purged
 from common.ops.rewinding import own_rewinding
 from common.ports.dialect import ApplySession, RowWrite
 from common.preflight.format import read_file
@@ -65,6 +67,8 @@ class Rejoined:
     others_missing: dict[str, int] = field(default_factory=dict)
     """By peer: changes that this node had and has no more, as far as the shared folder tells."""
     unreadable_files: list[str] = field(default_factory=list)
+    peers_not_asked: list[str] = field(default_factory=list)
+    """Over HTTP, each with the reason: what only they have is not fetched."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
@@ -88,8 +92,10 @@ class Rejoining:
             told = own_rewinding(connection)
             evidence = connection.execute(sa.select(rf.node).where(rf.node.c.is_self)).one()
         of = (told[1] if told is not None else None) or facts.incarnation
-        lost, unreadable = self._in_folder(of, _OwnLog.read(node, of).tx_ids)
+        own = _OwnLog.read(node, of)
+        lost, unreadable = self._in_folder(of, own.tx_ids)
         done = Rejoined(facts.incarnation, facts.incarnation, 0, None, unreadable_files=unreadable)
+        lost += self._at_peers(of, own, {tx.tx_id for tx in lost}, done)
         done.others_missing = {one.peer: one.until_lsn - one.after_lsn for one in lost_of_others}
         self._fetch(lost, done, advance)
         facts = renew_incarnation(node.database, facts, node.clock, f"rejoin by {self._actor}")
@@ -135,6 +141,23 @@ class Rejoining:
                 if tx is not None:
                     found.setdefault(tx.tx_id, tx)
         return list(found.values()), unreadable
+
+    def _at_peers(self, incarnation: str, own: "_OwnLog", known: set[str], done: Rejoined) -> list[Incoming]:
+        """Return own txs that HTTP peers have kept and that are not in the log here."""
+        if not self._node.config.peers:
+            return []
+        # Not at the top: it imports the client.
+        from consumer.own_again import own_from_peers
+
+        again = own_from_peers(self._node, incarnation, own.head_lsn, own.tx_ids)
+        done.peers_not_asked = again.not_asked
+        inbox, found = Inbox(self._node), dict[str, Incoming]()
+        for origin, part in again.parts:
+            if part.header.tx_id not in known:
+                tx = self._whole(inbox, part, origin)
+                if tx is not None:
+                    found.setdefault(tx.tx_id, tx)
+        return list(found.values())
 
     def _whole(self, inbox: Inbox, part: Part, origin: str) -> Incoming | None:
         return inbox.take(part, origin) if part.header.parts > 1 else whole(part, origin)
@@ -209,6 +232,9 @@ class Rejoining:
                 connection.execute(sa.update(rf.cursor).where(own_cursors).values(lsn=own.head_lsn))
             values = {"rewound_us": None, "head_incarnation": of, "head_lsn": done.seen_lsn}
             connection.execute(sa.update(rf.node).where(rf.node.c.is_self).values(values))
+            if done.missing_changes:
+                lost = done.missing_changes
+                note_purged(connection, OWN_LOST, now_us, lost, name=of, until_lsn=done.seen_lsn)
             detail = json.loads(json.dumps(done.as_dict()))
             audit.write(connection, [audit.Line("rejoined", node_id, None, self._actor, detail)], now_us)
 

@@ -69,7 +69,7 @@ def take_gone(node: Node, gone: Gone) -> None:
     if writing(node.database, lambda connection: note_gone(connection, gone)):
         fields = {"source_node": gone.from_node, "incarnation": gone.incarnation}
         lsns = {"after_lsn": gone.after_lsn, "until_lsn": gone.until_lsn}
-        log.error("gap_cannot_be_filled", extra=fields | lsns | {"remedy": "rowferry snapshot"})
+        log.error("gap_cannot_be_filled", extra=fields | lsns | {"remedy": "a copy of the data"})
 
 
 def _is_known(connection: sa.Connection, request: Request, named: Collection[str]) -> bool:

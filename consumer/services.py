@@ -48,21 +48,17 @@ def build_services(node: Node, stop: threading.Event) -> Sequence[Service]:
         Intake(node, name, factory, _copies(node, stop) if name == BROKER else None, stop, tracing=tracing)
         for name, factory in factories.items()
     ]
-    services: list[Service] = [*intakes]
-    if intakes:
-        services.append(ReshapedRetries(node, _copies(node, stop), stop))
-    services.append(RefreshService(node, stop))
+    # What was set aside may have come to `serve`, so these are there without a source too.
+    services: list[Service] = [*intakes, ReshapedRetries(node, _copies(node, stop), stop), RefreshService(node, stop)]
     open_direct = direct_sink_factory(node, stop)
     if open_direct is not None:
         services.append(GapAsking(node, open_direct, stop))
     services += _beside_pulls(node, stop)
-    if intakes:
 
-        def look() -> Sequence[Work]:
-            return others_work(node, [(one.source_name, one.holding) for one in intakes])
+    def look() -> Sequence[Work]:
+        return others_work(node, [(one.source_name, one.holding) for one in intakes])
 
-        patience = node.config.limits.stall_seconds
-        services.append(Watchdog("watchdog-in", node.database, node.clock, patience, look))
+    services.append(Watchdog("watchdog-in", node.database, node.clock, node.config.limits.stall_seconds, look))
     if node.config.retention.every_hours:
         work = partial(purge_received, node, actor=APPLIER, stop=stop)
         services.append(PurgeService(_NAME, node.database, node.clock, node.config.retention.every_hours, work))

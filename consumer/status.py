@@ -11,7 +11,7 @@ from common.schema import tables as rf
 from consumer.gaps import Gap, find_gaps
 from consumer.standing.store import counts
 from consumer.statements import reading
-from consumer.waiting import held_seen, source_work, unfinished
+from consumer.waiting import held_seen, source_work, unfinished, unfinished_by_source
 from consumer.watermark import Mark, read_all
 
 _ASKED = sa.select(rf.request).where(rf.request.c.direction == "out")
@@ -22,6 +22,7 @@ def read_status(node: Node) -> dict[str, Any]:
     now_us = node.clock.now_us()
     with reading(node.database) as connection:
         unfinished_txs, oldest_us = unfinished(connection)
+        by_source = unfinished_by_source(connection)
         stepped_back = counts(connection)
         marks = {key: mark for key, (mark, _) in read_all(connection).items()}
         gaps = {gap.key: gap for gap in find_gaps(connection)}
@@ -34,6 +35,11 @@ def read_status(node: Node) -> dict[str, Any]:
     return {
         "unfinished_txs": unfinished_txs,
         "oldest_unfinished_seconds": None if oldest_us is None else max(0.0, (now_us - oldest_us) / 1_000_000),
+        "unfinished": [
+            {"peer": one.key[0], "txs": one.txs, "changes": one.changes, "parts": one.parts}
+            | {"oldest_seconds": max(0.0, (now_us - one.since_us) / 1_000_000)}
+            for one in by_source
+        ],
         "stepped_back": stepped_back,
         "unapplied": [one.document(now_us) for one in waits(works, seen, now_us, node.config.limits.stall_seconds)],
         "gaps": [

@@ -9,6 +9,7 @@ from common.ops.peers import MISSED_HEARTBEATS
 from common.ops.stalls import OF_SOURCE, Seen, Work, is_fresh
 from common.runtime.node import Node
 from common.schema import tables as rf
+from common.wire.headers import read_header
 from consumer.gaps import find_gaps
 from consumer.inbox import STANDS_APART
 from consumer.statements import reading
@@ -53,6 +54,43 @@ def unfinished(connection: sa.Connection) -> tuple[int, int | None]:
     return int(count), oldest
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Large txs of one source's log of which parts are missing. `since_us`: microseconds since the epoch."""
+
+    key: SourceKey
+    txs: int
+    changes: int
+    parts: int
+    """That are here."""
+    after_lsn: int
+    until_lsn: int
+    since_us: int
+
+
+def unfinished_by_source(connection: sa.Connection) -> list[Unfinished]:
+    """Return whose large txs have not come whole: at most `limits.max_unfinished_txs` of each are there."""
+    part = rf.tx_part.c
+    here, header = sa.func.count().label("here"), sa.func.min(part.header).label("header")
+    query = sa.select(here, header, sa.func.min(part.received_us).label("since_us")).where(~STANDS_APART)
+    query = query.group_by(part.source_node, part.tx_id).order_by(part.source_node, part.tx_id)
+    found: dict[SourceKey, Unfinished] = {}
+    for row in connection.execute(query):
+        one = read_header(row.header.encode())
+        key = one.source_node, one.incarnation
+        was = found.get(key, Unfinished(key, 0, 0, 0, one.prev_lsn, 0, row.since_us))
+        found[key] = Unfinished(
+            key,
+            txs=was.txs + 1,
+            changes=was.changes + one.to_lsn - one.from_lsn + 1,
+            parts=was.parts + row.here,
+            after_lsn=min(was.after_lsn, one.prev_lsn),
+            until_lsn=max(was.until_lsn, one.to_lsn),
+            since_us=min(was.since_us, row.since_us),
+        )
+    return list(found.values())
+
+
 def source_work(node: Node) -> list[Work]:
     """Return what sources have and this node has not, also by what their heartbeats say. Raises OutageError."""
     with reading(node.database) as connection:
@@ -62,6 +100,14 @@ def source_work(node: Node) -> list[Work]:
             after_lsn = marks[key].last_lsn if key in marks else 0
             if head_lsn > after_lsn:
                 until[key] = min(until.get(key, (after_lsn, 0))[0], after_lsn), head_lsn
+        torn = dict[SourceKey, Unfinished]()
+        for one in unfinished_by_source(connection):
+            # Where it was applied by another copy, what is left of it here waits for nothing.
+            after_lsn = marks[one.key].last_lsn if one.key in marks else one.after_lsn
+            if one.until_lsn > after_lsn:
+                known = until.get(one.key, (after_lsn, 0))
+                until[one.key] = min(known[0], after_lsn), max(known[1], one.until_lsn)
+                torn[one.key] = one
         silent = _silent(connection)
     works = []
     newest = {peer: (peer, incarnation) for peer, incarnation in until}
@@ -69,7 +115,11 @@ def source_work(node: Node) -> list[Work]:
         after_lsn, until_lsn = until[key]
         unit = f"changes of {peer} not yet applied"
         excused = f"{peer} is silent" if peer in silent else None
-        works.append(Work(f"{OF_SOURCE}{peer}", until_lsn - after_lsn, unit, f"{key[1]}/{after_lsn}", excused=excused))
+        mark, since_us = f"{key[1]}/{after_lsn}", None
+        if key in torn:
+            # Each part that comes is some of it.
+            mark, since_us = f"{mark}/{torn[key].parts}", torn[key].since_us
+        works.append(Work(f"{OF_SOURCE}{peer}", until_lsn - after_lsn, unit, mark, since_us, excused=excused))
     return works
 
 

@@ -184,7 +184,7 @@ class Answering(Periodic):
             until_lsn=until_lsn,
         )
         fields = _fields(replace(owed, until_lsn=until_lsn))
-        self._seldom.tell(logging.ERROR, "answer.gone", owed.peer, **fields, remedy="rowferry snapshot")
+        self._seldom.tell(logging.ERROR, "answer.gone", owed.peer, **fields, remedy="a copy of the data")
         sink.send(
             control_envelope(
                 gone,

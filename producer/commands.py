@@ -107,7 +107,7 @@ def _report(host: Host, done: Export, more: dict[str, Any]) -> None:
 def _warn_of_gone(host: Host, until_lsn: int) -> None:
     host.console.warn(
         f"The log is purged up to LSN {until_lsn}, and what is gone is not in this: who lacks it needs a copy of the"
-        " data (rowferry snapshot)."
+        " data."
     )
 
 

@@ -15,7 +15,7 @@ from common.http.streams import CountedStream, while_admitted
 from common.http.wire import AGAIN_PATH, GONE_HEADER, MEDIA_TYPE, TXS_HEADER
 from common.runtime.node import Node
 from common.wire.records import MAX_LSN
-from producer.pull_plan import Answer, Planner
+from producer.pull_plan import Planner
 from producer.purge import log_begins
 from producer.relay_log import Asked
 from producer.serve_pull import Answers
@@ -55,7 +55,8 @@ def again_routes(node: Node, answers: Answers) -> APIRouter:
     ) -> StreamingResponse:
         """No mark moves by it. Where less comes than was asked for, the rest is asked for again, or is not here."""
         asked = Asked(source, incarnation, after_lsn, until_lsn)
-        answer = Answer.nothing() if source == caller.node_id else await anyio.to_thread.run_sync(planner.again, asked)
+        # Its own log too: a node that was put back fetches what it has lost of it.
+        answer = await anyio.to_thread.run_sync(planner.again, asked)
         headers = {TXS_HEADER: str(answer.txs)}
         gone_lsn = await anyio.to_thread.run_sync(_gone, node, asked)
         check = partial(check_again, request)

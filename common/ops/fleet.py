@@ -12,7 +12,7 @@ from common.ops.fleet_reading import Lag, Peer, read_known
 from common.ops.roads import own_way, way_out
 from common.ops.stalls import OF_SINK, OF_SOURCE, told
 from common.ops.status import Standing, State
-from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come
+from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come, not_whole
 from common.schema import tables as rf
 from common.schema.main_node import known_main
 
@@ -75,7 +75,8 @@ def _self(standing: Standing, of_others: set[str]) -> FleetNode:
     shares = standing.shares
     unsealed = shares.get("unsealed_changes", 0)
     lags = [sink["lag_changes"] for sink in shares.get("sinks", ())]
-    lacking, behind = max(lags, default=0) + unsealed, sum(one.behind for one in standing.sources)
+    peers = {*(one.peer for one in standing.sources), *(one["peer"] for one in standing.unfinished)}
+    lacking, behind = max(lags, default=0) + unsealed, sum(max(standing.behind(peer)) for peer in peers)
     ages = [sink["oldest_unpublished_seconds"] for sink in shares.get("sinks", ()) if sink["lag_changes"]]
     ages += [shares.get("oldest_unsealed_seconds", 0.0)] if unsealed else []
     return FleetNode(
@@ -139,7 +140,7 @@ def _heard(peer: Peer) -> int | None:
 
 def _missing(peer: Peer, standing: Standing) -> Lag:
     """What this node lacks of a peer: by what came of it, by what it says itself, and what waits to be applied."""
-    behind = [one.behind for one in standing.sources if one.peer == peer.name]
+    behind = standing.behind(peer.name)
     if peer.standing is not None:
         behind.append(peer.standing.missing)
     if not behind:
@@ -205,6 +206,7 @@ def _waiting(peer: Peer, standing: Standing, unsent: int) -> Iterator[str]:
         if not behind and peer.standing is not None and peer.standing.missing and not peer.standing.is_silent:
             yield not_come(peer.standing)
     here = standing.facts.node_id
+    yield from (not_whole(one, "it") for one in standing.unfinished if one["peer"] == peer.name)
     if peer.lacks.changes:
         yield f"{counted(peer.lacks.changes, 'change', 'changes')} of {here} had not reached it when it last spoke"
     if unsent:

@@ -100,6 +100,10 @@ def note_purged(
     connection.execute(sa.update(table).where(same).values(values))
 
 
+OWN_LOST = "own-lost"
+"""Of a node that was put back: changes of its log of before that it could not fetch."""
+
+
 def read_purged(connection: sa.Connection, what: str) -> dict[str, sa.Row[Any]]:
     """Return what is on record of one kind, by name."""
     rows = connection.execute(sa.select(rf.purged).where(rf.purged.c.what == what))

@@ -8,7 +8,17 @@ from typing import Any
 from common.clock import to_iso
 from common.ops.peers import PeerStanding
 from common.ops.stalls import OF_SINK, OF_SOURCE, SEALER, still_looks, told
-from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come, out_of_date, place
+from common.ops.status_words import (
+    coming,
+    counted,
+    heals,
+    missing,
+    not_applied,
+    not_come,
+    not_whole,
+    out_of_date,
+    place,
+)
 from common.ports.dialect import NodeFacts
 
 LETTERS_COMMAND = " (rowferry dlq list)"
@@ -145,6 +155,17 @@ class Standing:
         return found
 
     @property
+    def unfinished(self) -> Sequence[Mapping[str, Any]]:
+        """Sources of whose large transactions parts are missing."""
+        found: Sequence[Mapping[str, Any]] = self.shares.get("unfinished", ())
+        return found
+
+    def behind(self, peer: str) -> list[int]:
+        """Return how many changes of a peer have come and are not applied, by each way of counting them."""
+        come = [one.behind for one in self.sources if one.peer == peer]
+        return come + [one["changes"] for one in self.unfinished if one["peer"] == peer]
+
+    @property
     def attention(self) -> list[str]:
         """What a person has to look at."""
         letters = self.dead_letters
@@ -241,17 +262,13 @@ class Standing:
         found += [
             f"{counted(depth, 'message', 'messages')} in {name}" for name, depth in self.queues.depths.items() if depth
         ]
-        early, unfinished = self.dead_letters.get("early", 0), self.shares.get("unfinished_txs", 0)
+        early = self.dead_letters.get("early", 0)
         found += (
             [counted(early, "transaction waits", "transactions wait") + " for rows that have not come yet"]
             if early
             else []
         )
-        return found + (
-            [counted(unfinished, "large transaction has", "large transactions have") + " not come whole"]
-            if unfinished
-            else []
-        )
+        return found + [not_whole(one, one["peer"]) for one in self.unfinished]
 
     @property
     def state(self) -> State:

@@ -47,7 +47,7 @@ def missing(gap: Mapping[str, Any]) -> str:
     if gone is not None:
         return (
             f"changes of {peer} after LSN {after} are missing, and up to LSN {gone} its log has them no more: this "
-            "node needs a copy of the data (rowferry snapshot)"
+            "node needs a copy of the data"
         )
     asked = f"; asked {peer} {gap['asked']} times, last at {gap['asked_at']}" if gap["asked"] else ""
     return (
@@ -65,6 +65,13 @@ def not_come(peer: PeerStanding) -> str:
 def not_applied(behind: int, peer: str) -> str:
     """Say how much of a source waits here."""
     return f"{counted(behind, 'change', 'changes')} of {peer} not yet applied"
+
+
+def not_whole(unfinished: Mapping[str, Any], peer: str) -> str:
+    """Say that parts of a source's large txs are missing."""
+    txs = counted(unfinished["txs"], f"large transaction of {peer} has", f"large transactions of {peer} have")
+    parts, changes = counted(unfinished["parts"], "part", "parts"), counted(unfinished["changes"], "change", "changes")
+    return f"{txs} not come whole ({parts} so far, {changes} in all)"
 
 
 def out_of_date(drifted: Sequence[str], new: Sequence[str]) -> Iterator[str]:

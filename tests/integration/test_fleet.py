@@ -22,7 +22,17 @@ from common.schema import tables as rf
 from common.wire.control import Heartbeat, encode_control
 from consumer.apply.committing import Committing
 from producer.cursors import Cursors
-from tests.support.applying import DATABASES, Origin, World, close_world, open_world, resealed, sqlite_url, world_on
+from tests.support.applying import (
+    DATABASES,
+    Origin,
+    World,
+    close_world,
+    item,
+    open_world,
+    resealed,
+    sqlite_url,
+    world_on,
+)
 
 SECOND, MINUTE = 1_000_000, 60_000_000
 
@@ -247,6 +257,26 @@ def test_what_is_stuck_at_a_silent_node_stands_with_its_silence_and_not_with_wha
     assert not any("have not come" in reason for reason in (*standing.waiting, *nodes["z"].reasons))
     assert list(nodes) == ["here", "z", "b"], "the silent one is the most urgent"
     assert silence in nodes["z"].reasons
+
+
+def test_a_large_transaction_that_has_not_come_whole_is_told_with_its_node(world: World) -> None:
+    large = Origin("a").tx(*(item(number + 1, "x" * 300, number + 1) for number in range(30)))
+    *parts, last = large.parts(4096)
+    beat(world)
+    world.receive(*parts)
+    nodes, standing = look(world)
+    assert (nodes["a"].state, nodes["a"].missing.changes) == (State.BEHIND, 30)
+    assert nodes["a"].reasons == (
+        f"1 large transaction of it has not come whole ({len(parts)} parts so far, 30 changes in all)",
+    )
+    assert nodes["here"].missing.changes == 30
+    assert [reason for reason in standing.waiting if "1 large transaction of a has not come whole" in reason]
+    world.clock.pass_seconds(world.node.config.limits.stall_seconds + 1)
+    _, standing = look(world)
+    assert [one["work"] for one in standing.stalled] == ["source a"]
+    world.receive(last)
+    nodes, standing = look(world)
+    assert (nodes["a"].state, nodes["a"].missing.changes, standing.stalled) == (State.UP_TO_DATE, 0, [])
 
 
 def test_while_capture_is_out_of_date_here_no_peer_is_accused(world: World) -> None:

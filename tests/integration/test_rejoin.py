@@ -7,6 +7,7 @@ import logging
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from common.ids import TxIds
 from common.wire.control import SeenLog, encode_control
 from common.wire.encode import encode_tx
 from consumer.rejoining import Rejoining
-from consumer.reshaped import Reshaped
+from consumer.reshaped import Reshaped, ReshapedRetries
+from consumer.services import build_services
 from producer.cursors import Cursors
 from tests.integration.test_heartbeats import heartbeat, standing
 from tests.support.applying import Origin, World, close_world, item, open_world, outcomes, sqlite_url
@@ -157,8 +159,14 @@ def test_what_can_not_be_had_is_said(pair: Pair) -> None:
     pair.shop.call("run", "--once")
     assert "rowferry rejoin" in pair.shop.report("status")["reasons"][0]
     done = pair.shop.call("rejoin")
-    assert (done.returncode, "1 own changes up to LSN 2" in done.stderr, "snapshot" in done.stderr) == (4, True, True)
-    assert pair.shop.report("status")["rewound_since"] is None
+    assert (done.returncode, "1 own changes up to LSN 2" in done.stderr) == (4, True)
+    status = pair.shop.report("status")
+    assert status["rewound_since"] is None
+    # It stays said: the rows of both sides differ, and nothing else will tell.
+    assert [reason for reason in status["reasons"] if "1 own change could not be had any more" in reason]
+    pair.sync()
+    assert pair.rows() == [[1], [1, 2]]
+    assert pair.shop.report("status")["state"] == "needs attention"
 
 
 def test_a_rejoin_without_need_does_no_harm(pair: Pair) -> None:
@@ -268,6 +276,23 @@ def test_parked_batches_are_applied_once_their_source_has_begun_anew(world: Worl
     assert reshaped.follow_up() == []
     assert [row[1] for row in world.rows()] == ["one", "two", "three", "four"]
     assert world.letters_open() == []
+
+
+def test_they_are_on_a_hub_too_that_others_come_to(tmp_path: Path) -> None:
+    """There `serve` takes what comes, and `run` has no source of its own."""
+    hub = open_world(sqlite_url(tmp_path), server={})
+    try:
+        a = Origin("a")
+        hub.receive(a.put(1, "one", 10).body, a.put(2, "two", 11).body)
+        hub.receive(Origin("a", lsn=1, made=7).tx(item(3, "three", 20)).body)
+        hub.receive(Origin("a", incarnation="inc2", made=20).put(4, "four", 30).body)
+        assert [state for _, state, _ in hub.letters()] == ["forked"]
+        (retries,) = [one for one in build_services(hub.node, threading.Event()) if isinstance(one, ReshapedRetries)]
+        retries.step(0)
+        assert [row[1] for row in hub.rows()] == ["one", "two", "three", "four"]
+        assert hub.letters_open() == []
+    finally:
+        close_world(hub)
 
 
 def test_without_a_folder_it_goes_by_what_it_heard(world: World, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from common.dialects.sqlite.triggers_off import switch_triggers_off
 from common.ops.counting import Marks, encode_marks
 from common.versions import Version
 from common.wire.compress import compress
-from tests.support.applying import Origin, World, Write
+from tests.support.applying import Origin, World, Write, item
 from tests.support.waiting import wait_for
 
 FEW_OLD = 400
@@ -170,7 +170,9 @@ class _Filling:
         yield self.insert("rf_applied_tx", columns, applied)
         line = f"""{self.since()}, 'rowferry', 'applied', 'a', {self.tx_id("n")}, '{{"changes":1,"won":1}}'"""
         yield self.insert("rf_audit", "at_us, actor, action, source_node, tx_id, detail", line)
-        part = f"'z', 'tx-' || n, 1, 2, 'x', '{{}}', {self.blob('00' * 200)}, 200, {self.now_us}"
+        large = Origin("z").tx(*(item(number, "x" * 300, number) for number in range(1, 31)))
+        header = large.parts(4096)[0].partition(b"\n")[0].decode().replace("'", "''")
+        part = f"'z', 'tx-' || n, 1, 2, 'x', '{header}', {self.blob('00' * 200)}, 200, {self.now_us}"
         columns = "source_node, tx_id, part, parts, tx_sha256, header, payload, bytes, received_us"
         yield self.insert("rf_tx_part", columns, part, "n <= 2000")
 

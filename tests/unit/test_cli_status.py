@@ -22,6 +22,8 @@ ROAD = {
     "fallback_error": None,
 }
 AWAY = {"broker_unusable_since": "2026-01-01", "error": "refused"}
+PARTS = {"peer": "shop", "txs": 2, "changes": 80, "parts": 9, "oldest_seconds": 1.0}
+OF_SHOP = "2 large transactions of shop have not come whole (9 parts so far, 80 changes in all)"
 SHARES = {
     "head_lsn": 7,
     "head_tx_id": None,
@@ -34,6 +36,7 @@ SHARES = {
     "clients": [],
     "unfinished_txs": 0,
     "oldest_unfinished_seconds": None,
+    "unfinished": [],
     "stepped_back": {},
     "unapplied": [],
     "gaps": [],
@@ -80,7 +83,10 @@ MISSING = "changes of shop after LSN 10 are missing, its log goes on to LSN 12; 
         (standing(sources=(source(2),)), "2 changes of shop not yet applied"),
         (standing(queues=Queues({"rowferry.node.main": 5})), "5 messages in rowferry.node.main"),
         (standing(dead_letters={"early": 1}), "1 transaction waits for rows that have not come yet"),
-        (standing({"unfinished_txs": 2}), "2 large transactions have not come whole"),
+        (
+            standing({"unfinished": [PARTS]}),
+            OF_SHOP,
+        ),
         (standing({"gaps": [HEALS]}), MISSING + "rowferry run asks shop for them"),
         (standing({"gaps": [HEALS | {"asked": 2, "asked_at": WHEN}]}), f"{MISSING}asked shop for them at {WHEN}"),
     ],
@@ -113,7 +119,7 @@ def test_a_broker_that_can_not_be_used(more: dict[str, str], way: str) -> None:
         (standing(drifted=("sale", "store")), ("sale, store", "rowferry migrate")),
         (standing({"gaps": [GAP]}, sources=(source(2),)), ("shop", "--since 10", "import-change-log")),
         (standing({"gaps": [HEALS | {"asked": 3, "asked_at": WHEN}]}), ("--since 10", f"3 times, last at {WHEN}")),
-        (standing({"gaps": [HEALS | {"asked": 1, "gone_until_lsn": 11}]}), ("up to LSN 11", "rowferry snapshot")),
+        (standing({"gaps": [HEALS | {"asked": 1, "gone_until_lsn": 11}]}), ("up to LSN 11", "a copy of the data")),
     ],
 )
 def test_what_needs_a_person(one: Standing, words: tuple[str, ...]) -> None:

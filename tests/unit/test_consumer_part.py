@@ -30,11 +30,15 @@ def test_status_tells_gaps_and_unfinished_txs(world: World) -> None:
     assert part.status(world.node) == {
         "unfinished_txs": 1,
         "oldest_unfinished_seconds": 5.0,
+        "unfinished": [{"peer": "b", "txs": 1, "changes": 30, "parts": 1, "oldest_seconds": 5.0}],
         "stepped_back": {},
         "unapplied": [
             {"work": "source a", "pending": 1, "unit": "changes of a not yet applied"}
             | {"oldest_seconds": 0.0, "still_since": to_iso(world.clock.us), "still_seconds": 0.0}
-            | {"stalled": False, "excused": None}
+            | {"stalled": False, "excused": None},
+            {"work": "source b", "pending": 30, "unit": "changes of b not yet applied"}
+            | {"oldest_seconds": 5.0, "still_since": to_iso(world.clock.us - 5_000_000), "still_seconds": 5.0}
+            | {"stalled": False, "excused": None},
         ],
         "gaps": [
             {"peer": "a", "incarnation": "inc1", "after_lsn": 1, "highest_lsn": 3}

@@ -135,6 +135,8 @@ def _standing(config: Config, database: Database, knowing: Knowing) -> Iterator[
     except RowferryError as error:
         yield Finding("standing", Level.FAIL, str(error))
         return
+    if not standing.is_running:
+        yield Finding("standing", Level.NOTE, "no `rowferry run` is active here: nothing is sent or fetched by itself")
     for reason in standing.attention:
         yield Finding("standing", Level.WARN, reason)
     if not standing.attention:

@@ -219,14 +219,16 @@ def _submitted(request: Request, fields: Annotated[dict[str, list[str]], Depends
     return Submitted(session, fields)
 
 
-def asked(request: Request, name: str) -> str | None:
-    """Return a condition of the query; None where it is empty or not there. Raises ProblemError."""
+def asked(request: Request, name: str, longest: int = _LONGEST_WORD) -> str | None:
+    """Return a condition of the query, of at most so many characters; None where it is empty or not there.
+
+    Raises ProblemError."""
     values = request.query_params.getlist(name)
     if len(values) > 1:
         raise ProblemError(422, f"{name}: given more than once", reason="request")
     value = values[0].strip() if values else ""
-    if len(value) > _LONGEST_WORD or "\0" in value:
-        raise ProblemError(422, f"{name}: at most {_LONGEST_WORD} characters, and no NUL", reason="request")
+    if len(value) > longest or "\0" in value:
+        raise ProblemError(422, f"{name}: at most {longest:,} characters, and no NUL", reason="request")
     return value or None
 
 

@@ -18,6 +18,8 @@ from common.web.page.page import ROWS, PageRoute, page_of
 from common.web.page.steps import Step, steps_of
 
 _MOST_LINES = 200
+_LONGEST_KEY = 16_000
+"""Written out in an address it is three times as long at most, which servers still take."""
 
 
 def row_routes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
@@ -27,7 +29,7 @@ def row_routes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
 
     @router.get(ROWS)
     def rows(request: Request, viewer: SignedIn) -> Response:
-        table, key = asked(request, "table"), asked(request, "key")
+        table, key = asked(request, "table"), asked(request, "key", _LONGEST_KEY)
         tables = node.captured_tables()
         story, error = None, ""
         if table is not None and key is not None:

@@ -1,0 +1,98 @@
+"""A branch that was put back and knows its hub alone fetches from there what it has lost of its own log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_rejoin import back_up, put_back
+from tests.support.http_fleet import Fleet, insert, same
+from tests.support.nodes import CliNode
+from tests.support.waiting import wait_for
+
+TABLES = ["store", "sale"]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet(tmp_path)
+    made.serve()
+    made.branch("a")
+    made.branch("b")
+    yield made
+    made.close()
+
+
+def sync(fleet: Fleet) -> None:
+    for _ in range(2):
+        for node in fleet.branches:
+            node.ok("run", "--once")
+
+
+def rejoin(fleet: Fleet, node: CliNode) -> dict[str, Any]:
+    node.call("run", "--once", "--only", "consumer")
+    return dict(node.report("rejoin"))
+
+
+def test_what_its_hub_has_kept_comes_back_and_what_only_it_has_reaches_all(fleet: Fleet) -> None:
+    a, b = fleet.branches
+    insert(a, "first", 2)
+    sync(fleet)
+    copy = back_up(a)
+    insert(a, "lost", 5)
+    a.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)"
+        " INSERT INTO store SELECT 'large-' || i, hex(randomblob(1500)) FROM n"
+    )
+    sync(fleet)
+    put_back(a, copy)
+    insert(a, "only here", 1)
+    done = rejoin(fleet, a)
+    assert (done["missing_changes"], done["peers_not_asked"]) == (0, [])
+    assert (done["fetched_txs"], done["fetched_changes"]) == (1, 6 + 200)
+    assert done["only_here_rows"] == 2
+    sync(fleet)
+    sync(fleet)
+    wait_for(lambda: same(fleet.main, a, b), 60, "all nodes to hold the same rows")
+    assert len(a.rows(TABLES)["store"]) == 3 + 200
+    assert a.report("status")["state"] == "up to date"
+
+
+def test_a_hub_that_is_away_may_be_the_only_one_that_has_it(fleet: Fleet) -> None:
+    a, _ = fleet.branches
+    insert(a, "first")
+    sync(fleet)
+    copy = back_up(a)
+    insert(a, "lost")
+    sync(fleet)
+    put_back(a, copy)
+    a.call("run", "--once")
+    incarnation = a.query("SELECT incarnation FROM rf_node WHERE is_self")
+    assert fleet.server is not None
+    fleet.server.stop()
+    refused = a.call("rejoin")
+    assert refused.returncode == 5
+    assert "can't be reached" in refused.stderr or "refused" in refused.stderr
+    assert a.query("SELECT incarnation FROM rf_node WHERE is_self") == incarnation
+    fleet.serve()
+    assert a.report("rejoin")["missing_changes"] == 0
+
+
+def test_without_the_right_to_pull_it_is_said_who_was_not_asked(fleet: Fleet) -> None:
+    a, _ = fleet.branches
+    insert(a, "first")
+    sync(fleet)
+    copy = back_up(a)
+    insert(a, "lost", 1)
+    sync(fleet)
+    put_back(a, copy)
+    a.call("run", "--once")
+    token = fleet.main.report("token", "create", "--node", "a", "--scope", "push")["token"]
+    (a.folder / "main.token").write_text(token)
+    done = a.call("rejoin")
+    assert done.returncode == 4
+    assert "nothing could be fetched from main: " in done.stderr
+    assert "own changes up to LSN" in done.stderr
