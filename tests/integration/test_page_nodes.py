@@ -179,3 +179,12 @@ def test_a_nodes_page_looks_again_by_itself(anna: Person) -> None:
     assert "<html" not in part
     assert "Back to the fleet" not in part
     assert "14 changes" in part
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(-30, "at most 30 s behind"), (30, "30 s ahead"), (0, "right")])
+def test_a_clock_that_looks_behind_may_just_have_been_heard_late(
+    anna: Person, main: Served, seconds: int, words: str
+) -> None:
+    main.world.execute(f"UPDATE rf_node SET clock_us = {seconds * 1_000_000} WHERE node_id = 'shop-3'")
+    assert f"clock {words}" in fleet_row(anna, "shop-3")
+    assert f"Clock {words}, against that of main" in shown(anna, "shop-3")
