@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from common.ids import tx_id_us
 from common.ops.known_nodes import is_full
 from common.ops.passed import note_passed
+from common.ops.peers import MISSED_HEARTBEATS
 from common.schema import tables as rf
 from common.wire.control import Heartbeat, control_lines
 from consumer import audit
@@ -45,12 +46,17 @@ def note_heartbeat(
     clock_us = at_us - now_us
     every_us = int(heartbeat.every_seconds * 1_000_000)
     was_us = known.clock_us if known is not None else None
+    is_steady = was_us is not None and abs(clock_us - was_us) < every_us / 2
+    heard_us = now_us
+    if clock_us < -MISSED_HEARTBEATS * every_us and not is_steady and heartbeat.number == at_us:
+        # It lay somewhere for long, and its node may be dead since. Of a clock that was set back the number shows it.
+        heard_us = max(at_us, known.heard_us or 0) if known is not None else at_us
     why = _rewound(connection, heartbeat)
     was_rewound_us = known.rewound_us if known is not None else None
     values = {
         "incarnation": heartbeat.incarnation,
-        "last_seen_us": now_us,
-        "heard_us": now_us,
+        "last_seen_us": max(heard_us, known.last_seen_us) if known is not None else heard_us,
+        "heard_us": heard_us,
         "heartbeat_us": _latest(heartbeat, known),
         "said": raw.decode("utf-8"),
         "every_us": every_us,
@@ -59,7 +65,7 @@ def note_heartbeat(
         "head_tx_id": heartbeat.head_tx_id,
         "sent_lsn": heartbeat.sent_lsn,
         "clock_us": clock_us,
-        "clock_steady": was_us is not None and abs(clock_us - was_us) < every_us / 2,
+        "clock_steady": is_steady,
         "release": heartbeat.release,
         "schema_sha256": heartbeat.schema_sha256,
         "policies_sha256": heartbeat.policies_sha256,

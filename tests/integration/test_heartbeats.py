@@ -282,6 +282,22 @@ def test_a_backlog_of_heartbeats_is_no_clock(lite: World) -> None:
     assert not peer(lite).clock_is_off
 
 
+def test_what_lay_somewhere_for_long_is_no_sign_of_life(lite: World) -> None:
+    """A hub, or a queue, gives a node that was away what a dead one said last."""
+    beat(lite, 0, number=lite.clock.us + MINUTE)
+    heard_us = lite.clock.us
+    lite.clock.us += 60 * MINUTE
+    beat(lite, 0, number=heard_us + 5 * MINUTE, at=from_us(heard_us + 5 * MINUTE))
+    listen(lite)
+    assert peer(lite).heard_us == heard_us + 5 * MINUTE
+    assert [reason for reason in standing(lite).attention if reason.startswith("a has been silent since")]
+    # Another one with the same distance shows that it lives, and that its clock is behind.
+    beat(lite, 0, number=heard_us + 6 * MINUTE, at=from_us(heard_us + 6 * MINUTE))
+    assert peer(lite).heard_us == lite.clock.us
+    assert not peer(lite).is_silent
+    assert peer(lite).clock_is_off
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"schema_sha256": "0" * 64}, "other tables"), ({"policies_sha256": "0" * 64}, "other policies")],
