@@ -1,5 +1,6 @@
 """What a peer's heartbeats say, kept with the peer in `rf_node`; and whether its log is the one that it was."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,16 +11,22 @@ from common.ops.known_nodes import is_full
 from common.ops.passed import note_passed
 from common.ops.peers import MISSED_HEARTBEATS
 from common.schema import tables as rf
+from common.seldom import Seldom
 from common.wire.control import Heartbeat, control_lines
 from consumer import audit
 from consumer.retired import returned, speaks_again
 from consumer.statements import insert_missing
 from consumer.watermark import read_mark
 
+log = logging.getLogger(__name__)
+_seldom = Seldom(log)
+
 _SEALING_US = 60_000_000
 """A tx may get its id so long before it is committed: until then a log may truly end before it."""
 _RECENT_US = 3_600_000_000
 """What is older by its source's clock may have been kept by somebody."""
+_AHEAD_US = 300_000_000
+"""So much may clocks differ; what is further ahead was given by a clock that is wrong, or made up."""
 
 
 class TooManyNodesError(Exception):
@@ -42,6 +49,7 @@ def note_heartbeat(
             raise TooManyNodesError(heartbeat.source_node)
         insert_missing(connection, node, [_peer(heartbeat, now_us, is_main=is_main)])
     elif known.heartbeat_us is not None and not _is_news(connection, heartbeat, known, now_us):
+        _tell_left(heartbeat, known, now_us)
         return None
     clock_us = at_us - now_us
     every_us = int(heartbeat.every_seconds * 1_000_000)
@@ -93,10 +101,14 @@ def _number(heartbeat: Heartbeat) -> int:
 
 
 def _is_news(connection: sa.Connection, heartbeat: Heartbeat, known: sa.Row[Any], now_us: int) -> bool:
-    return _is_later(heartbeat, known) or _begins_anew(connection, heartbeat, known, now_us)
+    return (
+        _is_later(heartbeat, known, now_us)
+        or _begins_anew(connection, heartbeat, known, now_us)
+        or _is_later_than_nonsense(connection, heartbeat, known, now_us)
+    )
 
 
-def _is_later(heartbeat: Heartbeat, known: sa.Row[Any]) -> bool:
+def _is_later(heartbeat: Heartbeat, known: sa.Row[Any], now_us: int) -> bool:
     """Tell whether a heartbeat was given after the last one that was heard: an older one tells nothing any more.
 
     It may be signed and true and come from somebody who kept it. A release without numbers has its clock alone; where
@@ -106,7 +118,8 @@ def _is_later(heartbeat: Heartbeat, known: sa.Row[Any]) -> bool:
     said = _said_of(heartbeat.incarnation, known)
     if said is not None and heartbeat.number is not None and said.number is not None:
         # Within one incarnation numbers rise, whatever was said in the one before by a clock that was ahead.
-        return heartbeat.number > said.number
+        # A leap is of what was heard before that: numbers that a clock gave while it was ahead, or made-up ones.
+        return said.number < heartbeat.number <= max(said.number, now_us) + _RECENT_US
     is_same_log = heartbeat.incarnation == known.head_incarnation and known.rewound_us is None
     return heartbeat.number is None and is_same_log and heartbeat.head_lsn > known.head_lsn
 
@@ -136,6 +149,34 @@ def _begins_anew(connection: sa.Connection, heartbeat: Heartbeat, known: sa.Row[
         passed.peer == source, passed.origin == source, passed.incarnation == incarnation
     )
     return connection.execute(its.limit(1)).first() is None
+
+
+def _is_later_than_nonsense(connection: sa.Connection, heartbeat: Heartbeat, known: sa.Row[Any], now_us: int) -> bool:
+    """Tell whether it was given after the last one that was heard, where a number that is far ahead says nothing of it.
+
+    Somebody made that number up, or its source was put back after its clock was far ahead: by numbers it would be
+    silent here for ever. What was given before the last one was heard, and kept, has a clock of before that; or a
+    clock that was ahead, and then it knows nothing of what its source has written since."""
+    if not _is_far_ahead(known, now_us) or not known.heard_us + _AHEAD_US < heartbeat.at_us <= now_us + _AHEAD_US:
+        return False
+    return _rewound(connection, heartbeat) is None
+
+
+def _is_far_ahead(known: sa.Row[Any], now_us: int) -> bool:
+    return bool(known.heard_us is not None and known.heartbeat_us > now_us + _AHEAD_US)
+
+
+def _tell_left(heartbeat: Heartbeat, known: sa.Row[Any], now_us: int) -> None:
+    """Say that one is left which may well be a true one: else its node would be silent here, and nobody knew why."""
+    if not _is_far_ahead(known, now_us) or heartbeat.at_us <= known.heard_us:
+        return
+    _seldom.warn(
+        "heartbeat_left",
+        heartbeat.source_node,
+        source_node=heartbeat.source_node,
+        error="its number is below one that was heard and is far ahead of this node's clock",
+        remedy="see that its clock is right: then it is heard again within some minutes",
+    )
 
 
 def _latest(heartbeat: Heartbeat, known: sa.Row[Any] | None) -> int:

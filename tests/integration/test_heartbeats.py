@@ -13,12 +13,13 @@ from common.clock import from_us
 from common.ids import tx_id_us
 from common.ops.agreement import agreement
 from common.ops.known_nodes import is_full
+from common.ops.nodes import Nodes
 from common.ops.peers import PeerStanding
 from common.ops.status import Standing
 from common.ops.status_reading import read_standing
 from common.seldom import Seldom
 from common.wire.control import Heartbeat, control_lines, encode_control
-from consumer import heard
+from consumer import heard, heartbeats
 from consumer.asking import GapAsking
 from consumer.gaps import find_gaps
 from consumer.statements import reading
@@ -218,6 +219,62 @@ def test_a_new_incarnation_is_heard_though_the_clock_was_far_ahead_before(world:
     ):
         world.receive(encode_control(one), source_node="a")
     assert everything(world) == before
+
+
+@pytest.mark.parametrize("is_far", [True, False])
+@pytest.mark.parametrize("incarnation", ["inc1", "made-up"])
+def test_a_number_that_no_clock_says_silences_nobody_for_long(
+    world: World, incarnation: str, is_far: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody said it once, with a token that was stolen; or the node was put back after its clock was far ahead."""
+    monkeypatch.setattr(heartbeats, "_seldom", Seldom(heartbeats.log))
+    passed: dict[str, object] = {"passed": ()}
+    beat(world, 3, number=world.clock.us + MINUTE, **passed)
+    kept = [heartbeat(world, 3, number=world.clock.us + number, **passed) for number in range(1, 4)]
+    at = {"at": from_us(world.clock.us + YEAR)} if is_far else {}
+    forged = heartbeat(world, 3, number=2**63 - 1, incarnation=incarnation, release="forged", **passed, **at)
+    world.receive(encode_control(forged), source_node="a")
+    for _ in range(7):
+        beat(world, 3, number=world.clock.us + MINUTE, **passed)
+    assert (peer(world).heard_us, peer(world).incarnation, peer(world).release) == (world.clock.us, "inc1", "1.0")
+    assert "heartbeat_left" in [record.message for record in caplog.records]
+    # It goes on from there; and nothing that was said before counts again.
+    beat(world, 3, number=world.clock.us + MINUTE, **passed)
+    assert peer(world).heard_us == world.clock.us
+    before = everything(world)
+    for minutes in range(90):
+        world.clock.us += MINUTE
+        if minutes in (0, 10, 89):
+            for one in (*kept, forged):
+                world.receive(encode_control(one), source_node="a")
+    assert everything(world) == before
+
+
+def test_what_a_clock_said_that_was_ahead_counts_for_nothing_when_its_time_has_come(world: World) -> None:
+    a = Origin("a")
+    world.receive(a.put(1, "x", 1).body)
+    first_us = world.clock.us
+    ahead = [heartbeat(world, 1, at=from_us(us), number=us) for us in range(first_us + YEAR, first_us + 2 * YEAR, YEAR)]
+    ahead += [heartbeat(world, 1, at=from_us(first_us + 90 * MINUTE), number=first_us + 90 * MINUTE)]
+    for one in ahead:
+        world.receive(encode_control(one), source_node="a")
+    # It was set right, wrote, and fell silent.
+    two = a.put(2, "x", 2)
+    world.receive(two.body)
+    beat(world, 2, two.tx_id, number=first_us + YEAR + 1)
+    before = everything(world)
+    world.clock.us = first_us + 90 * MINUTE
+    for one in ahead:
+        world.receive(encode_control(one), source_node="a")
+    assert everything(world) == before
+
+
+def test_a_retired_node_whose_number_was_forged_is_heard_when_it_comes_back(world: World) -> None:
+    beat(world, 3, number=2**63 - 1)
+    Nodes(world.node.database, world.node.config, world.node.facts, world.clock).retire("a", "somebody")
+    for _ in range(7):
+        beat(world, 3, number=world.clock.us + MINUTE)
+    assert world.query("SELECT heard_us, retired_us FROM rf_node WHERE node_id = 'a'") == [(world.clock.us, None)]
 
 
 def test_an_incarnation_that_is_not_known_is_not_heard_for_that_alone(world: World) -> None:
