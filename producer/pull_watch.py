@@ -37,8 +37,8 @@ class PullWatch:
         self._answered = 0
         self._waiting = 0
         self._heads: Heads = (0, 0)
-        self._revoked: int | None = None
-        """How many tokens are, by the last look; None before the first."""
+        self._ended: int | None = None
+        """How many tokens work no more, by the last look; None before the first."""
         self._tokens_at = 0.0
 
     async def look(self) -> Heads:
@@ -52,18 +52,18 @@ class PullWatch:
         return self._heads
 
     async def news(self, known: Heads, seconds: float) -> bool:
-        """Wait until the heads are others than `known`, or a token was revoked: maybe that of who waits. False when
+        """Wait until the heads are others than `known`, or a token works no more: maybe that of who waits. False when
         nothing came within `seconds`, or the node stops."""
         until = time.monotonic() + seconds
         self._waiting += 1
         self._wake.set()
-        revoked = self._revoked
+        ended = self._ended
         try:
             while self._heads == known:
-                if revoked is None:
+                if ended is None:
                     # The first look of all tells how many there were.
-                    revoked = self._revoked
-                elif self._revoked != revoked:
+                    ended = self._ended
+                elif self._ended != ended:
                     return True
                 if time.monotonic() >= until or self._stop.is_set():
                     return False
@@ -83,7 +83,7 @@ class PullWatch:
         self._heads = self._log.head().lsn, self._relay.head()
         self._answered = asked
         if self._waiting and time.monotonic() >= self._tokens_at:
-            self._revoked = self._tokens.revoked()
+            self._ended = self._tokens.ended()
             self._tokens_at = time.monotonic() + _TOKENS_SECONDS
         if self._asked == asked:
             self._wake.wait(min(idle_seconds, _LOOK_SECONDS))

@@ -11,9 +11,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from common.http.actors import actor_of
 from common.http.problems import ProblemError
 from common.http.scopes import Scope
+from common.visible import visible
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="Made by `rowferry token create`.")
 
+
+_LONGEST_ADDRESS = 200
 
 KNOWN = "is_known"
 """In the state of a request: it showed a token, or a session, that is good."""
@@ -43,7 +46,12 @@ class Gate(Protocol):
 
 def address_of(request: Request) -> str:
     """Return where a request comes from."""
-    return request.client.host if request.client else "unknown"
+    return shown_address(request.client.host) if request.client else "unknown"
+
+
+def shown_address(address: str) -> str:
+    """Return an address as it is noted: a proxy that is trusted may pass on whatever a stranger wrote there."""
+    return visible(address)[:_LONGEST_ADDRESS]
 
 
 def note_known(request: Request) -> None:

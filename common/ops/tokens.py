@@ -119,9 +119,10 @@ class Tokens:
 
         return in_transaction(self.database, take_back)
 
-    def revoked(self) -> int:
-        """Return how many tokens were taken back."""
-        query = sa.select(sa.func.count()).where(rf.token.c.revoked_us.is_not(None))
+    def ended(self) -> int:
+        """Return how many tokens work no more: they were taken back, or have expired."""
+        is_over = rf.token.c.expires_us <= self.clock.now_us()
+        query = sa.select(sa.func.count()).where(rf.token.c.revoked_us.is_not(None) | is_over)
         return in_transaction(self.database, lambda connection: int(connection.execute(query).scalar_one()))
 
     def used(self, token_id: str, now_us: int) -> None:

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.http.callers import shown_address
 from common.http.problems import BrokenOffError, ProblemError, problem_response
 from common.seldom import Seldom
 from common.web.patience import HANG_UP, LEFT, TASK
@@ -125,7 +126,7 @@ class _Request:
             "request_id": self.id,
             "method": self.scope["method"],
             "path": self.scope["path"],
-            "address": client[0] if client else None,
+            "address": shown_address(client[0]) if client else None,
         }
 
     def check_head(self) -> None:

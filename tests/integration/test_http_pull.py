@@ -191,6 +191,17 @@ def test_a_token_that_is_revoked_while_a_pull_waits_gets_nothing(node: Served) -
         later.join()
 
 
+def test_a_pull_that_waits_ends_when_its_token_expires(node: Served) -> None:
+    token = node.token("b", lives_us=60_000_000)
+    with node.client(token) as client:
+        later = threading.Timer(0.5, lambda: node.world.clock.pass_seconds(61))
+        later.start()
+        began = time.monotonic()
+        assert client.get("/sync/pull", params={"wait": 25}).status_code == 401
+        assert time.monotonic() - began < 15
+        later.join()
+
+
 ONCE_MORE = f"{AGAIN_PATH}?source=here&incarnation={{incarnation}}&after_lsn=0&until_lsn=100"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from common.config.model import ServerSection
 from common.errors import OutageError
 from common.http.scopes import Scope
 from common.ops import tokens
@@ -168,6 +170,19 @@ def test_a_program_that_tries_again_and_again_is_written_once_an_hour(
     passed[0] = 3_601.0
     assert status(node, revoked) == 401
     assert [one.get("left_out_before") for one in refused(node)] == [None, 4]
+
+
+def test_an_address_that_a_proxy_passes_on_unseen_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Some trusted proxies pass on what a client wrote there itself."""
+    section = ServerSection(port=0, proxies=("127.0.0.1",))
+    with served_on_sqlite(tmp_path, section) as node, node.client(MADE_UP) as client, caplog.at_level(logging.DEBUG):
+        made_up = b"\x1b]0;gotcha\x07" + b"x" * 20_000
+        assert client.get("/sync/state", headers={b"X-Forwarded-For": made_up}).status_code == 401
+        ((told,), lines) = refused(node), [one.__dict__.get("address") for one in caplog.records]
+    assert told["address"].startswith("\\u001b]0;gotcha")
+    for address in (told["address"], *filter(None, lines)):
+        assert len(address) <= 200
+        assert "\x1b" not in address
 
 
 def test_nor_do_many_addresses_fill_the_audit(node: Served) -> None:
