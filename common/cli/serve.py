@@ -60,7 +60,7 @@ def _serve_opened(host: Host, given: Mapping[str, object], stop: threading.Event
         node = replace(opened, facts=settle_incarnation(opened.database, opened.facts, opened.clock))
         web = build_web(node, parts, stop)
         log.info("serve.started", extra={"node": node.facts.node_id, "incarnation": node.facts.incarnation})
-        with serving(web.guarded(server), server):
+        with serving(web.guarded(server), server, node.clock):
             outcome = Supervisor(web.services, stop).run()
         log.info("serve.ended", extra={"reopen": outcome.reopen, "crashes": outcome.crashes, "late": outcome.late})
 

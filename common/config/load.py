@@ -111,7 +111,14 @@ def _check_tls_files(
         except OSError as error:
             raise _unreadable(file, where, error) from error
         if setting == secret:
+            if setting == "tls_cert_file" and _is_certificate_alone(file):
+                raise ConfigError(f"{where}: {file} holds no private key: set {name}.tls_key_file")
             _refuse_readable_by_others(file, where)
+
+
+def _is_certificate_alone(file: Path) -> bool:
+    text = file.read_bytes()
+    return b"BEGIN CERTIFICATE-----" in text and b"PRIVATE KEY-----" not in text
 
 
 def _refuse_readable_by_others(file: Path, where: str) -> None:

@@ -21,7 +21,7 @@ class Finding:
     """One thing that was looked at."""
 
     area: str
-    """configuration, database, schema, tables, broker, directory, standing"""
+    """configuration, database, schema, tables, broker, directory, peers, server, signatures, tokens, standing"""
     level: Level
     message: str
     remedy: str | None = None

@@ -11,12 +11,16 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from common.clock import Clock, SystemClock
 from common.config.model import ServerSection
 from common.errors import ConfigError, RowferryError
+from common.http.certificates import Pair
 from common.http.loopback import is_loopback
+from common.web import renewal
 from common.web.connections import BoundedProtocol, is_proxy
 from common.web.handshakes import Handshakes, Listener
 from common.web.noise import quiet_library
+from common.web.renewal import RenewedCertificate
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +31,14 @@ _JOIN_SECONDS = 6.0
 
 
 @contextmanager
-def serving(app: ASGIApp, server: ServerSection) -> Iterator[int]:
+def serving(app: ASGIApp, server: ServerSection, clock: Clock | None = None) -> Iterator[int]:
     """Answer until the context ends; give the port. Raises ConfigError, and RowferryError where the port is taken."""
     check_exposure(server)
+    certificate = _certificate(server, clock or SystemClock())
     listener = _listen(server)
     port: int = listener.getsockname()[1]
     protocol = _protocol(server)
-    running = uvicorn.Server(_uvicorn_config(app, server, protocol))
+    running = uvicorn.Server(_uvicorn_config(app, server, protocol, certificate))
     if server.tls_cert_file is not None:
         _count_handshakes(running, protocol, listener)
     thread = threading.Thread(target=running.run, args=([listener],), name="rowferry-http", daemon=True)
@@ -91,10 +96,20 @@ def _count_handshakes(running: uvicorn.Server, protocol: type[BoundedProtocol], 
     protocol.handshakes = listener.handshakes = Handshakes(most, protocol.head_seconds, networks, is_proxys)
 
 
-def _uvicorn_config(app: ASGIApp, server: ServerSection, protocol: type[BoundedProtocol]) -> uvicorn.Config:
+def _certificate(server: ServerSection, clock: Clock) -> RenewedCertificate | None:
+    """Read it before the library does: its errors name neither file, and for a password it asks on the terminal."""
+    if server.tls_cert_file is None:
+        return None
+    return RenewedCertificate(Pair("server", server.tls_cert_file, server.tls_key_file), clock)
+
+
+def _uvicorn_config(
+    app: ASGIApp, server: ServerSection, protocol: type[BoundedProtocol], certificate: RenewedCertificate | None
+) -> uvicorn.Config:
     tls: dict[str, Any] = {}
-    if server.tls_cert_file is not None:
+    if certificate is not None:
         tls = {"ssl_certfile": server.tls_cert_file, "ssl_keyfile": server.tls_key_file}
+        tls |= {"callback_notify": certificate.look, "timeout_notify": renewal.LOOK_SECONDS}
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -117,4 +132,6 @@ def _uvicorn_config(app: ASGIApp, server: ServerSection, protocol: type[BoundedP
         raise ConfigError(f"server.tls_cert_file, server.tls_key_file: can't be used: {error}") from error
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    if config.ssl is not None and certificate is not None:
+        certificate.show_in(config.ssl)
     return config

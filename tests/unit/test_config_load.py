@@ -331,6 +331,13 @@ def test_a_certificate_and_its_key_may_be_one_private_file(tmp_path: Path) -> No
         load_config(tls(tmp_path, tls_cert_file="cert.pem"), {})
 
 
+def test_a_certificate_without_its_key_is_not_told_to_be_private(tmp_path: Path) -> None:
+    file = tls(tmp_path, tls_cert_file="cert.pem")
+    (tmp_path / "cert.pem").write_text("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n")
+    with pytest.raises(ConfigError, match=r"cert\.pem holds no private key: set broker\.tls_key_file$"):
+        load_config(file, {})
+
+
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"broker\.tls_key_file: .*cert\.pem can be read by others; chmod 600"):
         load_config(tls(tmp_path, tls_cert_file="ca.pem", tls_key_file="cert.pem"), {})

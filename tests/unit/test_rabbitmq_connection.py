@@ -12,6 +12,7 @@ from pika.adapters.utils import connection_workflow as workflow
 from common.errors import ConfigError, OutageError
 from common.transports.rabbitmq.connection import parameters, place, translate, user_of
 from common.transports.rabbitmq.settings import RabbitSettings
+from tests.support.certificates import certificate
 
 SETTINGS = RabbitSettings(url="amqp://store-1:p%40ss@broker.example:5673/shop", node_id="store-1")
 
@@ -40,6 +41,14 @@ def test_a_certificate_file_that_is_missing_is_a_config_error(tmp_path: Path) ->
     broken = RabbitSettings(url="amqps://u:p@host/", node_id="a", tls_ca_file=str(tmp_path / "none.pem"))
     with pytest.raises(ConfigError, match="TLS files"):
         parameters(broken, "publisher")
+
+
+def test_a_key_with_a_password_is_refused_rather_than_asked_for(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate(cert, key, password=b"secret")
+    shown = RabbitSettings(url="amqps://u:p@host/", node_id="a", tls_cert_file=str(cert), tls_key_file=str(key))
+    with pytest.raises(ConfigError, match=r"broker\.tls_key_file: .*key\.pem is encrypted"):
+        parameters(shown, "publisher")
 
 
 def test_a_user_without_a_password_is_a_config_error() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.config.model import Config
 from common.errors import ConfigError, OutageError, RowferryError
-from common.ops.doctor.roads import broker_findings, directory_findings, main_findings, peer_findings
+from common.ops.doctor.roads import broker_findings, directory_findings, main_findings, peer_findings, server_findings
 from common.ops.doctor.signatures import signature_findings, token_findings
 from common.ops.known_nodes import MOST_NODES, is_full
 from common.ops.migration import is_migrated
@@ -51,6 +51,7 @@ def examine(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
     yield from broker_findings(config)
     yield from directory_findings(config)
     yield from peer_findings(config)
+    yield from server_findings(config, knowing.now_us())
     if ready:
         yield from main_findings(config, in_transaction(database, lambda connection: known_main(connection, config)))
         yield from signature_findings(config, _peers(config, database, knowing.facts()))

@@ -6,8 +6,12 @@ from collections.abc import Iterator
 
 from common.config.model import BrokerSection, Config
 from common.errors import ConfigError, OutageError, RowferryError
+from common.http.certificates import CertificateError, Pair
 from common.ops.doctor.signatures import for_whom
 from common.ports.health import Finding, Level
+
+_NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_CA = "the certificate of who signed the one of {0} (PEM), into peers.{0}.tls_ca_file here"
 
 
 def broker_findings(config: Config) -> Iterator[Finding]:
@@ -70,14 +74,42 @@ def peer_findings(config: Config) -> Iterator[Finding]:
         try:
             state = asked_state(settings_of(name, peer), config.node.id)
         except OutageError as error:
-            remedy = f"start rowferry serve there, or correct peers.{name}.url"
+            remedy = f"start rowferry serve there, or correct peers.{name}.url (https:// where it does TLS)"
+            if _NOT_TRUSTED in str(error):
+                remedy = (
+                    f"{_CA.format(name)}; there, a certificate that is good now and for the name in peers.{name}.url"
+                )
             yield Finding("peers", Level.FAIL, f"{name} can't be reached: {error}", remedy, unreachable=True)
+            continue
+        except CertificateError as error:
+            yield Finding("peers", Level.FAIL, f"{name}: {error}", _CA.format(name))
             continue
         except RowferryError as error:
             remedy = f"rowferry token create --node {config.node.id} there, into peers.{name}.token_file here"
             yield Finding("peers", Level.FAIL, f"{name}: {error}", remedy)
             continue
         yield Finding("peers", Level.OK, f"{peer.url} is {state.node} ({state.role}), and takes this node's token")
+
+
+def server_findings(config: Config, now_us: int) -> Iterator[Finding]:
+    """Look at the certificate with which `serve` answers, where it does TLS itself."""
+    server = config.server
+    if server.tls_cert_file is None:
+        return
+    try:
+        certificate = Pair("server", server.tls_cert_file, server.tls_key_file).read()
+    except CertificateError as error:
+        yield Finding("server", Level.FAIL, str(error), "a certificate and its key in PEM; serve can't start without")
+        return
+    fault, until = certificate.fault(now_us), f"{certificate.ends:%Y-%m-%d %H:%M} UTC"
+    if fault is not None:
+        remedy = "renew it under the same file names: serve takes it within a minute; or set this machine's clock right"
+        yield Finding("server", Level.FAIL, f"server.tls_cert_file: {server.tls_cert_file} {fault}", remedy)
+    elif certificate.ends_soon(now_us):
+        text = f"server.tls_cert_file: {server.tls_cert_file} ends on {until}"
+        yield Finding("server", Level.WARN, text, "renew it under the same file names: serve takes it within a minute")
+    else:
+        yield Finding("server", Level.OK, f"the certificate is good until {until}")
 
 
 def main_findings(config: Config, main: str | None) -> Iterator[Finding]:

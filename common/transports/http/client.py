@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from common.errors import ConfigError, OutageError, PoisonError, RowferryError
+from common.http.certificates import CertificateError
 from common.http.wire import (
     AGAIN_PATH,
     CURSOR_HEADER,
@@ -206,7 +207,7 @@ def _trusting(settings: PeerSettings) -> ssl.SSLContext | bool:
     try:
         return ssl.create_default_context(cafile=str(settings.tls_ca_file))
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
+        raise CertificateError(
             f"peers.{settings.name}.tls_ca_file: {settings.tls_ca_file} can't be used: {error}"
         ) from error
 

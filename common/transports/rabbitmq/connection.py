@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -13,6 +14,7 @@ import pika.exceptions
 from pika.adapters.utils import connection_workflow as workflow
 
 from common.errors import ConfigError, OutageError, RowferryError
+from common.http.certificates import Pair
 from common.transports.rabbitmq.settings import RabbitSettings
 
 LIBRARY_ERRORS = (pika.exceptions.AMQPError, workflow.AMQPConnectorException, OSError)
@@ -229,10 +231,15 @@ def _own_tls(settings: RabbitSettings) -> bool:
 
 
 def tls_context(settings: RabbitSettings) -> ssl.SSLContext:
-    """Return what the broker's certificate is checked against, and what this node shows it. Raises OSError."""
+    """Return what the broker's certificate is checked against, and what this node shows it.
+
+    Raises OSError, CertificateError."""
     context = ssl.create_default_context(cafile=settings.tls_ca_file)
     if settings.tls_cert_file:
-        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+        key_file = None if settings.tls_key_file is None else Path(settings.tls_key_file)
+        pair = Pair("broker", Path(settings.tls_cert_file), key_file)
+        pair.read()
+        pair.load_into(context)
     return context
 
 
