@@ -1,6 +1,7 @@
 """Reads `rowferry.toml`, the `ROWFERRY_…` variables and secret files into a checked `Config`."""
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -135,7 +136,9 @@ def _explain(path: Path, error: ValidationError) -> str:
     lines = []
     for one in error.errors(include_url=False):
         key = ".".join(str(step) for step in one["loc"]) or "the file"
-        given = "" if one["type"] == "missing" or not one["loc"] else f" (given: {_masked(key, one['input'])})"
+        # Where the name is wrong the value may be anything, also a secret.
+        is_told = one["loc"] and one["type"] not in ("missing", "extra_forbidden")
+        given = f" (given: {_masked(key, one['input'])})" if is_told else ""
         lines.append(f"{path}: {key}: {_remedy(one)}{given}")
     return "\n".join(lines)
 
@@ -144,6 +147,9 @@ def _remedy(error: ErrorDetails) -> str:
     """Return what is wrong and what would be right, in words that need no Python."""
     return _REMEDIES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
 
+
+_SECRET = re.compile(r"ed25519-private|\brf_[0-9a-zA-Z]+_|://[^/\s]*@|PRIVATE KEY")
+"""What a signing key, a token, a URL with a password and the key of a certificate look like."""
 
 _REMEDIES = {
     "extra_forbidden": "there is no such setting; take it out or correct its name",
@@ -156,8 +162,9 @@ _REMEDIES = {
 
 
 def _masked(key: str, value: object) -> str:
-    """A whole section may hold a secret as well."""
+    """A whole section may hold a secret as well, and a secret may stand in the wrong place."""
     secret = isinstance(value, dict) or key.endswith(("url", "database", "password", "key"))
+    secret = secret or _SECRET.search(str(value)) is not None
     return "…" if secret else repr(value)
 
 

@@ -349,6 +349,16 @@ class Config(Section):
     signers: dict[NodeId, PublicKeys] = Field(default_factory=dict)
     """By node, the public keys by which what it says is known; several while one is being replaced."""
 
+    @field_validator("signers")
+    @classmethod
+    def _are_told_apart(cls, value: dict[str, PublicKeys]) -> dict[str, PublicKeys]:
+        names: dict[str, str] = {}
+        for name in value:
+            other = names.setdefault(name.lower(), name)
+            if other != name:
+                raise ValueError(f"{other} and {name} are one node: names are the same whatever the case")
+        return value
+
     @property
     def rules(self) -> Rules:
         """What capture installs beside itself."""

@@ -16,8 +16,10 @@ def open_database(url: str, *, create: bool = True) -> Database:
     A dialect is imported only when it is asked for, so that one database's driver need not be there for the other."""
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError as error:
-        raise ConfigError(f"node.database: {url!r} is no database URL; supported are {_SUPPORTED}") from error
+    except (sa.exc.ArgumentError, ValueError) as error:
+        # It may hold a password all the same.
+        told = "what is given there" if "@" in url else repr(url)
+        raise ConfigError(f"node.database: {told} is no database URL; supported are {_SUPPORTED}") from error
     match parsed.get_backend_name():
         case "sqlite":
             from common.dialects.sqlite import SqliteDatabase

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from common.config.load import config_path, load_config
 from common.config.model import Config, Policy
+from common.dialects import open_database
 from common.errors import ConfigError
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -398,6 +400,38 @@ def test_relative_paths_count_from_the_files_folder(tmp_path: Path, url: str, ex
 )
 def test_which_file_is_read(given: str | None, environ: dict[str, str], expected: str) -> None:
     assert config_path(given, environ) == Path(expected)
+
+
+PRIVATE = "ed25519-private:3xRVUFkKrVZcMvA1BqBq1yqM7eHq0yMZ9lKp2l8x0aA="
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("signers.main", PRIVATE),
+        ("node.signing_kye", PRIVATE),
+        ("server.token", "rf_k3xabc_s3cretS3cret"),
+        ("node.passwrod", "hunter2"),
+        ("limits.early_seconds", "rf_k3xabc_s3cretS3cret"),
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_told(tmp_path: Path, setting: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=setting.split(".")[0]) as caught:
+        load_config(write(tmp_path, changed(setting, value)), {})
+    assert value not in str(caught.value)
+
+
+def test_keys_for_one_node_under_two_spellings_are_refused(tmp_path: Path) -> None:
+    public = "ed25519:" + base64.b64encode(bytes(32)).decode()
+    with pytest.raises(ConfigError, match="main and MAIN are one node"):
+        load_config(write(tmp_path, GOOD | {"signers": {"main": public, "MAIN": public}}), {})
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:s3cret@h:x/d", "u:s3cret@h/d"])
+def test_a_database_url_that_is_none_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"node\.database") as caught:
+        open_database(url)
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("given", ["*", "0.0.0.0/0", "proxy.example"])
