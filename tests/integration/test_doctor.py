@@ -55,8 +55,10 @@ def test_a_node_on_which_nothing_is_wrong(shop: Path) -> None:
         "directory",
         "standing",
     }
-    (note,) = found["note"]
-    assert "unauthenticated" in note[1]
+    notes = {area: message for area, message, _ in found["note"]}
+    assert notes.keys() == {"directory", "standing"}
+    assert "unauthenticated" in notes["directory"]
+    assert "no `rowferry run` is active" in notes["standing"]
     shown = rowferry(shop, "doctor")
     assert shown.exit_code == 0
     assert shown.stdout.splitlines()[-1] == "0 to mend, 0 to look at."
