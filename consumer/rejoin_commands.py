@@ -3,6 +3,7 @@
 import click
 
 from common.console import Console
+from common.ops.status_words import A_COPY
 from common.runtime.host import ExitCode, current_host
 from consumer.rejoining import Rejoined, Rejoining
 
@@ -20,7 +21,7 @@ def rejoin() -> None:
     host = current_host()
     with host.node() as node, host.progress(None, "rejoining") as bar:
         done = Rejoining(node, host.actor).run(bar.advance)
-    if done.missing_changes or done.unreadable_files or done.peers_not_asked:
+    if done.missing_changes or done.unreadable_files:
         host.exit_code = ExitCode.SET_ASIDE
     host.emit(done.as_dict(), lambda console: _tell(console, done))
 
@@ -35,7 +36,7 @@ def _tell(console: Console, done: Rejoined) -> None:
     if done.missing_changes:
         console.warn(
             f"{done.missing_changes} own changes up to LSN {done.seen_lsn} can't be had any more: others have their"
-            " rows; this node needs a copy of the data from one of them. `rowferry status` says so for a week"
+            f" rows; this node needs {A_COPY}. `rowferry status` says so for a week"
         )
     for peer, changes in done.others_missing.items():
         console.warn(f"{changes} changes of {peer} are not here any more; `rowferry status` says how they come")

@@ -6,6 +6,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from common.clock import to_iso
+from common.ops.status_words import A_COPY
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.wire.control import Gone, Request
@@ -69,7 +70,7 @@ def take_gone(node: Node, gone: Gone) -> None:
     if writing(node.database, lambda connection: note_gone(connection, gone)):
         fields = {"source_node": gone.from_node, "incarnation": gone.incarnation}
         lsns = {"after_lsn": gone.after_lsn, "until_lsn": gone.until_lsn}
-        log.error("gap_cannot_be_filled", extra=fields | lsns | {"remedy": "a copy of the data"})
+        log.error("gap_cannot_be_filled", extra=fields | lsns | {"remedy": A_COPY})
 
 
 def _is_known(connection: sa.Connection, request: Request, named: Collection[str]) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from common.crash_points import CrashPoint, reach
 from common.errors import OutageError
+from common.ops.status_words import A_COPY
 from common.periodic import Periodic
 from common.ports.sink import Sink
 from common.runtime.node import Node
@@ -184,7 +185,7 @@ class Answering(Periodic):
             until_lsn=until_lsn,
         )
         fields = _fields(replace(owed, until_lsn=until_lsn))
-        self._seldom.tell(logging.ERROR, "answer.gone", owed.peer, **fields, remedy="a copy of the data")
+        self._seldom.tell(logging.ERROR, "answer.gone", owed.peer, **fields, remedy=A_COPY)
         sink.send(
             control_envelope(
                 gone,

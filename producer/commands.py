@@ -7,6 +7,7 @@ import click
 
 from common.console import Console
 from common.errors import UsageError
+from common.ops.status_words import A_COPY
 from common.runtime.host import ExitCode, Host, current_host
 from producer.clients import Clients
 from producer.export import STDOUT, Export, Request, export
@@ -106,8 +107,7 @@ def _report(host: Host, done: Export, more: dict[str, Any]) -> None:
 
 def _warn_of_gone(host: Host, until_lsn: int) -> None:
     host.console.warn(
-        f"The log is purged up to LSN {until_lsn}, and what is gone is not in this: who lacks it needs a copy of the"
-        " data."
+        f"The log is purged up to LSN {until_lsn}, and what is gone is not in this: who lacks it needs {A_COPY}."
     )
 
 

@@ -18,7 +18,7 @@ from common.ops.rewinding import own_rewinding
 from common.ops.sending import run_seen_us
 from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
 from common.ops.status import ClashingKeys, ClockAhead, Queues, SourceStanding, Standing
-from common.ops.status_words import counted
+from common.ops.status_words import A_COPY, counted
 from common.ops.table_choice import own_keys
 from common.ports.dialect import Database, NodeFacts
 from common.schema import tables as rf
@@ -71,14 +71,14 @@ def _told(connection: sa.Connection, now_us: int) -> Iterator[str]:
         if row.purged_us >= since_us:
             yield (
                 f"the log is purged up to LSN {row.until_lsn}, and {row.name} had not taken all of it "
-                "(retention.log_max_days): who lacks it needs a copy of the data"
+                f"(retention.log_max_days): who lacks it needs {A_COPY}"
             )
     for row in read_purged(connection, OWN_LOST).values():
         if row.purged_us >= since_us:
             yield (
                 f"{counted(row.rows, 'own change', 'own changes')} could not be had any more at the rejoin of "
                 f"{to_iso(row.purged_us)}: others have what they wrote, and this node has not. Compare it with another "
-                "node; it needs a copy of the data"
+                f"node; it needs {A_COPY}"
             )
     node = rf.node.c
     query = sa.select(node.node_id, node.returned_us).where(node.returned_us >= since_us).order_by(node.node_id)

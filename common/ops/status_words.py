@@ -5,6 +5,8 @@ from typing import Any
 
 from common.ops.peers import PeerStanding
 
+A_COPY = "a copy of the data (rowferry snapshot; until there is one: docs/README_M2.md, chapter 1)"
+"""What helps where the log has something no more."""
 _PATIENT_ASKS = 3
 """So often a source is asked for what is missing before a person is told."""
 
@@ -47,7 +49,7 @@ def missing(gap: Mapping[str, Any]) -> str:
     if gone is not None:
         return (
             f"changes of {peer} after LSN {after} are missing, and up to LSN {gone} its log has them no more: this "
-            "node needs a copy of the data"
+            f"node needs {A_COPY}"
         )
     asked = f"; asked {peer} {gap['asked']} times, last at {gap['asked_at']}" if gap["asked"] else ""
     return (

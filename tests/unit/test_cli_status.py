@@ -119,7 +119,10 @@ def test_a_broker_that_can_not_be_used(more: dict[str, str], way: str) -> None:
         (standing(drifted=("sale", "store")), ("sale, store", "rowferry migrate")),
         (standing({"gaps": [GAP]}, sources=(source(2),)), ("shop", "--since 10", "import-change-log")),
         (standing({"gaps": [HEALS | {"asked": 3, "asked_at": WHEN}]}), ("--since 10", f"3 times, last at {WHEN}")),
-        (standing({"gaps": [HEALS | {"asked": 1, "gone_until_lsn": 11}]}), ("up to LSN 11", "a copy of the data")),
+        (
+            standing({"gaps": [HEALS | {"asked": 1, "gone_until_lsn": 11}]}),
+            ("up to LSN 11", "a copy of the data (rowferry snapshot"),
+        ),
     ],
 )
 def test_what_needs_a_person(one: Standing, words: tuple[str, ...]) -> None:
