@@ -24,14 +24,14 @@ def who_does_it(connection: sa.Connection, now_us: int) -> str:
     return NOBODY if seen is None else f"the running node does that by itself ({_since(seen, now_us)})"
 
 
-def not_sent_yet(connection: sa.Connection, config: Config, now_us: int) -> str:
-    """Return what becomes of a change that this node has just made, as a sentence."""
+def not_sent_yet(connection: sa.Connection, config: Config, now_us: int) -> tuple[str, bool]:
+    """Return what becomes of a change that this node has just made, as a sentence, and whether that needs nobody."""
     if config.broker is None and config.directory is None and not config.peers:
-        return "This node sends nothing by itself: others come for it over HTTP, or it goes with files."
+        return "This node sends nothing by itself: others come for it over HTTP, or it goes with files.", True
     seen = _sender(connection, now_us)
     if seen is None:
-        return "Not sent yet, and no `rowferry run` is active here: it goes out to every other node once one is."
-    return f"Not sent yet: the running node sends it to every other by itself ({_since(seen, now_us)})."
+        return "The other nodes don't have it yet: they get it once a `rowferry run` is active here.", False
+    return f"The other nodes get it from the running node by itself ({_since(seen, now_us)}).", True
 
 
 def _sender(connection: sa.Connection, now_us: int) -> Seen | None:

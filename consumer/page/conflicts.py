@@ -84,7 +84,7 @@ def conflict_pages(node: Node) -> APIRouter:
             if sides.waits:
                 raise
             return _settled_already(form.session, sides, _back(form))
-        form.session.say(_told(node, settled, "is settled"))
+        _tell(node, form.session, settled, "is settled")
         return to(f"{CONFLICTS}/one", id=number, back=_back(form))
 
     @router.post(f"{CONFLICTS}/undo")
@@ -100,7 +100,7 @@ def conflict_pages(node: Node) -> APIRouter:
             if sides.waits or sides.document["winner"] != take.value:
                 raise
             return _settled_already(form.session, sides, _back(form))
-        form.session.say(_told(node, settled, "is decided the other way"))
+        _tell(node, form.session, settled, "is decided the other way")
         return to(f"{CONFLICTS}/one", id=number, back=_back(form))
 
     return router
@@ -158,8 +158,13 @@ def _seen(text: str | None) -> Version:
         raise ProblemError(422, str(error), reason="request") from error
 
 
-def _told(node: Node, settled: Settled, what: str) -> str:
+def _tell(node: Node, session: Session, settled: Settled, what: str) -> None:
+    """Say what was done here, and apart from it what of that the other nodes have."""
     side = _sides(node, str(settled.number)).side(settled.winner)
+    session.say(f"Done on {node.facts.node_id}: conflict {settled.number} {what}, {side} stands now.")
     with reading(node.database) as connection:
-        sent = not_sent_yet(connection, node.config, node.clock.now_us())
-    return f"Conflict {settled.number} {what}: {side} stands now, written as a new change of this node. {sent}"
+        sent, by_itself = not_sent_yet(connection, node.config, node.clock.now_us())
+    if by_itself:
+        session.say(sent)
+    else:
+        session.warn(sent)

@@ -82,13 +82,14 @@ def test_a_dead_letter_is_found_looked_at_and_replayed(node: Served, anna: Perso
     assert tx_id not in anna.get("/page/dead-letters?reason=type").text
     assert tx_id not in anna.get("/page/dead-letters?table=item").text
     letter = anna.get(link(listed.text, tx_id))
-    assert "What blocks it now" in letter.text
+    assert "would fail again, and change no row" in letter.text
+    assert "the same, still" in letter.text, "what blocks it is what it failed by"
     assert "create or configure the table" in letter.text
     assert "<dd>over HTTP from a</dd>" in letter.text, "which way it came"
     assert ">one</span>" in letter.text, "what it holds is shown though the table is not here"
     make(node)
     free = without_terms(anna.get(str(letter.url)).text)
-    assert "nothing: a replay would apply it" in free
+    assert "would apply it: 1 of 1 change would be written" in free
     assert "table fresh is new here and not captured yet: on this node run <code>rowferry migrate</code>" in free
     assert "can be replayed" in free
     assert "create or configure the table" not in free, "nothing has to be done any more"
@@ -225,7 +226,7 @@ def test_from_a_conflict_and_its_questions_back_to_the_list_as_it_was_filtered(n
     done = anna.submit(question, "Yes, keep")
     assert link(done.text, "Back to the conflicts") == there
     assert link(anna.submit(question, "Yes, keep").text, "Back to the conflicts") == there, "settled already"
-    undone = anna.submit(anna.submit(done, "Switch to", take="theirs"), "Yes, switch to")
+    undone = anna.submit(anna.submit(done, "Undo: switch to", take="theirs"), "Yes, switch to")
     assert link(undone.text, "Back to the conflicts") == there
     assert link(anna.get("/page/conflicts/one?id=1").text, "Back to the conflicts") == "/page/conflicts"
 
@@ -249,7 +250,7 @@ def test_a_conflict_is_settled_and_undone(node: Served, anna: Person) -> None:
     assert "Nothing has changed yet" in question.text
     assert [row[1] for row in node.world.rows()] == ["mine"]
     done = anna.submit(question, "Yes, take a's version")
-    assert "Conflict 1 is settled: a&#39;s version stands now, written as a new change of this node." in done.text
+    assert "Done on here: conflict 1 is settled, a&#39;s version stands now." in done.text
     assert "This node sends nothing by itself: others come for it over HTTP" in done.text
     assert "anna chose it" in done.text
     assert [row[1] for row in node.world.rows()] == ["theirs"]
@@ -262,7 +263,7 @@ def test_a_conflict_is_settled_and_undone(node: Served, anna: Person) -> None:
     assert "is settled already" in anna.client.get(str(question.url), follow_redirects=True).text
     undo = anna.get("/page/conflicts/ask?id=1&do=undo&take=ours")
     undone = anna.submit(undo, "Yes, switch to")
-    assert "Conflict 1 is decided the other way: here&#39;s version stands now, written as a new change" in undone.text
+    assert "Done on here: conflict 1 is decided the other way, here&#39;s version stands now." in undone.text
     audit = anna.get("/page/audit").text
     assert "decided a conflict the other way: here&#39;s version stands" in audit
     assert link(audit, "conflict 1") == "/page/conflicts/one?id=1"
@@ -346,7 +347,7 @@ def test_a_choice_is_made_on_what_was_shown(node: Served, anna: Person) -> None:
     assert "later" in cells_of(refused.text, "name")
     assert [row[1] for row in node.world.rows()] == ["later"]
     done = anna.submit(anna.submit(refused, "Take a's version", take="theirs"), "Yes, take a's version")
-    assert "Conflict 1 is settled" in done.text
+    assert "conflict 1 is settled" in done.text
     assert [row[1] for row in node.world.rows()] == ["theirs"]
 
 
@@ -367,8 +368,8 @@ def test_undoing_is_done_on_what_was_shown(node: Served, anna: Person) -> None:
     assert "was written again by c since conflict 1 was shown (name: &#34;mine&#34;, now &#34;of c&#34;" in refused.text
     assert "look at it again" not in refused.text, "it is what is shown"
     assert [row[1] for row in node.world.rows()] == ["of c"]
-    done = anna.submit(anna.submit(refused, "Switch to", take="ours"), "Yes, switch to")
-    assert "Conflict 1 is decided the other way" in done.text
+    done = anna.submit(anna.submit(refused, "Undo: switch to", take="ours"), "Yes, switch to")
+    assert "conflict 1 is decided the other way" in done.text
     assert [row[1] for row in node.world.rows()] == ["mine"]
     for seen in ({}, {"seen": "[0]"}):
         fields = {"csrf": anna.csrf(), "id": "1", "take": "theirs", **seen}
@@ -391,7 +392,7 @@ def test_what_was_written_into_the_row_that_waits_for_another_is_shown_before_it
     assert re.findall(r'class="value">([^<]*)<', cells_of(refused.text, "code")) == ["W", "X"]
     assert node.world.rows("code") == [(1, "X"), (2, "W")]
     done = anna.submit(anna.submit(refused, "Keep here's version", take="ours"), "Yes, keep here's version")
-    assert "Conflict 1 is settled" in done.text
+    assert "conflict 1 is settled" in done.text
     assert node.world.rows("code") == [(1, "X"), (2, "W")]
 
 

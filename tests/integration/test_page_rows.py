@@ -90,7 +90,7 @@ def test_a_choice_that_leaves_the_row_shows_no_values(node: Served, anna: Person
     tick(node)
     question = anna.get("/page/conflicts/ask?id=1&do=resolve&take=ours")
     assert 'class="changed"' not in question.text, "nothing changes here"
-    assert "Here the row stays as it is" in question.text
+    assert "here it stays as it is, on the other nodes once it has been sent there" in question.text
     assert 'class="changed"' in anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs").text
     anna.submit(question, "Yes, keep")
     chosen, _, _ = lines(anna, "7")

@@ -63,7 +63,8 @@ def conflict_of(node: Served) -> None:
 def test_that_nobody_runs_is_said_also_where_nothing_waits(node: Served, anna: Person) -> None:
     fleet = anna.get("/").text
     assert "no <code>rowferry run</code> is active on here" in fleet
-    assert "Start it there" in fleet
+    assert "start it there" in fleet
+    assert "1 thing needs you" in fleet
     assert "nobody has to do anything" not in fleet
     run_was_seen(node)
     fleet = anna.get("/").text
@@ -74,7 +75,9 @@ def test_that_nobody_runs_is_said_also_where_nothing_waits(node: Served, anna: P
 def test_a_choice_says_who_sends_it(node: Served, anna: Person) -> None:
     conflict_of(node)
     done = anna.submit(anna.get("/page/conflicts/ask?id=1&do=resolve&take=theirs"), "Yes, take")
-    assert "Not sent yet, and no <code>rowferry run</code> is active here: it goes out to every other node" in done.text
+    assert "Done on here: conflict 1 is settled, a&#39;s version stands now." in done.text
+    not_yet = "The other nodes don&#39;t have it yet: they get it once a <code>rowferry run</code> is active here."
+    assert f'<p class="note warn">{not_yet}</p>' in done.text
     fleet = anna.get("/").text
     assert "no <code>rowferry run</code> is active on here" in fleet
     assert "nobody has to do anything" not in fleet
@@ -83,14 +86,11 @@ def test_a_choice_says_who_sends_it(node: Served, anna: Person) -> None:
     assert "is active on here" not in fleet
     assert "nobody has to do anything" not in fleet, "what waits has stood still since long ago"
     undo = anna.get("/page/conflicts/ask?id=1&do=undo&take=ours")
-    assert "It takes nothing out of any node" in undo.text
-    assert "Where somebody has written the row since the conflict was settled, this page refuses to switch" in undo.text
+    assert "both choices stay in its history" in undo.text
+    assert "If somebody has written the row since, nothing is done, and you are told." in undo.text
     undone = anna.submit(undo, "Yes, switch to")
-    assert "Conflict 1 is decided the other way: here&#39;s version stands now" in undone.text
-    assert (
-        "Not sent yet: the running node sends it to every other by itself (<code>rowferry run</code> was seen here"
-        in undone.text
-    )
+    assert "Done on here: conflict 1 is decided the other way, here&#39;s version stands now." in undone.text
+    assert "The other nodes get it from the running node by itself (<code>rowferry run</code> was seen" in undone.text
     row = without_terms(anna.get("/page/rows?table=item&key=7").text)
     assert "was not sent to the shared folder yet: the running node does that by itself" in row
 

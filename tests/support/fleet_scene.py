@@ -14,6 +14,7 @@ from common.http.scopes import Scope
 from common.ops.agreement import agreement
 from common.ops.counting import Totals, read_marks
 from common.ops.samples import Gauges, newest_sample, write_sample
+from common.ops.stalls import SEALER, Seen, write_seen
 from common.retry import in_transaction
 from common.schema import tables as rf
 from common.wire.control import Heartbeat, encode_control
@@ -60,6 +61,8 @@ def scene(folder: Path, url: str | None = None) -> Iterator[Served]:
         node.world.clock.us = now_us()
         with node.world.node.database.engine.begin() as connection:
             connection.execute(rf.node.update().where(rf.node.c.is_self).values(heard_us=now_us()))
+            # As the watchdog of its `run` does.
+            write_seen(connection, SEALER, Seen(0, "", None, None, now_us()))
         yield node
 
 

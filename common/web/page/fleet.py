@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Request, Response
 
 from common.clock import to_iso
@@ -12,10 +13,11 @@ from common.ops.series import Window, read_series
 from common.ops.status import LETTERS_COMMAND, State
 from common.retry import in_transaction
 from common.runtime.node import Node
+from common.schema import tables as rf
 from common.web.page.access import SignedIn, asked
 from common.web.page.graphs import graphs_of
 from common.web.page.looks import Looks
-from common.web.page.page import HOME, PageRoute, page_of
+from common.web.page.page import CONFLICTS, HOME, LETTERS, PageRoute, page_of, url_of
 
 LOOK = {State.UP_TO_DATE: "good", State.BEHIND: "warn", State.NEEDS_ATTENTION: "bad"}
 
@@ -39,6 +41,7 @@ def fleet_routes(node: Node, looks: Looks) -> APIRouter:
         nodes = in_transaction(node.database, lambda connection: read_fleet(connection, node.config, standing))
         window, now_us = asked_window(request), node.clock.now_us()
         runs = in_transaction(node.database, lambda connection: is_running(connection, now_us))
+        letters_url, conflicts_url = in_transaction(node.database, _where_to_look)
         series = in_transaction(node.database, lambda connection: read_series(connection, window, now_us))
         lines = [Line(one, LOOK[one.state], None if one.heard_us is None else to_iso(one.heard_us)) for one in nodes]
         return page_of(request).answer(
@@ -54,9 +57,23 @@ def fleet_routes(node: Node, looks: Looks) -> APIRouter:
             is_running=runs,
             # Beside each of these sentences stands a button that does it.
             letters_command=LETTERS_COMMAND,
+            letters_url=letters_url,
+            conflicts_url=conflicts_url,
         )
 
     return router
+
+
+def _where_to_look(connection: sa.Connection) -> tuple[str, str]:
+    """Return the addresses of the dead letters and of the conflicts that wait; of the only one, where there is one."""
+    letter, met = rf.dead_letter.c, rf.conflict.c
+    is_open = letter.state.in_(rf.OPEN_DEAD_LETTERS)
+    letters = connection.execute(sa.select(letter.source_node, letter.tx_id).where(is_open).limit(2)).all()
+    conflicts = connection.execute(sa.select(met.id).where(met.state == "waiting").limit(2)).all()
+    return (
+        url_of(f"{LETTERS}/one", source=letters[0].source_node, tx=letters[0].tx_id) if len(letters) == 1 else LETTERS,
+        url_of(f"{CONFLICTS}/one", id=conflicts[0].id) if len(conflicts) == 1 else CONFLICTS,
+    )
 
 
 def asked_window(request: Request) -> Window:

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from common.http.callers import Caller
 
@@ -22,7 +23,7 @@ class Message:
     """What an action came to, for the next page that its author sees."""
 
     text: str
-    is_good: bool = True
+    look: Literal["good", "warn", "bad"] = "good"
     links: tuple[tuple[str, str], ...] = ()
     """Where to look at what it tells of: address and words."""
 
@@ -41,7 +42,14 @@ class Session:
 
     def say(self, text: str, *, is_good: bool = True, links: Sequence[tuple[str, str]] = ()) -> None:
         """Keep a message for the next page. Any thread."""
-        self._messages = [*self._messages, Message(text, is_good, tuple(links))][-_MOST_MESSAGES:]
+        self._keep(Message(text, "good" if is_good else "bad", tuple(links)))
+
+    def warn(self, text: str) -> None:
+        """Keep what somebody should know of something that was done well."""
+        self._keep(Message(text, "warn"))
+
+    def _keep(self, message: Message) -> None:
+        self._messages = [*self._messages, message][-_MOST_MESSAGES:]
 
     def take_messages(self) -> list[Message]:
         """Return what was said since the last page."""
