@@ -186,9 +186,9 @@ def settle_by_keyboard(one: Tab, node: Served) -> None:
     assert ("Coffee",) in [row[1:2] for row in node.world.rows()]
     one.tab_to("Yes, take shop-1's version")
     press("Enter")
-    told = page.get_by_role("status")
+    told = page.locator(".messages")
     expect(told).to_contain_text("Done on main: conflict 1 is settled, shop-1's version stands now.")
-    expect(told).to_contain_text("The other nodes get it from the running node by itself")
+    expect(told).to_contain_text("The other nodes get it by themselves.")
     assert "Coffee, ground" in [row[1] for row in node.world.rows()]
     one.tab_to("Undo: switch to main's version")
     press("Enter")

@@ -86,11 +86,11 @@ def test_a_choice_says_who_sends_it(node: Served, anna: Person) -> None:
     assert "is active on here" not in fleet
     assert "nobody has to do anything" not in fleet, "what waits has stood still since long ago"
     undo = anna.get("/page/conflicts/ask?id=1&do=undo&take=ours")
-    assert "both choices stay in its history" in undo.text
-    assert "If somebody has written the row since, nothing is done, and you are told." in undo.text
+    assert "Both choices stay in the row's history" in undo.text
+    assert "If somebody has written the row since, nothing happens, and you are told." in undo.text
     undone = anna.submit(undo, "Yes, switch to")
     assert "Done on here: conflict 1 is decided the other way, here&#39;s version stands now." in undone.text
-    assert "The other nodes get it from the running node by itself (<code>rowferry run</code> was seen" in undone.text
+    assert "The other nodes get it by themselves." in undone.text
     row = without_terms(anna.get("/page/rows?table=item&key=7").text)
     assert "was not sent to the shared folder yet: the running node does that by itself" in row
 
