@@ -39,6 +39,8 @@ class PeerStanding:
     """Changes of its log that have not come here at all."""
     road: str
     """What may be away between the two beside the line: `broker`, `folder`, or nothing."""
+    is_signed: bool
+    """What it says is taken by its signature alone."""
     schema_differs: bool
     policies_differ: bool
     rewound_us: int | None
@@ -52,9 +54,10 @@ class PeerStanding:
         if self.stuck:
             changes = "change of it is" if self.stuck == 1 else "changes of it are"
             stuck = f"; {self.stuck} {changes} stuck there until it is back"
+        refused = ", or whether what it says is refused here (control_refused in the log)" if self.is_signed else ""
         return (
             f"{self.node} has been silent since {to_iso(self.heard_us)}{stuck}: see whether its machine is on, its "
-            f"line is up and `rowferry run` runs there{_AWAY[self.road]}"
+            f"line is up and `rowferry run` runs there{_AWAY[self.road]}{refused}"
         )
 
     @property
@@ -116,10 +119,18 @@ def read_peers(
     )
     listened_us = connection.scalar(sa.select(peer.c.heard_us).where(peer.c.is_self)) or 0
     told, bound_us = set(clocks_known), config.limits.future_seconds * 1_000_000
-    rows = connection.execute(query).mappings()
+    signers = {name.lower() for name in config.signers}
     return tuple(
-        _standing(row, agreed, listened_us, bound_us, row["node_id"] in told, _road(config, row["node_id"]))
-        for row in rows
+        _standing(
+            row,
+            agreed,
+            listened_us,
+            bound_us,
+            is_told=row["node_id"] in told,
+            road=_road(config, row["node_id"]),
+            is_signed=config.node.require_signed or row["node_id"].lower() in signers,
+        )
+        for row in connection.execute(query).mappings()
     )
 
 
@@ -132,7 +143,14 @@ def _road(config: Config, name: str) -> str:
 
 
 def _standing(
-    row: Mapping[Any, Any], agreed: Agreement, listened_us: int, bound_us: float, is_told: bool, road: str
+    row: Mapping[Any, Any],
+    agreed: Agreement,
+    listened_us: int,
+    bound_us: float,
+    *,
+    is_told: bool,
+    road: str,
+    is_signed: bool,
 ) -> PeerStanding:
     clock_us = row["clock_us"]
     # What is ahead is so for sure; what looks behind may just have been long on its way, unless it is so each time.
@@ -151,6 +169,7 @@ def _standing(
         is_silent=listened_us - row["heard_us"] > MISSED_HEARTBEATS * row["every_us"],
         stuck=max(0, row["head_lsn"] - max(row["watermark"], row["came"])),
         road=road,
+        is_signed=is_signed,
         schema_differs=row["schema_sha256"] != agreed.schema_sha256,
         policies_differ=row["policies_sha256"] != agreed.policies_sha256,
         rewound_us=row["rewound_us"],

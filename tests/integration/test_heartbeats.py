@@ -339,6 +339,21 @@ def test_a_backlog_of_heartbeats_is_no_clock(lite: World) -> None:
     assert not peer(lite).clock_is_off
 
 
+def test_a_silent_node_may_be_one_whose_word_is_refused(lite: World) -> None:
+    """Of signatures that are not taken the log alone tells."""
+    beat(lite, 0)
+    lite.clock.us += 10 * MINUTE
+    listen(lite)
+    node, refused = lite.node, "refused here (control_refused in the log)"
+    assert refused not in peer(lite).silence
+    for config in (
+        node.config.model_copy(update={"signers": {"A": ("key",)}}),
+        node.config.model_copy(update={"node": node.config.node.model_copy(update={"require_signed": True})}),
+    ):
+        (one,) = read_standing(node.database, config, node.facts, lite.clock.us, {}).peers
+        assert refused in one.silence
+
+
 def test_what_lay_somewhere_for_long_is_no_sign_of_life(lite: World) -> None:
     """A hub, or a queue, gives a node that was away what a dead one said last."""
     beat(lite, 0, number=lite.clock.us + MINUTE)
