@@ -13,14 +13,15 @@ from common.ports.sink import KnowsPlace, Sink
 from producer.cursors import Cursors
 from producer.inflight import InFlight
 from producer.log import NodeLogs
-from producer.packing import Packing, pack
+from producer.packing import Packing, pack, read_packed
 
 log = logging.getLogger(__name__)
 
 OpenSink = Callable[[Callable[[], None]], Sink]
 """Opens a sink; it is given what to call, on any thread, when a confirm has come."""
 
-_READ_BYTES = 4 * 1024 * 1024
+_READ_BYTES = 1024 * 1024
+"""So that the first of a backlog is on its way while the next is read."""
 _WINDOW_BYTES = 16 * 1024 * 1024
 _SAVE_SECONDS = 0.1
 """What is confirmed within it is noted in one commit; after a kill so much comes twice, and dedup takes it."""
@@ -171,7 +172,7 @@ class Relay:
         # Before the look: what is sealed from now on asks for another one.
         self._may_have_more = False
         # All at once: a sink that blocks must not keep a transaction open here. Large txs come as promises.
-        txs = list(passage.log.read(passage.read_lsn, _READ_BYTES))
+        txs = list(read_packed(passage.log, passage.read_lsn, _READ_BYTES, self._packing))
         if txs:
             self._may_have_more = True
         for envelope in pack(txs, self._packing):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from common.ports.health import Finding
 from common.ports.rules import NO_RULES, Rules
 from common.versions import Version
-from common.wire.records import SealedTx, TableMeta
+from common.wire.records import PackedTxs, SealedTx, TableMeta
 
 if TYPE_CHECKING:
     # They name what stands below here.
@@ -313,6 +313,19 @@ class SealedLog(Protocol):
         """Yield whole txs with `to_lsn > after_lsn` in LSN order, about `limit_bytes` of them, at least one if any.
 
         Large txs don't come into memory: their `lines()` read the database again, in pieces."""
+        ...
+
+
+@runtime_checkable
+class WritesBatches(Protocol):
+    """A sealed log whose database writes small txs as whole batches by itself, quicker than it is done here."""
+
+    def read_packed(
+        self, after_lsn: int, limit_bytes: int, message_bytes: int, max_batch_bytes: int
+    ) -> Iterator[PackedTxs | SealedTx]:
+        """Yield what `SealedLog.read` does, small txs packed, unsigned.
+
+        Messages are full at about `message_bytes`; none has a batch above `max_batch_bytes`."""
         ...
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import pairwise, product
 from threading import Event
 from typing import Any, Protocol
 
@@ -31,12 +31,14 @@ from common.ports.dialect import (
     TableShape,
     Unsealed,
 )
+from common.ports.sink import Envelope
 from common.schema import tables as rf
 from common.versions import NEVER, Version
 from common.wire.changes import TxReader
-from common.wire.decode import read_body
+from common.wire.decode import Broken, read_body
 from common.wire.encode import encode_tx
 from common.wire.records import Change, Part, SealedTx, TableMeta
+from producer.packing import Packing, pack, read_packed
 
 NODE = NodeFacts("here", "branch", "inc1")
 ELSEWHERE = "there"
@@ -98,6 +100,13 @@ def seal(database: Database) -> list[SealedTx]:
     while sealer.seal().more:
         pass
     return list(log.read(before, 2**40))
+
+
+def whole(found: Sequence[Part | Broken]) -> list[Part]:
+    """Return what must not be broken."""
+    parts = [one for one in found if isinstance(one, Part)]
+    assert len(parts) == len(found), found
+    return parts
 
 
 def changes(txs: Sequence[SealedTx]) -> list[Change]:
@@ -469,6 +478,42 @@ class LogContract:
         first = [part.body for part in encode_tx(tx)]
         assert [part.body for again in database.log(NODE).read(0, 1) for part in encode_tx(again)] == first
         assert list(tx.lines()) == list(tx.lines())
+
+    def test_packed_txs_have_the_bytes_of_the_others(self, case: DialectCase) -> None:
+        """Small and large, of several tables, with keys and texts of all sorts; whatever the sizes, all of it once."""
+        database = captured(
+            case, (*SCHEMA, """CREATE TABLE "Größe ""x"" \\ y" (id integer PRIMARY KEY, "spa\nlte" text)""")
+        )
+        for number in range(40):
+            case.execute(
+                database,
+                f"INSERT INTO company VALUES ({number}, 'n{number} é\"\n\\', {'NULL' if number % 2 else number})",
+                f"INSERT INTO part VALUES ('s', {number}, '{'y' * (number**2 * 20)}')",
+            )
+            if number % 7 == 0:
+                case.execute(database, "UPDATE company SET note = 'other'", f"DELETE FROM part WHERE place = {number}")
+        case.execute(database, """INSERT INTO "Größe ""x"" \\ y" VALUES (1, 'ß'), (2, NULL)""")
+        rows = ", ".join(f"({number}, '{'x' * 1000}{number}', NULL)" for number in range(1000, 2500))
+        case.execute(database, f"INSERT INTO company VALUES {rows}")
+        case.execute(database, "DELETE FROM company WHERE id = 1")
+        seal(database)
+        log = database.log(NODE)
+        last = log.head().lsn
+        for limit, message, batch in product((1, 50_000, 2**30), (4_096, 100_000, 2**24), (3_000, 60_000, 2**22)):
+            sizes = Packing(batch, message)
+            expected = b"".join(one.body for one in pack(log.read(0, 2**30), sizes))
+            found: list[Envelope] = []
+            while (at := found[-1].to_lsn if found else 0) < last:
+                found += pack(read_packed(log, at, limit, sizes), sizes)
+                assert found[-1].closes_lsn == found[-1].to_lsn > at, "each read goes on, and ends with whole txs"
+            assert b"".join(one.body for one in found) == expected
+            assert [one.from_lsn for one in found] == sorted(one.from_lsn for one in found)
+            for one in found:
+                parts = whole(read_body(one.body))
+                assert (parts[0].header.tx_id, parts[0].header.from_lsn) == (one.tx_id, one.from_lsn)
+                assert (parts[-1].header.to_lsn, len(parts)) == (one.to_lsn, one.txs)
+                assert len(one.body) <= 2 * max(message, batch)
+        assert list(read_packed(log, last, 2**30, Packing(2**22, 2**18))) == []
 
     def test_a_large_tx_comes_whole(self, case: DialectCase) -> None:
         database = captured(case)

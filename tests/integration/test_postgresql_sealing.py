@@ -24,7 +24,7 @@ from common.ids import is_tx_id
 from common.ports.dialect import NodeFacts
 from common.versions import NEVER, Version
 from common.wire.encode import encode_change
-from common.wire.records import Change
+from common.wire.records import Change, PackedTxs
 from tests.support.postgresql_node import PostgresNode, changes_of, replayed
 from tests.support.waiting import wait_for
 
@@ -175,6 +175,43 @@ def test_an_open_transaction_of_another_database_delays_nobody(
         other.execute("CREATE TABLE held (id int)")
         node.run("INSERT INTO item VALUES (1)")
         assert ids(node.changes()) == [1]
+
+
+def test_of_a_backlog_the_first_is_sealed_soon_and_the_rest_in_growing_steps(node: PostgresNode) -> None:
+    numbers = itertools.count()
+
+    def steps_of(txs: int) -> list[int]:
+        for number in itertools.islice(numbers, txs):
+            node.run(f"INSERT INTO item SELECT {number} * 100 + g FROM generate_series(1, 100) g")
+        sizes = []
+        while True:
+            report = node.sealer.seal()
+            sizes.append(report.changes)
+            if not report.more:
+                return sizes
+
+    sizes = steps_of(80)
+    assert sizes[0] < sizes[1] < sizes[2] < sizes[3], sizes
+    assert (sum(sizes), max(sizes)) == (8_000, sizes[3]), sizes
+    again = steps_of(20)
+    assert again[0] == sizes[0], "the next backlog begins with a small step too"
+
+
+def test_a_tx_whose_lines_were_purged_is_never_taken_for_an_empty_one(node: PostgresNode) -> None:
+    for number in range(3):
+        node.run(f"INSERT INTO item VALUES ({number})")
+    while node.sealer.seal().more:
+        pass
+    node.run("DELETE FROM rf_change_log WHERE pk = '{\"id\":1}'")
+    log = node.database.log(node.facts)
+    for after, is_there in ((0, False), (1, False), (2, True)):
+        if is_there:
+            assert [
+                one.to_lsn for one in log.read_packed(after, 2**20, 2**18, 2**22) if isinstance(one, PackedTxs)
+            ] == [3]
+        else:
+            with pytest.raises(OutageError, match="purged"):
+                list(log.read_packed(after, 2**20, 2**18, 2**22))
 
 
 def test_a_bounded_step_takes_whole_txs_and_loses_none(node: PostgresNode) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -68,8 +69,16 @@ class PostgresNode:
         with self.connect() as connection:
             return connection.execute(query.encode()).fetchall()
 
-    def seal(self, max_changes: int = 50_000) -> SealReport:
-        return self.sealer.seal(max_changes)
+    def seal(self, max_changes: int | None = None) -> SealReport:
+        """One step of `max_changes`; without, all there is, in one report."""
+        if max_changes is not None:
+            return self.sealer.seal(max_changes)
+        report = self.sealer.seal()
+        txs, changes = report.txs, report.changes
+        while report.more:
+            report = self.sealer.seal()
+            txs, changes = txs + report.txs, changes + report.changes
+        return replace(report, txs=txs, changes=changes)
 
     def seal_all(self, max_changes: int = 50_000) -> int:
         """Seal until there is nothing more; the number of changes."""

@@ -33,6 +33,18 @@ def test_the_successor_of_the_greatest_random_part_is_still_a_tx_id() -> None:
     assert following == "0192f000-0001-7000-8000-000000000000"
 
 
+@pytest.mark.parametrize("steps", [0, 1, 2, 5, 400])
+@pytest.mark.parametrize("ends", ["8000-000000000000", "9234-fffffffffffe", "bfff-fffffffffffd", "bfff-ffffffffffff"])
+def test_many_at_once_are_those_that_come_one_by_one(ends: str, steps: int) -> None:
+    last = f"0192f000-0000-7fff-{ends}"
+    one_by_one = TxIds(after=last)
+    many = TxIds(after=last)
+    expected = [one_by_one.next(0) for _ in range(steps + 1)]
+    assert many.take(steps + 1, 0) == expected
+    assert many.next(0) == one_by_one.next(0)
+    assert all(map(is_tx_id, expected))
+
+
 @pytest.mark.parametrize(
     "text", ["", "x", "0192F000-0000-7000-8000-000000000001", "0192f000-0000-4000-8000-000000000001"]
 )

@@ -58,6 +58,7 @@ BY_INDEX_SETTINGS = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     # No row is looked up twice there: to remember it takes longer than to find it.
     "enable_memoize": "off",
     "jit": "off",

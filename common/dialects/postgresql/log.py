@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import psycopg
 import sqlalchemy as sa
 
+from common.dialects.postgresql import lines_sql as sql
 from common.dialects.postgresql.arrays import number_array, text_array
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated
@@ -16,13 +17,15 @@ from common.dialects.postgresql.shape_cache import first_table_names
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
 from common.errors import OutageError
 from common.ports.dialect import LogHead, NodeFacts, Unsealed
-from common.wire.records import SealedTx, SmallTx, TableMeta, TxHeader
+from common.wire.records import PackedTxs, SealedTx, SmallTx, TableMeta, TxHeader
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
 _LARGE_TX_BYTES = 1024 * 1024
 """A tx above it is not held in memory: its lines are read from the database each time."""
 _LINES_AT_A_TIME = 1000
+_END_BYTES = 512
+"""An end line never takes more."""
 
 _LAST = "SELECT to_lsn, tx_id FROM rf_tx WHERE incarnation = %(incarnation)s ORDER BY to_lsn DESC LIMIT 1"
 _REMEMBERED = "SELECT last_lsn, last_tx_id FROM rf_seal WHERE incarnation = %(incarnation)s"
@@ -45,40 +48,6 @@ WHERE t.incarnation = %(incarnation)s AND t.to_lsn > %(after)s ORDER BY t.to_lsn
 _FIRST_TXS = 256
 _MOST_TXS = 20_000
 
-# A join for each line takes a quarter of the time that the lines take.
-_TABLE = """
-coalesce((%(names)b::text[])[l.shape_id],
-         (SELECT n.json_name FROM rf_shape h JOIN rf_table n ON n.table_id = h.table_id WHERE h.shape_id = l.shape_id))
-"""
-_LINE = """
-concat('{{"type":"change","lsn":', s.lsn, ',"tx_id":"', {tx_id}, '","table":', {table}, ',"op":"', l.op,
-       '","pk":', l.pk, ',"before":', coalesce(l.before, 'null'), ',"after":', coalesce(l.after, 'null'),
-       ',"version":[', s.main_epoch, ',', s.hlc, ',"', %(node)s::text, '"],"base":',
-       CASE WHEN s.base_hlc IS NULL THEN 'null'
-            ELSE concat('[', s.base_epoch, ',', s.base_hlc, ',"', s.base_node, '"]') END,
-       ',"resolves":' || l.resolves,
-       ',"captured_at":"', to_char(l.captured_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), E'"}}\\n')
-"""
-_MANY = f"""
-SELECT t.to_lsn, convert_to(string_agg({_LINE.format(tx_id="t.tx_id", table=_TABLE)}, '' ORDER BY s.lsn), 'UTF8')
-FROM unnest(%(to_lsns)s::bigint[], %(from_lsns)s::bigint[], %(tx_ids)s::text[]) AS t(to_lsn, from_lsn, tx_id)
-CROSS JOIN LATERAL (
-    SELECT xid FROM rf_sealed_tx x WHERE x.era = %(era)s AND x.to_lsn = t.to_lsn LIMIT 1) x
-CROSS JOIN LATERAL (
-    SELECT * FROM rf_sealed s WHERE s.era = %(era)s AND s.lsn BETWEEN t.from_lsn AND t.to_lsn OFFSET 0) s
-CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = x.xid AND l.seq = s.seq LIMIT 1) l
-GROUP BY t.to_lsn
-"""
-_ONE = f"""
-SELECT convert_to({_LINE.format(tx_id="%(tx_id)s::text", table=_TABLE)}, 'UTF8')
-FROM rf_sealed s
-CROSS JOIN LATERAL (
-    SELECT * FROM rf_change_log l
-    WHERE l.xid = (SELECT xid FROM rf_sealed_tx WHERE era = %(era)s AND to_lsn = %(to_lsn)s) AND l.seq = s.seq
-    LIMIT 1) l
-WHERE s.era = %(era)s AND s.lsn BETWEEN %(from_lsn)s AND %(to_lsn)s ORDER BY s.lsn
-"""
-
 
 class _Row(NamedTuple):
     """One row of `rf_tx`."""
@@ -86,6 +55,23 @@ class _Row(NamedTuple):
     header: TxHeader
     era: int
     bytes: int
+
+
+class _Packed(NamedTuple):
+    """One row of `MESSAGES`."""
+
+    from_lsn: int
+    to_lsn: int
+    tx_id: str
+    txs: int
+    batches: int
+    """Of its txs that have lines."""
+    weight: int
+    """Of all txs up to here."""
+    largest: int | None
+    """Batch, without its end line."""
+    last_shape_id: int | None
+    body: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +99,7 @@ class _LargeTx:
             raw = driver(connection)
             with raw.cursor(name="rowferry_tx") as cursor:
                 cursor.itersize = _LINES_AT_A_TIME
-                cursor.execute(_ONE.encode(), given, binary=True)
+                cursor.execute(sql.ONE.encode(), given, binary=True)
                 left = header.to_lsn - header.from_lsn + 1
                 for (line,) in cursor:
                     left -= 1
@@ -132,6 +118,8 @@ class PostgresLog:
         self._node = node
         self._tables: dict[str, dict[str, TableMeta]] = {}
         self._names: list[str | None] = [None]
+        self._most = _FIRST_TXS
+        """Txs that are looked at next; by what those before them weighed."""
 
     def head(self) -> LogHead:
         """Return the last sealed LSN of this incarnation (0 when there is none) and its tx_id."""
@@ -165,6 +153,45 @@ class PostgresLog:
                     raise OutageError(f"{row.header.tx_id} is no longer in the log: it was purged")
                 yield SmallTx(row.header, payloads[row.header.to_lsn])
 
+    def read_packed(
+        self, after_lsn: int, limit_bytes: int, message_bytes: int, max_batch_bytes: int
+    ) -> Iterator[PackedTxs | SealedTx]:
+        """Yield the same txs; what is small comes as the database has packed it."""
+        given = {
+            "node": self._node.node_id,
+            "incarnation": self._node.incarnation,
+            "after": after_lsn,
+            "most": self._most,
+            # By their weight alone; what they came to is looked at below.
+            "most_bytes": min(message_bytes, max_batch_bytes // 2),
+            "limit": limit_bytes,
+            "message_bytes": message_bytes,
+            "names": self._names,
+        }
+        with translated(), self._reading.connect() as connection:
+            raw = driver(connection)
+            found = [_Packed(*row) for row in Prepared(raw).execute(sql.MESSAGES.encode(), given, binary=True)]
+            if any((one.last_shape_id or 0) > len(self._names) for one in found):
+                self._names = first_table_names(raw)
+        if not found:
+            return
+        if any((one.largest or max_batch_bytes) + _END_BYTES > max_batch_bytes for one in found):
+            yield from self.read(after_lsn, limit_bytes)
+            return
+        self._most = _how_many(limit_bytes, sum(one.txs for one in found), found[-1].weight)
+        for one in found:
+            if one.body is None or one.batches != one.txs:
+                raise OutageError(f"a tx from {one.tx_id} on is no longer in the log: it was purged")
+            yield PackedTxs(
+                self._node.node_id,
+                self._node.incarnation,
+                one.from_lsn,
+                one.to_lsn,
+                one.tx_id,
+                one.txs,
+                one.body,
+            )
+
     def _taken(self, prepared: Prepared, after_lsn: int, limit_bytes: int) -> list[_Row]:
         """The headers of the txs that fit. How many that will be is told by the size of those that came before."""
         taken: list[_Row] = []
@@ -180,8 +207,7 @@ class PostgresLog:
             if found < most:
                 return taken
             after_lsn = taken[-1].header.to_lsn
-            usual = max(1, (limit_bytes - left) // len(taken))
-            most = min(_MOST_TXS, 1 + max(0, left) // usual)
+            most = _how_many(max(0, left), len(taken), limit_bytes - left)
 
     def _headers(self, prepared: Prepared, after_lsn: int, most: int) -> Iterator[_Row]:
         given = {"incarnation": self._node.incarnation, "after": after_lsn, "most": most}
@@ -209,7 +235,7 @@ class PostgresLog:
             "tx_ids": text_array([row.header.tx_id for row in rows]),
             "names": self._names,
         }
-        return dict(prepared.execute(_MANY.encode(), given, binary=True).fetchall())
+        return dict(prepared.execute(sql.MANY.encode(), given, binary=True).fetchall())
 
     def _decoded(self, raw: Raw, tables: str) -> dict[str, TableMeta]:
         """The `tables` of a header; nearly all txs share a few texts, and a new one tells of new shapes."""
@@ -219,3 +245,8 @@ class PostgresLog:
             decoded = json.loads(tables)
             known = self._tables[tables] = {name: TableMeta.model_validate(meta) for name, meta in decoded.items()}
         return known
+
+
+def _how_many(limit_bytes: int, txs: int, weight: int) -> int:
+    """Return how many txs will fit, going by the weight of those that came before."""
+    return min(_MOST_TXS, 1 + limit_bytes * txs // max(1, weight))

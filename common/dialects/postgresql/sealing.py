@@ -27,8 +27,9 @@ from common.errors import IncarnationEndedError
 from common.ids import TxIds
 from common.ports.dialect import NodeFacts, SealReport
 
-_STEP_CHANGES = 5_000
-"""So that of a backlog the first is on its way while the rest is sealed, and appliers get their turn."""
+_FIRST_STEP, _LONGEST_STEP = 500, 5_000
+"""Changes. Of a backlog the first is on its way soon, while the rest is sealed in growing steps; between two of them
+appliers get their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,18 @@ class PostgresSealer:
         self._clock = clock or SystemClock()
         self._shapes = ShapeCache()
         self._lookout = Lookout(reading, node.incarnation)
+        self._next_step = _FIRST_STEP
 
-    def seal(self, max_changes: int = _STEP_CHANGES) -> SealReport:
+    def seal(self, max_changes: int = _LONGEST_STEP) -> SealReport:
         """Seal what is committed now; one short transaction. Raises ContentionError, OutageError."""
+        most = min(max_changes, self._next_step)
         with translated():
             try:
-                return self._in_transaction(max_changes, in_one_go=True)
+                report = self._in_transaction(most, in_one_go=True)
             except _OvertakenError:
-                return self._in_transaction(max_changes, in_one_go=False)
+                report = self._in_transaction(most, in_one_go=False)
+        self._next_step = min(2 * self._next_step, _LONGEST_STEP) if report.more else _FIRST_STEP
+        return report
 
     def is_quiet(self) -> bool:
         """Compare snapshots: what ended between two shows by their numbers. Any transaction of the cluster does."""
