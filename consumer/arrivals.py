@@ -10,7 +10,7 @@ from common.errors import PoisonError, Reason
 from common.ids import NODE_ID
 from common.ports.source import Delivery
 from common.runtime.node import Node
-from common.wire.compress import decompress, is_wrapped, open_decompressed
+from common.wire.compress import decompress, decompress_at_once, is_wrapped, open_decompressed
 from common.wire.control import control_lines, said_in
 from common.wire.decode import Broken, parts_in, read_parts, split_batches
 from common.wire.limits import DEFAULT_LIMITS, Limits
@@ -59,8 +59,9 @@ class Arrivals:
             yield _unreadable(delivery, delivery.body, error)
 
     def _parts(self, delivery: Delivery) -> Iterator[Part | Broken]:
-        if not is_wrapped(delivery.content_encoding):
-            return parts_in(delivery.body, self._limits)
+        at_once = decompress_at_once(delivery.body, delivery.content_encoding)
+        if at_once is not None:
+            return parts_in(at_once, self._limits)
         raw = io.BytesIO(delivery.body)
         body = open_decompressed(raw, delivery.content_encoding, len(delivery.body), _of_message(self._limits))
         return read_parts(body, self._limits)

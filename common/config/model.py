@@ -166,7 +166,7 @@ class BrokerSection(Section):
     queue_max_bytes: Annotated[int, Field(ge=_MIB)] = 8 * 1024 * _MIB
     queue_expires_seconds: PositiveSeconds = 14 * 86_400
     verify_user: bool = False
-    compression: Literal["none", "gzip", "zstd"] = "none"
+    compression: Literal["auto", "none", "gzip", "zstd"] = "auto"
     blocked_timeout_seconds: PositiveSeconds = 30
     heartbeat_seconds: Annotated[int, Field(ge=2, le=600)] = 30
     tls_ca_file: Path | None = None

@@ -13,6 +13,7 @@ from common.wire.limits import DEFAULT_LIMITS, Limits
 
 Encoding = Literal["gzip", "zstd"]
 _RATIO_FLOOR = 16 * 1024 * 1024
+_AT_ONCE_BYTES = 8 * 1024 * 1024
 _BROKEN = (OSError, EOFError, zlib.error, zstd.ZstdError)
 
 
@@ -24,11 +25,11 @@ def encoding_of(name: str) -> Encoding | None:
     return "zstd" if ending.endswith(".zst") else None
 
 
-def compress(data: bytes, encoding: Encoding | None) -> bytes:
-    """Return `data` wrapped; the same bytes for the same input."""
+def compress(data: bytes, encoding: Encoding | None, *, quick: bool = False) -> bytes:
+    """Return `data` wrapped; the same bytes for the same input. `quick`: for what travels and is gone then."""
     if encoding == "gzip":
         return gzip.compress(data, compresslevel=6, mtime=0)
-    return zstd.compress(data, level=3) if encoding == "zstd" else data
+    return zstd.compress(data, level=1 if quick else 3) if encoding == "zstd" else data
 
 
 def is_wrapped(encoding: str | None) -> bool:
@@ -41,6 +42,17 @@ def decompress(data: bytes, encoding: str | None, limits: Limits = DEFAULT_LIMIT
     if not is_wrapped(encoding):
         return data
     return open_decompressed(io.BytesIO(data), encoding, len(data), limits).read()
+
+
+def decompress_at_once(data: bytes, encoding: str | None) -> bytes | None:
+    """Return what `data` wraps; None where that is large or broken, and wants to be read in pieces."""
+    if not is_wrapped(encoding):
+        return data
+    try:
+        found = open_decompressed(io.BytesIO(data), encoding, len(data)).read(_AT_ONCE_BYTES + 1)
+    except PoisonError:
+        return None
+    return found if len(found) <= _AT_ONCE_BYTES else None
 
 
 def open_decompressed(raw: BinaryIO, encoding: str | None, size: int, limits: Limits = DEFAULT_LIMITS) -> BinaryIO:

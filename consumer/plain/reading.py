@@ -11,7 +11,7 @@ from common.ports.plain import RowRun
 from common.ports.source import Delivery
 from common.runtime.node import Node
 from common.versions import MOST_EPOCH, NEVER
-from common.wire.compress import is_wrapped
+from common.wire.compress import decompress_at_once
 from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.plain import PlainChange, PlainTx, plain_txs
 from common.wire.records import TableMeta
@@ -56,13 +56,12 @@ class PlainReading:
 
     def take(self, group: PlainGroup, delivery: Delivery) -> bool:
         """Add what `delivery` holds; False, and nothing is added, where some of it is not plain here."""
-        if is_wrapped(delivery.content_encoding):
-            return False
-        txs = plain_txs(delivery.body, self._limits)
-        if not txs:
+        body = decompress_at_once(delivery.body, delivery.content_encoding)
+        txs = plain_txs(body, self._limits) if body is not None else None
+        if body is None or not txs:
             return False
         try:
-            _Taking(self, group, delivery).take(txs)
+            _Taking(self, group, delivery).take(txs, len(body))
         except (_NotPlainError, PoisonError, msgspec.DecodeError, RecursionError):
             return False
         return True
@@ -111,13 +110,14 @@ class _Taking:
         self._runs: dict[TableUse, Runs] = {}
         self._uses = {use.name: use for use in group.runs}
 
-    def take(self, txs: list[PlainTx]) -> None:
+    def take(self, txs: list[PlainTx], size: int) -> None:
+        """`size`: bytes of the message, unwrapped."""
         for tx in txs:
             if not self._reading.is_believed(tx):
                 raise _NotPlainError
             stretch = self._stretch(tx)
             self._take_changes(tx, stretch)
-        self._group.take(txs, self._stretches, self._runs, len(self._delivery.body))
+        self._group.take(txs, self._stretches, self._runs, size)
 
     def _stretch(self, tx: PlainTx) -> Stretch:
         """Return the stretch that `tx` is the next of."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from common.versions import NEVER, Version
+from common.wire.compress import Encoding, compress
 from consumer.plain.group import PlainGroup
 from tests.support.applying import TABLES, Origin, World, Write, close_world, item, open_world, tx_id_of
 
@@ -40,6 +41,14 @@ class Ways:
         before = len(self.went)
         for world in (self.short, self.long):
             world.receive(*bodies)
+        assert state(self.short) == state(self.long)
+        return set(self.went[before:]) == {True}
+
+    def receive_wrapped(self, body: bytes, encoding: str) -> bool:
+        """The same with one message as it travels."""
+        before = len(self.went)
+        for world in (self.short, self.long):
+            world.receive(body, content_encoding=encoding)
         assert state(self.short) == state(self.long)
         return set(self.went[before:]) == {True}
 
@@ -102,6 +111,24 @@ def test_plain_txs_of_two_sources_go_the_short_way(ways: Ways) -> None:
     assert ways.receive(
         a.tx(item(3, "drei", 60, Version(0, 41, "a"), "U"), item(1, "", 61, Version(0, 20, "a"), "D")).body
     )
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "gzip"])
+def test_what_is_wrapped_goes_the_short_way_as_well(ways: Ways, encoding: Encoding) -> None:
+    a = Origin("a")
+    body = b"".join(a.put(number, f"n{number}", 10 + number).body for number in range(300))
+    assert ways.receive_wrapped(compress(body, encoding, quick=True), encoding)
+    assert ways.short.rows() == [(number, f"n{number}", 1.5) for number in range(300)]
+
+
+@pytest.mark.parametrize("damage", ["torn", "altered", "another encoding"])
+def test_what_is_wrapped_and_broken_goes_the_long_way(ways: Ways, damage: str) -> None:
+    a = Origin("a")
+    wrapped = compress(a.put(1, "one", 10).body + a.put(2, "two", 11).body, "zstd")
+    broken = {"torn": wrapped[:-9], "altered": wrapped[:20] + b"?" + wrapped[21:], "another encoding": wrapped}[damage]
+    assert not ways.receive_wrapped(broken, "br" if damage == "another encoding" else "zstd")
+    assert ways.short.rows() == []
+    assert [reason for (reason,) in ways.short.query("SELECT reason FROM rf_dead_letter")] != []
 
 
 OBSTACLES: dict[str, Callable[[Ways, Origin], bytes]] = {

@@ -8,8 +8,11 @@ import time
 
 import pytest
 
+from common.config.model import BrokerSection
 from common.errors import ConfigError, OutageError, PoisonError, Reason
 from common.transports.rabbitmq import RabbitSettings, RabbitSink, open_sink
+from common.transports.rabbitmq.configured import settings_from
+from common.wire.compress import decompress
 from tests.support.rabbit_server import RabbitServer
 from tests.support.rabbitmq import (
     WAIT_SECONDS,
@@ -115,6 +118,33 @@ def test_compressed_bodies_say_so(rabbitmq_url: str, encoding: str) -> None:
         [got] = receive(consumer, 1)
         assert got.content_encoding == encoding
         assert len(got.body) < 1_000
+
+
+def test_by_itself_it_compresses_what_a_backlog_makes(rabbitmq_url: str) -> None:
+    """Neither what a person may want to read in the queue, nor what a receiver could take for a bomb."""
+    declare(rabbitmq_url)
+    configured = settings_from("store-1", BrokerSection(url=rabbitmq_url))
+    sizes = {1: 31 * 1024, 2: 33 * 1024, 3: 7 * 1024 * 1024, 4: 9 * 1024 * 1024}
+    with sink(configured) as publisher:
+        for number, size in sizes.items():
+            publisher.send(envelope(number, body=b"a" * size))
+        assert publisher.flush(WAIT_SECONDS) == 4
+    with source(settings(rabbitmq_url, "store-2")) as consumer:
+        got = receive(consumer, 4)
+    assert [one.content_encoding for one in got] == [None, "zstd", "zstd", None]
+    assert [len(decompress(one.body, one.content_encoding)) for one in got] == list(sizes.values())
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [("none", [None, None]), ("gzip", ["gzip", "gzip"])])
+def test_what_is_chosen_is_done(rabbitmq_url: str, chosen: str, expected: list[str | None]) -> None:
+    declare(rabbitmq_url)
+    section = BrokerSection.model_validate({"url": rabbitmq_url, "compression": chosen})
+    with sink(settings_from("store-1", section)) as publisher:
+        for number, size in ((1, 2_000), (2, 100_000)):
+            publisher.send(envelope(number, body=b"a" * size))
+        publisher.flush(WAIT_SECONDS)
+    with source(settings(rabbitmq_url, "store-2")) as consumer:
+        assert [one.content_encoding for one in receive(consumer, 2)] == expected
 
 
 def test_unroutable_is_seen_and_nothing_after_it_counts(rabbitmq_url: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from backports import zstd
 
 from common.errors import PoisonError, Reason
-from common.wire.compress import Encoding, compress, decompress, open_decompressed
+from common.wire.compress import Encoding, compress, decompress, decompress_at_once, open_decompressed
 from tests.support.applying import Origin
 
 SKIPPED = struct.pack("<II", 0x184D2A50, 0)
@@ -64,3 +64,13 @@ def test_it_is_read_in_pieces_of_any_size(encoding: Encoding, size: int) -> None
     text = b"".join(b"%d," % number for number in range(20_000))
     stream = open_decompressed(io.BytesIO(compress(text, encoding) + compress(text, encoding)), encoding, 10_000)
     assert b"".join(iter(lambda: stream.read(size), b"")) == text * 2
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_at_once_goes_what_is_whole_and_not_large(encoding: Encoding) -> None:
+    body = bytes(range(256)) * 1000
+    assert decompress_at_once(compress(body, encoding, quick=True), encoding) == body
+    assert decompress_at_once(compress(body, encoding)[:-1], encoding) is None
+    assert decompress_at_once(compress(body * 40, encoding), encoding) is None, "ten megabytes are read in pieces"
+    assert decompress_at_once(body, None) is body
+    assert decompress_at_once(compress(body, encoding), "br") is None

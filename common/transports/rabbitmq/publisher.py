@@ -13,8 +13,6 @@ from common.transports.rabbitmq.settings import RabbitSettings
 from common.transports.rabbitmq.topology import CHANGES, changes_key, control_key
 from common.wire.compress import compress
 
-_WORTH_COMPRESSING_BYTES = 1024
-
 
 class RabbitSink:
     """Publishes to `rowferry.changes`, each message persistent, mandatory and confirmed. Implements `Sink`.
@@ -70,6 +68,6 @@ class RabbitSink:
 
     def _wrap(self, body: bytes) -> tuple[bytes, str | None]:
         encoding = self._settings.compression
-        if encoding is None or len(body) < _WORTH_COMPRESSING_BYTES:
+        if encoding is None or len(body) not in self._settings.compressed_bytes:
             return body, None
-        return compress(body, encoding), encoding
+        return compress(body, encoding, quick=True), encoding

@@ -31,6 +31,8 @@ class RabbitSettings:
     verify_user: bool = False
     """Demand that the broker's user, the header and the routing key name the same node."""
     compression: Encoding | None = None
+    compressed_bytes: range = range(1024, 2**40)
+    """Which sizes of messages are compressed."""
     blocked_timeout_seconds: float = 30.0
     """How long a publisher waits while the broker blocks it, or confirms nothing, before that is an outage."""
     heartbeat_seconds: int = 30
