@@ -56,14 +56,13 @@ def _from_peer(
         if not is_trusted(settings, state, node.config, node.main()):
             # It has none of this node's to hand on, or is not believed.
             return []
-        back, parts = _FIRST_LSNS, list[Part]()
+        back = _FIRST_LSNS
         while True:
             after_lsn = max(0, head_lsn - back)
             parts = list(_stretch(client, node, incarnation, after_lsn))
             if after_lsn == 0 or any(part.header.tx_id in known for part in parts):
-                break
+                return [(f"http:{state.node}", part) for part in parts if part.header.tx_id not in known]
             back *= 2
-        return [(f"http:{state.node}", part) for part in parts if part.header.tx_id not in known]
     finally:
         client.close()
 

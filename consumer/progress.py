@@ -9,14 +9,14 @@ from common.ops.stalls import OF_SOURCE, Work, read_seen, waits
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.statements import reading
-from consumer.waiting import held_seen, source_work, unfinished
+from consumer.waiting import held_seen, in_all, source_work, unfinished_by_source
 
 
 def others_progress(node: Node) -> OthersProgress:
     """Look how far they are now. Raises OutageError."""
     now_us = node.clock.now_us()
     with reading(node.database) as connection:
-        many, since_us = unfinished(connection)
+        many, since_us = in_all(unfinished_by_source(connection))
         marks = _marks(connection)
         seen = read_seen(connection)
     held, sources = held_seen(seen, now_us), source_work(node)

@@ -1,14 +1,14 @@
 """A node that was put back to an earlier state begins anew, and loses nothing of its own or of others in silence.
 
 What it had sent before and has no more is fetched from where it still is: the shared folder, and peers over HTTP that
-hand batches on. What it wrote under LSNs
-that others know as something else ("only here") is written anew under a new incarnation, as the rows stand, on top of
-the versions that they have. Run again after a kill, it goes on."""
+hand batches on. What it wrote under LSNs that others know as something else ("only here") is written anew under a new
+incarnation, as the rows stand, on top of the versions that they have. Run again after a kill, it goes on."""
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -127,20 +127,19 @@ class Rejoining:
         directory = self._node.config.directory
         if directory is None or not directory.path.is_dir():
             return [], []
-        inbox, found, unreadable = Inbox(self._node), dict[str, Incoming](), []
-        for file in files_of(directory.path, self._node.facts.node_id):
+        unreadable: list[str] = []
+        return self._whole(self._parts_in(directory.path, incarnation, unreadable), known), unreadable
+
+    def _parts_in(self, folder: Path, incarnation: str, unreadable: list[str]) -> Iterator[tuple[str, Part]]:
+        """Yield what the folder has of this node's own log, each part with its file; note the files that are torn."""
+        for file in files_of(folder, self._node.facts.node_id):
             if file.incarnation != incarnation:
                 continue
-            for item in read_file(directory.path / file.writer / file.name):
+            for item in read_file(folder / file.writer / file.name):
                 if isinstance(item, Broken) or part_fault(item, self._trust) is not None:
                     unreadable.append(str(file))
-                    continue
-                if item.header.tx_id in known or item.header.source_node != self._node.facts.node_id:
-                    continue
-                tx = self._whole(inbox, item, str(file))
-                if tx is not None:
-                    found.setdefault(tx.tx_id, tx)
-        return list(found.values()), unreadable
+                elif item.header.source_node == self._node.facts.node_id:
+                    yield str(file), item
 
     def _at_peers(self, incarnation: str, own: "_OwnLog", known: set[str], done: Rejoined) -> list[Incoming]:
         """Return own txs that HTTP peers have kept and that are not in the log here."""
@@ -151,16 +150,18 @@ class Rejoining:
 
         again = own_from_peers(self._node, incarnation, own.head_lsn, own.tx_ids)
         done.peers_not_asked = again.not_asked
-        inbox, found = Inbox(self._node), dict[str, Incoming]()
-        for origin, part in again.parts:
-            if part.header.tx_id not in known:
-                tx = self._whole(inbox, part, origin)
-                if tx is not None:
-                    found.setdefault(tx.tx_id, tx)
-        return list(found.values())
+        return self._whole(again.parts, known)
 
-    def _whole(self, inbox: Inbox, part: Part, origin: str) -> Incoming | None:
-        return inbox.take(part, origin) if part.header.parts > 1 else whole(part, origin)
+    def _whole(self, parts: Iterable[tuple[str, Part]], known: Collection[str]) -> list[Incoming]:
+        """Return the txs that are not among the `known` ids, each once, of parts and where they come from."""
+        inbox, found = Inbox(self._node), dict[str, Incoming]()
+        for origin, part in parts:
+            if part.header.tx_id in known:
+                continue
+            tx = inbox.take(part, origin) if part.header.parts > 1 else whole(part, origin)
+            if tx is not None:
+                found.setdefault(tx.tx_id, tx)
+        return list(found.values())
 
     def _fetch(self, lost: list[Incoming], done: Rejoined, advance: Callable[[int], None]) -> None:
         applier = Applier(self._node)

@@ -11,7 +11,7 @@ from common.schema import tables as rf
 from consumer.gaps import Gap, find_gaps
 from consumer.standing.store import counts
 from consumer.statements import reading
-from consumer.waiting import held_seen, source_work, unfinished, unfinished_by_source
+from consumer.waiting import held_seen, in_all, source_work, unfinished_by_source
 from consumer.watermark import Mark, read_all
 
 _ASKED = sa.select(rf.request).where(rf.request.c.direction == "out")
@@ -21,8 +21,8 @@ def read_status(node: Node) -> dict[str, Any]:
     """Return unfinished large txs, rows that have stepped back, and sources in whose log something is missing here."""
     now_us = node.clock.now_us()
     with reading(node.database) as connection:
-        unfinished_txs, oldest_us = unfinished(connection)
         by_source = unfinished_by_source(connection)
+        unfinished_txs, oldest_us = in_all(by_source)
         stepped_back = counts(connection)
         marks = {key: mark for key, (mark, _) in read_all(connection).items()}
         gaps = {gap.key: gap for gap in find_gaps(connection)}

@@ -1,6 +1,6 @@
 """What waits on this side: what the intakes hold, and what a source has and this node has not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -44,16 +44,6 @@ def held_seen(seen: Mapping[str, Seen], now_us: int) -> list[Work]:
     ]
 
 
-def unfinished(connection: sa.Connection) -> tuple[int, int | None]:
-    """Count txs of which parts are missing; dead letters in parts have theirs, or are counted as such."""
-    part = rf.tx_part
-    inner = sa.select(sa.func.min(part.c.received_us).label("since_us")).where(~STANDS_APART)
-    inner = inner.group_by(part.c.source_node, part.c.tx_id)
-    txs = inner.subquery()
-    count, oldest = connection.execute(sa.select(sa.func.count(), sa.func.min(txs.c.since_us)).select_from(txs)).one()
-    return int(count), oldest
-
-
 @dataclass(frozen=True, slots=True)
 class Unfinished:
     """Large txs of one source's log of which parts are missing. `since_us`: microseconds since the epoch."""
@@ -69,7 +59,9 @@ class Unfinished:
 
 
 def unfinished_by_source(connection: sa.Connection) -> list[Unfinished]:
-    """Return whose large txs have not come whole: at most `limits.max_unfinished_txs` of each are there."""
+    """Return whose large txs have not come whole: at most `limits.max_unfinished_txs` of each are there.
+
+    Dead letters in parts have theirs, or are counted as such."""
     part = rf.tx_part.c
     here, header = sa.func.count().label("here"), sa.func.min(part.header).label("header")
     query = sa.select(here, header, sa.func.min(part.received_us).label("since_us")).where(~STANDS_APART)
@@ -89,6 +81,12 @@ def unfinished_by_source(connection: sa.Connection) -> list[Unfinished]:
             since_us=min(was.since_us, row.since_us),
         )
     return list(found.values())
+
+
+def in_all(found: Iterable[Unfinished]) -> tuple[int, int | None]:
+    """Return how many txs that are, and since when the oldest waits."""
+    found = list(found)
+    return sum(one.txs for one in found), min((one.since_us for one in found), default=None)
 
 
 def source_work(node: Node) -> list[Work]:
