@@ -130,14 +130,30 @@ def look_up_locked(
 
 
 def ask_known(together: Together, keys: Iterable[TxKey]) -> list[Asked]:
-    """Ask PostgreSQL whether anything is known of the txs: then some answer has rows."""
-    by_source: dict[str, list[str]] = {}
+    """Ask PostgreSQL whether anything is known of txs from the first to the last tx_id of each source: then some answer
+    has rows.
+
+    The tx_ids of a log rise, so where all is new nothing is in between; to look for each of them took a tenth of what
+    applying single rows takes. Some other log of the source may have been in there: whoever asks takes the long way."""
+    ranges: dict[str, tuple[str, str]] = {}
     for source_node, tx_id in keys:
-        by_source.setdefault(source_node, []).append(tx_id)
+        first, last = ranges.get(source_node, (tx_id, tx_id))
+        ranges[source_node] = min(first, tx_id), max(last, tx_id)
     return [
-        together.ask(_known("postgresql"), {"source_node": source, "tx_ids": as_list("postgresql", tx_ids)})
-        for source, tx_ids in by_source.items()
+        together.ask(_ANY_BETWEEN, {"source_node": source, "first": first, "last": last})
+        for source, (first, last) in ranges.items()
     ]
+
+
+def _first_from(table: sa.Table) -> sa.Select[Any]:
+    """Select the tx_id that comes first in the primary key's order: so it is no search through the table."""
+    key = table.c.source_node, table.c.tx_id
+    wanted = sa.and_(key[0] == sa.bindparam("source_node"), key[1] >= sa.bindparam("first"))
+    found = sa.select(table.c.tx_id).where(wanted).order_by(*key).limit(1).subquery()
+    return sa.select(found.c.tx_id).where(found.c.tx_id <= sa.bindparam("last"))
+
+
+_ANY_BETWEEN = sa.union_all(_first_from(rf.applied_tx), _first_from(rf.dead_letter))
 
 
 @cache

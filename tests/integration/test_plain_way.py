@@ -202,6 +202,27 @@ def test_copies_go_the_long_way(ways: Ways) -> None:
     assert ways.short.one("SELECT count(*) FROM rf_applied_tx") == 3
 
 
+NOTED = {
+    "rf_applied_tx": "(source_node, tx_id, incarnation, prev_lsn, to_lsn, sha256, applied_us)"
+    " VALUES ('a', '{}', 'other', 70, 71, 'x', 1)",
+    "rf_dead_letter": "(source_node, tx_id, reason, state, error, attempts, first_failed_us, last_failed_us, sha256,"
+    " origin) VALUES ('a', '{}', 'crash', 'dead', 'e', 1, 1, 1, 'x', 'test')",
+}
+
+
+# The first tx is in rf_applied_tx anyway.
+@pytest.mark.parametrize(
+    ("table", "number", "is_short"),
+    [("rf_dead_letter", 1, True), *((table, n, n == 5) for table in NOTED for n in (2, 3, 4, 5))],
+)
+def test_what_is_known_under_a_tx_id_goes_the_long_way(ways: Ways, table: str, number: int, is_short: bool) -> None:
+    """Known of another log, since the watermark says that it is new."""
+    a = base(ways)
+    ways.execute(f"INSERT INTO {table} {NOTED[table].format(tx_id_of('a', number))}")
+    assert ways.receive(b"".join(a.put(row, "new", 50 + row).body for row in (2, 3, 4))) is is_short
+    assert ways.receive(Origin("b").put(9, "another's", 90).body)
+
+
 def test_what_may_have_been_deleted_goes_the_long_way(ways: Ways) -> None:
     a = base(ways)
     ways.execute("INSERT INTO rf_horizon SELECT table_id, 0, 500, 'z' FROM rf_table WHERE name = 'item'")
