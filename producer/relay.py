@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 OpenSink = Callable[[Callable[[], None]], Sink]
 """Opens a sink; it is given what to call, on any thread, when a confirm has come."""
 
-_READ_BYTES = 1024 * 1024
-"""So that the first of a backlog is on its way while the next is read."""
+_READ_BYTES, _MOST_READ_BYTES = 1024 * 1024, 4 * 1024 * 1024
+"""So that the first of a backlog is on its way while the next is read; more where messages are large."""
 _WINDOW_BYTES = 16 * 1024 * 1024
 _SAVE_SECONDS = 0.1
 """What is confirmed within it is noted in one commit; after a kill so much comes twice, and dedup takes it."""
@@ -68,6 +68,7 @@ class Relay:
         self._logs = logs
         self._cursors = cursors
         self._packing = packing
+        self._read_bytes = min(max(_READ_BYTES, 2 * packing.message_bytes), _MOST_READ_BYTES)
         self._stop = stop
         self._wake = threading.Event()
         self._may_have_more = True
@@ -172,7 +173,7 @@ class Relay:
         # Before the look: what is sealed from now on asks for another one.
         self._may_have_more = False
         # All at once: a sink that blocks must not keep a transaction open here. Large txs come as promises.
-        txs = list(read_packed(passage.log, passage.read_lsn, _READ_BYTES, self._packing))
+        txs = list(read_packed(passage.log, passage.read_lsn, self._read_bytes, self._packing))
         if txs:
             self._may_have_more = True
         for envelope in pack(txs, self._packing):

@@ -512,7 +512,7 @@ class LogContract:
                 parts = whole(read_body(one.body))
                 assert (parts[0].header.tx_id, parts[0].header.from_lsn) == (one.tx_id, one.from_lsn)
                 assert (parts[-1].header.to_lsn, len(parts)) == (one.to_lsn, one.txs)
-                assert len(one.body) <= 2 * max(message, batch)
+                assert len(one.body) <= message or one.txs == 1, "what is larger than a message may be, never goes"
         assert list(read_packed(log, last, 2**30, Packing(2**22, 2**18))) == []
 
     def test_a_large_tx_comes_whole(self, case: DialectCase) -> None:

@@ -41,8 +41,10 @@ WHERE s.era = %(era)s AND s.lsn BETWEEN %(from_lsn)s AND %(to_lsn)s ORDER BY s.l
 """
 """The lines of a large tx, a row each."""
 
-# What the batch weighs without its change lines: the ids and numbers of its header and of its end.
-_WEIGHT = "bytes + octet_length(tables) + 500"
+# Rather more than the batch has: beside what `bytes` counts, names in each line; ids and numbers of its header and end.
+_WEIGHT = """
+bytes + (to_lsn - from_lsn + 1) * (64 + 2 * octet_length(%(node)s::text)) + octet_length(tables) + 600
+"""
 _HEADER = f"""
 '{{"type":"batch","format":"{FORMAT}","tx_id":"', t.tx_id, '","source_node":"', %(node)s::text,
 '","incarnation":"', %(incarnation)s::text, '","exported_at":"', t.exported_at, '","from_lsn":', t.from_lsn,
@@ -56,14 +58,14 @@ _END = """
 MESSAGES = f"""
 WITH found AS (
     SELECT *, row_number() OVER w AS place, (sum(weight) OVER w)::bigint AS total,
-           bool_and(weight <= %(most_bytes)s AND NOT grouped) OVER w AS is_small
+           bool_and(weight <= %(small_bytes)s AND NOT grouped) OVER w AS is_small
     FROM (
         SELECT *, {_WEIGHT} AS weight FROM rf_tx
         WHERE incarnation = %(incarnation)s AND to_lsn > %(after)s ORDER BY to_lsn LIMIT %(most)s) t
     WINDOW w AS (ORDER BY to_lsn))
 SELECT min(t.from_lsn), max(t.to_lsn), min(t.tx_id), count(*), count(b.body), max(t.total),
-       max(octet_length(b.body)), max(c.shape_id),
-       string_agg(b.body || convert_to(concat({_END}), 'UTF8'), '' ORDER BY t.to_lsn)
+       coalesce(max(octet_length(b.body)), 0), coalesce(max(c.shape_id), 0),
+       coalesce(string_agg(b.body || convert_to(concat({_END}), 'UTF8'), '' ORDER BY t.to_lsn), '')
 FROM found t JOIN rf_era e USING (incarnation)
 LEFT JOIN LATERAL (
     SELECT count(*) AS changes, max(shape_id) AS shape_id, string_agg(line, '') AS lines
@@ -79,9 +81,10 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT convert_to(concat({_HEADER}, c.lines), 'UTF8') AS body OFFSET 0) b ON c.lines IS NOT NULL
 WHERE t.place = 1 OR (t.is_small AND t.total <= %(limit)s)
-GROUP BY (t.total - t.weight) / %(message_bytes)s::bigint
+GROUP BY (t.total - t.weight) / %(fill_bytes)s::bigint
 ORDER BY 1
 """
 """The first txs as the batches of whole messages, up to the first that is not small. Where already the first is not,
-one row tells of it, without a body; none where there is no tx. The lines of a tx are put together in the order of the
+one row tells of it, of no batch; none where there is no tx. A message takes the txs that begin within `fill_bytes`,
+by their weights, so it has up to `small_bytes` more. The lines of a tx are put together in the order of the
 subquery: to sort them once more, tx by tx, takes a seventh of all."""

@@ -68,10 +68,15 @@ class _Packed(NamedTuple):
     """Of its txs that have lines."""
     weight: int
     """Of all txs up to here."""
-    largest: int | None
+    largest: int
     """Batch, without its end line."""
-    last_shape_id: int | None
-    body: bytes | None
+    last_shape_id: int
+    body: bytes
+
+    def fits(self, message_bytes: int, max_batch_bytes: int) -> bool:
+        """Tell whether all of it is there, and comes to no more than its weight promised."""
+        is_whole = self.batches == self.txs
+        return is_whole and len(self.body) <= message_bytes and self.largest + _END_BYTES <= max_batch_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,9 @@ class PostgresLog:
         self._node = node
         self._tables: dict[str, dict[str, TableMeta]] = {}
         self._names: list[str | None] = [None]
+        self._named = 0
+        """Shapes up to this number have been looked up; of later ones, and of those behind the first hundred, the
+        statement finds the names itself."""
         self._most = _FIRST_TXS
         """Txs that are looked at next; by what those before them weighed."""
 
@@ -162,35 +170,27 @@ class PostgresLog:
             "incarnation": self._node.incarnation,
             "after": after_lsn,
             "most": self._most,
-            # By their weight alone; what they came to is looked at below.
-            "most_bytes": min(message_bytes, max_batch_bytes // 2),
             "limit": limit_bytes,
-            "message_bytes": message_bytes,
+            "fill_bytes": message_bytes - message_bytes // 4,
+            "small_bytes": min(message_bytes // 4, max_batch_bytes // 2),
             "names": self._names,
         }
         with translated(), self._reading.connect() as connection:
             raw = driver(connection)
             found = [_Packed(*row) for row in Prepared(raw).execute(sql.MESSAGES.encode(), given, binary=True)]
-            if any((one.last_shape_id or 0) > len(self._names) for one in found):
-                self._names = first_table_names(raw)
+            newest = max((one.last_shape_id for one in found), default=0)
+            if newest > self._named:
+                self._names, self._named = first_table_names(raw), newest
         if not found:
             return
-        if any((one.largest or max_batch_bytes) + _END_BYTES > max_batch_bytes for one in found):
+        if not all(one.fits(message_bytes, max_batch_bytes) for one in found):
+            # Also where the first is large, or lines were purged: that is told there.
             yield from self.read(after_lsn, limit_bytes)
             return
         self._most = _how_many(limit_bytes, sum(one.txs for one in found), found[-1].weight)
         for one in found:
-            if one.body is None or one.batches != one.txs:
-                raise OutageError(f"a tx from {one.tx_id} on is no longer in the log: it was purged")
-            yield PackedTxs(
-                self._node.node_id,
-                self._node.incarnation,
-                one.from_lsn,
-                one.to_lsn,
-                one.tx_id,
-                one.txs,
-                one.body,
-            )
+            where = self._node.node_id, self._node.incarnation, one.from_lsn, one.to_lsn
+            yield PackedTxs(*where, one.tx_id, one.txs, one.body)
 
     def _taken(self, prepared: Prepared, after_lsn: int, limit_bytes: int) -> list[_Row]:
         """The headers of the txs that fit. How many that will be is told by the size of those that came before."""
