@@ -16,8 +16,6 @@ from common.wire.lines import HEADER_OPENS, LINE_OF_CHANGE, LINE_OF_END
 from common.wire.records import IMAGES_OF, NO_IMAGE, TableMeta
 from common.wire.signing import Proof
 
-_LINE_OF_HEADER = b"\n" + HEADER_OPENS
-
 
 class PlainChange(msgspec.Struct, frozen=True, gc=False, tag="change", tag_field="type"):
     """A change line that has a row: see `common.wire.records.Change`."""
@@ -69,7 +67,7 @@ def plain_txs(body: bytes, limits: Limits = DEFAULT_LIMITS) -> list[PlainTx] | N
         lines = _lines.decode_lines(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
-    if not _are_all_plain(body, len(lines)):
+    if not body.endswith(b"\n"):
         return None
     found: list[PlainTx] = []
     at = place = 0
@@ -90,24 +88,20 @@ def plain_txs(body: bytes, limits: Limits = DEFAULT_LIMITS) -> list[PlainTx] | N
             return None
         if closing.tx_id != header.tx_id or closing.changes != header.changes:
             return None
-        # Lines are counted by the offsets, objects by their types: both must mean the same end.
-        if (
-            body.count(b"\n", first, end) != header.changes
-            or hashlib.sha256(view[at:end]).hexdigest() != closing.sha256
-        ):
+        # Lines are counted by the offsets, objects by their types: both must mean the same end. And every line says at
+        # once what it is, as `common.wire.decode` wants it for a look at many.
+        if not body.startswith(HEADER_OPENS, at) or body.count(b"\n", first, end) != header.changes:
+            return None
+        if body.count(LINE_OF_CHANGE, first - 1, end) != header.changes:
+            return None
+        if hashlib.sha256(view[at:end]).hexdigest() != closing.sha256:
             return None
         if not _are_whole(header, tables, changes):
             return None
         content, proof = hashlib.sha256(view[first:end]).hexdigest(), Proof(closing.key, closing.signature)
         found.append(PlainTx(header, tables, changes, content, closing.sha256, proof))
         at, place = stop, end_place + 1
-    return found
-
-
-def _are_all_plain(body: bytes, lines: int) -> bool:
-    """Tell whether every line says at once what it is, as `common.wire.decode` wants it for a look at many."""
-    opened = body.count(_LINE_OF_HEADER) + body.count(LINE_OF_CHANGE) + body.count(LINE_OF_END) + 1
-    return body.startswith(HEADER_OPENS) and body.endswith(b"\n") and body.count(b"\n") == lines == opened
+    return found if at == len(body) else None
 
 
 def _are_whole(header: PlainHeader, tables: Mapping[str, TableMeta], changes: "list[PlainChange]") -> bool:
