@@ -193,8 +193,9 @@ def test_of_a_backlog_the_first_is_sealed_soon_and_the_rest_in_growing_steps(nod
     sizes = steps_of(80)
     assert sizes[0] < sizes[1] < sizes[2] < sizes[3], sizes
     assert (sum(sizes), max(sizes)) == (8_000, sizes[3]), sizes
-    again = steps_of(20)
+    again = steps_of(60)
     assert again[0] == sizes[0], "the next backlog begins with a small step too"
+    assert steps_of(40) == [4_000], "what is no backlog is sealed in one step"
 
 
 def test_a_tx_whose_lines_were_purged_is_never_taken_for_an_empty_one(node: PostgresNode) -> None:

@@ -28,8 +28,17 @@ from common.ids import TxIds
 from common.ports.dialect import NodeFacts, SealReport
 
 _FIRST_STEP, _LONGEST_STEP = 500, 5_000
-"""Changes. Of a backlog the first is on its way soon, while the rest is sealed in growing steps; between two of them
-appliers get their turn."""
+"""Changes. More than the longest step is a backlog: the first of it is on its way soon, while the rest is sealed in
+growing steps; between two of them appliers get their turn."""
+
+
+class _Step(NamedTuple):
+    """How many changes are sealed at most."""
+
+    at_once: int
+    """If that is all there is."""
+    first: int
+    """Of more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +84,12 @@ class PostgresSealer:
 
     def seal(self, max_changes: int = _LONGEST_STEP) -> SealReport:
         """Seal what is committed now; one short transaction. Raises ContentionError, OutageError."""
-        most = min(max_changes, self._next_step)
+        step = _Step(max_changes, min(max_changes, self._next_step))
         with translated():
             try:
-                report = self._in_transaction(most, in_one_go=True)
+                report = self._in_transaction(step, in_one_go=True)
             except _OvertakenError:
-                report = self._in_transaction(most, in_one_go=False)
+                report = self._in_transaction(step, in_one_go=False)
         self._next_step = min(2 * self._next_step, _LONGEST_STEP) if report.more else _FIRST_STEP
         return report
 
@@ -88,40 +97,40 @@ class PostgresSealer:
         """Compare snapshots: what ended between two shows by their numbers. Any transaction of the cluster does."""
         return self._lookout.is_quiet()
 
-    def _in_transaction(self, max_changes: int, *, in_one_go: bool) -> SealReport:
+    def _in_transaction(self, step: _Step, *, in_one_go: bool) -> SealReport:
         try:
             with self._engine.begin() as connection:
-                return self._step(Prepared(driver(connection)), max_changes, in_one_go)
+                return self._take_step(Prepared(driver(connection)), step, in_one_go)
         except BaseException:
             self._lookout.forget()
             raise
 
-    def _step(self, prepared: Prepared, max_changes: int, in_one_go: bool) -> SealReport:
+    def _take_step(self, prepared: Prepared, step: _Step, in_one_go: bool) -> SealReport:
         look, is_idle = self._lookout.look(prepared)
         if is_idle:
             return SealReport(0, 0, look.last_lsn)
         if in_one_go and look.only_goes_on(self._node.incarnation):
-            state, found = self._locked_and_found(prepared, look, max_changes)
+            state, found = self._locked_and_found(prepared, look, step)
         else:
             state = self._begin(prepared)
-            txs = _pending(prepared, max_changes)
+            txs = _pending(prepared, step.first)
             if txs:
                 prepared.execute(sql.TAKE_PENDING, {"last_seq": txs[-1].last_seq})
                 return self._seal_txs(prepared, state, txs, more=True)
-            found = _ended(prepared, state.snapshot, state.now, max_changes).fetchall()
+            found = _ended(prepared, state.snapshot, state.now, step).fetchall()
         if not found:
             return SealReport(0, 0, state.last_lsn)
         txs = [_EndedTx(*row[:-1]) for row in found]
         more = found[0][-1]
         return self._seal_txs(prepared, replace(state, snapshot=state.now), txs, more=more)
 
-    def _locked_and_found(self, prepared: Prepared, look: Look, max_changes: int) -> tuple[_State, list[Any]]:
+    def _locked_and_found(self, prepared: Prepared, look: Look, step: _Step) -> tuple[_State, list[Any]]:
         """Take the lock, and find what ended up to the look. All in one round trip: what follows the lock reads as it
         is when the lock is there. Raises _OvertakenError where the look is no longer true."""
         with prepared.together():
             lock = prepared.execute(sql.LOCK)
             ends = prepared.execute(sql.HAS_ANOTHER, (self._node.incarnation,))
-            found_there = _ended(prepared, look.before, look.now, max_changes)
+            found_there = _ended(prepared, look.before, look.now, step)
         locked, found = lock.fetchone(), found_there.fetchall()
         self._check_incarnation(ends)
         if locked is None:
@@ -230,8 +239,9 @@ class PostgresSealer:
         return tx_ids[-1]
 
 
-def _ended(prepared: Prepared, before: str, now: str, max_changes: int) -> Answer:
-    return prepared.execute(sql.ENDED.encode(), {**ended(before, now), "before": before, "most": max_changes})
+def _ended(prepared: Prepared, before: str, now: str, step: _Step) -> Answer:
+    given = {"before": before, "at_once": step.at_once, "most": step.first}
+    return prepared.execute(sql.ENDED.encode(), {**ended(before, now), **given})
 
 
 def _remember(prepared: Prepared, state: _State) -> Answer:

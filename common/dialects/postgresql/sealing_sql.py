@@ -46,16 +46,21 @@ _IN_RANGES = """
 ENDED = f"""
 WITH ended_tx AS MATERIALIZED (
     {_SUMMED.format(log=_IN_RANGES + "WHERE (SELECT snapshot FROM rf_seal) = %(before)s")}),
-placed AS (SELECT *, sum(changes) OVER (ORDER BY last_seq) AS total FROM ended_tx),
+step AS MATERIALIZED (
+    SELECT CASE WHEN sum(changes) <= %(at_once)s THEN %(at_once)s ELSE %(most)s END AS most FROM ended_tx),
+placed AS (
+    SELECT *, sum(changes) OVER (ORDER BY last_seq) <= greatest(changes, (SELECT most FROM step)) AS is_in
+    FROM ended_tx),
 set_aside AS (
     INSERT INTO rf_seal_pending (last_seq, xid, changes, captured_us, bytes, shapes)
-    SELECT last_seq, xid, changes, captured_us, bytes, shapes FROM placed WHERE total > greatest(changes, %(most)s)
+    SELECT last_seq, xid, changes, captured_us, bytes, shapes FROM placed WHERE NOT is_in
     RETURNING 1)
 SELECT last_seq, xid, changes, captured_us, bytes, shapes, EXISTS (SELECT FROM set_aside)
-FROM placed WHERE total <= greatest(changes, %(most)s) ORDER BY last_seq
+FROM placed WHERE is_in ORDER BY last_seq
 """
 """The transactions that ended in the ranges, in the order of their last log row: a transaction that built on another
-wrote its row after the other had committed. What is too much for one step is set aside. None where another sealer has
+wrote its row after the other had committed. All where that is no more than `at_once`; else the first `most` changes,
+and the rest is set aside. None where another sealer has
 taken them meanwhile: `before` is no longer what is remembered."""
 
 UNSEALED_TXS = _SUMMED.format(log="rf_change_log l WHERE NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)")
