@@ -60,8 +60,8 @@ FROM placed WHERE is_in ORDER BY last_seq
 """
 """The transactions that ended in the ranges, in the order of their last log row: a transaction that built on another
 wrote its row after the other had committed. All where that is no more than `at_once`; else the first `most` changes,
-and the rest is set aside. None where another sealer has
-taken them meanwhile: `before` is no longer what is remembered."""
+and the rest is set aside. None where another sealer has taken them meanwhile: `before` is no longer what is
+remembered."""
 
 UNSEALED_TXS = _SUMMED.format(log="rf_change_log l WHERE NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)")
 
