@@ -65,9 +65,10 @@ BY_INDEX_SETTINGS = {
     "work_mem": "64MB",
     "plan_cache_mode": "force_generic_plan",
 }
-"""For sessions that seal and read the log. Hash and merge joins read whole tables where statistics are stale. So every
-join there goes by an index, and LATERAL with OFFSET 0 or LIMIT 1 says from which side. Such plans don't depend on the
-parameters: made once, they are kept with the prepared statement, for planning took longer than running."""
+"""For sessions that seal and read the log. Hash and merge joins read whole tables where statistics are stale, a bitmap
+scan reads and sorts a whole backlog where the next few txs are wanted. So all goes by an index, and LATERAL with
+OFFSET 0 or LIMIT 1 says from which side. Such plans don't depend on the parameters: made once, they are kept with the
+prepared statement, for planning took longer than running."""
 
 
 def make_engine(
