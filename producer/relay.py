@@ -68,7 +68,6 @@ class Relay:
         self._logs = logs
         self._cursors = cursors
         self._packing = packing
-        self._read_bytes = min(max(_READ_BYTES, 2 * packing.message_bytes), _MOST_READ_BYTES)
         self._stop = stop
         self._wake = threading.Event()
         self._may_have_more = True
@@ -173,7 +172,8 @@ class Relay:
         # Before the look: what is sealed from now on asks for another one.
         self._may_have_more = False
         # All at once: a sink that blocks must not keep a transaction open here. Large txs come as promises.
-        txs = list(read_packed(passage.log, passage.read_lsn, self._read_bytes, self._packing))
+        most_bytes = min(max(_READ_BYTES, 2 * self._packing.message_bytes), _MOST_READ_BYTES)
+        txs = list(read_packed(passage.log, passage.read_lsn, most_bytes, self._packing))
         if txs:
             self._may_have_more = True
         for envelope in pack(txs, self._packing):

@@ -212,7 +212,7 @@ def test_an_outage_in_mid_stream(setup: Setup) -> None:
 
 def test_a_window_bounds_what_is_unconfirmed(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("producer.relay._WINDOW_BYTES", 20_000)
-    monkeypatch.setattr("producer.relay._READ_BYTES", 10_000)
+    monkeypatch.setattr("producer.relay._MOST_READ_BYTES", 10_000)
     for _ in range(40):
         setup.log.add("z" * 3000)
     for _ in range(20):
