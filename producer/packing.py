@@ -7,7 +7,7 @@ from common.config.model import Config
 from common.ports.dialect import SealedLog, WritesBatches
 from common.ports.sink import Envelope
 from common.wire.encode import EncodedPart, encode_tx, small_batch
-from common.wire.records import PackedTxs, SealedTx, SmallTx, TxHeader
+from common.wire.records import SealedTx, SmallTx, TxHeader
 from common.wire.signing import Signer
 
 
@@ -35,24 +35,25 @@ def bulky(packing: Packing) -> Packing:
     return replace(packing, message_bytes=max(packing.message_bytes, _BULK_BYTES))
 
 
-def read_packed(log: SealedLog, after_lsn: int, limit_bytes: int, packing: Packing) -> Iterator[PackedTxs | SealedTx]:
+def read_packed(log: SealedLog, after_lsn: int, limit_bytes: int, packing: Packing) -> Iterator[Envelope | SealedTx]:
     """Yield the txs after `after_lsn` for `pack`, as `SealedLog.read` does. A database has no key to sign with."""
     if packing.signer is None and isinstance(log, WritesBatches):
         return log.read_packed(after_lsn, limit_bytes, packing.message_bytes, packing.max_batch_bytes)
     return log.read(after_lsn, limit_bytes)
 
 
-def pack(txs: Iterable[PackedTxs | SealedTx], packing: Packing) -> Iterator[Envelope]:
-    """Yield the envelopes of `txs` in order. What is there is packed; nothing waits for more to come.
+def pack(txs: Iterable[Envelope | SealedTx], packing: Packing) -> Iterator[Envelope]:
+    """Yield the envelopes of `txs` in order. What is there is packed; nothing waits for more to come. Envelopes among
+    them pass as they are.
 
     Holds about one message and one part of a large tx in memory."""
     message = _Message()
     for tx in txs:
-        if isinstance(tx, PackedTxs):
+        if isinstance(tx, Envelope):
             if message.bodies:
                 yield message.envelope()
                 message = _Message()
-            yield _as_it_is(tx)
+            yield tx
             continue
         for body, part in _bodies(tx, packing):
             if message.bodies and (part is not None or message.size + len(body) > packing.message_bytes):
@@ -101,19 +102,6 @@ class _Message:
             txs=len(self.bodies),
             closes_lsn=last.to_lsn,
         )
-
-
-def _as_it_is(packed: PackedTxs) -> Envelope:
-    return Envelope(
-        body=packed.body,
-        source_node=packed.source_node,
-        incarnation=packed.incarnation,
-        from_lsn=packed.from_lsn,
-        to_lsn=packed.to_lsn,
-        tx_id=packed.tx_id,
-        txs=packed.txs,
-        closes_lsn=packed.to_lsn,
-    )
 
 
 def _alone(part: EncodedPart) -> Envelope:

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from common.ports.health import Finding
 from common.ports.rules import NO_RULES, Rules
+from common.ports.sink import Envelope
 from common.versions import Version
-from common.wire.records import PackedTxs, SealedTx, TableMeta
+from common.wire.records import SealedTx, TableMeta
 
 if TYPE_CHECKING:
     # They name what stands below here.
@@ -322,8 +323,9 @@ class WritesBatches(Protocol):
 
     def read_packed(
         self, after_lsn: int, limit_bytes: int, message_bytes: int, max_batch_bytes: int
-    ) -> Iterator[PackedTxs | SealedTx]:
-        """Yield what `SealedLog.read` does, small txs packed, unsigned.
+    ) -> Iterator[Envelope | SealedTx]:
+        """Yield what `SealedLog.read` does, small txs as envelopes of whole
+        batches: `common.wire.encode` would give the same bytes, without signatures.
 
         Messages are full at about `message_bytes`; none has a batch above `max_batch_bytes`."""
         ...

@@ -88,21 +88,6 @@ class SmallTx(msgspec.Struct, frozen=True):
             start = stop
 
 
-class PackedTxs(msgspec.Struct, frozen=True):
-    """Whole small txs that follow each other, as the batches of one message: `common.wire.encode` would give the same
-    bytes, without signatures."""
-
-    source_node: str
-    incarnation: str
-    from_lsn: int
-    to_lsn: int
-    """Of the first and of the last tx."""
-    tx_id: str
-    """The first tx's."""
-    txs: int
-    body: bytes
-
-
 NO_IMAGE = msgspec.Raw(b"null")
 IMAGES_OF = {"I": (False, True), "U": (True, True), "D": (True, False)}
 """Which of the two images, before and after, an op has."""

@@ -57,8 +57,10 @@ class PlainReading:
     def take(self, group: PlainGroup, delivery: Delivery) -> bool:
         """Add what `delivery` holds; False, and nothing is added, where some of it is not plain here."""
         body = decompress_at_once(delivery.body, delivery.content_encoding)
-        txs = plain_txs(body, self._limits) if body is not None else None
-        if body is None or not txs:
+        if body is None:
+            return False
+        txs = plain_txs(body, self._limits)
+        if not txs:
             return False
         try:
             _Taking(self, group, delivery).take(txs, len(body))

@@ -36,19 +36,11 @@ class Ways:
         note_attempts(short, self.went, self.short_ids)
         long.intake()._lane._is_open = False
 
-    def receive(self, *bodies: bytes) -> bool:
+    def receive(self, *bodies: bytes, **fields: Any) -> bool:
         """Let both receive, find them equal, and tell whether the short way was gone to its end."""
         before = len(self.went)
         for world in (self.short, self.long):
-            world.receive(*bodies)
-        assert state(self.short) == state(self.long)
-        return set(self.went[before:]) == {True}
-
-    def receive_wrapped(self, body: bytes, encoding: str) -> bool:
-        """The same with one message as it travels."""
-        before = len(self.went)
-        for world in (self.short, self.long):
-            world.receive(body, content_encoding=encoding)
+            world.receive(*bodies, **fields)
         assert state(self.short) == state(self.long)
         return set(self.went[before:]) == {True}
 
@@ -117,7 +109,7 @@ def test_plain_txs_of_two_sources_go_the_short_way(ways: Ways) -> None:
 def test_what_is_wrapped_goes_the_short_way_as_well(ways: Ways, encoding: Encoding) -> None:
     a = Origin("a")
     body = b"".join(a.put(number, f"n{number}", 10 + number).body for number in range(300))
-    assert ways.receive_wrapped(compress(body, encoding, quick=True), encoding)
+    assert ways.receive(compress(body, encoding, quick=True), content_encoding=encoding)
     assert ways.short.rows() == [(number, f"n{number}", 1.5) for number in range(300)]
 
 
@@ -126,7 +118,7 @@ def test_what_is_wrapped_and_broken_goes_the_long_way(ways: Ways, damage: str) -
     a = Origin("a")
     wrapped = compress(a.put(1, "one", 10).body + a.put(2, "two", 11).body, "zstd")
     broken = {"torn": wrapped[:-9], "altered": wrapped[:20] + b"?" + wrapped[21:], "another encoding": wrapped}[damage]
-    assert not ways.receive_wrapped(broken, "br" if damage == "another encoding" else "zstd")
+    assert not ways.receive(broken, content_encoding="br" if damage == "another encoding" else "zstd")
     assert ways.short.rows() == []
     assert [reason for (reason,) in ways.short.query("SELECT reason FROM rf_dead_letter")] != []
 

@@ -22,9 +22,10 @@ from common.dialects.postgresql.prepared import Prepared
 from common.errors import OutageError
 from common.ids import is_tx_id
 from common.ports.dialect import NodeFacts
+from common.ports.sink import Envelope
 from common.versions import NEVER, Version
 from common.wire.encode import encode_change
-from common.wire.records import Change, PackedTxs
+from common.wire.records import Change
 from tests.support.postgresql_node import PostgresNode, changes_of, replayed
 from tests.support.waiting import wait_for
 
@@ -207,9 +208,9 @@ def test_a_tx_whose_lines_were_purged_is_never_taken_for_an_empty_one(node: Post
     log = node.database.log(node.facts)
     for after, is_there in ((0, False), (1, False), (2, True)):
         if is_there:
-            assert [
-                one.to_lsn for one in log.read_packed(after, 2**20, 2**18, 2**22) if isinstance(one, PackedTxs)
-            ] == [3]
+            assert [one.to_lsn for one in log.read_packed(after, 2**20, 2**18, 2**22) if isinstance(one, Envelope)] == [
+                3
+            ]
         else:
             with pytest.raises(OutageError, match="purged"):
                 list(log.read_packed(after, 2**20, 2**18, 2**22))

@@ -17,7 +17,8 @@ from common.dialects.postgresql.shape_cache import first_table_names
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
 from common.errors import OutageError
 from common.ports.dialect import LogHead, NodeFacts, Unsealed
-from common.wire.records import PackedTxs, SealedTx, SmallTx, TableMeta, TxHeader
+from common.ports.sink import Envelope
+from common.wire.records import SealedTx, SmallTx, TableMeta, TxHeader
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
@@ -163,7 +164,7 @@ class PostgresLog:
 
     def read_packed(
         self, after_lsn: int, limit_bytes: int, message_bytes: int, max_batch_bytes: int
-    ) -> Iterator[PackedTxs | SealedTx]:
+    ) -> Iterator[Envelope | SealedTx]:
         """Yield the same txs; what is small comes as the database has packed it."""
         given = {
             "node": self._node.node_id,
@@ -189,8 +190,16 @@ class PostgresLog:
             return
         self._most = _how_many(limit_bytes, sum(one.txs for one in found), found[-1].weight)
         for one in found:
-            where = self._node.node_id, self._node.incarnation, one.from_lsn, one.to_lsn
-            yield PackedTxs(*where, one.tx_id, one.txs, one.body)
+            yield Envelope(
+                body=one.body,
+                source_node=self._node.node_id,
+                incarnation=self._node.incarnation,
+                from_lsn=one.from_lsn,
+                to_lsn=one.to_lsn,
+                tx_id=one.tx_id,
+                txs=one.txs,
+                closes_lsn=one.to_lsn,
+            )
 
     def _taken(self, prepared: Prepared, after_lsn: int, limit_bytes: int) -> list[_Row]:
         """The headers of the txs that fit. How many that will be is told by the size of those that came before."""

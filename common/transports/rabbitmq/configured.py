@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Literal
 
 from common.config.model import BrokerSection
-from common.transports.rabbitmq.settings import RabbitSettings
+from common.transports.rabbitmq.settings import WORTH_WRAPPING, RabbitSettings
 from common.wire.compress import Encoding
 
-_WRAPPED = range(1024, 2**40)
 _WRAPPED_BY_ITSELF = range(32 * 1024, 8 * 1024 * 1024)
 """Those of a backlog: packing takes a tenth of the time that the bytes take at the broker and both ends. Single ones
 stay as they are for whoever looks at a queue, and what is larger, so that no receiver takes it for a bomb."""
@@ -27,7 +26,7 @@ def settings_from(node_id: str, broker: BrokerSection) -> RabbitSettings:
         queue_expires_ms=int(broker.queue_expires_seconds * 1000),
         verify_user=broker.verify_user,
         compression=_encoding(broker.compression),
-        compressed_bytes=_WRAPPED_BY_ITSELF if broker.compression == "auto" else _WRAPPED,
+        compressed_bytes=_WRAPPED_BY_ITSELF if broker.compression == "auto" else WORTH_WRAPPING,
         blocked_timeout_seconds=broker.blocked_timeout_seconds,
         heartbeat_seconds=broker.heartbeat_seconds,
         tls_ca_file=_path(broker.tls_ca_file),

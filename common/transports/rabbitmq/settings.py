@@ -8,6 +8,10 @@ _MIB = 1024 * 1024
 FOURTEEN_DAYS_MS = 14 * 24 * 3600 * 1000
 
 
+WORTH_WRAPPING = range(1024, 2**40)
+"""Sizes in bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class RabbitSettings:
     """Settings of one node's way to one broker. The URL holds the password, so `repr` leaves it out."""
@@ -31,7 +35,7 @@ class RabbitSettings:
     verify_user: bool = False
     """Demand that the broker's user, the header and the routing key name the same node."""
     compression: Encoding | None = None
-    compressed_bytes: range = range(1024, 2**40)
+    compressed_bytes: range = WORTH_WRAPPING
     """Which sizes of messages are compressed."""
     blocked_timeout_seconds: float = 30.0
     """How long a publisher waits while the broker blocks it, or confirms nothing, before that is an outage."""
