@@ -35,6 +35,10 @@ class Lane(Protocol):
         """Add what `delivery` holds; False, and nothing is added, where some of it is not plain."""
         ...
 
+    def ready(self, group: PlainGroup) -> None:
+        """Do ahead what writing it takes beside the database."""
+        ...
+
 
 @dataclass(slots=True)
 class Round:
@@ -135,6 +139,8 @@ class Rounds:
         one = self._read_round()
         if one.plain is None:
             one.ahead = self._prepare(one.txs)
+        else:
+            self._lane.ready(one.plain)
         return one
 
     def _read_round(self) -> Round:

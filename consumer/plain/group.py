@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from common.ports.plain import RowRun
+from common.ports.plain import PlainRows, RowRun
 from common.wire.plain import PlainTx
 from consumer.dedup import TxKey
 from consumer.tables import TableUse
@@ -11,6 +12,23 @@ from consumer.watermark import SourceKey
 
 Runs = dict[bytes, RowRun]
 """By their primary key as the wire has it."""
+
+
+class Notes(NamedTuple):
+    """Of each of many txs the lines of its dedup row and of the audit, all but the instant, which stands last."""
+
+    applied: list[str]
+    audit: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A group as its database wants it written."""
+
+    rows: list[tuple[TableUse, PlainRows]]
+    """By the tables' names."""
+    notes: Notes | None
+    """None for a few txs."""
 
 
 @dataclass(slots=True)
@@ -36,6 +54,8 @@ class PlainGroup:
     runs: dict[TableUse, Runs] = field(default_factory=dict)
     changes: int = 0
     bytes: int = 0
+    ready: Ready | None = None
+    """If that was done ahead."""
 
     @property
     def keys(self) -> Iterator[TxKey]:

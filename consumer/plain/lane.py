@@ -1,5 +1,8 @@
 """The short way as the intake takes it, and how long it is not even tried."""
 
+from contextlib import suppress
+
+from common.errors import PoisonError
 from common.ports.source import Delivery
 from common.runtime.node import Node
 from consumer.plain.applying import PlainApplying
@@ -35,6 +38,12 @@ class PlainLane:
     def take(self, group: PlainGroup, delivery: Delivery) -> bool:
         """Add what `delivery` holds; False, and nothing is added, where some of it is not plain."""
         return self._reading.take(group, delivery)
+
+    def ready(self, group: PlainGroup) -> None:
+        """Do ahead of `apply` what asks the database nothing."""
+        # What does not fit is found again by `apply`, which knows what follows.
+        with suppress(PoisonError):
+            group.ready = self._applying.ready(group)
 
     def apply(self, group: PlainGroup) -> bool:
         """Commit all of `group`; False, and nothing is written, where it is not plain. Raises OutageError."""

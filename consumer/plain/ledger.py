@@ -3,7 +3,7 @@
 The same as `consumer.apply.ledger` writes for txs of which every change won."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import sqlalchemy as sa
@@ -17,8 +17,8 @@ from consumer.apply.ledger import APPLIED
 from consumer.heard import Heard, HeardOf, ask_heard, end_heard
 from consumer.inbox import delete_parts
 from consumer.incoming import Counts
-from consumer.plain.group import PlainGroup
-from consumer.statements import insert_plain
+from consumer.plain.group import Notes, PlainGroup
+from consumer.statements import insert_lines
 from consumer.watermark import Mark
 
 _FEW = 5
@@ -28,9 +28,10 @@ _FEW = 5
 class Ledger:
     """What follows from a group that was applied whole, within one transaction that holds the locks of its marks."""
 
-    def __init__(self, config: Config, group: PlainGroup, now_us: int) -> None:
+    def __init__(self, config: Config, group: PlainGroup, notes: Notes | None, now_us: int) -> None:
         self._config = config
         self._group = group
+        self._notes = notes
         self._now_us = now_us
         self._heard: list[HeardOf] = []
 
@@ -48,43 +49,52 @@ class Ledger:
             for (source, incarnation), stretch in group.stretches.items()
         ]
         self._heard = ask_heard(together, self._config, heard, now_us)
-        if len(group.txs) <= _FEW:
+        if self._notes is None:
             for tx in group.txs:
-                together.ask(_NOTE_AND_LINE, dict(zip(_GIVEN, _applied(tx, now_us) + _line(tx, now_us), strict=True)))
+                values = *_applied(tx), now_us, *_line(tx), now_us
+                together.ask(_NOTE_AND_LINE, dict(zip(_GIVEN, values, strict=True)))
 
     def end(self, connection: sa.Connection, *, has_parts: bool) -> None:
         """Write the rest, after that block."""
-        txs, now_us = self._group.txs, self._now_us
-        if len(txs) > _FEW:
-            insert_plain(connection, rf.applied_tx, APPLIED, [_applied(tx, now_us) for tx in txs])
-            insert_plain(connection, rf.audit, audit.COLUMNS, [_line(tx, now_us) for tx in txs])
+        if self._notes is not None:
+            insert_lines(connection, rf.applied_tx, APPLIED, self._notes.applied, self._now_us)
+            insert_lines(connection, rf.audit, _AUDIT, self._notes.audit, self._now_us)
         if has_parts:
             # A source may have begun to send a tx in parts that comes in one piece now.
             delete_parts(connection, list(self._group.keys))
-        end_heard(connection, self._config, self._heard, now_us)
+        end_heard(connection, self._config, self._heard, self._now_us)
 
 
-_GIVEN = (*(f"note_{name}" for name in APPLIED), *(f"line_{name}" for name in audit.COLUMNS))
+def notes_of(txs: Sequence[PlainTx]) -> Notes | None:
+    """Return what `Ledger` writes of each of `txs`; None for a few, which it writes with the rest."""
+    if len(txs) <= _FEW:
+        return None
+    # Half of the time that joining the values takes. None has a character that COPY reads as another one: ids,
+    # checksums, numbers, JSON without a backslash.
+    applied, line = "%s\t" * (len(APPLIED) - 1), "%s\t" * (len(_AUDIT) - 1)
+    return Notes([applied % _applied(tx) for tx in txs], [line % _line(tx) for tx in txs])
+
+
+_AUDIT = ("actor", "action", "source_node", "tx_id", "detail", "at_us")
+_GIVEN = (*(f"note_{name}" for name in APPLIED), *(f"line_{name}" for name in _AUDIT))
 
 
 def _insert(table: sa.Table, columns: Iterable[str], prefix: str) -> sa.Insert:
     return sa.insert(table).values({name: sa.bindparam(prefix + name, type_=table.c[name].type) for name in columns})
 
 
-_NOTE_AND_LINE = _insert(rf.audit, audit.COLUMNS, "line_").add_cte(
-    _insert(rf.applied_tx, APPLIED, "note_").cte("noted")
-)
+_NOTE_AND_LINE = _insert(rf.audit, _AUDIT, "line_").add_cte(_insert(rf.applied_tx, APPLIED, "note_").cte("noted"))
 
 
-def _applied(tx: PlainTx, now_us: int) -> tuple[str | int, ...]:
+def _applied(tx: PlainTx) -> tuple[str | int, ...]:
+    """All of `APPLIED` but the last, which is when."""
     header = tx.header
-    link = header.source_node, header.tx_id, header.incarnation, header.prev_lsn, header.to_lsn
-    return *link, tx.sha256, now_us
+    return header.source_node, header.tx_id, header.incarnation, header.prev_lsn, header.to_lsn, tx.sha256
 
 
-def _line(tx: PlainTx, now_us: int) -> tuple[str | int, ...]:
+def _line(tx: PlainTx) -> tuple[str | int, ...]:
     header = tx.header
-    return now_us, audit.APPLIER, "applied", header.source_node, header.tx_id, _detail(header.changes)
+    return audit.APPLIER, "applied", header.source_node, header.tx_id, _detail(header.changes)
 
 
 @cache

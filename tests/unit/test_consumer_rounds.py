@@ -10,7 +10,7 @@ from common.ports.source import Delivery
 from common.wire.records import BatchHeader
 from consumer.apply.ahead import Ahead
 from consumer.incoming import Incoming
-from consumer.plain.group import PlainGroup
+from consumer.plain.group import PlainGroup, Ready
 from consumer.rounds import Round, Rounds
 
 MOST = 3
@@ -49,6 +49,9 @@ class Lane:
             return False
         group.changes += 1
         return True
+
+    def ready(self, group: PlainGroup) -> None:
+        group.ready = Ready([], None)
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ _FEW = 5
 """So many rows are inserted one by one: COPY goes to the server twice and is parsed anew each time."""
 
 
-def copy_text(connection: sa.Connection, table: sa.Table, names: Sequence[str], lines: Sequence[str]) -> None:
-    """Insert rows that are lines of COPY's text form already, each with its newline. Raises sqlalchemy's errors."""
+def copy_text(connection: sa.Connection, table: sa.Table, names: Sequence[str], text: str) -> None:
+    """Insert rows from the lines of COPY's text form, each with its newline. Raises sqlalchemy's errors."""
     statement = f"COPY {ident(table.name)} ({', '.join(map(ident, names))}) FROM STDIN"
     try:
         with driver(connection).cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            copy.write("".join(lines))
+            copy.write(text)
     except psycopg.Error as error:
         raise sa.exc.DBAPIError(statement, None, error) from error
 

@@ -1,6 +1,6 @@
 """One PostgreSQL database behind the ports."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import sqlalchemy as sa
@@ -13,13 +13,16 @@ from common.dialects.postgresql.connection import BY_INDEX_SETTINGS, SERVER_IDEN
 from common.dialects.postgresql.errors import translate, translated
 from common.dialects.postgresql.health import findings
 from common.dialects.postgresql.log import PostgresLog
+from common.dialects.postgresql.plain_rows import PgPlainRows
 from common.dialects.postgresql.retention import PostgresRetention
 from common.dialects.postgresql.row_history import PostgresRowHistory
 from common.dialects.postgresql.sealing import PostgresSealer
 from common.dialects.postgresql.sealing_sql import LOCK
-from common.ports.dialect import Catalog, DialectFeatures, NodeFacts
+from common.ports.dialect import Catalog, DialectFeatures, NodeFacts, TableShape
 from common.ports.health import Finding
+from common.ports.plain import RowRun
 from common.ports.rules import NO_RULES, Rules
+from common.wire.records import TableMeta
 
 FEATURES = DialectFeatures(
     name="postgresql", triggers_off=True, locks_rows=True, splits_transactions=True, short_way=True
@@ -78,6 +81,10 @@ class PostgresDatabase:
             session = PostgresApplySession(connection)
             yield session
             session.finish()
+
+    def plain_rows(self, table: TableShape, meta: TableMeta, runs: Sequence[RowRun]) -> PgPlainRows:
+        """Make rows ready for the short way."""
+        return PgPlainRows.of(table, meta, runs)
 
     def row_history(self, node: NodeFacts) -> PostgresRowHistory:
         """Return what tells of single rows."""

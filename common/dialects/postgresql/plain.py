@@ -4,16 +4,15 @@ The order of locks is that of `applying`: rows by their keys, then the turn, the
 when everything is written.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from common.dialects.postgresql.apply_settings import plan_for
-from common.dialects.postgresql.arrays import number_array, text_array
 from common.dialects.postgresql.errors import translated
+from common.dialects.postgresql.plain_rows import FIRST_MADE_ON, LAST_VERSION, PgPlainRows
 from common.dialects.postgresql.prepared import Answer, Prepared
 from common.dialects.postgresql.queries import escaped, lock_sql, recordset, same_key, target_rows
 from common.dialects.postgresql.references import Check, References, broken
@@ -23,29 +22,14 @@ from common.dialects.postgresql.shapes import key_expression
 from common.dialects.postgresql.standing_triggers import WITHOUT_TRIGGERS, asked_for, has_partitioned
 from common.dialects.postgresql.together import PgTogether
 from common.dialects.postgresql.turn import Turn
-from common.dialects.postgresql.writing import delete_rows, insert_rows
-from common.ports.dialect import TableShape
-from common.ports.plain import RowRun
-from common.versions import NEVER, Version
-from common.wire.records import TableMeta
+from common.dialects.postgresql.writing import delete_rows, make_rows, set_rows
+from common.ports.plain import PlainRows
 
-_FIRST_MADE_ON = {"rf_new": "bool", "rf_epoch": "int", "rf_hlc": "bigint", "rf_node": "text"}
-_LAST_VERSION = {
-    "rf_epoch": "int",
-    "rf_hlc": "bigint",
-    "rf_node": "text",
-    "rf_base_epoch": "int",
-    "rf_base_hlc": "bigint",
-    "rf_base_node": "text",
-    "rf_deleted": "bool",
-}
-
-# A key that is given in two spellings would be written twice.
 _CLAIM = """
-SELECT t.table_id, EXISTS (SELECT FROM rf_paused WHERE table_name = %(table)s), k.keys, k.others
+SELECT t.table_id, EXISTS (SELECT FROM rf_paused WHERE table_name = %(table)s), k.others
 FROM (SELECT (SELECT table_id FROM rf_table WHERE name = %(table)s) AS table_id OFFSET 0) t
 CROSS JOIN LATERAL (
-    SELECT count(DISTINCT k.key COLLATE "C") AS keys, count(*) FILTER (WHERE NOT CASE
+    SELECT count(*) FILTER (WHERE NOT CASE
         WHEN v.hlc IS NULL THEN k.rf_new OR EXISTS (SELECT FROM {rows} t WHERE {same_key})
         ELSE v.main_epoch = k.rf_epoch AND v.hlc = k.rf_hlc AND v.node_id = k.rf_node AND (k.rf_new OR NOT v.deleted)
     END) AS others
@@ -76,13 +60,6 @@ SELECT EXISTS (
 """
 
 
-class _Claimed(NamedTuple):
-    rows: Rows
-    keys: str
-    """Of all its runs, as one JSON array."""
-    found: Answer
-
-
 class PostgresPlain:
     """For one applying transaction. Implements `PlainWriting`."""
 
@@ -91,7 +68,9 @@ class PostgresPlain:
         self._prepared = prepared
         self._turn = turn
         self._references = references
-        self._claimed: dict[str, _Claimed] = {}
+        self._claimed: dict[str, PgPlainRows] = {}
+        self._found: dict[str, Answer] = {}
+        """What each claim came to."""
         self._table_ids: dict[str, int] = {}
         self._ended = "{}", "{}"
         self._unsealed: Answer | None = None
@@ -103,62 +82,57 @@ class PostgresPlain:
         with translated(), self._prepared.together():
             yield PgTogether(self._prepared)
 
-    def claim(self, table: TableShape, meta: TableMeta, runs: Sequence[RowRun]) -> None:
+    def claim(self, rows: PlainRows) -> None:
         """Lock the rows and look at their versions."""
-        rows = Rows.of(table, meta)
-        keys = rows.keys([run.pk for run in runs])
-        given = {"pks": keys, "table": table.name, "rf_new": number_array([int(run.is_new) for run in runs])}
-        given |= _versions([run.first_base for run in runs])
-        plan_for(self._connection, self._prepared, len(runs))
-        (lock,) = rows.once("lock", lambda: [lock_sql(table, recordset(rows.key_readings(), "pks"))])
-        (claim,) = rows.once("claim", lambda: [_claim_sql(rows)])
-        self._prepared.execute(lock, {"pks": keys})
+        ready = self._claimed[rows.table.name] = _own(rows)
+        plan_for(self._connection, self._prepared, len(ready.pks))
+        if ready.to_lock is not None:
+            # What is new has nothing to lock yet; should it stand all the same, to insert it will fail.
+            (lock,) = ready.rows.once("lock", partial(_lock_sql, ready.rows))
+            self._prepared.execute(lock, {"pks": ready.to_lock})
         self._turn.ask()
-        self._references.ask(table)
-        self._claimed[table.name] = _Claimed(rows, keys, self._prepared.execute(claim, given))
+        self._references.ask(ready.table)
+        (claim,) = ready.rows.once("claim", partial(_claim_sql, ready.rows))
+        self._found[ready.table.name] = self._prepared.execute(claim, ready.claim)
 
-    def stands(self, table: TableShape, runs: Sequence[RowRun]) -> bool:
+    def stands(self, rows: PlainRows) -> bool:
         """Tell what the claim came to."""
-        found = self._claimed[table.name].found.fetchone()
+        found = self._found[rows.table.name].fetchone()
         if found is None or found[0] is None:
             return False
-        self._table_ids[table.name], is_paused, different, others = found
-        return not is_paused and different == len(runs) and others == 0
+        self._table_ids[rows.table.name], is_paused, others = found
+        return not is_paused and others == 0
 
-    def write(self, table: TableShape, runs: Sequence[RowRun]) -> None:
+    def write(self, rows: PlainRows) -> None:
         """Write rows and versions."""
-        rows, table_id = self._claimed[table.name].rows, self._table_ids[table.name]
-        gone = [run.pk for run in runs if run.image is None]
-        images = [(run.image, None) for run in runs if run.image is not None]
-        # What had no version when it was claimed has none now: under this turn nobody else makes one.
-        first = [run for run in runs if run.first_base == NEVER]
-        again = [run for run in runs if run.first_base != NEVER] if len(first) < len(runs) else []
-        self._references.before_write(rows, [run.pk for run in runs])
-        if gone:
-            delete_rows(self._prepared, rows, gone)
-        if images:
-            insert_rows(self._prepared, rows, images)
-        for statement, written in ((_INSERT, first), (_UPSERT, again)):
-            if written:
-                (sql,) = rows.once(statement, partial(_for_versions, rows, statement))
-                self._prepared.execute(sql, _written(rows, table_id, written))
+        ready = _own(rows)
+        self._references.before_write(ready.rows, ready.pks)
+        if ready.gone:
+            delete_rows(self._prepared, ready.rows, ready.gone)
+        set_rows(self._prepared, ready.rows, ready.set_anew)
+        make_rows(self._prepared, ready.rows, ready.made)
+        table_id = {"table_id": self._table_ids[ready.table.name]}
+        # A key in two spellings fails here, where it has not failed before: no version is written twice.
+        for statement, given in ((_INSERT, ready.first_versions), (_UPSERT, ready.next_versions)):
+            if given is not None:
+                (sql,) = ready.rows.once(statement, partial(_for_versions, ready.rows, statement))
+                self._prepared.execute(sql, given | table_id)
 
     def end_writing(self) -> None:
         """Ask what has ended by now."""
         self._turn.look()
 
-    def look_back(self, table: TableShape, runs: Sequence[RowRun], *, references: bool) -> None:
+    def look_back(self, rows: PlainRows, *, references: bool) -> None:
         """Look for own writes, and at foreign keys."""
-        rows = self._claimed[table.name].rows
+        ready = _own(rows)
         if self._unsealed is None:
             self._ended = lows, highs = self._turn.ended_since()
-            claimed = {self._table_ids[name]: one.rows.table for name, one in self._claimed.items()}
+            claimed = {self._table_ids[name]: one.table for name, one in self._claimed.items()}
             query = _ANY_UNSEALED[has_partitioned(claimed.values())].encode()
             self._unsealed = self._prepared.execute(query, {"lows": lows, "highs": highs, **asked_for(claimed)})
         if references:
-            standing = [run.pk for run in runs if run.image is not None]
-            self._checks += self._references.without_parent(rows, standing)
-            self._checks += self._references.left_behind(rows, [run.pk for run in runs if run.image is None])
+            self._checks += self._references.without_parent(ready.rows, ready.standing)
+            self._checks += self._references.left_behind(ready.rows, ready.gone)
 
     def holds(self) -> bool:
         """Tell whether nothing was found; of own writes, whether any is of a row that was written here."""
@@ -176,38 +150,30 @@ class PostgresPlain:
             return _answer(self._prepared.execute(sql.encode(), given))
 
 
-def _claim_sql(rows: Rows) -> str:
+def _own(rows: PlainRows) -> PgPlainRows:
+    if not isinstance(rows, PgPlainRows):
+        raise TypeError(f"these rows were made ready for another database: {rows!r}")
+    return rows
+
+
+def _lock_sql(rows: Rows) -> list[str]:
+    return [lock_sql(rows.table, recordset(rows.key_readings(), "pks"))]
+
+
+def _claim_sql(rows: Rows) -> list[str]:
     table = rows.table
     here, same = target_rows(table), same_key(table, "t", "k")
-    return _CLAIM.format(rows=here, same_key=same, **_keys(rows, _FIRST_MADE_ON))
+    return [_CLAIM.format(rows=here, same_key=same, **_keys(rows, FIRST_MADE_ON))]
 
 
 def _for_versions(rows: Rows, statement: str) -> list[str]:
-    return [statement.format(**_keys(rows, _LAST_VERSION))]
+    return [statement.format(**_keys(rows, LAST_VERSION))]
 
 
 def _keys(rows: Rows, beside: dict[str, str] | None = None) -> dict[str, str]:
     """The keys of the parameter `pks` as statements name them: `source`, and the `key` text of its rows."""
     source = recordset(rows.key_readings(), "pks", beside=beside)
     return {"source": source, "key": escaped(key_expression(rows.table, "r"))}
-
-
-def _versions(versions: Sequence[Version], prefix: str = "rf_") -> dict[str, str]:
-    return {
-        f"{prefix}epoch": number_array([one.main_epoch for one in versions]),
-        f"{prefix}hlc": number_array([one.hlc for one in versions]),
-        f"{prefix}node": text_array([one.node_id for one in versions]),
-    }
-
-
-def _written(rows: Rows, table_id: int, runs: Sequence[RowRun]) -> dict[str, object]:
-    return {
-        "pks": rows.keys([run.pk for run in runs]),
-        "table_id": table_id,
-        "rf_deleted": number_array([int(run.image is None) for run in runs]),
-        **_versions([run.version for run in runs]),
-        **_versions([run.base for run in runs], "rf_base_"),
-    }
 
 
 def _answer(asked: Answer) -> bool:

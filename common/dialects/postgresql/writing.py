@@ -1,6 +1,6 @@
 """Set-based writes of rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from common.dialects.postgresql.prepared import Prepared
@@ -20,14 +20,34 @@ def insert_rows(prepared: Prepared, rows: Rows, images: Sequence[tuple[bytes, by
     """Insert the rows, or set in those that are there the columns that the images name.
 
     An image comes with the row that was deleted to make room for it, or None."""
-    for columns, json in rows.by_columns(images).items():
+    set_rows(prepared, rows, rows.by_columns(images))
+
+
+def set_rows(prepared: Prepared, rows: Rows, images: Mapping[ColumnSet, str]) -> None:
+    """The same for images as `Rows.by_columns` gives them."""
+    for columns, json in images.items():
         for statement in rows.once(("insert", columns), partial(_inserting, rows, columns)):
+            prepared.execute(statement, {"images": json})
+
+
+def make_rows(prepared: Prepared, rows: Rows, images: Mapping[ColumnSet, str]) -> None:
+    """Insert rows, which must not be there: quicker by a quarter. The server's error where one is."""
+    if isinstance(rows.table, PgTable) and rows.table.no_upsert:
+        # Whether a row is there may show no earlier than at the commit.
+        set_rows(prepared, rows, images)
+        return
+    for columns, json in images.items():
+        for statement in rows.once(("make", columns), partial(_making, rows, columns)):
             prepared.execute(statement, {"images": json})
 
 
 def _delete(rows: Rows) -> str:
     source = recordset(rows.key_readings(), "pks")
     return f"DELETE FROM {target_rows(rows.table)} t USING {source} WHERE {same_key(rows.table, 't', 'r')}"
+
+
+def _making(rows: Rows, columns: ColumnSet) -> list[str]:
+    return [_insert(rows.table, recordset(rows.column_readings(columns), "images"), columns.names)]
 
 
 def _inserting(rows: Rows, columns: ColumnSet) -> Iterator[str]:
