@@ -150,6 +150,17 @@ OBSTACLES: dict[str, Callable[[Ways, Origin], bytes]] = {
         a.put(5, "five", 90).body
         + a.tx(Write("U", "item", {"id": 5.0, "name": "again", "price": "1.50"}, 95, Version(0, 90, "a"))).body
     ),
+    "a new key in two spellings": lambda ways, a: (
+        a.put(5, "five", 90).body + a.tx(Write("I", "item", {"id": 5.0, "name": "again", "price": "1.50"}, 95)).body
+    ),
+    "a key in two spellings, deleted in one": lambda ways, a: (
+        a.put(1, "one", 90, Version(0, 10, "a"), "D").body
+        + a.tx(Write("I", "item", {"id": 1.0, "name": "again", "price": "1.50"}, 95, Version(0, 10, "a"))).body
+    ),
+    "a new key that has a version": lambda ways, a: a.put(1, "other", 90).body,
+    "a new key that came and went": lambda ways, a: (
+        a.put(1, "other", 90).body + a.put(1, "other", 95, Version(0, 90, "a"), "D").body
+    ),
     "a base that is not here": lambda ways, a: a.put(5, "five", 90, Version(0, 80, "c"), "I").body,
 }
 
@@ -229,6 +240,25 @@ def test_a_gap_goes_the_long_way(ways: Ways) -> None:
     assert not ways.receive(a.put(4, "later", 60).body)
     assert not ways.receive(missing.body)
     assert ways.receive(a.put(5, "five", 70).body)
+
+
+def test_a_new_key_that_has_a_tombstone_goes_the_long_way(ways: Ways) -> None:
+    a = base(ways)
+    assert ways.receive(a.put(1, "one", 80, Version(0, 10, "a"), "D").body)
+    assert not ways.receive(a.put(1, "other", 90).body)
+
+
+def test_a_new_row_stands_already(ways: Ways) -> None:
+    """Since before the first sync: it has no version, so what comes is made on what stands, and replaces it."""
+    a = base(ways)
+    ways.execute(
+        "ALTER TABLE item DISABLE TRIGGER ALL",
+        "INSERT INTO item VALUES (6, 'since ever', 1)",
+        "ALTER TABLE item ENABLE TRIGGER ALL",
+    )
+    assert not ways.receive(a.put(6, "six", 90).body)
+    assert ("six",) in ways.short.query("SELECT name FROM item WHERE id = 6")
+    assert ways.receive(a.put(6, "six again", 95, Version(0, 90, "a"), "U").body)
 
 
 def test_own_writes_that_are_not_sealed_are_not_overwritten_unseen(ways: Ways) -> None:

@@ -158,8 +158,16 @@ MUTANTS = (
         "versions-not-compared-on-the-short-way",
         "what a change was made on",
         "common/dialects/postgresql/plain.py",
-        "different == len(runs) and others == 0\n",
-        "different == len(runs)\n",
+        "not is_paused and others == 0\n",
+        "not is_paused\n",
+        ("tests/integration/test_plain_way.py::test_what_takes_a_decision_goes_the_long_way",),
+    ),
+    Mutant(
+        "first-versions-written-over-others-on-the-short-way",
+        "what a change was made on",
+        "common/dialects/postgresql/plain.py",
+        "((_INSERT, ready.first_versions), ",
+        "((_UPSERT, ready.first_versions), ",
         ("tests/integration/test_plain_way.py::test_what_takes_a_decision_goes_the_long_way",),
     ),
     Mutant(
