@@ -125,7 +125,7 @@ met_again AS (
     UPDATE rf_row_version v
     SET hlc = n.hlc, base_hlc = coalesce(n.base_hlc, 0), main_epoch = n.main_epoch, base_epoch = n.base_epoch,
         deleted = n.op = 'D', node_id = %(node)s::text, base_node = coalesce(n.base_node, '')
-    FROM versioned n WHERE n.is_last AND v.ctid = n.known_place)
+    FROM versioned n WHERE n.is_last AND n.known_place IS NOT NULL AND v.ctid = n.known_place)
 SELECT count(*), bool_or(may_be_tangled) FROM versioned
 """
 """LSN, version and base of every change of the txs. A row written again gets a clock value above its last:
