@@ -70,7 +70,7 @@ mutants: $(STAMP) services ## switch off one safeguard after the other, in a cop
 demo: $(STAMP) ## the demonstration
 	@$(BIN)/rowferry demo
 
-bench: $(STAMP) services ## measure Rowferry beside its peers, and renew docs/PERFORMANCE.md; half an hour of an idle machine
+bench: $(STAMP) services ## measure Rowferry beside its peers, and renew docs/PERFORMANCE.md; ten minutes of an idle machine
 	@infra/scripts/bench_setup.sh
 	@$(BIN)/python -m tests.bench --publish $(BENCH_ARGS)
 
