@@ -1,19 +1,12 @@
 """Durable export files: one file of any name, or one with the exchange folder's name pattern in a folder."""
 
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
-
-from backports import zstd
 
 from common.errors import RowferryError, UsageError
 from common.transports.directory.names import file_name
 from common.transports.files import NewFile, storage_outage, write_file_durably
-from common.wire.compress import Encoding, encoding_of
-
-_GZIP_WITHOUT_TIME = 31
-"""zlib's window bits for a gzip wrapper; its header holds no time, so equal input gives equal files."""
+from common.wire.compress import Encoding, Wrapping, encoding_of
 
 
 def checked_file(out: Path, kept: Iterable[Path]) -> Path:
@@ -62,24 +55,14 @@ def make_folder(folder: Path) -> None:
         raise _failed(error, folder) from error
 
 
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-
-    def flush(self) -> bytes: ...
-
-
 def _compressed(bodies: Iterable[bytes], encoding: Encoding | None) -> Iterator[bytes]:
     if encoding is None:
         yield from bodies
         return
-    compressor: _Compressor
-    if encoding == "gzip":
-        compressor = zlib.compressobj(6, zlib.DEFLATED, _GZIP_WITHOUT_TIME)
-    else:
-        compressor = zstd.ZstdCompressor(level=3)
+    wrapping = Wrapping(encoding)
     for body in bodies:
-        yield compressor.compress(body)
-    yield compressor.flush()
+        yield wrapping.add(body)
+    yield wrapping.end()
 
 
 def _failed(error: OSError, path: Path) -> RowferryError:

@@ -1,16 +1,10 @@
 """gzip and zstd on answers: what the client takes, and the stream wrapped in it, in chunks of a fair size."""
 
 import re
-import zlib
 from collections.abc import Generator, Iterable, Iterator
-from typing import Protocol
 
-from backports import zstd
+from common.wire.compress import Encoding, Wrapping
 
-from common.wire.compress import Encoding
-
-_GZIP = 31
-"""zlib's window bits for a gzip wrapper."""
 _NOT_AT_ALL = re.compile(r"q=0(\.0*)?")
 _CHUNK_BYTES = 64 * 1024
 """Handing a chunk over takes as long as making it when it is small."""
@@ -25,26 +19,16 @@ def accepted_encoding(header: str | None) -> Encoding | None:
     return "gzip" if "gzip" in allowed else None
 
 
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-
-    def flush(self) -> bytes: ...
-
-
 def wrapped(pieces: Iterable[bytes], encoding: Encoding | None) -> Generator[bytes]:
     """Yield `pieces`, wrapped, in chunks that are not small."""
     if encoding is None:
         yield from in_chunks(pieces, _CHUNK_BYTES)
         return
-    compressor: _Compressor = zlib.compressobj(6, zlib.DEFLATED, _GZIP) if encoding == "gzip" else _zstd()
+    wrapping = Wrapping(encoding)
     for chunk in in_chunks(pieces, _CHUNK_BYTES):
-        if packed := compressor.compress(chunk):
+        if packed := wrapping.add(chunk):
             yield packed
-    yield compressor.flush()
-
-
-def _zstd() -> _Compressor:
-    return zstd.ZstdCompressor(level=3)
+    yield wrapping.end()
 
 
 def in_chunks(pieces: Iterable[bytes], least_bytes: int) -> Iterator[bytes]:

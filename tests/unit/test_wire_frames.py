@@ -10,7 +10,7 @@ import pytest
 from backports import zstd
 
 from common.errors import PoisonError, Reason
-from common.wire.compress import Encoding, compress, decompress, decompress_at_once, open_decompressed
+from common.wire.compress import Encoding, Wrapping, compress, decompress, decompress_at_once, open_decompressed
 from tests.support.applying import Origin
 
 SKIPPED = struct.pack("<II", 0x184D2A50, 0)
@@ -74,3 +74,26 @@ def test_at_once_goes_what_is_whole_and_not_large(encoding: Encoding) -> None:
     assert decompress_at_once(compress(body * 40, encoding), encoding) is None, "ten megabytes are read in pieces"
     assert decompress_at_once(body, None) is body
     assert decompress_at_once(compress(body, encoding), "br") is None
+
+
+ZEROS = bytes(40_000_000)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+@pytest.mark.parametrize("quick", [True, False])
+def test_what_this_node_wraps_is_never_taken_for_a_bomb(encoding: Encoding, quick: bool) -> None:
+    wrapped = compress(ZEROS, encoding, quick=quick)
+    assert decompress(wrapped, encoding) == ZEROS
+    assert len(wrapped) < len(ZEROS) / 900, "what is added is no more than it takes"
+    with pytest.raises(PoisonError):
+        decompress((gzip.compress if encoding == "gzip" else zstd.compress)(ZEROS * 2), encoding)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_nor_is_a_stream_that_it_wraps(encoding: Encoding) -> None:
+    wrapping = Wrapping(encoding)
+    wrapped = b"".join([*(wrapping.add(ZEROS[:1_000_000]) for _ in range(40)), wrapping.end()])
+    assert decompress(wrapped, encoding) == ZEROS
+    assert (gzip.decompress if encoding == "gzip" else zstd.decompress)(wrapped) == ZEROS, "others read it too"
+    small = Wrapping(encoding)
+    assert decompress(small.add(b"one") + small.add(b"two") + small.end(), encoding) == b"onetwo"

@@ -1,11 +1,7 @@
 """The sink that writes batches as files into a shared folder."""
 
-import zlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Protocol
-
-from backports import zstd
 
 from common.errors import OutageError
 from common.ports.sink import Envelope, TransportFeatures
@@ -13,7 +9,7 @@ from common.transports.directory.cleaning import Cleaner, CleanReport
 from common.transports.directory.content import same_batches
 from common.transports.directory.names import FEATURES, file_name
 from common.transports.files import NewFile, make_folder, remove_abandoned, storage_outage
-from common.wire.compress import Encoding
+from common.wire.compress import Encoding, Wrapping
 
 
 class DirectorySink:
@@ -98,12 +94,6 @@ class DirectorySink:
         return self._writing
 
 
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-
-    def flush(self) -> bytes: ...
-
-
 class _Writing:
     """A file whose last part has not come yet."""
 
@@ -111,22 +101,15 @@ class _Writing:
         self.name = name
         self.file = file
         self._compression = compression
-        self._compressor = _compressor(compression)
+        self._wrapping = None if compression is None else Wrapping(compression)
 
     def add(self, body: bytes) -> None:
-        self.file.write(self._compressor.compress(body) if self._compressor else body)
+        self.file.write(self._wrapping.add(body) if self._wrapping else body)
 
     def finish(self, path: Path) -> None:
-        if self._compressor:
-            self.file.write(self._compressor.flush())
+        if self._wrapping:
+            self.file.write(self._wrapping.end())
         self.file.commit(path, same=lambda one, other: same_batches(one, other, self._compression))
-
-
-def _compressor(encoding: Encoding | None) -> _Compressor | None:
-    if encoding == "gzip":
-        # 31: a gzip header and trailer round the deflated bytes.
-        return zlib.compressobj(6, zlib.DEFLATED, 31)
-    return zstd.ZstdCompressor(level=3) if encoding == "zstd" else None
 
 
 def _occupied(folder: Path, error: FileExistsError) -> str:
