@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from common.clock import SystemClock
 from common.crash_points import CrashPoint
-from common.errors import ConfigError, PoisonError, Reason, ReopenNodeError
+from common.errors import ConfigError, OutageError, PoisonError, Reason, ReopenNodeError
 from common.ids import is_tx_id
 from common.ops.incarnation import renew_incarnation
 from common.ports.dialect import (
@@ -56,6 +56,12 @@ DEFERRED = (
     "CREATE TABLE book (id integer PRIMARY KEY,"
     " author integer NOT NULL REFERENCES author (id) DEFERRABLE INITIALLY DEFERRED)",
 )
+
+
+LOSE_A_LINE = {
+    "sqlite": "DELETE FROM rf_change_log WHERE lsn = {lsn}",
+    "postgresql": "DELETE FROM rf_change_log l USING rf_sealed s WHERE s.seq = l.seq AND s.lsn = {lsn}",
+}
 
 
 class DialectCase(Protocol):
@@ -514,6 +520,25 @@ class LogContract:
                 assert (parts[-1].header.to_lsn, len(parts)) == (one.to_lsn, one.txs)
                 assert len(one.body) <= message or one.txs == 1, "what is larger than a message may be, never goes"
         assert list(read_packed(log, last, 2**30, Packing(2**22, 2**18))) == []
+
+    @pytest.mark.parametrize("rows", [3, 3000])
+    @pytest.mark.parametrize("lost", [1, 2])
+    def test_a_tx_that_lost_a_line_is_not_sent_without_it(self, case: DialectCase, rows: int, lost: int) -> None:
+        """A purge that was overtaken by a reader takes the first lines of a tx before the others."""
+        database = captured(case)
+        values = ", ".join(f"({number}, '{'x' * 1000}{number}', NULL)" for number in range(rows))
+        case.execute(database, "INSERT INTO company VALUES (-1, 'before', NULL)")
+        seal(database)
+        case.execute(database, f"INSERT INTO company VALUES {values}")
+        seal(database)
+        log = database.log(NODE)
+        (before, _), sizes = log.read(0, 2**30), Packing(2**22, 2**18)
+        after = before.header.to_lsn
+        case.execute(database, LOSE_A_LINE[database.features.name].format(lsn=after + lost))
+        with pytest.raises(OutageError, match="purged"):
+            list(pack(log.read(after, 2**30), sizes))
+        with pytest.raises(OutageError, match="purged"):
+            list(pack(read_packed(log, after, 2**30, sizes), sizes))
 
     def test_a_large_tx_comes_whole(self, case: DialectCase) -> None:
         database = captured(case)

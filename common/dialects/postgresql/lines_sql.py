@@ -26,9 +26,9 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT * FROM rf_sealed s WHERE s.era = %(era)s AND s.lsn BETWEEN t.from_lsn AND t.to_lsn OFFSET 0) s
 CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = x.xid AND l.seq = s.seq LIMIT 1) l
-GROUP BY t.to_lsn
+GROUP BY t.to_lsn, t.from_lsn HAVING count(*) = t.to_lsn - t.from_lsn + 1
 """
-"""The lines of each of many txs."""
+"""The lines of each of many txs, where all are there: the headers were read before, and a purge may come between."""
 
 ONE = f"""
 SELECT convert_to({_LINE.format(tx_id="%(tx_id)s::text", table=_TABLE)}, 'UTF8')
@@ -79,7 +79,8 @@ LEFT JOIN LATERAL (
             LIMIT 1) l
         WHERE s.era = e.era AND s.lsn BETWEEN t.from_lsn AND t.to_lsn ORDER BY s.lsn) lines) c ON t.is_small
 LEFT JOIN LATERAL (
-    SELECT convert_to(concat({_HEADER}, c.lines), 'UTF8') AS body OFFSET 0) b ON c.lines IS NOT NULL
+    SELECT convert_to(concat({_HEADER}, c.lines), 'UTF8') AS body OFFSET 0) b
+    ON c.changes = t.to_lsn - t.from_lsn + 1
 WHERE t.place = 1 OR (t.is_small AND t.total <= %(limit)s)
 GROUP BY (t.total - t.weight) / %(fill_bytes)s::bigint
 ORDER BY 1

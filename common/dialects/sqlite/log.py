@@ -19,7 +19,7 @@ _LARGE = 1024 * 1024
 """From here on a tx is not held whole."""
 _TXS_A_LOOK = 10_000
 _LINES_A_PIECE = 1_000
-_LINES = "SELECT line FROM rf_change_log WHERE incarnation = ? AND lsn BETWEEN ? AND ? ORDER BY lsn LIMIT ?"
+_LINES = "SELECT lsn, line FROM rf_change_log WHERE incarnation = ? AND lsn BETWEEN ? AND ? ORDER BY lsn LIMIT ?"
 _TXS = (
     "SELECT tx_id, exported_at, from_lsn, to_lsn, prev_lsn, tables, grouped, bytes FROM rf_tx"
     " WHERE incarnation = ? AND to_lsn > ? ORDER BY to_lsn LIMIT ?"
@@ -124,4 +124,9 @@ class SqliteLog:
 
 
 def _read_lines(connection: sqlite3.Connection, incarnation: str, first: int, last: int, limit: int) -> list[bytes]:
-    return [line for (line,) in connection.execute(_LINES, (incarnation, first, last, limit)).fetchall()]
+    """Return the lines from `first` on that follow each other without a hole: a purge takes the first of a tx before
+    the others."""
+    found = connection.execute(_LINES, (incarnation, first, last, limit)).fetchall()
+    if found and found[-1][0] != first + len(found) - 1:
+        found = [one for lsn, one in enumerate(found, first) if one[0] == lsn]
+    return [line for _, line in found]
