@@ -166,8 +166,8 @@ MUTANTS = (
         "first-versions-written-over-others-on-the-short-way",
         "what a change was made on",
         "common/dialects/postgresql/plain.py",
-        "((_INSERT, ready.first_versions), ",
-        "((_UPSERT, ready.first_versions), ",
+        "(_INSERT, ready.first_versions)):\n",
+        "(_UPSERT, ready.first_versions)):\n",
         ("tests/integration/test_plain_way.py::test_what_takes_a_decision_goes_the_long_way",),
     ),
     Mutant(

@@ -112,8 +112,8 @@ class PostgresPlain:
         set_rows(self._prepared, ready.rows, ready.set_anew)
         make_rows(self._prepared, ready.rows, ready.made)
         table_id = {"table_id": self._table_ids[ready.table.name]}
-        # A key in two spellings fails here, where it has not failed before: no version is written twice.
-        for statement, given in ((_INSERT, ready.first_versions), (_UPSERT, ready.next_versions)):
+        # In this order a key in two spellings fails, whichever of both they are in: no version is written twice.
+        for statement, given in ((_UPSERT, ready.next_versions), (_INSERT, ready.first_versions)):
             if given is not None:
                 (sql,) = ready.rows.once(statement, partial(_for_versions, ready.rows, statement))
                 self._prepared.execute(sql, given | table_id)
