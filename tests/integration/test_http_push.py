@@ -323,14 +323,18 @@ def test_who_hangs_up_while_its_body_is_looked_through_has_no_room_for_more(
 
     monkeypatch.setattr(Body, "txs", slow)
     token = node.token("a", Scope.PUSH)
-    head = f"POST /sync/push HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 2\r\n\r\n{{}}"
+    head = f"POST /sync/push HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 2\r\n"
     try:
         with ExitStack() as held:
             for _ in range(16):
-                held.enter_context(closing(connected(node))).sendall(head.encode())
+                one = held.enter_context(closing(connected(node)))
+                one.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+                # Let in, and counted: a push that is asked for too soon would wait with them.
+                assert one.recv(65_536).startswith(b"HTTP/1.1 100")
+                one.sendall(b"{}")
             assert begun.acquire(timeout=10)
             assert begun.acquire(timeout=10)
-            wait_for(lambda: push(node, token, b"").status_code == 429, 10, "all of them to be under way")
+            assert push(node, token, b"").status_code == 429
         wait_for(lambda: hung_up(caplog) == 16, 10, "the server to see that they hung up")
         assert push(node, token, b"").status_code == 429
         # Nor do more bodies than these two have a thread.
