@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from common.schema import tables as rf
 from consumer.statements import insert_many
 
-COLUMNS = ("at_us", "actor", "action", "source_node", "tx_id", "detail")
+COLUMNS = ("actor", "action", "source_node", "tx_id", "detail", "at_us")
 APPLIER = "rowferry"
 """The actor where nobody asked for it."""
 
@@ -30,4 +30,4 @@ def write(connection: sa.Connection, lines: Sequence[Line], now_us: int) -> None
 
 def _row(line: Line, now_us: int) -> tuple[object, ...]:
     detail = msgspec.json.encode(line.detail).decode() if line.detail else None
-    return now_us, line.actor, line.action, line.source_node, line.tx_id, detail
+    return line.actor, line.action, line.source_node, line.tx_id, detail, now_us

@@ -15,9 +15,6 @@ from common.schema import tables as rf
 
 T = TypeVar("T")
 
-_FEW = 5
-"""Rows that are inserted one by one."""
-
 
 @contextmanager
 def reading(database: Database) -> Iterator[sa.Connection]:

@@ -9,15 +9,13 @@ from typing import BinaryIO, Literal, Protocol, cast
 from backports import zstd
 
 from common.errors import PoisonError, Reason
-from common.wire.frames import Frames, gzip_frames, zstd_frames
+from common.wire.frames import GZIP, Frames, gzip_frames, zstd_frames
 from common.wire.limits import DEFAULT_LIMITS, Limits
 
 Encoding = Literal["gzip", "zstd"]
 _RATIO_FLOOR = 16 * 1024 * 1024
 _AT_ONCE_BYTES = 8 * 1024 * 1024
 _GZIP_LEVEL, _ZSTD_LEVEL = 6, 3
-_GZIP = 31
-"""zlib's window bits for a gzip wrapper."""
 _SKIPPABLE = 0x184D2A50
 """Begins a frame of zstd that holds nothing (RFC 8878, 3.1.2)."""
 _BROKEN = (OSError, EOFError, zlib.error, zstd.ZstdError)
@@ -48,9 +46,8 @@ class Wrapping:
 
     def __init__(self, encoding: Encoding) -> None:
         self._encoding = encoding
-        # The header of gzip holds no time.
         self._inner: _Compressor = (
-            zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP)
+            zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, GZIP)
             if encoding == "gzip"
             else zstd.ZstdCompressor(level=_ZSTD_LEVEL)
         )

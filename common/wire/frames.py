@@ -8,8 +8,8 @@ from backports import zstd
 
 from common.errors import PoisonError, Reason
 
-_GZIP = 31
-"""zlib's window bits for a gzip wrapper, its sums looked at."""
+GZIP = 31
+"""zlib's window bits for a gzip wrapper: its sums are looked at, and its header holds no time."""
 _PIECE_BYTES = 32 * 1024
 """What is read at once. Not more: what stands behind the end of a frame is copied at each end."""
 _FRAMES = 1_000
@@ -37,7 +37,7 @@ class _Member:
     """A member of gzip, in the words of zstd's frames."""
 
     def __init__(self) -> None:
-        self._inner = zlib.decompressobj(_GZIP)
+        self._inner = zlib.decompressobj(GZIP)
 
     @property
     def eof(self) -> bool:

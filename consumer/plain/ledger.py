@@ -58,7 +58,7 @@ class Ledger:
         """Write the rest, after that block."""
         if self._notes is not None:
             insert_lines(connection, rf.applied_tx, APPLIED, self._notes.applied, self._now_us)
-            insert_lines(connection, rf.audit, _AUDIT, self._notes.audit, self._now_us)
+            insert_lines(connection, rf.audit, audit.COLUMNS, self._notes.audit, self._now_us)
         if has_parts:
             # A source may have begun to send a tx in parts that comes in one piece now.
             delete_parts(connection, list(self._group.keys))
@@ -71,19 +71,20 @@ def notes_of(txs: Sequence[PlainTx]) -> Notes | None:
         return None
     # Half of the time that joining the values takes. None has a character that COPY reads as another one: ids,
     # checksums, numbers, JSON without a backslash.
-    applied, line = "%s\t" * (len(APPLIED) - 1), "%s\t" * (len(_AUDIT) - 1)
+    applied, line = "%s\t" * (len(APPLIED) - 1), "%s\t" * (len(audit.COLUMNS) - 1)
     return Notes([applied % _applied(tx) for tx in txs], [line % _line(tx) for tx in txs])
 
 
-_AUDIT = ("actor", "action", "source_node", "tx_id", "detail", "at_us")
-_GIVEN = (*(f"note_{name}" for name in APPLIED), *(f"line_{name}" for name in _AUDIT))
+_GIVEN = (*(f"note_{name}" for name in APPLIED), *(f"line_{name}" for name in audit.COLUMNS))
 
 
 def _insert(table: sa.Table, columns: Iterable[str], prefix: str) -> sa.Insert:
     return sa.insert(table).values({name: sa.bindparam(prefix + name, type_=table.c[name].type) for name in columns})
 
 
-_NOTE_AND_LINE = _insert(rf.audit, _AUDIT, "line_").add_cte(_insert(rf.applied_tx, APPLIED, "note_").cte("noted"))
+_NOTE_AND_LINE = _insert(rf.audit, audit.COLUMNS, "line_").add_cte(
+    _insert(rf.applied_tx, APPLIED, "note_").cte("noted")
+)
 
 
 def _applied(tx: PlainTx) -> tuple[str | int, ...]:
@@ -93,6 +94,7 @@ def _applied(tx: PlainTx) -> tuple[str | int, ...]:
 
 
 def _line(tx: PlainTx) -> tuple[str | int, ...]:
+    """All of `audit.COLUMNS` but the last."""
     header = tx.header
     return audit.APPLIER, "applied", header.source_node, header.tx_id, _detail(header.changes)
 

@@ -145,7 +145,8 @@ class PostgresPlain:
         claimed = self._claimed[table]
         lows, highs = self._ended
         sql = _UNSEALED.format(**_keys(claimed.rows))
-        given = {"lows": lows, "highs": highs, "pks": claimed.keys, "table_id": str(self._table_ids[table])}
+        keys = claimed.rows.keys(claimed.pks)
+        given = {"lows": lows, "highs": highs, "pks": keys, "table_id": str(self._table_ids[table])}
         with translated():
             return _answer(self._prepared.execute(sql.encode(), given))
 

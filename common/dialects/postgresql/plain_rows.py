@@ -38,10 +38,8 @@ class PgPlainRows:
     """Keys of rows that are deleted."""
     standing: list[bytes]
     """Keys of the others."""
-    keys: str
-    """All of them, as one JSON array."""
     to_lock: str | None
-    """Those that should be there, as one JSON array; None where none should."""
+    """Keys of rows that should be there, as one JSON array; None where none should."""
     claim: Given
     """Of the keys that may have a version."""
     made: dict[ColumnSet, str]
@@ -56,7 +54,6 @@ class PgPlainRows:
     def of(cls, table: TableShape, meta: TableMeta, runs: Sequence[RowRun]) -> Self:
         """See `WritesPlain.plain_rows`."""
         rows = Rows.of(table, meta)
-        pks = [run.pk for run in runs]
         known = [run.pk for run in runs if not run.is_new]
         first = [run for run in runs if run.first_base == NEVER]
         again = [run for run in runs if run.first_base != NEVER] if len(first) < len(runs) else []
@@ -64,10 +61,9 @@ class PgPlainRows:
         asked = [run for run in runs if not run.is_new or run.first_base != NEVER]
         return cls(
             rows=rows,
-            pks=pks,
+            pks=[run.pk for run in runs],
             gone=[run.pk for run in runs if run.image is None],
             standing=[run.pk for run in runs if run.image is not None],
-            keys=rows.keys(pks),
             to_lock=rows.keys(known) if known else None,
             claim={
                 "pks": rows.keys([run.pk for run in asked]),
@@ -76,7 +72,7 @@ class PgPlainRows:
                 **_versions([run.first_base for run in asked]),
             },
             made=_images(rows, [run for run in runs if run.is_new]),
-            set_anew=_images(rows, [run for run in runs if not run.is_new]) if known else {},
+            set_anew=_images(rows, [run for run in runs if not run.is_new]),
             first_versions=_last_versions(rows, first),
             next_versions=_last_versions(rows, again),
         )
