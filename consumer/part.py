@@ -20,12 +20,13 @@ class ConsumerPart:
     name = "consumer"
 
     def commands(self) -> Commands:
-        """Return `import-change-log`, `pull`, `dlq`, `conflicts`, `audit` and `rejoin`."""
+        """Return `import-change-log`, `pull`, `dlq`, `conflicts`, `audit`, `snapshot` and `rejoin`."""
         return {
             **commands_of("consumer.commands", "import-change-log", "pull"),
             **commands_of("consumer.dlq_commands", "dlq"),
             **commands_of("consumer.conflict_commands", "conflicts"),
             **commands_of("consumer.audit_commands", "audit"),
+            **commands_of("consumer.snapshot_commands", "snapshot"),
             **commands_of("consumer.rejoin_commands", "rejoin"),
         }
 

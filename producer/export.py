@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.console import Progress
+from common.ops.export_files import checked_file, own_files
 from common.ops.incarnation import settle_incarnation
 from common.runtime.host import Host
 from common.runtime.node import Node
 from producer.clients import Clients, Given
 from producer.extract import Stretch, batches, seal_all, stretches
-from producer.files import checked_file, make_folder, write_export, write_into_folder
+from producer.files import make_folder, write_export, write_into_folder
 from producer.purge import log_begins
 
 STDOUT = "-"
@@ -86,16 +87,7 @@ def _written(node: Node, request: Request, host: Host, found: list[Stretch], pro
         return _to_stream(node, found, sys.stdout.buffer, progress)
     if request.out.endswith("/") or Path(request.out).is_dir():
         return _to_folder(node, found, Path(request.out).resolve(), progress)
-    return _to_file(node, found, checked_file(Path(request.out), _own_files(node, host)), progress)
-
-
-def _own_files(node: Node, host: Host) -> list[Path]:
-    """Return the files that an export must never replace: the configuration and, on SQLite, the database."""
-    database = node.database.engine.url
-    found = [host.config_file]
-    if database.get_backend_name() == "sqlite" and database.database:
-        found += [Path(database.database + ending) for ending in ("", "-wal", "-shm", "-journal")]
-    return found
+    return _to_file(node, found, checked_file(Path(request.out), own_files(node.database, host.config_file)), progress)
 
 
 def _begins(node: Node, request: Request) -> Callable[[str], int | None]:

@@ -1,33 +1,23 @@
 """Durable export files: one file of any name, or one with the exchange folder's name pattern in a folder."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from common.errors import RowferryError, UsageError
+from common.errors import RowferryError
+from common.ops.export_files import failed, write_whole
 from common.transports.directory.names import file_name
-from common.transports.files import NewFile, storage_outage, write_file_durably
+from common.transports.files import write_file_durably
 from common.wire.compress import Encoding, Wrapping, encoding_of
-
-
-def checked_file(out: Path, kept: Iterable[Path]) -> Path:
-    """Return the file that `out` means, links followed. Raises UsageError for one of `kept` or no regular file."""
-    path = out.resolve()
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{out} is no regular file; name a file or a folder, or - for stdout")
-    if any(path == one.resolve() or (path.exists() and one.exists() and path.samefile(one)) for one in kept):
-        raise UsageError(f"{out} belongs to this node itself and would be lost: name another file")
-    return path
 
 
 def write_export(path: Path, bodies: Iterable[bytes]) -> None:
     """Write `path` whole and durable; an older file of that name stays as it was until then. Compressed by ending."""
-    try:
-        with NewFile(path.parent) as new:
-            for block in _compressed(bodies, encoding_of(path.name)):
-                new.write(block)
-            new.replace(path)
-    except OSError as error:
-        raise _failed(error, path) from error
+
+    def write_to(write: Callable[[bytes], object]) -> None:
+        for block in _compressed(bodies, encoding_of(path.name)):
+            write(block)
+
+    write_whole(path, write_to)
 
 
 def write_into_folder(
@@ -43,7 +33,7 @@ def write_into_folder(
             "replaced; move it away, or export to a file of another name"
         ) from error
     except OSError as error:
-        raise _failed(error, path) from error
+        raise failed(error, path) from error
     return path
 
 
@@ -52,7 +42,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _failed(error, folder) from error
+        raise failed(error, folder) from error
 
 
 def _compressed(bodies: Iterable[bytes], encoding: Encoding | None) -> Iterator[bytes]:
@@ -63,8 +53,3 @@ def _compressed(bodies: Iterable[bytes], encoding: Encoding | None) -> Iterator[
     for body in bodies:
         yield wrapping.add(body)
     yield wrapping.end()
-
-
-def _failed(error: OSError, path: Path) -> RowferryError:
-    """A full disk under an export is no outage of the node: the command has failed, and says why."""
-    return RowferryError(str(storage_outage(error, path, "writing")))

@@ -5,7 +5,7 @@ from typing import Any
 
 from common.ops.peers import PeerStanding
 
-A_COPY = "a copy of the data (rowferry snapshot; until there is one: docs/README_M2.md, chapter 1)"
+A_COPY = "a copy of the data (rowferry snapshot export at a node that has it, snapshot import --replace)"
 """What helps where the log has something no more."""
 _PATIENT_ASKS = 3
 """So often a source is asked for what is missing before a person is told."""

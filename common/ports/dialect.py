@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from common.ports.plain import PlainWriting
     from common.ports.retention import Retention
     from common.ports.row_history import RowHistory
+    from common.ports.snapshot import Snapshots
     from common.ports.standing import StandingLook
 
 
@@ -370,6 +371,10 @@ class Database(Protocol):
 
     def backups(self) -> "Backups":
         """Return what copies all of it, and puts a copy back."""
+        ...
+
+    def snapshots(self) -> "Snapshots":
+        """Return what looks at all of it as it was sealed at one moment, and makes room for another's rows."""
         ...
 
     def health(self) -> list[Finding]:

@@ -29,6 +29,7 @@ class Purpose(StrEnum):
     BATCH = "batch"
     SAYING = "saying"
     ACKS = "acks"
+    SNAPSHOT = "snapshot"
 
 
 class Proof(NamedTuple):

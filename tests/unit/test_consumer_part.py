@@ -84,5 +84,6 @@ def test_the_commands_are_named_as_the_contract_says() -> None:
         "dlq",
         "conflicts",
         "audit",
+        "snapshot",
         "rejoin",
     ]

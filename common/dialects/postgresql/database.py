@@ -11,6 +11,7 @@ from common.dialects.postgresql.capture import PostgresCapture
 from common.dialects.postgresql.catalog import read_catalog
 from common.dialects.postgresql.connection import BY_INDEX_SETTINGS, SERVER_IDENTITY, driver, make_engine
 from common.dialects.postgresql.errors import translate, translated
+from common.dialects.postgresql.frozen import PostgresSnapshots
 from common.dialects.postgresql.health import findings
 from common.dialects.postgresql.log import PostgresLog
 from common.dialects.postgresql.plain_rows import PgPlainRows
@@ -93,6 +94,10 @@ class PostgresDatabase:
     def backups(self) -> PostgresBackups:
         """Return what dumps the database, and puts a dump back."""
         return PostgresBackups(self._engine)
+
+    def snapshots(self) -> PostgresSnapshots:
+        """Return what looks at all of it as it was sealed at one moment."""
+        return PostgresSnapshots(self._engine)
 
     def health(self) -> list[Finding]:
         """Look whether this server and account can do what a node needs."""

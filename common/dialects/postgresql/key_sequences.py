@@ -93,6 +93,18 @@ def steps(raw: Raw, sequence: KeySequence, share: KeyShare) -> Iterator[str]:
     yield f"ALTER SEQUENCE {sequence.name} MAXVALUE {last} RESTART WITH {start}"
 
 
+def go_on(raw: Raw, sequence: KeySequence) -> str | None:
+    """Return the statement after which the sequence gives numbers above those of the rows that are there, in its own
+    steps; None where it does, or can't any more."""
+    increment, _, most, _ = _one(raw, _AS_IT_IS, (sequence.oid,))
+    following = _following(raw, sequence.name)
+    largest = _largest(raw, sequence.table, sequence.column, most)
+    if increment <= 0 or largest < following:
+        return None
+    start = following + -(-(largest + 1 - following) // increment) * increment
+    return f"ALTER SEQUENCE {sequence.name} RESTART WITH {start}" if start <= most else None
+
+
 def last_key(sequence: KeySequence, share: KeyShare) -> int:
     """Return the largest key that the sequence may give."""
     return min(share.lower_end - 1, (1 << sequence.bits) - 1)

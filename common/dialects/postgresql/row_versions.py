@@ -69,6 +69,8 @@ class RowVersions:
     def write(self, table: str, table_id: int, writes: Sequence[RowWrite]) -> None:
         """Record the versions of rows that were written; at most one write a key."""
         unknown = self._unknown.get(table, set())
+        # A row older than `migrate` has no record: whoever writes it next inserts one.
+        writes = [write for write in writes if write.version != NEVER]
         first = [write for write in writes if write.key in unknown]
         again = [write for write in writes if write.key not in unknown] if len(first) < len(writes) else []
         # Once: the write may be taken back by a savepoint, and then it is not known what stands.

@@ -14,6 +14,7 @@ from common.dialects.sqlite.capture import SqliteCapture
 from common.dialects.sqlite.catalog import SchemaCache
 from common.dialects.sqlite.connection import borrowed, check_url, is_there, make_engine
 from common.dialects.sqlite.errors import translate, translating
+from common.dialects.sqlite.frozen import SqliteSnapshots
 from common.dialects.sqlite.health import findings
 from common.dialects.sqlite.log import SqliteLog
 from common.dialects.sqlite.retention import SqliteRetention
@@ -98,6 +99,10 @@ class SqliteDatabase:
     def backups(self) -> SqliteBackups:
         """Return what copies the file, and puts a copy back."""
         return SqliteBackups(self._path)
+
+    def snapshots(self) -> SqliteSnapshots:
+        """Return what looks at all of it as it was sealed at one moment."""
+        return SqliteSnapshots(self._engine, self._path)
 
     def health(self) -> list[Finding]:
         """Look whether this file, library and Python can do what a node needs."""

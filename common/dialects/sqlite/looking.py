@@ -36,26 +36,30 @@ class Looker:
     def look(self, connection: sqlite3.Connection, incarnation: str) -> Look | Backlog:
         """Read in one snapshot. Raises sqlite3.Error."""
         with transaction(connection, "BEGIN"):
-            turn = connection.execute("SELECT turn FROM rf_seal_turn").fetchone()[0]
-            query = "SELECT last_lsn, last_tx_id FROM rf_seal WHERE incarnation = ?"
-            last_lsn, last_tx_id = connection.execute(query, (incarnation,)).fetchone() or (0, None)
-            marks = tuple(row[0] for row in connection.execute("SELECT id FROM rf_mark ORDER BY id").fetchall())
-            bounds: dict[tuple[int, int], int] = {
-                (mark, shape_id): seq
-                for mark, shape_id, seq in connection.execute("SELECT mark, shape_id, seq FROM rf_mark_bound")
-            }
-            long = self._long(connection)
-            if long:
-                moment = Look(turn, last_lsn, last_tx_id, (), None, ())
-                clear(connection)
-                copied = [copy_aside(connection, log, table, self._ours(log, marks, bounds)) for log, table in long]
-                return Backlog(connection, moment, marks, copied, MOST_HELD)
+            return self.look_within(connection, incarnation)
+
+    def look_within(self, connection: sqlite3.Connection, incarnation: str) -> Look | Backlog:
+        """The same in the caller's transaction."""
+        turn = connection.execute("SELECT turn FROM rf_seal_turn").fetchone()[0]
+        query = "SELECT last_lsn, last_tx_id FROM rf_seal WHERE incarnation = ?"
+        last_lsn, last_tx_id = connection.execute(query, (incarnation,)).fetchone() or (0, None)
+        marks = tuple(row[0] for row in connection.execute("SELECT id FROM rf_mark ORDER BY id").fetchall())
+        bounds: dict[tuple[int, int], int] = {
+            (mark, shape_id): seq
+            for mark, shape_id, seq in connection.execute("SELECT mark, shape_id, seq FROM rf_mark_bound")
+        }
+        long = self._long(connection)
+        if long:
+            moment = Look(turn, last_lsn, last_tx_id, (), None, ())
+            clear(connection)
+            copied = [copy_aside(connection, log, table, self._ours(log, marks, bounds)) for log, table in long]
+            return Backlog(connection, moment, marks, copied, MOST_HELD)
+        logs = self._logs(connection, marks, bounds)
+        last_mark = None
+        if marks and any(log.log.current and log.shape != log.log.shape for log in logs):
+            last_mark = marks[-1]
+            marks = ()
             logs = self._logs(connection, marks, bounds)
-            last_mark = None
-            if marks and any(log.log.current and log.shape != log.log.shape for log in logs):
-                last_mark = marks[-1]
-                marks = ()
-                logs = self._logs(connection, marks, bounds)
         return Look(turn, last_lsn, last_tx_id, marks, last_mark, tuple(logs))
 
     def _logs(

@@ -1,0 +1,43 @@
+"""Where a command may write what it exports: any file but this node's own, whole and durable or not at all."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from common.errors import RowferryError, UsageError
+from common.ports.dialect import Database
+from common.transports.files import NewFile, storage_outage
+
+
+def own_files(database: Database, config_file: Path) -> list[Path]:
+    """Return the files that an export must never replace: the configuration and, on SQLite, the database."""
+    url = database.engine.url
+    found = [config_file]
+    if url.get_backend_name() == "sqlite" and url.database:
+        found += [Path(url.database + ending) for ending in ("", "-wal", "-shm", "-journal")]
+    return found
+
+
+def checked_file(out: Path, kept: Iterable[Path]) -> Path:
+    """Return the file that `out` means, links followed. Raises UsageError for one of `kept` or no regular file."""
+    path = out.resolve()
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{out} is no regular file; name a file or a folder, or - for stdout")
+    if any(path == one.resolve() or (path.exists() and one.exists() and path.samefile(one)) for one in kept):
+        raise UsageError(f"{out} belongs to this node itself and would be lost: name another file")
+    return path
+
+
+def write_whole(path: Path, work: Callable[[Callable[[bytes], object]], None]) -> None:
+    """Give `work` what writes to `path`. The file is there, whole and on disk, once it has ended; an older one of that
+    name stays until then. Raises RowferryError."""
+    try:
+        with NewFile(path.parent) as new:
+            work(new.write)
+            new.replace(path)
+    except OSError as error:
+        raise failed(error, path) from error
+
+
+def failed(error: OSError, path: Path) -> RowferryError:
+    """A full disk under an export is no outage of the node: the command has failed, and says why."""
+    return RowferryError(str(storage_outage(error, path, "writing")))

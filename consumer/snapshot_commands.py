@@ -1,0 +1,86 @@
+"""`snapshot`: a new node begins with the rows of another one."""
+
+from pathlib import Path
+
+import click
+
+from common.console import Console
+from common.ops.export_files import checked_file, own_files
+from common.runtime.host import Host, current_host
+from consumer.snapshots.exporting import Exported, export_snapshot
+from consumer.snapshots.importing import Imported, SnapshotImport
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group()
+def snapshot() -> None:
+    """Start a node from another one's rows, with their versions and how far they go."""
+
+
+@snapshot.command("export")
+@click.option(
+    "--out", "out", metavar="FILE", required=True, type=_FILE, help="The file: .jsonl, .jsonl.gz, .jsonl.zst."
+)
+def snapshot_export(out: Path) -> None:
+    """Write a consistent snapshot of the captured tables to FILE, while everybody goes on writing."""
+    host = current_host()
+    with host.node() as node, host.progress(None, "rows") as bar:
+        path = checked_file(out, own_files(node.database, host.config_file))
+        done = export_snapshot(node, path, host.actor, bar.advance)
+    host.emit(done.as_dict(), lambda console: _tell_export(console, done))
+
+
+@snapshot.command("import")
+@click.argument("file", metavar="FILE", type=_FILE)
+@click.option("--replace", is_flag=True, help="In the place of all rows of the captured tables, which go.")
+@click.option("--dry-run", is_flag=True, help="Look through the file and at this node; write nothing.")
+def snapshot_import(file: Path, replace: bool, dry_run: bool) -> None:
+    """Begin with the rows in FILE: on a node that has none yet, or in the place of those it has.
+
+    All at once, or not at all. The application and rowferry run wait meanwhile, so they are better stopped. Exit code
+    3: the file is torn or altered, or does not fit this node's tables; nothing was done."""
+    host = current_host()
+    done = _take(host, file, replace=replace, dry_run=dry_run)
+    host.emit(done.as_dict(), lambda console: _tell_import(console, done))
+    for note in done.key_notes:
+        host.console.warn(note)
+
+
+def _take(host: Host, file: Path, *, replace: bool, dry_run: bool) -> Imported:
+    with host.node() as node:
+        work = SnapshotImport(node, file, host.actor, replace=replace)
+        with host.progress(None, "looking through") as bar:
+            found = work.look(bar.advance)
+        if dry_run:
+            return Imported.of(found, dry_run=True)
+        with host.progress(found.rows + found.tombstones, "writing") as bar:
+            return work.apply(found, bar.advance)
+
+
+def _tell_export(console: Console, done: Exported) -> None:
+    console.say(
+        f"{done.file}: {done.rows} rows and {done.tombstones} tombstones of {done.tables} tables, up to LSN"
+        f" {done.last_lsn} of {done.source_node}, sha256 {done.sha256}"
+    )
+    _tell_rest(console, done)
+    console.say("At the new node: rowferry migrate, then rowferry snapshot import FILE, then rowferry run")
+
+
+def _tell_import(console: Console, done: Imported) -> None:
+    begins = "would be taken" if done.dry_run else "taken"
+    console.say(
+        f"{begins}: {done.rows} rows and {done.tombstones} tombstones of {done.source_node}, {done.exported_at}"
+    )
+    _tell_rest(console, done)
+    if not done.dry_run:
+        console.say("What others wrote since comes with rowferry run")
+
+
+def _tell_rest(console: Console, done: Exported | Imported) -> None:
+    if done.stepped_back:
+        console.say(f"{done.stepped_back} rows that have stepped back")
+    if done.dead_letters:
+        console.say(f"{done.dead_letters} dead letters: what they hold is not in the rows")
+    if done.waiting_conflicts:
+        console.say(f"{done.waiting_conflicts} conflicts that wait for a choice")

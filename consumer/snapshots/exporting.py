@@ -1,0 +1,258 @@
+"""What this node holds at one moment, written as a snapshot. Others write on meanwhile."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from common.clock import to_iso
+from common.errors import ConfigError, ContentionError, UsageError
+from common.ops.export_files import write_whole
+from common.ops.incarnation import settle_incarnation
+from common.ops.pausing import paused_tables
+from common.ports.dialect import TableShape
+from common.ports.snapshot import FrozenLook, FrozenRow
+from common.runtime.node import Node
+from common.schema import tables as rf
+from common.schema.main_node import known_main
+from common.versions import Version
+from common.wire.snapshot import (
+    AppliedLine,
+    ChoiceLine,
+    ConflictLine,
+    Described,
+    Header,
+    HorizonLine,
+    LetterLine,
+    Line,
+    MarkLine,
+    PartLine,
+    RowLine,
+    Writing,
+)
+from consumer import audit
+from consumer.apply.committing import Committing
+from consumer.conflict.record import State, read_version
+from consumer.inbox import STANDS_APART
+from consumer.standing.store import Copies
+from consumer.statements import writing
+
+_TRIES = 20
+_ROWS_AT_ONCE = 1_000
+_PURGED_LOG = "log"
+
+
+@dataclass(slots=True)
+class Exported:
+    """What was written."""
+
+    file: str
+    source_node: str
+    incarnation: str
+    last_lsn: int
+    tables: int = 0
+    rows: int = 0
+    tombstones: int = 0
+    stepped_back: int = 0
+    dead_letters: int = 0
+    waiting_conflicts: int = 0
+    sha256: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return asdict(self)
+
+
+def export_snapshot(node: Node, path: Path, actor: str, advance: Callable[[int], None]) -> Exported:
+    """Write all that this node has sealed and applied. Raises UsageError, OutageError, RowferryError."""
+    paused = sorted(paused_tables(node.database))
+    if paused:
+        raise UsageError(
+            f"{', '.join(paused)} is paused: what was written there meanwhile is not known yet; run `rowferry resume`"
+        )
+    facts = settle_incarnation(node.database, node.facts, node.clock)
+    node = Node(node.config, node.database, facts, node.clock)
+    again = Retrying(
+        retry=retry_if_exception_type(ContentionError),
+        wait=wait_random_exponential(multiplier=0.05, max=2),
+        stop=stop_after_attempt(_TRIES),
+        reraise=True,
+    )
+    done: Exported = again(_try_once, node, path, advance)
+    detail = {name: value for name, value in done.as_dict().items() if name != "source_node"}
+    line = audit.Line("snapshot-exported", facts.node_id, None, actor, detail)
+    writing(node.database, lambda connection: audit.write(connection, [line], node.clock.now_us()))
+    return done
+
+
+def _try_once(node: Node, path: Path, advance: Callable[[int], None]) -> Exported:
+    """Seal, look, write. Raises ContentionError where too much was written, or altered, between the first two."""
+    Committing(node).seal()
+    with node.database.snapshots().look(node.facts) as look:
+        export = _Export(node, look, advance)
+        done = export.begin(path)
+        write_whole(path, partial(export.write, done))
+    return done
+
+
+class _Export:
+    """One moment on its way into a file."""
+
+    def __init__(self, node: Node, look: FrozenLook, advance: Callable[[int], None]) -> None:
+        self._node = node
+        self._look = look
+        self._connection = look.connection
+        self._advance = advance
+        self._tables = node.captured_tables()
+
+    def begin(self, path: Path) -> Exported:
+        facts = self._node.facts
+        incarnation = sa.select(rf.node.c.incarnation).where(rf.node.c.is_self)
+        if self._connection.execute(incarnation).scalar_one() != facts.incarnation:
+            raise ConfigError("this node has begun another incarnation meanwhile; run this again")
+        head = self._own_ends().get(facts.incarnation, (0, None))[0]
+        return Exported(str(path), facts.node_id, facts.incarnation, head, len(self._tables))
+
+    def write(self, done: Exported, out: Callable[[bytes], object]) -> None:
+        """Write everything, and count it in `done`."""
+        into = Writing(out, done.file, self._node.config.signer())
+        into.add(self._header())
+        for line in self._knowledge(done):
+            into.add(line)
+        for name in sorted(self._tables):
+            for row in self._rows(self._tables[name], done):
+                into.add(row)
+        done.sha256 = into.end()
+
+    def _header(self) -> Header:
+        facts = self._node.facts
+        return Header(
+            source_node=facts.node_id,
+            incarnation=facts.incarnation,
+            exported_at=to_iso(self._node.clock.now_us()),
+            main=known_main(self._connection, self._node.config),
+            tables={name: Described(shape.meta.pk, shape.meta.columns) for name, shape in self._tables.items()},
+        )
+
+    def _knowledge(self, done: Exported) -> Iterator[Line]:
+        yield from self._marks()
+        yield from self._applied()
+        yield from self._horizons()
+        for letter in self._letters():
+            done.dead_letters += 1
+            yield letter
+        yield from self._parts()
+        for conflict in self._conflicts():
+            done.waiting_conflicts += 1
+            yield conflict
+        yield from self._choices()
+
+    def _marks(self) -> Iterator[MarkLine]:
+        state, facts = rf.sync_state.c, self._node.facts
+        for row in self._connection.execute(sa.select(rf.sync_state).where(state.direction == "in")):
+            yield MarkLine(row.peer, row.incarnation, row.last_lsn, row.last_tx_id, row.highest_lsn)
+        for incarnation, (lsn, tx_id) in sorted(self._own_ends().items()):
+            yield MarkLine(facts.node_id, incarnation, lsn, tx_id, lsn)
+
+    def _own_ends(self) -> dict[str, tuple[int, str | None]]:
+        """Return the last LSN and tx of each of this node's own logs, as far as it knows them."""
+        purged, tx = rf.purged.c, rf.tx.c
+        bounds = sa.select(purged.name, purged.until_lsn).where(
+            purged.what == _PURGED_LOG, purged.until_lsn.is_not(None)
+        )
+        ends: dict[str, tuple[int, str | None]] = {name: (lsn, None) for name, lsn in self._connection.execute(bounds)}
+        last = sa.select(tx.incarnation, sa.func.max(tx.to_lsn), sa.func.max(tx.tx_id)).group_by(tx.incarnation)
+        ends |= {incarnation: (lsn, tx_id) for incarnation, lsn, tx_id in self._connection.execute(last)}
+        incarnation = self._node.facts.incarnation
+        remembered = sa.text("SELECT last_lsn, last_tx_id FROM rf_seal WHERE incarnation = :incarnation")
+        found = self._connection.execute(remembered, {"incarnation": incarnation}).one_or_none()
+        if found is not None and found.last_lsn:
+            # Also where all of its txs are purged.
+            ends[incarnation] = (found.last_lsn, found.last_tx_id)
+        return ends
+
+    def _applied(self) -> Iterator[AppliedLine]:
+        applied, state = rf.applied_tx.c, rf.sync_state.c
+        above = sa.and_(
+            state.peer == applied.source_node,
+            state.direction == "in",
+            state.incarnation == applied.incarnation,
+            applied.prev_lsn >= state.last_lsn,
+        )
+        columns = [applied[name] for name in AppliedLine.__struct_fields__]
+        query = sa.select(*columns).join_from(rf.sync_state, rf.applied_tx, above)
+        for row in self._connection.execute(query):
+            yield AppliedLine(*row)
+
+    def _horizons(self) -> Iterator[HorizonLine]:
+        query = "SELECT t.name, h.main_epoch, h.hlc, h.node_id FROM rf_horizon h JOIN rf_table t USING (table_id)"
+        for name, *version in self._connection.exec_driver_sql(query):
+            yield HorizonLine(name, Version(*version))
+
+    def _letters(self) -> Iterator[LetterLine]:
+        """Those that wait, and those above a mark: it goes over them once what is missing below has come."""
+        letter, state = rf.dead_letter, rf.sync_state.c
+        above = sa.exists().where(
+            state.peer == letter.c.source_node,
+            state.direction == "in",
+            state.incarnation == letter.c.incarnation,
+            letter.c.prev_lsn >= state.last_lsn,
+        )
+        wanted = sa.or_(letter.c.state.in_(rf.OPEN_DEAD_LETTERS), above)
+        # What this node could not send of its own stays its own.
+        query = sa.select(letter).where(wanted, letter.c.source_node != self._node.facts.node_id)
+        for row in self._connection.execute(query).mappings():
+            yield LetterLine(**{name: row[name] for name in LetterLine.__struct_fields__})
+
+    def _parts(self) -> Iterator[PartLine]:
+        query = sa.select(*(rf.tx_part.c[name] for name in PartLine.__struct_fields__)).where(STANDS_APART)
+        for row in self._connection.execute(query):
+            yield PartLine(*row)
+
+    def _conflicts(self) -> Iterator[ConflictLine]:
+        stored = rf.conflict
+        query = sa.select(stored).where(stored.c.state == State.WAITING.value).order_by(stored.c.id)
+        for row in self._connection.execute(query).mappings():
+            yield ConflictLine(**{name: row[name] for name in ConflictLine.__struct_fields__})
+
+    def _choices(self) -> Iterator[ChoiceLine]:
+        stored = rf.choice.c
+        query = sa.select(rf.choice).where(stored.table_name.in_(list(self._tables))).order_by(stored.id)
+        for row in self._connection.execute(query):
+            yield ChoiceLine(
+                row.table_name,
+                msgspec.Raw(self._look.pk_of(self._tables[row.table_name], row.row_key)),
+                row.node_id,
+                read_version(row.base),
+                None if row.version is None else read_version(row.version),
+                tuple(Version(*one) for one in json.loads(row.resolves)),
+                row.chosen_us,
+            )
+
+    def _rows(self, table: TableShape, done: Exported) -> Iterator[RowLine]:
+        copies = Copies(self._connection)
+        for row in self._look.rows(table):
+            aside, image = None, row.image
+            if image is None and not row.deleted:
+                copy = copies.get(table.name, [row.key]).get(row.key)
+                if copy is None or not copy.is_of(row.version):
+                    # It stands again, or was written since.
+                    continue
+                aside, image = copy.kind, copy.facts.image.encode()
+            self._count(row, aside, done)
+            after = msgspec.Raw(b"null" if image is None else image)
+            yield RowLine(table.name, msgspec.Raw(row.pk), after, row.version, row.base, aside)
+
+    def _count(self, row: FrozenRow, aside: str | None, done: Exported) -> None:
+        done.stepped_back += aside is not None
+        done.tombstones += row.deleted
+        if row.image is not None:
+            done.rows += 1
+            if done.rows % _ROWS_AT_ONCE == 0:
+                self._advance(_ROWS_AT_ONCE)

@@ -1,0 +1,173 @@
+"""A snapshot into this node's database: all of it in one transaction, or nothing."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from common.crash_points import CrashPoint, reach
+from common.errors import PreflightError, UsageError
+from common.ports.dialect import ApplySession, TableShape
+from common.runtime.node import Node
+from common.schema import tables as rf
+from consumer import audit
+from consumer.apply.committing import Committing
+from consumer.apply.rows import UnsealedError
+from consumer.snapshots.knowledge import Knowledge
+from consumer.snapshots.preflight import Found, look_through, opened
+from consumer.snapshots.rows import RowsWriter, check_references
+from consumer.standing.refresh import Refresh
+from consumer.standing.store import set_mark
+from consumer.statements import reading
+from consumer.tables import Tables
+
+Advance = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class Imported:
+    """What was taken, or with `dry_run` would be."""
+
+    source_node: str
+    incarnation: str
+    exported_at: str
+    dry_run: bool
+    tables: int
+    rows: int
+    tombstones: int
+    stepped_back: int
+    dead_letters: int
+    waiting_conflicts: int
+    sha256: str
+    made_tables: list[str] = field(default_factory=list)
+    replaced_rows: bool = False
+    key_notes: list[str] = field(default_factory=list)
+    """Sequences that still give numbers of rows that are there, each with its remedy."""
+
+    @classmethod
+    def of(cls, found: Found, *, dry_run: bool) -> "Imported":
+        """Return what `found` comes to."""
+        header = found.header
+        return cls(
+            header.source_node,
+            header.incarnation,
+            header.exported_at,
+            dry_run,
+            len(header.tables),
+            found.rows,
+            found.tombstones,
+            found.stepped_back,
+            found.dead_letters,
+            found.waiting_conflicts,
+            found.sha256,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return asdict(self)
+
+
+class SnapshotImport:
+    """Takes one snapshot, for `actor`. `replace`: in the place of what stands here."""
+
+    def __init__(self, node: Node, path: Path, actor: str, *, replace: bool) -> None:
+        self._node = node
+        self._path = path
+        self._actor = actor
+        self._replace = replace
+        self._committing = Committing(node)
+
+    def look(self, advance: Advance, *, may_make_tables: bool = False) -> Found:
+        """Look through the file, and whether this node may take it. Raises PreflightError, UsageError."""
+        found = look_through(self._path, self._node, may_make_tables=may_make_tables, advance=advance)
+        self._committing.seal()
+        with reading(self._node.database) as connection:
+            self._check_fit(connection, found)
+        return found
+
+    def apply(self, found: Found, advance: Advance) -> Imported:
+        """Take what was looked through. Raises PreflightError where the file has changed since, or its rows can't be
+        written here."""
+        done = Imported.of(found, dry_run=False)
+        done.replaced_rows = self._replace
+        tables = Tables(self._node)
+
+        def work(session: ApplySession) -> list[str]:
+            return self._work(session, tables, found, advance)
+
+        done.key_notes = self._committing.run(work, patiently=True)
+        # What stands was decided where it comes from; this node may know more by now.
+        Refresh(self._node).catch_up()
+        return done
+
+    def _work(self, session: ApplySession, tables: Tables, found: Found, advance: Advance) -> list[str]:
+        node, shapes = self._node, tables.shapes()
+        snapshots, every = node.database.snapshots(), list(shapes.values())
+        snapshots.hold(session, every)
+        if node.database.log(node.facts).unsealed().changes:
+            raise UnsealedError("something was written here a moment ago")
+        self._check_fit(session.connection, found)
+        knowledge = Knowledge(session, node, found, shapes)
+        if self._replace:
+            snapshots.empty(session, every)
+            knowledge.forget()
+        writer = RowsWriter(session, tables, found, self._path, advance)
+        with opened(self._path, node) as file:
+            for number, line in file:
+                if not writer.take(number, line):
+                    knowledge.take(line)
+            if file.sha256 != found.sha256:
+                raise PreflightError(f"{self._path} has changed since it was looked through")
+        stepped_back = writer.end(node.clock.now_us())
+        if stepped_back:
+            set_mark(session.connection, node.facts.incarnation, found.own_lsn)
+        if node.config.tables.foreign_keys == "check":
+            with opened(self._path, node) as file:
+                check_references(session, tables, found, file, self._path)
+        knowledge.write(node.clock.now_us())
+        left = snapshots.count_on(session, every)
+        self._note(session.connection, found)
+        reach(CrashPoint.BEFORE_COMMIT)
+        return left
+
+    def _check_fit(self, connection: sa.Connection, found: Found) -> None:
+        """Whether nothing that only this node has would be lost. Raises UsageError."""
+        facts, source = self._node.facts, found.header.source_node
+        head = self._node.database.log(facts).head().lsn
+        if head > found.own_lsn:
+            raise UsageError(
+                f"this node has {head - found.own_lsn} changes of its own that the snapshot of {source} does not have:"
+                f" let them reach {source} (rowferry run --once) and export there again"
+            )
+        if found.own_letters:
+            raise UsageError(
+                f"{source} has set aside {found.own_letters} txs of this node, so its rows lack them: settle them there"
+                f" (rowferry dlq list --source {facts.node_id}) and export again"
+            )
+        if self._replace:
+            return
+        held = [name for name, shape in self._node.captured_tables().items() if _has_rows(connection, shape)]
+        if held or _knows_others(connection):
+            what = f"there are rows in {', '.join(held[:5])}" if held else "it has taken changes of others"
+            raise UsageError(
+                f"this is no new node: {what}. --replace takes away all rows of the captured tables, and what is known "
+                "of them, and puts the snapshot in their place; rowferry backup keeps them"
+            )
+
+    def _note(self, connection: sa.Connection, found: Found) -> None:
+        detail = {"sha256": found.sha256, "rows": found.rows, "incarnation": found.header.incarnation}
+        detail |= {"exported_at": found.header.exported_at, "replaced": self._replace}
+        line = audit.Line("snapshot-imported", found.header.source_node, None, self._actor, detail)
+        audit.write(connection, [line], self._node.clock.now_us())
+
+
+def _has_rows(connection: sa.Connection, shape: TableShape) -> bool:
+    table = sa.table(sa.sql.quoted_name(shape.bare, True), schema=shape.schema)
+    return bool(connection.scalar(sa.select(sa.exists(sa.select(sa.literal(1)).select_from(table)))))
+
+
+def _knows_others(connection: sa.Connection) -> bool:
+    taken = sa.exists().where(rf.sync_state.c.direction == "in", rf.sync_state.c.highest_lsn > 0)
+    return bool(connection.scalar(sa.select(sa.or_(taken, sa.exists(sa.select(rf.applied_tx))))))

@@ -1,0 +1,162 @@
+"""A snapshot looked through before the first row of it is written."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.clock import YEAR_2200_US
+from common.errors import PoisonError, PreflightError, Reason, RowferryError, UsageError
+from common.ids import NODE_ID
+from common.runtime.node import Node
+from common.versions import MOST_EPOCH, NEVER, Version
+from common.wire.records import TableMeta
+from common.wire.snapshot import (
+    AppliedLine,
+    ChoiceLine,
+    ConflictLine,
+    Header,
+    HorizonLine,
+    LetterLine,
+    Line,
+    MarkLine,
+    PartLine,
+    Reading,
+    RowLine,
+)
+from consumer.tables import Tables
+
+_MOST_NAMED = 5
+_ROWS_AT_ONCE = 1_000
+
+
+@dataclass(slots=True)
+class Found:
+    """What a snapshot holds."""
+
+    header: Header
+    metas: dict[str, TableMeta]
+    sha256: str = ""
+    rows: int = 0
+    tombstones: int = 0
+    stepped_back: int = 0
+    dead_letters: int = 0
+    waiting_conflicts: int = 0
+    own_lsn: int = 0
+    """Up to here it holds what this node wrote within its present incarnation."""
+    own_letters: int = 0
+    """Txs of this node that its exporter has set aside."""
+    missing_tables: list[str] = field(default_factory=list)
+    """Those that this database does not have."""
+
+
+@contextmanager
+def opened(path: Path, node: Node) -> Iterator[Reading]:
+    """Open a snapshot. Raises PreflightError, UsageError."""
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such file")
+    if not path.is_file():
+        raise UsageError(f"{path} is no regular file: it is read twice, so save it as a file first")
+    try:
+        with path.open("rb") as raw:
+            yield Reading.opened(raw, path, node.config.trust())
+    except OSError as error:
+        raise RowferryError(f"{path}: can't be read: {error.strerror}") from error
+
+
+def look_through(path: Path, node: Node, *, may_make_tables: bool, advance: Callable[[int], None]) -> Found:
+    """Read all of a snapshot, and tell what it holds. Raises PreflightError where it is torn, altered or does not fit
+    this node's tables, UsageError where it does not belong here."""
+    with opened(path, node) as reading:
+        header = reading.header
+        _check_source(header, node)
+        found = Found(header, {name: TableMeta(pk=one.pk, columns=one.columns) for name, one in header.tables.items()})
+        _check_tables(found, path, node, may_make_tables=may_make_tables)
+        for number, line in reading:
+            try:
+                _count(found, line, node)
+            except PoisonError as error:
+                raise PreflightError(f"{path}: line {number}: {error}") from error
+            if isinstance(line, RowLine) and (found.rows + found.tombstones) % _ROWS_AT_ONCE == 0:
+                advance(_ROWS_AT_ONCE)
+        found.sha256 = reading.sha256 or ""
+    return found
+
+
+def _check_source(header: Header, node: Node) -> None:
+    if not (NODE_ID.match(header.source_node) and NODE_ID.match(header.incarnation)):
+        raise PreflightError(f"source_node {header.source_node!r} or its incarnation is no id")
+    if header.source_node == node.facts.node_id:
+        raise UsageError(
+            f"it is a snapshot of {header.source_node} itself: to put a node back as it was there are `rowferry backup`"
+            " and `rowferry restore`; a new node has an id of its own"
+        )
+    known = node.main()
+    if header.main is not None and known not in (None, header.main):
+        raise UsageError(f"the main node is {header.main} there and {known} here: correct [node] main, or role")
+
+
+def _check_tables(found: Found, path: Path, node: Node, *, may_make_tables: bool) -> None:
+    tables, there = Tables(node), node.database.catalog()
+    unfit = []
+    for name, meta in found.metas.items():
+        if name not in there.tables and name not in there.keyless and node.config.tables.wants(name):
+            found.missing_tables.append(name)
+            continue
+        try:
+            tables.use(name, meta)
+        except PoisonError as error:
+            unfit.append(str(error))
+    if found.missing_tables and not may_make_tables:
+        names = ", ".join(found.missing_tables[:_MOST_NAMED])
+        unfit.append(
+            f"this database lacks {len(found.missing_tables)} tables of it ({names}): --create-tables makes them"
+        )
+    if unfit:
+        raise PreflightError(f"{path}: {'; '.join(unfit[:_MOST_NAMED])}")
+
+
+def _count(found: Found, line: Line, node: Node) -> None:
+    match line:
+        case RowLine():
+            _check_row(found, line)
+            found.stepped_back += line.aside is not None
+            found.tombstones += line.image is None
+            found.rows += line.image is not None and line.aside is None
+        case MarkLine():
+            if (line.source_node, line.incarnation) == (node.facts.node_id, node.facts.incarnation):
+                found.own_lsn = line.last_lsn
+        case LetterLine():
+            found.dead_letters += 1
+            found.own_letters += line.source_node == node.facts.node_id
+        case ConflictLine():
+            found.waiting_conflicts += 1
+            _check_named(found, line.table_name)
+        case ChoiceLine():
+            _check_named(found, line.table)
+        case HorizonLine() | AppliedLine() | PartLine():
+            pass
+
+
+def _check_row(found: Found, line: RowLine) -> None:
+    _check_named(found, line.table)
+    if bytes(line.pk)[:1] != b"{" or bytes(line.after)[:1] not in (b"{", b"n"):
+        raise PoisonError(Reason.FORMAT, f"{line.table}: key or row is no object")
+    if line.version == NEVER:
+        if line.image is None or line.aside is not None:
+            raise PoisonError(Reason.FORMAT, f"{line.table} {bytes(line.pk).decode()}: no version")
+        return
+    _check_version(line, line.version)
+    if line.base != NEVER:
+        _check_version(line, line.base)
+
+
+def _check_version(line: RowLine, version: Version) -> None:
+    is_one = 0 <= version.main_epoch <= MOST_EPOCH and 0 <= version.hlc < YEAR_2200_US
+    if not is_one or not NODE_ID.match(version.node_id):
+        raise PoisonError(Reason.FORMAT, f"{line.table} {bytes(line.pk).decode()}: {list(version)} is no version")
+
+
+def _check_named(found: Found, table: str) -> None:
+    if table not in found.metas:
+        raise PoisonError(Reason.FORMAT, f"table {table!r} is not among those that it begins with")

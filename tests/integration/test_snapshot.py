@@ -1,0 +1,476 @@
+"""`rowferry snapshot`: a new node from another one's rows; what it refuses, and what comes along."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from common.config.model import Config
+from common.crash_points import CrashPoint
+from common.errors import PreflightError
+from common.versions import Version
+from common.wire.signing import Signer, new_private_key
+from consumer.snapshots import exporting
+from consumer.snapshots.importing import SnapshotImport
+from tests.support.applying import SCHEMA, Origin, World, Write, close_world, item, open_world, sqlite_url
+from tests.support.cli import document, rowferry
+from tests.support.nodes import CliNode
+
+TABLES = ("item", "part")
+DDL = (
+    "CREATE TABLE item (id integer PRIMARY KEY, name text, price numeric(9, 2))",
+    "CREATE TABLE part (id integer PRIMARY KEY, item_id integer REFERENCES item (id), note text)",
+)
+KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.containers))
+
+
+@pytest.fixture(params=KINDS)
+def main_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return _url(request, tmp_path, "main.db")
+
+
+@pytest.fixture(params=KINDS)
+def shop_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return _url(request, tmp_path, "shop.db")
+
+
+def _url(request: pytest.FixtureRequest, folder: Path, name: str) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{folder / name}"
+    factory = request.getfixturevalue("pg_database_factory")
+    return str(factory(request.getfixturevalue("postgres_server")))
+
+
+@pytest.fixture
+def main(tmp_path: Path, main_url: str) -> CliNode:
+    """A node with rows from before `migrate`, changed and deleted ones since."""
+    node = _node(tmp_path, "main", main_url, before=["INSERT INTO item VALUES (1, 'old', 1.50), (2, 'older', 2)"])
+    node.execute(
+        "INSERT INTO item VALUES (3, 'tea', 4.50), (4, 'gone', 1)",
+        "INSERT INTO part VALUES (1, 3, 'a''b \\ ü'), (2, NULL, NULL)",
+        "UPDATE item SET price = 2.25 WHERE id = 2",
+    )
+    # Else it never was: on SQLite one transaction is what was committed between two looks.
+    ok(node, "run", "--once")
+    node.execute("DELETE FROM item WHERE id = 4")
+    return node
+
+
+@pytest.fixture
+def shop(tmp_path: Path, shop_url: str) -> CliNode:
+    return _node(tmp_path, "shop", shop_url)
+
+
+def _node(folder: Path, name: str, url: str, before: list[str] | None = None, *options: str) -> CliNode:
+    node = CliNode(name, folder / name, url)
+    node.folder.mkdir()
+    ok(node, "init", "--node", name, "--database", url, "--directory", str(folder / "exchange"), *options)
+    node.execute(*DDL, *(before or []))
+    ok(node, "migrate")
+    return node
+
+
+def call(node: CliNode, *arguments: str) -> Result:
+    return rowferry(node.folder / "rowferry.toml", *arguments)
+
+
+def ok(node: CliNode, *arguments: str) -> str:
+    done = call(node, *arguments)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def report(node: CliNode, *arguments: str, code: int = 0) -> Any:
+    return document(node.folder / "rowferry.toml", *arguments, code=code)
+
+
+def same(one: CliNode, other: CliNode) -> bool:
+    return plain(one) == plain(other)
+
+
+def plain(node: CliNode) -> dict[str, list[list[str | None]]]:
+    """The rows, values as text: SQLite's numbers are others than PostgreSQL's."""
+    return {
+        name: sorted(
+            [
+                [None if value is None else f"{value:g}" if isinstance(value, float) else str(value) for value in row]
+                for row in node.query(f"SELECT id, {', '.join(columns)} FROM {name}")
+            ],
+            key=str,
+        )
+        for name, columns in (("item", ("name",)), ("part", ("item_id", "note")))
+    }
+
+
+def test_a_new_node_begins_with_it_and_goes_on(main: CliNode, shop: CliNode, tmp_path: Path) -> None:
+    file = str(tmp_path / "main.jsonl.zst")
+    made = report(main, "snapshot", "export", "--out", file)
+    assert (made["rows"], made["tombstones"], made["tables"]) == (5, 1, 2)
+    assert made["last_lsn"] == main.head() > 0
+    main.execute("INSERT INTO item VALUES (5, 'since', 1)", "UPDATE item SET name = 'older since' WHERE id = 2")
+    dry = report(shop, "snapshot", "import", file, "--dry-run")
+    assert (dry["rows"], dry["dry_run"], shop.query("SELECT count(*) FROM item")) == (5, True, [(0,)])
+    done = report(shop, "snapshot", "import", file)
+    assert (done["sha256"], done["rows"]) == (made["sha256"], 5)
+    assert shop.watermark("main") == made["last_lsn"]
+    shop.execute("UPDATE item SET name = 'written here' WHERE id = 1")
+    for node in (main, shop, main, shop):
+        ok(node, "run", "--once")
+    assert same(main, shop)
+    assert [row[1] for row in plain(shop)["item"]] == ["written here", "older since", "tea", "since"]
+    assert report(shop, "conflicts", "list") == report(main, "conflicts", "list") == []
+    lines = [json.loads(line) for line in ok(shop, "audit").splitlines()]
+    assert "snapshot-imported" in [line["action"] for line in lines]
+    # What lies in the folder from before is known: nothing of it was applied a second time.
+    assert len([line for line in lines if line["action"] == "applied"]) == 1
+
+
+def test_what_is_torn_or_altered_is_refused_whole(main: CliNode, shop: CliNode, tmp_path: Path) -> None:
+    file = tmp_path / "main.jsonl"
+    ok(main, "snapshot", "export", "--out", str(file))
+    whole = file.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    broken = {
+        "it is torn": whole[:-40],
+        "in the middle": b"".join(lines[:-1]),
+        "checksum": whole.replace(b'"tea"', b'"TEA"'),
+        "count or checksum": b"".join([*lines[:5], *lines[6:]]),
+        "behind its end": whole + b"\n",
+        "a second snapshot": b"".join([*lines[:-1], lines[0], lines[-1]]),
+        "does not begin": b"".join(lines[1:]),
+        "no line of a snapshot": whole.replace(b'"type":"row"', b'"type":"raw"', 1),
+        "format 'rowferry/2'": whole.replace(b"rowferry/1", b"rowferry/2"),
+        "which this release does not know": whole.replace(b'"requires":[]', b'"requires":["x"]'),
+        "'utf-8' codec": whole.replace("ü".encode(), b"\xff"),
+    }
+    for what, data in broken.items():
+        file.write_bytes(data)
+        done = call(shop, "snapshot", "import", str(file))
+        assert done.exit_code == 3, (what, done.output)
+        assert what in done.output
+        assert f"{file}: line " in done.output
+    assert shop.rows(TABLES) == {"item": [], "part": []}
+    file.write_bytes(whole)
+    ok(shop, "snapshot", "import", str(file))
+
+
+def test_whoever_has_rows_is_no_new_node(main: CliNode, shop: CliNode, tmp_path: Path) -> None:
+    file = str(tmp_path / "main.jsonl.gz")
+    ok(main, "snapshot", "export", "--out", file)
+    shop.execute("INSERT INTO item VALUES (9, 'mine', 1)")
+    done = call(shop, "snapshot", "import", file)
+    assert done.exit_code == 2
+    assert "1 changes of its own that the snapshot of main does not have" in done.output
+    # Not in the place of rows that nobody else has.
+    assert call(shop, "snapshot", "import", file, "--replace").exit_code == 2
+    for node in (shop, main):
+        ok(node, "run", "--once")
+    ok(main, "snapshot", "export", "--out", file)
+    done = call(shop, "snapshot", "import", file)
+    assert done.exit_code == 2
+    assert "there are rows in item, part" in done.output
+    assert "--replace" in done.output
+    assert report(shop, "snapshot", "import", file, "--replace")["replaced_rows"]
+    assert same(main, shop)
+    shop.execute("UPDATE item SET name = 'still mine' WHERE id = 9")
+    for node in (shop, main, shop):
+        ok(node, "run", "--once")
+    assert same(main, shop)
+    assert "still mine" in str(plain(main))
+    assert report(main, "conflicts", "list") == []
+
+
+def test_its_own_snapshot_is_no_backup(main: CliNode, tmp_path: Path) -> None:
+    file = str(tmp_path / "main.jsonl")
+    ok(main, "snapshot", "export", "--out", file)
+    done = call(main, "snapshot", "import", file, "--replace")
+    assert (done.exit_code, "rowferry restore" in done.output) == (2, True)
+
+
+def test_a_paused_table_is_not_exported(main: CliNode, tmp_path: Path) -> None:
+    ok(main, "pause", "part")
+    done = call(main, "snapshot", "export", "--out", str(tmp_path / "x.jsonl"))
+    assert (done.exit_code, "rowferry resume" in done.output) == (2, True)
+
+
+def test_the_nodes_own_files_are_never_written_over(main: CliNode) -> None:
+    done = call(main, "snapshot", "export", "--out", str(main.folder / "rowferry.toml"))
+    assert (done.exit_code, "belongs to this node" in done.output) == (2, True)
+
+
+def test_tables_that_do_not_fit_are_named_before_a_row_is_written(main: CliNode, tmp_path: Path) -> None:
+    file = str(tmp_path / "main.jsonl")
+    ok(main, "snapshot", "export", "--out", file)
+    url = f"sqlite:///{tmp_path / 'other.db'}"
+    other = CliNode("other", tmp_path / "other", url)
+    other.folder.mkdir()
+    ok(other, "init", "--node", "other", "--database", url)
+    other.execute("CREATE TABLE item (id integer PRIMARY KEY, name text)")
+    ok(other, "migrate")
+    done = call(other, "snapshot", "import", file)
+    assert done.exit_code == 3
+    assert "has no column 'price'" in done.output
+    assert "lacks 1 tables of it (part)" in done.output
+
+
+@pytest.mark.parametrize("wal", [True, False], ids=["WAL", "without WAL"])
+def test_it_is_of_one_moment_while_others_write(main: CliNode, shop: CliNode, tmp_path: Path, wal: bool) -> None:
+    """Each transaction adds one row to both tables: any moment has as many of one as of the other."""
+    if main.database.startswith("sqlite"):
+        main.query(f"PRAGMA journal_mode = {'WAL' if wal else 'DELETE'}")
+    elif not wal:
+        pytest.skip("PostgreSQL has its log always")
+    main.execute("DELETE FROM part")
+    main.execute("DELETE FROM item")
+    stop, written = threading.Event(), list[int]()
+
+    def write() -> None:
+        number = 100
+        while not stop.is_set():
+            number += 1
+            main.execute(
+                f"INSERT INTO item VALUES ({number}, 'n{number}', 1)",
+                f"INSERT INTO part VALUES ({number}, {number}, 'n')",
+                f"UPDATE item SET name = 'twice' WHERE id = {number}",
+            )
+            written.append(number)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for turn in range(8):
+            made = report(main, "snapshot", "export", "--out", str(tmp_path / f"{turn}.jsonl"))
+            assert made["rows"] % 2 == 0
+            ids: dict[str, list[int]] = {"item": [], "part": []}
+            for line in map(json.loads, (tmp_path / f"{turn}.jsonl").read_text().splitlines()):
+                if line["type"] == "row" and line["after"] is not None:
+                    ids[line["table"]].append(line["after"]["id"])
+                    assert line["after"].get("name", "twice") == "twice"
+            assert sorted(ids["item"]) == sorted(ids["part"])
+    finally:
+        stop.set()
+        writer.join()
+    assert len(written) > 8
+    ok(shop, "snapshot", "import", str(tmp_path / "7.jsonl"))
+    for node in (main, shop):
+        ok(node, "run", "--once")
+    assert same(main, shop)
+
+
+def test_killed_before_its_commit_nothing_of_it_is_there(main: CliNode, shop: CliNode, tmp_path: Path) -> None:
+    file = str(tmp_path / "main.jsonl")
+    ok(main, "snapshot", "export", "--out", file)
+    done = shop.call("snapshot", "import", file, ROWFERRY_TEST_DIE_AT=CrashPoint.BEFORE_COMMIT.value)
+    assert done.returncode == -signal.SIGKILL
+    assert shop.rows(TABLES) == {"item": [], "part": []}
+    assert shop.query("SELECT count(*) FROM rf_row_version WHERE node_id <> ''") == [(0,)]
+    assert shop.watermark("main") == 0
+    ok(shop, "snapshot", "import", file)
+    assert same(main, shop)
+
+
+@pytest.mark.containers
+@pytest.mark.parametrize("keys", ["serial", "GENERATED BY DEFAULT AS IDENTITY"])
+def test_new_rows_are_numbered_above_those_that_came(
+    tmp_path: Path, pg_database_factory: Callable[[], str], keys: str
+) -> None:
+    ddl = f"CREATE TABLE sale (id {'serial' if keys == 'serial' else f'int {keys}'} PRIMARY KEY, note text)"
+    nodes = []
+    for name in ("main", "shop"):
+        node = CliNode(name, tmp_path / name, pg_database_factory())
+        node.folder.mkdir()
+        ok(node, "init", "--node", name, "--database", node.database)
+        node.execute(ddl)
+        ok(node, "migrate")
+        nodes.append(node)
+    main, shop = nodes
+    main.execute(*["INSERT INTO sale (note) VALUES ('m')"] * 7)
+    file = str(tmp_path / "main.jsonl")
+    ok(main, "snapshot", "export", "--out", file)
+    assert report(shop, "snapshot", "import", file)["key_notes"] == []
+    shop.execute("INSERT INTO sale (note) VALUES ('s')")
+    assert shop.query("SELECT id FROM sale WHERE note = 's'") == [(8,)]
+
+
+# What is known beside rows: with made-up sources, node by node.
+
+
+@pytest.fixture(params=KINDS)
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    made = open_world(_url(request, tmp_path, "s.db"), SCHEMA, tables={"policy": {"code": "manual"}})
+    yield made
+    close_world(made)
+
+
+@pytest.fixture(params=KINDS)
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    url = _url(request, tmp_path, "t.db")
+    made = open_world(url, SCHEMA, node={"id": "there", "database": url}, tables={"policy": {"code": "manual"}})
+    yield made
+    close_world(made)
+
+
+def carry(source: World, target: World, file: Path, *, replace: bool = False) -> Any:
+    exporting.export_snapshot(source.node, file, "tester", lambda _: None)
+    work = SnapshotImport(target.node, file, "tester", replace=replace)
+    return work.apply(work.look(lambda _: None), lambda _: None)
+
+
+def code(row_id: int, text: str, hlc: int, op: str = "I", **more: Any) -> Write:
+    return Write(op, "code", {"id": row_id, "code": text}, hlc, **more)
+
+
+def test_dead_letters_come_along_and_can_be_replayed(source: World, target: World, tmp_path: Path) -> None:
+    origin = Origin("x")
+    bad = origin.tx(Write("I", "child", {"id": 1, "parent_id": 7}, 10))
+    source.receive(bad.body, origin.put(1, "after", 11).body)
+    unknown = Origin("y")
+    unknown.tables["strange"] = unknown.tables["item"]
+    source.receive(unknown.tx(Write("I", "strange", {"id": 1, "name": "n", "price": "1"}, 12)).body)
+    before = set(source.letters_open())
+    assert len(before) == 2
+    done = carry(source, target, tmp_path / "s.jsonl")
+    assert done.dead_letters == 2
+    assert set(target.letters_open()) == before
+    assert target.watermark("x") == 2
+    parent = Origin("z").tx(Write("I", "parent", {"id": 7, "name": "p"}, 13))
+    for world in (source, target):
+        world.receive(parent.body)
+        world.clock.pass_seconds(3600)
+        world.intake().step(0)
+        assert world.rows("child") == [(1, 7)]
+        assert [letter[1] for letter in world.letters_open()] == ["unknown-table"]
+
+
+def test_a_conflict_that_waits_comes_along_and_one_choice_closes_both(
+    source: World, target: World, tmp_path: Path
+) -> None:
+    one, other = Origin("x"), Origin("y")
+    source.receive(one.tx(code(1, "of x", 10)).body, other.tx(code(1, "of y", 20)).body)
+    assert source.one("SELECT count(*) FROM rf_conflict WHERE state = 'waiting'") == 1
+    assert carry(source, target, tmp_path / "s.jsonl").waiting_conflicts == 1
+    assert target.rows("code") == source.rows("code") == [(1, "of x")]
+    waits = "SELECT table_name, pk, kind, state, their_version, our_version FROM rf_conflict WHERE state = 'waiting'"
+    assert target.query(waits) == source.query(waits)
+    versions = (Version(0, 10, "x"), Version(0, 20, "y"))
+    chosen = other.tx(code(1, "of y", 30, "U", base=versions[1], resolves=versions)).body
+    for world in (source, target):
+        world.receive(chosen)
+        assert world.rows("code") == [(1, "of y")]
+        assert world.one("SELECT count(*) FROM rf_conflict WHERE state = 'waiting'") == 0
+    # A late copy of what it settled is late on both, and no new conflict.
+    third = carry(source, target, tmp_path / "t.jsonl", replace=True)
+    assert third.waiting_conflicts == 0
+    late = Origin("w").tx(code(1, "late", 25, base=None)).body
+    for world in (source, target):
+        world.receive(late)
+    assert target.rows("code") == source.rows("code")
+    assert target.query(waits) == source.query(waits)
+
+
+def test_the_horizon_of_forgotten_tombstones_comes_along(source: World, target: World, tmp_path: Path) -> None:
+    number = source.one("SELECT table_id FROM rf_table WHERE name = 'item'")
+    source.execute(f"INSERT INTO rf_horizon VALUES ({number}, 0, 500, 'x')")
+    carry(source, target, tmp_path / "s.jsonl")
+    old = Origin("x").tx(item(1, "older", 400)).body
+    for world in (source, target):
+        world.receive(old)
+        assert [letter[1] for letter in world.letters_open()] == ["older-than-tombstones"]
+
+
+def test_rows_that_point_nowhere_are_refused(source: World, target: World, tmp_path: Path) -> None:
+    if source.node.database.engine.dialect.name == "postgresql":
+        source.execute("ALTER TABLE child DROP CONSTRAINT child_parent_id_fkey")
+    source.execute("INSERT INTO child VALUES (1, 99)")
+    with pytest.raises(PreflightError, match="points to a row of parent that is not in it"):
+        carry(source, target, tmp_path / "s.jsonl")
+    assert target.rows("child") == []
+
+
+def test_a_value_that_cannot_be_written_refuses_all(source: World, target: World, tmp_path: Path) -> None:
+    source.execute("INSERT INTO item VALUES (1, 'a', 1), (2, 'b', 2)")
+    exporting.export_snapshot(source.node, tmp_path / "s.jsonl", "tester", lambda _: None)
+    blocked = (
+        "CREATE UNIQUE INDEX one_price ON item ((1))" if _is_pg(target) else "CREATE UNIQUE INDEX one ON item (0+1)"
+    )
+    target.execute(blocked)
+    work = SnapshotImport(target.node, tmp_path / "s.jsonl", "tester", replace=False)
+    with pytest.raises(PreflightError, match="the rows of item up to line"):
+        work.apply(work.look(lambda _: None), lambda _: None)
+    assert target.rows() == []
+
+
+def _is_pg(world: World) -> bool:
+    return world.node.database.engine.dialect.name == "postgresql"
+
+
+def test_the_main_node_is_known_from_it(source: World, target: World, tmp_path: Path) -> None:
+    source.receive(Origin("x").tx(item(1, "a", 5)).body)
+    source.execute("UPDATE rf_node SET role = 'main' WHERE node_id = 'x'")
+    carry(source, target, tmp_path / "s.jsonl")
+    assert target.node.main() == "x"
+
+
+@pytest.mark.parametrize("who", ["signed", "unsigned", "another key"])
+def test_who_must_sign_has_signed_it(source: World, target: World, tmp_path: Path, who: str) -> None:
+    known, other = new_private_key(), new_private_key()
+    key = {"signed": known, "another key": other}.get(who)
+    if key is not None:
+        tree = source.node.config.model_dump(exclude_unset=True)
+        tree["node"] = {**tree["node"], "signing_key": key}
+        source.node = replace(source.node, config=Config.model_validate(tree))
+    tree = target.node.config.model_dump(exclude_unset=True) | {"signers": {"here": [Signer(known).public]}}
+    target.node = replace(target.node, config=Config.model_validate(tree))
+    source.execute("INSERT INTO item VALUES (1, 'a', 1)")
+    if who == "signed":
+        carry(source, target, tmp_path / "s.jsonl")
+        assert len(target.rows()) == 1
+        return
+    with pytest.raises(PreflightError, match="sign"):
+        carry(source, target, tmp_path / "s.jsonl")
+    assert target.rows() == []
+
+
+def test_names_and_values_of_any_kind(tmp_path: Path) -> None:
+    """SQLite to SQLite, bit for bit: what a column holds that its type does not say, names in need of quotes."""
+    ddl = (
+        'CREATE TABLE "odd % name" ("key ""a""" TEXT, "b.c" BLOB, v, PRIMARY KEY ("key ""a""", "b.c")) WITHOUT ROWID',
+        "CREATE TABLE loose (id INTEGER PRIMARY KEY, v REAL, w TEXT, n NUMERIC)",
+    )
+    worlds = [
+        open_world(
+            sqlite_url(tmp_path, f"{name}.db"), ddl, node={"id": name, "database": sqlite_url(tmp_path, f"{name}.db")}
+        )
+        for name in ("a", "b")
+    ]
+    first, second = worlds
+    with closing(sqlite3.connect(tmp_path / "a.db")) as raw, raw:
+        for key, blob, value in [("x", b"\x00\xff", 1), ("y'%", b"", 1.5), ("ü", b"z", "text"), ("", b"q", None)]:
+            raw.execute('INSERT INTO "odd % name" VALUES (?, ?, ?)', (key, blob, value))
+        raw.execute("INSERT INTO loose VALUES (1, 'no number', x'00ff', '1e3')")
+        raw.execute("INSERT INTO loose VALUES (2, 9e999, CAST(x'ff' AS TEXT), 9223372036854775807)")
+        raw.execute("INSERT INTO loose VALUES (3, -0.0, 5, NULL)")
+        raw.execute("INSERT INTO loose VALUES (4, 1, 'd', 1)")
+        raw.execute("DELETE FROM loose WHERE id = 4")
+    carry(first, second, tmp_path / "s.jsonl.zst")
+    look = "SELECT quote(v), typeof(v), quote(w), typeof(w), quote(n), typeof(n) FROM loose ORDER BY id"
+    keyed = 'SELECT quote("key ""a"""), quote("b.c"), quote(v) FROM "odd % name" ORDER BY 1, 2'
+    found = []
+    for name in ("a", "b"):
+        with closing(sqlite3.connect(tmp_path / f"{name}.db")) as raw:
+            raw.text_factory = bytes
+            found.append((raw.execute(look).fetchall(), raw.execute(keyed).fetchall()))
+    assert found[0] == found[1]
+    assert [len(rows) for rows in found[0]] == [3, 4]
+    for world in worlds:
+        close_world(world)
