@@ -25,6 +25,8 @@ ACTIONS = {
     "undone": "decided a conflict the other way",
     "rewound": "found a node that was put back",
     "rejoined": "let a node begin anew",
+    "snapshot-exported": "wrote a snapshot of the node",
+    "snapshot-imported": "began with another node's snapshot",
     "backed-up": "backed the node up",
     "restored": "put a backup of the node back",
     "node-returned": "heard a retired node again",
