@@ -1,0 +1,142 @@
+"""Nodes that need more than the others' logs have, on a real broker, while everybody writes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.nodes import CliNode, MakeNode, sqlite_database, wait_until_applied
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.containers
+
+SALE = "CREATE TABLE sale (id TEXT PRIMARY KEY, price NUMERIC NOT NULL, note TEXT)"
+QUICK = {"ROWFERRY_LIMITS_GAP_SECONDS": "0.5", "ROWFERRY_LIMITS_ANNOUNCE_SECONDS": "1"}
+
+
+@contextmanager
+def writing(node: CliNode, letter: str) -> Iterator[None]:
+    """New rows, changed and deleted ones, until the block ends."""
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            node.execute(
+                f"INSERT INTO sale VALUES ('{letter}{number}', {number}.5, NULL)",
+                f"UPDATE sale SET note = 'again' WHERE id = '{letter}{number - 1}'",
+                f"DELETE FROM sale WHERE id = '{letter}{number - 40}'",
+            )
+            stop.wait(0.005)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def forget_log(node: CliNode) -> None:
+    """Take away what the broker has of the sealed log, as its retention does after weeks."""
+    sent = "(SELECT min(lsn) FROM rf_cursor)"
+    node.execute(
+        f"DELETE FROM rf_tx WHERE to_lsn <= {sent}",
+        f"DELETE FROM rf_sealed_tx WHERE to_lsn <= {sent}",
+        f"DELETE FROM rf_sealed WHERE lsn <= {sent}",
+    )
+
+
+def equal(*nodes: CliNode) -> bool:
+    first = [row[0] for row in sorted(nodes[0].query("SELECT id, note FROM sale"))]
+    return all([row[0] for row in sorted(node.query("SELECT id, note FROM sale"))] == first for node in nodes)
+
+
+@pytest.fixture
+def office(nodes: MakeNode, pg_database: str, rabbitmq_url: str) -> CliNode:
+    node = nodes("office", pg_database, "--broker", rabbitmq_url)
+    node.execute(SALE)
+    node.ok("migrate")
+    return node
+
+
+@pytest.fixture
+def shop(nodes: MakeNode, rabbitmq_url: str, tmp_path: Path) -> CliNode:
+    node = nodes(
+        "shop", sqlite_database(tmp_path, "shop.db", ["PRAGMA journal_mode=WAL", SALE]), "--broker", rabbitmq_url
+    )
+    node.ok("migrate")
+    return node
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_late_node_begins_while_all_write(
+    office: CliNode,
+    shop: CliNode,
+    nodes: MakeNode,
+    pg_database_factory: Callable[[], str],
+    rabbitmq_url: str,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    for node in (office, shop):
+        node.start(**QUICK)
+    with writing(office, "o"), writing(shop, "s"):
+        wait_until_applied(office, shop, txs=30)
+        forget_log(office)
+        url = (
+            sqlite_database(tmp_path, "late.db", ["PRAGMA journal_mode=WAL", SALE])
+            if kind == "sqlite"
+            else pg_database_factory()
+        )
+        late = nodes("late", url, "--broker", rabbitmq_url)
+        if kind == "postgresql":
+            late.execute(SALE)
+        late.ok("migrate")
+        office.ok("snapshot", "export", "--out", str(tmp_path / "office.jsonl.zst"))
+        taken = late.report("snapshot", "import", str(tmp_path / "office.jsonl.zst"))
+        assert taken["rows"] > 10
+        late.start(**QUICK)
+        with writing(late, "l"):
+            wait_until_applied(office, late, txs=10)
+    for source in (office, shop, late):
+        for target in (office, shop, late):
+            if source is not target:
+                wait_until_applied(source, target)
+    assert equal(office, shop, late)
+    assert "up to date" in late.ok("status")
+    for node in (office, shop, late):
+        assert node.report("dlq", "list") == []
+        assert node.report("conflicts", "list") == []
+
+
+def test_a_node_left_behind_for_good_is_brought_back(office: CliNode, shop: CliNode, tmp_path: Path) -> None:
+    running = shop.start(**QUICK)
+    office.start(**QUICK)
+    office.execute("INSERT INTO sale VALUES ('o1', 1, NULL), ('o2', 2, NULL)")
+    wait_until_applied(office, shop)
+    assert running.stop() == 0
+    shop.execute("INSERT INTO sale VALUES ('s1', 1, NULL)")
+    office.execute("DELETE FROM sale WHERE id = 'o1'", "INSERT INTO sale VALUES ('o3', 3, NULL)")
+    wait_for(lambda: office.head() >= 4, 60, "office to seal")
+    # What its queue held is gone, and the log goes back no further.
+    shop.execute("DELETE FROM rf_sync_state", "DELETE FROM rf_applied_tx")
+    forget_log(office)
+    shop.start(**QUICK)
+    wait_for(lambda: "rowferry snapshot export" in shop.call("status").stdout, 120, "shop to say what it needs")
+    shop.runs[-1].stop()
+    wait_until_applied(shop, office)
+    office.ok("snapshot", "export", "--out", str(tmp_path / "office.jsonl.gz"))
+    shop.ok("snapshot", "import", "--replace", str(tmp_path / "office.jsonl.gz"))
+    assert equal(office, shop)
+    shop.start(**QUICK)
+    shop.execute("INSERT INTO sale VALUES ('s2', 1, NULL)")
+    office.execute("UPDATE sale SET note = 'after' WHERE id = 's1'")
+    wait_for(lambda: equal(office, shop) and len(office.query("SELECT id FROM sale")) == 4, 60, "both to be equal")
+    assert "up to date" in shop.ok("status")
