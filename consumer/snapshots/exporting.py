@@ -76,6 +76,12 @@ def export_snapshot(node: Node, path: Path, actor: str, advance: Callable[[int],
         raise UsageError(
             f"{', '.join(paused)} is paused: what was written there meanwhile is not known yet; run `rowferry resume`"
         )
+    strays = node.capture().drifted(list(node.captured_tables().values()))
+    if strays:
+        raise UsageError(
+            f"{', '.join(strays)} is not captured as it is now, so what was written there may not be known yet; run"
+            " `rowferry migrate`"
+        )
     facts = settle_incarnation(node.database, node.facts, node.clock)
     node = Node(node.config, node.database, facts, node.clock)
     again = Retrying(

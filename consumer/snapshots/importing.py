@@ -1,6 +1,6 @@
 """A snapshot into this node's database: all of it in one transaction, or nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ class SnapshotImport:
                 raise PreflightError(f"{self._path} has changed since it was looked through")
         stepped_back = writer.end(node.clock.now_us())
         if stepped_back:
-            set_mark(session.connection, node.facts.incarnation, found.own_lsn)
+            set_mark(session.connection, node.facts.incarnation, found.own_lsns.get(node.facts.incarnation, 0))
         if node.config.tables.foreign_keys == "check":
             with opened(self._path, node) as file:
                 check_references(session, tables, found, file, self._path)
@@ -135,11 +135,11 @@ class SnapshotImport:
     def _check_fit(self, connection: sa.Connection, found: Found) -> None:
         """Whether nothing that only this node has would be lost. Raises UsageError."""
         facts, source = self._node.facts, found.header.source_node
-        head = self._node.database.log(facts).head().lsn
-        if head > found.own_lsn:
+        missing = _own_changes_beyond(connection, found.own_lsns)
+        if missing:
             raise UsageError(
-                f"this node has {head - found.own_lsn} changes of its own that the snapshot of {source} does not have:"
-                f" let them reach {source} (rowferry run --once) and export there again"
+                f"this node has {missing} changes of its own that the snapshot of {source} does not have: let them reach"
+                f" {source} (rowferry run --once) and export there again"
             )
         if found.own_letters:
             raise UsageError(
@@ -161,6 +161,13 @@ class SnapshotImport:
         detail |= {"exported_at": found.header.exported_at, "replaced": self._replace}
         line = audit.Line("snapshot-imported", found.header.source_node, None, self._actor, detail)
         audit.write(connection, [line], self._node.clock.now_us())
+
+
+def _own_changes_beyond(connection: sa.Connection, lsns: Mapping[str, int]) -> int:
+    """Count this node's own sealed changes above these LSNs, by incarnation. What is purged others have had."""
+    tx = rf.tx.c
+    ends = sa.select(tx.incarnation, sa.func.max(tx.to_lsn)).group_by(tx.incarnation)
+    return sum(max(0, end - lsns.get(incarnation, 0)) for incarnation, end in connection.execute(ends))
 
 
 def _has_rows(connection: sa.Connection, shape: TableShape) -> bool:

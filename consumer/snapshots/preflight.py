@@ -42,8 +42,8 @@ class Found:
     stepped_back: int = 0
     dead_letters: int = 0
     waiting_conflicts: int = 0
-    own_lsn: int = 0
-    """Up to here it holds what this node wrote within its present incarnation."""
+    own_lsns: dict[str, int] = field(default_factory=dict)
+    """Up to where it holds what this node wrote, by incarnation."""
     own_letters: int = 0
     """Txs of this node that its exporter has set aside."""
     missing_tables: list[str] = field(default_factory=list)
@@ -124,8 +124,8 @@ def _count(found: Found, line: Line, node: Node) -> None:
             found.tombstones += line.image is None
             found.rows += line.image is not None and line.aside is None
         case MarkLine():
-            if (line.source_node, line.incarnation) == (node.facts.node_id, node.facts.incarnation):
-                found.own_lsn = line.last_lsn
+            if line.source_node == node.facts.node_id:
+                found.own_lsns[line.incarnation] = line.last_lsn
         case LetterLine():
             found.dead_letters += 1
             found.own_letters += line.source_node == node.facts.node_id

@@ -13,16 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from click.testing import Result
 
 from common.config.model import Config
 from common.crash_points import CrashPoint
-from common.errors import PreflightError
+from common.errors import PreflightError, UsageError
 from common.versions import Version
 from common.wire.signing import Signer, new_private_key
 from consumer.snapshots import exporting
 from consumer.snapshots.importing import SnapshotImport
-from tests.support.applying import SCHEMA, Origin, World, Write, close_world, item, open_world, sqlite_url
+from tests.support.applying import (
+    SCHEMA,
+    Origin,
+    World,
+    Write,
+    close_world,
+    drop_triggers,
+    item,
+    open_world,
+    sqlite_url,
+)
 from tests.support.cli import document, rowferry
 from tests.support.nodes import CliNode
 
@@ -201,6 +212,14 @@ def test_a_paused_table_is_not_exported(main: CliNode, tmp_path: Path) -> None:
     ok(main, "pause", "part")
     done = call(main, "snapshot", "export", "--out", str(tmp_path / "x.jsonl"))
     assert (done.exit_code, "rowferry resume" in done.output) == (2, True)
+
+
+def test_a_table_without_its_triggers_is_not_exported(source: World, tmp_path: Path) -> None:
+    source.execute(*drop_triggers(source, "code"))
+    source.execute("INSERT INTO code VALUES (1, 'unseen')")
+    with pytest.raises(UsageError, match="code is not captured as it is now"):
+        exporting.export_snapshot(source.node, tmp_path / "s.jsonl", "tester", lambda _: None)
+    assert not list(tmp_path.glob("*.jsonl"))
 
 
 def test_the_nodes_own_files_are_never_written_over(main: CliNode) -> None:
@@ -473,4 +492,53 @@ def test_names_and_values_of_any_kind(tmp_path: Path) -> None:
     assert found[0] == found[1]
     assert [len(rows) for rows in found[0]] == [3, 4]
     for world in worlds:
+        close_world(world)
+
+
+@pytest.mark.containers
+def test_settings_of_the_database_bend_no_value(tmp_path: Path, pg_database_factory: Callable[[], str]) -> None:
+    """What a database or a role sets for its applications, the session of a look does not take over."""
+    ddl = (
+        "CREATE TABLE moment (at timestamptz PRIMARY KEY, f float8, i interval, b bytea, d date, t time)",
+        "CREATE TABLE part (n float8 PRIMARY KEY)",
+    )
+    worlds = []
+    for name in ("a", "b"):
+        url = pg_database_factory()
+        database = sa.make_url(url).database
+        world = open_world(url, ddl, node={"id": name, "database": url})
+        for setting in (
+            "timezone = 'Asia/Tokyo'",
+            "datestyle = 'German, DMY'",
+            "intervalstyle = 'sql_standard'",
+            "extra_float_digits = -3",
+            "bytea_output = 'escape'",
+        ):
+            world.execute(f'ALTER DATABASE "{database}" SET {setting}')
+        world.node.database.close()
+        worlds.append(world)
+    first, second = worlds
+    first.execute(
+        "INSERT INTO moment VALUES ('2026-03-04T05:06:07.123456Z', 0.1::float8 + 0.2::float8, '1 year -2 days 3:04',"
+        " '\\x00ff5c', '2026-12-11', '23:59:59.999999')",
+        "INSERT INTO part VALUES (0.30000000000000004)",
+        "INSERT INTO moment VALUES ('2025-01-01T00:00:00Z', 1, NULL, NULL, NULL, NULL)",
+    )
+    exporting.export_snapshot(first.node, tmp_path / "s.jsonl", "tester", lambda _: None)
+    first.execute("DELETE FROM moment WHERE f = 1")
+    carry(first, second, tmp_path / "s.jsonl")
+    look = (
+        "SELECT timestamptz_send(at), float8send(f), interval_send(i), byteasend(b), date_send(d), time_send(t)"
+        " FROM moment"
+    )
+    assert second.query(look) == first.query(look)
+    assert second.query("SELECT float8send(n) FROM part") == first.query("SELECT float8send(n) FROM part")
+    keys = "SELECT key, deleted FROM rf_row_version ORDER BY table_id, key"
+    assert second.query(keys) == first.query(keys)
+    for world in worlds:
+        look_at = world.node.database.row_history(world.node.facts)
+        shape = world.node.captured_tables()["moment"]
+        found = look_at.look(shape, b'{"at":"2026-03-04T05:06:07.123456Z"}')
+        assert found.known
+        assert b"2026-03-04T05:06:07.123456" in (found.image or b"")
         close_world(world)

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from common.dialects.postgresql.connection import driver
+from common.dialects.postgresql.connection import driver, pin_settings
 from common.dialects.postgresql.errors import translated, translated_for
 from common.dialects.postgresql.key_sequences import go_on, sequences_of
 from common.dialects.postgresql.naming import ident
@@ -106,6 +106,7 @@ class PostgresFrozenLook:
         self._connection = connection
         self._raw = driver(connection)
         # The first statement is the moment.
+        pin_settings(self._raw)
         sealed, now = self._raw.execute(_SEALED_UP_TO).fetchone() or ("1:1:", "1:1:")
         self._lows, self._highs = bounds(ended_between(Snapshot.parse(sealed), Snapshot.parse(now)))
 

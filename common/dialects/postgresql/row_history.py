@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from common.dialects.postgresql.connection import driver
+from common.dialects.postgresql.connection import driver, pin_settings
 from common.dialects.postgresql.errors import translated_for
 from common.dialects.postgresql.queries import escaped, recordset, same_key, target_rows
 from common.dialects.postgresql.row_versions import row_states, versions_query
@@ -54,6 +54,7 @@ class PostgresRowHistory:
             raw = driver(connection)
             with translated_for(table, raw.info.user), raw.transaction():
                 raw.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                pin_settings(raw)
                 return _look(raw, Rows(table, table.meta), pk, self._node.node_id)
 
     def keys(self, table: TableShape, meta: TableMeta, pks: Sequence[bytes]) -> list[str]:
@@ -64,6 +65,7 @@ class PostgresRowHistory:
         with self._engine.connect() as connection:
             raw = driver(connection)
             with translated_for(table, raw.info.user), raw.transaction():
+                pin_settings(raw)
                 return [key for (key,) in raw.execute(query.encode(), {"pks": rows.keys(pks)}).fetchall()]
 
 
