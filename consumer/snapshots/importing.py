@@ -135,11 +135,11 @@ class SnapshotImport:
     def _check_fit(self, connection: sa.Connection, found: Found) -> None:
         """Whether nothing that only this node has would be lost. Raises UsageError."""
         facts, source = self._node.facts, found.header.source_node
-        missing = _own_changes_beyond(connection, found.own_lsns)
+        missing = self._own_changes_beyond(connection, found.own_lsns)
         if missing:
             raise UsageError(
-                f"this node has {missing} changes of its own that the snapshot of {source} does not have: let them reach"
-                f" {source} (rowferry run --once) and export there again"
+                f"this node has {missing} changes of its own that the snapshot of {source} does not have: let them"
+                f" reach {source} (rowferry run --once) and export there again"
             )
         if found.own_letters:
             raise UsageError(
@@ -156,18 +156,20 @@ class SnapshotImport:
                 "of them, and puts the snapshot in their place; rowferry backup keeps them"
             )
 
+    def _own_changes_beyond(self, connection: sa.Connection, lsns: Mapping[str, int]) -> int:
+        """Count this node's own sealed changes above these LSNs, by incarnation."""
+        tx, facts = rf.tx.c, self._node.facts
+        query = sa.select(tx.incarnation, sa.func.max(tx.to_lsn)).group_by(tx.incarnation)
+        ends: dict[str, int] = {row[0]: row[1] for row in connection.execute(query)}
+        # Also where all of its txs are purged.
+        ends[facts.incarnation] = self._node.database.log(facts).head().lsn
+        return sum(max(0, end - lsns.get(incarnation, 0)) for incarnation, end in ends.items())
+
     def _note(self, connection: sa.Connection, found: Found) -> None:
         detail = {"sha256": found.sha256, "rows": found.rows, "incarnation": found.header.incarnation}
         detail |= {"exported_at": found.header.exported_at, "replaced": self._replace}
         line = audit.Line("snapshot-imported", found.header.source_node, None, self._actor, detail)
         audit.write(connection, [line], self._node.clock.now_us())
-
-
-def _own_changes_beyond(connection: sa.Connection, lsns: Mapping[str, int]) -> int:
-    """Count this node's own sealed changes above these LSNs, by incarnation. What is purged others have had."""
-    tx = rf.tx.c
-    ends = sa.select(tx.incarnation, sa.func.max(tx.to_lsn)).group_by(tx.incarnation)
-    return sum(max(0, end - lsns.get(incarnation, 0)) for incarnation, end in connection.execute(ends))
 
 
 def _has_rows(connection: sa.Connection, shape: TableShape) -> bool:
