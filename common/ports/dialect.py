@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from common.ports.retention import Retention
     from common.ports.row_history import RowHistory
     from common.ports.standing import StandingLook
+    from common.ports.table_making import TableMaking
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +371,10 @@ class Database(Protocol):
 
     def backups(self) -> "Backups":
         """Return what copies all of it, and puts a copy back."""
+        ...
+
+    def table_making(self) -> "TableMaking":
+        """Return what describes tables, and makes tables from descriptions."""
         ...
 
     def health(self) -> list[Finding]:

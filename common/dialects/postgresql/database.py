@@ -13,6 +13,7 @@ from common.dialects.postgresql.connection import BY_INDEX_SETTINGS, SERVER_IDEN
 from common.dialects.postgresql.errors import translate, translated
 from common.dialects.postgresql.health import findings
 from common.dialects.postgresql.log import PostgresLog
+from common.dialects.postgresql.making import PgTableMaking
 from common.dialects.postgresql.plain_rows import PgPlainRows
 from common.dialects.postgresql.retention import PostgresRetention
 from common.dialects.postgresql.row_history import PostgresRowHistory
@@ -93,6 +94,10 @@ class PostgresDatabase:
     def backups(self) -> PostgresBackups:
         """Return what dumps the database, and puts a dump back."""
         return PostgresBackups(self._engine)
+
+    def table_making(self) -> PgTableMaking:
+        """Return what describes tables, and makes tables from descriptions."""
+        return PgTableMaking(self._engine)
 
     def health(self) -> list[Finding]:
         """Look whether this server and account can do what a node needs."""
