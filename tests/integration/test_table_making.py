@@ -4,6 +4,7 @@ A description is a stranger's text: what it says is carried out as it stands, or
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -90,7 +91,7 @@ def rows(database: Database, query: str) -> list[tuple[Any, ...]]:
 
 def carried(source: Database) -> Plans:
     """The plans of all tables, as they come out of a file."""
-    plans = describe(source, list(source.catalog().tables.values()))
+    plans = describe(source, [shape for name, shape in source.catalog().tables.items() if ".rf_" not in name])
     return msgspec.json.decode(msgspec.json.encode(plans), type=Plans)
 
 
@@ -371,6 +372,41 @@ def test_what_is_not_carried_is_named(fresh: Fresh) -> None:
         assert what in told
 
 
+@pytest.mark.parametrize("kind", DATABASES)
+def test_what_rowferry_adds_is_not_told(kind: str, fresh: Fresh) -> None:
+    source = fresh(kind)
+    run(source, "CREATE TABLE item (id int PRIMARY KEY, word varchar(9) DEFAULT '', note text)")
+    if kind == "postgresql":
+        run(
+            source,
+            "ALTER TABLE item ALTER word SET DEFAULT 'a'::text, ALTER note SET DEFAULT 'b'::character varying",
+        )
+    source.capture().install(list(source.catalog().tables.values()))
+    assert carried(source)["item"].left_out == ()
+
+
+def test_the_default_schema_may_be_another(fresh: Fresh) -> None:
+    source, target = fresh("postgresql"), fresh("postgresql")
+    (name,) = rows(source, "SELECT current_database()")[0]
+    run(source, "CREATE SCHEMA shop", f'ALTER DATABASE "{name}" SET search_path = shop, public')
+    source.engine.dispose()
+    for database in (source, target):
+        run(database, "CREATE TYPE public.mood AS ENUM ('sad')")
+    run(
+        source,
+        "CREATE TYPE shop.size AS ENUM ('s')",
+        "CREATE TABLE shop.item (id int PRIMARY KEY, m mood DEFAULT 'sad', s size, n int)",
+    )
+    plans = carried(source)
+    run(target, "CREATE TYPE size AS ENUM ('s')")
+    make(target, plans)
+    assert [(one.name, one.schema) for one in shapes(target).values()] == [("item", "public")]
+    # By the other's name of it no node could ask for a table of the default schema.
+    run(source, "CREATE TABLE public.other (id int PRIMARY KEY)")
+    with pytest.raises(PreflightError, match=r"table public\.other.*'other'"):
+        make(target, carried(source))
+
+
 # The other kind
 
 
@@ -483,7 +519,7 @@ def test_keys_and_defaults_become_those_of_sqlite(fresh: Fresh) -> None:
     run(
         source,
         "CREATE TABLE p (id bigserial PRIMARY KEY, price numeric(12,2) NOT NULL DEFAULT 1.50, exact numeric DEFAULT"
-        " 1.50, ok bool DEFAULT true, word varchar(9) DEFAULT 'it''s', day date DEFAULT '2026-01-01', n int DEFAULT -1)",
+        " 1.50, ok bool DEFAULT true, word varchar DEFAULT 'it''s', day date DEFAULT '2026-01-01', n int DEFAULT -1)",
         "CREATE TABLE c (id int PRIMARY KEY, p_id bigint REFERENCES p ON DELETE CASCADE, UNIQUE (p_id, id))",
         "CREATE TABLE d (a numeric(6,2), b uuid, PRIMARY KEY (b, a))",
     )
@@ -506,7 +542,7 @@ def test_keys_and_defaults_become_those_of_sqlite(fresh: Fresh) -> None:
 def test_a_type_of_an_extension_is_told(fresh: Fresh) -> None:
     source, target = fresh("postgresql"), fresh("postgresql")
     run(source, "CREATE EXTENSION citext", "CREATE TABLE item (id int PRIMARY KEY, v citext UNIQUE, w citext[])")
-    with pytest.raises(PreflightError, match='item, column v: there is no type "citext" here.*CREATE EXTENSION'):
+    with pytest.raises(PreflightError, match=r'item, column v: there is no type "citext" here.*CREATE EXTENSION'):
         make(target, carried(source))
     run(target, "CREATE EXTENSION citext")
     copied(source, target)
@@ -532,6 +568,22 @@ def test_settings_of_the_source_bend_no_default(fresh: Fresh) -> None:
     query = "SELECT day - date '2000-01-01', word, at AT TIME ZONE 'UTC', took FROM item"
     assert rows(target, query) == rows(source, query)
     assert rows(target, "SELECT word FROM item") == [("a\\b'c",)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE item (v JSON PRIMARY KEY)",
+        "CREATE TABLE item (id INTEGER PRIMARY KEY, v JSON UNIQUE)",
+        "CREATE TABLE item (id TEXT PRIMARY KEY REFERENCES first (id))",
+    ],
+)
+def test_what_postgresql_can_not_have_is_told(sql: str, fresh: Fresh) -> None:
+    source, target = fresh("sqlite"), fresh("postgresql")
+    run(source, "CREATE TABLE first (id INTEGER PRIMARY KEY)", sql)
+    with pytest.raises(PreflightError, match=r"table item can't be made, and none was: .*create it first"):
+        make(target, carried(source))
+    assert shapes(target) == {}
 
 
 def test_names_that_sqlite_takes_for_one_are_refused(fresh: Fresh) -> None:
@@ -689,6 +741,8 @@ def test_odd_columns_are_refused(kind: str, fresh: Fresh) -> None:
     for column in (
         ColumnPlan("v", "text", "text", generated=True),
         ColumnPlan("v", "no", "text"),
+        # The type is there, and is another one than the description says.
+        ColumnPlan("v", "int", "text"),
         ColumnPlan("id", "text", "text"),
         ColumnPlan("", "text", "text"),
         ColumnPlan("v\0", "text", "text"),
@@ -750,6 +804,16 @@ def test_a_parent_may_stand_already(kind: str, fresh: Fresh) -> None:
     make(database, plan_of(table(kind, name="parent"), table(kind, foreign_keys=keys)))
     assert rows(database, "SELECT * FROM parent") == [(1,)]
     assert [key.parent for key in shapes(database)["item"].foreign_keys] == ["parent"]
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_a_statement_is_one_statement(kind: str, fresh: Fresh) -> None:
+    database = fresh(kind)
+    two = "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)"
+    # Python 3.11 has a warning for it, which is no error of the driver.
+    with pytest.raises((PreflightError, sqlite3.Warning)):
+        database.table_making().run([("first", "CREATE TABLE first (id int PRIMARY KEY)"), ("a", two)], lambda _: None)
+    assert shapes(database) == {}
 
 
 def test_a_stranger_action_does_not_decode() -> None:

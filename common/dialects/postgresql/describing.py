@@ -59,7 +59,7 @@ CROSS JOIN LATERAL (
     SELECT 'the EXCLUDE ' || k.conname FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'x'
     UNION ALL
     SELECT 'the trigger ' || t.tgname FROM pg_catalog.pg_trigger t
-    WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname NOT LIKE 'rf\\_%%'
+    WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname !~ '^[!~]rowferry '
     UNION ALL
     SELECT 'its partitions' WHERE c.relkind = 'p'
 ) o(words)
@@ -127,6 +127,8 @@ def _column(shape: TableShape, name: str, row: Row, left_out: list[str]) -> Colu
     column = pg_column(next(one for one in shape.columns if one.name == name))
     declared, written = row["declared"], None if column.numbers_itself else row["written"]
     types = {declared, column.declared, column.base, column.limited}
+    if column.kind in ("text", "varchar"):
+        types |= {"text", "character varying"}
     default = None if written is None else literal_of(written, types)
     if written is not None and default is None:
         left_out.append(f"the default of {name}: {written}")

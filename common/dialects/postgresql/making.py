@@ -20,7 +20,7 @@ from common.ports.table_making import Action, Checked, ColumnPlan, Kind, Literal
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
-_KEEPS = {
+KEEPS = {
     "int": "bigint",
     "float": "double precision",
     "bool": "boolean",
@@ -41,6 +41,8 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d{1,4})?", re.ASCII)
 _WHOLE = re.compile(r"-?\d{1,19}", re.ASCII)
 _HEX = re.compile(r"([0-9a-f]{2})*")
 _MAX_NAME_BYTES = 63
+_SHOWN = 80
+"""So much of a type is told in a message."""
 _TYPE = """
 SELECT t.typtype::text, coalesce(c.relkind::text, 'c'), c.relname FROM pg_catalog.pg_type t
 LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid WHERE t.oid = pg_catalog.to_regtype(%s)
@@ -93,9 +95,10 @@ class PgMaking:
     def place(self, name: str) -> tuple[str, str]:
         """Return schema and table that a name on the wire means here. Raises PreflightError."""
         schema, bare = parts_of(name)
-        if wire_name(schema or self._default_schema, bare, "" if schema else self._default_schema) != name:
-            raise PreflightError(f"table {name}: that is no name of a table")
-        return schema or self._default_schema, bare
+        place = schema or self._default_schema, bare
+        if (here := wire_name(*place, self._default_schema)) != name:
+            raise PreflightError(f"table {name}: by that name no table can stand here; this one would be {here!r}")
+        return place
 
     def check_names(self, plan: TablePlan) -> None:
         """Raise PreflightError for a name that PostgreSQL would cut, or keeps for itself."""
@@ -182,10 +185,10 @@ def _need_types(raw: Raw, plan: TablePlan) -> None:
 def _type_here(plan: TablePlan, column: ColumnPlan) -> TypeName:
     """Return the type that keeps every value of the source's column."""
     # A name that is not in the list is a type which PostgreSQL doesn't know: its text.
-    declared = column.declared if _is_own(plan) else _KEEPS.get(column.logical, "text")
+    declared = column.declared if _is_own(plan) else KEEPS.get(column.logical, "text")
     kind = parse_type(declared)
     if kind is None:
-        raise PreflightError(f"table {plan.name}, column {column.name}: {declared!r} is no name of a type")
+        raise PreflightError(f"table {plan.name}, column {column.name}: {declared[:_SHOWN]!r} is no name of a type")
     return kind
 
 

@@ -23,7 +23,7 @@ _ENDS_A_TYPE = re.compile(
     r"\b(AS|CHECK|COLLATE|CONSTRAINT|DEFAULT|DEFERRABLE|GENERATED|NOT|NULL|ON|PRIMARY|REFERENCES|UNIQUE)\b", re.I
 )
 _STRICT_TYPES = frozenset({"INT", "INTEGER", "REAL", "TEXT", "BLOB", "ANY"})
-_KEEPS = {
+KEEPS = {
     "int": "BIGINT",
     "float": "DOUBLE",
     "bool": "BOOLEAN",
@@ -43,6 +43,8 @@ _SIZED = re.compile(r"numeric\((\d{1,4}),(\d{1,4})\)", re.ASCII)
 _REAL_DIGITS = 15
 """That many digits of any decimal come back from a REAL."""
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d{1,4})?", re.ASCII)
+_SHOWN = 80
+"""So much of a type is told in a message."""
 _HEX = re.compile(r"([0-9a-f]{2})*")
 
 
@@ -87,7 +89,7 @@ class SqliteMaking:
         lines = [_column(plan, column) for column in plan.columns]
         if not _key_in_column(plan):
             lines.append(f"PRIMARY KEY ({_listed(plan.pk)})")
-        lines += [f"UNIQUE ({_listed(key.columns)})" for key in plan.unique_keys if key.columns != plan.pk]
+        lines += [f"UNIQUE ({_listed(key.columns)})" for key in plan.unique_keys]
         lines += [_reference(one) for one in references]
         options = [word for word, on in (("WITHOUT ROWID", _without_rowid(plan)), ("STRICT", _strict(plan))) if on]
         return (
@@ -105,7 +107,7 @@ class SqliteMaking:
                 # SQLite writes its six standard types in capitals, older ones as they were given.
                 wanted = (column.declared.upper(), column.logical, column.nullable)
                 if (found.declared.upper(), found.logical, found.nullable) != wanted:
-                    return f"{column.name} has become {found.declared!r}, {found.logical}"
+                    return f"{column.name} has become {found.declared[:_SHOWN]!r}, {found.logical}"
             elif found.logical != logical_type(_type_here(plan, column), strict=False):
                 return f"{column.name} has become {found.logical}"
         return None
@@ -153,20 +155,21 @@ def _type_here(plan: TablePlan, column: ColumnPlan) -> str:
     if sized and int(sized[2]) <= int(sized[1]) <= _REAL_DIGITS:
         return f"DECIMAL({int(sized[1])}, {int(sized[2])})"
     # A name that is not in the list is a type which SQLite doesn't have: its text.
-    return _KEEPS.get(column.logical, "TEXT")
+    return KEEPS.get(column.logical, "TEXT")
 
 
 def _written_type(plan: TablePlan, column: ColumnPlan) -> str:
     declared = _type_here(plan, column)
     if _strict(plan) and declared.upper() not in _STRICT_TYPES:
-        raise PreflightError(f"table {plan.name}, column {column.name}: no STRICT table has the type {declared!r}")
+        raise PreflightError(
+            f"table {plan.name}, column {column.name}: no STRICT table has the type {declared[:_SHOWN]!r}"
+        )
     plain = _PLAIN.fullmatch(declared)
     if not declared or (plain and not _ENDS_A_TYPE.search(declared)):
         return declared
     if any(letter in declared for letter in "'\"`[]\0"):
-        raise PreflightError(
-            f"table {plan.name}, column {column.name}: the type {declared!r} can't be carried; create the table first"
-        )
+        where, shown = f"table {plan.name}, column {column.name}", declared[:_SHOWN]
+        raise PreflightError(f"{where}: the type {shown!r} can't be carried; create the table first")
     # Whatever SQLite took as a name: as one it comes back the same, and its affinity with it.
     return quote(declared)
 
