@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from common.ports.row_history import RowHistory
     from common.ports.snapshot import Snapshots
     from common.ports.standing import StandingLook
+    from common.ports.table_making import TableMaking
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +376,10 @@ class Database(Protocol):
 
     def snapshots(self) -> "Snapshots":
         """Return what looks at all of it as it was sealed at one moment, and makes room for another's rows."""
+        ...
+
+    def table_making(self) -> "TableMaking":
+        """Return what describes tables, and makes tables from descriptions."""
         ...
 
     def health(self) -> list[Finding]:

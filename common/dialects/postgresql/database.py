@@ -14,6 +14,7 @@ from common.dialects.postgresql.errors import translate, translated
 from common.dialects.postgresql.frozen import PostgresSnapshots
 from common.dialects.postgresql.health import findings
 from common.dialects.postgresql.log import PostgresLog
+from common.dialects.postgresql.making import PgTableMaking
 from common.dialects.postgresql.plain_rows import PgPlainRows
 from common.dialects.postgresql.retention import PostgresRetention
 from common.dialects.postgresql.row_history import PostgresRowHistory
@@ -98,6 +99,10 @@ class PostgresDatabase:
     def snapshots(self) -> PostgresSnapshots:
         """Return what looks at all of it as it was sealed at one moment."""
         return PostgresSnapshots(self._engine)
+
+    def table_making(self) -> PgTableMaking:
+        """Return what describes tables, and makes tables from descriptions."""
+        return PgTableMaking(self._engine)
 
     def health(self) -> list[Finding]:
         """Look whether this server and account can do what a node needs."""

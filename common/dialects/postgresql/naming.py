@@ -36,13 +36,17 @@ def fitting(name: str) -> str:
     return encoded[: _MAX_NAME_BYTES - 9].decode(errors="ignore") + "~" + digest
 
 
-def relation_of(name: str) -> str:
-    """Return the quoted relation that a name on the wire stands for."""
+def parts_of(name: str) -> tuple[str | None, str]:
+    """Return schema, if there is one, and table that a name on the wire stands for."""
     parts = [""]
     for place, piece in enumerate(name.split(".")):
         # An empty piece between two dots is a doubled dot.
         if place and piece and parts[-1] and not parts[-1].endswith("."):
             parts.append("")
         parts[-1] += piece or ("." if place else "")
-    schema = parts[0] if len(parts) == 2 else None
-    return qualified(schema, parts[-1])
+    return parts[0] if len(parts) == 2 else None, parts[-1]
+
+
+def relation_of(name: str) -> str:
+    """Return the quoted relation that a name on the wire stands for."""
+    return qualified(*parts_of(name))

@@ -17,6 +17,7 @@ from common.dialects.sqlite.errors import translate, translating
 from common.dialects.sqlite.frozen import SqliteSnapshots
 from common.dialects.sqlite.health import findings
 from common.dialects.sqlite.log import SqliteLog
+from common.dialects.sqlite.making import SqliteTableMaking
 from common.dialects.sqlite.retention import SqliteRetention
 from common.dialects.sqlite.row_history import SqliteRowHistory
 from common.dialects.sqlite.sealing import SqliteSealer
@@ -103,6 +104,10 @@ class SqliteDatabase:
     def snapshots(self) -> SqliteSnapshots:
         """Return what looks at all of it as it was sealed at one moment."""
         return SqliteSnapshots(self._engine, self._path)
+
+    def table_making(self) -> SqliteTableMaking:
+        """Return what describes tables, and makes tables from descriptions."""
+        return SqliteTableMaking(self._engine, self._schemas)
 
     def health(self) -> list[Finding]:
         """Look whether this file, library and Python can do what a node needs."""
