@@ -33,27 +33,30 @@ def snapshot_export(out: Path) -> None:
 
 @snapshot.command("import")
 @click.argument("file", metavar="FILE", type=_FILE)
+@click.option("--create-tables", is_flag=True, help="Make the tables that this database lacks, as the snapshot says.")
 @click.option("--replace", is_flag=True, help="In the place of all rows of the captured tables, which go.")
 @click.option("--dry-run", is_flag=True, help="Look through the file and at this node; write nothing.")
-def snapshot_import(file: Path, replace: bool, dry_run: bool) -> None:
+def snapshot_import(file: Path, create_tables: bool, replace: bool, dry_run: bool) -> None:
     """Begin with the rows in FILE: on a node that has none yet, or in the place of those it has.
 
     All at once, or not at all. The application and rowferry run wait meanwhile, so they are better stopped. Exit code
     3: the file is torn or altered, or does not fit this node's tables; nothing was done."""
     host = current_host()
-    done = _take(host, file, replace=replace, dry_run=dry_run)
+    done = _take(host, file, create_tables=create_tables, replace=replace, dry_run=dry_run)
     host.emit(done.as_dict(), lambda console: _tell_import(console, done))
     for note in done.key_notes:
         host.console.warn(note)
 
 
-def _take(host: Host, file: Path, *, replace: bool, dry_run: bool) -> Imported:
+def _take(host: Host, file: Path, *, create_tables: bool, replace: bool, dry_run: bool) -> Imported:
     with host.node() as node:
         work = SnapshotImport(node, file, host.actor, replace=replace)
         with host.progress(None, "looking through") as bar:
-            found = work.look(bar.advance)
+            found = work.look(bar.advance, may_make_tables=create_tables)
         if dry_run:
             return Imported.of(found, dry_run=True)
+        if found.missing_tables:
+            work.make_tables(found)
         with host.progress(found.rows + found.tombstones, "writing") as bar:
             return work.apply(found, bar.advance)
 
@@ -72,6 +75,8 @@ def _tell_import(console: Console, done: Imported) -> None:
     console.say(
         f"{begins}: {done.rows} rows and {done.tombstones} tombstones of {done.source_node}, {done.exported_at}"
     )
+    if done.made_tables:
+        console.say(f"{'tables to be made' if done.dry_run else 'tables made'}: {', '.join(done.made_tables)}")
     _tell_rest(console, done)
     if not done.dry_run:
         console.say("What others wrote since comes with rowferry run")

@@ -41,6 +41,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot", tag_fiel
     main: str | None = None
     """The main node, where it is known."""
     tables: dict[str, Described]
+    plans: dict[str, msgspec.Raw] = {}
+    """How each table could be made, as `common.ports.table_making` has it."""
     requires: tuple[str, ...] = ()
 
 

@@ -16,6 +16,7 @@ from common.errors import ConfigError, ContentionError, UsageError
 from common.ops.export_files import write_whole
 from common.ops.incarnation import settle_incarnation
 from common.ops.pausing import paused_tables
+from common.ops.table_making import describe
 from common.ports.dialect import TableShape
 from common.ports.snapshot import FrozenLook, FrozenRow
 from common.runtime.node import Node
@@ -116,6 +117,7 @@ class _Export:
         self._connection = look.connection
         self._advance = advance
         self._tables = node.captured_tables()
+        self._plans = describe(node.database, list(self._tables.values()))
 
     def begin(self, path: Path) -> Exported:
         facts = self._node.facts
@@ -144,6 +146,7 @@ class _Export:
             exported_at=to_iso(self._node.clock.now_us()),
             main=known_main(self._connection, self._node.config),
             tables={name: Described(shape.meta.pk, shape.meta.columns) for name, shape in self._tables.items()},
+            plans={name: msgspec.Raw(msgspec.json.encode(plan)) for name, plan in self._plans.items()},
         )
 
     def _knowledge(self, done: Exported) -> Iterator[Line]:

@@ -9,7 +9,10 @@ import sqlalchemy as sa
 
 from common.crash_points import CrashPoint, reach
 from common.errors import PreflightError, UsageError
+from common.ops.migration import migrate
+from common.ops.table_making import make, statements
 from common.ports.dialect import ApplySession, TableShape
+from common.ports.table_making import TablePlan
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer import audit
@@ -62,6 +65,7 @@ class Imported:
             found.dead_letters,
             found.waiting_conflicts,
             found.sha256,
+            list(found.missing_tables),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -82,10 +86,25 @@ class SnapshotImport:
     def look(self, advance: Advance, *, may_make_tables: bool = False) -> Found:
         """Look through the file, and whether this node may take it. Raises PreflightError, UsageError."""
         found = look_through(self._path, self._node, may_make_tables=may_make_tables, advance=advance)
+        if found.missing_tables:
+            # That they can be made is known before anything is.
+            statements(self._node.database, self._plans(found))
         self._committing.seal()
         with reading(self._node.database) as connection:
             self._check_fit(connection, found)
         return found
+
+    def make_tables(self, found: Found) -> list[str]:
+        """Make the tables that are missing, all or none, and capture them; return their names."""
+        make(self._node.database, self._plans(found))
+        migrate(self._node.database, self._node.config, self._node.clock)
+        return list(found.missing_tables)
+
+    def _plans(self, found: Found) -> dict[str, TablePlan]:
+        without = [name for name, plan in found.missing_tables.items() if plan is None]
+        if without:
+            raise PreflightError(f"{self._path} does not say how to make {', '.join(without)}: create it first")
+        return {name: plan for name, plan in found.missing_tables.items() if plan is not None}
 
     def apply(self, found: Found, advance: Advance) -> Imported:
         """Take what was looked through. Raises PreflightError where the file has changed since, or its rows can't be

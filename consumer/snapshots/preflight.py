@@ -5,9 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from common.clock import YEAR_2200_US
 from common.errors import PoisonError, PreflightError, Reason, RowferryError, UsageError
 from common.ids import NODE_ID
+from common.ports.table_making import TablePlan
 from common.runtime.node import Node
 from common.versions import MOST_EPOCH, NEVER, Version
 from common.wire.records import TableMeta
@@ -46,8 +49,8 @@ class Found:
     """Up to where it holds what this node wrote, by incarnation."""
     own_letters: int = 0
     """Txs of this node that its exporter has set aside."""
-    missing_tables: list[str] = field(default_factory=list)
-    """Those that this database does not have."""
+    missing_tables: dict[str, TablePlan | None] = field(default_factory=dict)
+    """Those that this database does not have, with how they can be made."""
 
 
 @contextmanager
@@ -101,19 +104,27 @@ def _check_tables(found: Found, path: Path, node: Node, *, may_make_tables: bool
     unfit = []
     for name, meta in found.metas.items():
         if name not in there.tables and name not in there.keyless and node.config.tables.wants(name):
-            found.missing_tables.append(name)
+            found.missing_tables[name] = _plan(found.header, name, path)
             continue
         try:
             tables.use(name, meta)
         except PoisonError as error:
             unfit.append(str(error))
     if found.missing_tables and not may_make_tables:
-        names = ", ".join(found.missing_tables[:_MOST_NAMED])
+        names = ", ".join(list(found.missing_tables)[:_MOST_NAMED])
         unfit.append(
             f"this database lacks {len(found.missing_tables)} tables of it ({names}): --create-tables makes them"
         )
     if unfit:
         raise PreflightError(f"{path}: {'; '.join(unfit[:_MOST_NAMED])}")
+
+
+def _plan(header: Header, name: str, path: Path) -> TablePlan | None:
+    raw = header.plans.get(name)
+    try:
+        return None if raw is None else msgspec.json.decode(raw, type=TablePlan)
+    except msgspec.DecodeError as error:
+        raise PreflightError(f"{path}: line 1: the description of {name} is none: {error}") from error
 
 
 def _count(found: Found, line: Line, node: Node) -> None:

@@ -242,6 +242,48 @@ def test_tables_that_do_not_fit_are_named_before_a_row_is_written(main: CliNode,
     assert "lacks 1 tables of it (part)" in done.output
 
 
+def test_missing_tables_are_made(main: CliNode, shop_url: str, tmp_path: Path) -> None:
+    file = str(tmp_path / "main.jsonl")
+    ok(main, "snapshot", "export", "--out", file)
+    shop = CliNode("shop", tmp_path / "shop", shop_url)
+    shop.folder.mkdir()
+    ok(shop, "init", "--node", "shop", "--database", shop_url, "--directory", str(tmp_path / "exchange"))
+    ok(shop, "migrate")
+    assert call(shop, "snapshot", "import", file).exit_code == 3
+    dry = report(shop, "snapshot", "import", file, "--create-tables", "--dry-run")
+    assert sorted(dry["made_tables"]) == ["item", "part"]
+    assert report(shop, "migrate")["tables"] == []
+    done = report(shop, "snapshot", "import", file, "--create-tables")
+    assert (sorted(done["made_tables"]), done["rows"]) == (["item", "part"], 5)
+    assert same(main, shop)
+    shop.execute("INSERT INTO item VALUES (6, 'from the shop', 1.25)", "INSERT INTO part VALUES (6, 6, NULL)")
+    main.execute("UPDATE item SET name = 'from main' WHERE id = 1")
+    for node in (shop, main, shop):
+        ok(node, "run", "--once")
+    assert same(main, shop)
+    assert report(main, "dlq", "list") == report(shop, "dlq", "list") == []
+
+
+def test_what_can_not_be_made_is_told_before_anything_is(main: CliNode, tmp_path: Path) -> None:
+    if main.database.startswith("sqlite"):
+        pytest.skip("SQLite knows no such type")
+    main.execute("CREATE TYPE mood AS ENUM ('sad')", "CREATE TABLE feeling (id int PRIMARY KEY, m mood)")
+    ok(main, "migrate")
+    file = str(tmp_path / "main.jsonl")
+    ok(main, "snapshot", "export", "--out", file)
+    main.execute("DROP TABLE feeling", "DROP TABLE part", "DROP TABLE item", "DROP TYPE mood")
+    main.node_id = "other"
+    config = main.folder / "rowferry.toml"
+    ok(main, "unmigrate", "--yes", "--force")
+    config.write_text(config.read_text().replace('id = "main"', 'id = "other"'))
+    ok(main, "migrate")
+    done = call(main, "snapshot", "import", file, "--create-tables")
+    assert done.exit_code == 3
+    assert "feeling" in done.output
+    assert "mood" in done.output
+    assert main.query("SELECT count(*) FROM pg_class WHERE relname IN ('item', 'part', 'feeling')") == [(0,)]
+
+
 @pytest.mark.parametrize("wal", [True, False], ids=["WAL", "without WAL"])
 def test_it_is_of_one_moment_while_others_write(main: CliNode, shop: CliNode, tmp_path: Path, wal: bool) -> None:
     """Each transaction adds one row to both tables: any moment has as many of one as of the other."""
