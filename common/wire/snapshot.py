@@ -9,19 +9,26 @@ torn or altered file is noticed. Instants are microseconds since the epoch, byte
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import Annotated, BinaryIO, Literal, NamedTuple
 
 import msgspec
 
 from common.errors import PoisonError, PreflightError
 from common.versions import NEVER, Version
 from common.wire.compress import Wrapping, encoding_of, open_decompressed
-from common.wire.records import FORMAT, NO_IMAGE
+from common.wire.records import FORMAT, MAX_LSN, NO_IMAGE
 from common.wire.signing import Proof, Purpose, Signer, Trust
 
 _LONGEST_LINE = 1024 * 1024 * 1024
 """Bytes: no database takes a larger value."""
 _WRITE_BYTES = 1024 * 1024
+
+Lsn = Annotated[int, msgspec.Meta(ge=0, le=MAX_LSN)]
+Us = Annotated[int, msgspec.Meta(ge=0, le=MAX_LSN)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+NodeId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+Text = Annotated[str, msgspec.Meta(pattern=r"^[^\0]*\Z")]
+"""Without NUL, which PostgreSQL takes in no text."""
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -35,9 +42,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot", tag_fiel
     """The first line."""
 
     format: str = FORMAT
-    source_node: str
-    incarnation: str
-    exported_at: str
+    source_node: NodeId
+    incarnation: NodeId
+    exported_at: Text
     main: str | None = None
     """The main node, where it is known."""
     tables: dict[str, Described]
@@ -49,35 +56,35 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot", tag_fiel
 class MarkLine(msgspec.Struct, frozen=True, tag="mark", tag_field="type"):
     """Up to where the rows hold what a source wrote within one incarnation; the exporting node is one of them."""
 
-    source_node: str
-    incarnation: str
-    last_lsn: int
-    last_tx_id: str | None
-    highest_lsn: int
+    source_node: NodeId
+    incarnation: NodeId
+    last_lsn: Lsn
+    last_tx_id: Text | None
+    highest_lsn: Lsn
 
 
 class AppliedLine(msgspec.Struct, frozen=True, tag="applied", tag_field="type"):
     """A tx above its source's mark that the rows hold too."""
 
-    source_node: str
-    tx_id: str
-    incarnation: str
-    prev_lsn: int
-    to_lsn: int
-    sha256: str
+    source_node: NodeId
+    tx_id: Text
+    incarnation: NodeId
+    prev_lsn: Lsn
+    to_lsn: Lsn
+    sha256: Text
 
 
 class HorizonLine(msgspec.Struct, frozen=True, tag="horizon", tag_field="type"):
     """The highest version among the tombstones of a table that are forgotten."""
 
-    table: str
+    table: Text
     version: Version
 
 
 class RowLine(msgspec.Struct, frozen=True, tag="row", tag_field="type"):
     """One row, or what is known of one that is gone."""
 
-    table: str
+    table: Text
     pk: msgspec.Raw
     after: msgspec.Raw = NO_IMAGE
     """null: a tombstone."""
@@ -96,77 +103,77 @@ class RowLine(msgspec.Struct, frozen=True, tag="row", tag_field="type"):
 class LetterLine(msgspec.Struct, frozen=True, kw_only=True, tag="letter", tag_field="type"):
     """A tx that the rows do not hold, since it was set aside: `rf_dead_letter` knows the columns."""
 
-    source_node: str
-    tx_id: str
-    incarnation: str | None
-    prev_lsn: int | None
-    from_lsn: int | None
-    to_lsn: int | None
-    exported_at: str | None
-    changes: int | None
-    parts: int
-    reason: str
-    state: str
-    table_name: str | None
-    error: str
-    attempts: int
-    first_failed_us: int
-    last_failed_us: int
-    origin: str
-    sha256: str
+    source_node: NodeId
+    tx_id: Text
+    incarnation: NodeId | None
+    prev_lsn: Lsn | None
+    from_lsn: Lsn | None
+    to_lsn: Lsn | None
+    exported_at: Text | None
+    changes: Count | None
+    parts: Count
+    reason: Text
+    state: Literal["dead", "early", "forked", "replayed", "discarded"]
+    table_name: Text | None
+    error: Text
+    attempts: Count
+    first_failed_us: Us
+    last_failed_us: Us
+    origin: Text
+    sha256: Text
     body: bytes | None
-    applied_lsns: str | None
-    settled_us: int | None
-    settled_by: str | None
-    settled_note: str | None
+    applied_lsns: Text | None
+    settled_us: Us | None
+    settled_by: Text | None
+    settled_note: Text | None
 
 
 class PartLine(msgspec.Struct, frozen=True, tag="part", tag_field="type"):
     """A part of a letter that came in parts: `rf_tx_part`."""
 
-    source_node: str
-    tx_id: str
-    part: int
-    parts: int
-    tx_sha256: str
-    header: str
+    source_node: NodeId
+    tx_id: Text
+    part: Count
+    parts: Count
+    tx_sha256: Text
+    header: Text
     payload: bytes
-    bytes: int
-    received_us: int
+    bytes: Lsn
+    received_us: Us
 
 
 class ConflictLine(msgspec.Struct, frozen=True, kw_only=True, tag="conflict", tag_field="type"):
     """A change that waits for a choice: `rf_conflict`."""
 
-    table_name: str
-    pk: str
-    kind: str
-    state: str
-    winner: str
-    rule: str
-    source_node: str
-    tx_id: str
-    lsn: int
-    our_version: str
-    their_version: str
-    their_base: str | None
-    our_image: str | None
-    their_image: str | None
-    our_meta: str | None
-    their_meta: str | None
-    recorded_us: int
+    table_name: Text
+    pk: Text
+    kind: Text
+    state: Literal["waiting"]
+    winner: Text
+    rule: Text
+    source_node: NodeId
+    tx_id: Text
+    lsn: Lsn
+    our_version: Text
+    their_version: Text
+    their_base: Text | None
+    our_image: Text | None
+    their_image: Text | None
+    our_meta: Text | None
+    their_meta: Text | None
+    recorded_us: Us
 
 
 class ChoiceLine(msgspec.Struct, frozen=True, tag="choice", tag_field="type"):
     """A choice that settled conflicts: `rf_choice`."""
 
-    table: str
+    table: Text
     pk: msgspec.Raw
-    node_id: str
+    node_id: NodeId
     base: Version
     version: Version | None
     resolves: tuple[Version, ...]
-    chosen_us: int
+    chosen_us: Us
 
 
 class _End(msgspec.Struct, frozen=True, omit_defaults=True, tag="end", tag_field="type"):
@@ -180,7 +187,6 @@ Line = MarkLine | AppliedLine | HorizonLine | RowLine | LetterLine | PartLine | 
 """What stands between the first line and the last."""
 _encoder = msgspec.json.Encoder()
 _line = msgspec.json.Decoder(Header | Line | _End)
-_T = TypeVar("_T")
 
 
 class Writing:

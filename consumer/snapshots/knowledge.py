@@ -78,7 +78,7 @@ class Knowledge:
             case AppliedLine(source_node=source) if source != self._node.facts.node_id:
                 now_us = self._node.clock.now_us()
                 self._add(rf.applied_tx, {**_fields(line), "applied_us": now_us})
-            case LetterLine():
+            case LetterLine(source_node=source) if source != self._node.facts.node_id:
                 self._add(rf.dead_letter, {**_fields(line), "broker_copy": False})
             case PartLine():
                 self._add(rf.tx_part, _fields(line))

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+from pydantic import ValidationError
 
 from common.clock import YEAR_2200_US
 from common.errors import PoisonError, PreflightError, Reason, RowferryError, UsageError
 from common.ids import NODE_ID
 from common.ports.table_making import TablePlan
 from common.runtime.node import Node
+from common.schema.tables import OPEN_DEAD_LETTERS
 from common.versions import MOST_EPOCH, NEVER, Version
 from common.wire.records import TableMeta
 from common.wire.snapshot import (
@@ -27,6 +29,7 @@ from common.wire.snapshot import (
     Reading,
     RowLine,
 )
+from consumer.conflict.record import version_text
 from consumer.tables import Tables
 
 _MOST_NAMED = 5
@@ -73,7 +76,7 @@ def look_through(path: Path, node: Node, *, may_make_tables: bool, advance: Call
     with opened(path, node) as reading:
         header = reading.header
         _check_source(header, node)
-        found = Found(header, {name: TableMeta(pk=one.pk, columns=one.columns) for name, one in header.tables.items()})
+        found = Found(header, _metas(header, path))
         _check_tables(found, path, node, may_make_tables=may_make_tables)
         for number, line in reading:
             try:
@@ -86,9 +89,14 @@ def look_through(path: Path, node: Node, *, may_make_tables: bool, advance: Call
     return found
 
 
+def _metas(header: Header, path: Path) -> dict[str, TableMeta]:
+    try:
+        return {name: TableMeta(pk=one.pk, columns=one.columns) for name, one in header.tables.items()}
+    except ValidationError as error:
+        raise PreflightError(f"{path}: line 1: {error.errors()[0]['msg']}") from error
+
+
 def _check_source(header: Header, node: Node) -> None:
-    if not (NODE_ID.match(header.source_node) and NODE_ID.match(header.incarnation)):
-        raise PreflightError(f"source_node {header.source_node!r} or its incarnation is no id")
     if header.source_node == node.facts.node_id:
         raise UsageError(
             f"it is a snapshot of {header.source_node} itself: to put a node back as it was there are `rowferry backup`"
@@ -139,13 +147,22 @@ def _count(found: Found, line: Line, node: Node) -> None:
                 found.own_lsns[line.incarnation] = line.last_lsn
         case LetterLine():
             found.dead_letters += 1
-            found.own_letters += line.source_node == node.facts.node_id
+            is_own = line.source_node == node.facts.node_id
+            found.own_letters += is_own and line.state in OPEN_DEAD_LETTERS
         case ConflictLine():
             found.waiting_conflicts += 1
             _check_named(found, line.table_name)
+            for text in (line.our_version, line.their_version, line.their_base or version_text(NEVER)):
+                if text != version_text(NEVER):
+                    _check_version(line.table_name, _version_in(text))
         case ChoiceLine():
             _check_named(found, line.table)
-        case HorizonLine() | AppliedLine() | PartLine():
+            for version in (line.base, line.version, *line.resolves):
+                if version not in (None, NEVER):
+                    _check_version(line.table, version)
+        case HorizonLine():
+            _check_version(line.table, line.version)
+        case AppliedLine() | PartLine():
             pass
 
 
@@ -157,15 +174,22 @@ def _check_row(found: Found, line: RowLine) -> None:
         if line.image is None or line.aside is not None:
             raise PoisonError(Reason.FORMAT, f"{line.table} {bytes(line.pk).decode()}: no version")
         return
-    _check_version(line, line.version)
-    if line.base != NEVER:
-        _check_version(line, line.base)
+    for version in (line.version, line.base):
+        if version != NEVER:
+            _check_version(line.table, version)
 
 
-def _check_version(line: RowLine, version: Version) -> None:
+def _version_in(text: str) -> Version:
+    try:
+        return msgspec.json.decode(text, type=Version)
+    except msgspec.DecodeError as error:
+        raise PoisonError(Reason.FORMAT, f"{text!r} is no version") from error
+
+
+def _check_version(table: str, version: Version) -> None:
     is_one = 0 <= version.main_epoch <= MOST_EPOCH and 0 <= version.hlc < YEAR_2200_US
     if not is_one or not NODE_ID.match(version.node_id):
-        raise PoisonError(Reason.FORMAT, f"{line.table} {bytes(line.pk).decode()}: {list(version)} is no version")
+        raise PoisonError(Reason.FORMAT, f"{table}: {list(version)} is no version")
 
 
 def _check_named(found: Found, table: str) -> None:

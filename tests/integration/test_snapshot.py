@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import sqlite3
@@ -583,4 +584,45 @@ def test_settings_of_the_database_bend_no_value(tmp_path: Path, pg_database_fact
         found = look_at.look(shape, b'{"at":"2026-03-04T05:06:07.123456Z"}')
         assert found.known
         assert b"2026-03-04T05:06:07.123456" in (found.image or b"")
+        close_world(world)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"last_lsn":2', b'"last_lsn":-2'),
+        (b'"last_lsn":2', b'"last_lsn":9223372036854775808'),
+        (b'"source_node":"x"', b'"source_node":"x/../y"'),
+        (b'"version":[0,20,"x"]', b'"version":[0,20,""]'),
+        (b'"version":[0,20,"x"]', b'"version":[0,99999999999999999,"x"]'),
+        (b'"version":[0,20,"x"]', b'"version":[-1,20,"x"]'),
+        (b'"table":"item","pk"', b'"table":"rf_node","pk"'),
+        (b'"pk":{"id":1}', b'"pk":[1]'),
+        (b'"pk":["id"]', b'"pk":[]'),
+        (b'"pk":["id"]', b'"pk":["nowhere"]'),
+        (b'"state":"dead"', b'"state":"alive"'),
+        (b'"attempts":1', b'"attempts":99999999999'),
+        (b'"error":"', b'"error":"\\u0000'),
+        (b'"after":{"id":1', b'"after":{"id":{"deep":' + b"[" * 5000),
+    ],
+)
+def test_a_hostile_line_is_refused_by_its_number(tmp_path: Path, old: bytes, new: bytes) -> None:
+    urls = {name: sqlite_url(tmp_path, f"{name}.db") for name in ("here", "there")}
+    source, target = (open_world(url, node={"id": name, "database": url}) for name, url in urls.items())
+    origin = Origin("x")
+    bad = origin.tx(Write("I", "item", {"id": 7, "name": "b", "price": "no price"}, 10))
+    source.receive(bad.body, origin.put(1, "a", 20).body)
+    exporting.export_snapshot(source.node, tmp_path / "s.jsonl", "tester", lambda _: None)
+    *lines, end = (tmp_path / "s.jsonl").read_bytes().splitlines(keepends=True)
+    body = b"".join(lines)
+    assert old in body
+    body = body.replace(old, new)
+    sums = {"type": "end", "lines": len(lines), "sha256": hashlib.sha256(body).hexdigest()}
+    assert json.loads(end).keys() == sums.keys()
+    (tmp_path / "s.jsonl").write_bytes(body + json.dumps(sums).encode() + b"\n")
+    work = SnapshotImport(target.node, tmp_path / "s.jsonl", "tester", replace=False)
+    with pytest.raises(PreflightError, match=r"line \d+"):
+        work.apply(work.look(lambda _: None), lambda _: None)
+    assert target.rows() == []
+    for world in (source, target):
         close_world(world)
