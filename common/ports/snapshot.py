@@ -61,6 +61,10 @@ class Snapshots(Protocol):
         """Take away all rows of these tables, and all that is known of the versions of any row."""
         ...
 
+    def dangling(self, session: ApplySession, tables: Sequence[TableShape]) -> dict[str, int]:
+        """Count by table the rows of all other tables that declare to point to a row of these, and point to none."""
+        ...
+
     def count_on(self, session: ApplySession, tables: Sequence[TableShape]) -> list[str]:
         """Let the tables number their own new rows above those that are there now. Returns what could not be made so,
         each with its remedy."""

@@ -129,6 +129,8 @@ class SnapshotImport:
             raise UnsealedError("something was written here a moment ago")
         self._check_fit(session.connection, found)
         knowledge = Knowledge(session, node, found, shapes)
+        checks = node.config.tables.foreign_keys == "check"
+        dangling = snapshots.dangling(session, every) if self._replace and checks else {}
         if self._replace:
             snapshots.empty(session, every)
             knowledge.forget()
@@ -142,14 +144,26 @@ class SnapshotImport:
         stepped_back = writer.end(node.clock.now_us())
         if stepped_back:
             set_mark(session.connection, node.facts.incarnation, found.own_lsns.get(node.facts.incarnation, 0))
-        if node.config.tables.foreign_keys == "check":
+        if checks:
             with opened(self._path, node) as file:
                 check_references(session, tables, found, file, self._path)
+        if self._replace and checks:
+            self._refuse_dangling(dangling, snapshots.dangling(session, every))
         knowledge.write(node.clock.now_us())
         left = snapshots.count_on(session, every)
         self._note(session.connection, found)
         reach(CrashPoint.BEFORE_COMMIT)
         return left
+
+    def _refuse_dangling(self, before: Mapping[str, int], now: Mapping[str, int]) -> None:
+        """Tables that are not captured may point to rows that the snapshot does not have."""
+        more = {name: count - before.get(name, 0) for name, count in now.items() if count > before.get(name, 0)}
+        if more:
+            listed = ", ".join(f"{count} of {name}" for name, count in sorted(more.items()))
+            raise PreflightError(
+                f"{self._path}: rows of tables that are not captured would point nowhere ({listed}), since the snapshot"
+                ' lacks what they point to: mend them first, or set tables.foreign_keys = "ignore"'
+            )
 
     def _check_fit(self, connection: sa.Connection, found: Found) -> None:
         """Whether nothing that only this node has would be lost. Raises UsageError."""

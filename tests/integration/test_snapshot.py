@@ -202,6 +202,30 @@ def test_whoever_has_rows_is_no_new_node(main: CliNode, shop: CliNode, tmp_path:
     assert report(main, "conflicts", "list") == []
 
 
+def test_rows_that_are_not_captured_never_point_nowhere_afterwards(
+    main: CliNode, shop: CliNode, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "main.jsonl")
+    ok(main, "snapshot", "export", "--out", file)
+    ok(shop, "snapshot", "import", file)
+    config = shop.folder / "rowferry.toml"
+    config.write_text(config.read_text().replace("exclude = []", 'exclude = ["Label"]'))
+    shop.execute('CREATE TABLE "Label" (id integer PRIMARY KEY, "of" integer REFERENCES item (id))')
+    shop.execute('INSERT INTO "Label" VALUES (1, 3), (2, NULL)')
+    ok(shop, "migrate")
+    assert report(shop, "snapshot", "import", file, "--replace")["rows"] == 5
+    main.execute("DELETE FROM part WHERE item_id = 3", "DELETE FROM item WHERE id = 3")
+    ok(main, "snapshot", "export", "--out", file)
+    before = shop.rows(TABLES)
+    done = call(shop, "snapshot", "import", file, "--replace")
+    assert done.exit_code == 3
+    assert "would point nowhere (1 of Label)" in done.output
+    assert shop.rows(TABLES) == before
+    shop.execute('DELETE FROM "Label" WHERE id = 1')
+    ok(shop, "snapshot", "import", file, "--replace")
+    assert same(main, shop)
+
+
 def test_its_own_snapshot_is_no_backup(main: CliNode, tmp_path: Path) -> None:
     file = str(tmp_path / "main.jsonl")
     ok(main, "snapshot", "export", "--out", file)

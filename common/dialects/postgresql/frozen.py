@@ -11,6 +11,7 @@ from common.dialects.postgresql.connection import driver, pin_settings
 from common.dialects.postgresql.errors import translated, translated_for
 from common.dialects.postgresql.key_sequences import go_on, sequences_of
 from common.dialects.postgresql.naming import ident
+from common.dialects.postgresql.references import pointing_nowhere
 from common.dialects.postgresql.registry import encode_meta
 from common.dialects.postgresql.shapes import image_expression, key_expression, relation, rows_of
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
@@ -77,6 +78,17 @@ class PostgresSnapshots:
                 raw.execute(f"DELETE FROM {rows_of(table)}".encode())
         with translated():
             raw.execute("DELETE FROM rf_row_version")
+
+    def dangling(self, session: ApplySession, tables: Sequence[TableShape]) -> dict[str, int]:
+        """Count by table the rows of all other tables that point to none."""
+        raw, own, found = driver(session.connection), {table.name for table in tables}, dict[str, int]()
+        for table in tables:
+            for child, query in pointing_nowhere(raw, table):
+                if child not in own:
+                    with translated_for(table, raw.info.user):
+                        row = raw.execute(query.encode()).fetchone()
+                    found[child] = found.get(child, 0) + (row[0] if row else 0)
+        return found
 
     def count_on(self, session: ApplySession, tables: Sequence[TableShape]) -> list[str]:
         """Let sequences go on above the rows that are there now."""

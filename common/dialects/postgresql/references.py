@@ -3,14 +3,19 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from common.dialects.postgresql.naming import qualified, relation_of, wire_name
+import psycopg
+
+from common.dialects.postgresql.naming import ident, qualified, relation_of, wire_name
 from common.dialects.postgresql.prepared import Answer, Prepared
 from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target_rows, text
 from common.dialects.postgresql.rows import Rows
-from common.dialects.postgresql.shapes import key_expression, relation
+from common.dialects.postgresql.shapes import key_expression, relation, rows_of
 from common.dialects.postgresql.types import PgForeignKey, pg_column
 from common.ports.dialect import BrokenReference, ForeignKey, TableShape
+
+Raw = psycopg.Connection[tuple[Any, ...]]
 
 _MOST = 5
 
@@ -136,18 +141,32 @@ class References:
             if table.name not in self._asked:
                 self.ask(table)
             found = self._asked.pop(table.name).fetchall()
-            known = self._children[table.name] = [
-                _Child(
-                    name,
-                    qualified(schema, bare) if partitioned else f"ONLY {qualified(schema, bare)}",
-                    wire_name(schema, bare, home or ""),
-                    tuple(own),
-                    tuple(parents),
-                    tuple(eq),
-                )
-                for name, schema, bare, home, partitioned, own, parents, eq in found
-            ]
+            known = self._children[table.name] = list(map(_child, found))
         return known
+
+
+def pointing_nowhere(raw: Raw, table: TableShape) -> list[tuple[str, str]]:
+    """Return tables that declare references to `table`, each with the query that counts its rows without a parent."""
+    children = map(_child, raw.execute(_CHILDREN.encode(), (relation(table),)).fetchall())
+    return [(child.wire, _without_any(table, child)) for child in children]
+
+
+def _child(row: tuple[Any, ...]) -> _Child:
+    name, schema, bare, home, partitioned, own, parents, equals = row
+    place = qualified(schema, bare) if partitioned else f"ONLY {qualified(schema, bare)}"
+    return _Child(name, place, wire_name(schema, bare, home or ""), tuple(own), tuple(parents), tuple(equals))
+
+
+def _without_any(table: TableShape, child: _Child) -> str:
+    stands = " AND ".join(
+        f"p.{ident(theirs)} {operator} c.{ident(own)}"
+        for own, theirs, operator in zip(child.columns, child.parent_columns, child.equals, strict=True)
+    )
+    filled = " AND ".join(f"c.{ident(own)} IS NOT NULL" for own in child.columns)
+    return (
+        f"SELECT count(*) FROM {child.relation} c WHERE {filled}"
+        f" AND NOT EXISTS (SELECT FROM {rows_of(table)} p WHERE {stands})"
+    )
 
 
 def _orphans(rows: Rows, reference: ForeignKey) -> list[str]:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -64,6 +65,14 @@ class SqliteSnapshots:
             for table in tables:
                 raw.execute(f"DELETE FROM main.{quote(table.bare)}")
             raw.execute("DELETE FROM main.rf_row_version")
+
+    def dangling(self, session: ApplySession, tables: Sequence[TableShape]) -> dict[str, int]:
+        """Count by table the rows of all other tables that point to none."""
+        raw = cast(sqlite3.Connection, session.connection.connection.driver_connection)
+        own = {table.bare.lower() for table in tables}
+        with translating():
+            found = raw.execute("PRAGMA main.foreign_key_check").fetchall()
+        return Counter(child for child, _, parent, _ in found if parent.lower() in own and child.lower() not in own)
 
     def count_on(self, session: ApplySession, tables: Sequence[TableShape]) -> list[str]:  # noqa: ARG002
         """Nothing to do: a rowid goes on above the largest, and a share of keys is looked at with each insert."""
