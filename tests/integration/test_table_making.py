@@ -34,7 +34,7 @@ PG_VALUES = SOME_VALUES | {
     "numeric(15,2)": ("9999999999999.99", "-9999999999999.98", "1.50", "0", "-0.01", "1234567890123.45"),
     "numeric(15,15)": ("0.123456789012345", "-0.999999999999999"),
     "numeric(15)": ("999999999999999",),
-    "numeric(16,1)": ("999999999999999.9",),
+    "numeric(16,1)": ("999999999999999.9", "953170170192502.7"),
 }
 PG_TABLES = {f"t{number}": kind for number, kind in enumerate(PG_VALUES)}
 
@@ -401,10 +401,45 @@ def test_the_default_schema_may_be_another(fresh: Fresh) -> None:
     run(target, "CREATE TYPE size AS ENUM ('s')")
     make(target, plans)
     assert [(one.name, one.schema) for one in shapes(target).values()] == [("item", "public")]
+    # Where `public` is in no search_path, its type is found all the same.
+    third = fresh("postgresql")
+    (name,) = rows(third, "SELECT current_database()")[0]
+    run(third, "CREATE TYPE mood AS ENUM ('sad')", "CREATE SCHEMA stock", "CREATE TYPE stock.size AS ENUM ('s')")
+    run(third, f'ALTER DATABASE "{name}" SET search_path = stock')
+    third.engine.dispose()
+    make(third, plans)
+    assert shapes(third)["item"].schema == "stock"
     # By the other's name of it no node could ask for a table of the default schema.
     run(source, "CREATE TABLE public.other (id int PRIMARY KEY)")
     with pytest.raises(PreflightError, match=r"table public\.other.*'other'"):
         make(target, carried(source))
+
+
+def test_an_action_on_some_columns_is_not_made_one_on_all(fresh: Fresh) -> None:
+    source, target = fresh("postgresql"), fresh("postgresql")
+    run(
+        source,
+        "CREATE TABLE p (a int, b int, PRIMARY KEY (a, b))",
+        "CREATE TABLE c (id int PRIMARY KEY, a int, b int, FOREIGN KEY (a, b) REFERENCES p ON DELETE SET NULL (b))",
+    )
+    plan = carried(source)["c"]
+    assert [key.on_delete for key in plan.foreign_keys] == [Action.NO_ACTION]
+    assert plan.left_out == ("ON DELETE SET NULL of some columns in c_a_b_fkey",)
+    copied(source, target)
+
+
+@pytest.mark.parametrize("meddling", ["ADD extra int", "ADD UNIQUE (name)", "ADD FOREIGN KEY (id) REFERENCES item"])
+def test_a_table_that_the_database_itself_makes_otherwise_is_taken_back(meddling: str, fresh: Fresh) -> None:
+    database = fresh("postgresql")
+    run(
+        database,
+        "CREATE FUNCTION meddle() RETURNS event_trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN ALTER TABLE item {meddling}; END $$",
+        "CREATE EVENT TRIGGER meddle ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION meddle()",
+    )
+    with pytest.raises(PreflightError, match=r"would not be as the snapshot describes it: its .* are others"):
+        make(database, plan_of(table("postgresql")))
+    assert shapes(database) == {}
 
 
 # The other kind
