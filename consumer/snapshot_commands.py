@@ -44,6 +44,8 @@ def snapshot_import(file: Path, create_tables: bool, replace: bool, dry_run: boo
     host = current_host()
     done = _take(host, file, create_tables=create_tables, replace=replace, dry_run=dry_run)
     host.emit(done.as_dict(), lambda console: _tell_import(console, done))
+    for what in done.left_out:
+        host.console.warn(f"not made with {what}")
     for note in done.key_notes:
         host.console.warn(note)
 

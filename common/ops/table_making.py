@@ -11,7 +11,7 @@ before the commit."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from common.errors import PreflightError
+from common.errors import ContentionError, PreflightError
 from common.ports.dialect import Catalog, Database, TableShape
 from common.ports.table_making import ColumnPlan, MakingHere, ReferencePlan, TableMaking, TablePlan
 
@@ -29,8 +29,13 @@ Script = list[tuple[str, str]]
 
 
 def describe(database: Database, shapes: Sequence[TableShape]) -> dict[str, TablePlan]:
-    """Return a plan of each of these tables of `database`, by name. References to other tables are left out."""
-    return database.table_making().describe(shapes)
+    """Return a plan of each of these tables of `database`, by name. References to other tables are left out.
+
+    Raises ContentionError where one was altered since its shape was read."""
+    try:
+        return database.table_making().describe(shapes)
+    except KeyError as error:
+        raise ContentionError(f"{error.args[0]} was altered a moment ago") from error
 
 
 def statements(database: Database, plans: Mapping[str, TablePlan]) -> list[str]:

@@ -45,6 +45,8 @@ class Imported:
     waiting_conflicts: int
     sha256: str
     made_tables: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """What these tables have where the snapshot comes from and not here: indexes, checks and the like."""
     replaced_rows: bool = False
     key_notes: list[str] = field(default_factory=list)
     """Sequences that still give numbers of rows that are there, each with its remedy."""
@@ -66,6 +68,7 @@ class Imported:
             found.waiting_conflicts,
             found.sha256,
             list(found.missing_tables),
+            [f"{name}: {what}" for name, plan in found.missing_tables.items() if plan for what in plan.left_out],
         )
 
     def as_dict(self) -> dict[str, Any]:

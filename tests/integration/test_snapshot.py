@@ -268,6 +268,7 @@ def test_tables_that_do_not_fit_are_named_before_a_row_is_written(main: CliNode,
 
 
 def test_missing_tables_are_made(main: CliNode, shop_url: str, tmp_path: Path) -> None:
+    main.execute("CREATE INDEX by_name ON item (name)")
     file = str(tmp_path / "main.jsonl")
     ok(main, "snapshot", "export", "--out", file)
     shop = CliNode("shop", tmp_path / "shop", shop_url)
@@ -280,6 +281,9 @@ def test_missing_tables_are_made(main: CliNode, shop_url: str, tmp_path: Path) -
     assert report(shop, "migrate")["tables"] == []
     done = report(shop, "snapshot", "import", file, "--create-tables")
     assert (sorted(done["made_tables"]), done["rows"]) == (["item", "part"], 5)
+    assert done["left_out"] == dry["left_out"]
+    assert "item" in done["left_out"][0]
+    assert "by_name" in done["left_out"][0]
     assert same(main, shop)
     shop.execute("INSERT INTO item VALUES (6, 'from the shop', 1.25)", "INSERT INTO part VALUES (6, 6, NULL)")
     main.execute("UPDATE item SET name = 'from main' WHERE id = 1")
