@@ -47,8 +47,8 @@ def migrate(dry_run: bool) -> None:
     _warn_about_policies(host, report)
     for name in report.had_rows:
         host.console.warn(
-            f"{name} has rows already: they are not sent, only what is changed in them from now on. "
-            "Give every node the same ones before it starts"
+            f"{name} has rows already: they are not sent, only what is changed in them from now on. Another node begins"
+            " with them by `rowferry snapshot`; or give every node the same ones before it starts"
         )
 
 
