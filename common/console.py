@@ -58,6 +58,12 @@ class _Bar:
         self._bar.advance(self._task, amount)
 
 
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Return names for a sentence, of very many the first: of a thousand nobody reads the second."""
+    shown, rest = ", ".join(names[:most]), len(names) - most
+    return shown if rest <= 0 else f"{shown} and {rest} more"
+
+
 class Console:
     """Stdout for results, stderr for progress and errors. What it is given may be anybody's text: none of it commands
     the terminal."""

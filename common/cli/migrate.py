@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from common.clock import SystemClock
-from common.console import Console
+from common.console import Console, listed
 from common.errors import OutageError, UsageError
 from common.ops import directories, migration
 from common.ops.opened import opened_database
@@ -45,10 +45,12 @@ def migrate(dry_run: bool) -> None:
     host.emit(_document(host, report, beside), lambda console: _tell(console, host, report, beside))
     warn_about_own_keys(host.console, report)
     _warn_about_policies(host, report)
-    for name in report.had_rows:
+    if report.had_rows:
+        have = "have" if len(report.had_rows) > 1 else "has"
         host.console.warn(
-            f"{name} has rows already: they are not sent, only what is changed in them from now on. Another node begins"
-            " with them by `rowferry snapshot`; or give every node the same ones before it starts"
+            f"{listed(report.had_rows)} {have} rows already: they are not sent, only what is changed in them"
+            " from now on. Another node begins with them by `rowferry snapshot`; or give every node the same ones before"
+            " it starts"
         )
 
 
@@ -68,9 +70,11 @@ def unmigrate(yes: bool, force: bool) -> None:
 
 def warn_about_own_keys(console: Console, report: migration.MigrationReport) -> None:
     """Warn about tables whose keys two nodes would give out twice."""
-    for table in report.choice.own_keys:
+    tables = report.choice.own_keys
+    if tables:
+        numbers = "number their own keys" if len(tables) > 1 else "numbers its own keys"
         console.warn(
-            f"{table} numbers its own keys: two nodes would give the same number to different rows. Name it in "
+            f"{listed(tables)} {numbers}: two nodes would give the same number to different rows. Name each in "
             '[tables.keys]: "stride", each node numbers in a share of its own; "main-only", the main node alone; '
             '"shared", the application takes care of it'
         )

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from common.clock import to_iso
-from common.console import Console, size
+from common.console import Console, listed, size
 from common.errors import UsageError
 from common.ops.status import SourceStanding, Standing, State
 from common.ops.status_reading import read_standing
@@ -56,8 +56,10 @@ def show(host: Host) -> Standing:
             shares |= part.status(node)
         standing = read_standing(node.database, node.config, node.facts, node.clock.now_us(), shares)
     host.emit(document(standing), lambda console: _tell(console, standing))
-    for name in standing.own_keys:
-        host.console.warn(f"{name} numbers its own keys, which clash with other nodes': name it in [tables.keys]")
+    if standing.own_keys:
+        numbers = "numbers its own keys" if len(standing.own_keys) == 1 else "number their own keys"
+        clash = "which clash with other nodes': name it in [tables.keys]"
+        host.console.warn(f"{listed(standing.own_keys)} {numbers}, {clash}")
     return standing
 
 

@@ -18,8 +18,8 @@ from common.dialects.sqlite.renamed import renamed_tables
 from common.dialects.sqlite.shapes import StoredShape, TouchLog, last_shapes, stored_shape, touch_logs
 from common.dialects.sqlite.triggers import (
     MARK_TRIGGER,
-    guard_prefix,
     guard_triggers,
+    guards_by_table,
     is_steered,
     log_ddl,
     mark_trigger,
@@ -137,6 +137,7 @@ class _Planner:
         self._can_note_displacing = has_table(connection, DISPLACING)
         self._can_steer = has_table(connection, KEY_RANGE)
         self._standing = _triggers(connection)
+        self._standing_guards = guards_by_table(self._standing)
         self._logs = touch_logs(connection)
         known = connection.execute("SELECT name, table_id, compared FROM rf_table").fetchall()
         self._ids: dict[str, int] = {name: table_id for name, table_id, _ in known}
@@ -178,7 +179,7 @@ class _Planner:
         if any(DISPLACING in sql for sql in guards.values()) and not self._can_note_displacing:
             plan.sql.extend(DISPLACING_DDL)
             self._can_note_displacing = True
-        for name in [name for name in self._standing if name.startswith(guard_prefix(table_id)) and name not in guards]:
+        for name in [name for name in self._standing_guards.get(table_id, ()) if name not in guards]:
             plan.sql.append(f"DROP TRIGGER {quote(name)}")
             del self._standing[name]
         before = len(plan.sql)

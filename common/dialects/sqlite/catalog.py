@@ -122,13 +122,16 @@ def read_schema(connection: sqlite3.Connection) -> Schema:
     keyless: list[str] = []
     left_out: dict[str, str] = {}
     references: dict[str, list[Reference]] = {}
+    written = _as_written(connection)
     for schema, bare, kind, _, without_rowid, strict in _table_list(connection):
         name = wire_name(bare)
         why = _why_left_out(schema, kind)
         if why is not None:
             left_out.setdefault(name, why)
             continue
-        table = _read_table(connection, bare, without_rowid=bool(without_rowid), strict=bool(strict))
+        table = _read_table(
+            connection, bare, written.get(bare, ""), without_rowid=bool(without_rowid), strict=bool(strict)
+        )
         for foreign in _foreign_keys(connection, bare):
             child_pk = table.shape.pk if table else ()
             reference = Reference(bare, child_pk, foreign.columns, foreign.parent_columns)
@@ -156,7 +159,15 @@ def _why_left_out(schema: str, kind: str) -> str | None:
     return {"view": "view", "virtual": "virtual table", "shadow": "shadow table of a virtual table"}.get(kind)
 
 
-def _read_table(connection: sqlite3.Connection, bare: str, *, without_rowid: bool, strict: bool) -> SqliteTable | None:
+def _as_written(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return the statement that made each table. SQLite keeps no index of them: all at once, not one by one."""
+    rows = connection.execute("SELECT name, sql FROM main.sqlite_master WHERE type = 'table'").fetchall()
+    return {name: sql or "" for name, sql in rows}
+
+
+def _read_table(
+    connection: sqlite3.Connection, bare: str, written: str, *, without_rowid: bool, strict: bool
+) -> SqliteTable | None:
     columns: dict[str, SqliteColumn] = {}
     key: dict[int, str] = {}
     for _, name, declared, notnull, default, pk, hidden in _table_xinfo(connection, bare):
@@ -171,7 +182,8 @@ def _read_table(connection: sqlite3.Connection, bare: str, *, without_rowid: boo
         return None
     pk_names = tuple(key[place] for place in sorted(key))
     unique = tuple(unique_indexes(connection, bare))
-    autoincrement = _has_autoincrement(connection, bare)
+    # SQLite takes no column for one of that name, unless it is quoted.
+    autoincrement = any(token.upper() == "AUTOINCREMENT" for token in TOKEN.findall(written))
     alias = _rowid_alias(pk_names, columns, unique, without_rowid=without_rowid)
     shape = TableShape(
         wire_name(bare),
@@ -194,13 +206,6 @@ def _table_xinfo(connection: sqlite3.Connection, bare: str) -> list[tuple[int, s
         f"PRAGMA main.table_xinfo({quote(bare)})"
     ).fetchall()
     return [row for row in rows if row[6] != _HIDDEN]
-
-
-def _has_autoincrement(connection: sqlite3.Connection, bare: str) -> bool:
-    query = "SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?"
-    row = connection.execute(query, (bare,)).fetchone()
-    # SQLite takes no column for one of that name, unless it is quoted.
-    return row is not None and any(token.upper() == "AUTOINCREMENT" for token in TOKEN.findall(row[0] or ""))
 
 
 def _rowid_alias(

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from common.dialects.sqlite.catalog import SqliteTable
 from common.dialects.sqlite.names import fold, wire_name
 from common.dialects.sqlite.shapes import TouchLog
+from common.dialects.sqlite.triggers import table_of_trigger
 
-_TRIGGERS = """
-SELECT DISTINCT t.table_id, t.name, m.tbl_name FROM main.rf_table AS t
-JOIN main.sqlite_master AS m ON m.type = 'trigger' AND m.name GLOB 'rf_' || t.table_id || '_*'
-"""
+_TRIGGERS = "SELECT name, tbl_name FROM main.sqlite_master WHERE type = 'trigger' AND name GLOB 'rf_[0-9]*'"
 
 
 def renamed_tables(connection: sqlite3.Connection) -> dict[str, int]:
@@ -20,12 +18,13 @@ def renamed_tables(connection: sqlite3.Connection) -> dict[str, int]:
     rebuilds a table puts the old one aside so."""
     tables = connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall()
     there = {fold(wire_name(bare)) for (bare,) in tables}
-    known = {name for (name,) in connection.execute("SELECT name FROM main.rf_table").fetchall()}
+    names: dict[int, str] = dict(connection.execute("SELECT table_id, name FROM main.rf_table").fetchall())
+    known = set(names.values())
     found = {}
-    for table_id, name, bare in connection.execute(_TRIGGERS).fetchall():
-        now = wire_name(bare)
-        if now not in known and fold(name) not in there:
-            found[now] = int(table_id)
+    for trigger, bare in connection.execute(_TRIGGERS).fetchall():
+        table_id, now = table_of_trigger(trigger), wire_name(bare)
+        if table_id in names and now not in known and fold(names[table_id]) not in there:
+            found[now] = table_id
     return found
 
 

@@ -12,6 +12,7 @@ from common.ports.dialect import TableShape
 from common.wire.records import TableMeta
 
 _json = msgspec.json.Encoder()
+_LOG_TABLES = "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name GLOB 'rf_log_*'"
 
 
 class StoredColumn(msgspec.Struct, frozen=True):
@@ -116,13 +117,14 @@ def touch_logs(connection: sqlite3.Connection) -> list[TouchLog]:
     """Return every touch log that stands, older shapes first."""
     rows = connection.execute(
         "SELECT s.shape_id, s.table_id, s.shape, coalesce(t.shape_id = s.shape_id, 0)"
-        " FROM main.rf_shape s JOIN main.rf_table t USING (table_id)"
-        " WHERE EXISTS (SELECT 1 FROM main.sqlite_master m WHERE m.name = 'rf_log_' || s.shape_id)"
-        " ORDER BY s.shape_id"
-    )
+        " FROM main.rf_shape s JOIN main.rf_table t USING (table_id) ORDER BY s.shape_id"
+    ).fetchall()
+    # The schema has no index by name: to ask it for each log takes time by the square of their number.
+    standing = {name for (name,) in connection.execute(_LOG_TABLES).fetchall()}
     return [
         TouchLog(shape_id, table_id, read_shape(shape), bool(current))
-        for shape_id, table_id, shape, current in rows.fetchall()
+        for shape_id, table_id, shape, current in rows
+        if f"rf_log_{shape_id}" in standing
     ]
 
 

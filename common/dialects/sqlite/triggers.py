@@ -4,7 +4,8 @@ Before images are logged before anything happens to a row; after images are read
 the order in which SQLite runs triggers and cascades does not matter: see docs/reference/capture-sqlite.md.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from common.dialects.sqlite.catalog import SqliteTable
 from common.dialects.sqlite.guards import Step, append_only_steps, no_own_keys_step
@@ -14,6 +15,9 @@ from common.dialects.sqlite.matching import Matching
 from common.dialects.sqlite.names import literal, log_table, quote
 from common.dialects.sqlite.touches import NOW
 from common.ports.rules import Rules
+
+_OF_TABLE = re.compile(r"rf_(\d+)_")
+_GUARD = re.compile(r"rf_(\d+)_guard_")
 
 
 def log_ddl(shape_id: int, columns: int) -> str:
@@ -28,14 +32,25 @@ def trigger_prefix(table_id: int) -> str:
     return f"rf_{table_id}_"
 
 
+def table_of_trigger(name: str) -> int | None:
+    """Return the number of the table that a trigger of ours is of."""
+    of_table = _OF_TABLE.match(name)
+    return None if of_table is None else int(of_table[1])
+
+
 def table_triggers(table_id: int, shape_id: int, table: SqliteTable) -> dict[str, str]:
     """Return the triggers that capture a table, name to SQL."""
     return _named(table_id, table, _Triggers(shape_id, table).steps())
 
 
-def guard_prefix(table_id: int) -> str:
-    """Return what the names of a table's guards begin with."""
-    return f"{trigger_prefix(table_id)}guard_"
+def guards_by_table(names: Iterable[str]) -> dict[int, list[str]]:
+    """Return those of these triggers that are guards, by their table's number."""
+    found: dict[int, list[str]] = {}
+    for name in names:
+        of_table = _GUARD.match(name)
+        if of_table is not None:
+            found.setdefault(int(of_table[1]), []).append(name)
+    return found
 
 
 def guard_triggers(table_id: int, table: SqliteTable, rules: Rules) -> dict[str, str]:
