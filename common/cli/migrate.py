@@ -48,9 +48,8 @@ def migrate(dry_run: bool) -> None:
     if report.had_rows:
         have = "have" if len(report.had_rows) > 1 else "has"
         host.console.warn(
-            f"{listed(report.had_rows)} {have} rows already: they are not sent, only what is changed in them"
-            " from now on. Another node begins with them by `rowferry snapshot`; or give every node the same ones before"
-            " it starts"
+            f"{listed(report.had_rows)} {have} rows already: they are not sent, only what is changed in them from now"
+            " on. Another node begins with them by `rowferry snapshot`; or give all nodes the same ones first"
         )
 
 

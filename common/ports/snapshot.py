@@ -49,8 +49,10 @@ class FrozenLook(Protocol):
 class Snapshots(Protocol):
     """Takes such looks, and makes room for the rows of another database."""
 
-    def look(self, node: NodeFacts) -> AbstractContextManager[FrozenLook]:
-        """Look at the database as it is now. Keeps no writer waiting. Raises OutageError."""
+    def look(self, node: NodeFacts, tables: Sequence[TableShape]) -> AbstractContextManager[FrozenLook]:
+        """Look at these tables as they are now. Keeps no writer waiting, but who changes their shape.
+
+        Raises OutageError, ContentionError where somebody is just doing that."""
         ...
 
     def hold(self, session: ApplySession, tables: Sequence[TableShape]) -> None:
@@ -58,7 +60,7 @@ class Snapshots(Protocol):
         ...
 
     def empty(self, session: ApplySession, tables: Sequence[TableShape]) -> None:
-        """Take away all rows of these tables, and all that is known of the versions of any row."""
+        """Take away all rows of these tables that have a name, and all that is known of the versions of any row."""
         ...
 
     def dangling(self, session: ApplySession, tables: Sequence[TableShape]) -> dict[str, int]:

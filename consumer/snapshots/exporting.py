@@ -1,7 +1,7 @@
 """What this node holds at one moment, written as a snapshot. Others write on meanwhile."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -101,8 +101,11 @@ def export_snapshot(node: Node, path: Path, actor: str, advance: Callable[[int],
 def _try_once(node: Node, path: Path, advance: Callable[[int], None]) -> Exported:
     """Seal, look, write. Raises ContentionError where too much was written, or altered, between the first two."""
     Committing(node).seal()
-    with node.database.snapshots().look(node.facts) as look:
-        export = _Export(node, look, advance)
+    tables = node.captured_tables()
+    with node.database.snapshots().look(node.facts, list(tables.values())) as look:
+        if node.captured_tables() != tables:
+            raise ContentionError("a table was altered a moment ago")
+        export = _Export(node, look, tables, advance)
         done = export.begin(path)
         write_whole(path, partial(export.write, done))
     return done
@@ -111,12 +114,14 @@ def _try_once(node: Node, path: Path, advance: Callable[[int], None]) -> Exporte
 class _Export:
     """One moment on its way into a file."""
 
-    def __init__(self, node: Node, look: FrozenLook, advance: Callable[[int], None]) -> None:
+    def __init__(
+        self, node: Node, look: FrozenLook, tables: Mapping[str, TableShape], advance: Callable[[int], None]
+    ) -> None:
         self._node = node
         self._look = look
         self._connection = look.connection
         self._advance = advance
-        self._tables = node.captured_tables()
+        self._tables = tables
         self._plans = describe(node.database, list(self._tables.values()))
 
     def begin(self, path: Path) -> Exported:
@@ -253,7 +258,7 @@ class _Export:
                 if copy is None or not copy.is_of(row.version):
                     # It stands again, or was written since.
                     continue
-                aside, image = copy.kind, copy.facts.image.encode()
+                aside, image = copy.kind, _named(copy.facts.image.encode(), table)
             self._count(row, aside, done)
             after = msgspec.Raw(b"null" if image is None else image)
             yield RowLine(table.name, msgspec.Raw(row.pk), after, row.version, row.base, aside)
@@ -265,3 +270,10 @@ class _Export:
             done.rows += 1
             if done.rows % _ROWS_AT_ONCE == 0:
                 self._advance(_ROWS_AT_ONCE)
+
+
+def _named(image: bytes, table: TableShape) -> bytes:
+    """Return the columns that the table still has of a row that may have stepped back before some went."""
+    fields = msgspec.json.decode(image, type=dict[str, msgspec.Raw])
+    kept = {name: value for name, value in fields.items() if name in table.meta.columns}
+    return image if len(kept) == len(fields) else msgspec.json.encode(kept)

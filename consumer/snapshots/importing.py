@@ -8,16 +8,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.crash_points import CrashPoint, reach
-from common.errors import PreflightError, UsageError
+from common.errors import PoisonError, PreflightError
 from common.ops.migration import migrate
 from common.ops.table_making import make, statements
-from common.ports.dialect import ApplySession, TableShape
+from common.ports.dialect import ApplySession
 from common.ports.table_making import TablePlan
 from common.runtime.node import Node
-from common.schema import tables as rf
 from consumer import audit
 from consumer.apply.committing import Committing
 from consumer.apply.rows import UnsealedError
+from consumer.snapshots.fitting import check_fit
 from consumer.snapshots.knowledge import Knowledge
 from consumer.snapshots.preflight import Found, look_through, opened
 from consumer.snapshots.rows import RowsWriter, check_references
@@ -94,7 +94,7 @@ class SnapshotImport:
             statements(self._node.database, self._plans(found))
         self._committing.seal()
         with reading(self._node.database) as connection:
-            self._check_fit(connection, found)
+            check_fit(self._node, connection, found, replace=self._replace)
         return found
 
     def make_tables(self, found: Found) -> list[str]:
@@ -130,7 +130,7 @@ class SnapshotImport:
         snapshots.hold(session, every)
         if node.database.log(node.facts).unsealed().changes:
             raise UnsealedError("something was written here a moment ago")
-        self._check_fit(session.connection, found)
+        check_fit(node, session.connection, found, replace=self._replace)
         knowledge = Knowledge(session, node, found, shapes)
         checks = node.config.tables.foreign_keys == "check"
         dangling = snapshots.dangling(session, every) if self._replace and checks else {}
@@ -152,7 +152,10 @@ class SnapshotImport:
                 check_references(session, tables, found, file, self._path)
         if self._replace and checks:
             self._refuse_dangling(dangling, snapshots.dangling(session, every))
-        knowledge.write(node.clock.now_us())
+        try:
+            knowledge.write(node.clock.now_us())
+        except PoisonError as error:
+            raise PreflightError(f"{self._path}: {error}") from error
         left = snapshots.count_on(session, every)
         self._note(session.connection, found)
         reach(CrashPoint.BEFORE_COMMIT)
@@ -168,51 +171,8 @@ class SnapshotImport:
                 ' lacks what they point to: mend them first, or set tables.foreign_keys = "ignore"'
             )
 
-    def _check_fit(self, connection: sa.Connection, found: Found) -> None:
-        """Whether nothing that only this node has would be lost. Raises UsageError."""
-        facts, source = self._node.facts, found.header.source_node
-        missing = self._own_changes_beyond(connection, found.own_lsns)
-        if missing:
-            raise UsageError(
-                f"this node has {missing} changes of its own that the snapshot of {source} does not have: let them"
-                f" reach {source} (rowferry run --once) and export there again"
-            )
-        if found.own_letters:
-            raise UsageError(
-                f"{source} has set aside {found.own_letters} txs of this node, so its rows lack them: settle them there"
-                f" (rowferry dlq list --source {facts.node_id}) and export again"
-            )
-        if self._replace:
-            return
-        held = [name for name, shape in self._node.captured_tables().items() if _has_rows(connection, shape)]
-        if held or _knows_others(connection):
-            what = f"there are rows in {', '.join(held[:5])}" if held else "it has taken changes of others"
-            raise UsageError(
-                f"this is no new node: {what}. --replace takes away all rows of the captured tables, and what is known "
-                "of them, and puts the snapshot in their place; rowferry backup keeps them"
-            )
-
-    def _own_changes_beyond(self, connection: sa.Connection, lsns: Mapping[str, int]) -> int:
-        """Count this node's own sealed changes above these LSNs, by incarnation."""
-        tx, facts = rf.tx.c, self._node.facts
-        query = sa.select(tx.incarnation, sa.func.max(tx.to_lsn)).group_by(tx.incarnation)
-        ends: dict[str, int] = {row[0]: row[1] for row in connection.execute(query)}
-        # Also where all of its txs are purged.
-        ends[facts.incarnation] = self._node.database.log(facts).head().lsn
-        return sum(max(0, end - lsns.get(incarnation, 0)) for incarnation, end in ends.items())
-
     def _note(self, connection: sa.Connection, found: Found) -> None:
         detail = {"sha256": found.sha256, "rows": found.rows, "incarnation": found.header.incarnation}
         detail |= {"exported_at": found.header.exported_at, "replaced": self._replace}
         line = audit.Line("snapshot-imported", found.header.source_node, None, self._actor, detail)
         audit.write(connection, [line], self._node.clock.now_us())
-
-
-def _has_rows(connection: sa.Connection, shape: TableShape) -> bool:
-    table = sa.table(sa.sql.quoted_name(shape.bare, True), schema=shape.schema)
-    return bool(connection.scalar(sa.select(sa.exists(sa.select(sa.literal(1)).select_from(table)))))
-
-
-def _knows_others(connection: sa.Connection) -> bool:
-    taken = sa.exists().where(rf.sync_state.c.direction == "in", rf.sync_state.c.highest_lsn > 0)
-    return bool(connection.scalar(sa.select(sa.or_(taken, sa.exists(sa.select(rf.applied_tx))))))

@@ -8,29 +8,25 @@ from pathlib import Path
 import msgspec
 from pydantic import ValidationError
 
-from common.clock import YEAR_2200_US
-from common.errors import PoisonError, PreflightError, Reason, RowferryError, UsageError
-from common.ids import NODE_ID
+from common.errors import PoisonError, PreflightError, RowferryError, UsageError
 from common.ports.table_making import TablePlan
 from common.runtime.node import Node
 from common.schema.tables import OPEN_DEAD_LETTERS
-from common.versions import MOST_EPOCH, NEVER, Version
 from common.wire.records import TableMeta
 from common.wire.snapshot import (
     AppliedLine,
-    ChoiceLine,
     ConflictLine,
     Header,
-    HorizonLine,
     LetterLine,
     Line,
     MarkLine,
-    PartLine,
     Reading,
     RowLine,
 )
-from consumer.conflict.record import version_text
+from consumer.dedup import TxKey
+from consumer.snapshots.line_checks import LineChecks
 from consumer.tables import Tables
+from consumer.watermark import SourceKey
 
 _MOST_NAMED = 5
 _ROWS_AT_ONCE = 1_000
@@ -50,6 +46,10 @@ class Found:
     waiting_conflicts: int = 0
     own_lsns: dict[str, int] = field(default_factory=dict)
     """Up to where it holds what this node wrote, by incarnation."""
+    marks: dict[SourceKey, int] = field(default_factory=dict)
+    """Up to where it holds what each source wrote."""
+    applied: set[TxKey] = field(default_factory=set)
+    """What of the sources it holds above that."""
     own_letters: int = 0
     """Txs of this node that its exporter has set aside."""
     missing_tables: dict[str, TablePlan | None] = field(default_factory=dict)
@@ -78,11 +78,13 @@ def look_through(path: Path, node: Node, *, may_make_tables: bool, advance: Call
         _check_source(header, node)
         found = Found(header, _metas(header, path))
         _check_tables(found, path, node, may_make_tables=may_make_tables)
+        checks = LineChecks(found.metas)
         for number, line in reading:
             try:
-                _count(found, line, node)
+                checks.check(line)
             except PoisonError as error:
                 raise PreflightError(f"{path}: line {number}: {error}") from error
+            _count(found, line, node)
             if isinstance(line, RowLine) and (found.rows + found.tombstones) % _ROWS_AT_ONCE == 0:
                 advance(_ROWS_AT_ONCE)
         found.sha256 = reading.sha256 or ""
@@ -138,60 +140,20 @@ def _plan(header: Header, name: str, path: Path) -> TablePlan | None:
 def _count(found: Found, line: Line, node: Node) -> None:
     match line:
         case RowLine():
-            _check_row(found, line)
             found.stepped_back += line.aside is not None
             found.tombstones += line.image is None
             found.rows += line.image is not None and line.aside is None
         case MarkLine():
+            found.marks[line.source_node, line.incarnation] = line.last_lsn
             if line.source_node == node.facts.node_id:
                 found.own_lsns[line.incarnation] = line.last_lsn
+        case AppliedLine():
+            found.applied.add((line.source_node, line.tx_id))
         case LetterLine():
             found.dead_letters += 1
             is_own = line.source_node == node.facts.node_id
             found.own_letters += is_own and line.state in OPEN_DEAD_LETTERS
         case ConflictLine():
             found.waiting_conflicts += 1
-            _check_named(found, line.table_name)
-            for text in (line.our_version, line.their_version, line.their_base or version_text(NEVER)):
-                if text != version_text(NEVER):
-                    _check_version(line.table_name, _version_in(text))
-        case ChoiceLine():
-            _check_named(found, line.table)
-            for version in (line.base, line.version, *line.resolves):
-                if version not in (None, NEVER):
-                    _check_version(line.table, version)
-        case HorizonLine():
-            _check_version(line.table, line.version)
-        case AppliedLine() | PartLine():
+        case _:
             pass
-
-
-def _check_row(found: Found, line: RowLine) -> None:
-    _check_named(found, line.table)
-    if bytes(line.pk)[:1] != b"{" or bytes(line.after)[:1] not in (b"{", b"n"):
-        raise PoisonError(Reason.FORMAT, f"{line.table}: key or row is no object")
-    if line.version == NEVER:
-        if line.image is None or line.aside is not None:
-            raise PoisonError(Reason.FORMAT, f"{line.table} {bytes(line.pk).decode()}: no version")
-        return
-    for version in (line.version, line.base):
-        if version != NEVER:
-            _check_version(line.table, version)
-
-
-def _version_in(text: str) -> Version:
-    try:
-        return msgspec.json.decode(text, type=Version)
-    except msgspec.DecodeError as error:
-        raise PoisonError(Reason.FORMAT, f"{text!r} is no version") from error
-
-
-def _check_version(table: str, version: Version) -> None:
-    is_one = 0 <= version.main_epoch <= MOST_EPOCH and 0 <= version.hlc < YEAR_2200_US
-    if not is_one or not NODE_ID.match(version.node_id):
-        raise PoisonError(Reason.FORMAT, f"{table}: {list(version)} is no version")
-
-
-def _check_named(found: Found, table: str) -> None:
-    if table not in found.metas:
-        raise PoisonError(Reason.FORMAT, f"table {table!r} is not among those that it begins with")

@@ -20,6 +20,7 @@ from click.testing import Result
 from common.config.model import Config
 from common.crash_points import CrashPoint
 from common.errors import PreflightError, UsageError
+from common.ops.migration import migrate
 from common.versions import Version
 from common.wire.signing import Signer, new_private_key
 from consumer.snapshots import exporting
@@ -490,10 +491,8 @@ def test_rows_that_point_nowhere_are_refused(source: World, target: World, tmp_p
 def test_a_value_that_cannot_be_written_refuses_all(source: World, target: World, tmp_path: Path) -> None:
     source.execute("INSERT INTO item VALUES (1, 'a', 1), (2, 'b', 2)")
     exporting.export_snapshot(source.node, tmp_path / "s.jsonl", "tester", lambda _: None)
-    blocked = (
-        "CREATE UNIQUE INDEX one_price ON item ((1))" if _is_pg(target) else "CREATE UNIQUE INDEX one ON item (0+1)"
-    )
-    target.execute(blocked)
+    target.execute(f"CREATE UNIQUE INDEX one ON item ({'(1)' if _is_pg(target) else '0 + 1'})")
+    migrate(target.node.database, target.node.config, target.node.clock)
     work = SnapshotImport(target.node, tmp_path / "s.jsonl", "tester", replace=False)
     with pytest.raises(PreflightError, match="the rows of item up to line"):
         work.apply(work.look(lambda _: None), lambda _: None)
@@ -632,6 +631,15 @@ def test_settings_of_the_database_bend_no_value(tmp_path: Path, pg_database_fact
         (b'"attempts":1', b'"attempts":99999999999'),
         (b'"error":"', b'"error":"\\u0000'),
         (b'"after":{"id":1', b'"after":{"id":{"deep":' + b"[" * 5000),
+        (b'"after":{"id":1', b'"after":{"id":2'),
+        (b'"after":{"id":1,', b'"after":{"id":1,"more":1,'),
+        (b'"after":{"id":1,"name":"a",', b'"after":{"id":1,'),
+        (b'"pk":{"id":1}', b'"pk":{"id":null}'),
+        (b'"pk":{"id":1}', b'"pk":{"id":1,"name":"a"}'),
+        (b'"aside":null', b'"aside":"because"'),
+        (b'"highest_lsn":2', b'"highest_lsn":1'),
+        (b'"applied_lsns":null', b'"applied_lsns":"no json"'),
+        (b'"body":"', b'"body":"AAAA'),
     ],
 )
 def test_a_hostile_line_is_refused_by_its_number(tmp_path: Path, old: bytes, new: bytes) -> None:

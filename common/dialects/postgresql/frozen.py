@@ -23,6 +23,7 @@ from common.versions import NEVER, Version
 Raw = psycopg.Connection[tuple[Any, ...]]
 
 _ROWS_AT_A_TIME = 1_000
+_HOLD_TIMEOUT = "2s"
 _SEALED_UP_TO = "SELECT snapshot, pg_current_snapshot()::text FROM rf_seal"
 _UNSEALED = """
 SELECT l.pk, convert_to(l.before, 'UTF8'), l.old_tid::text, l.new_tid::text, s.meta
@@ -58,9 +59,17 @@ class PostgresSnapshots:
         self._engine = engine.execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
-    def look(self, node: NodeFacts) -> Iterator[FrozenLook]:  # noqa: ARG002 the log has one node
-        """Look at the database as it is now."""
+    def look(self, node: NodeFacts, tables: Sequence[TableShape]) -> Iterator[FrozenLook]:  # noqa: ARG002
+        """Look at these tables as they are now.
+
+        ALTER TABLE that writes a table anew, and TRUNCATE, are not seen as of a moment: whoever looks from a moment
+        before them finds the table empty. So the tables are held first; neither of these statements is a moment."""
         with translated(), self._engine.connect() as connection, connection.begin():
+            raw = driver(connection)
+            raw.execute(f"SET LOCAL lock_timeout = '{_HOLD_TIMEOUT}'")
+            for table in sorted(tables, key=lambda one: one.name):
+                with translated_for(table, raw.info.user):
+                    raw.execute(f"LOCK TABLE {relation(table)} IN ACCESS SHARE MODE".encode())
             yield PostgresFrozenLook(connection)
 
     def hold(self, session: ApplySession, tables: Sequence[TableShape]) -> None:
@@ -117,7 +126,7 @@ class PostgresFrozenLook:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
         self._raw = driver(connection)
-        # The first statement is the moment.
+        # This is the moment.
         pin_settings(self._raw)
         sealed, now = self._raw.execute(_SEALED_UP_TO).fetchone() or ("1:1:", "1:1:")
         self._lows, self._highs = bounds(ended_between(Snapshot.parse(sealed), Snapshot.parse(now)))

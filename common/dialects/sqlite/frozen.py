@@ -47,7 +47,7 @@ class SqliteSnapshots:
         self._path = path
 
     @contextmanager
-    def look(self, node: NodeFacts) -> Iterator[FrozenLook]:
+    def look(self, node: NodeFacts, tables: Sequence[TableShape]) -> Iterator[FrozenLook]:  # noqa: ARG002
         """Look at the database as it is now; outside WAL, where a long look keeps writers waiting, at a copy of it."""
         with translating(), ExitStack() as stack:
             engine = self._engine if self._is_in_wal() else stack.enter_context(self._copied())
@@ -63,7 +63,9 @@ class SqliteSnapshots:
         raw = cast(sqlite3.Connection, session.connection.connection.driver_connection)
         with translating():
             for table in tables:
-                raw.execute(f"DELETE FROM main.{quote(table.bare)}")
+                # A row that nobody can name is nobody else's.
+                named = " AND ".join(f"{quote(name)} IS NOT NULL" for name in table.pk)
+                raw.execute(f"DELETE FROM main.{quote(table.bare)} WHERE {named}")
             raw.execute("DELETE FROM main.rf_row_version")
 
     def dangling(self, session: ApplySession, tables: Sequence[TableShape]) -> dict[str, int]:

@@ -1,0 +1,141 @@
+"""Whether a node may take a snapshot: nothing that only it has, or that it has already, would be lost by it."""
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from common.console import listed
+from common.errors import UsageError
+from common.ports.dialect import TableShape
+from common.runtime.node import Node
+from common.schema import tables as rf
+from consumer.snapshots.preflight import Found
+from consumer.watermark import SourceKey
+
+_PURGED_LOG = "log"
+
+
+def check_fit(node: Node, connection: sa.Connection, found: Found, *, replace: bool) -> None:
+    """Raise UsageError with the remedy where it would. Within one transaction, in which nobody else writes, the answer
+    holds until its end."""
+    _check_capture(node, connection)
+    _check_own(node, connection, found)
+    if replace:
+        _check_others(connection, found)
+        _check_tables(node, connection, found)
+    else:
+        _check_is_new(node, connection)
+
+
+def _check_capture(node: Node, connection: sa.Connection) -> None:
+    """What was written unseen would go, and nobody would have it."""
+    paused = list(connection.execute(sa.select(rf.paused.c.table_name).order_by(rf.paused.c.table_name)).scalars())
+    if paused:
+        raise UsageError(f"{listed(paused)} is paused: what was written there is not known yet; run `rowferry resume`")
+    strays = node.capture().drifted(list(node.captured_tables().values()))
+    if strays:
+        raise UsageError(
+            f"{listed(strays)} is not captured as it is now, so what was written there may not be known yet; run"
+            " `rowferry migrate`"
+        )
+
+
+def _check_own(node: Node, connection: sa.Connection, found: Found) -> None:
+    facts, source = node.facts, found.header.source_node
+    ends = _own_ends(node, connection)
+    missing = sum(max(0, end - found.own_lsns.get(incarnation, 0)) for incarnation, end in ends.items())
+    if missing:
+        raise UsageError(
+            f"this node has {missing} changes of its own that the snapshot of {source} does not have: let them reach"
+            f" {source} (rowferry run --once) and export there again"
+        )
+    earlier = found.own_lsns.keys() - ends.keys()
+    if earlier:
+        raise UsageError(
+            f"{source} knows a node {facts.node_id} from before (incarnation {min(earlier)}), of which this database"
+            " knows nothing. What that one had sent may still be on its way: others would take it, and this node would"
+            " hold it for its own and never have it. Give this database another node.id, and retire the old one"
+            f" (rowferry node retire {facts.node_id})"
+        )
+    if found.own_letters:
+        raise UsageError(
+            f"{source} has set aside {found.own_letters} txs of this node, so its rows lack them: settle them there"
+            f" (rowferry dlq list --source {facts.node_id}) and export again"
+        )
+
+
+def _own_ends(node: Node, connection: sa.Connection) -> dict[str, int]:
+    """Return where each of this node's own logs ends, by incarnation."""
+    tx, purged = rf.tx.c, rf.purged.c
+    bounds = sa.select(purged.name, purged.until_lsn).where(purged.what == _PURGED_LOG, purged.until_lsn.is_not(None))
+    ends: dict[str, int] = {row[0]: row[1] for row in connection.execute(bounds)}
+    query = sa.select(tx.incarnation, sa.func.max(tx.to_lsn)).group_by(tx.incarnation)
+    ends |= {row[0]: row[1] for row in connection.execute(query)}
+    # Also where all of its txs are purged.
+    ends[node.facts.incarnation] = node.database.log(node.facts).head().lsn
+    return ends
+
+
+def _check_others(connection: sa.Connection, found: Found) -> None:
+    """A step back would have to be made good from logs and folders that may not go back so far any more."""
+    state, applied = rf.sync_state.c, rf.applied_tx.c
+    marks = sa.select(state.peer, state.incarnation, state.last_lsn).where(state.direction == "in")
+    ahead: dict[str, int] = {}
+    for peer, incarnation, lsn in connection.execute(marks):
+        _note_ahead(ahead, found.marks, (peer, incarnation), lsn)
+    above = sa.select(applied.source_node, applied.incarnation, applied.tx_id, applied.to_lsn).join_from(
+        rf.applied_tx,
+        rf.sync_state,
+        sa.and_(
+            state.peer == applied.source_node,
+            state.direction == "in",
+            state.incarnation == applied.incarnation,
+            applied.prev_lsn >= state.last_lsn,
+        ),
+    )
+    for peer, incarnation, tx_id, lsn in connection.execute(above):
+        if (peer, tx_id) not in found.applied:
+            _note_ahead(ahead, found.marks, (peer, incarnation), lsn)
+    if ahead:
+        told = ", ".join(f"{count} of {peer}" for peer, count in sorted(ahead.items()))
+        raise UsageError(
+            f"this node has taken changes that the snapshot of {found.header.source_node} lacks ({told}): export there"
+            " again once it has them, with `rowferry run` stopped here"
+        )
+
+
+def _note_ahead(ahead: dict[str, int], marks: Mapping[SourceKey, int], key: SourceKey, lsn: int) -> None:
+    more = lsn - marks.get(key, 0)
+    if more > 0:
+        ahead[key[0]] = max(ahead.get(key[0], 0), more)
+
+
+def _check_tables(node: Node, connection: sa.Connection, found: Found) -> None:
+    """A table that the snapshot does not have can't be as it is where that comes from."""
+    others = [shape for name, shape in node.captured_tables().items() if name not in found.metas]
+    filled = [shape.name for shape in others if _has_rows(connection, shape)]
+    if filled:
+        raise UsageError(
+            f"{listed(filled)} is captured here and not where the snapshot comes from, and has rows: capture it there"
+            " too and export again, or take it out of tables.include here"
+        )
+
+
+def _check_is_new(node: Node, connection: sa.Connection) -> None:
+    held = [name for name, shape in node.captured_tables().items() if _has_rows(connection, shape)]
+    if held or _knows_others(connection):
+        what = f"there are rows in {listed(held)}" if held else "it has taken changes of others"
+        raise UsageError(
+            f"this is no new node: {what}. --replace takes away all rows of the captured tables, and what is known of"
+            " them, and puts the snapshot in their place; rowferry backup keeps them"
+        )
+
+
+def _has_rows(connection: sa.Connection, shape: TableShape) -> bool:
+    table = sa.table(sa.sql.quoted_name(shape.bare, True), schema=shape.schema)
+    return bool(connection.scalar(sa.select(sa.exists(sa.select(sa.literal(1)).select_from(table)))))
+
+
+def _knows_others(connection: sa.Connection) -> bool:
+    taken = sa.exists().where(rf.sync_state.c.direction == "in", rf.sync_state.c.highest_lsn > 0)
+    return bool(connection.scalar(sa.select(sa.or_(taken, sa.exists(sa.select(rf.applied_tx))))))
