@@ -135,13 +135,12 @@ def ask_known(together: Together, keys: Iterable[TxKey]) -> list[Asked]:
 
     The tx_ids of a log rise, so where all is new nothing is in between; to look for each of them took a tenth of what
     applying single rows takes. Some other log of the source may have been in there: whoever asks takes the long way."""
-    ranges: dict[str, tuple[str, str]] = {}
+    tx_ids: dict[str, list[str]] = {}
     for source_node, tx_id in keys:
-        first, last = ranges.get(source_node, (tx_id, tx_id))
-        ranges[source_node] = min(first, tx_id), max(last, tx_id)
+        tx_ids.setdefault(source_node, []).append(tx_id)
     return [
-        together.ask(_ANY_BETWEEN, {"source_node": source, "first": first, "last": last})
-        for source, (first, last) in ranges.items()
+        together.ask(_ANY_BETWEEN, {"source_node": source, "first": min(ids), "last": max(ids)})
+        for source, ids in tx_ids.items()
     ]
 
 

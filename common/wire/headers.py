@@ -67,12 +67,12 @@ def _text(pattern: str) -> msgspec.Meta:
 _least = msgspec.Meta(ge=0, le=MAX_LSN)
 
 
-class PlainHeader(msgspec.Struct, tag="batch", tag_field="type"):
-    """A header as this release writes it: whatever it and `plain_tables` take, `_HeaderLine` takes too, and reads the
-    same from it."""
+class PlainHeader(msgspec.Struct, gc=False, tag="batch", tag_field="type"):
+    """A header as this release writes it: what has this form, `is_plain` and `plain_tables`, `_HeaderLine` takes too,
+    and reads the same from it."""
 
     format: Literal["rowferry/1"]
-    tx_id: Annotated[str, _text(_TX_ID)]
+    tx_id: str
     source_node: str
     incarnation: str
     exported_at: Annotated[str, msgspec.Meta(max_length=_LONGEST_INSTANT)]
@@ -88,6 +88,7 @@ class PlainHeader(msgspec.Struct, tag="batch", tag_field="type"):
     requires: tuple[str, ...] = ()
 
 
+_tx_id = re.compile(rf"{_TX_ID}\Z")
 _plain = msgspec.json.Decoder(PlainHeader)
 _any = msgspec.json.Decoder()
 _tables = TypeAdapter(dict[Name, TableMeta])
@@ -101,8 +102,8 @@ def plain_header(line: bytes) -> BatchHeader | None:
         found = _plain.decode(line)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
-    tables = plain_tables(found)
-    if tables is None or not line.isascii():
+    tables = plain_tables(found) if is_plain(found) and line.isascii() else None
+    if tables is None:
         return None
     return BatchHeader(
         found.tx_id,
@@ -122,14 +123,18 @@ def plain_header(line: bytes) -> BatchHeader | None:
     )
 
 
+def is_plain(found: PlainHeader) -> bool:
+    """Tell whether what a header says of its tx is right; else it takes `read_header` to tell what is wrong with it."""
+    if _tx_id.match(found.tx_id) is None or not found.prev_lsn < found.from_lsn <= found.to_lsn:
+        return False
+    return found.part <= found.parts and (found.parts == 1 or found.tx_sha256 is not None)
+
+
 def plain_tables(found: PlainHeader) -> Mapping[str, TableMeta] | None:
-    """Return the tables that a header describes; None where it takes `read_header` to tell what is wrong with it.
+    """Return the tables that a header describes; None as with `is_plain`, also for what it says of its source.
 
     Equal descriptions are one object."""
     if not (_is_node_id(found.source_node) and _is_node_id(found.incarnation)):
-        return None
-    numbers_agree = found.prev_lsn < found.from_lsn <= found.to_lsn and found.part <= found.parts
-    if not numbers_agree or (found.parts > 1 and found.tx_sha256 is None):
         return None
     try:
         return _known_tables(found.tables)

@@ -6,8 +6,10 @@ import msgspec
 
 HEADER_OPENS = b'{"type":"batch",'
 CHANGE_OPENS = b'{"type":"change",'
-LINE_OF_CHANGE = b"\n" + CHANGE_OPENS
-LINE_OF_END = b'\n{"type":"end",'
+END_OPENS = b'{"type":"end",'
+_NEXT_CHANGE = b"}\n" + CHANGE_OPENS
+"""Within a value nothing that ends so is followed by something that begins so: it stands between two."""
+LINE_OF_END = b"\n" + END_OPENS
 
 
 class Line(msgspec.Struct):
@@ -49,8 +51,9 @@ def lines_of(body: bytes, start: int = 0) -> Iterator[bytes]:
 
 
 def only_changes(payload: bytes) -> bool:
-    """Tell whether every line is a change line as this release writes it; a few looks, however many lines."""
+    """Tell whether every line is a change line as this release writes it, and none goes on in the next one; a few
+    looks, however many lines."""
     if not payload.startswith(CHANGE_OPENS):
         return not payload
     lines = payload.count(b"\n")
-    return payload.endswith(b"\n") and (lines == 1 or payload.count(LINE_OF_CHANGE) == lines - 1)
+    return payload.endswith(b"\n") and (lines == 1 or payload.count(_NEXT_CHANGE) == lines - 1)

@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 
 from common.config.model import Policy
-from common.wire.plain import PlainChange
 from consumer.tables import TableUse
 
 _NULL = msgspec.Raw(b"null")
@@ -27,10 +26,10 @@ class Form:
         self._key_of = attrgetter(*key.values())
         self._is_single = len(key) == 1
 
-    def holds(self, change: PlainChange, image: bytes | None) -> bool:
+    def holds(self, pk: bytes, image: bytes | None) -> bool:
         """Tell whether the key names just the key's columns, none of them NULL, and the image all columns, the key's
         written as in the key. Raises msgspec.DecodeError where it does not even look so."""
-        key: Any = self._key_of(self._key.decode(change.pk))
+        key: Any = self._key_of(self._key.decode(pk))
         if key == _NULL if self._is_single else _NULL in key:
             return False
         return image is None or bool(self._key_of(self._image.decode(image)) == key)

@@ -4,14 +4,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
+
 from common.ports.plain import PlainRows, RowRun
-from common.wire.plain import PlainTx
 from consumer.dedup import TxKey
 from consumer.tables import TableUse
 from consumer.watermark import SourceKey
 
 Runs = dict[bytes, RowRun]
 """By their primary key as the wire has it."""
+
+
+class TxNote(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a tx when its changes have gone into the runs of their rows."""
+
+    source_node: str
+    tx_id: str
+    incarnation: str
+    prev_lsn: int
+    to_lsn: int
+    sha256: str
+    """Over its change lines: what it is known by."""
+    changes: int
 
 
 class Notes(NamedTuple):
@@ -35,6 +49,9 @@ class Ready:
 class Stretch:
     """The txs of one incarnation of a source, each beginning where the one before ended."""
 
+    source_node: str
+    incarnation: str
+    """Both as the first of them has it: those of the others need no memory."""
     prev_lsn: int
     """Where the watermark must stand."""
     to_lsn: int
@@ -49,7 +66,7 @@ class PlainGroup:
 
     generation: int
     """Of the tables that they were checked against."""
-    txs: list[PlainTx] = field(default_factory=list)
+    txs: list[TxNote] = field(default_factory=list)
     stretches: dict[SourceKey, Stretch] = field(default_factory=dict)
     runs: dict[TableUse, Runs] = field(default_factory=dict)
     changes: int = 0
@@ -60,7 +77,7 @@ class PlainGroup:
     @property
     def keys(self) -> Iterator[TxKey]:
         """What dedup knows the txs by."""
-        return ((tx.header.source_node, tx.header.tx_id) for tx in self.txs)
+        return ((tx.source_node, tx.tx_id) for tx in self.txs)
 
     @property
     def tables(self) -> list[str]:
@@ -69,7 +86,7 @@ class PlainGroup:
 
     def take(
         self,
-        txs: list[PlainTx],
+        txs: list[TxNote],
         stretches: Mapping[SourceKey, Stretch],
         runs: Mapping[TableUse, Runs],
         size: int,
@@ -79,5 +96,5 @@ class PlainGroup:
         self.stretches.update(stretches)
         for use, rows in runs.items():
             self.runs.setdefault(use, {}).update(rows)
-        self.changes += sum(tx.header.changes for tx in txs)
+        self.changes += sum(tx.changes for tx in txs)
         self.bytes += size

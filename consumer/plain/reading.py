@@ -10,25 +10,22 @@ from common.ids import NODE_ID
 from common.ports.plain import RowRun
 from common.ports.source import Delivery
 from common.runtime.node import Node
-from common.versions import MOST_EPOCH, NEVER
+from common.versions import MOST_EPOCH, NEVER, Version
 from common.wire.compress import decompress_at_once
+from common.wire.headers import PlainHeader
 from common.wire.limits import DEFAULT_LIMITS, Limits
-from common.wire.plain import PlainChange, PlainTx, plain_txs
+from common.wire.plain import NotPlainError, PlainChange, PlainTx, plain_txs
 from common.wire.records import TableMeta
 from common.wire.signing import Purpose
 from consumer.peers import PeerIds
 from consumer.plain.forms import Form
-from consumer.plain.group import PlainGroup, Runs, Stretch
+from consumer.plain.group import PlainGroup, Runs, Stretch, TxNote
 from consumer.tables import Tables, TableUse
 from consumer.verify import sender_error
 from consumer.watermark import SourceKey
 
 _MOST_KNOWN = 1_000
 _Forms = Mapping[str, Form]
-
-
-class _NotPlainError(Exception):
-    """Something wants a closer look than is taken here."""
 
 
 class PlainReading:
@@ -57,15 +54,16 @@ class PlainReading:
     def take(self, group: PlainGroup, delivery: Delivery) -> bool:
         """Add what `delivery` holds; False, and nothing is added, where some of it is not plain here."""
         body = decompress_at_once(delivery.body, delivery.content_encoding)
-        if body is None:
+        if not body:
             return False
-        txs = plain_txs(body, self._limits)
-        if not txs:
-            return False
+        taking = _Taking(self, group, delivery)
         try:
-            _Taking(self, group, delivery).take(txs, len(body))
-        except (_NotPlainError, PoisonError, msgspec.DecodeError, RecursionError):
+            # One at a time: what a tx was read from is gone, and its memory warm, when the next one is read.
+            for tx in plain_txs(body, self._limits):
+                taking.add(tx)
+        except (NotPlainError, PoisonError, msgspec.DecodeError, RecursionError):
             return False
+        taking.end(len(body))
         return True
 
     def forms(self, tables: Mapping[str, TableMeta]) -> _Forms:
@@ -108,73 +106,81 @@ class _Taking:
         self._reading = reading
         self._group = group
         self._delivery = delivery
+        self._notes: list[TxNote] = []
         self._stretches: dict[SourceKey, Stretch] = {}
         self._runs: dict[TableUse, Runs] = {}
         self._uses = {use.name: use for use in group.runs}
+        self._tables: Mapping[str, TableMeta] | None = None
+        self._forms: _Forms = {}
+        """Of `_tables`, those of the last tx."""
 
-    def take(self, txs: list[PlainTx], size: int) -> None:
-        """`size`: bytes of the message, unwrapped."""
-        for tx in txs:
-            if not self._reading.is_believed(tx):
-                raise _NotPlainError
-            stretch = self._stretch(tx)
-            self._take_changes(tx, stretch)
-        self._group.take(txs, self._stretches, self._runs, size)
-
-    def _stretch(self, tx: PlainTx) -> Stretch:
-        """Return the stretch that `tx` is the next of."""
+    def add(self, tx: PlainTx) -> None:
+        """Take the next tx. Raises NotPlainError, PoisonError, msgspec.DecodeError."""
+        if not self._reading.is_believed(tx):
+            raise NotPlainError
         header = tx.header
-        key = header.source_node, header.incarnation
-        stretch = self._stretches.get(key)
-        if stretch is None:
-            if not self._reading.may_speak(self._delivery, header.source_node):
-                raise _NotPlainError
-            before = self._group.stretches.get(key)
-            first, latest_us = (before.prev_lsn, before.latest_us) if before else (header.prev_lsn, 0)
-            stretch = self._stretches[key] = Stretch(first, before.to_lsn if before else first, "", latest_us)
+        stretch = self._stretches.get((header.source_node, header.incarnation)) or self._stretch(header)
         if header.prev_lsn != stretch.to_lsn:
-            raise _NotPlainError
+            raise NotPlainError
         stretch.to_lsn, stretch.tx_id = header.to_lsn, header.tx_id
+        if tx.tables is not self._tables:
+            self._tables, self._forms = tx.tables, self._reading.forms(tx.tables)
+        for change in tx.changes:
+            self._add_change(change, header.source_node, stretch)
+        link = stretch.source_node, header.tx_id, stretch.incarnation, header.prev_lsn, header.to_lsn
+        self._notes.append(TxNote(*link, tx.sha256, header.changes))
+
+    def end(self, size: int) -> None:
+        """Let the group have it all. `size`: bytes of the message, unwrapped."""
+        self._group.take(self._notes, self._stretches, self._runs, size)
+
+    def _stretch(self, header: PlainHeader) -> Stretch:
+        """Return a new stretch of this delivery's that goes on with what the group has of its source."""
+        key = header.source_node, header.incarnation
+        if not self._reading.may_speak(self._delivery, header.source_node):
+            raise NotPlainError
+        before = self._group.stretches.get(key)
+        first, latest_us = (before.prev_lsn, before.latest_us) if before else (header.prev_lsn, 0)
+        stretch = Stretch(*key, first, before.to_lsn if before else first, "", latest_us)
+        self._stretches[key] = stretch
         return stretch
 
-    def _take_changes(self, tx: PlainTx, stretch: Stretch) -> None:
-        forms = self._reading.forms(tx.tables)
-        source = tx.header.source_node
-        for change in tx.changes:
-            form = forms[change.table]
-            if not form.is_plain or change.resolves:
-                raise _NotPlainError
-            image = None if change.op == "D" else bytes(change.after)
-            base = change.base or NEVER
-            version = change.version
-            if version.node_id != source or version.main_epoch != base.main_epoch:
-                raise _NotPlainError
-            if not base.hlc < version.hlc < YEAR_2200_US or not 0 <= version.main_epoch <= MOST_EPOCH:
-                raise _NotPlainError
-            if base != NEVER and not (base.hlc >= 0 and self._reading.is_node_id(base.node_id)):
-                raise _NotPlainError
-            if not form.holds(change, image):
-                raise _NotPlainError
-            # One above its base tells nothing of the clock: whoever writes on top of a future write has to go beyond.
-            if version.hlc > stretch.latest_us and version.hlc != base.hlc + 1:
-                stretch.latest_us = version.hlc
-            self._follow(form.use, change, image)
+    def _add_change(self, change: PlainChange, source: str, stretch: Stretch) -> None:
+        form = self._forms[change.table]
+        if not form.is_plain or change.resolves:
+            raise NotPlainError
+        version, base = change.version, change.base or NEVER
+        epoch, hlc, node_id = version
+        base_epoch, base_hlc, base_node_id = base
+        if node_id != source or epoch != base_epoch:
+            raise NotPlainError
+        if not base_hlc < hlc < YEAR_2200_US or not 0 <= epoch <= MOST_EPOCH:
+            raise NotPlainError
+        if base != NEVER and not (base_hlc >= 0 and self._reading.is_node_id(base_node_id)):
+            raise NotPlainError
+        pk, image = bytes(change.pk), None if change.op == "D" else bytes(change.after)
+        if not form.holds(pk, image):
+            raise NotPlainError
+        # One above its base tells nothing of the clock: whoever writes on top of a future write has to go beyond.
+        if hlc > stretch.latest_us and hlc != base_hlc + 1:
+            stretch.latest_us = hlc
+        self._follow(form.use, pk, change.op == "I", version, base, image)
 
-    def _follow(self, use: TableUse, change: PlainChange, image: bytes | None) -> None:
-        """Let `change` go on with its row's run, or begin one."""
+    def _follow(
+        self, use: TableUse, pk: bytes, is_new: bool, version: Version, base: Version, image: bytes | None
+    ) -> None:
+        """Let a change go on with its row's run, or begin one."""
         runs = self._runs.get(use)
         if runs is None:
             # Of several writes of a row the last alone is written: it must name the columns that all name.
             if self._uses.setdefault(use.name, use) is not use:
-                raise _NotPlainError
+                raise NotPlainError
             runs = self._runs[use] = {}
-        pk, base = bytes(change.pk), change.base or NEVER
         before = runs.get(pk) or self._group.runs.get(use, {}).get(pk)
-        is_new = change.op == "I"
         if before is None:
-            runs[pk] = RowRun(pk, is_new, base, change.version, image, change.version, base)
+            runs[pk] = RowRun(pk, is_new, base, version, image, version, base)
             return
         if before.version != base or (before.image is None and not is_new):
-            raise _NotPlainError
+            raise NotPlainError
         first = before.is_new, before.first_base, before.first_version
-        runs[pk] = RowRun(pk, *first, image, change.version, base)
+        runs[pk] = RowRun(pk, *first, image, version, base)

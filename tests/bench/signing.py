@@ -54,7 +54,7 @@ def main() -> None:
         return b"".join(small_batch(tx, signer=by) or b"" for tx in txs)
 
     def read(body: bytes, by: Trust) -> None:
-        for tx in plain_txs(body) or ():
+        for tx in plain_txs(body):
             if by.fault(tx.header.source_node, Purpose.BATCH, tx.batch_sha256, tx.proof) is not None:
                 raise RuntimeError("a signature does not hold")
 

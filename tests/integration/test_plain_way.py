@@ -68,7 +68,7 @@ def note_attempts(world: World, went: list[bool], tx_ids: set[str]) -> None:
     def noting(group: PlainGroup) -> bool:
         went.append(apply(group))
         lane._rest = 0
-        tx_ids.update(tx.header.tx_id for tx in group.txs if went[-1])
+        tx_ids.update(tx.tx_id for tx in group.txs if went[-1])
         return went[-1]
 
     lane.apply = noting  # type: ignore[method-assign]

@@ -419,8 +419,8 @@ MUTANTS = (
         "signatures-not-looked-at-on-the-short-way",
         "signatures",
         "consumer/plain/reading.py",
-        "            if not self._reading.is_believed(tx):\n",
-        "            if False:\n",
+        "        if not self._reading.is_believed(tx):\n",
+        "        if False:\n",
         ("tests/integration/test_signatures.py::test_the_short_way_looks_at_signatures_too",),
     ),
     Mutant(

@@ -90,7 +90,7 @@ def take_or_die_of(url: str, bodies: list[bytes], poison: str, redelivered: bool
             os.kill(os.getpid(), signal.SIGKILL)
         return decode(self, incoming)
 
-    def plain_txs(body: bytes, *limits: Any) -> list[PlainTx] | None:
+    def plain_txs(body: bytes, *limits: Any) -> Iterator[PlainTx]:
         if poison.encode() in body:
             os.kill(os.getpid(), signal.SIGKILL)
         return decode_plain(body, *limits)

@@ -70,7 +70,10 @@ def test_it_is_read_in_pieces_of_any_size(encoding: Encoding, size: int) -> None
 def test_at_once_goes_what_is_whole_and_not_large(encoding: Encoding) -> None:
     body = bytes(range(256)) * 1000
     assert decompress_at_once(compress(body, encoding, quick=True), encoding) == body
+    assert decompress_at_once(compress(body, encoding) * 2, encoding) == body * 2
     assert decompress_at_once(compress(body, encoding)[:-1], encoding) is None
+    assert decompress_at_once(compress(body, encoding) + b"more", encoding) is None
+    assert decompress_at_once(b"", encoding) == b""
     assert decompress_at_once(compress(body * 40, encoding), encoding) is None, "ten megabytes are read in pieces"
     assert decompress_at_once(body, None) is body
     assert decompress_at_once(compress(body, encoding), "br") is None

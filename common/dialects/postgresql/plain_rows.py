@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from common.dialects.postgresql.arrays import number_array, text_array
+from common.dialects.postgresql.arrays import int_array, text_array
 from common.dialects.postgresql.rows import ColumnSet, Rows
 from common.ports.dialect import TableShape
 from common.ports.plain import RowRun
@@ -68,7 +68,7 @@ class PgPlainRows:
             claim={
                 "pks": rows.keys([run.pk for run in asked]),
                 "table": table.name,
-                "rf_new": number_array([int(run.is_new) for run in asked]),
+                "rf_new": int_array([run.is_new for run in asked]),
                 **_versions([run.first_base for run in asked]),
             },
             made=_images(rows, [run for run in runs if run.is_new]),
@@ -93,15 +93,16 @@ def _last_versions(rows: Rows, runs: Sequence[RowRun]) -> Given | None:
         return None
     return {
         "pks": rows.keys([run.pk for run in runs]),
-        "rf_deleted": number_array([int(run.image is None) for run in runs]),
+        "rf_deleted": int_array([run.image is None for run in runs]),
         **_versions([run.version for run in runs]),
         **_versions([run.base for run in runs], "rf_base_"),
     }
 
 
 def _versions(versions: Sequence[Version], prefix: str = "rf_") -> dict[str, str]:
+    epochs, hlcs, node_ids = zip(*versions, strict=True) if versions else ((), (), ())
     return {
-        f"{prefix}epoch": number_array([one.main_epoch for one in versions]),
-        f"{prefix}hlc": number_array([one.hlc for one in versions]),
-        f"{prefix}node": text_array([one.node_id for one in versions]),
+        f"{prefix}epoch": int_array(epochs),
+        f"{prefix}hlc": int_array(hlcs),
+        f"{prefix}node": text_array(node_ids),
     }
