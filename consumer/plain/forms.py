@@ -1,5 +1,6 @@
 """What a plain change of one table looks like: all its columns, its key, in one look each."""
 
+import re
 from operator import attrgetter
 from typing import Any
 
@@ -9,6 +10,8 @@ from common.config.model import Policy
 from consumer.tables import TableUse
 
 _NULL = msgspec.Raw(b"null")
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+"""In a name: what JSON would escape."""
 _PLAIN_POLICIES = frozenset({Policy.LWW, Policy.MAIN_WINS})
 
 
@@ -17,8 +20,12 @@ class Form:
 
     def __init__(self, use: TableUse, policy: Policy) -> None:
         self.use = use
-        self.is_plain = policy in _PLAIN_POLICIES and use.column_names == {one.name for one in use.shape.written}
-        """Else nothing of this table is: its rows may wait for a choice, or keep columns that the sender has not."""
+        has_all = use.column_names == {one.name for one in use.shape.written}
+        self.is_plain = policy in _PLAIN_POLICIES and has_all and not any(map(_ESCAPED.search, use.column_names))
+        """Else nothing of this table is: its rows may wait for a choice, or keep columns that the sender has not, or it
+        has names for which msgspec makes no decoder."""
+        if not self.is_plain:
+            return
         fields = {name: f"f{place}" for place, name in enumerate(use.meta.columns)}
         key = {name: fields[name] for name in use.meta.pk}
         self._key = _decoder("Key", key)
