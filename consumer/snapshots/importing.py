@@ -125,28 +125,19 @@ class SnapshotImport:
         return done
 
     def _work(self, session: ApplySession, tables: Tables, found: Found, advance: Advance) -> list[str]:
-        node, shapes = self._node, tables.shapes()
-        snapshots, every = node.database.snapshots(), list(shapes.values())
+        node, every = self._node, list(tables.shapes().values())
+        snapshots = node.database.snapshots()
         snapshots.hold(session, every)
         if node.database.log(node.facts).unsealed().changes:
             raise UnsealedError("something was written here a moment ago")
         check_fit(node, session.connection, found, replace=self._replace)
-        knowledge = Knowledge(session, node, found, shapes)
+        knowledge = Knowledge(session, node, found, tables.shapes())
         checks = node.config.tables.foreign_keys == "check"
         dangling = snapshots.dangling(session, every) if self._replace and checks else {}
         if self._replace:
             snapshots.empty(session, every)
             knowledge.forget()
-        writer = RowsWriter(session, tables, found, self._path, advance)
-        with opened(self._path, node) as file:
-            for number, line in file:
-                if not writer.take(number, line):
-                    knowledge.take(line)
-            if file.sha256 != found.sha256:
-                raise PreflightError(f"{self._path} has changed since it was looked through")
-        stepped_back = writer.end(node.clock.now_us())
-        if stepped_back:
-            set_mark(session.connection, node.facts.incarnation, found.own_lsns.get(node.facts.incarnation, 0))
+        self._write_rows(session, tables, found, knowledge, advance)
         if checks:
             with opened(self._path, node) as file:
                 check_references(session, tables, found, file, self._path)
@@ -160,6 +151,21 @@ class SnapshotImport:
         self._note(session.connection, found)
         reach(CrashPoint.BEFORE_COMMIT)
         return left
+
+    def _write_rows(
+        self, session: ApplySession, tables: Tables, found: Found, knowledge: Knowledge, advance: Advance
+    ) -> None:
+        """Write the rows, and let `knowledge` have the rest."""
+        writer = RowsWriter(session, tables, found, self._path, advance)
+        with opened(self._path, self._node) as file:
+            for number, line in file:
+                if not writer.take(number, line):
+                    knowledge.take(line)
+            if file.sha256 != found.sha256:
+                raise PreflightError(f"{self._path} has changed since it was looked through")
+        if writer.end(self._node.clock.now_us()):
+            incarnation = self._node.facts.incarnation
+            set_mark(session.connection, incarnation, found.own_lsns.get(incarnation, 0))
 
     def _refuse_dangling(self, before: Mapping[str, int], now: Mapping[str, int]) -> None:
         """Tables that are not captured may point to rows that the snapshot does not have."""
