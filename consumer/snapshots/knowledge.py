@@ -130,9 +130,10 @@ class Knowledge:
         main = self._found.header.main
         if main is None or known_main(self._connection, self._node.config) is not None:
             return
-        incarnation = next((one.incarnation for one in self._marks if one.source_node == main), None)
-        if incarnation is None:
+        its = [one for one in self._marks if one.source_node == main]
+        if not its:
             return
+        incarnation = max(its, key=lambda one: one.last_tx_id or "").incarnation
         seen = {"first_seen_us": now_us, "last_seen_us": now_us}
         peer = {"node_id": main, "role": "main", "incarnation": incarnation, "is_self": False, **seen}
         insert_missing(self._connection, rf.node, [peer])

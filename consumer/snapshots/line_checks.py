@@ -11,6 +11,7 @@ from common.errors import PoisonError, Reason
 from common.ids import NODE_ID
 from common.versions import MOST_EPOCH, NEVER, Version
 from common.wire.compress import decompress
+from common.wire.decode import Broken, parts_in
 from common.wire.limits import UNBOUNDED
 from common.wire.records import TableMeta
 from common.wire.snapshot import (
@@ -61,9 +62,7 @@ class LineChecks:
             case HorizonLine():
                 _check_version(line.table, line.version)
             case LetterLine():
-                LsnSet.parse(line.applied_lsns)
-                if line.body is not None:
-                    decompress(line.body, "zstd", UNBOUNDED)
+                _check_letter(line)
             case PartLine():
                 decompress(line.payload, "zstd", UNBOUNDED)
             case ConflictLine():
@@ -111,6 +110,14 @@ class LineChecks:
         for image in (line.our_image, line.their_image):
             if image is not None:
                 _fields.decode(image)
+
+
+def _check_letter(line: LetterLine) -> None:
+    LsnSet.parse(line.applied_lsns)
+    body = None if line.body is None else decompress(line.body, "zstd", UNBOUNDED)
+    # What is dead may be anything; what is early is a batch that is tried again and again.
+    if line.state == "early" and body is not None and any(isinstance(one, Broken) for one in parts_in(body)):
+        raise _fault(f"{line.tx_id}: an early letter that is torn")
 
 
 @cache

@@ -13,18 +13,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from click.testing import Result
 
 from common.config.model import Config
 from common.crash_points import CrashPoint
-from common.errors import PreflightError, UsageError
+from common.errors import PoisonError, PreflightError, UsageError
 from common.ops.migration import migrate
 from common.versions import Version
+from common.wire.compress import compress
 from common.wire.signing import Signer, new_private_key
+from common.wire.snapshot import LetterLine, Reading
 from consumer.snapshots import exporting
 from consumer.snapshots.importing import SnapshotImport
+from consumer.snapshots.line_checks import LineChecks
 from tests.support.applying import (
     SCHEMA,
     Origin,
@@ -662,3 +666,18 @@ def test_a_hostile_line_is_refused_by_its_number(tmp_path: Path, old: bytes, new
     assert target.rows() == []
     for world in (source, target):
         close_world(world)
+
+
+def test_an_early_letter_that_is_torn_is_refused(source: World, tmp_path: Path) -> None:
+    early = Origin("x").tx(Write("I", "child", {"id": 1, "parent_id": 7}, 10))
+    source.receive(early.body)
+    assert [letter[2] for letter in source.letters_open()] == ["early"]
+    exporting.export_snapshot(source.node, tmp_path / "s.jsonl", "tester", lambda _: None)
+    with (tmp_path / "s.jsonl").open("rb") as raw:
+        reading = Reading(raw, tmp_path / "s.jsonl", source.node.config.trust())
+        (letter,) = (line for _, line in reading if isinstance(line, LetterLine))
+    checks = LineChecks({})
+    checks.check(letter)
+    torn = msgspec.structs.replace(letter, body=compress(early.body[:-30], "zstd"))
+    with pytest.raises(PoisonError, match="an early letter that is torn"):
+        checks.check(torn)
