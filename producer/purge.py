@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from common.ids import least_tx_id
 from common.ops.passed import live_peers, passed_in_folder, read_passed
-from common.ops.purging import DAY_US, Pieces, audit_purge, note_purged, read_purged
+from common.ops.purging import DAY_US, OWN_LOG, Pieces, audit_purge, note_purged, read_purged
 from common.ports.retention import Purged
 from common.retry import in_transaction
 from common.runtime.node import Node
@@ -17,7 +17,6 @@ from common.schema import tables as rf
 from producer.log import NodeLogs
 from producer.waiting import sink_names
 
-WHAT = "log"
 OVERRIDDEN = "log-not-taken"
 """In `rf_purged`: who had not taken what went, by name."""
 ASKED_US = 3_600_000_000
@@ -65,7 +64,7 @@ def purge_log(node: Node, *, actor: str, dry_run: bool = False, stop: threading.
         for one in bounds
         for taker in one.overridden
     )
-    purged = Purged(WHAT, rows, old_us, waits, overridden)
+    purged = Purged(OWN_LOG, rows, old_us, waits, overridden)
     if not dry_run:
         audit_purge(node.database, actor, node.facts.node_id, [purged], now_us)
     return purged
@@ -164,7 +163,7 @@ def _drop_txs(connection: sa.Connection, most: int, *, bound: Bound, old_us: int
     these = sa.and_(tx.incarnation == bound.incarnation, tx.to_lsn == sa.bindparam("of_lsn"))
     connection.execute(sa.delete(rf.tx).where(these), [{"of_lsn": lsn} for lsn in lsns])
     bounds = {"until_lsn": lsns[-1], "until_us": old_us}
-    note_purged(connection, WHAT, now_us, len(lsns), name=bound.incarnation, **bounds)
+    note_purged(connection, OWN_LOG, now_us, len(lsns), name=bound.incarnation, **bounds)
     for taker in bound.overridden:
         if taker.lsn < lsns[-1]:
             note_purged(connection, OVERRIDDEN, now_us, 0, name=taker.name, until_lsn=lsns[-1])
@@ -174,7 +173,7 @@ def _drop_txs(connection: sa.Connection, most: int, *, bound: Bound, old_us: int
 def _drop_lines(node: Node, pieces: Pieces) -> int:
     """Take the lines of txs that are gone, those of an earlier purge that was killed too."""
     retention = node.database.retention()
-    gone = in_transaction(node.database, lambda connection: read_purged(connection, WHAT))
+    gone = in_transaction(node.database, lambda connection: read_purged(connection, OWN_LOG))
     total = 0
     for incarnation, row in gone.items():
 
@@ -187,5 +186,5 @@ def _drop_lines(node: Node, pieces: Pieces) -> int:
 
 def log_begins(node: Node, incarnation: str) -> int:
     """Return up to which LSN a log is gone; 0 where it is whole."""
-    gone = in_transaction(node.database, lambda connection: read_purged(connection, WHAT)).get(incarnation)
+    gone = in_transaction(node.database, lambda connection: read_purged(connection, OWN_LOG)).get(incarnation)
     return 0 if gone is None else int(gone.until_lsn)

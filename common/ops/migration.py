@@ -173,12 +173,13 @@ def _with_rows(database: Database, choice: TableChoice) -> tuple[str, ...]:
         with database.engine.connect() as connection:
             known = {name for (name,) in connection.execute(registered)}
             fresh = [shape for shape in choice.captured if shape.name not in known]
-            return tuple(shape.name for shape in fresh if connection.scalar(_any_row(shape)))
+            return tuple(shape.name for shape in fresh if connection.scalar(any_row(shape)))
     except sa.exc.SQLAlchemyError as error:
         raise database.translate(error) from error
 
 
-def _any_row(shape: TableShape) -> sa.Select[tuple[bool]]:
+def any_row(shape: TableShape) -> sa.Select[tuple[bool]]:
+    """Return the query that tells whether a table has rows."""
     table = sa.table(sa.sql.quoted_name(shape.bare, True), schema=shape.schema)
     return sa.select(sa.exists(sa.select(sa.literal(1)).select_from(table)))
 

@@ -100,6 +100,8 @@ def note_purged(
     connection.execute(sa.update(table).where(same).values(values))
 
 
+OWN_LOG = "log"
+"""Of this node's own sealed log, by incarnation."""
 OWN_LOST = "own-lost"
 """Of a node that was put back: changes of its log of before that it could not fetch."""
 

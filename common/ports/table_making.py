@@ -30,6 +30,13 @@ class Checked(StrEnum):
     AT_COMMIT = "at-commit"
 
 
+_WHEN_CHECKED = {
+    Checked.AT_ONCE: "",
+    Checked.DEFERRABLE: " DEFERRABLE INITIALLY IMMEDIATE",
+    Checked.AT_COMMIT: " DEFERRABLE INITIALLY DEFERRED",
+}
+
+
 class Kind(StrEnum):
     """What a literal is."""
 
@@ -83,6 +90,12 @@ class ReferencePlan(msgspec.Struct, frozen=True, omit_defaults=True):
     on_delete: Action = Action.NO_ACTION
     on_update: Action = Action.NO_ACTION
     checked: Checked = Checked.AT_ONCE
+
+    @property
+    def clauses(self) -> str:
+        """What stands behind REFERENCES, in the words of both dialects."""
+        actions = f"ON DELETE {Action(self.on_delete).value} ON UPDATE {Action(self.on_update).value}"
+        return actions + _WHEN_CHECKED[Checked(self.checked)]
 
 
 class TablePlan(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,9 @@ import sqlalchemy as sa
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from common.clock import to_iso
-from common.errors import ConfigError, ContentionError, UsageError
+from common.errors import ConfigError, ContentionError
 from common.ops.export_files import write_whole
 from common.ops.incarnation import settle_incarnation
-from common.ops.pausing import paused_tables
 from common.ops.table_making import describe
 from common.ports.dialect import TableShape
 from common.ports.snapshot import FrozenLook, FrozenRow
@@ -37,16 +36,16 @@ from common.wire.snapshot import (
     RowLine,
     Writing,
 )
-from consumer import audit
+from consumer import audit, watermark
 from consumer.apply.committing import Committing
 from consumer.conflict.record import State, read_version
 from consumer.inbox import STANDS_APART
+from consumer.snapshots.own_state import above_mark, own_ends, refuse_unseen
 from consumer.standing.store import Copies
 from consumer.statements import writing
 
 _TRIES = 20
 _ROWS_AT_ONCE = 1_000
-_PURGED_LOG = "log"
 
 
 @dataclass(slots=True)
@@ -72,19 +71,9 @@ class Exported:
 
 def export_snapshot(node: Node, path: Path, actor: str, advance: Callable[[int], None]) -> Exported:
     """Write all that this node has sealed and applied. Raises UsageError, OutageError, RowferryError."""
-    paused = sorted(paused_tables(node.database))
-    if paused:
-        raise UsageError(
-            f"{', '.join(paused)} is paused: what was written there meanwhile is not known yet; run `rowferry resume`"
-        )
-    strays = node.capture().drifted(list(node.captured_tables().values()))
-    if strays:
-        raise UsageError(
-            f"{', '.join(strays)} is not captured as it is now, so what was written there may not be known yet; run"
-            " `rowferry migrate`"
-        )
+    refuse_unseen(node)
     facts = settle_incarnation(node.database, node.facts, node.clock)
-    node = Node(node.config, node.database, facts, node.clock)
+    node = replace(node, facts=facts)
     again = Retrying(
         retry=retry_if_exception_type(ContentionError),
         wait=wait_random_exponential(multiplier=0.05, max=2),
@@ -123,14 +112,15 @@ class _Export:
         self._advance = advance
         self._tables = tables
         self._plans = describe(node.database, list(self._tables.values()))
+        self._ends = own_ends(look.connection, node.facts.incarnation)
 
     def begin(self, path: Path) -> Exported:
         facts = self._node.facts
         incarnation = sa.select(rf.node.c.incarnation).where(rf.node.c.is_self)
         if self._connection.execute(incarnation).scalar_one() != facts.incarnation:
             raise ConfigError("this node has begun another incarnation meanwhile; run this again")
-        head = self._own_ends().get(facts.incarnation, (0, None))[0]
-        return Exported(str(path), facts.node_id, facts.incarnation, head, len(self._tables))
+        end = self._ends.get(facts.incarnation)
+        return Exported(str(path), facts.node_id, facts.incarnation, end.lsn if end else 0, len(self._tables))
 
     def write(self, done: Exported, out: Callable[[bytes], object]) -> None:
         """Write everything, and count it in `done`."""
@@ -168,39 +158,14 @@ class _Export:
         yield from self._choices()
 
     def _marks(self) -> Iterator[MarkLine]:
-        state, facts = rf.sync_state.c, self._node.facts
-        for row in self._connection.execute(sa.select(rf.sync_state).where(state.direction == "in")):
-            yield MarkLine(row.peer, row.incarnation, row.last_lsn, row.last_tx_id, row.highest_lsn)
-        for incarnation, (lsn, tx_id) in sorted(self._own_ends().items()):
-            yield MarkLine(facts.node_id, incarnation, lsn, tx_id, lsn)
-
-    def _own_ends(self) -> dict[str, tuple[int, str | None]]:
-        """Return the last LSN and tx of each of this node's own logs, as far as it knows them."""
-        purged, tx = rf.purged.c, rf.tx.c
-        bounds = sa.select(purged.name, purged.until_lsn).where(
-            purged.what == _PURGED_LOG, purged.until_lsn.is_not(None)
-        )
-        ends: dict[str, tuple[int, str | None]] = {name: (lsn, None) for name, lsn in self._connection.execute(bounds)}
-        last = sa.select(tx.incarnation, sa.func.max(tx.to_lsn), sa.func.max(tx.tx_id)).group_by(tx.incarnation)
-        ends |= {incarnation: (lsn, tx_id) for incarnation, lsn, tx_id in self._connection.execute(last)}
-        incarnation = self._node.facts.incarnation
-        remembered = sa.text("SELECT last_lsn, last_tx_id FROM rf_seal WHERE incarnation = :incarnation")
-        found = self._connection.execute(remembered, {"incarnation": incarnation}).one_or_none()
-        if found is not None and found.last_lsn:
-            # Also where all of its txs are purged.
-            ends[incarnation] = (found.last_lsn, found.last_tx_id)
-        return ends
+        for one, _ in watermark.read_all(self._connection).values():
+            yield MarkLine(one.source_node, one.incarnation, one.last_lsn, one.last_tx_id, one.highest_lsn)
+        for incarnation, end in sorted(self._ends.items()):
+            yield MarkLine(self._node.facts.node_id, incarnation, end.lsn, end.tx_id, end.lsn)
 
     def _applied(self) -> Iterator[AppliedLine]:
-        applied, state = rf.applied_tx.c, rf.sync_state.c
-        above = sa.and_(
-            state.peer == applied.source_node,
-            state.direction == "in",
-            state.incarnation == applied.incarnation,
-            applied.prev_lsn >= state.last_lsn,
-        )
-        columns = [applied[name] for name in AppliedLine.__struct_fields__]
-        query = sa.select(*columns).join_from(rf.sync_state, rf.applied_tx, above)
+        columns = [rf.applied_tx.c[name] for name in AppliedLine.__struct_fields__]
+        query = sa.select(*columns).join_from(rf.sync_state, rf.applied_tx, above_mark(rf.applied_tx))
         for row in self._connection.execute(query):
             yield AppliedLine(*row)
 
@@ -211,13 +176,8 @@ class _Export:
 
     def _letters(self) -> Iterator[LetterLine]:
         """Those that wait, and those above a mark: it goes over them once what is missing below has come."""
-        letter, state = rf.dead_letter, rf.sync_state.c
-        above = sa.exists().where(
-            state.peer == letter.c.source_node,
-            state.direction == "in",
-            state.incarnation == letter.c.incarnation,
-            letter.c.prev_lsn >= state.last_lsn,
-        )
+        letter = rf.dead_letter
+        above = sa.exists().where(above_mark(letter))
         wanted = sa.or_(letter.c.state.in_(rf.OPEN_DEAD_LETTERS), above)
         # What this node could not send of its own stays its own.
         query = sa.select(letter).where(wanted, letter.c.source_node != self._node.facts.node_id)

@@ -6,19 +6,19 @@ import sqlalchemy as sa
 
 from common.console import listed
 from common.errors import UsageError
+from common.ops.migration import any_row
 from common.ports.dialect import TableShape
 from common.runtime.node import Node
 from common.schema import tables as rf
+from consumer.snapshots.own_state import above_mark, own_ends, refuse_unseen
 from consumer.snapshots.preflight import Found
-from consumer.watermark import SourceKey
-
-_PURGED_LOG = "log"
+from consumer.watermark import SourceKey, read_all
 
 
 def check_fit(node: Node, connection: sa.Connection, found: Found, *, replace: bool) -> None:
     """Raise UsageError with the remedy where it would. Within one transaction, in which nobody else writes, the answer
     holds until its end."""
-    _check_capture(node, connection)
+    refuse_unseen(node)
     _check_own(node, connection, found)
     if replace:
         _check_others(connection, found)
@@ -27,29 +27,16 @@ def check_fit(node: Node, connection: sa.Connection, found: Found, *, replace: b
         _check_is_new(node, connection)
 
 
-def _check_capture(node: Node, connection: sa.Connection) -> None:
-    """What was written unseen would go, and nobody would have it."""
-    paused = list(connection.execute(sa.select(rf.paused.c.table_name).order_by(rf.paused.c.table_name)).scalars())
-    if paused:
-        raise UsageError(f"{listed(paused)} is paused: what was written there is not known yet; run `rowferry resume`")
-    strays = node.capture().drifted(list(node.captured_tables().values()))
-    if strays:
-        raise UsageError(
-            f"{listed(strays)} is not captured as it is now, so what was written there may not be known yet; run"
-            " `rowferry migrate`"
-        )
-
-
 def _check_own(node: Node, connection: sa.Connection, found: Found) -> None:
     facts, source = node.facts, found.header.source_node
-    ends = _own_ends(node, connection)
-    missing = sum(max(0, end - found.own_lsns.get(incarnation, 0)) for incarnation, end in ends.items())
+    ends = own_ends(connection, facts.incarnation)
+    missing = sum(max(0, end.lsn - found.own_lsns.get(incarnation, 0)) for incarnation, end in ends.items())
     if missing:
         raise UsageError(
             f"this node has {missing} changes of its own that the snapshot of {source} does not have: let them reach"
             f" {source} (rowferry run --once) and export there again"
         )
-    earlier = found.own_lsns.keys() - ends.keys()
+    earlier = found.own_lsns.keys() - ends.keys() - {facts.incarnation}
     if earlier:
         raise UsageError(
             f"{source} knows a node {facts.node_id} from before (incarnation {min(earlier)}), of which this database"
@@ -64,35 +51,13 @@ def _check_own(node: Node, connection: sa.Connection, found: Found) -> None:
         )
 
 
-def _own_ends(node: Node, connection: sa.Connection) -> dict[str, int]:
-    """Return where each of this node's own logs ends, by incarnation."""
-    tx, purged = rf.tx.c, rf.purged.c
-    bounds = sa.select(purged.name, purged.until_lsn).where(purged.what == _PURGED_LOG, purged.until_lsn.is_not(None))
-    ends: dict[str, int] = {row[0]: row[1] for row in connection.execute(bounds)}
-    query = sa.select(tx.incarnation, sa.func.max(tx.to_lsn)).group_by(tx.incarnation)
-    ends |= {row[0]: row[1] for row in connection.execute(query)}
-    # Also where all of its txs are purged.
-    ends[node.facts.incarnation] = node.database.log(node.facts).head().lsn
-    return ends
-
-
 def _check_others(connection: sa.Connection, found: Found) -> None:
     """A step back would have to be made good from logs and folders that may not go back so far any more."""
-    state, applied = rf.sync_state.c, rf.applied_tx.c
-    marks = sa.select(state.peer, state.incarnation, state.last_lsn).where(state.direction == "in")
     ahead: dict[str, int] = {}
-    for peer, incarnation, lsn in connection.execute(marks):
-        _note_ahead(ahead, found.marks, (peer, incarnation), lsn)
-    above = sa.select(applied.source_node, applied.incarnation, applied.tx_id, applied.to_lsn).join_from(
-        rf.applied_tx,
-        rf.sync_state,
-        sa.and_(
-            state.peer == applied.source_node,
-            state.direction == "in",
-            state.incarnation == applied.incarnation,
-            applied.prev_lsn >= state.last_lsn,
-        ),
-    )
+    for key, (mark, _) in read_all(connection).items():
+        _note_ahead(ahead, found.marks, key, mark.last_lsn)
+    columns = [rf.applied_tx.c[name] for name in ("source_node", "incarnation", "tx_id", "to_lsn")]
+    above = sa.select(*columns).join_from(rf.applied_tx, rf.sync_state, above_mark(rf.applied_tx))
     for peer, incarnation, tx_id, lsn in connection.execute(above):
         if (peer, tx_id) not in found.applied:
             _note_ahead(ahead, found.marks, (peer, incarnation), lsn)
@@ -132,8 +97,7 @@ def _check_is_new(node: Node, connection: sa.Connection) -> None:
 
 
 def _has_rows(connection: sa.Connection, shape: TableShape) -> bool:
-    table = sa.table(sa.sql.quoted_name(shape.bare, True), schema=shape.schema)
-    return bool(connection.scalar(sa.select(sa.exists(sa.select(sa.literal(1)).select_from(table)))))
+    return bool(connection.scalar(any_row(shape)))
 
 
 def _knows_others(connection: sa.Connection) -> bool:

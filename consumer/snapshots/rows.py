@@ -1,6 +1,7 @@
 """The rows of a snapshot: written set-based with their versions, those that have stepped back kept aside."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import PoisonError, PreflightError
@@ -87,24 +88,13 @@ class RowsWriter:
         ]
         Copies(self._session.connection).put(copies, now_us)
 
-    def _refusing(self, table: str) -> "_Refusing":
-        return _Refusing(self._path, table, self._number)
-
-
-class _Refusing:
-    """Makes of a row that can't be written here a snapshot that is refused."""
-
-    def __init__(self, path: Path, table: str, number: int) -> None:
-        self._path = path
-        self._table = table
-        self._number = number
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, PoisonError):
-            where = f"{self._path}: the rows of {self._table} up to line {self._number}"
+    @contextmanager
+    def _refusing(self, table: str) -> Iterator[None]:
+        """Make of a row that can't be written here a snapshot that is refused."""
+        try:
+            yield
+        except PoisonError as error:
+            where = f"{self._path}: the rows of {table} up to line {self._number}"
             raise PreflightError(f"{where} can't be written here: {error}") from error
 
 

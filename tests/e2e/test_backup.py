@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 
 from common.ops.backup import MANIFEST
-from tests.support.cli import document, rowferry
+from tests.support.cli import call, document, ok
 from tests.support.nodes import ROWFERRY, CliNode, MakeNode
 from tests.support.waiting import wait_for
 
@@ -41,17 +40,6 @@ def shop(nodes: MakeNode, database: str) -> CliNode:
     node.execute("INSERT INTO item VALUES (1, 'tea', 4.50)", "INSERT INTO part VALUES (1, 1, 'a''b \\ %s')")
     ok(node, "run", "--once")
     return node
-
-
-def call(node: CliNode, *arguments: str) -> Result:
-    """Run one command in this process: these tests run many."""
-    return rowferry(node.folder / "rowferry.toml", *arguments)
-
-
-def ok(node: CliNode, *arguments: str) -> str:
-    done = call(node, *arguments)
-    assert done.exit_code == 0, done.output
-    return done.output
 
 
 def report(node: CliNode, *arguments: str) -> Any:

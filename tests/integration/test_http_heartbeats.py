@@ -14,6 +14,7 @@ from common.clock import from_us
 from common.config.model import PeerSection
 from common.http.scopes import Scope
 from common.ops.passed import read_passed
+from common.ops.purging import OWN_LOG
 from common.transports.http import client
 from common.transports.http.settings import settings_of
 from common.wire.control import Heartbeat, SeenLog, encode_control, said_in
@@ -27,7 +28,6 @@ from consumer.pulling import pull_from
 from consumer.tombstones import purge_tombstones
 from producer.announcing import Announcing
 from producer.part import part as producer
-from producer.purge import WHAT
 from producer.pushing import push_to
 from tests.docs.test_wire_schema import HEARTBEAT
 from tests.support.applying import DATABASES, Origin, World, close_world, open_world, sqlite_url
@@ -285,7 +285,7 @@ def test_what_the_log_has_no_more_is_said(main: Served, branch: World) -> None:
     log = main.world.node.facts.incarnation
     main.world.execute(
         "DELETE FROM rf_tx WHERE to_lsn <= 2",
-        f"INSERT INTO rf_purged (what, name, until_lsn, purged_us, rows) VALUES ('{WHAT}', '{log}', 2, 1, 2)",
+        f"INSERT INTO rf_purged (what, name, until_lsn, purged_us, rows) VALUES ('{OWN_LOG}', '{log}', 2, 1, 2)",
     )
     ask_again(branch).close()
     assert gaps(branch) == [(1, 2)]

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import pytest
 import sqlalchemy as sa
-from click.testing import Result
 
 from common.config.model import Config
 from common.crash_points import CrashPoint
@@ -40,7 +39,7 @@ from tests.support.applying import (
     open_world,
     sqlite_url,
 )
-from tests.support.cli import document, rowferry
+from tests.support.cli import call, document, ok
 from tests.support.nodes import CliNode
 
 TABLES = ("item", "part")
@@ -95,16 +94,6 @@ def _node(folder: Path, name: str, url: str, before: list[str] | None = None, *o
     node.execute(*DDL, *(before or []))
     ok(node, "migrate")
     return node
-
-
-def call(node: CliNode, *arguments: str) -> Result:
-    return rowferry(node.folder / "rowferry.toml", *arguments)
-
-
-def ok(node: CliNode, *arguments: str) -> str:
-    done = call(node, *arguments)
-    assert done.exit_code == 0, done.output
-    return done.output
 
 
 def report(node: CliNode, *arguments: str, code: int = 0) -> Any:

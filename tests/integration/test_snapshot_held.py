@@ -22,11 +22,9 @@ from consumer.snapshots.importing import SnapshotImport
 from tests.integration.test_snapshot import (  # noqa: F401 fixtures
     DDL,
     TABLES,
-    call,
     carry,
     main,
     main_url,
-    ok,
     same,
     shop,
     shop_url,
@@ -34,6 +32,7 @@ from tests.integration.test_snapshot import (  # noqa: F401 fixtures
     target,
 )
 from tests.support.applying import Origin, World, close_world, open_world, sqlite_url
+from tests.support.cli import call, ok
 from tests.support.nodes import CliNode
 
 

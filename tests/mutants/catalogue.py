@@ -477,7 +477,7 @@ MUTANTS = (
         "snapshot-over-what-was-written-unseen",
         "what only the taker of a snapshot has",
         "consumer/snapshots/fitting.py",
-        "    _check_capture(node, connection)\n",
+        "    refuse_unseen(node)\n",
         "",
         ("tests/integration/test_snapshot_held.py",),
     ),

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
 from common.cli.main import build
+from tests.support.nodes import CliNode
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "reference" / "json-schemas"
 
@@ -25,6 +26,18 @@ def document(config: Path, *arguments: str, code: int = 0) -> Any:
     result = rowferry(config, *arguments, "--json")
     assert result.exit_code == code, result.output
     return checked(_name(arguments), json.loads(result.stdout))
+
+
+def call(node: CliNode, *arguments: str) -> Result:
+    """Run one command of a node in this process: some tests run many."""
+    return rowferry(node.folder / "rowferry.toml", *arguments)
+
+
+def ok(node: CliNode, *arguments: str) -> str:
+    """The same where it must end with 0; return what it printed."""
+    done = call(node, *arguments)
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 def checked(command: str, printed: Any) -> Any:

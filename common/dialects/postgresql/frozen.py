@@ -59,7 +59,7 @@ class PostgresSnapshots:
         self._engine = engine.execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
-    def look(self, node: NodeFacts, tables: Sequence[TableShape]) -> Iterator[FrozenLook]:  # noqa: ARG002
+    def look(self, node: NodeFacts, tables: Sequence[TableShape]) -> Iterator[FrozenLook]:  # noqa: ARG002 SQLite asks the node
         """Look at these tables as they are now.
 
         ALTER TABLE that writes a table anew, and TRUNCATE, are not seen as of a moment: whoever looks from a moment

@@ -16,7 +16,7 @@ from common.dialects.postgresql.naming import ident, literal, parts_of, qualifie
 from common.dialects.postgresql.type_names import TypeName, parse_type
 from common.errors import ContentionError, OutageError, PreflightError
 from common.ports.dialect import Catalog, TableShape
-from common.ports.table_making import Action, Checked, ColumnPlan, Kind, Literal, ReferencePlan, TablePlan
+from common.ports.table_making import ColumnPlan, Kind, Literal, ReferencePlan, TablePlan
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
@@ -139,14 +139,8 @@ class PgMaking:
         return None
 
     def _reference(self, key: ReferencePlan) -> str:
-        actions = f"ON DELETE {Action(key.on_delete).value} ON UPDATE {Action(key.on_update).value}"
-        later = {
-            Checked.AT_ONCE: "",
-            Checked.DEFERRABLE: " DEFERRABLE INITIALLY IMMEDIATE",
-            Checked.AT_COMMIT: " DEFERRABLE INITIALLY DEFERRED",
-        }[Checked(key.checked)]
         parent = f"{qualified(*self.place(key.parent))} ({_listed(key.parent_columns)})"
-        return f"FOREIGN KEY ({_listed(key.columns)}) REFERENCES {parent} {actions}{later}"
+        return f"FOREIGN KEY ({_listed(key.columns)}) REFERENCES {parent} {key.clauses}"
 
 
 def _is_own(plan: TablePlan) -> bool:

@@ -47,7 +47,7 @@ class SqliteSnapshots:
         self._path = path
 
     @contextmanager
-    def look(self, node: NodeFacts, tables: Sequence[TableShape]) -> Iterator[FrozenLook]:  # noqa: ARG002
+    def look(self, node: NodeFacts, tables: Sequence[TableShape]) -> Iterator[FrozenLook]:  # noqa: ARG002 nothing to hold
         """Look at the database as it is now; outside WAL, where a long look keeps writers waiting, at a copy of it."""
         with translating(), ExitStack() as stack:
             engine = self._engine if self._is_in_wal() else stack.enter_context(self._copied())

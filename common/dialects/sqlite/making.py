@@ -16,7 +16,7 @@ from common.dialects.sqlite.names import fold, literal, quote, wire_name
 from common.dialects.sqlite.types import logical_type
 from common.errors import ContentionError, OutageError, PreflightError
 from common.ports.dialect import Catalog, TableShape
-from common.ports.table_making import Action, Checked, ColumnPlan, Kind, Literal, ReferencePlan, TablePlan
+from common.ports.table_making import ColumnPlan, Kind, Literal, ReferencePlan, TablePlan
 
 _PLAIN = re.compile(r"(\w+(?: +\w+)*) *(\( *[+-]?\d+ *(, *[+-]?\d+ *)?\))?", re.ASCII)
 _ENDS_A_TYPE = re.compile(
@@ -233,14 +233,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _reference(key: ReferencePlan) -> str:
-    actions = f"ON DELETE {Action(key.on_delete).value} ON UPDATE {Action(key.on_update).value}"
-    later = {
-        Checked.AT_ONCE: "",
-        Checked.DEFERRABLE: " DEFERRABLE INITIALLY IMMEDIATE",
-        Checked.AT_COMMIT: " DEFERRABLE INITIALLY DEFERRED",
-    }[Checked(key.checked)]
     parent = f"{quote(_bare(key.parent))} ({_listed(key.parent_columns)})"
-    return f"FOREIGN KEY ({_listed(key.columns)}) REFERENCES {parent} {actions}{later}"
+    return f"FOREIGN KEY ({_listed(key.columns)}) REFERENCES {parent} {key.clauses}"
 
 
 def _execute(connection: sqlite3.Connection, table: str, sql: str) -> None:
