@@ -30,6 +30,7 @@ class Purpose(StrEnum):
     SAYING = "saying"
     ACKS = "acks"
     SNAPSHOT = "snapshot"
+    DIGESTS = "digests"
 
 
 class Proof(NamedTuple):

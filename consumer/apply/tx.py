@@ -173,9 +173,10 @@ class GroupTransaction:
                 if one.writes_as_main:
                     self._keep_main(one)
         if entries:
-            self._write(entries)
+            self.write(entries)
 
-    def _write(self, entries: Sequence[Entry]) -> None:
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Decide and write changes, with what is kept beside them; of a tx or, once more, of rows alone."""
         config = self._node.config.tables
         kept = tables_with_copies(self._session.connection)
         session = LogicalSession(self._session) if kept else self._session

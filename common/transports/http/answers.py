@@ -79,6 +79,19 @@ class Heard(_Answer):
     missing: Missing | None = None
 
 
+class RowTaken(_Answer):
+    """What one row came to."""
+
+    outcome: _Word
+    why: str | None = None
+
+
+class RowsTaken(_Answer):
+    """What rows came to that were sent once more."""
+
+    results: tuple[RowTaken, ...]
+
+
 def read_answer(model: type[_Model], answer: bytes) -> _Model:
     """Return what an answer says. Raises OutageError."""
     try:

@@ -15,11 +15,13 @@ from common.http.certificates import CertificateError
 from common.http.wire import (
     AGAIN_PATH,
     CURSOR_HEADER,
+    DIGESTS_PATH,
     GONE_HEADER,
     HEARTBEAT_PATH,
     MEDIA_TYPE,
     PULL_PATH,
     PUSH_PATH,
+    ROWS_PATH,
     STATE_PATH,
     TXS_HEADER,
 )
@@ -29,6 +31,7 @@ from common.transports.http.answers import (
     Missing,
     PeerState,
     Pushed,
+    RowsTaken,
     checked_mark,
     read_answer,
     read_whole,
@@ -72,6 +75,19 @@ class PullAnswer:
     _response: httpx.Response
     gone_until_lsn: int | None = None
     """Up to here the log was asked for once more, and is gone."""
+
+    def close(self) -> None:
+        """Give the connection back; what was not read is left. Safe to call twice."""
+        self._response.close()
+
+
+@dataclass(slots=True)
+class Streamed:
+    """An answer in lines that is being read. Close it."""
+
+    body: BinaryIO
+    """Unwrapped while it is read; its faults are OutageErrors and PoisonErrors."""
+    _response: httpx.Response
 
     def close(self) -> None:
         """Give the connection back; what was not read is left. Safe to call twice."""
@@ -146,6 +162,26 @@ class PeerClient:
             self._sent(self._http.build_request("GET", AGAIN_PATH, params=asked, headers=self._wrapped))
         )
 
+    def digests(self, question: bytes) -> Streamed:
+        """Ask what the peer's tables hold (`common.wire.digests`). Raises OutageError, RefusedError."""
+        headers = self._wrapped | {"Content-Type": "application/json"}
+        response = self._sent(self._http.build_request("POST", DIGESTS_PATH, content=question, headers=headers))
+        try:
+            return Streamed(self._unwrapped(response), response)
+        except PoisonError as error:
+            response.close()
+            raise OutageError(f"{self.url} does not answer as a node does: {error}") from error
+
+    def send_rows(self, body: bytes) -> RowsTaken:
+        """Send rows with their versions once more; returns after they are committed there.
+
+        Raises OutageError, RefusedError."""
+        encoding = self._settings.encoding
+        headers = {"Content-Type": MEDIA_TYPE, **({"Content-Encoding": encoding} if encoding else {})}
+        timeout = httpx.Timeout(_PUSH_SECONDS, connect=_CONNECT_SECONDS)
+        answer = self._call("POST", ROWS_PATH, content=compress(body, encoding), headers=headers, timeout=timeout)
+        return read_answer(RowsTaken, answer)
+
     def say(self, line: bytes) -> Missing | None:
         """Tell the peer this node's heartbeat; return what it lacks of this node. Raises OutageError, RefusedError."""
         headers = {"Content-Type": MEDIA_TYPE}
@@ -165,9 +201,7 @@ class PeerClient:
 
     def _reading(self, response: httpx.Response, *, has_mark: bool = False) -> PullAnswer:
         try:
-            encoding = response.headers.get("content-encoding")
-            raw = cast(BinaryIO, io.BufferedReader(AnswerBytes(response, self._outage), _CHUNK_BYTES))
-            body = open_decompressed(raw, encoding, DEFAULT_LIMITS.max_stream_bytes)
+            body = self._unwrapped(response)
             cursor = checked_mark(response.headers[CURSOR_HEADER]) if has_mark else ""
             gone = response.headers.get(GONE_HEADER)
             txs = int(response.headers[TXS_HEADER])
@@ -175,6 +209,11 @@ class PeerClient:
         except (KeyError, ValueError, PoisonError) as error:
             response.close()
             raise OutageError(f"{self.url} does not answer as a node does: {error}") from error
+
+    def _unwrapped(self, response: httpx.Response) -> BinaryIO:
+        encoding = response.headers.get("content-encoding")
+        raw = cast(BinaryIO, io.BufferedReader(AnswerBytes(response, self._outage), _CHUNK_BYTES))
+        return open_decompressed(raw, encoding, DEFAULT_LIMITS.max_stream_bytes)
 
     def _call(self, method: str, path: str, **options: Any) -> bytes:
         response = self._sent(self._http.build_request(method, path, **options))
