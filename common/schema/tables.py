@@ -44,6 +44,7 @@ node = sa.Table(
     sa.Column("rewound_us", _us, comment="since when its log is another one than it was"),
     sa.Column("retired_us", _us, comment="nothing is kept for it since then"),
     sa.Column("returned_us", _us, comment="it was retired, and spoke again then"),
+    sa.Column("verified_us", _us, comment="its tables were equal to ours last"),
     comment="This node and the peers it has heard of.",
 )
 

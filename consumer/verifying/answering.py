@@ -7,9 +7,9 @@ import msgspec
 from common.errors import PoisonError, Reason
 from common.ports.dialect import TableShape
 from common.ports.snapshot import FrozenRow
-from common.versions import NEVER
 from common.wire.digests import LONGEST_IMAGE, Asked, AskedTable, ChunkLine, Line, RowLine, ScannedLine, TableLine
 from common.wire.forms import Form
+from common.wire.records import NO_IMAGE
 from common.wire.row_digests import RowForm, Sums, bits_for, chunk_of
 from consumer.standing.store import Copies
 from consumer.verifying.causes import Causes
@@ -99,7 +99,8 @@ def _rows(moment: Moment, shape: TableShape, wanted: AskedTable, causes: Causes,
         if key in keys or (chunks and chunk_of(key, wanted.bits) in chunks):
             values = None if row.image is None else form.values(row.image)
             rows, gone = rows + (values is not None), gone + (values is None)
-            yield _line(shape.name, row, values, causes, key, image=room > 0)
+            line = _line(shape.name, row, values, causes, key)
+            yield _whole(line, row, has_room=room > 0) if images else line
             room -= len(row.image or b"")
     yield TableLine(shape.name, wanted.bits, rows, gone)
 
@@ -120,15 +121,18 @@ def _keyed(moment: Moment, shape: TableShape, form: RowForm) -> Iterator[tuple[F
             yield ScannedLine(_ROWS_AT_ONCE)
 
 
-def _line(
-    table: str, row: FrozenRow, values: bytes | None, causes: Causes, key: bytes, *, image: bool = False
-) -> RowLine:
+def _line(table: str, row: FrozenRow, values: bytes | None, causes: Causes, key: bytes) -> RowLine:
     pk = msgspec.Raw(row.pk)
     if row.image is None and not row.deleted:
         return RowLine(table, pk, "aside", row.version, None, "stepped-back")
     cause = causes.of(table, row.key, key)
-    if row.image is None or values is None:
-        return RowLine(table, pk, "deleted", row.version, None, cause, row.base if image else NEVER)
-    if not image or len(row.image) >= LONGEST_IMAGE:
-        return RowLine(table, pk, "stands", row.version, values.hex(), cause)
-    return RowLine(table, pk, "stands", row.version, values.hex(), cause, row.base, msgspec.Raw(row.image))
+    if values is None:
+        return RowLine(table, pk, "deleted", row.version, None, cause)
+    return RowLine(table, pk, "stands", row.version, values.hex(), cause)
+
+
+def _whole(line: RowLine, row: FrozenRow, *, has_room: bool) -> RowLine:
+    """Return a line with what it takes to write the row elsewhere."""
+    is_there = row.image is not None and has_room and len(row.image) < LONGEST_IMAGE
+    after = msgspec.Raw(row.image) if row.image is not None and is_there else NO_IMAGE
+    return msgspec.structs.replace(line, base=row.base, after=after)

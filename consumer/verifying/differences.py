@@ -33,6 +33,8 @@ class State(StrEnum):
     """It has stepped back, or a change of it waits for a choice or is a dead letter, on one of the sides."""
     BEFORE_FIRST_SYNC = "before-first-sync"
     """No write of it was ever sealed: nobody can tell which side is right."""
+    REPAIRED = "repaired"
+    """It differed without a cause, and was sent once more: now it is the same."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """This node at one moment, for a comparison: what is sealed, how far every log has come, what its tables look like."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -49,18 +49,27 @@ def moment(node: Node) -> Iterator[Moment]:
 
 def at_one_moment(node: Node, work: Callable[[Moment], T]) -> T:
     """Run `work` on a look, again on a new one while tables are being altered. Raises OutageError, ContentionError."""
+
+    def once() -> T:
+        with moment(node) as one:
+            return work(one)
+
+    return _patiently(once)
+
+
+def open_moment(node: Node, held: ExitStack) -> Moment:
+    """Return a look that `held` ends. Raises OutageError, ContentionError."""
+    return _patiently(lambda: held.enter_context(moment(node)))
+
+
+def _patiently(work: Callable[[], T]) -> T:
     again = Retrying(
         retry=retry_if_exception_type(ContentionError),
         wait=wait_random_exponential(multiplier=0.05, max=2),
         stop=stop_after_attempt(_TRIES),
         reraise=True,
     )
-
-    def once() -> T:
-        with moment(node) as one:
-            return work(one)
-
-    found: T = again(once)
+    found: T = again(work)
     return found
 
 

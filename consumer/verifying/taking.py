@@ -26,7 +26,6 @@ from consumer.tables import Tables, TableUse
 from consumer.verify import ChangeChecker
 
 _ROWS_AT_ONCE = 500
-_AT_ONCE = "a digest, and no row: it is too long to be sent"
 
 
 class Outcome(StrEnum):
@@ -92,8 +91,10 @@ class RowTaking:
     def _checked(self, place: int, line: RowLine, described: Mapping[str, Digested]) -> _Row:
         self._check_author(line.version)
         theirs = described.get(line.table)
-        if theirs is None or line.state == "aside" or (line.state == "stands" and line.image is None):
-            raise PoisonError(Reason.FORMAT, f"{line.table}: {_AT_ONCE}", table=line.table)
+        if theirs is None or line.state == "aside":
+            raise PoisonError(Reason.FORMAT, f"{line.table}: nothing that could be written", table=line.table)
+        if line.state == "stands" and line.image is None:
+            raise PoisonError(Reason.LIMIT, f"{line.table}: the row is too long to be sent once more", table=line.table)
         shape = self._tables.shapes().get(line.table)
         known = theirs.columns if shape is None else shape.meta.columns
         columns = {name: logical for name, logical in theirs.columns.items() if name in known}

@@ -86,4 +86,5 @@ def test_the_commands_are_named_as_the_contract_says() -> None:
         "audit",
         "snapshot",
         "rejoin",
+        "verify",
     ]

@@ -165,7 +165,11 @@ class PeerClient:
     def digests(self, question: bytes) -> Streamed:
         """Ask what the peer's tables hold (`common.wire.digests`). Raises OutageError, RefusedError."""
         headers = self._wrapped | {"Content-Type": "application/json"}
-        response = self._sent(self._http.build_request("POST", DIGESTS_PATH, content=question, headers=headers))
+        # It reads whole tables before it has much to say.
+        timeout = httpx.Timeout(_PUSH_SECONDS, connect=_CONNECT_SECONDS)
+        response = self._sent(
+            self._http.build_request("POST", DIGESTS_PATH, content=question, headers=headers, timeout=timeout)
+        )
         try:
             return Streamed(self._unwrapped(response), response)
         except PoisonError as error:

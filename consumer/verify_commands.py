@@ -1,0 +1,178 @@
+"""`verify`: this node's tables compared with a peer's, by digests."""
+
+from pathlib import Path
+
+import click
+
+from common.console import Console, counted
+from common.errors import UsageError
+from common.ops.export_files import checked_file, own_files
+from common.runtime.host import ExitCode, Host, current_host
+from consumer.verifying.differences import Difference, Kind, State
+from consumer.verifying.exporting import Written, export_digests
+from consumer.verifying.fitting import NotCompared
+from consumer.verifying.report import Report
+from consumer.verifying.sides import FileSide
+from consumer.verifying.verification import Wanted, verify_with_file, verify_with_peer
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_KINDS = {
+    Kind.MISSING_HERE: "missing here",
+    Kind.MISSING_THERE: "missing at {peer}",
+    Kind.VALUES: "same version, other values",
+    Kind.VERSION: "other version",
+}
+_STATES = {
+    State.DIFFERENT: "different",
+    State.IN_FLIGHT: "on its way",
+    State.EXPLAINED: "explained",
+    State.BEFORE_FIRST_SYNC: "from before the first sync",
+    State.REPAIRED: "repaired",
+}
+_CAUSES = {
+    "stepped-back": "has stepped back",
+    "conflict": "a change waits for a choice",
+    "dead-letter": "a change is a dead letter",
+}
+_REASONS = {
+    NotCompared.ONLY_HERE: "{peer} does not sync it",
+    NotCompared.ONLY_THERE: "this node does not sync it",
+    NotCompared.OTHER_KEY: "its key is another one there",
+    NotCompared.PAUSED: "it is paused",
+    NotCompared.NOT_CAPTURED: "it is not captured as it is now: run `rowferry migrate`",
+    NotCompared.OTHER_COLUMNS: "the file is of other columns or types: write it with --like and a file of this node",
+}
+
+
+@click.command()
+@click.argument("peer", required=False)
+@click.option("--file", "file", metavar="FILE", type=_FILE, help="Compare with what another node wrote by --export.")
+@click.option(
+    "--export", "out", metavar="FILE", type=_FILE, help="Write this node's digests: .jsonl, .jsonl.gz, .jsonl.zst."
+)
+@click.option(
+    "--like", "like", metavar="FILE", type=_FILE, help="With --export: fit for the node that wrote FILE by --export."
+)
+@click.option("--tables", "tables", metavar="NAMES", multiple=True, help="Only these; repeatable, or with commas.")
+@click.option("--repair", is_flag=True, help="Send rows that differ once more, with their versions, both ways.")
+@click.option(
+    "--wait",
+    "wait_seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 3600),
+    default=10.0,
+    show_default=True,
+    help="How long what is on its way may take to come.",
+)
+@click.option(
+    "--most",
+    "most",
+    metavar="COUNT",
+    type=click.IntRange(1, 1_000_000),
+    default=1_000,
+    show_default=True,
+    help="How many rows are named at most.",
+)
+def verify(
+    peer: str | None,
+    file: Path | None,
+    out: Path | None,
+    like: Path | None,
+    tables: tuple[str, ...],
+    repair: bool,
+    wait_seconds: float,
+    most: int,
+) -> None:
+    """Compare this node's tables with those of PEER, of [peers], by digests; name the rows that differ.
+
+    Exit code 0: all rows are equal. 4: some differ, or a table can't be compared; what is on its way counts too."""
+    if sum(one is not None for one in (peer, file, out)) != 1:
+        raise UsageError("say with whom: PEER, or --file FILE; or write a file with --export FILE")
+    if repair and peer is None:
+        raise UsageError("--repair goes over HTTP alone: a file holds digests, no rows")
+    if like is not None and out is None:
+        raise UsageError("--like goes with --export")
+    names = [name for one in tables for name in one.split(",") if name] or None
+    host = current_host()
+    if out is not None:
+        _export(host, out, like, names)
+        return
+    report = _compare(host, peer, file, names, repair=repair, wait_seconds=wait_seconds, most=most)
+    if not report.is_equal:
+        host.exit_code = ExitCode.SET_ASIDE
+    host.emit(report.document(), lambda console: _tell(console, report))
+
+
+def _compare(
+    host: Host,
+    peer: str | None,
+    file: Path | None,
+    names: list[str] | None,
+    *,
+    repair: bool,
+    wait_seconds: float,
+    most: int,
+) -> Report:
+    with host.node() as node, host.progress(None, "rows") as bar:
+        wanted = Wanted(names, wait_seconds, most, repair, host.actor, bar.advance)
+        if file is not None:
+            return verify_with_file(node, file, wanted)
+        return verify_with_peer(node, peer or "", wanted)
+
+
+def _export(host: Host, out: Path, like: Path | None, names: list[str] | None) -> None:
+    with host.node() as node, host.progress(None, "rows") as bar:
+        path = checked_file(out, own_files(node.database, host.config_file))
+        head = None if like is None else FileSide(like, node.config.trust()).head()
+        done = export_digests(node, path, names, head, bar.advance)
+    host.emit(done.document(), lambda console: _tell_export(console, done))
+
+
+def _tell_export(console: Console, done: Written) -> None:
+    document = done.document()
+    console.say(f"{done.file}: digests of {done.rows} rows and tombstones of {len(document['tables'])} tables")
+    for one in document["left_out"]:
+        console.warn(f"{one['table']} is left out: {_REASONS[NotCompared(one['reason'])]}")
+    console.say("At the other node: rowferry verify --file FILE")
+
+
+def _tell(console: Console, report: Report) -> None:
+    here, there = report.comparison.heads
+    peer = there.source_node
+    rows = [
+        (one.table, _key(one), _KINDS[one.kind].format(peer=peer), _what(one, peer), one.repair or "")
+        for one in report.rows
+    ]
+    if rows:
+        console.table("", ("table", "key", "differs in", "what it is", "repair"), rows)
+    for name, one in report.comparison.fit.tables.items():
+        for columns, whose in ((one.only_here, "this node"), (one.only_there, peer)):
+            if columns:
+                console.warn(f"{name}: {', '.join(columns)} is a column of {whose} alone, and was not compared")
+    for name, why in report.comparison.fit.left_out.items():
+        console.warn(f"{name} was not compared: {_REASONS[why].format(peer=peer)}")
+    repaired, left = report.total(State.REPAIRED), report.differing
+    if repaired:
+        console.say(f"{counted(repaired, 'row', 'rows')} repaired")
+    if report.is_equal:
+        count = sum(one.rows_here for one in report.comparison.tables.values())
+        tables = counted(len(report.comparison.tables), "table", "tables")
+        console.say(f"equal: {counted(count, 'row', 'rows')} of {tables}, {here.source_node} and {peer}, at {there.at}")
+        return
+    more = "" if report.is_complete else " at least (--most names more)"
+    console.say(f"{counted(left, 'row differs', 'rows differ')}{more} between {here.source_node} and {peer}")
+    if report.total(State.BEFORE_FIRST_SYNC):
+        console.say("Rows from before the first sync: a write to such a row decides it on all nodes.")
+
+
+def _key(one: Difference) -> str:
+    return ", ".join(str(value) for value in one.pk.values())
+
+
+def _what(one: Difference, peer: str) -> str:
+    told = [
+        f"{_CAUSES[line.cause]} {where}"
+        for line, where in ((one.here, "here"), (one.there, f"at {peer}"))
+        if line is not None and line.cause is not None
+    ]
+    return "; ".join(told) or _STATES[one.state]

@@ -1,0 +1,149 @@
+"""One comparison from its beginning to its end: chunks, rows, repair, and what is kept of it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from common.clock import from_iso
+from common.errors import PreflightError, UsageError
+from common.runtime.node import Node
+from common.schema import tables as rf
+from common.transports.http.client import PeerClient
+from common.transports.http.peer import checked_state, is_trusted
+from common.transports.http.settings import settings_of
+from consumer.statements import insert_missing, writing
+from consumer.verifying.comparing import ROWS_AT_ONCE, Comparison
+from consumer.verifying.differences import Difference, State
+from consumer.verifying.repairing import Peer, Repairing
+from consumer.verifying.report import Report
+from consumer.verifying.sides import Advance, FileSide, OwnSide, PeerSide
+from consumer.verifying.taking import RowTaking
+
+_MOST_PASSES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to compare, and how."""
+
+    tables: Collection[str] | None
+    """None: all that both have."""
+    wait_seconds: float
+    most: int
+    """So many rows are named."""
+    repair: bool
+    actor: str
+    advance: Advance
+
+
+def verify_with_peer(node: Node, name: str, wanted: Wanted) -> Report:
+    """Compare with a configured peer over HTTP. Raises UsageError, ConfigError, OutageError, RefusedError."""
+    section = node.config.peers.get(name)
+    if section is None:
+        known = ", ".join(node.config.peers) or "none"
+        raise UsageError(f"{name}: no [peers] section of that name (there are: {known}); or compare with --file FILE")
+    settings = settings_of(name, section)
+    client = PeerClient(settings)
+    try:
+        state = checked_state(client, node.facts.node_id)
+        sides = OwnSide(node), PeerSide(client, state.node, node.config.trust())
+        comparison = Comparison(*sides, wanted.tables, wanted.wait_seconds, wanted.advance)
+        comparison.count()
+        if not wanted.repair:
+            return _kept(node, _told(comparison, wanted), wanted)
+        may_forward = is_trusted(settings, state, node.config, node.main())
+        taking = RowTaking(node, state.node, wanted.actor, may_forward=may_forward)
+        forms = {table: one.forms for table, one in comparison.fit.tables.items()}
+        repairing = Repairing(node, sides, Peer(state.node, client, taking), forms, wanted.advance)
+        return _kept(node, _repaired(comparison, repairing, wanted), wanted)
+    finally:
+        client.close()
+
+
+def verify_with_file(node: Node, path: Path, wanted: Wanted) -> Report:
+    """Compare with what another node wrote. Raises UsageError, PreflightError, OutageError, RowferryError."""
+    there = FileSide(path, node.config.trust())
+    if there.head().source_node == node.facts.node_id:
+        raise UsageError(f"{path} was written by this node itself: give the file of another one")
+    comparison = Comparison(OwnSide(node), there, wanted.tables, 0, wanted.advance)
+    comparison.count()
+    return _kept(node, _told(comparison, wanted), wanted)
+
+
+def _told(comparison: Comparison, wanted: Wanted) -> Report:
+    report = Report(comparison, wanted.most)
+    for found in comparison.rounds():
+        if len(report.rows) >= report.most:
+            report.is_complete = False
+            break
+        report.add(found)
+    return report
+
+
+def _repaired(comparison: Comparison, repairing: Repairing, wanted: Wanted) -> Report:
+    report, left = Report(comparison, wanted.most), list[Difference]()
+    for found in comparison.rounds():
+        left += _once(comparison, repairing, report, found)
+        if len(left) > ROWS_AT_ONCE:
+            report.add(left)
+            left = []
+    # What was refused may have waited for a row that came since.
+    for _ in range(_MOST_PASSES):
+        before = len(left)
+        if not any(one.state is State.DIFFERENT for one in left):
+            break
+        left = _once(comparison, repairing, report, left)
+        if len(left) == before:
+            break
+    report.add(left)
+    return report
+
+
+def _once(
+    comparison: Comparison, repairing: Repairing, report: Report, found: Sequence[Difference]
+) -> list[Difference]:
+    """Repair rows, count those that are the same now, and return the others."""
+    repairing.repair(found)
+    tried = [one for one in found if one.state is State.DIFFERENT]
+    still = {(one.table, one.key): one for one in comparison.again(tried)}
+    left = [one for one in found if one.state is not State.DIFFERENT]
+    for one in tried:
+        now = still.get((one.table, one.key))
+        if now is None:
+            one.state = State.REPAIRED
+            report.add([one])
+        else:
+            now.repair = one.repair
+            left.append(now)
+    return left
+
+
+def _kept(node: Node, report: Report, wanted: Wanted) -> Report:
+    """Note when the two were found equal last; nothing of it where only some tables were compared."""
+    there = report.comparison.heads[1]
+    is_news = wanted.tables is None and bool(report.comparison.tables)
+    if not is_news or not (report.is_equal or report.total(State.DIFFERENT)):
+        return report
+    try:
+        at_us = min(node.clock.now_us(), from_iso(there.at))
+    except ValueError as error:
+        raise PreflightError(f"{there.at!r} is no instant") from error
+    peer = {
+        "node_id": there.source_node,
+        "incarnation": there.incarnation,
+        "is_self": False,
+        "first_seen_us": node.clock.now_us(),
+        "last_seen_us": 0,
+    }
+    values = {"verified_us": at_us if report.is_equal else None}
+
+    def note(connection: sa.Connection) -> None:
+        if there.source_node in node.config.named_nodes:
+            # For any other node something would be kept from now on, which may never come by.
+            insert_missing(connection, rf.node, [peer])
+        connection.execute(sa.update(rf.node).where(rf.node.c.node_id == there.source_node).values(values))
+
+    writing(node.database, note)
+    return report
