@@ -65,6 +65,7 @@ class RowTaken(BaseModel):
 
     outcome: Outcome
     why: str | None
+    reason: str | None = Field(description="Of what is refused, a word for programs.")
 
 
 class RowsTaken(BaseModel):
@@ -161,7 +162,7 @@ def _take(node: Node, caller: Caller, body: bytes, encoding: str) -> RowsTaken:
         raise ProblemError(status, f"{error}; nothing of the body was taken", reason=error.reason.value) from error
     taking = RowTaking(node, caller.node_id, caller.actor, may_forward=Scope.FORWARD in caller.scopes)
     results = taking.take(lines, reading.head.tables)
-    return RowsTaken(results=[RowTaken(outcome=one.outcome, why=one.why) for one in results])
+    return RowsTaken(results=[RowTaken(outcome=one.outcome, why=one.why, reason=one.reason) for one in results])
 
 
 def _rows(reading: Reading) -> list[RowLine]:

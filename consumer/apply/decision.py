@@ -31,6 +31,8 @@ class Entry(msgspec.Struct, frozen=True):
     counts: Counts
     released_by: "Entry | None" = None
     """The choice that settles the clash for which this change had waited."""
+    yields: bool = False
+    """Under one version with another image what is here gives way, whichever bytes are greater."""
 
 
 class Row(msgspec.Struct):
@@ -167,7 +169,7 @@ class Decision:
         if comparable(ours) == comparable(theirs):
             entry.counts.same += 1
             return
-        theirs_stands = greater_image(comparable(ours), comparable(theirs))
+        theirs_stands = entry.yields or greater_image(comparable(ours), comparable(theirs))
         self._clash(entry, row, Kind.IDENTITY, Winner.THEIRS if theirs_stands else Winner.OURS)
         if theirs_stands:
             _take(entry, row)

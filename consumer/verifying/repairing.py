@@ -6,7 +6,7 @@ twice changes nothing."""
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from common.errors import ConfigError
+from common.errors import ConfigError, Reason
 from common.runtime.node import Node
 from common.transports.http.client import PeerClient, RefusedError
 from common.wire.digests import Asked, AskedTable, Head, RowLine, encoded
@@ -57,28 +57,34 @@ class Repairing:
         ours = [one for one in found if one.state is State.DIFFERENT]
         for start in range(0, len(ours), _KEYS_AT_ONCE):
             some = {(one.table, one.key): one for one in ours[start : start + _KEYS_AT_ONCE]}
-            kept = self._pull({key: one for key, one in some.items() if _is_theirs(one)})
-            # Of two images under one version the greater one stands: where that is this node's, it goes there.
-            same = {key for key in kept if version_of(some[key].here) == version_of(some[key].there)}
-            self._push({key: one for key, one in some.items() if key in same or not _is_theirs(one)})
+            came = self._pull({key: one for key, one in some.items() if _is_theirs(one)})
+            # Of two images under one version the greater one stands: where that is not taken here, it may be there.
+            same = {key for key, taken in came.items() if taken.outcome in _NOT_TAKEN and _is_one_version(some[key])}
+            went = self._push({key: one for key, one in some.items() if key in same or not _is_theirs(one)})
+            # Who is not believed for a row that another wrote can't make it stand there: so what stands there does.
+            unheard = {key for key in same if went.get(key, _UNKNOWN).reason == Reason.SOURCE}
+            self._pull({key: some[key] for key in unheard}, yields=True)
 
-    def _pull(self, some: Mapping[Key, Difference]) -> set[Key]:
-        """Take rows of the peer; return those in whose place this node's stood."""
-        kept: set[Key] = set()
+    def _pull(self, some: Mapping[Key, Difference], *, yields: bool = False) -> dict[Key, Taken]:
+        """Take rows of the peer; return what each came to."""
+        found: dict[Key, Taken] = {}
         for fetched in self._fetched(self._there, some):
-            took = self._peer.taking.take([*fetched.rows.values()], fetched.head.tables)
+            took = self._peer.taking.take([*fetched.rows.values()], fetched.head.tables, yields=yields)
             for key, taken in zip(fetched.rows, took, strict=True):
                 some[key].repair = _told("taken here", taken)
-                if taken.outcome is Outcome.KEPT:
-                    kept.add(key)
-        return kept
+                found[key] = taken
+        return found
 
-    def _push(self, some: Mapping[Key, Difference]) -> None:
+    def _push(self, some: Mapping[Key, Difference]) -> dict[Key, Taken]:
+        """Send rows to the peer; return what each came to there."""
+        found: dict[Key, Taken] = {}
         for fetched in self._fetched(self._here, some):
             for keys in _pieces(fetched.rows):
                 rows = [fetched.rows[key] for key in keys]
                 for key, taken in zip(keys, self._sent(fetched.head, rows), strict=True):
                     some[key].repair = _told(f"sent to {self._peer.node_id}", taken)
+                    found[key] = taken
+        return found
 
     def _sent(self, head: Head, rows: Sequence[RowLine]) -> list[Taken]:
         if self._refusal is not None:
@@ -94,7 +100,8 @@ class Repairing:
         if len(results) != len(rows):
             raise ConfigError(f"{self._peer.client.url} does not answer as a node does: {len(results)} results")
         return [
-            Taken(Outcome(one.outcome) if one.outcome in _OUTCOMES else Outcome.REFUSED, one.why) for one in results
+            Taken(Outcome(one.outcome) if one.outcome in _OUTCOMES else Outcome.REFUSED, one.why, one.reason)
+            for one in results
         ]
 
     def _fetched(self, side: Side, some: Mapping[Key, Difference]) -> Iterator[_Fetched]:
@@ -121,6 +128,8 @@ class Repairing:
         return side.list(Asked(tables, images=True), self._advance)
 
 
+_NOT_TAKEN = (Outcome.KEPT, Outcome.REFUSED)
+_UNKNOWN = Taken(Outcome.REFUSED)
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
 _NOT_TOUCHED = {
     State.IN_FLIGHT: "left: it is on its way",
@@ -133,6 +142,10 @@ def _is_theirs(one: Difference) -> bool:
     """Tell whether the peer's row comes here first: it is higher, or of the same version and there at all."""
     ours, theirs = version_of(one.here), version_of(one.there)
     return theirs > ours or (theirs == ours and one.kind is not Kind.MISSING_THERE)
+
+
+def _is_one_version(one: Difference) -> bool:
+    return version_of(one.here) == version_of(one.there)
 
 
 def _told(what: str, taken: Taken) -> str:

@@ -24,6 +24,7 @@ from consumer.incoming import Counts
 from consumer.main_node import MainNode
 from consumer.tables import Tables, TableUse
 from consumer.verify import ChangeChecker
+from consumer.verifying.own_log import sealed_here
 
 _ROWS_AT_ONCE = 500
 
@@ -46,6 +47,8 @@ class Taken(NamedTuple):
 
     outcome: Outcome
     why: str | None = None
+    reason: str | None = None
+    """A word for programs, of what is refused."""
 
 
 class _Row(NamedTuple):
@@ -68,18 +71,24 @@ class RowTaking:
         self._preparer = Preparer(self._tables, MainNode(node))
         self._committing = Committing(node)
         self._name = f"verify-{uuid.uuid4().hex}"
+        self._proven: frozenset[int] = frozenset()
+        """Rows that this node wrote itself, just so, by its own log."""
+        self._yields = False
 
-    def take(self, rows: Sequence[RowLine], described: Mapping[str, Digested]) -> list[Taken]:
+    def take(self, rows: Sequence[RowLine], described: Mapping[str, Digested], *, yields: bool = False) -> list[Taken]:
         """Write what wins here, and return what each row came to; all of it is committed. Raises OutageError.
 
-        `described`: how the sender's tables look."""
+        `described`: how the sender's tables look. `yields`: of two images under one version the sender's stands."""
         found: dict[int, Taken] = {}
         checked = []
+        own = [] if self._may_forward else [line for line in rows if line.version.node_id == self._node.facts.node_id]
+        self._proven = sealed_here(self._node, own, described) if own else frozenset()
+        self._yields = yields
         for place, line in enumerate(rows):
             try:
                 checked.append(self._checked(place, line, described))
             except PoisonError as error:
-                found[place] = Taken(Outcome.REFUSED, str(error))
+                found[place] = Taken(Outcome.REFUSED, str(error), error.reason.value)
         left, before = self._in_order(checked), len(checked) + 1
         # A row may have waited for one that it points to.
         while left and len(left) < before:
@@ -89,7 +98,8 @@ class RowTaking:
         return [found[place] for place in range(len(rows))]
 
     def _checked(self, place: int, line: RowLine, described: Mapping[str, Digested]) -> _Row:
-        self._check_author(line.version)
+        if id(line) not in self._proven:
+            self._check_author(line.version)
         theirs = described.get(line.table)
         if theirs is None or line.state == "aside":
             raise PoisonError(Reason.FORMAT, f"{line.table}: nothing that could be written", table=line.table)
@@ -149,7 +159,8 @@ class RowTaking:
             return self._either_way(rows)
         except (PoisonError, EarlyError, ContentionError) as error:
             if len(rows) == 1:
-                return {rows[0].place: Taken(Outcome.REFUSED, str(error))}
+                reason = None if isinstance(error, ContentionError) else error.reason.value
+                return {rows[0].place: Taken(Outcome.REFUSED, str(error), reason)}
         half = len(rows) // 2
         return self._some(rows[:half]) | self._some(rows[half:])
 
@@ -167,7 +178,10 @@ class RowTaking:
     def _committed(self, rows: Sequence[_Row], mode: Mode) -> dict[int, Taken]:
         def work(session: ApplySession) -> dict[int, Taken]:
             counts = {row.place: Counts() for row in rows}
-            entries = [Entry(row.change, row.use, row.change.version.node_id, counts[row.place]) for row in rows]
+            entries = [
+                Entry(row.change, row.use, row.change.version.node_id, counts[row.place], yields=self._yields)
+                for row in rows
+            ]
             GroupTransaction(self._node, self._preparer, session, mode).write(entries)
             found = {place: _came_to(one) for place, one in counts.items()}
             self._note(session, rows, found)

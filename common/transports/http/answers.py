@@ -84,6 +84,7 @@ class RowTaken(_Answer):
 
     outcome: _Word
     why: str | None = None
+    reason: str | None = None
 
 
 class RowsTaken(_Answer):
