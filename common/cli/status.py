@@ -95,6 +95,7 @@ def document(standing: Standing) -> dict[str, Any]:
             "seen_at": None if standing.run_seen_us is None else to_iso(standing.run_seen_us),
         },
         "peers": [peer.document for peer in standing.peers],
+        "verified": [{"node": node, "at": to_iso(at_us)} for node, at_us in standing.verified.items()],
         "clashing_keys": [{"table": one.table, "conflicts": one.conflicts} for one in standing.clashing_keys],
         "own_keys": list(standing.own_keys),
         "paused": [{"table": name, "since": to_iso(since_us)} for name, since_us in standing.paused.items()],
@@ -130,6 +131,8 @@ def _tell(console: Console, standing: Standing) -> None:
         console.say(f"own folder in the shared folder: {held}, kept for who has not read them")
     _tell_sources(console, standing)
     _tell_peers(console, standing)
+    for node, at_us in standing.verified.items():
+        console.say(f"verified equal with {node} at {to_iso(at_us)}")
     for name, depth in standing.queues.depths.items():
         console.say(f"queue {name}: {'not there yet' if depth is None else depth}")
     console.say(f"dead letters: {_counts(standing.dead_letters)}; conflicts: {_counts(standing.conflicts)}")

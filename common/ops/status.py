@@ -117,6 +117,10 @@ class Standing:
     new_tables: tuple[str, ...] = ()
     """Those of `drifted` that were never captured."""
 
+    verified: Mapping[str, int] = field(default_factory=dict)
+    """Nodes whose tables were equal to this one's by `rowferry verify`, and when that was found last: microseconds
+    since the epoch. Not those that were found to differ since."""
+
     run_seen_us: int | None = None
     """When a `run` on this node looked at its work last."""
 

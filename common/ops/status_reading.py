@@ -60,7 +60,14 @@ def read_standing(
             own_keys=own_keys(wanted, config.tables),
             told=tuple(_told(connection, now_us)),
             run_seen_us=run_seen_us(connection),
+            verified=_verified(connection),
         )
+
+
+def _verified(connection: sa.Connection) -> dict[str, int]:
+    peer = rf.node.c
+    query = sa.select(peer.node_id, peer.verified_us).where(peer.verified_us.is_not(None), peer.retired_us.is_(None))
+    return {node_id: int(at_us) for node_id, at_us in connection.execute(query.order_by(peer.node_id))}
 
 
 def _told(connection: sa.Connection, now_us: int) -> Iterator[str]:

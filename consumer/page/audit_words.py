@@ -27,6 +27,7 @@ ACTIONS = {
     "rejoined": "let a node begin anew",
     "snapshot-exported": "wrote a snapshot of the node",
     "snapshot-imported": "began with another node's snapshot",
+    "rows-repaired": "took rows of another node once more",
     "backed-up": "backed the node up",
     "restored": "put a backup of the node back",
     "node-returned": "heard a retired node again",
