@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from common.errors import PoisonError, Reason
+from common.errors import ContentionError, OutageError, PoisonError, Reason
 from common.http.callers import Caller, caller_with, check_again, check_still
 from common.http.encodings import accepted_encoding, wrapped
 from common.http.problems import ProblemError, guarded
@@ -100,7 +100,7 @@ def digest_routes(node: Node) -> APIRouter:
         except BaseException:
             held.close()
             raise
-        lines = encoded(moment.head, answer(moment, asked), node.config.signer())
+        lines = _unbroken(encoded(moment.head, answer(moment, asked), node.config.signer()))
         # Digests are all but random, and a sign of life must not wait until a frame is full.
         encoding = accepted_encoding(request.headers.get("accept-encoding")) if asked.images else None
         pieces = while_admitted(lines if asked.images else _in_pieces(lines), partial(check_again, request))
@@ -127,6 +127,14 @@ def digest_routes(node: Node) -> APIRouter:
             return await anyio.to_thread.run_sync(_take, node, caller, body, encoding)
 
     return router
+
+
+def _unbroken(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield lines. Raises OutageError where a table was altered in between: this answer ends there."""
+    try:
+        yield from lines
+    except ContentionError as error:
+        raise OutageError(str(error)) from error
 
 
 def _in_pieces(lines: Iterable[bytes]) -> Iterator[bytes]:

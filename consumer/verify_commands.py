@@ -56,6 +56,12 @@ _REASONS = {
 @click.option("--tables", "tables", metavar="NAMES", multiple=True, help="Only these; repeatable, or with commas.")
 @click.option("--repair", is_flag=True, help="Send rows that differ once more, with their versions, both ways.")
 @click.option(
+    "--overtake",
+    "overtakes",
+    is_flag=True,
+    help="With --repair: also what is on its way, for what a log has no more and never comes.",
+)
+@click.option(
     "--wait",
     "wait_seconds",
     metavar="SECONDS",
@@ -80,6 +86,7 @@ def verify(
     like: Path | None,
     tables: tuple[str, ...],
     repair: bool,
+    overtakes: bool,
     wait_seconds: float,
     most: int,
 ) -> None:
@@ -90,6 +97,8 @@ def verify(
         raise UsageError("say with whom: PEER, or --file FILE; or write a file with --export FILE")
     if repair and peer is None:
         raise UsageError("--repair goes over HTTP alone: a file holds digests, no rows")
+    if overtakes and not repair:
+        raise UsageError("--overtake goes with --repair")
     if like is not None and out is None:
         raise UsageError("--like goes with --export")
     names = [name for one in tables for name in one.split(",") if name] or None
@@ -97,27 +106,12 @@ def verify(
     if out is not None:
         _export(host, out, like, names)
         return
-    report = _compare(host, peer, file, names, repair=repair, wait_seconds=wait_seconds, most=most)
+    with host.node() as node, host.progress(None, "rows") as bar:
+        wanted = Wanted(names, wait_seconds, most, repair, overtakes, host.actor, bar.advance)
+        report = verify_with_peer(node, peer or "", wanted) if file is None else verify_with_file(node, file, wanted)
     if not report.is_equal:
         host.exit_code = ExitCode.SET_ASIDE
     host.emit(report.document(), lambda console: _tell(console, report))
-
-
-def _compare(
-    host: Host,
-    peer: str | None,
-    file: Path | None,
-    names: list[str] | None,
-    *,
-    repair: bool,
-    wait_seconds: float,
-    most: int,
-) -> Report:
-    with host.node() as node, host.progress(None, "rows") as bar:
-        wanted = Wanted(names, wait_seconds, most, repair, host.actor, bar.advance)
-        if file is not None:
-            return verify_with_file(node, file, wanted)
-        return verify_with_peer(node, peer or "", wanted)
 
 
 def _export(host: Host, out: Path, like: Path | None, names: list[str] | None) -> None:
@@ -141,7 +135,7 @@ def _tell(console: Console, report: Report) -> None:
     peer = there.source_node
     rows = [
         (one.table, _key(one), _KINDS[one.kind].format(peer=peer), _what(one, peer), one.repair or "")
-        for one in report.rows
+        for one in report.sorted_rows()
     ]
     if rows:
         console.table("", ("table", "key", "differs in", "what it is", "repair"), rows)

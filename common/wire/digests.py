@@ -13,6 +13,7 @@ from typing import Annotated, BinaryIO, Literal
 
 import msgspec
 
+from common.clock import from_iso
 from common.errors import PoisonError, Reason
 from common.versions import NEVER, Version
 from common.wire.forms import Form
@@ -200,6 +201,10 @@ class Reading:
             raise self._fault("it does not begin as digests do")
         if first.format.partition(".")[0] != FORMAT:
             raise self._fault(f"format {first.format!r} is not {FORMAT}")
+        try:
+            from_iso(first.at)
+        except ValueError as error:
+            raise self._fault(f"{first.at[:40]!r} is no instant") from error
         self.head = first
 
     def __iter__(self) -> Iterator[Line]:

@@ -3,7 +3,7 @@
 Who receives a row decides about it as about any write that comes in; so nothing lower overwrites anything, and doing it
 twice changes nothing."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from common.errors import ConfigError, Reason
@@ -17,6 +17,9 @@ from consumer.verifying.taking import Outcome, RowTaking, Taken
 _KEYS_AT_ONCE = 2_000
 _BODY_BYTES = 4 * 1024 * 1024
 _TOO_LONG = "the row is too long to be sent once more"
+
+REPAIRED = frozenset({State.DIFFERENT})
+"""What is sent where nobody asks for more."""
 
 Key = tuple[str, bytes]
 
@@ -38,13 +41,20 @@ class Repairing:
     """Both ways between this node and one peer. Belongs to one thread; raises OutageError."""
 
     def __init__(
-        self, node: Node, sides: tuple[Side, Side], peer: Peer, forms: Forms, advance: Callable[[int], None]
+        self,
+        node: Node,
+        sides: tuple[Side, Side],
+        peer: Peer,
+        forms: Forms,
+        states: Collection[State],
+        advance: Callable[[int], None],
     ) -> None:
-        """`sides`: this node's, the peer's."""
+        """`sides`: this node's, the peer's. `states`: of the rows that are sent."""
         self._node = node
         self._here, self._there = sides
         self._peer = peer
         self._forms = forms
+        self.states = states
         self._advance = advance
         self._refusal: str | None = None
         """Why nothing can be sent to the peer."""
@@ -52,9 +62,9 @@ class Repairing:
     def repair(self, found: Sequence[Difference]) -> None:
         """Send what differs without a cause, and note at each what became of it."""
         for one in found:
-            if one.state is not State.DIFFERENT:
+            if one.state not in self.states:
                 one.repair = _NOT_TOUCHED[one.state]
-        ours = [one for one in found if one.state is State.DIFFERENT]
+        ours = [one for one in found if one.state in self.states]
         for start in range(0, len(ours), _KEYS_AT_ONCE):
             some = {(one.table, one.key): one for one in ours[start : start + _KEYS_AT_ONCE]}
             came = self._pull({key: one for key, one in some.items() if _is_theirs(one)})
@@ -132,7 +142,7 @@ _NOT_TAKEN = (Outcome.KEPT, Outcome.REFUSED)
 _UNKNOWN = Taken(Outcome.REFUSED)
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
 _NOT_TOUCHED = {
-    State.IN_FLIGHT: "left: it is on its way",
+    State.IN_FLIGHT: "left: it is on its way (--overtake sends it all the same)",
     State.EXPLAINED: "left: what waits or was set aside decides it",
     State.BEFORE_FIRST_SYNC: "left: no version says which side is right",
 }

@@ -60,8 +60,12 @@ class Report:
             "not_compared": [
                 {"table": name, "reason": why.value} for name, why in self.comparison.fit.left_out.items()
             ],
-            "rows": [one.document() for one in self.rows],
+            "rows": [one.document() for one in self.sorted_rows()],
         }
+
+    def sorted_rows(self) -> list[Difference]:
+        """Return the rows that are named, by their keys: they are found by digests."""
+        return sorted(self.rows, key=lambda one: (one.table, [_place(value) for value in one.pk.values()]))
 
     def _table(self, name: str) -> dict[str, Any]:
         compared, common = self.comparison.tables[name], self.comparison.fit.tables[name]
@@ -80,3 +84,8 @@ class Report:
             "before_first_sync": counts[State.BEFORE_FIRST_SYNC],
             "repaired": counts[State.REPAIRED],
         }
+
+
+def _place(value: object) -> tuple[bool, int | float, str]:
+    is_number = isinstance(value, int | float)
+    return not is_number, value if isinstance(value, int | float) else 0, str(value)

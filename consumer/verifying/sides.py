@@ -8,7 +8,7 @@ from typing import Protocol
 
 from common.errors import OutageError, PoisonError, PreflightError, Reason, RowferryError, UsageError
 from common.runtime.node import Node
-from common.transports.http.client import PeerClient
+from common.transports.http.client import PeerClient, RefusedError, Streamed
 from common.wire.compress import encoding_of, open_decompressed
 from common.wire.digests import (
     LONGEST_LINE,
@@ -133,7 +133,7 @@ class PeerSide:
     @contextmanager
     def _asked(self, asked: Asked) -> Iterator[Reading]:
         longest = LONGEST_LINE if asked.images else LONGEST_PLAIN_LINE
-        with closing(self._client.digests(encode_asked(asked))) as streamed:
+        with closing(self._question(asked)) as streamed:
             try:
                 reading = Reading(streamed.body, self._trust, longest)
                 if reading.head.source_node != self._node_id:
@@ -143,6 +143,14 @@ class PeerSide:
                 if error.reason in UNPROVEN_REASONS:
                     raise RowferryError(f"{self._client.url}: {error}") from error
                 raise OutageError(f"{self._client.url} does not answer as a node does: {error}") from error
+
+    def _question(self, asked: Asked) -> Streamed:
+        try:
+            return self._client.digests(encode_asked(asked))
+        except RefusedError as error:
+            if error.status in (404, 405):
+                raise RowferryError(f"{self._client.url}: its release does not know how to be compared") from error
+            raise
 
 
 class FileSide:

@@ -7,7 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from common.clock import from_iso
-from common.errors import PreflightError, UsageError
+from common.errors import UsageError
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.transports.http.client import PeerClient
@@ -16,7 +16,7 @@ from common.transports.http.settings import settings_of
 from consumer.statements import insert_missing, writing
 from consumer.verifying.comparing import ROWS_AT_ONCE, Comparison
 from consumer.verifying.differences import Difference, State
-from consumer.verifying.repairing import Peer, Repairing
+from consumer.verifying.repairing import REPAIRED, Peer, Repairing
 from consumer.verifying.report import Report
 from consumer.verifying.sides import Advance, FileSide, OwnSide, PeerSide
 from consumer.verifying.taking import RowTaking
@@ -34,6 +34,8 @@ class Wanted:
     most: int
     """So many rows are named."""
     repair: bool
+    overtakes: bool
+    """Repair also what has not come yet, and may never come."""
     actor: str
     advance: Advance
 
@@ -56,7 +58,8 @@ def verify_with_peer(node: Node, name: str, wanted: Wanted) -> Report:
         may_forward = is_trusted(settings, state, node.config, node.main())
         taking = RowTaking(node, state.node, wanted.actor, may_forward=may_forward)
         forms = {table: one.forms for table, one in comparison.fit.tables.items()}
-        repairing = Repairing(node, sides, Peer(state.node, client, taking), forms, wanted.advance)
+        states = REPAIRED | {State.IN_FLIGHT} if wanted.overtakes else REPAIRED
+        repairing = Repairing(node, sides, Peer(state.node, client, taking), forms, states, wanted.advance)
         return _kept(node, _repaired(comparison, repairing, wanted), wanted)
     finally:
         client.close()
@@ -92,7 +95,7 @@ def _repaired(comparison: Comparison, repairing: Repairing, wanted: Wanted) -> R
     # What was refused may have waited for a row that came since.
     for _ in range(_MOST_PASSES):
         before = len(left)
-        if not any(one.state is State.DIFFERENT for one in left):
+        if not any(one.state in repairing.states for one in left):
             break
         left = _once(comparison, repairing, report, left)
         if len(left) == before:
@@ -106,9 +109,9 @@ def _once(
 ) -> list[Difference]:
     """Repair rows, count those that are the same now, and return the others."""
     repairing.repair(found)
-    tried = [one for one in found if one.state is State.DIFFERENT]
+    tried = [one for one in found if one.state in repairing.states]
     still = {(one.table, one.key): one for one in comparison.again(tried)}
-    left = [one for one in found if one.state is not State.DIFFERENT]
+    left = [one for one in found if one.state not in repairing.states]
     for one in tried:
         now = still.get((one.table, one.key))
         if now is None:
@@ -126,10 +129,7 @@ def _kept(node: Node, report: Report, wanted: Wanted) -> Report:
     is_news = wanted.tables is None and bool(report.comparison.tables)
     if not is_news or not (report.is_equal or report.total(State.DIFFERENT)):
         return report
-    try:
-        at_us = min(node.clock.now_us(), from_iso(there.at))
-    except ValueError as error:
-        raise PreflightError(f"{there.at!r} is no instant") from error
+    at_us = min(node.clock.now_us(), from_iso(there.at))
     peer = {
         "node_id": there.source_node,
         "incarnation": there.incarnation,
