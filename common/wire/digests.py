@@ -38,7 +38,8 @@ _NodeId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 _Lsn = Annotated[int, msgspec.Meta(ge=0, le=MAX_LSN)]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
-State = Literal["stands", "deleted", "aside"]
+State = Literal["stands", "deleted", "aside", "absent"]
+"""aside: it has stepped back. absent: nothing is known of it, but that something of it waits or was set aside."""
 Cause = Literal["stepped-back", "conflict", "dead-letter"]
 """Why a row may differ from everybody else's: it has stepped back, or a change of it waits or was set aside."""
 Unfit = Literal["paused", "not-captured"]
@@ -129,6 +130,7 @@ class AskedTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     forms: dict[_Name, Form]
     """The columns that count, the key's among them."""
     bits: _Bits = 0
+    """Into how many chunks the table is cut, as a power of two; where chunks are asked for at least into so many."""
     chunks: tuple[_ChunkNumber, ...] | None = None
     """The rows of these chunks."""
     keys: Annotated[tuple[_Hex, ...], msgspec.Meta(max_length=MOST_KEYS)] | None = None

@@ -1,13 +1,23 @@
 """What this node answers to a question of a comparison, from one moment of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 import msgspec
 
 from common.errors import PoisonError, Reason
 from common.ports.dialect import TableShape
 from common.ports.snapshot import FrozenRow
-from common.wire.digests import LONGEST_IMAGE, Asked, AskedTable, ChunkLine, Line, RowLine, ScannedLine, TableLine
+from common.wire.digests import (
+    LONGEST_IMAGE,
+    Asked,
+    AskedTable,
+    Cause,
+    ChunkLine,
+    Line,
+    RowLine,
+    ScannedLine,
+    TableLine,
+)
 from common.wire.forms import Form
 from common.wire.records import NO_IMAGE
 from common.wire.row_digests import RowForm, Sums, bits_for, chunk_of
@@ -47,6 +57,7 @@ def everything(moment: Moment, forms: Mapping[str, Mapping[str, Form]]) -> Itera
     for name in sorted(forms):
         shape, sums = moment.shapes[name], Sums()
         form = RowForm(shape.pk, shape.meta.columns, forms[name])
+        apart, seen = causes.all(name), set[bytes]()
         for found in _keyed(moment, shape, form):
             if isinstance(found, ScannedLine):
                 yield found
@@ -54,12 +65,15 @@ def everything(moment: Moment, forms: Mapping[str, Mapping[str, Form]]) -> Itera
             row, key = found
             values = None if row.image is None else form.values(row.image)
             sums.add(key, row.version, values)
+            if key in apart:
+                seen.add(key)
             yield _line(name, row, values, causes, key)
+        yield from _absent(name, apart.items(), seen)
         yield from _told(name, sums, bits_for(sums.count))
 
 
 def own_sums(moment: Moment, shape: TableShape, forms: Mapping[str, Form]) -> Iterator[ScannedLine | Sums]:
-    """Yield signs of life, and at last the chunks of one table in the finest cut."""
+    """Yield signs of life, and at last the chunks of one table."""
     sums, form = Sums(), RowForm(shape.pk, shape.meta.columns, forms)
     for found in _keyed(moment, shape, form):
         if isinstance(found, ScannedLine):
@@ -75,7 +89,7 @@ def _chunks(moment: Moment, shape: TableShape, forms: Mapping[str, Form], bits: 
         if isinstance(found, ScannedLine):
             yield found
         else:
-            yield from _told(shape.name, found, bits)
+            yield from _told(shape.name, found, max(bits, bits_for(found.count)))
 
 
 def _told(table: str, sums: Sums, bits: int) -> Iterator[Line]:
@@ -89,6 +103,11 @@ def _told(table: str, sums: Sums, bits: int) -> Iterator[Line]:
 def _rows(moment: Moment, shape: TableShape, wanted: AskedTable, causes: Causes, *, images: bool) -> Iterator[Line]:
     form = RowForm(shape.pk, shape.meta.columns, wanted.forms)
     chunks, keys = frozenset(wanted.chunks or ()), frozenset(map(bytes.fromhex, wanted.keys or ()))
+
+    def is_wanted(key: bytes) -> bool:
+        return key in keys or (bool(chunks) and chunk_of(key, wanted.bits) in chunks)
+
+    seen = set[bytes]()
     rows = gone = 0
     room = _IMAGES_BYTES if images else 0
     for found in _keyed(moment, shape, form):
@@ -96,13 +115,24 @@ def _rows(moment: Moment, shape: TableShape, wanted: AskedTable, causes: Causes,
             yield found
             continue
         row, key = found
-        if key in keys or (chunks and chunk_of(key, wanted.bits) in chunks):
+        if is_wanted(key):
+            seen.add(key)
             values = None if row.image is None else form.values(row.image)
             rows, gone = rows + (values is not None), gone + (values is None)
             line = _line(shape.name, row, values, causes, key)
             yield _whole(line, row, has_room=room > 0) if images else line
             room -= len(row.image or b"")
+    yield from _absent(shape.name, [(key, one) for key, one in causes.all(shape.name).items() if is_wanted(key)], seen)
     yield TableLine(shape.name, wanted.bits, rows, gone)
+
+
+def _absent(
+    table: str, found: Iterable[tuple[bytes, tuple[bytes, Cause]]], seen: Container[bytes]
+) -> Iterator[RowLine]:
+    """Yield what is not here since a change of it waits, or was set aside."""
+    for key, (pk, cause) in found:
+        if key not in seen:
+            yield RowLine(table, msgspec.Raw(pk), "absent", cause=cause)
 
 
 def _keyed(moment: Moment, shape: TableShape, form: RowForm) -> Iterator[tuple[FrozenRow, bytes] | ScannedLine]:
@@ -125,7 +155,7 @@ def _line(table: str, row: FrozenRow, values: bytes | None, causes: Causes, key:
     pk = msgspec.Raw(row.pk)
     if row.image is None and not row.deleted:
         return RowLine(table, pk, "aside", row.version, None, "stepped-back")
-    cause = causes.of(table, row.key, key)
+    cause = causes.of(table, key)
     if values is None:
         return RowLine(table, pk, "deleted", row.version, None, cause)
     return RowLine(table, pk, "stands", row.version, values.hex(), cause)

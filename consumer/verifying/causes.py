@@ -30,25 +30,39 @@ class Causes:
         """`forms`: of the columns that count, by table."""
         self._moment = moment
         self._forms = forms
-        self._in_letters: set[tuple[str, bytes]] | None = None
-        self._waiting: dict[str, set[str]] = {}
+        self._letters: dict[tuple[str, bytes], bytes] | None = None
+        self._waiting: dict[str, dict[bytes, bytes]] = {}
 
-    def of(self, table: str, key: str, digest: bytes) -> Cause | None:
-        """Return why a row that has not stepped back may differ. `key`: the dialect's; `digest`: of the key."""
-        if table not in self._waiting:
-            self._waiting[table] = self._conflicts(table)
-        if key in self._waiting[table]:
+    def of(self, table: str, digest: bytes) -> Cause | None:
+        """Return why a row that has not stepped back may differ. `digest`: of its key."""
+        if digest in self._conflicts(table):
             return "conflict"
-        if self._in_letters is None:
-            self._in_letters = set(self._letters())
-        return "dead-letter" if (table, digest) in self._in_letters else None
+        return "dead-letter" if (table, digest) in self._set_aside() else None
 
-    def _conflicts(self, table: str) -> set[str]:
-        met = rf.conflict.c
-        query = sa.select(met.row_key).where(met.table_name == table, met.state == State.WAITING.value)
-        return set(self._moment.look.connection.execute(query).scalars())
+    def all(self, table: str) -> dict[bytes, tuple[bytes, Cause]]:
+        """Return all keys of a table of which something waits or was set aside, by their digests."""
+        found: dict[bytes, tuple[bytes, Cause]] = {
+            digest: (pk, "dead-letter") for (name, digest), pk in self._set_aside().items() if name == table
+        }
+        return found | {digest: (pk, "conflict") for digest, pk in self._conflicts(table).items()}
 
-    def _letters(self) -> Iterator[tuple[str, bytes]]:
+    def _conflicts(self, table: str) -> dict[bytes, bytes]:
+        if table not in self._waiting:
+            met, shape, found = rf.conflict.c, self._moment.shapes[table], dict[bytes, bytes]()
+            form = RowForm(shape.pk, shape.meta.columns, {name: self._forms[table][name] for name in shape.pk})
+            query = sa.select(met.pk).where(met.table_name == table, met.state == State.WAITING.value)
+            for text in self._moment.look.connection.execute(query).scalars():
+                with suppress(PoisonError):
+                    found[form.key(text.encode())] = text.encode()
+            self._waiting[table] = found
+        return self._waiting[table]
+
+    def _set_aside(self) -> dict[tuple[str, bytes], bytes]:
+        if self._letters is None:
+            self._letters = {(table, digest): pk for table, digest, pk in self._in_letters()}
+        return self._letters
+
+    def _in_letters(self) -> Iterator[tuple[str, bytes, bytes]]:
         connection, trust = self._moment.look.connection, self._moment.node.config.trust()
         for letter in find_newest(connection, Selection(), MOST_LETTERS):
             tx = load(connection, letter, trust)
@@ -62,7 +76,8 @@ class Causes:
             for change in self._changes(tx) if keys else ():
                 if change.table in keys and change.lsn not in letter.applied:
                     with suppress(PoisonError):
-                        yield change.table, keys[change.table].key(bytes(change.pk))
+                        pk = bytes(change.pk)
+                        yield change.table, keys[change.table].key(pk), pk
 
     def _changes(self, tx: Incoming) -> Iterable[Change]:
         if tx.header is None:

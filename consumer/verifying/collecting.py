@@ -46,8 +46,8 @@ def collect_chunks(lines: Iterable[Line], asked: Asked, *, any_cut: bool = False
                     raise _fault(f"chunk {line.chunk} of {table} comes twice")
                 found[table][line.chunk] = Chunk(line.rows, line.gone, line.sum)
             case TableLine(table=table) if table in found and table not in ended:
-                is_other = line.bits != asked.tables[table].bits and not any_cut
-                if is_other or any(one >> line.bits for one in found[table]):
+                is_coarse = line.bits < asked.tables[table].bits and not any_cut
+                if is_coarse or any(one >> line.bits for one in found[table]):
                     raise _fault(f"{table} is cut otherwise than was asked for")
                 ended[table] = Chunks(line.bits, found[table])
             case ChunkLine() | TableLine():

@@ -60,9 +60,13 @@ class Comparison:
         cut: dict[str, int] = {}
         if self._there.is_fixed:
             cut = {name: one.bits for name, one in self._there.count(forms, {}, self._advance).tables.items()}
-        here = self._here.count(forms, cut, self._advance).tables
-        self._bits = {name: one.bits for name, one in here.items()}
-        there = self._there.count(forms, self._bits, self._advance).tables
+        here = {**self._here.count(forms, cut, self._advance).tables}
+        there = self._there.count(forms, {name: one.bits for name, one in here.items()}, self._advance).tables
+        self._bits = {name: one.bits for name, one in there.items()}
+        finer = {name: bits for name, bits in self._bits.items() if bits > here[name].bits}
+        if finer:
+            # There are many more rows there: in few chunks too many would have to be listed.
+            here |= self._here.count({name: forms[name] for name in finer}, finer, self._advance).tables
         for name in forms:
             self.tables[name] = _compared(here[name], there[name])
             self._sizes[name] = _sizes(here[name].chunks, there[name].chunks)
@@ -74,7 +78,7 @@ class Comparison:
                 name: AskedTable({**self.fit.tables[name].forms}, self._bits[name], tuple(numbers))
                 for name, numbers in chunks.items()
             }
-            yield self._settled(self._listed(asked))
+            yield self._settled(asked)
 
     def again(self, found: Sequence[Difference]) -> list[Difference]:
         """Look once more at these rows; return those that differ still."""
@@ -96,16 +100,19 @@ class Comparison:
         judge(found, here.head, there.head)
         return found
 
-    def _settled(self, found: list[Difference]) -> list[Difference]:
-        """Wait for what is on its way, as long as there is time left for that."""
-        pause = _FIRST_PAUSE_SECONDS
+    def _settled(self, asked: Mapping[str, AskedTable]) -> list[Difference]:
+        """Return the rows that differ among those asked for. Waits for what is on its way, as long as there is time."""
+        found, pause = self._listed(asked), _FIRST_PAUSE_SECONDS
         while moving := [one for one in found if one.state is State.IN_FLIGHT]:
             if self._there.is_fixed or self._wait_seconds <= 0:
                 break
             began = self._monotonic()
             self._pause(min(pause, self._wait_seconds))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            found = [one for one in found if one.state is not State.IN_FLIGHT] + self.again(moving)
+            keys = {(one.table, one.key) for one in moving}
+            now = self.again(moving) if len(moving) <= MOST_KEYS else self._listed(asked)
+            found = [one for one in found if one.state is not State.IN_FLIGHT]
+            found += [one for one in now if (one.table, one.key) in keys]
             self._wait_seconds -= self._monotonic() - began
         return found
 

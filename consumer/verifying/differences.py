@@ -136,4 +136,4 @@ def _side(line: RowLine | None) -> dict[str, Any]:
     if line is None:
         return {"state": "unknown", "version": None, "cause": None}
     version = None if line.version == NEVER else list(line.version)
-    return {"state": line.state, "version": version, "cause": line.cause}
+    return {"state": "unknown" if line.state == "absent" else line.state, "version": version, "cause": line.cause}

@@ -101,7 +101,7 @@ class RowTaking:
         if id(line) not in self._proven:
             self._check_author(line.version)
         theirs = described.get(line.table)
-        if theirs is None or line.state == "aside":
+        if theirs is None or line.state in ("aside", "absent"):
             raise PoisonError(Reason.FORMAT, f"{line.table}: nothing that could be written", table=line.table)
         if line.state == "stands" and line.image is None:
             raise PoisonError(Reason.LIMIT, f"{line.table}: the row is too long to be sent once more", table=line.table)
