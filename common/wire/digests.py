@@ -21,7 +21,7 @@ from common.wire.records import FORMAT, MAX_LSN, NO_IMAGE
 from common.wire.row_digests import MOST_BITS
 from common.wire.signing import Proof, Purpose, Signer, Trust
 
-MOST_KEYS = 5_000
+MOST_KEYS = 20_000
 """Rows that are asked for by their keys at once."""
 LONGEST_IMAGE = 8 * 1024 * 1024
 """Bytes. A row that is longer is compared by its digest, and not sent."""

@@ -12,7 +12,7 @@ import msgspec
 
 from common.errors import PoisonError, Reason
 from common.versions import Version
-from common.wire.forms import Form, reader
+from common.wire.forms import Form, Plain, Reader, reader
 
 MOST_BITS = 16
 """So many chunks of one table at most, as a power of two."""
@@ -56,12 +56,11 @@ class RowForm:
         fields = _fields(pk)
         if len(fields) != len(self._key):
             raise PoisonError(Reason.FORMAT, "a key has not the columns of its table")
-        return _digest([_field(fields, name, read) for name, read in self._key])
+        return _digest(_read(fields, self._key))
 
     def values(self, image: bytes) -> bytes:
         """Return the digest of a row's values. Raises PoisonError for what is no row of this table."""
-        fields = _fields(image)
-        return _digest([_field(fields, name, read) for name, read in self._readers])
+        return _digest(_read(_fields(image), self._readers))
 
 
 class Sums:
@@ -107,13 +106,12 @@ def _fields(text: bytes) -> dict[str, object]:
         raise PoisonError(Reason.FORMAT, f"it is no JSON object: {error}") from error
 
 
-def _field(fields: Mapping[str, object], name: str, read: object) -> object:
+def _read(fields: Mapping[str, object], readers: Sequence[tuple[str, Reader]]) -> list[Plain]:
     try:
-        value = fields[name]
-    except KeyError:
-        raise PoisonError(Reason.FORMAT, f"column {name!r} is missing") from None
-    return read(value)  # type: ignore[operator]
+        return [read(fields[name]) for name, read in readers]
+    except KeyError as error:
+        raise PoisonError(Reason.FORMAT, f"column {error} is missing") from error
 
 
-def _digest(values: list[object]) -> bytes:
+def _digest(values: list[Plain]) -> bytes:
     return blake2b(_json.encode(values), digest_size=_DIGEST_BYTES).digest()

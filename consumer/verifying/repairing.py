@@ -9,12 +9,12 @@ from typing import NamedTuple
 from common.errors import ConfigError, Reason
 from common.runtime.node import Node
 from common.transports.http.client import PeerClient, RefusedError
-from common.wire.digests import Asked, AskedTable, Head, RowLine, encoded
+from common.wire.digests import MOST_KEYS, Asked, AskedTable, Head, RowLine, encoded
 from consumer.verifying.differences import Difference, Kind, State, version_of
 from consumer.verifying.sides import Forms, Listed, Side
 from consumer.verifying.taking import Outcome, RowTaking, Taken
 
-_KEYS_AT_ONCE = 2_000
+_ROWS_A_BODY = 5_000
 _BODY_BYTES = 4 * 1024 * 1024
 _TOO_LONG = "the row is too long to be sent once more"
 
@@ -65,8 +65,8 @@ class Repairing:
             if one.state not in self.states:
                 one.repair = _NOT_TOUCHED[one.state]
         ours = [one for one in found if one.state in self.states]
-        for start in range(0, len(ours), _KEYS_AT_ONCE):
-            some = {(one.table, one.key): one for one in ours[start : start + _KEYS_AT_ONCE]}
+        for start in range(0, len(ours), MOST_KEYS):
+            some = {(one.table, one.key): one for one in ours[start : start + MOST_KEYS]}
             came = self._pull({key: one for key, one in some.items() if _is_theirs(one)})
             # Of two images under one version the greater one stands: where that is not taken here, it may be there.
             same = {key for key, taken in came.items() if taken.outcome in _NOT_TAKEN and _is_one_version(some[key])}
@@ -173,7 +173,7 @@ def _pieces(rows: Mapping[Key, RowLine]) -> Iterator[list[Key]]:
     size = 0
     for key, line in rows.items():
         bytes_ = len(bytes(line.after)) + len(bytes(line.pk))
-        if piece and size + bytes_ > _BODY_BYTES:
+        if piece and (size + bytes_ > _BODY_BYTES or len(piece) >= _ROWS_A_BODY):
             yield piece
             piece, size = [], 0
         piece.append(key)

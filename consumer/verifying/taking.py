@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from common.crash_points import CrashPoint, reach
 from common.errors import ContentionError, EarlyError, PoisonError, Reason
 from common.ports.dialect import ApplySession
 from common.runtime.node import Node
@@ -185,6 +186,7 @@ class RowTaking:
             GroupTransaction(self._node, self._preparer, session, mode).write(entries)
             found = {place: _came_to(one) for place, one in counts.items()}
             self._note(session, rows, found)
+            reach(CrashPoint.BEFORE_COMMIT)
             return found
 
         return self._committing.run(work, patiently=len(rows) == 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from common.crash_points import VARIABLE, CrashPoint
 from common.http.scopes import Scope
 from tests.integration.test_verify import Pair, damage, made_pair, rows, seed
 from tests.support.applying import Origin, Write, sqlite_url
@@ -227,6 +229,19 @@ def test_where_signatures_are_asked_for_nothing_else_counts(pair: Pair) -> None:
     config.write_text(config.read_text().replace("[node]\n", "[node]\nrequire_signed = true\n"))
     refused = call(pair.branch, "verify", "main")
     assert (refused.exit_code, "not signed" in refused.output) == (1, True), refused.output
+
+
+@pytest.mark.parametrize("place", [CrashPoint.BEFORE_COMMIT, CrashPoint.AFTER_COMMIT])
+def test_killed_midway_it_is_brought_to_its_end_by_another_run(pair: Pair, place: CrashPoint) -> None:
+    seed(pair)
+    pair.damage_branch("DELETE FROM item", "DELETE FROM parent")
+    pair.damage_main("DELETE FROM item WHERE id = 11")
+    killed = pair.branch.call("verify", "main", "--repair", "--wait", "0", **{VARIABLE: f"{place.value}:1"})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    items = pair.branch.query("SELECT count(*) FROM item")[0][0]
+    assert items == (0 if place is CrashPoint.BEFORE_COMMIT else 3)
+    assert pair.verify("--repair")["equal"]
+    assert pair.verify()["rows"] == []
 
 
 def test_status_says_with_whom_it_was_verified(pair: Pair) -> None:
