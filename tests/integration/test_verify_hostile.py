@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from common.versions import NEVER, Version
 from common.wire.digests import Asked, AskedTable, ChunkLine, Digested, Head, Line, RowLine, TableLine, encoded
 from common.wire.forms import Form
 from common.wire.row_digests import RowForm, chunk_of
-from common.wire.signing import ANYBODY
+from common.wire.signing import ANYBODY, Signer, new_private_key
 from consumer.verifying.sides import PeerSide
 from consumer.verifying.taking import Outcome, RowTaking
 from tests.integration.test_http_hostile_peer import Answer, bomb, document, hostile
@@ -180,6 +181,15 @@ def test_rows_that_nobody_may_send_are_refused_one_by_one(world: World, what: st
     assert (bad.outcome, good.outcome) == (Outcome.REFUSED, Outcome.TAKEN), bad
     assert world.rows() == [*before, (60, "n", 1.5)]
     assert world.query("SELECT count(*) FROM rf_tx WHERE to_lsn > 1") == [(0,)]
+
+
+def test_rows_of_a_node_that_signs_come_from_it_alone(world: World) -> None:
+    """A hub may hand on batches, which bear their node's signature; a row bears none."""
+    config = world.node.config.model_copy(update={"signers": {"other": (Signer(new_private_key()).public,)}})
+    taking = RowTaking(replace(world.node, config=config), "peer", "test", may_forward=True)
+    signs, plain = row(7, Version(0, 200, "other")), row(8, Version(0, 200, "another"))
+    came = taking.take([signs, plain], {"item": ITEM})
+    assert [(one.outcome, one.reason) for one in came] == [(Outcome.REFUSED, "unsigned"), (Outcome.TAKEN, None)]
 
 
 def test_what_is_lower_or_here_already_changes_nothing(world: World) -> None:
