@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from common.http.scopes import Scope
 from common.http.streams import CountedStream, while_admitted
 from common.http.under_way import UnderWay
 from common.http.wire import DIGESTS_PATH, MEDIA_TYPE, ROWS_PATH
+from common.ops.incarnation import settle_incarnation
 from common.runtime.node import Node
 from common.wire.compress import open_decompressed
 from common.wire.digests import Reading, RowLine, encoded, read_asked
@@ -168,6 +170,8 @@ def _take(node: Node, caller: Caller, body: bytes, encoding: str) -> RowsTaken:
     except PoisonError as error:
         status = 413 if error.reason is Reason.LIMIT else 422
         raise ProblemError(status, f"{error}; nothing of the body was taken", reason=error.reason.value) from error
+    # It is served for long, and may have begun anew meanwhile.
+    node = replace(node, facts=settle_incarnation(node.database, node.facts, node.clock))
     taking = RowTaking(node, caller.node_id, caller.actor, may_forward=Scope.FORWARD in caller.scopes)
     results = taking.take(lines, reading.head.tables)
     return RowsTaken(results=[RowTaken(outcome=one.outcome, why=one.why, reason=one.reason) for one in results])

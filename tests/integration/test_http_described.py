@@ -12,7 +12,7 @@ from schemathesis.core.parameters import ParameterLocation
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from common.http.scopes import Scope
-from common.http.wire import HEARTBEAT_PATH, MEDIA_TYPE, PUSH_PATH
+from common.http.wire import DIGESTS_PATH, HEARTBEAT_PATH, MEDIA_TYPE, PUSH_PATH, ROWS_PATH
 from common.web.openapi import current
 from tests.support.applying import Origin, resealed, sqlite_url
 from tests.support.web import ALL, Served, served
@@ -49,9 +49,10 @@ def test_every_answer_is_one_that_the_description_knows(case: Case, node: Served
     if case.query and case.query.get("wait"):
         # Waiting for news is all that it would do.
         case.query["wait"] = 0
-    # Text that is no batch, or no heartbeat, fits the description, which can't say what a checksum is; nor that an
-    # audit's `since` is an instant, with or without a zone, and not after its `until`.
-    left_out = [positive_data_acceptance] if case.operation.path in (PUSH_PATH, HEARTBEAT_PATH, "/audit") else []
+    # Text that is no batch, or no heartbeat, fits the description, which can't say what a checksum is; nor which tables
+    # there are; nor that an audit's `since` is an instant, with or without a zone, and not after its `until`.
+    unsaid = (PUSH_PATH, HEARTBEAT_PATH, DIGESTS_PATH, ROWS_PATH, "/audit")
+    left_out = [positive_data_acceptance] if case.operation.path in unsaid else []
     # A made-up header that is meant to be wrong goes as it is: with the right token in its place the request would be
     # right, and its answer taken for that to the wrong one.
     headers = {} if has_wrong_token(case) else {"Authorization": f"Bearer {token}"}
