@@ -8,12 +8,13 @@ from common.console import Console, counted
 from common.errors import UsageError
 from common.ops.export_files import checked_file, own_files
 from common.runtime.host import ExitCode, Host, current_host
+from common.transports.http.settings import settings_for_url
 from consumer.verifying.differences import Difference, Kind, State
 from consumer.verifying.exporting import Written, export_digests
 from consumer.verifying.fitting import NotCompared
 from consumer.verifying.report import Report
 from consumer.verifying.sides import FileSide
-from consumer.verifying.verification import Wanted, verify_with_file, verify_with_peer
+from consumer.verifying.verification import Wanted, settings_of_peer, verify_with_file, verify_with_peer
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _KINDS = {
@@ -46,6 +47,14 @@ _REASONS = {
 
 @click.command()
 @click.argument("peer", required=False)
+@click.option("--url", metavar="URL", help="Compare with the node there, like https://main.example:8443.")
+@click.option(
+    "--token-file",
+    "token_file",
+    metavar="FILE",
+    type=_FILE,
+    help="Holds the token. Default: that of [peers] with this url.",
+)
 @click.option("--file", "file", metavar="FILE", type=_FILE, help="Compare with what another node wrote by --export.")
 @click.option(
     "--export", "out", metavar="FILE", type=_FILE, help="Write this node's digests: .jsonl, .jsonl.gz, .jsonl.zst."
@@ -81,6 +90,8 @@ _REASONS = {
 )
 def verify(
     peer: str | None,
+    url: str | None,
+    token_file: Path | None,
     file: Path | None,
     out: Path | None,
     like: Path | None,
@@ -90,12 +101,12 @@ def verify(
     wait_seconds: float,
     most: int,
 ) -> None:
-    """Compare this node's tables with those of PEER, of [peers], by digests; name the rows that differ.
+    """Compare this node's tables with those of PEER (of [peers]) by digests; name the rows that differ.
 
     Exit code 0: all rows are equal. 4: some differ, or a table can't be compared; what is on its way counts too."""
-    if sum(one is not None for one in (peer, file, out)) != 1:
-        raise UsageError("say with whom: PEER, or --file FILE; or write a file with --export FILE")
-    if repair and peer is None:
+    if sum(one is not None for one in (peer, url, file, out)) != 1:
+        raise UsageError("say with whom: PEER, --url URL or --file FILE; or write a file with --export FILE")
+    if repair and peer is None and url is None:
         raise UsageError("--repair goes over HTTP alone: a file holds digests, no rows")
     if overtakes and not repair:
         raise UsageError("--overtake goes with --repair")
@@ -108,7 +119,15 @@ def verify(
         return
     with host.node() as node, host.progress(None, "rows") as bar:
         wanted = Wanted(names, wait_seconds, most, repair, overtakes, host.actor, bar.advance)
-        report = verify_with_peer(node, peer or "", wanted) if file is None else verify_with_file(node, file, wanted)
+        if file is not None:
+            report = verify_with_file(node, file, wanted)
+        else:
+            settings = (
+                settings_of_peer(node.config, peer or "")
+                if url is None
+                else settings_for_url(node.config, url, token_file)
+            )
+            report = verify_with_peer(node, settings, wanted)
     if not report.is_equal:
         host.exit_code = ExitCode.SET_ASIDE
     host.emit(report.document(), lambda console: _tell(console, report))

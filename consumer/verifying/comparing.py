@@ -11,7 +11,7 @@ from consumer.verifying.differences import Difference, State, differences, judge
 from consumer.verifying.fitting import Fit, fit
 from consumer.verifying.sides import Side
 
-ROWS_AT_ONCE = 20_000
+ROWS_AT_ONCE = 50_000
 """So many rows of differing chunks are held at a time, of each side."""
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 2.0

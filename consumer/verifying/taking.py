@@ -122,10 +122,8 @@ class RowTaking:
             base=line.base,
             after=_only(line, columns),
         )
-        ((_, kept),) = [
-            (one.change, one.use) for one in ChangeChecker(header, self._tables, self._preparer.main).check([change])
-        ]
-        return _Row(place, change, kept)
+        (checked,) = ChangeChecker(header, self._tables, self._preparer.main).check([change])
+        return _Row(place, checked.change, checked.use)
 
     def _check_author(self, version: Version) -> None:
         author = version.node_id

@@ -7,12 +7,14 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from common.clock import from_iso
+from common.config.model import Config
 from common.errors import UsageError
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.transports.http.client import PeerClient
 from common.transports.http.peer import checked_state, is_trusted
-from common.transports.http.settings import settings_of
+from common.transports.http.settings import PeerSettings, settings_of
+from common.wire.digests import MOST_KEYS
 from consumer.statements import insert_missing, writing
 from consumer.verifying.comparing import ROWS_AT_ONCE, Comparison
 from consumer.verifying.differences import Difference, State
@@ -40,13 +42,17 @@ class Wanted:
     advance: Advance
 
 
-def verify_with_peer(node: Node, name: str, wanted: Wanted) -> Report:
-    """Compare with a configured peer over HTTP. Raises UsageError, ConfigError, OutageError, RefusedError."""
-    section = node.config.peers.get(name)
+def settings_of_peer(config: Config, name: str) -> PeerSettings:
+    """Return how a configured peer is reached. Raises UsageError, ConfigError."""
+    section = config.peers.get(name)
     if section is None:
-        known = ", ".join(node.config.peers) or "none"
-        raise UsageError(f"{name}: no [peers] section of that name (there are: {known}); or compare with --file FILE")
-    settings = settings_of(name, section)
+        known = ", ".join(config.peers) or "none"
+        raise UsageError(f"{name}: no [peers] section of that name (there are: {known}); or say --url, or --file")
+    return settings_of(name, section)
+
+
+def verify_with_peer(node: Node, settings: PeerSettings, wanted: Wanted) -> Report:
+    """Compare with a peer over HTTP. Raises UsageError, ConfigError, OutageError, RefusedError."""
     client = PeerClient(settings)
     try:
         state = checked_state(client, node.facts.node_id)
@@ -87,11 +93,17 @@ def _told(comparison: Comparison, wanted: Wanted) -> Report:
 
 def _repaired(comparison: Comparison, repairing: Repairing, wanted: Wanted) -> Report:
     report, left = Report(comparison, wanted.most), list[Difference]()
+    waiting: list[Difference] = []
     for found in comparison.rounds():
-        left += _once(comparison, repairing, report, found)
+        waiting += found
+        if len(waiting) >= MOST_KEYS:
+            # Each repair reads the tables a few times: so not for the few rows of each round.
+            left += _once(comparison, repairing, report, waiting)
+            waiting = []
         if len(left) > ROWS_AT_ONCE:
             report.add(left)
             left = []
+    left += _once(comparison, repairing, report, waiting)
     # What was refused may have waited for a row that came since.
     for _ in range(_MOST_PASSES):
         before = len(left)
@@ -108,6 +120,8 @@ def _once(
     comparison: Comparison, repairing: Repairing, report: Report, found: Sequence[Difference]
 ) -> list[Difference]:
     """Repair rows, count those that are the same now, and return the others."""
+    if not found:
+        return []
     repairing.repair(found)
     tried = [one for one in found if one.state in repairing.states]
     still = {(one.table, one.key): one for one in comparison.again(tried)}

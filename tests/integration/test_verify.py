@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 
 from common.http.scopes import Scope
 from tests.support.applying import sqlite_url
-from tests.support.cli import document, ok
+from tests.support.cli import call, document, ok
 from tests.support.nodes import CliNode
 from tests.support.web import Served, served
 
@@ -254,3 +255,42 @@ def test_a_higher_version_that_was_lost_goes_where_it_is_missing(pair: Pair) -> 
     assert done["repaired_rows"] == 3, done["rows"]
     assert pair.branch.query("SELECT count(*) FROM item WHERE id = 3") == [(0,)]
     assert pair.branch.query("SELECT code FROM code WHERE id = 1") == [("aa",)]
+
+
+def test_while_everybody_writes_nothing_is_called_different(pair: Pair) -> None:
+    """Rows of both sides that are just being written, sealed, sent and applied are on their way, whenever one looks."""
+    seed(pair)
+    running, stop = pair.branch.start(), threading.Event()
+
+    def write(execute: Callable[..., None], first: int) -> None:
+        number = first
+        while not stop.wait(0.02):
+            number += 1
+            execute(
+                f"INSERT INTO item VALUES ({number}, NULL, 'n{number}', 1)",
+                f"UPDATE item SET name = 'by {first}' WHERE id = {1 + number % 3}",
+                f"DELETE FROM item WHERE id = {number - 5} AND {number - 5} > {first}",
+            )
+
+    writers = [
+        threading.Thread(target=write, args=(pair.main.world.execute, 10_000)),
+        threading.Thread(target=write, args=(pair.branch.execute, 20_000)),
+    ]
+    for one in writers:
+        one.start()
+    seen: set[str] = set()
+    try:
+        for _ in range(12):
+            found = call(pair.branch, "verify", "main", "--wait", "0", "--json")
+            report = json.loads(found.stdout)
+            seen |= {one["state"] for one in report["rows"]}
+            assert "different" not in seen, report["rows"]
+    finally:
+        stop.set()
+        for one in writers:
+            one.join()
+    try:
+        assert seen <= {"in-flight"}, seen
+        assert pair.report("main", "--wait", "60")["equal"]
+    finally:
+        running.stop()

@@ -215,6 +215,15 @@ def test_without_the_right_scope_it_is_said(pair: Pair) -> None:
     assert (refused.exit_code, "scope pull" in refused.output) == (1, True)
 
 
+def test_a_node_that_is_no_peer_is_found_by_its_url(pair: Pair) -> None:
+    seed(pair)
+    config = pair.branch.folder / "rowferry.toml"
+    config.write_text(config.read_text().partition("[peers.main]")[0])
+    found = pair.report("--url", pair.main.url, "--token-file", str(pair.branch.folder / "main.token"))
+    assert (found["equal"], found["peer"]) == (True, "main")
+    assert call(pair.branch, "verify", "--url", pair.main.url).exit_code == 2
+
+
 def test_a_peer_that_is_away_is_exit_code_5(pair: Pair) -> None:
     config = pair.branch.folder / "rowferry.toml"
     config.write_text(config.read_text().replace(pair.main.url, "http://127.0.0.1:1"))
