@@ -1,7 +1,7 @@
 """Two sides compared: chunks first, then the rows of those that differ, and once more what was still on its way."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from common.wire.digests import MOST_KEYS, Asked, AskedTable
@@ -90,14 +90,14 @@ class Comparison:
             asked = {
                 name: AskedTable({**self.fit.tables[name].forms}, keys=tuple(these)) for name, these in keys.items()
             }
-            left += self._listed(asked)
+            left += self._listed(asked, found)
         return left
 
-    def _listed(self, tables: Mapping[str, AskedTable]) -> list[Difference]:
+    def _listed(self, tables: Mapping[str, AskedTable], before: Iterable[Difference] = ()) -> list[Difference]:
         asked = Asked({**tables})
         here, there = self._here.list(asked, self._advance), self._there.list(asked, self._advance)
         found = [one for name in tables for one in differences(name, here.tables[name], there.tables[name])]
-        judge(found, here.head, there.head)
+        judge(found, here.head, there.head, {one.name: one for one in before})
         return found
 
     def _settled(self, asked: Mapping[str, AskedTable]) -> list[Difference]:
@@ -109,10 +109,10 @@ class Comparison:
             began = self._monotonic()
             self._pause(min(pause, self._wait_seconds))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            keys = {(one.table, one.key) for one in moving}
-            now = self.again(moving) if len(moving) <= MOST_KEYS else self._listed(asked)
+            names = {one.name for one in moving}
+            now = self.again(moving) if len(moving) <= MOST_KEYS else self._listed(asked, moving)
             found = [one for one in found if one.state is not State.IN_FLIGHT]
-            found += [one for one in now if (one.table, one.key) in keys]
+            found += [one for one in now if one.name in names]
             self._wait_seconds -= self._monotonic() - began
         return found
 

@@ -1,6 +1,6 @@
 """How one row differs between two sides, and what that means. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -49,6 +49,18 @@ class Difference:
     state: State = State.DIFFERENT
     repair: str | None = None
     """What was done about it, or why nothing was."""
+    since: tuple[Head, Head] | None = None
+    """How far this node and the other were when it was first seen to differ just so."""
+
+    @property
+    def name(self) -> tuple[str, bytes]:
+        """Which row."""
+        return self.table, self.key
+
+    @property
+    def versions(self) -> tuple[Version, Version]:
+        """What this node and the other know of it."""
+        return version_of(self.here), version_of(self.there)
 
     @property
     def kind(self) -> Kind:
@@ -91,41 +103,46 @@ def differences(table: str, here: Rows, there: Rows) -> Iterator[Difference]:
         ours, theirs = here.get(key), there.get(key)
         if not _stands(ours) and not _stands(theirs):
             continue
-        is_same = (
-            ours is not None
-            and theirs is not None
-            and (ours.state, ours.version, ours.sum)
-            == (
-                theirs.state,
-                theirs.version,
-                theirs.sum,
-            )
-        )
-        if not is_same:
+        if _told(ours) != _told(theirs):
             yield Difference(table, key, ours, theirs)
 
 
-def judge(found: Iterable[Difference], here: Head, there: Head) -> None:
-    """Tell what is to be made of differences. The heads: how far each side was when it told its rows."""
-    behind_here, behind_there = _behind(here, there), _behind(there, here)
+def judge(found: Iterable[Difference], here: Head, there: Head, before: Mapping[tuple[str, bytes], Difference]) -> None:
+    """Tell what is to be made of differences. The heads: how far each side was when it told its rows.
+
+    `before`: what an earlier look has found. What differs as it did then is on its way no more once a side has seen
+    what the other had then: where everybody writes all the time it has never seen what the other has now."""
+    behind: dict[int, tuple[set[str], set[str]]] = {}
     for one in found:
-        ours, theirs = version_of(one.here), version_of(one.there)
-        if any(
-            line is not None and (line.cause is not None or line.state == "aside") for line in (one.here, one.there)
-        ):
-            one.state = State.EXPLAINED
-        elif max(ours, theirs) == NEVER:
-            one.state = State.BEFORE_FIRST_SYNC
-        elif (ours > theirs and ours.node_id in behind_there) or (theirs > ours and theirs.node_id in behind_here):
-            one.state = State.IN_FLIGHT
-        else:
-            one.state = State.DIFFERENT
+        earlier = before.get(one.name)
+        same = earlier is not None and earlier.versions == one.versions and earlier.since is not None
+        one.since = earlier.since if same and earlier is not None else (here, there)
+        then_here, then_there = one.since or (here, there)
+        if id(then_here) not in behind:
+            behind[id(then_here)] = _behind(here, then_there), _behind(there, then_here)
+        one.state = _state(one, *behind[id(then_here)])
+
+
+def _state(one: Difference, behind_here: Container[str], behind_there: Container[str]) -> State:
+    """`behind_here`, `behind_there`: of whose logs this node, or the other, has not all."""
+    if any(line is not None and (line.cause is not None or line.state == "aside") for line in (one.here, one.there)):
+        return State.EXPLAINED
+    ours, theirs = one.versions
+    if max(ours, theirs) == NEVER:
+        return State.BEFORE_FIRST_SYNC
+    if (ours > theirs and ours.node_id in behind_there) or (theirs > ours and theirs.node_id in behind_here):
+        return State.IN_FLIGHT
+    return State.DIFFERENT
 
 
 def _behind(side: Head, other: Head) -> set[str]:
     """Return the nodes of whose logs one side has not all that the other may hold something of."""
     has: Mapping[tuple[str, str], int] = {(node, incarnation): lsn for node, incarnation, lsn, _ in side.marks}
     return {node for node, incarnation, _, highest in other.marks if highest > has.get((node, incarnation), 0)}
+
+
+def _told(line: RowLine | None) -> tuple[str, Version, str | None] | None:
+    return None if line is None else (line.state, line.version, line.sum)
 
 
 def _stands(line: RowLine | None) -> bool:

@@ -66,7 +66,7 @@ class Repairing:
                 one.repair = _NOT_TOUCHED[one.state]
         ours = [one for one in found if one.state in self.states]
         for start in range(0, len(ours), MOST_KEYS):
-            some = {(one.table, one.key): one for one in ours[start : start + MOST_KEYS]}
+            some = {one.name: one for one in ours[start : start + MOST_KEYS]}
             came = self._pull({key: one for key, one in some.items() if _is_theirs(one)})
             # Of two images under one version the greater one stands: where that is not taken here, it may be there.
             same = {key for key, taken in came.items() if taken.outcome in _NOT_TAKEN and _is_one_version(some[key])}

@@ -124,10 +124,10 @@ def _once(
         return []
     repairing.repair(found)
     tried = [one for one in found if one.state in repairing.states]
-    still = {(one.table, one.key): one for one in comparison.again(tried)}
+    still = {one.name: one for one in comparison.again(tried)}
     left = [one for one in found if one.state not in repairing.states]
     for one in tried:
-        now = still.get((one.table, one.key))
+        now = still.get(one.name)
         if now is None:
             one.state = State.REPAIRED
             report.add([one])

@@ -68,6 +68,29 @@ def test_what_is_on_its_way_is_waited_for(pair: Pair) -> None:
     assert found["equal"]
 
 
+def test_where_everybody_writes_all_the_time_what_differs_is_found_all_the_same(pair: Pair) -> None:
+    """One side is always behind the other; what it has seen meanwhile is what the other had a moment ago."""
+    seed(pair)
+    running, stop = pair.branch.start(), threading.Event()
+
+    def write() -> None:
+        number = 1_000
+        while not stop.wait(0.03):
+            number += 1
+            pair.main.world.execute(f"INSERT INTO item VALUES ({number}, NULL, 'n', 1)")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        pair.damage_branch("DELETE FROM code WHERE id = 1")
+        done = pair.report("main", "--repair", "--wait", "60", "--tables", "code")
+        assert rows(done) == [("code", 1, "missing-here", "repaired")]
+    finally:
+        stop.set()
+        writer.join()
+        running.stop()
+
+
 def test_what_no_log_has_any_more_is_sent_where_somebody_asks_for_it(pair: Pair) -> None:
     """A gap that nobody can fill: the rows beyond it would be on their way for good."""
     seed(pair)
