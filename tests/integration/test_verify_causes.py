@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import pytest
 
 from common.crash_points import VARIABLE, CrashPoint
 from common.http.scopes import Scope
-from tests.integration.test_verify import Pair, damage, made_pair, rows, seed
 from tests.support.applying import Origin, Write, sqlite_url
 from tests.support.cli import call, ok
+from tests.support.verifying import Pair, damage, made_pair, rows, seed
 
 
 @pytest.fixture
@@ -57,11 +56,7 @@ def test_what_is_on_its_way_is_waited_for(pair: Pair) -> None:
     seed(pair)
     pair.main.world.execute("INSERT INTO item VALUES (50, NULL, 'new', 1)")
 
-    def come() -> None:
-        time.sleep(1)
-        pair.branch.ok("run", "--once")
-
-    running = threading.Thread(target=come)
+    running = threading.Timer(1, pair.branch.ok, ["run", "--once"])
     running.start()
     found = pair.report("main", "--wait", "60")
     running.join()

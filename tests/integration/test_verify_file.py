@@ -10,9 +10,10 @@ import pytest
 
 from common.wire.compress import decompress
 from common.wire.signing import new_private_key
-from tests.integration.test_verify import DDL, KINDS, _url, damage
+from tests.integration.test_verify import KINDS, _url
 from tests.support.cli import call, document, ok
 from tests.support.nodes import CliNode
+from tests.support.verifying import DDL, damage
 
 
 @pytest.fixture(params=KINDS)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_verify import Pair, made_pair
 from tests.support.applying import sqlite_url
+from tests.support.verifying import Pair, made_pair
 
 POSTGRESQL = (
     "CREATE TYPE mood AS ENUM ('sad', 'ok')",

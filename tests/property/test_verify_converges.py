@@ -22,8 +22,8 @@ from consumer.verifying.differences import State
 from consumer.verifying.repairing import REPAIRED, Peer, Repairing
 from consumer.verifying.sides import OwnSide
 from consumer.verifying.taking import RowTaking
-from tests.integration.test_verify import damage
 from tests.support.applying import Origin, World, Write, close_world, open_world, sqlite_url
+from tests.support.verifying import damage
 
 A, B = "a", "b"
 KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.containers))
