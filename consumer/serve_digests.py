@@ -31,8 +31,8 @@ from consumer.verifying.answering import answer, check_asked
 from consumer.verifying.moment import open_moment
 from consumer.verifying.taking import Outcome, RowTaking
 
-_AT_ONCE = 2
-"""Of one node: each reads whole tables."""
+_AT_ONCE = 4
+"""Of one node: each reads whole tables. One comparison asks one question after the other."""
 _MOST_ROWS = 20_000
 _MOST_BYTES = 64 * 1024 * 1024
 """Of a body, unwrapped."""

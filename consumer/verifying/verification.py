@@ -9,13 +9,14 @@ import sqlalchemy as sa
 from common.clock import from_iso
 from common.config.model import Config
 from common.errors import UsageError
+from common.ops.rewinding import own_rewinding
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.transports.http.client import PeerClient
 from common.transports.http.peer import checked_state, is_trusted
 from common.transports.http.settings import PeerSettings, settings_of
 from common.wire.digests import MOST_KEYS
-from consumer.statements import insert_missing, writing
+from consumer.statements import insert_missing, reading, writing
 from consumer.verifying.comparing import ROWS_AT_ONCE, Comparison
 from consumer.verifying.differences import Difference, State
 from consumer.verifying.repairing import REPAIRED, Peer, Repairing
@@ -53,6 +54,8 @@ def settings_of_peer(config: Config, name: str) -> PeerSettings:
 
 def verify_with_peer(node: Node, settings: PeerSettings, wanted: Wanted) -> Report:
     """Compare with a peer over HTTP. Raises UsageError, ConfigError, OutageError, RefusedError."""
+    if wanted.repair:
+        _refuse_rewound(node)
     client = PeerClient(settings)
     try:
         state = checked_state(client, node.facts.node_id)
@@ -69,6 +72,13 @@ def verify_with_peer(node: Node, settings: PeerSettings, wanted: Wanted) -> Repo
         return _kept(node, _repaired(comparison, repairing, wanted), wanted)
     finally:
         client.close()
+
+
+def _refuse_rewound(node: Node) -> None:
+    """Raise UsageError where this node was put back: what it lacks of its own log has to be known before it repairs."""
+    with reading(node.database) as connection:
+        if own_rewinding(connection) is not None:
+            raise UsageError("this node was put back to an earlier state: run `rowferry rejoin`, then repair")
 
 
 def verify_with_file(node: Node, path: Path, wanted: Wanted) -> Report:

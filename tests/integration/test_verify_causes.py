@@ -271,6 +271,14 @@ def test_killed_midway_it_is_brought_to_its_end_by_another_run(pair: Pair, place
     assert pair.verify()["rows"] == []
 
 
+def test_a_node_that_was_put_back_rejoins_before_it_repairs(pair: Pair) -> None:
+    seed(pair)
+    pair.damage_branch("UPDATE rf_node SET rewound_us = 1 WHERE is_self")
+    assert pair.verify()["equal"]
+    refused = call(pair.branch, "verify", "main", "--repair")
+    assert (refused.exit_code, "rowferry rejoin" in refused.output) == (2, True)
+
+
 def test_status_says_with_whom_it_was_verified(pair: Pair) -> None:
     seed(pair)
     assert pair.branch.report("status")["verified"] == []
