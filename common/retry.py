@@ -1,6 +1,7 @@
 """Waiting after failures: growing, jittered, capped, ended at once by an event. tenacity does the arithmetic."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,8 @@ class Backoff:
     def __init__(self, growth: Growth) -> None:
         # Half fixed, half random: nodes that lost one broker together don't come back to it together.
         self._wait = _waits(growth)
+        self._settled_seconds = growth.cap_seconds
+        self._waited_until = 0.0
         self._state = RetryCallState(Retrying(), None, (), {})
 
     @property
@@ -53,7 +56,15 @@ class Backoff:
         """Return how long to wait after one more failure."""
         seconds = self._wait(self._state)
         self._state.attempt_number = min(self._state.attempt_number + 1, _MAX_DOUBLINGS)
+        self._waited_until = time.monotonic() + seconds
         return seconds
+
+    def went_well(self) -> None:
+        """Begin from the shortest wait, once nothing has failed for as long as the longest wait takes.
+
+        One step that went well tells little: what it handed over may come back refused in the next."""
+        if self.failures and time.monotonic() - self._waited_until >= self._settled_seconds:
+            self.reset()
 
     def reset(self) -> None:
         """Begin from the shortest wait: the work went well."""

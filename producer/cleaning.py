@@ -2,15 +2,14 @@
 
 import logging
 
-import sqlalchemy as sa
-
 from common.config.model import DirectorySection
+from common.ops.passed import live_peers
 from common.ops.stalls import Seen, write_seen
 from common.periodic import Periodic
 from common.retry import in_transaction
 from common.runtime.node import Node
-from common.schema import tables as rf
 from common.transports.directory.cleaning import Cleaner
+from common.transports.directory.scan import members
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +22,8 @@ FOLDER = "folder"
 class DirectoryCleaning(Periodic):
     """Looks through the node's own folder once a minute. A `Service`.
 
-    Known peers are those that this database has heard of; as long as there are none, only `keep_days` counts."""
+    Known peers are those that this database has heard of, that the configuration names, or that have a folder there:
+    who only reads never sends a batch to be heard of by. As long as there are none, only `keep_days` counts."""
 
     name = "directory-cleaning"
 
@@ -34,7 +34,9 @@ class DirectoryCleaning(Periodic):
         self._max_bytes = directory.max_bytes
         self._is_over = False
         # Until the first file was written there is nothing to clean.
+        self._root = directory.path
         self._folder = directory.path / node.facts.node_id
+        self._warned = False
         self._cleaner = Cleaner(directory.path, node.facts.node_id, node.config.trust())
 
     def look(self) -> bool:
@@ -47,7 +49,12 @@ class DirectoryCleaning(Periodic):
         return False
 
     def _clean(self) -> None:
-        peers, now_us = in_transaction(self._node.database, _known_peers), self._node.clock.now_us()
+        folders = self._folders()
+        if folders is None:
+            return
+        facts, config = self._node.facts, self._node.config
+        peers = in_transaction(self._node.database, lambda connection: live_peers(connection, config, facts, folders))
+        now_us = self._node.clock.now_us()
         report = self._cleaner.clean(peers, self._keep_days, now_us, self._max_bytes)
         if report.passed or report.expired or report.crowded:
             fields = {"passed": report.passed, "expired": report.expired, "crowded": report.crowded}
@@ -60,6 +67,14 @@ class DirectoryCleaning(Periodic):
         seen = Seen(report.kept_bytes, str(report.kept), report.oldest_us, None, now_us)
         in_transaction(self._node.database, lambda connection: write_seen(connection, FOLDER, seen))
 
-
-def _known_peers(connection: sa.Connection) -> list[str]:
-    return list(connection.execute(sa.select(rf.node.c.node_id).where(rf.node.c.is_self.is_(False))).scalars())
+    def _folders(self) -> list[str] | None:
+        """Return who has a folder there; None where that can't be seen: then nothing may go."""
+        try:
+            found = members(self._root, self._node.facts.node_id)
+        except OSError as error:
+            if not self._warned:
+                log.warning("directory.clean-failed", extra={"subject": str(self._root), "error": str(error)})
+            self._warned = True
+            return None
+        self._warned = False
+        return found

@@ -34,6 +34,8 @@ class SealerService:
     """
 
     name = "sealer"
+    once_steps = 2
+    """The first may find that capture missed something, and log it."""
 
     def __init__(self, node: Node, on_sealed: Sequence[Callable[[], None]], stop: threading.Event) -> None:
         self._node = node

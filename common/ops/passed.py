@@ -4,7 +4,7 @@ It tells what has been passed of each origin's log, and with itself as origin th
 before it had passed the rest lies below that."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -112,12 +112,12 @@ def passed_in_folder(root: Path, peers: Iterable[str], trust: Trust) -> dict[str
     return found
 
 
-def live_peers(connection: sa.Connection, config: Config, facts: NodeFacts) -> list[str]:
-    """Return the nodes that count: heard of or named in the configuration, and not retired."""
+def live_peers(connection: sa.Connection, config: Config, facts: NodeFacts, beside: Collection[str] = ()) -> list[str]:
+    """Return the nodes that count: heard of, named in the configuration or `beside` it, and not retired."""
     node = rf.node.c
     rows = connection.execute(sa.select(node.node_id, node.retired_us).where(node.is_self.is_(False))).all()
     retired = {name for name, retired_us in rows if retired_us is not None}
-    named = set(config.peers) | ({config.node.main} if config.node.main else set())
+    named = {*beside, *config.peers} | ({config.node.main} if config.node.main else set())
     if config.broker is not None:
         named |= {*config.broker.peers, *config.broker.listen}
     return sorted((named | {name for name, _ in rows}) - retired - {facts.node_id})

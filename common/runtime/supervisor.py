@@ -39,6 +39,16 @@ class Receiving(Protocol):
         ...
 
 
+@runtime_checkable
+class Filled(Protocol):
+    """A service whose work the application makes, which may go on for ever: `run --once` takes what is there."""
+
+    @property
+    def once_steps(self) -> int:
+        """So many steps of it are a run."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long the supervisor waits and for what."""
@@ -95,36 +105,21 @@ class Supervisor:
             for service in reversed(self._services):
                 closing.callback(service.close)
             try:
-                drained = self._drain()
+                drained = self._drain([_Once(service, self._stop, self._patience) for service in self._services])
             except ReopenNodeError as error:
                 log.warning("run.reopens", extra={"error": str(error)})
                 reopen = True
         return Outcome(reopen=reopen, drained=drained, set_aside=self._set_aside())
 
-    def _drain(self) -> bool:
+    def _drain(self, services: "Sequence[_Once]") -> bool:
         """Step until a quiet round; False when `stop` came first."""
         decides = False
         while not self._stop.is_set():
-            worked = sum(self._step_patiently(service, _idle(service, decides)) for service in self._services)
+            worked = sum(service.step(decides) for service in services)
             if not worked and decides:
                 return True
             decides = not worked
         return False
-
-    def _step_patiently(self, service: Service, idle_seconds: float) -> bool:
-        backoff = Backoff(self._patience.outage)
-        give_up = time.monotonic() + self._patience.once_seconds
-        while True:
-            try:
-                return service.step(idle_seconds)
-            except StoppingError:
-                return True
-            except (OutageError, ContentionError) as error:
-                seconds = backoff.next_seconds()
-                if self._stop.is_set() or time.monotonic() + seconds > give_up:
-                    raise OutageError(str(error)) from error
-                _log_outage(service, error, seconds)
-                self._stop.wait(seconds)
 
     def _end(self, runners: "Sequence[_Runner]") -> tuple[str, ...]:
         log.info("run.stopping", extra={"services": [service.name for service in self._services]})
@@ -138,6 +133,53 @@ class Supervisor:
 
     def _set_aside(self) -> int:
         return sum(service.set_aside for service in self._services if isinstance(service, Receiving))
+
+
+class _Once:
+    """One service of `run_once`. An outage lasts from its first error, though some step in between may go well: what
+    is published is taken by one step, and comes back in another."""
+
+    def __init__(self, service: Service, stop: threading.Event, patience: Patience) -> None:
+        self._service = service
+        self._stop = stop
+        self._patience = patience
+        self._backoff = Backoff(patience.outage)
+        self._failing_since = 0.0
+        self._waited_until = -patience.once_seconds
+        self._steps_left = service.once_steps if isinstance(service, Filled) else None
+
+    def step(self, decides: bool) -> bool:
+        """Step, again while that fails. `decides`: this round may be the last. Raises OutageError."""
+        if self._steps_left is not None:
+            if not self._steps_left:
+                return False
+            self._steps_left -= 1
+        contended = False
+        while True:
+            try:
+                worked = self._service.step(_idle(self._service, decides))
+            except StoppingError:
+                return True
+            except (OutageError, ContentionError) as error:
+                contended = isinstance(error, ContentionError)
+                self._wait_out(error)
+            else:
+                if contended:
+                    # Somebody held the rows, and has let go.
+                    self._waited_until = -self._patience.once_seconds
+                return worked
+
+    def _wait_out(self, error: OutageError | ContentionError) -> None:
+        now = time.monotonic()
+        if now - self._waited_until > self._patience.once_seconds / 2:
+            self._failing_since = now
+            self._backoff.reset()
+        seconds = self._backoff.next_seconds()
+        if self._stop.is_set() or now + seconds > self._failing_since + self._patience.once_seconds:
+            raise OutageError(str(error)) from error
+        _log_outage(self._service, error, seconds)
+        self._stop.wait(seconds)
+        self._waited_until = time.monotonic()
 
 
 class _Runner:
@@ -194,8 +236,8 @@ class _Runner:
             seconds = self._failed()
             log.exception("service.crashed", extra=self._fields(seconds))
             return seconds
-        self._outage.reset()
-        self._crash.reset()
+        self._outage.went_well()
+        self._crash.went_well()
         return 0.0
 
     def _failed(self) -> float:

@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import random
 import signal
 import threading
 from collections.abc import Iterator
@@ -235,6 +236,51 @@ def test_a_bounded_step_takes_whole_txs_and_loses_none(node: PostgresNode) -> No
     changes = node.changes()
     assert sorted(ids(changes)) == sorted([*(n * 10 + g for n in range(10) for g in (1, 2, 3)), 500, 501, 502])
     assert len(node.txs()) == 13
+
+
+_MANY_TXS = """
+DO $$
+DECLARE sizes int[] := %s;
+BEGIN
+  FOR i IN 1 .. cardinality(sizes) LOOP
+    INSERT INTO item SELECT i * 10000 + g FROM generate_series(1, sizes[i]) g;
+    IF i %% 3 = 0 THEN INSERT INTO second VALUES (i); END IF;
+    COMMIT;
+  END LOOP;
+END $$
+"""
+_SEALED_XIDS = "SELECT xid::text FROM rf_sealed_tx ORDER BY to_lsn"
+_WRONGLY_DESCRIBED = """
+SELECT x.to_lsn FROM rf_sealed_tx x JOIN rf_tx t USING (to_lsn)
+WHERE (SELECT array_agg(k ORDER BY k) FROM json_object_keys(t.tables::json) k)
+      <> (SELECT array_agg(DISTINCT n.name::text ORDER BY n.name::text)
+          FROM rf_change_log l JOIN rf_shape s USING (shape_id) JOIN rf_table n USING (table_id) WHERE l.xid = x.xid)
+"""
+_LOGGED_XIDS = "SELECT xid::text FROM rf_change_log GROUP BY xid ORDER BY max(seq)"
+
+
+@pytest.mark.parametrize("bound", [60, 700, 5_000])
+def test_a_backlog_in_steps_keeps_the_order_of_the_last_log_rows(pg_database: str, bound: int) -> None:
+    """Sizes around those of the rows in which a backlog is set aside, and one transaction that began long before."""
+    second = "CREATE TABLE second (id int PRIMARY KEY)"
+    draw = random.Random(bound)
+    sizes = [draw.choice((1, 2, 3, 30, 124, 125, 126, 400)) for _ in range(150)] + [6_000, 1, 1]
+    total = sum(sizes) + len(sizes) // 3 + 2
+    with PostgresNode(pg_database, "a", f"{ITEM}; {second}") as node:
+        with node.connect() as early:
+            early.execute("INSERT INTO second VALUES (0)")
+            node.run(_MANY_TXS % f"ARRAY{sizes}")
+            early.execute("INSERT INTO second VALUES (-1)")
+        reports = [node.seal(bound)]
+        while reports[-1].more:
+            left = node.log.unsealed()
+            assert left.changes == total - sum(report.changes for report in reports)
+            assert (left.changes == 0) == (left.oldest_us is None)
+            reports.append(node.seal(bound))
+        assert sum(report.changes for report in reports) == total
+        assert all(report.changes <= bound or report.txs == 1 for report in reports)
+        assert node.rows(_SEALED_XIDS) == node.rows(_LOGGED_XIDS)
+        assert node.rows(_WRONGLY_DESCRIBED) == []
 
 
 def test_a_tx_larger_than_the_bound_goes_alone(node: PostgresNode) -> None:

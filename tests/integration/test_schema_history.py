@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from common.schema import migrate, revision
 from common.schema.tables import metadata
 from consumer.standing.store import tables_with_copies
 from tests.support.applying import close_world, open_world, sqlite_url
+from tests.support.postgresql_node import PostgresNode
 
 
 def differences(engine: sa.Engine) -> list[object]:
@@ -163,3 +165,32 @@ def test_a_database_of_before_is_upgraded_on_sqlite(tmp_path: Path) -> None:
 @pytest.mark.containers
 def test_a_database_of_before_is_upgraded_on_postgresql(pg_database: str) -> None:
     upgraded_with_its_data(pg_database)
+
+
+@pytest.mark.containers
+def test_what_was_set_aside_before_0016_is_sealed_after_the_upgrade(pg_database: str) -> None:
+    """The release before set each transaction aside by itself, and stopped there."""
+    with PostgresNode(pg_database, "a", "CREATE TABLE item (id int PRIMARY KEY)") as node:
+        for number in range(5):
+            node.run(f"INSERT INTO item VALUES ({number})")
+        assert node.seal(max_changes=2).more
+        node.run(*_BEFORE_0016)
+        assert migrate.upgrade(node.database.engine) is True
+        assert node.seal_all() == 3
+        assert [json.loads(bytes(change.pk))["id"] for change in node.changes()] == [0, 1, 2, 3, 4]
+
+
+_BEFORE_0016 = (
+    "ALTER TABLE rf_seal_pending RENAME TO bins",
+    "ALTER INDEX rf_seal_pending_pkey RENAME TO bins_pkey",
+    """
+    CREATE TABLE rf_seal_pending AS
+    SELECT tx.*, ARRAY[shape] AS shapes FROM bins CROSS JOIN LATERAL unnest(
+        last_seqs, xids, each_changes, each_captured_us, each_bytes, first_shapes
+    ) AS tx(last_seq, xid, changes, captured_us, bytes, shape)
+    """,
+    "ALTER TABLE rf_seal_pending ADD PRIMARY KEY (last_seq), DROP COLUMN shape",
+    "DROP TABLE bins",
+    "ALTER TABLE rf_node DROP COLUMN verified_us",
+    "UPDATE rf_alembic_version SET version_num = '0015'",
+)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,69 @@ def test_files_stay_until_every_known_peer_has_passed_them(node: Node) -> None:
 def test_before_the_first_file_there_is_nothing_to_do(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     step(node)
     assert not caplog.records
+
+
+def left(folder: Path) -> int:
+    return len(list((folder / "shop").glob("*.jsonl")))
+
+
+def test_who_only_reads_is_known_by_its_folder(node: Node) -> None:
+    folder = write_files(node)
+    know(node, "office")
+    passes(folder, "office", 3)
+    passes(folder, "till", 1)
+    step(node)
+    assert left(folder) == 2, "till has never sent anything, and lacks two"
+    passes(folder, "till", 3)
+    (folder / "depot").mkdir()
+    (folder / "not a node").mkdir()
+    step(node)
+    assert left(folder) == 2, "depot has just come"
+    passes(folder, "depot", 3)
+    step(node)
+    assert left(folder) == 0
+
+
+def test_a_main_that_nobody_has_heard_of_yet_is_waited_for(node: Node) -> None:
+    named = node.config.node.model_copy(update={"main": "head"})
+    node = replace(node, config=node.config.model_copy(update={"node": named}))
+    folder = write_files(node)
+    know(node, "office")
+    passes(folder, "office", 3)
+    step(node)
+    assert left(folder) == 3
+    passes(folder, "head", 3)
+    step(node)
+    assert left(folder) == 0
+
+
+def test_nothing_is_kept_for_a_node_that_was_retired(node: Node) -> None:
+    folder = write_files(node)
+    know(node, "office", "closed")
+    passes(folder, "office", 3)
+    passes(folder, "closed", 0)
+    with node.database.engine.begin() as connection:
+        connection.execute(sa.update(rf.node).where(rf.node.c.node_id == "closed").values(retired_us=1))
+    step(node)
+    assert left(folder) == 0
+
+
+def test_a_share_that_can_not_be_listed_loses_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_files(node)
+    know(node, "office")
+    passes(folder, "office", 3)
+    cleaning = DirectoryCleaning(node, section(node))
+
+    def fails(path: Path) -> None:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr(os, "scandir", fails)
+    assert not cleaning.look()
+    assert not cleaning.look()
+    monkeypatch.undo()
+    assert left(folder) == 3
+    assert [record.message for record in caplog.records] == ["directory.clean-failed"]
+    cleaning.look()
+    assert left(folder) == 0

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -193,6 +193,48 @@ def test_once_gives_up_on_a_lasting_outage() -> None:
     with pytest.raises(OutageError, match="away"):
         Supervisor([service, other], threading.Event(), QUICK).run_once()
     assert service.closed == other.closed == 1
+
+
+def test_once_gives_up_on_an_outage_between_whose_errors_a_step_goes_well() -> None:
+    """A message is handed over by one step, and comes back unroutable in the next."""
+    script = [OutageError("no queue is bound"), True] * 100_000
+    service = Scripted(script=script)
+    with pytest.raises(OutageError, match="bound"):
+        Supervisor([service], threading.Event(), QUICK).run_once()
+    assert len(script) - len(service.script) < 1_000
+
+
+def test_once_ends_though_one_service_never_runs_out_of_work() -> None:
+    class Fed(Scripted):
+        once_steps = 2
+
+    filling, sending = Fed("sealer", script=[True] * 100_000), Scripted("relay", script=[True] * 5)
+    outcome = Supervisor([filling, sending], threading.Event(), QUICK).run_once()
+    assert outcome.drained
+    assert filling.steps == 2
+    assert not sending.script
+
+
+def test_waits_grow_though_every_other_step_goes_well() -> None:
+    patience = replace(QUICK, outage=Growth(0.01, 0.4), crash=Growth(0.01, 0.4))
+    for error in (OutageError("refused"), ValueError("bug")):
+        script = [error, True] * 100_000
+        service = Scripted(script=script)
+        running = Running(service, patience=patience)
+        time.sleep(1.5)
+        running.end()
+        assert 3 <= (200_000 - len(service.script)) / 2 <= 20
+
+
+def test_waits_begin_anew_after_a_while_without_errors() -> None:
+    backoff = Backoff(Growth(first_seconds=0.01, cap_seconds=0.05))
+    for _ in range(5):
+        backoff.next_seconds()
+    backoff.went_well()
+    assert backoff.failures == 5
+    time.sleep(0.15)
+    backoff.went_well()
+    assert backoff.failures == 0
 
 
 def test_once_lets_other_errors_through() -> None:

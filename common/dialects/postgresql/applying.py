@@ -19,6 +19,7 @@ from common.dialects.postgresql.references import References, broken
 from common.dialects.postgresql.registry import Registry
 from common.dialects.postgresql.row_versions import RowVersions, row_states, versions_query
 from common.dialects.postgresql.rows import Rows
+from common.dialects.postgresql.sealing_sql import PENDING_XIDS
 from common.dialects.postgresql.shapes import image_expression, key_expression
 from common.dialects.postgresql.standing import PostgresStandingLook
 from common.dialects.postgresql.standing_triggers import WITHOUT_TRIGGERS, asked_for, has_partitioned
@@ -40,12 +41,15 @@ SELECT EXISTS ({without_triggers}), EXISTS (
             SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high OFFSET 0) l
         WHERE l.pk = ANY(%(keys)b)
         UNION ALL
-        SELECT l.shape_id FROM rf_seal_pending p
+        SELECT l.shape_id FROM {pending} p
         CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = p.xid OFFSET 0) l
         WHERE l.pk = ANY(%(keys)b)
     ) l JOIN rf_shape s ON s.shape_id = l.shape_id WHERE s.table_id = %(table_id)s)
 """
-_UNSEALED_OF = {partitioned: _UNSEALED.format(without_triggers=sql) for partitioned, sql in WITHOUT_TRIGGERS.items()}
+_UNSEALED_OF = {
+    partitioned: _UNSEALED.format(without_triggers=sql, pending=PENDING_XIDS)
+    for partitioned, sql in WITHOUT_TRIGGERS.items()
+}
 
 
 class PostgresApplySession:

@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-from common.dialects.postgresql.sealing_sql import UNSEALED_TXS
+from common.dialects.postgresql.sealing_sql import FILL_PENDING, PENDING_BIN
 from common.dialects.postgresql.snapshots import Snapshot
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -35,11 +35,6 @@ FROM (SELECT xid, min(seq) AS first_seq FROM rf_change_log l
 WHERE l.xid = m.xid AND NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)
 """
 
-_FILL_PENDING = f"""
-INSERT INTO rf_seal_pending (last_seq, xid, changes, captured_us, bytes, shapes)
-{UNSEALED_TXS}
-"""
-
 
 def is_continued(known: str, found: str, before: Snapshot, now: Snapshot) -> bool:
     """Tell whether the remembered snapshot still means anything on the server that is found now.
@@ -59,4 +54,4 @@ def begin_again(raw: Raw) -> None:
     raw.execute("DELETE FROM rf_seal_pending")
     raw.execute(_MOVE_SEALED.encode())
     raw.execute(_MOVE_UNSEALED.encode())
-    raw.execute(_FILL_PENDING.encode())
+    raw.execute(FILL_PENDING.encode(), {"bin": PENDING_BIN})

@@ -113,9 +113,8 @@ class PostgresSealer:
             state, found = self._locked_and_found(prepared, look, step)
         else:
             state = self._begin(prepared)
-            txs = _pending(prepared, step.first)
+            txs = [_EndedTx(*row) for row in prepared.execute(sql.TAKE_PENDING, {"most": step.first})]
             if txs:
-                prepared.execute(sql.TAKE_PENDING, {"last_seq": txs[-1].last_seq})
                 return self._seal_txs(prepared, state, txs, more=True)
             found = _ended(prepared, state.snapshot, state.now, step).fetchall()
         if not found:
@@ -240,7 +239,8 @@ class PostgresSealer:
 
 
 def _ended(prepared: Prepared, before: str, now: str, step: _Step) -> Answer:
-    given = {"before": before, "at_once": step.at_once, "most": step.first}
+    bin_changes = max(1, min(sql.PENDING_BIN, step.first // 4))
+    given = {"before": before, "at_once": step.at_once, "most": step.first, "bin": bin_changes}
     return prepared.execute(sql.ENDED.encode(), {**ended(before, now), **given})
 
 
@@ -256,10 +256,3 @@ def _remember(prepared: Prepared, state: _State) -> Answer:
             "last_tx_id": state.last_tx_id,
         },
     )
-
-
-def _pending(prepared: Prepared, max_changes: int) -> list[_EndedTx]:
-    """The first of those set aside that together stay within the bound; one that is larger goes alone."""
-    found = [_EndedTx(*row) for row in prepared.execute(sql.PENDING, {"most": max_changes})]
-    totals = accumulate(tx.changes for tx in found)
-    return [tx for tx, total in zip(found, totals, strict=True) if total <= max_changes or total == tx.changes]

@@ -25,17 +25,45 @@ SELECT EXISTS (
 WEAKEST_US = 1
 """`captured_at` of what must not beat what others write, in microseconds since the epoch."""
 
-# By shape first: to have the shapes of each transaction told apart by DISTINCT takes a sort for each of them.
-_SUMMED = """
-SELECT max(last_seq) AS last_seq, xid, sum(changes)::bigint AS changes,
-       (extract(epoch FROM min(captured_at)) * 1000000)::bigint AS captured_us, sum(bytes)::bigint AS bytes,
-       array_agg(shape_id) AS shapes
-FROM (
-    SELECT l.xid, l.shape_id, max(l.seq) AS last_seq, count(*) AS changes, min(l.captured_at) AS captured_at,
-           sum(octet_length(l.pk) + coalesce(octet_length(l.before), 4) + coalesce(octet_length(l.after), 4) + 240)
-               AS bytes
-    FROM {log} GROUP BY l.xid, l.shape_id) s
-GROUP BY xid
+PENDING_XIDS = "(SELECT unnest(xids) AS xid FROM rf_seal_pending)"
+
+
+def _us(instant: str) -> str:
+    return f"(extract(epoch FROM {instant}) * 1000000)::bigint"
+
+
+_ENDED_TXS = """
+SELECT max(l.seq) AS last_seq, l.xid, count(*)::int AS changes, min(l.captured_at) AS captured_at,
+       sum(octet_length(l.pk) + coalesce(octet_length(l.before), 4) + coalesce(octet_length(l.after), 4) + 240)
+           AS bytes,
+       min(l.shape_id) AS first_shape, max(l.shape_id) AS last_shape
+FROM {log} GROUP BY l.xid
+"""
+
+PENDING_BIN = 125
+"""Changes. So much is set aside as one row, and sealed together."""
+
+_INTO_BINS = f"""
+SELECT max(last_seq) AS last_seq, sum(changes) AS changes, {_us("min(captured_at)")} AS captured_us,
+       array_agg(last_seq) AS last_seqs, array_agg(xid) AS xids, array_agg(changes) AS each_changes,
+       array_agg({_us("captured_at")}) AS each_captured_us, array_agg(bytes) AS each_bytes,
+       array_agg(first_shape) AS first_shapes, array_agg(last_shape) AS last_shapes, max(total) AS total
+FROM (SELECT *, sum(changes) OVER (ORDER BY last_seq) AS total FROM {{txs}}) t
+GROUP BY (total - 1) / %(bin)s, changes > %(bin)s
+"""
+"""Transactions that follow each other, about `bin` changes of them a row; one that has more is alone."""
+
+_BIN = """
+last_seq, changes, captured_us, last_seqs, xids, each_changes, each_captured_us, each_bytes, first_shapes, last_shapes
+"""
+_OF_BINS = """
+SELECT tx.last_seq, tx.xid, tx.changes, tx.captured_us, tx.bytes,
+       CASE WHEN tx.first_shape = tx.last_shape THEN ARRAY[tx.first_shape]
+            ELSE (SELECT array_agg(DISTINCT l.shape_id) FROM rf_change_log l WHERE l.xid = tx.xid) END AS shapes{beside}
+FROM {bins} CROSS JOIN LATERAL unnest(
+    last_seqs, xids, each_changes, each_captured_us, each_bytes, first_shapes, last_shapes
+) AS tx(last_seq, xid, changes, captured_us, bytes, first_shape, last_shape)
+ORDER BY tx.last_seq
 """
 
 _IN_RANGES = """
@@ -44,32 +72,35 @@ _IN_RANGES = """
 """
 
 ENDED = f"""
-WITH ended_tx AS MATERIALIZED (
-    {_SUMMED.format(log=_IN_RANGES + "WHERE (SELECT snapshot FROM rf_seal) = %(before)s")}),
+WITH ended_tx AS ({_ENDED_TXS.format(log=_IN_RANGES + "WHERE (SELECT snapshot FROM rf_seal) = %(before)s")}),
+bins AS MATERIALIZED ({_INTO_BINS.format(txs="ended_tx")}),
 step AS MATERIALIZED (
-    SELECT CASE WHEN sum(changes) <= %(at_once)s THEN %(at_once)s ELSE %(most)s END AS most FROM ended_tx),
-placed AS (
-    SELECT *, sum(changes) OVER (ORDER BY last_seq) <= greatest(changes, (SELECT most FROM step)) AS is_in
-    FROM ended_tx),
+    SELECT CASE WHEN max(total) <= %(at_once)s THEN %(at_once)s ELSE %(most)s END AS most FROM bins),
+placed AS MATERIALIZED (SELECT *, total <= greatest(changes, (SELECT most FROM step)) AS is_in FROM bins),
 set_aside AS (
-    INSERT INTO rf_seal_pending (last_seq, xid, changes, captured_us, bytes, shapes)
-    SELECT last_seq, xid, changes, captured_us, bytes, shapes FROM placed WHERE NOT is_in
-    RETURNING 1)
-SELECT last_seq, xid, changes, captured_us, bytes, shapes, EXISTS (SELECT FROM set_aside)
-FROM placed WHERE is_in ORDER BY last_seq
+    INSERT INTO rf_seal_pending ({_BIN}) SELECT {_BIN} FROM placed WHERE NOT is_in RETURNING 1)
+{_OF_BINS.format(bins="(SELECT * FROM placed WHERE is_in) b", beside=", EXISTS (SELECT FROM set_aside)")}
 """
 """The transactions that ended in the ranges, in the order of their last log row: a transaction that built on another
-wrote its row after the other had committed. All where that is no more than `at_once`; else the first `most` changes,
-and the rest is set aside. None where another sealer has taken them meanwhile: `before` is no longer what is
+wrote its row after the other had committed. All where that is no more than `at_once`; else about the first `most`
+changes, and the rest is set aside. None where another sealer has taken them meanwhile: `before` is no longer what is
 remembered."""
 
-UNSEALED_TXS = _SUMMED.format(log="rf_change_log l WHERE NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)")
-
-PENDING = """
-SELECT last_seq, xid, changes, captured_us, bytes, shapes FROM rf_seal_pending ORDER BY last_seq LIMIT %(most)s
+_UNSEALED = "rf_change_log l WHERE NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)"
+FILL_PENDING = f"""
+WITH unsealed AS ({_ENDED_TXS.format(log=_UNSEALED)})
+INSERT INTO rf_seal_pending ({_BIN}) SELECT {_BIN} FROM ({_INTO_BINS.format(txs="unsealed")}) b
 """
 
-TAKE_PENDING = "DELETE FROM rf_seal_pending WHERE last_seq <= %(last_seq)s"
+TAKE_PENDING = f"""
+WITH first AS (
+    SELECT last_seq, sum(changes) OVER (ORDER BY last_seq) <= greatest(changes, %(most)s) AS is_in
+    FROM (SELECT last_seq, changes FROM rf_seal_pending ORDER BY last_seq LIMIT %(most)s) p),
+taken AS (
+    DELETE FROM rf_seal_pending p USING first f WHERE p.last_seq = f.last_seq AND f.is_in RETURNING p.*)
+{_OF_BINS.format(bins="taken", beside="")}
+"""
+"""The first of those set aside that together stay within the bound; what is larger goes alone."""
 
 _ENTRIES = """
 WITH tx AS (SELECT * FROM unnest(%(xids)s::xid8[]) WITH ORDINALITY AS t(xid, place)),
@@ -86,7 +117,7 @@ lag(place) OVER w = place AND lag(new_tid) OVER w IS DISTINCT FROM old_tid AND o
 SEAL = f"""{_ENTRIES}
 numbered AS (
     SELECT table_id, key, lsn, seq, op, row_number() OVER w AS n, lead(lsn) OVER w IS NULL AS is_last,
-           (extract(epoch FROM captured_at) * 1000000)::bigint AS captured_us,
+           {_us("captured_at")} AS captured_us,
            {_NOT_FOLLOWING} OR op = 'I' AND lag(op) OVER w = 'D' AND lag(place) OVER w = place AS may_be_tangled
     FROM entry WINDOW w AS (PARTITION BY table_id, key ORDER BY lsn)),
 clocked AS (

@@ -29,7 +29,8 @@ FEATURES = TransportFeatures(
         "Confirmed means: file and folder are synced. What a sync is worth on a network share or a synced folder is "
         "up to that share.",
         "Whoever may write to the folder may write as any node.",
-        "Files wait for readers that come later, until every known peer has passed them, or for `keep_days`.",
+        "Files wait until every known peer has passed them, or for `keep_days`. Known is who was heard of, is named in "
+        "the configuration, or has a folder there; not who was retired.",
         "A share without locks or hard links (FAT, some network shares) is served too; then two processes of one node "
         "must not write at the same time.",
     ),

@@ -10,6 +10,12 @@ from common.transports.files import storage_outage
 log = logging.getLogger(__name__)
 
 
+def members(root: Path, node_id: str) -> list[str]:
+    """Return the other nodes that have a folder of their own, whether anything is in it or not. Raises OSError."""
+    with os.scandir(root) as entries:
+        return [entry.name for entry in entries if _is_of_another(entry, node_id)]
+
+
 class Scanner:
     """Lists what the other nodes have written: regular files of exactly our pattern, in the order to read them.
 
@@ -24,17 +30,11 @@ class Scanner:
     def files(self) -> list[BatchFile]:
         """Look once. Raises OutageError when the shared folder itself can't be read."""
         try:
-            with os.scandir(self._root) as entries:
-                writers = [entry.name for entry in entries if self._is_writer(entry)]
+            writers = members(self._root, self._node_id)
         except OSError as error:
             raise storage_outage(error, self._root, "reading the shared folder") from error
         found = [file for writer in writers for file in self._in_folder(writer)]
         return sorted(found, key=lambda file: file.order)
-
-    def _is_writer(self, entry: "os.DirEntry[str]") -> bool:
-        if not is_writer_folder(entry.name) or same_node(entry.name, self._node_id):
-            return False
-        return entry.is_dir(follow_symlinks=False)
 
     def _in_folder(self, writer: str) -> list[BatchFile]:
         try:
@@ -47,3 +47,9 @@ class Scanner:
             return []
         self._warned.discard(writer)
         return [file for file in parsed if file is not None and not same_node(file.origin, self._node_id)]
+
+
+def _is_of_another(entry: "os.DirEntry[str]", node_id: str) -> bool:
+    if not is_writer_folder(entry.name) or same_node(entry.name, node_id):
+        return False
+    return entry.is_dir(follow_symlinks=False)
