@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import Reason
+from common.ops.rewinding import Seen
 from common.preflight.changes import ChangesSeen, look_at_changes
 from common.preflight.contents import Contents, TxSeen
 from common.preflight.duplicates import compare_with_node, same_tx
@@ -24,6 +25,20 @@ from common.wire.signing import Trust
 MOST_FINDINGS = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class OwnEnd:
+    """The latest tx of one incarnation of this node itself in the files."""
+
+    lsn: int
+    tx_id: str
+    file: str
+    line: int
+
+    def seen(self, incarnation: str) -> Seen:
+        """Return it as others' knowledge of this node's log."""
+        return Seen(self.file, incarnation, self.lsn, self.tx_id)
+
+
 @dataclass(slots=True)
 class Report:
     """What preflight found."""
@@ -33,6 +48,10 @@ class Report:
     changes: int = 0
     own_txs: int = 0
     """Of this node itself: left out."""
+    own_ends: dict[str, OwnEnd] = field(default_factory=dict)
+    """Where each incarnation of them ends."""
+    rewound: list[Seen] = field(default_factory=list)
+    """Which of these show that the node was put back."""
     already_applied: int = 0
     findings: list[Finding] = field(default_factory=list)
     more_findings: int = 0
@@ -101,6 +120,7 @@ class Preflight:
             self.advance(header.changes)
         if header.source_node == self.node.node_id:
             report.own_txs += header.part == 1
+            self._see_own(part, file, report)
             return
         fault = part_fault(part, self.trust)
         if fault is not None:
@@ -117,6 +137,13 @@ class Preflight:
         report.changes += header.changes
         for finding in tables.check(header, changed, file, part.line):
             report.add(finding)
+
+    def _see_own(self, part: Part, file: str, report: Report) -> None:
+        header = part.header
+        known = report.own_ends.get(header.incarnation)
+        if (known is None or known.lsn < header.to_lsn) and part_fault(part, self.trust) is None:
+            # Without a good signature, where this node signs, it may be made up, and says nothing.
+            report.own_ends[header.incarnation] = OwnEnd(header.to_lsn, header.tx_id, file, part.line)
 
     def _content(self, part: Part, file: str, report: Report, contents: Contents, changed: set[str]) -> str | None:
         """Look at a part's lines; return the checksum of its tx's content, None when they can't be read.
@@ -156,6 +183,12 @@ class Preflight:
 
     def _look_back(self, report: Report, contents: Contents) -> None:
         """The checks that need all files seen."""
+        for incarnation, end in report.own_ends.items():
+            seen = end.seen(incarnation)
+            if (why := self.node.rewound(seen)) is not None:
+                report.rewound.append(seen)
+                text = f"{why}: this node was put back to an earlier state; run `rowferry rejoin` before it writes more"
+                report.add(Finding(Check.REWOUND, False, text, end.file, end.line, end.tx_id))
         known = compare_with_node(contents.txs(), self.node)
         report.already_applied = known.already_applied
         for finding in known.findings:
