@@ -1,7 +1,7 @@
 """At the start: does the shared folder tell that this database was put back to an earlier state?
 
 The node's own `acks.json` was written from watermarks that were committed, so it is never ahead of them; no other node
-has passed more of this node's log than there is of it; and no file holds more of it, here or where others hand it on."""
+has passed more of this node's log than there is of it; and no file holds more of it, its own or handed on."""
 
 import logging
 from dataclasses import dataclass, replace

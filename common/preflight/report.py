@@ -1,7 +1,7 @@
 """All checks over a set of files, and what they came to."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from common.preflight.rulings import DdlRules, Ruling
 from common.preflight.tables import TableCheck
 from common.wire.decode import Broken
 from common.wire.proving import part_fault
-from common.wire.records import Part
+from common.wire.records import BatchHeader, Part
 from common.wire.signing import Trust
 
 MOST_FINDINGS = 1_000
@@ -86,6 +86,21 @@ class Report:
         }
 
 
+@dataclass(slots=True)
+class Changed:
+    """What the DDL of the files, as far as it was read, changes."""
+
+    keys: dict[str, Collection[str]]
+    """The key of each table."""
+    tables: set[str] = field(default_factory=set)
+
+    def add(self, table: str, pk: Collection[str]) -> None:
+        """Take in one statement; `pk`: the key of a table that it makes, where it makes one."""
+        self.tables.add(table)
+        if pk:
+            self.keys.setdefault(table, pk)
+
+
 @dataclass(frozen=True, slots=True)
 class Preflight:
     """Looks through files before an import; writes nothing."""
@@ -100,8 +115,8 @@ class Preflight:
     def look(self, paths: list[Path]) -> Report:
         """Run every check over the files. Raises PreflightError for a file that can't be read."""
         report = Report(files=[str(path) for path in paths])
-        tables = TableCheck(self.node.tables())
-        changed: set[str] = set()
+        shapes = self.node.tables()
+        tables, changed = TableCheck(shapes), Changed({name: shape.pk for name, shape in shapes.items()})
         with Contents() as contents:
             for path in paths:
                 for item in read_file(path):
@@ -113,7 +128,7 @@ class Preflight:
         return report
 
     def _look_at(
-        self, part: Part, file: str, report: Report, contents: Contents, tables: TableCheck, changed: set[str]
+        self, part: Part, file: str, report: Report, contents: Contents, tables: TableCheck, changed: Changed
     ) -> None:
         header = part.header
         if self.advance is not None:
@@ -135,7 +150,7 @@ class Preflight:
         elif (finding := same_tx(first, _seen(part, sha256, file))) is not None:
             report.add(finding)
         report.changes += header.changes
-        for finding in tables.check(header, changed, file, part.line):
+        for finding in tables.check(header, changed.tables, file, part.line):
             report.add(finding)
 
     def _see_own(self, part: Part, file: str, report: Report) -> None:
@@ -145,7 +160,7 @@ class Preflight:
             # Without a good signature, where this node signs, it may be made up, and says nothing.
             report.own_ends[header.incarnation] = OwnEnd(header.to_lsn, header.tx_id, file, part.line)
 
-    def _content(self, part: Part, file: str, report: Report, contents: Contents, changed: set[str]) -> str | None:
+    def _content(self, part: Part, file: str, report: Report, contents: Contents, changed: Changed) -> str | None:
         """Look at a part's lines; return the checksum of its tx's content, None when they can't be read.
 
         Those of a tx in parts are kept, and looked at once all are there."""
@@ -166,20 +181,27 @@ class Preflight:
         return seen.sha256
 
     def _ddl_findings(
-        self, part: Part, seen: ChangesSeen, file: str, report: Report, changed: set[str]
+        self, part: Part, seen: ChangesSeen, file: str, report: Report, changed: Changed
     ) -> Iterator[Finding]:
+        if seen.ddl and self._is_applied(part.header, seen.sha256):
+            # It is skipped, whatever the rules of this import are: importing again is normal.
+            return
         if seen.ddl and seen.rows:
             text = "a tx that mixes DDL with rows is never applied"
             yield Finding(Check.DDL, True, text, file, part.line, part.header.tx_id)
             return
         for sql in seen.ddl:
-            ruling = self.ddl.judge(sql)
+            ruling = self.ddl.judge(sql, changed.keys)
             if not ruling.allowed:
                 yield Finding(Check.DDL, True, f"{sql[:200]!r}: {ruling.why}", file, part.line, part.header.tx_id)
                 continue
             report.ddl[sql] = ruling
             if ruling.table is not None:
-                changed.add(ruling.table)
+                changed.add(ruling.table, ruling.pk)
+
+    def _is_applied(self, header: BatchHeader, sha256: str) -> bool:
+        known = self.node.known(header.source_node, [header.tx_id]).get(header.tx_id)
+        return known is not None and known.applied and known.sha256 == sha256
 
     def _look_back(self, report: Report, contents: Contents) -> None:
         """The checks that need all files seen."""
