@@ -20,6 +20,7 @@ from consumer.control import Controls
 from consumer.dead_letters.table_store import bytes_id
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming
+from consumer.own_seen import OwnSeen
 from consumer.peers import PeerIds
 from consumer.verify import IDENTITY_ERROR, sender_error
 
@@ -33,8 +34,10 @@ RETRIES = "rowferry_retries"
 class Arrivals:
     """Reads deliveries. Parts of large txs are stored on the way."""
 
-    def __init__(self, node: Node, inbox: Inbox, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, node: Node, inbox: Inbox, limits: Limits = DEFAULT_LIMITS, own: OwnSeen | None = None) -> None:
+        """`own`: what has looked at own batches already, where something has."""
         self._node = node
+        self._own = own or OwnSeen(node)
         self._inbox = inbox
         self._limits = limits
         self._peers = PeerIds(node)
@@ -79,6 +82,7 @@ class Arrivals:
         if header is None:
             return _unreadable(delivery, item.raw, _error_of(item))
         if header.source_node == self._node.facts.node_id:
+            self._see_own(item, header, delivery)
             return None
         error = sender_error(delivery, header.source_node, self._node.config)
         if error is not None and self._speaks_for_itself(item, delivery):
@@ -107,6 +111,14 @@ class Arrivals:
             return _unproven(header, item.raw, delivery.origin, fault)
         self._peers.met(header.source_node)
         return self._whole(item, delivery.origin)
+
+    def _see_own(self, item: Part | Broken, header: BatchHeader, delivery: Delivery) -> None:
+        """See whether this node's log goes as far as its batch says. What may be made up says nothing."""
+        if not isinstance(item, Part) or part_fault(item, self._trust) is not None:
+            return
+        may_speak = sender_error(delivery, header.source_node, self._node.config) is None
+        if may_speak or self._speaks_for_itself(item, delivery):
+            self._own.take(header, delivery.origin)
 
     def _speaks_for_itself(self, item: Part | Broken, delivery: Delivery) -> bool:
         """Tell whether a batch that another node hands on is signed by its source: then nobody has to be trusted."""

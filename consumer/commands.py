@@ -77,7 +77,8 @@ def _import(paths: list[Path], rules: ImportRules) -> None:
             return
         with host.progress(report.changes, "applying") as bar:
             done = work.apply(files, report, bar.advance)
-    if done.waiting or done.waiting_conflicts:
+    if done.waiting or done.waiting_conflicts or report.rewound:
+        # Own batches that the node has lost are left where they are, until it has rejoined.
         host.exit_code = ExitCode.SET_ASIDE
     host.emit(done.as_dict(), lambda console: _tell_import(console, done))
 

@@ -45,8 +45,12 @@ def list_(table: str | None, source: str | None, state: str | None, winner: str 
     host = current_host()
     with host.node() as node, reading(node.database) as connection:
         lost_by = node.facts.node_id if lost else None
-        found = find(connection, Wanted(table, source, state, winner, lost_by, limit))
+        found = find(connection, Wanted(table, source, state, winner, lost_by, limit + 1))
         gone = what_is_gone(connection, ("conflicts",))
+    if len(found) > limit:
+        # One more than is told was asked for: it shows that there are more.
+        found = found[-limit:]
+        host.console.warn(f"older conflicts are left out: these are the newest {limit}; --limit gets at them")
     host.emit(found, lambda console: _tell_all(console, found, gone))
 
 

@@ -21,6 +21,7 @@ from consumer.early import EarlyRetries
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.knowledge import NodeDatabase
+from consumer.own_seen import OwnSeen
 from consumer.standing.refresh import Refresh
 
 _MOST_BYTES = 32 * 1024 * 1024
@@ -96,7 +97,10 @@ class FileImport:
         """Apply what preflight let through."""
         done = Imported(report)
         applier = Applier(self._node, ddl=AllowedDdl(report.ddl) if report.ddl else None)
-        for txs in _rounds(self._read(files), self._node.config.limits.group_changes):
+        own = OwnSeen(self._node)
+        for incarnation, end in report.own_ends.items():
+            own.note(end.seen(incarnation))
+        for txs in _rounds(self._read(files, own), self._node.config.limits.group_changes):
             for result in applier.apply(txs):
                 done.count(result)
             advance(sum(tx.changes for tx in txs))
@@ -106,8 +110,8 @@ class FileImport:
         Refresh(self._node).catch_up()
         return done
 
-    def _read(self, files: list[Path]) -> Iterator[Incoming]:
-        arrivals = Arrivals(self._node, Inbox(self._node))
+    def _read(self, files: list[Path], own: OwnSeen) -> Iterator[Incoming]:
+        arrivals = Arrivals(self._node, Inbox(self._node), own=own)
         for file in files:
             delivery = Delivery(b"", str(file), None)
             for item in read_file(file):

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from common.ops.rewinding import Seen
 from common.ports.dialect import TableShape
 from common.preflight.known import KnownTx
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.dedup import BROKEN_REASONS, Known, look_up
+from consumer.own_seen import rewound
 from consumer.statements import reading
 from consumer.watermark import chain, read_mark
 
@@ -33,6 +35,10 @@ class NodeDatabase:
             found = look_up(connection, [(source_node, tx_id) for tx_id in tx_ids])
         answers = {tx_id: _answer(known) for (_, tx_id), known in found.items()}
         return {tx_id: answer for tx_id, answer in answers.items() if answer is not None}
+
+    def rewound(self, seen: Seen) -> str | None:
+        """Return what shows that this node was put back, when a file has `seen` of its log."""
+        return rewound(self._node, seen)
 
     def stored_parts(self, source_node: str, tx_id: str, parts: int) -> set[int]:
         """Return which parts of a tx wait for the rest."""

@@ -1,7 +1,7 @@
 """At the start: does the shared folder tell that this database was put back to an earlier state?
 
-The node's own `acks.json` was written from watermarks that were committed, so it is never ahead of them; and no other
-node has passed more of this node's log than there is of it."""
+The node's own `acks.json` was written from watermarks that were committed, so it is never ahead of them; no other node
+has passed more of this node's log than there is of it; and no file holds more of it, its own or handed on."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -9,10 +9,16 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from common.errors import RowferryError
 from common.ops.rewinding import Seen, look, note, note_put_back
+from common.preflight.format import read_file
 from common.runtime.node import Node
 from common.schema import tables as rf
-from common.transports.directory.own_files import passed_by, passed_by_others
+from common.transports.directory.names import BatchFile
+from common.transports.directory.own_files import files_of, passed_by, passed_by_others
+from common.wire.decode import Broken
+from common.wire.proving import part_fault
+from consumer.own_seen import note_seen
 from consumer.statements import insert_missing, reading, writing
 from consumer.watermark import read_all
 
@@ -49,6 +55,8 @@ def look_into_folder(node: Node) -> list[Lost]:
 
     for error in writing(node.database, work):
         log.error("node_is_rewound", extra={"error": error, "remedy": "rowferry rejoin"})
+    for file in _beyond(node, directory.path):
+        _look_into_file(node, directory.path, file)
     return lost
 
 
@@ -84,3 +92,31 @@ def _seen(node: Node, root: Path) -> list[tuple[Seen, int]]:
                 heads[incarnation] = node.database.log(facts).head().lsn
             found.append((Seen(peer, incarnation, lsn, None), heads[incarnation]))
     return found
+
+
+def _beyond(node: Node, root: Path) -> list[BatchFile]:
+    """Return for each incarnation the last file of this node's log, where by its name it goes beyond the log's end."""
+    # The names first: what is written meanwhile is in the log already.
+    last = {file.incarnation: file for file in files_of(root, node.facts.node_id)}
+    return [file for file in last.values() if file.to_lsn > _head_lsn(node, file.incarnation)]
+
+
+def _head_lsn(node: Node, incarnation: str) -> int:
+    return node.database.log(replace(node.facts, incarnation=incarnation)).head().lsn
+
+
+def _look_into_file(node: Node, root: Path, file: BatchFile) -> None:
+    """Anybody can give a file a name: what is in it counts."""
+    seen: Seen | None = None
+    try:
+        for item in read_file(root / file.writer / file.name):
+            if isinstance(item, Broken) or part_fault(item, node.config.trust()) is not None:
+                continue
+            header = item.header
+            is_own = (header.source_node, header.incarnation) == (node.facts.node_id, file.incarnation)
+            if is_own and (seen is None or header.to_lsn > seen.lsn):
+                seen = Seen(str(file), header.incarnation, header.to_lsn, header.tx_id)
+    except RowferryError as error:
+        log.warning("own_file_not_read", extra={"file": str(file), "error": str(error)})
+    if seen is not None:
+        note_seen(node, seen)

@@ -50,20 +50,26 @@ def export_change_log(out: str, since: int | None, client: str | None) -> None:
 @click.option(
     "--token-file", type=click.Path(path_type=Path), help="Holds the token. Default: that of [peers] with this url."
 )
-def push(out: str | None, url: str | None, client: str, token_file: Path | None) -> None:
+@click.option("--force", is_flag=True, help="Replace FILE also where it holds what was given before.")
+def push(out: str | None, url: str | None, client: str, token_file: Path | None, force: bool) -> None:
     """Give a client, or a peer over HTTP, what it lacks, and note that it was given (`rf_sync_state`).
 
     Warns when a pull is due first: when nothing has come in since the last push to this client, or nothing ever has;
     when the peer has changes that have not come here. Conflicts are fewer when you have seen the others' changes before
     they get yours.
+
+    A FILE that holds something is not replaced, since nobody would be given that again: exit code 1, and nothing is
+    noted. In a DIR each file is called by its LSNs. With nothing new a FILE stays as it is.
     """
     host = current_host()
     if (out is None) == (url is None):
         raise UsageError("say where to: --file FILE or --url URL")
+    if url is not None and force:
+        raise UsageError("--force is for files: a peer says itself what it lacks")
     if url is not None:
         _push_to(host, url, token_file)
     else:
-        _push_file(host, out or "", client)
+        _push_file(host, out or "", client, force=force)
 
 
 def _push_to(host: Host, url: str, token_file: Path | None) -> None:
@@ -84,7 +90,7 @@ def _push_to(host: Host, url: str, token_file: Path | None) -> None:
     host.emit(report.document(), lambda console: console.say(f"{counts}."))
 
 
-def _push_file(host: Host, out: str, client: str) -> None:
+def _push_file(host: Host, out: str, client: str, *, force: bool) -> None:
     if out == STDOUT:
         raise UsageError("push notes what was given, so it needs a file: use export-change-log for stdout")
     with host.node() as node:
@@ -92,7 +98,7 @@ def _push_file(host: Host, out: str, client: str) -> None:
         due = clients.pull_is_due(client)
         if due:
             host.console.warn(_DUE.format("nothing has come in since the last push"))
-        done = export(node, Request(out, client=client), host)
+        done = export(node, Request(out, client=client, replace=force), host)
         # After the file is durable: a crash between the two gives the same changes once more, which is harmless.
         clients.give(client, done.given)
     _report(host, done, {"client": client, "pull_due": due})

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.console import Progress
+from common.errors import RowferryError
 from common.ops.export_files import checked_file, own_files
 from common.ops.incarnation import settle_incarnation
 from common.runtime.host import Host
 from common.runtime.node import Node
 from producer.clients import Clients, Given
 from producer.extract import Stretch, batches, seal_all, stretches
-from producer.files import make_folder, write_export, write_into_folder
+from producer.files import holds_something, make_folder, write_export, write_into_folder
 from producer.purge import log_begins
 
 STDOUT = "-"
@@ -28,6 +29,8 @@ class Request:
     since_lsn: int = 0
     client: str | None = None
     """Whose `last_lsn` to start from, instead of `since_lsn`."""
+    replace: bool = True
+    """Whether a file that holds something may be replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,16 @@ def _written(node: Node, request: Request, host: Host, found: list[Stretch], pro
         return _to_stream(node, found, sys.stdout.buffer, progress)
     if request.out.endswith("/") or Path(request.out).is_dir():
         return _to_folder(node, found, Path(request.out).resolve(), progress)
-    return _to_file(node, found, checked_file(Path(request.out), own_files(node.database, host.config_file)), progress)
+    path = checked_file(Path(request.out), own_files(node.database, host.config_file))
+    # Looked at after the client's place was read: what somebody else gave meanwhile is on disk before its place moves.
+    if not request.replace and holds_something(path):
+        if any(stretch.txs for stretch in found):
+            raise RowferryError(
+                f"{path} holds what was given before, and may not have been collected: nothing was written or noted. "
+                "Move it away once it is collected, name another file or a folder, or replace it with --force"
+            )
+        return Export(tuple(Written(stretch, path) for stretch in found))
+    return _to_file(node, found, path, progress)
 
 
 def _begins(node: Node, request: Request) -> Callable[[str], int | None]:

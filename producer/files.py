@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from common.errors import RowferryError
+from common.errors import PoisonError, RowferryError
 from common.ops.export_files import failed, write_whole
 from common.transports.directory.names import file_name
 from common.transports.files import write_file_durably
-from common.wire.compress import Encoding, Wrapping, encoding_of
+from common.wire.compress import Encoding, Wrapping, encoding_of, open_decompressed
+from common.wire.limits import DEFAULT_LIMITS
 
 
 def write_export(path: Path, bodies: Iterable[bytes]) -> None:
@@ -18,6 +19,19 @@ def write_export(path: Path, bodies: Iterable[bytes]) -> None:
             write(block)
 
     write_whole(path, write_to)
+
+
+def holds_something(path: Path) -> bool:
+    """Tell whether a file is there that is not the export of nothing. Raises RowferryError."""
+    try:
+        if not path.exists():
+            return False
+        with path.open("rb") as raw:
+            return bool(open_decompressed(raw, encoding_of(path.name), path.stat().st_size, DEFAULT_LIMITS).read(1))
+    except PoisonError:
+        return True
+    except OSError as error:
+        raise failed(error, path) from error
 
 
 def write_into_folder(

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from common.clock import Clock, to_iso
 from common.config.model import Config
 from common.dialects import open_database
-from common.errors import ConfigError, PreflightError, UsageError
+from common.errors import ConfigError, PreflightError, RowferryError, UsageError
 from common.ids import new_incarnation
 from common.ports.backup import Advance, Backups, Holds
 from common.ports.dialect import Database
@@ -77,7 +77,9 @@ class Restored:
 
 
 def back_up(database: Database, folder: Path, clock: Clock, actor: str, advance: Advance) -> Manifest:
-    """Back up a node's database into a new or empty folder. Raises UsageError, OutageError."""
+    """Back up a node's database into a new or empty folder.
+
+    Raises UsageError, OutageError (database), RowferryError (the folder can't be written)."""
     manifest = _write(database, folder, clock, advance)
     detail = {"incarnation": manifest.incarnation, "last_lsn": manifest.last_lsn, "sha256": manifest.sha256}
     line = _audit(clock, actor, "backed-up", manifest.node, detail)
@@ -131,7 +133,8 @@ def _write(database: Database, folder: Path, clock: Clock, advance: Advance) -> 
         replace_file_durably(folder / MANIFEST, json.dumps(manifest.as_dict(), indent=2).encode() + b"\n")
         sync_folder(folder.resolve().parent)
     except OSError as error:
-        raise storage_outage(error, folder, "writing a backup into") from error
+        # As of every export: the node goes on, the command has failed.
+        raise RowferryError(str(storage_outage(error, folder, "writing a backup into"))) from error
     return manifest
 
 
@@ -152,6 +155,8 @@ def _make_room(folder: Path, file_name: str) -> None:
 def _checked(folder: Path, advance: Advance) -> Manifest:
     """Read a backup through before anything is done with it."""
     path = folder / MANIFEST
+    if not folder.exists():
+        raise UsageError(f"{folder}: there is no such folder")
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
         if (manifest.format, manifest.version) != (_FORMAT, _VERSION) or Path(manifest.file).name != manifest.file:
@@ -163,7 +168,7 @@ def _checked(folder: Path, advance: Advance) -> Manifest:
         text = "is not there: the folder holds no backup, or one that was cut off"
         raise PreflightError(f"{error.filename} {text}; use another one") from error
     except OSError as error:
-        raise storage_outage(error, folder, "reading the backup in") from error
+        raise RowferryError(str(storage_outage(error, folder, "reading the backup in"))) from error
     if sha256 != manifest.sha256:
         raise PreflightError(
             f"{folder / manifest.file} is torn or altered: its checksum is another; use another backup"

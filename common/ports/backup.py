@@ -54,7 +54,8 @@ class Backups(Protocol):
     def copy(self, target: Path, advance: Advance) -> Moment:
         """Write a consistent copy of a node's database, in use as it may be, to a new file.
 
-        Raises OutageError, ConfigError where a program of the server's is missing, RowferryError with what it said."""
+        Raises OutageError, ConfigError where a program of the server's is missing, RowferryError with what it said,
+        OSError where the copy can't be written."""
         ...
 
     def put_back(self, copy: Path, news: Sequence[sa.Executable], advance: Advance) -> None:

@@ -3,6 +3,7 @@
 Nothing is searched for by words, and the text of the file never reaches the database.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import sqlglot
@@ -42,7 +43,7 @@ _SQLITE_KEEPS = {exp.DataType.Type.DECIMAL: "NUMERIC", exp.DataType.Type.BOOLEAN
 """sqlglot would write REAL, which rounds decimals, and INTEGER, which a bool could no longer be told from."""
 
 
-def judge(rules: DdlRules, sql: str) -> Ruling:
+def judge(rules: DdlRules, sql: str, keys: Mapping[str, Collection[str]]) -> Ruling:
     """Decide about one statement of a file."""
     dialect = _SQLGLOT_NAMES[rules.database]
     try:
@@ -54,7 +55,7 @@ def judge(rules: DdlRules, sql: str) -> Ruling:
             if rules.database == "postgresql":
                 # Everything is quoted below, so the names that PostgreSQL would fold are folded first.
                 statement = normalize_identifiers(statement, dialect=dialect)
-            ruling = _judge_one(rules, statement)
+            ruling = _judge_one(rules, statement, keys)
         case statements:
             return Ruling(False, f"it holds {len(statements)} statements, not one")
     if not ruling.allowed:
@@ -62,7 +63,7 @@ def judge(rules: DdlRules, sql: str) -> Ruling:
     return replace(ruling, rendered=_rendered(statement, dialect))
 
 
-def _judge_one(rules: DdlRules, statement: exp.Expression) -> Ruling:
+def _judge_one(rules: DdlRules, statement: exp.Expression, keys: Mapping[str, Collection[str]]) -> Ruling:
     target = _target(statement)
     if target is None:
         return Ruling(False, f"{statement.key.upper()} is never applied from a file")
@@ -73,11 +74,38 @@ def _judge_one(rules: DdlRules, statement: exp.Expression) -> Ruling:
     if kind is None:
         return Ruling(False, "only CREATE TABLE without AS and ADD COLUMN with a literal default are applied", table)
     what, destructive = kind
+    pk = _made_key(statement)
+    if pk == ():
+        return Ruling(False, "the table has no primary key: it could not be captured", table)
+    if _takes_key(rules, statement, table, keys):
+        return Ruling(False, "the column is of the primary key, without which the table could not be captured", table)
     if destructive and not rules.allow_destructive:
         return Ruling(False, f"{what} needs --allow-destructive-ddl", table)
     if not destructive and not (rules.allow or rules.allow_destructive):
         return Ruling(False, f"{what} needs --allow-ddl", table)
-    return Ruling(True, what, table, destructive=destructive)
+    return Ruling(True, what, table, destructive=destructive, pk=pk or ())
+
+
+def _made_key(statement: exp.Expression) -> tuple[str, ...] | None:
+    """Return the columns of the key of a table that is made, none where it has none; None for any other statement."""
+    if not isinstance(statement, exp.Create):
+        return None
+    columns = [column for column in statement.this.expressions if isinstance(column, exp.ColumnDef)]
+    of_columns = [column.name for column in columns if column.find(exp.PrimaryKeyColumnConstraint) is not None]
+    of_table = [part.name for key in statement.find_all(exp.PrimaryKey) for part in key.expressions]
+    return tuple(of_columns + of_table)
+
+
+def _takes_key(rules: DdlRules, statement: exp.Expression, table: str, keys: Mapping[str, Collection[str]]) -> bool:
+    """Tell whether a statement drops a column of the table's key."""
+    actions = statement.args.get("actions") or [] if isinstance(statement, exp.Alter) else []
+    dropped = [_dropped(action) for action in actions if isinstance(action, exp.Drop)]
+    names = {one.name for one in dropped if isinstance(one, exp.Expression)}
+    if rules.database != "sqlite":
+        return not names.isdisjoint(keys.get(table, ()))
+    # SQLite's names are the same in capitals.
+    of_table = {column.lower() for name, key in keys.items() if name.lower() == table.lower() for column in key}
+    return not {name.lower() for name in names}.isdisjoint(of_table)
 
 
 def _rendered(statement: exp.Expression, dialect: str) -> str:

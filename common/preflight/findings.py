@@ -14,6 +14,7 @@ class Check(StrEnum):
     GAP = "gap"
     TABLE = "table"
     DDL = "ddl"
+    REWOUND = "rewound"
 
 
 @dataclass(frozen=True, slots=True)

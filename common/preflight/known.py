@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from common.ops.rewinding import Seen
 from common.ports.dialect import TableShape
 
 
@@ -28,6 +29,10 @@ class NodeKnowledge(Protocol):
 
     def known(self, source_node: str, tx_ids: Sequence[str]) -> dict[str, KnownTx]:
         """Return those of the txs that were applied or set aside, by tx_id."""
+        ...
+
+    def rewound(self, seen: Seen) -> str | None:
+        """Return what shows that this node was put back, when a file has `seen` of its log; None where nothing does."""
         ...
 
     def stored_parts(self, source_node: str, tx_id: str, parts: int) -> set[int]:

@@ -1,11 +1,12 @@
 """All checks over a set of files, and what they came to."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import Reason
+from common.ops.rewinding import Seen
 from common.preflight.changes import ChangesSeen, look_at_changes
 from common.preflight.contents import Contents, TxSeen
 from common.preflight.duplicates import compare_with_node, same_tx
@@ -18,10 +19,24 @@ from common.preflight.rulings import DdlRules, Ruling
 from common.preflight.tables import TableCheck
 from common.wire.decode import Broken
 from common.wire.proving import part_fault
-from common.wire.records import Part
+from common.wire.records import BatchHeader, Part
 from common.wire.signing import Trust
 
 MOST_FINDINGS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEnd:
+    """The latest tx of one incarnation of this node itself in the files."""
+
+    lsn: int
+    tx_id: str
+    file: str
+    line: int
+
+    def seen(self, incarnation: str) -> Seen:
+        """Return it as others' knowledge of this node's log."""
+        return Seen(self.file, incarnation, self.lsn, self.tx_id)
 
 
 @dataclass(slots=True)
@@ -33,6 +48,10 @@ class Report:
     changes: int = 0
     own_txs: int = 0
     """Of this node itself: left out."""
+    own_ends: dict[str, OwnEnd] = field(default_factory=dict)
+    """Where each incarnation of them ends."""
+    rewound: list[Seen] = field(default_factory=list)
+    """Which of these show that the node was put back."""
     already_applied: int = 0
     findings: list[Finding] = field(default_factory=list)
     more_findings: int = 0
@@ -67,6 +86,21 @@ class Report:
         }
 
 
+@dataclass(slots=True)
+class Changed:
+    """What the DDL of the files, as far as it was read, changes."""
+
+    keys: dict[str, Collection[str]]
+    """The key of each table."""
+    tables: set[str] = field(default_factory=set)
+
+    def add(self, table: str, pk: Collection[str]) -> None:
+        """Take in one statement; `pk`: the key of a table that it makes, where it makes one."""
+        self.tables.add(table)
+        if pk:
+            self.keys.setdefault(table, pk)
+
+
 @dataclass(frozen=True, slots=True)
 class Preflight:
     """Looks through files before an import; writes nothing."""
@@ -81,8 +115,8 @@ class Preflight:
     def look(self, paths: list[Path]) -> Report:
         """Run every check over the files. Raises PreflightError for a file that can't be read."""
         report = Report(files=[str(path) for path in paths])
-        tables = TableCheck(self.node.tables())
-        changed: set[str] = set()
+        shapes = self.node.tables()
+        tables, changed = TableCheck(shapes), Changed({name: shape.pk for name, shape in shapes.items()})
         with Contents() as contents:
             for path in paths:
                 for item in read_file(path):
@@ -94,13 +128,14 @@ class Preflight:
         return report
 
     def _look_at(
-        self, part: Part, file: str, report: Report, contents: Contents, tables: TableCheck, changed: set[str]
+        self, part: Part, file: str, report: Report, contents: Contents, tables: TableCheck, changed: Changed
     ) -> None:
         header = part.header
         if self.advance is not None:
             self.advance(header.changes)
         if header.source_node == self.node.node_id:
             report.own_txs += header.part == 1
+            self._see_own(part, file, report)
             return
         fault = part_fault(part, self.trust)
         if fault is not None:
@@ -115,10 +150,17 @@ class Preflight:
         elif (finding := same_tx(first, _seen(part, sha256, file))) is not None:
             report.add(finding)
         report.changes += header.changes
-        for finding in tables.check(header, changed, file, part.line):
+        for finding in tables.check(header, changed.tables, file, part.line):
             report.add(finding)
 
-    def _content(self, part: Part, file: str, report: Report, contents: Contents, changed: set[str]) -> str | None:
+    def _see_own(self, part: Part, file: str, report: Report) -> None:
+        header = part.header
+        known = report.own_ends.get(header.incarnation)
+        if (known is None or known.lsn < header.to_lsn) and part_fault(part, self.trust) is None:
+            # Without a good signature, where this node signs, it may be made up, and says nothing.
+            report.own_ends[header.incarnation] = OwnEnd(header.to_lsn, header.tx_id, file, part.line)
+
+    def _content(self, part: Part, file: str, report: Report, contents: Contents, changed: Changed) -> str | None:
         """Look at a part's lines; return the checksum of its tx's content, None when they can't be read.
 
         Those of a tx in parts are kept, and looked at once all are there."""
@@ -139,23 +181,36 @@ class Preflight:
         return seen.sha256
 
     def _ddl_findings(
-        self, part: Part, seen: ChangesSeen, file: str, report: Report, changed: set[str]
+        self, part: Part, seen: ChangesSeen, file: str, report: Report, changed: Changed
     ) -> Iterator[Finding]:
+        if seen.ddl and self._is_applied(part.header, seen.sha256):
+            # It is skipped, whatever the rules of this import are: importing again is normal.
+            return
         if seen.ddl and seen.rows:
             text = "a tx that mixes DDL with rows is never applied"
             yield Finding(Check.DDL, True, text, file, part.line, part.header.tx_id)
             return
         for sql in seen.ddl:
-            ruling = self.ddl.judge(sql)
+            ruling = self.ddl.judge(sql, changed.keys)
             if not ruling.allowed:
                 yield Finding(Check.DDL, True, f"{sql[:200]!r}: {ruling.why}", file, part.line, part.header.tx_id)
                 continue
             report.ddl[sql] = ruling
             if ruling.table is not None:
-                changed.add(ruling.table)
+                changed.add(ruling.table, ruling.pk)
+
+    def _is_applied(self, header: BatchHeader, sha256: str) -> bool:
+        known = self.node.known(header.source_node, [header.tx_id]).get(header.tx_id)
+        return known is not None and known.applied and known.sha256 == sha256
 
     def _look_back(self, report: Report, contents: Contents) -> None:
         """The checks that need all files seen."""
+        for incarnation, end in report.own_ends.items():
+            seen = end.seen(incarnation)
+            if (why := self.node.rewound(seen)) is not None:
+                report.rewound.append(seen)
+                text = f"{why}: this node was put back to an earlier state; run `rowferry rejoin` before it writes more"
+                report.add(Finding(Check.REWOUND, False, text, end.file, end.line, end.tx_id))
         known = compare_with_node(contents.txs(), self.node)
         report.already_applied = known.already_applied
         for finding in known.findings:

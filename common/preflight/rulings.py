@@ -1,6 +1,6 @@
 """The rules about DDL of one import, and what they say of a statement. What parses it is imported when there is one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 
@@ -14,6 +14,8 @@ class Ruling:
     table: str | None = None
     rendered: str | None = None
     destructive: bool = False
+    pk: tuple[str, ...] = ()
+    """Of a table that is made: its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +29,9 @@ class DdlRules:
     allow: bool = False
     allow_destructive: bool = False
 
-    def judge(self, sql: str) -> Ruling:
-        """Decide about one statement of a file."""
+    def judge(self, sql: str, keys: Mapping[str, Collection[str]] | None = None) -> Ruling:
+        """Decide about one statement of a file. `keys`: the key of each table as it will be by then."""
         # Not at the top: sqlglot takes a quarter of a second, and hardly any file holds DDL.
         from common.preflight.ddl import judge
 
-        return judge(self, sql)
+        return judge(self, sql, keys or {})

@@ -4,7 +4,10 @@ Exchanges changes by file, for a scheduled task or a person with a USB stick. On
 
 .DESCRIPTION
   push_pull.ps1 pull -Config FILE -File FILE[,FILE...]        apply files that came from other nodes
-  push_pull.ps1 push -Config FILE -File OUT [-Client NAME]    write what NAME (default: file) has not been given yet
+  push_pull.ps1 push -Config FILE -File OUT/ [-Client NAME]   write what NAME (default: file) has not been given yet
+
+OUT/ is a folder, made where it is missing: each file in it is called by its LSNs and none is ever replaced. With the
+name of a file instead, a push ends with 1 until that file was taken away.
 
 Exit codes are rowferry's own: 0 done, 1 failed, 2 usage, 3 a file was refused, 4 something was set aside (look with
 rowferry dlq list), 5 database unreachable. $env:ROWFERRY names another command than the one in the path.

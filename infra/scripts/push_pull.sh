@@ -3,14 +3,17 @@
 # out what they lack. It only calls `rowferry pull` and `rowferry push`.
 #
 #   push_pull.sh pull CONFIG FILE...       apply files that came from other nodes
-#   push_pull.sh push CONFIG OUT [CLIENT]  write what CLIENT (default: file) has not been given yet
+#   push_pull.sh push CONFIG OUT/ [CLIENT] write what CLIENT (default: file) has not been given yet
+#
+# OUT/ is a folder, made where it is missing: each file in it is called by its LSNs and none is ever replaced. With the
+# name of a file instead, a push ends with 1 until that file was taken away.
 #
 # Exit codes are rowferry's own: 0 done, 1 failed, 2 usage, 3 a file was refused, 4 something was set aside (look with
 # `rowferry dlq list`), 5 database unreachable.  ROWFERRY names another command than the one in PATH.
 set -euo pipefail
 
 usage() {
-    sed -n '2,10p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2
+    sed -n '2,13p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2
     exit 2
 }
 

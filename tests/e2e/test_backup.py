@@ -265,3 +265,30 @@ def test_killed_at_any_moment_it_is_the_old_or_the_new(shop: CliNode, tmp_path: 
             break
     assert False in seen, "no restore came to its end"
     ok(shop, "status")
+
+
+@pytest.fixture
+def small_shop(nodes: MakeNode, tmp_path: Path) -> CliNode:
+    node = nodes("shop", f"sqlite:///{tmp_path / 'shop.db'}")
+    node.execute(*DDL)
+    ok(node, "migrate")
+    return node
+
+
+def test_a_folder_that_can_not_be_written_is_no_outage_of_the_database(small_shop: CliNode, tmp_path: Path) -> None:
+    refused = call(small_shop, "backup", "/proc/none/b")
+    assert (refused.exit_code, "/proc/none/b" in refused.output) == (1, True)
+    small_shop.execute("INSERT INTO item SELECT 1, hex(zeroblob(1000000)), 1")
+    # Nothing else that it writes meets the limit.
+    command = f"ulimit -f 512; exec {ROWFERRY} --config rowferry.toml backup {tmp_path / 'full'}"
+    full = subprocess.run(["sh", "-c", command], cwd=small_shop.folder, capture_output=True, text=True, check=False)
+    assert (full.returncode, str(tmp_path / "full") in full.stderr) == (1, True), full.stderr
+    assert "database:" not in full.stderr
+    ok(small_shop, "backup", str(tmp_path / "full"))
+
+
+def test_a_backup_that_is_not_there_is_a_wrong_argument(small_shop: CliNode, tmp_path: Path) -> None:
+    missing = call(small_shop, "restore", str(tmp_path / "none"))
+    assert (missing.exit_code, "no such folder" in missing.output) == (2, True)
+    (tmp_path / "none").mkdir()
+    assert call(small_shop, "restore", str(tmp_path / "none")).exit_code == 3

@@ -49,6 +49,9 @@ def test_a_node_is_told_which_of_its_writes_stepped_back(config: Path) -> None:
     assert (lost["our_version"][2], lost["their_version"]) == ("shop", [1, 10, "hq"])
     assert document(config, "conflicts", "list", "--winner", "ours", "--source", "other") == everything[1:]
     assert document(config, "conflicts", "list", "--limit", "1") == everything[2:]
+    for options, is_cut in ((["--limit", "2"], True), (["--limit", "2", "--json"], True), (["--limit", "3"], False)):
+        told = rowferry(config, "conflicts", "list", *options)
+        assert ("left out" in told.stderr, "left out" in told.stdout) == (is_cut, False)
     assert document(config, "conflicts", "list", "--state", "waiting") == []
     assert document(config, "conflicts", "list", "--table", "none") == []
     shown = rowferry(config, "conflicts", "list")
@@ -80,6 +83,9 @@ def test_the_audit_tells_who_did_what(config: Path) -> None:
     assert one["detail"] == {"changes": 1, "won": 1, "conflicts": 1}
     assert document(config, "audit", "--tx", one["tx_id"]) == [one]
     assert document(config, "audit", "--limit", "2") == everything[1:]
+    for options, is_cut in ((["--limit", "2"], True), (["--limit", "2", "--json"], True), (["--limit", "3"], False)):
+        told = rowferry(config, "audit", *options)
+        assert ("left out" in told.stderr, "left out" in told.stdout) == (is_cut, False)
     assert document(config, "audit", "--action", "discarded") == []
     # Its clock stands far ahead of the lines that the test's own clock gave.
     assert document(config, "audit", "--since", "36500d") == everything

@@ -157,6 +157,26 @@ def test_push_starts_where_the_client_stands(shop: CliNode, tmp_path: Path) -> N
     assert shop.report("push", "--file", "other.jsonl")["txs"] == 3
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst"])
+def test_push_never_replaces_what_nobody_has_collected(shop: CliNode, tmp_path: Path, name: str) -> None:
+    assert shop.report("push", "--file", name)["txs"] == 0
+    sell(shop, 1)
+    shop.ok("push", "--file", name)
+    first = (tmp_path / name).read_bytes()
+    assert shop.report("push", "--file", name)["txs"] == 0
+    assert (tmp_path / name).read_bytes() == first
+    sell(shop, 2)
+    refused = shop.call("push", "--file", name)
+    assert (refused.returncode, "--force" in refused.stderr) == (1, True)
+    assert (tmp_path / name).read_bytes() == first
+    assert shop.query("SELECT last_lsn FROM rf_sync_state") == [(1,)]
+    (tmp_path / name).rename(tmp_path / f"collected-{name}")
+    assert shop.report("push", "--file", name)["from_lsn"] == 2
+    sell(shop, 3)
+    assert shop.report("push", "--file", name, "--force")["from_lsn"] == 3
+    assert shop.query("SELECT last_lsn FROM rf_sync_state") == [(3,)]
+
+
 def test_push_warns_when_a_pull_is_due(shop: CliNode) -> None:
     sell(shop, 1)
     warned = shop.call("push", "--file", "one.jsonl")

@@ -232,6 +232,39 @@ def test_ddl_that_the_database_refuses_is_a_dead_letter(world: World, config_fil
     assert world.node.database.sealer(world.node.facts).seal().changes == 1
 
 
+@pytest.mark.parametrize("again", [["import-change-log"], ["pull", "--file"]])
+def test_ddl_that_was_applied_before_needs_no_flag(
+    world: World, config_file: Path, tmp_path: Path, again: list[str]
+) -> None:
+    create = ddl(Origin("a"), "CREATE TABLE fresh (id INTEGER PRIMARY KEY)")
+    file = saved(tmp_path, create, Origin("b").put(1, "one", 10).body)
+    assert imported(config_file, saved(tmp_path, create, name="first.jsonl"), "--allow-ddl")["applied"] == 1
+    done = document(config_file, *again, file)
+    assert (done["applied"], done["duplicates"], done["preflight"]["already_applied"]) == (1, 1, 1)
+    other = saved(tmp_path, ddl(Origin("a"), "CREATE TABLE fresh (id INTEGER PRIMARY KEY, x TEXT)"))
+    assert document(config_file, *again, other, code=3)["refused"]
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["CREATE TABLE fresh (a INTEGER, b TEXT)"],
+        ["ALTER TABLE item DROP COLUMN id"],
+        ["CREATE TABLE fresh (id INTEGER PRIMARY KEY, b TEXT)", "ALTER TABLE fresh DROP COLUMN id"],
+    ],
+)
+def test_ddl_that_leaves_a_table_without_a_key_is_refused(
+    world: World, config_file: Path, tmp_path: Path, statements: list[str]
+) -> None:
+    """`migrate` would refuse the node for it."""
+    a = Origin("a")
+    file = saved(tmp_path, *(ddl(a, sql) for sql in statements))
+    report = imported(config_file, file, "--allow-destructive-ddl", code=3)
+    assert "primary key" in report["findings"][0]["message"]
+    assert nothing_was_written(world)
+    assert rowferry(config_file, "migrate").exit_code == 0
+
+
 def test_ddl_never_comes_from_a_queue_or_a_folder(world: World) -> None:
     a = Origin("a")
     world.receive(ddl(a, "CREATE TABLE fresh (id INTEGER PRIMARY KEY)"))

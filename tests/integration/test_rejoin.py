@@ -369,3 +369,86 @@ def test_killed_on_its_way_it_goes_on(world: World) -> None:
     anew = [json.loads(line)["pk"]["id"] for log in logs for tx in log.read(0, 1 << 20) for line in tx.lines()]
     assert ([row[0] for row in world.rows()], anew) == ([1, 2], [2])
     assert world.one("SELECT count(*) FROM rf_audit WHERE action = 'rejoined'") == 1
+
+
+@pytest.fixture
+def put_back_shop(pair: Pair) -> CliNode:
+    """A node whose file was put back: what it has written to `later.jsonl` since is not in its log."""
+    shop = pair.shop
+    pair.sell(shop, 1)
+    shop.ok("export-change-log", "--out", "early.jsonl")
+    copy = back_up(shop)
+    pair.sell(shop, 2)
+    shop.ok("export-change-log", "--out", "later.jsonl")
+    put_back(shop, copy)
+    return shop
+
+
+@pytest.mark.parametrize("command", [["import-change-log"], ["pull", "--file"], ["import-change-log", "--strict"]])
+def test_a_file_with_more_of_its_own_log_tells_it(put_back_shop: CliNode, command: list[str]) -> None:
+    shop = put_back_shop
+    shop.ok(*command, str(shop.folder / "early.jsonl"))
+    dry = shop.report(*command, "later.jsonl", "--dry-run")
+    assert [one["check"] for one in dry["findings"]] == ["rewound"]
+    assert shop.report("status")["rewound_since"] is None
+    done = shop.call(*command, "later.jsonl")
+    assert (done.returncode, "rowferry rejoin" in done.stderr) == (4, True), done.stderr
+    assert "LSN 2" in done.stderr
+    assert shop.report("status")["rewound_since"] is not None
+    assert shop.query("SELECT count(*) FROM rf_audit WHERE action = 'rewound'") == [(1,)]
+
+
+def test_a_file_with_another_tx_at_its_place_tells_it(put_back_shop: CliNode) -> None:
+    """It wrote on under the LSN that it had given before."""
+    shop = put_back_shop
+    shop.execute("INSERT INTO sale VALUES (3, 'fork'), (4, 'fork')")
+    shop.ok("export-change-log", "--out", "fork.jsonl")
+    shop.ok("import-change-log", "fork.jsonl")
+    shop.ok("import-change-log", "later.jsonl", code=4)
+    assert shop.report("status")["rewound_since"] is not None
+
+
+def test_after_a_rejoin_a_file_of_before_is_no_news(put_back_shop: CliNode) -> None:
+    shop = put_back_shop
+    shop.ok("import-change-log", "later.jsonl", code=4)
+    old = incarnation(shop)
+    # As `export-change-log` names files in a folder; there `rejoin` finds it.
+    in_folder = shop.folder.parent / "exchange" / "shop" / f"shop.{old}.{1:020}-{2:020}.jsonl"
+    in_folder.parent.mkdir(exist_ok=True, parents=True)
+    shutil.copy(shop.folder / "later.jsonl", in_folder)
+    assert shop.report("rejoin")["fetched_txs"] == 1
+    assert [row[0] for row in shop.query("SELECT id FROM sale ORDER BY id")] == [1, 2]
+    shop.ok("import-change-log", "later.jsonl")
+    assert shop.report("status")["rewound_since"] is None
+
+
+@pytest.mark.parametrize("writer", ["shop", "main"])
+def test_its_own_files_in_the_folder_tell_it_at_the_start(put_back_shop: CliNode, writer: str) -> None:
+    shop = put_back_shop
+    folder = shop.folder.parent / "exchange" / writer
+    folder.mkdir(exist_ok=True, parents=True)
+    shutil.copy(shop.folder / "later.jsonl", folder / f"shop.{incarnation(shop)}.{1:020}-{2:020}.jsonl")
+    shop.ok("run", "--once", "--only", "consumer")
+    assert shop.report("status")["rewound_since"] is not None
+
+
+def own_body(world: World, lsn: int) -> bytes:
+    return Origin("here", incarnation=world.node.facts.incarnation, lsn=lsn - 1).put(9, "own", 9).body
+
+
+def test_an_own_batch_that_comes_by_any_way_tells_it(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    lsn = own_put(world, 1)
+    (first,) = world.node.database.log(world.node.facts).read(0, 1 << 20)
+    world.receive(*(part.body for part in encode_tx(first)), source_node="a")
+    assert standing(world).rewound is None
+    with caplog.at_level(logging.ERROR):
+        world.receive(own_body(world, lsn + 1), own_body(world, lsn + 2), source_node="a")
+    assert [one.getMessage() for one in caplog.records] == ["node_is_rewound"]
+    (reason, *_) = standing(world).attention
+    assert f"LSN {lsn + 2}" in reason
+
+
+def test_who_may_not_hand_on_tells_a_node_nothing_of_its_log(world: World) -> None:
+    lsn = own_put(world, 1)
+    world.receive(own_body(world, lsn + 1), source_node="a", verified=True, may_forward=False)
+    assert standing(world).rewound is None

@@ -20,6 +20,8 @@ ALLOWED = [
 DESTRUCTIVE = ["DROP TABLE shop", "DROP TABLE IF EXISTS shop", "ALTER TABLE shop DROP COLUMN note"]
 REFUSED = [
     "CREATE TABLE shop AS SELECT * FROM users",
+    "CREATE TABLE shop (id INT, name TEXT)",
+    "CREATE TABLE shop (id INT UNIQUE, name TEXT REFERENCES other (id))",
     "CREATE TABLE shop (id INT DEFAULT (random()))",
     "CREATE TABLE shop (id INT, at TEXT DEFAULT CURRENT_TIMESTAMP)",
     "CREATE TABLE shop (id INT CHECK (id > (SELECT max(id) FROM users)))",
@@ -86,5 +88,23 @@ def test_sqlite_keeps_its_exact_types() -> None:
 
 
 def test_postgresql_folds_names_that_are_not_quoted() -> None:
-    ruling = DdlRules("postgresql", wants, allow=True).judge('CREATE TABLE Shop (Id INT, "Name" TEXT)')
-    assert (ruling.table, ruling.rendered) == ("shop", 'CREATE TABLE "shop" ("id" INT, "Name" TEXT)')
+    ruling = DdlRules("postgresql", wants, allow=True).judge('CREATE TABLE Shop (Id INT PRIMARY KEY, "Name" TEXT)')
+    assert (ruling.table, ruling.rendered) == ("shop", 'CREATE TABLE "shop" ("id" INT PRIMARY KEY, "Name" TEXT)')
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_column_of_the_key_is_not_dropped(database: str) -> None:
+    rules = DdlRules(database, wants, allow_destructive=True)
+    keys = {"shop": ("id", "Part")}
+    for sql in ("ALTER TABLE shop DROP COLUMN id", 'ALTER TABLE SHOP DROP COLUMN "Part"'):
+        assert "primary key" in rules.judge(sql, keys).why
+    assert rules.judge("ALTER TABLE shop DROP COLUMN name", keys).allowed
+    assert rules.judge("ALTER TABLE other DROP COLUMN id", keys).allowed
+    assert rules.judge("ALTER TABLE shop DROP COLUMN part", keys).allowed == (database == "postgresql")
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_the_key_of_a_table_that_is_made(database: str) -> None:
+    rules = DdlRules(database, wants, allow=True)
+    assert rules.judge("CREATE TABLE shop (id INTEGER PRIMARY KEY, x TEXT)").pk == ("id",)
+    assert rules.judge("CREATE TABLE shop (a INT, b INT, CONSTRAINT k PRIMARY KEY (a, b))").pk == ("a", "b")

@@ -1,12 +1,13 @@
 """Copies of a SQLite file with SQLite's own online backup, and putting one back the same way."""
 
+import errno
 import os
 import shutil
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -30,6 +31,22 @@ _MOMENT = """
 SELECT n.node_id, n.incarnation, coalesce(s.last_lsn, 0), s.last_tx_id, (SELECT version_num FROM rf_alembic_version)
 FROM rf_node n LEFT JOIN rf_seal s ON s.incarnation = n.incarnation WHERE n.is_self
 """
+
+
+_NO_ROOM = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR_WRITE: errno.EIO}
+"""What can only be the copy's fault: of what is copied nothing is written."""
+
+
+@contextmanager
+def _no_room(target: Path) -> Iterator[None]:
+    """Let out as OSError what hinders the copy alone, so that nobody looks for it at the node's database."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        number = _NO_ROOM.get(getattr(error, "sqlite_errorcode", None) or 0)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(target)) from error
 
 
 class _RestartedTooOftenError(Exception):
@@ -70,7 +87,7 @@ class SqliteBackups:
 
     def copy(self, target: Path, advance: Advance) -> Moment:
         """See `Backups`."""
-        with translating(), closing(self._open(self._path)) as source:
+        with translating(), closing(self._open(self._path)) as source, _no_room(target):
             try:
                 with closing(self._open(target)) as copy:
                     # In WAL one long look keeps nobody waiting.
