@@ -15,7 +15,10 @@ from common.clock import to_iso
 from common.visible import visible
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-_PASSWORD_IN_URL = re.compile(r"(?P<head>\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/@]*):[^\s@]*@")
+# Up to the last @: an unescaped one in a password is no end of it.
+_PASSWORD_IN_URL = re.compile(r"(?P<head>\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/@]*):\S*@")
+_PASSWORD_IN_QUERY = re.compile(r"(?P<head>[?&](?:ssl)?password=)[^&\s]*", re.IGNORECASE)
+_TOKEN = re.compile(r"(?P<head>\brf_[a-z2-7]{12})_[A-Za-z0-9_-]+")
 _SECRET_FIELD = re.compile(r"password|secret|token$", re.IGNORECASE)
 _MASK = "***"
 _LIBRARIES = ("alembic", "amqp", "asyncio", "httpcore", "httpx", "kombu", "sqlalchemy", "urllib3", "uvicorn")
@@ -32,8 +35,9 @@ class LogFormat(StrEnum):
 
 
 def masked(text: str) -> str:
-    """Return `text` with the password of every URL in it replaced."""
-    return _PASSWORD_IN_URL.sub(rf"\g<head>:{_MASK}@", text)
+    """Return `text` with the password of every URL, and the secret of every token, in it replaced."""
+    text = _PASSWORD_IN_QUERY.sub(rf"\g<head>{_MASK}", _PASSWORD_IN_URL.sub(rf"\g<head>:{_MASK}@", text))
+    return _TOKEN.sub(rf"\g<head>_{_MASK}", text)
 
 
 class JsonLines(logging.Formatter):

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from common.clock import Clock
 from common.errors import RowferryError
+from common.logs import masked
 from common.ports.dialect import Database
 from common.ports.sink import Envelope, KnowsPlace, Sink, TransportFeatures
 from common.retry import in_transaction
@@ -63,7 +64,7 @@ class BrokerRoad:
         with self._lock:
             self._needs_confirm = self._needs_confirm or not opening
             since_us = self._known().failing_since_us or self._clock.now_us()
-            self._note(failing_since_us=since_us, error=str(error))
+            self._note(failing_since_us=since_us, error=masked(str(error)))
 
     def opened(self) -> None:
         """Note that the sink could be opened. One that took nothing before has to confirm something first."""
@@ -88,7 +89,7 @@ class BrokerRoad:
     def files_failed(self, error: Exception) -> None:
         """Note that files can't be written either."""
         with self._lock:
-            self._note(fallback_error=str(error))
+            self._note(fallback_error=masked(str(error)))
 
     def files_work(self) -> None:
         """Note that files can be written again."""

@@ -32,7 +32,8 @@ def token() -> None:
 )
 @click.option("--expires", metavar="AGE", help="It works for so long, like 12h or 90d. Default: until it is revoked.")
 def create(node_id: str, scopes: tuple[str, ...], expires: str | None) -> None:
-    """Make a token and show it: this once, for only a sum of it is kept.
+    """Make a token and show it: this once, for only a sum of it is kept. It stands alone on stdout, so that
+    (umask 077; rowferry token create --node ID > FILE) makes a token_file.
 
     To renew one, make another for the same node, put it in place, and revoke the first."""
     host = current_host()
@@ -80,9 +81,10 @@ def _span_us(text: str) -> int:
 
 
 def _tell_made(console: Console, text: str, made: Token) -> None:
+    # Alone on stdout, so that what is redirected is the file that token_file names.
     console.say(text)
-    console.say(f"Token {made.id} for {made.node_id} ({scope_text(made.scopes)}). It is not shown again: keep it in")
-    console.say("a file that only its node can read, and name that as token_file in the node's [peers.NAME].")
+    console.warn(f"Token {made.id} for {made.node_id} ({scope_text(made.scopes)}). It is not shown again: keep it in")
+    console.warn("a file that only its node can read, and name that as token_file in the node's [peers.NAME].")
 
 
 def _tell_all(console: Console, documents: list[dict[str, Any]]) -> None:

@@ -148,7 +148,7 @@ def _remedy(error: ErrorDetails) -> str:
     return _REMEDIES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
 
 
-_SECRET = re.compile(r"ed25519-private|\brf_[0-9a-zA-Z]+_|://[^/\s]*@|PRIVATE KEY")
+_SECRET = re.compile(r"ed25519-private|\brf_[0-9a-zA-Z]+_|://\S*@|PRIVATE KEY")
 """What a signing key, a token, a URL with a password and the key of a certificate look like."""
 
 _REMEDIES = {

@@ -19,6 +19,7 @@ from pydantic import (
 
 from common.config.proxies import check_proxy
 from common.config.schema_histories import is_schema_history
+from common.config.urls import check_broker_url, check_peer_url
 from common.ports.key_share import KeyShare
 from common.ports.rules import Rules
 from common.wire.signing import Signer, Trust, key_id
@@ -39,7 +40,8 @@ SERVER_FILES = ("tls_cert_file", "tls_key_file")
 class Section(BaseModel):
     """What all sections share: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What was given may be a secret: the sentence about it shows it masked, a traceback not at all.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 def _private_key(text: str) -> str:
@@ -177,8 +179,7 @@ class BrokerSection(Section):
     @field_validator("url")
     @classmethod
     def _has_scheme(cls, value: str) -> str:
-        if not urlsplit(value).scheme:
-            raise ValueError('must be a URL, like "amqp://user:password@host:5672/vhost"')
+        check_broker_url(value)
         return value
 
     @field_validator(*TLS_FILES)
@@ -231,8 +232,7 @@ class PeerSection(Section):
     @field_validator("url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        if urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname:
-            raise ValueError('must be a URL, like "https://main.example:8443"')
+        check_peer_url(value)
         return value
 
 

@@ -24,6 +24,7 @@ _BLOCK = 1024 * 1024
 _LOCK_TIMEOUT = "30s"
 _TOLD = 2_000
 """So many characters of what a program said are handed on."""
+_SECRET = frozenset({"password"})
 _OTHER_TABLES = """
 SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -118,15 +119,16 @@ class PostgresBackups:
         """Return the URL as libpq writes it, without the password: that would be seen by everybody in `ps`."""
         url = self._engine.url
         given = {"host": url.host, "port": url.port, "user": url.username, "dbname": url.database}
-        query = {name: value for name, value in url.query.items() if isinstance(value, str)}
+        query = {name: value for name, value in url.query.items() if isinstance(value, str) and name not in _SECRET}
         return make_conninfo(**{name: str(value) for name, value in (given | query).items() if value is not None})
 
     @contextmanager
     def _running(self, command: Sequence[str], doing: str) -> Iterator["subprocess.Popen[bytes]"]:
         """Run one of the server's programs; it must end well. What it says is told where it does not."""
         environment = {**os.environ, "PGAPPNAME": "rowferry", "PGCLIENTENCODING": "UTF8"}
-        if self._engine.url.password is not None:
-            environment["PGPASSWORD"] = str(self._engine.url.password)
+        password = self._engine.url.password or self._engine.url.query.get("password")
+        if password is not None:
+            environment["PGPASSWORD"] = str(password)
         with tempfile.TemporaryFile() as said:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, env=environment

@@ -37,7 +37,7 @@ from common.transports.http.answers import (
     read_whole,
 )
 from common.transports.http.pace import Pace, keep_pace
-from common.transports.http.settings import PeerSettings, is_loopback_url
+from common.transports.http.settings import PeerSettings, is_loopback_url, is_token
 from common.visible import visible
 from common.wire.compress import compress, open_decompressed
 from common.wire.limits import DEFAULT_LIMITS
@@ -102,6 +102,8 @@ class PeerClient:
         # What is not a stream of batches is small; nor is anything unwrapped but within bounds.
         headers = {"User-Agent": "rowferry", "Accept-Encoding": "identity"}
         if settings.token is not None:
+            if not is_token(settings.token):
+                raise ConfigError(f"the token for {settings.url} is none: a header can't carry it")
             headers["Authorization"] = f"Bearer {settings.token}"
         self._http = httpx.Client(
             base_url=settings.url.rstrip("/"),
@@ -229,12 +231,15 @@ class PeerClient:
         try:
             response = self._http.send(request, stream=True)
         except httpx.HTTPError as error:
-            raise self._outage(error) from error
+            raise self._outage(error) from (None if isinstance(error, httpx.LocalProtocolError) else error)
         if response.status_code == 200:
             return response
         raise _refusal(self.url, response.status_code, read_whole(response, _LONGEST_REFUSAL, self._outage))
 
     def _outage(self, error: httpx.HTTPError) -> OutageError:
+        if isinstance(error, httpx.LocalProtocolError):
+            # Its message, and the library's below it, quote the header: the token may be in it.
+            return OutageError(f"{self.url}: what was to be asked can't be sent over HTTP")
         return OutageError(f"{self.url}: {str(error) or type(error).__name__}")
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -48,8 +48,9 @@ def node_queue(node_id: str) -> str:
 
 def shown(url: str) -> str:
     """Return the URL without user and password, for messages and logs."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    scheme, _, rest = url.partition("://")
+    # Whatever stands before an @ may be a password, also one with a / in it.
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
 
 
 def release(settings: KombuSettings, connection: Any) -> None:
@@ -95,7 +96,13 @@ def _connection(url: str) -> Any:
         connection = Connection(url, transport_options=options)
         # Makes the transport, which needs its library, without connecting: here its absence can be named.
         log.debug("kombu.transport", extra={"version": connection.transport.driver_version()})
-    except (ImportError, KeyError, ValueError) as error:
+    except ValueError:
+        # Its words quote what they stumbled over, which may be a part of the password.
+        raise ConfigError(
+            f"broker.url: kombu can't use {shown(url)}: its host or port can't be read; in a user or password"
+            " write / as %2F, @ as %40"
+        ) from None
+    except (ImportError, KeyError) as error:
         raise ConfigError(
             f"broker.url: kombu can't use {shown(url)}: {error}; check the scheme, and install the library it needs"
         ) from error
