@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from common.cli.options import LEVELS, CommandLine, command_line, with_shared_options
 from common.config.load import config_path
-from common.console import Console
+from common.console import Console, counted
 from common.crash_points import arm_from
 from common.errors import ConfigError, OutageError, PreflightError, RowferryError, UsageError
 from common.logs import LogFormat, masked
@@ -83,7 +83,7 @@ class Program(click.Group):
         """Run the command and exit with its code. Usage errors and broken pipes are click's: 2, and a silent 1."""
         try:
             super().invoke(ctx)
-            code = int(command_line(ctx).exit_code)
+            code = int(_judged(ctx))
         except KeyboardInterrupt:
             code = INTERRUPTED
         except (click.ClickException, click.Abort, click.exceptions.Exit):
@@ -97,6 +97,16 @@ class Program(click.Group):
             command_line(ctx).console.error(f"Error: {sentence_for(error)}")
             code = int(exit_code_for(error))
         ctx.exit(code)
+
+
+def _judged(ctx: click.Context) -> ExitCode:
+    """Return what a command that came to its end ends with: whatever it sealed on its way counts too."""
+    host = command_line(ctx)
+    if not host.own_letters or host.is_service:
+        return host.exit_code
+    many = counted(host.own_letters, "dead letter of this node's own rows was", "dead letters of its own rows were")
+    host.console.warn(f"{many} made: see `{host.command('dlq list')}`.")
+    return ExitCode.SET_ASIDE if host.exit_code is ExitCode.DONE else host.exit_code
 
 
 def exit_code_for(error: Exception) -> ExitCode:

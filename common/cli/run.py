@@ -35,6 +35,7 @@ def run(only: str | None, once: bool) -> None:
     or broker could not be reached.
     """
     host = current_host()
+    host.is_service = not once
     parts = _chosen(load_parts(), only)
     stop = threading.Event()
     with stop_on_signals(stop):
@@ -84,7 +85,7 @@ def _run_opened(host: Host, parts: Sequence[Part[Node]], stop: threading.Event, 
         supervisor = Supervisor(services, stop)
         outcome = supervisor.run_once() if once else supervisor.run()
         log.info("run.ended", extra={"reopen": outcome.reopen, "crashes": outcome.crashes, "late": outcome.late})
-        return outcome
+        return replace(outcome, set_aside=outcome.set_aside + node.database.own_letters)
 
 
 def _chosen(parts: Sequence[Part[Node]], only: str | None) -> list[Part[Node]]:

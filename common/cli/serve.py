@@ -29,6 +29,7 @@ def serve(host: str | None, port: int | None) -> None:
     /metrics on this machine, shows a token (rowferry token create). May run beside rowferry run. docs/reference/http.md
     tells of TLS, proxies and limits."""
     current = current_host()
+    current.is_service = True
     stop = threading.Event()
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     with stop_on_signals(stop):

@@ -352,6 +352,11 @@ class Database(Protocol):
 
     def sealer(self, node: NodeFacts) -> Sealer: ...
 
+    @property
+    def own_letters(self) -> int:
+        """How many dead letters the sealers of this object have made: rows of this node's own that can't travel."""
+        ...
+
     def hold_sealing(self, connection: sa.Connection) -> None:
         """Let no sealer be halfway as long as this transaction, which is to write, goes on."""
         ...

@@ -37,6 +37,10 @@ class Host:
     console: Console
     exit_code: ExitCode = field(default=ExitCode.DONE)
     """What the process ends with when the command returns; commands set SET_ASIDE."""
+    is_service: bool = False
+    """It works until it is told to stop: then it has done what it was asked to, whatever it set aside meanwhile."""
+    own_letters: int = 0
+    """How many dead letters of this node's own rows were made while it was open: sealing makes them."""
 
     @cached_property
     def config(self) -> Config:
@@ -61,7 +65,10 @@ class Host:
     def node(self) -> Iterator[Node]:
         """Open the configured node. Raises ConfigError, OutageError."""
         with open_node(self.config) as node:
-            yield node
+            try:
+                yield node
+            finally:
+                self.own_letters += node.database.own_letters
 
     def emit(self, document: Any, human: Callable[[Console], None]) -> None:
         """Report: the JSON document alone with `--json`, else what `human` prints."""

@@ -64,6 +64,11 @@ class PostgresDatabase:
         """Return a sealer for one thread."""
         return PostgresSealer(self._sealing, self._reading, node)
 
+    @property
+    def own_letters(self) -> int:
+        """None: a key holds no NULL here, and what was captured is sealed also where its table is gone."""
+        return 0
+
     def hold_sealing(self, connection: sa.Connection) -> None:
         """Take the sealers' lock."""
         driver(connection).execute(LOCK)

@@ -20,7 +20,7 @@ from common.dialects.sqlite.log import SqliteLog
 from common.dialects.sqlite.making import SqliteTableMaking
 from common.dialects.sqlite.retention import SqliteRetention
 from common.dialects.sqlite.row_history import SqliteRowHistory
-from common.dialects.sqlite.sealing import SqliteSealer
+from common.dialects.sqlite.sealing import LetterCount, SqliteSealer
 from common.dialects.sqlite.standing_triggers import StandingTriggers
 from common.dialects.sqlite.triggers_off import switch_triggers_off
 from common.errors import ConfigError, OutageError
@@ -43,6 +43,7 @@ class SqliteDatabase:
         self._schemas = SchemaCache()
         self._triggers = StandingTriggers()
         self._triggers_off: bool | None = None
+        self._letters = LetterCount()
 
     @property
     def engine(self) -> sa.Engine:
@@ -71,7 +72,12 @@ class SqliteDatabase:
 
     def sealer(self, node: NodeFacts) -> SqliteSealer:
         """Return a sealer for this node."""
-        return SqliteSealer(self._engine, self._schemas, node)
+        return SqliteSealer(self._engine, self._schemas, node, letters=self._letters)
+
+    @property
+    def own_letters(self) -> int:
+        """How many dead letters the sealers of this object have made."""
+        return self._letters.total
 
     def hold_sealing(self, connection: sa.Connection) -> None:
         """Nothing to do: a file has one writer at a time."""

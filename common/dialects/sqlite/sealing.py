@@ -4,6 +4,7 @@ What was prepared stays true until the next commit of a sealer, which `rf_seal_t
 transactions, and no applier writes a row that has unsealed touches (`ApplySession.unsealed`)."""
 
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -48,15 +49,36 @@ class _Prepared:
     connection: sqlite3.Connection
 
 
+class LetterCount:
+    """Counts the dead letters of this node's own rows, for sealers of several threads."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._lock = threading.Lock()
+
+    def add(self, letters: int) -> None:
+        """Count letters whose transaction was committed."""
+        with self._lock:
+            self.total += letters
+
+
 class SqliteSealer:
     """Seals for one node. Several may run: whoever commits first makes the others look again."""
 
-    def __init__(self, engine: sa.Engine, schemas: SchemaCache, node: NodeFacts, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        schemas: SchemaCache,
+        node: NodeFacts,
+        clock: Clock | None = None,
+        letters: LetterCount | None = None,
+    ) -> None:
         self._engine = engine
         self._looker = Looker(schemas)
         self._comparison = Comparison(schemas, node_id=node.node_id)
         self._node = node
         self._clock = clock or SystemClock()
+        self._letters = letters or LetterCount()
         self._left: _Prepared | None = None
 
     def seal(self, max_changes: int = 50_000) -> SealReport:
@@ -105,6 +127,7 @@ class SqliteSealer:
                 self._check_incarnation(connection)
                 store(connection, self._node, group)
                 reach(CrashPoint.SEALING)
+            self._letters.add(sum(len(one.letters) for one in group))
             prepared.turn += 1
             prepared.last_lsn = max(prepared.last_lsn, *(one.to_lsn for one in group))
             txs += sum(bool(one.changes) for one in group)
