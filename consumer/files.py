@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import PreflightError
+from common.ops.rewinding import Seen
 from common.ports.source import Delivery
 from common.preflight.format import files_of, read_file
 from common.preflight.report import Preflight, Report
@@ -98,8 +99,8 @@ class FileImport:
         done = Imported(report)
         applier = Applier(self._node, ddl=AllowedDdl(report.ddl) if report.ddl else None)
         own = OwnSeen(self._node)
-        for incarnation, end in report.own_ends.items():
-            own.note(end.seen(incarnation))
+        for end in report.own_ends.values():
+            own.note(Seen(end.file, end.incarnation, end.lsn, end.tx_id))
         for txs in _rounds(self._read(files, own), self._node.config.limits.group_changes):
             for result in applier.apply(txs):
                 done.count(result)

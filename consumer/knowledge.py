@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from common.ops.rewinding import Seen
 from common.ports.dialect import TableShape
-from common.preflight.known import KnownTx
+from common.preflight.known import KnownTx, OwnEnd
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.dedup import BROKEN_REASONS, Known, look_up
@@ -36,9 +36,9 @@ class NodeDatabase:
         answers = {tx_id: _answer(known) for (_, tx_id), known in found.items()}
         return {tx_id: answer for tx_id, answer in answers.items() if answer is not None}
 
-    def rewound(self, seen: Seen) -> str | None:
-        """Return what shows that this node was put back, when a file has `seen` of its log."""
-        return rewound(self._node, seen)
+    def rewound(self, end: OwnEnd) -> str | None:
+        """Return what shows that this node was put back, when a file has its log up to `end`."""
+        return rewound(self._node, Seen(end.file, end.incarnation, end.lsn, end.tx_id))
 
     def stored_parts(self, source_node: str, tx_id: str, parts: int) -> set[int]:
         """Return which parts of a tx wait for the rest."""

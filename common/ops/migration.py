@@ -1,6 +1,7 @@
 """`migrate` and `unmigrate`: the `rf_*` tables, the node's own row, capture on the chosen tables. Safe to repeat."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -9,7 +10,7 @@ from common.config.model import Config, NodeSection
 from common.errors import ConfigError, UsageError
 from common.ids import new_incarnation
 from common.ops.pausing import paused_tables
-from common.ops.rehearsal import empty_copy
+from common.ops.rehearsal import empty_copy, filled
 from common.ops.table_choice import TableChoice, choose_tables
 from common.ports.dialect import Database, NodeFacts, TableShape
 from common.retry import in_transaction, while_contended
@@ -53,8 +54,10 @@ class Unfinished:
         return bool(self.unsent_changes or self.dead_letters or self.waiting_conflicts)
 
 
-def migrate(database: Database, config: Config, clock: Clock) -> MigrationReport:
-    """Make the database a node. Every check comes before the first change. Raises ConfigError, OutageError."""
+def migrate(database: Database, config: Config, clock: Clock, *, as_script: bool = False) -> MigrationReport:
+    """Make the database a node. Every check comes before the first change. Raises ConfigError, OutageError.
+
+    `as_script`: report it so that somebody else can run it, as `plan` does."""
     choice = choose_tables(database.catalog(), config.tables)
     ran = _pending(database)
     schema.upgrade(database.engine)
@@ -66,22 +69,27 @@ def migrate(database: Database, config: Config, clock: Clock) -> MigrationReport
     after = _read_self(database, config.node)
     had_rows = _with_rows(database, choice)
     # A transaction that has written one of the tables must end first.
-    ran += while_contended(lambda: database.capture(config.rules).install(choice.captured))
+    installed = while_contended(lambda: database.capture(config.rules).install(choice.captured))
+    ran += _in_one(installed) if as_script else installed
     report = _report(database, choice, ran, after.incarnation if after else None, dry_run=False)
     return replace(report, had_rows=had_rows)
 
 
 def plan(database: Database, config: Config, clock: Clock) -> MigrationReport:
-    """Return what `migrate` would do, changing nothing."""
+    """Return what `migrate` would do, changing nothing: what runs in one transaction between BEGIN and COMMIT."""
+    if _has_no_file(database):
+        # Already a look at it would make an empty one.
+        with filled([]) as nothing:
+            return replace(migrate(nothing, config, clock, as_script=True), dry_run=True, incarnation=None)
     choice = choose_tables(database.catalog(), config.tables)
     if database.engine.dialect.name == "sqlite" and not is_migrated(database):
         # SQLite's capture is made from what stands in the rf_ tables, so it is made on a copy that has them.
         with empty_copy(database) as copy:
-            return replace(migrate(copy, config, clock), dry_run=True, incarnation=None, choice=choice)
+            return replace(migrate(copy, config, clock, as_script=True), dry_run=True, incarnation=None, choice=choice)
     would = _pending(database)
     row = _read_self(database, config.node) if is_migrated(database) else None
     would += _rendered(database, _row_statement(config.node, row, database.server_identity(), clock.now_us()))
-    would += database.capture(config.rules).plan(choice.captured)
+    would += _in_one(database.capture(config.rules).plan(choice.captured))
     return _report(database, choice, would, row.incarnation if row else None, dry_run=True)
 
 
@@ -193,6 +201,19 @@ def _rendered(database: Database, statement: sa.Insert | sa.Update | None) -> li
 def _pending(database: Database) -> list[str]:
     script = schema.pending_sql(database.engine).strip()
     return [script] if script else []
+
+
+def _in_one(statements: list[str]) -> list[str]:
+    return ["BEGIN", *statements, "COMMIT"] if statements else []
+
+
+def _has_no_file(database: Database) -> bool:
+    """Tell whether this is a SQLite database whose file is still to be made, in a folder that is there."""
+    url = database.engine.url
+    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):
+        return False
+    path = Path(url.database)
+    return not path.exists() and path.parent.is_dir()
 
 
 def _report(

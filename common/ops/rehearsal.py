@@ -23,6 +23,13 @@ def empty_copy(database: Database) -> Iterator[Database]:
     """Give a database with the same tables, indexes, views and triggers, and no rows. Virtual tables stay out."""
     with database.engine.connect() as connection:
         statements = [row[0] for row in connection.exec_driver_sql(_SCHEMA)]
+    with filled(statements) as copy:
+        yield copy
+
+
+@contextmanager
+def filled(statements: list[str]) -> Iterator[Database]:
+    """Give a database of its own that these statements were run on."""
     with tempfile.TemporaryDirectory(prefix="rowferry-") as folder:
         url = f"sqlite:///{Path(folder) / 'rehearsal.db'}"
         _fill(url, statements)

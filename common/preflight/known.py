@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from common.ops.rewinding import Seen
 from common.ports.dialect import TableShape
 
 
@@ -15,6 +14,17 @@ class KnownTx:
     sha256: str
     applied: bool
     """Applied, or settled by a person; else it stands as an open dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEnd:
+    """The latest tx of one incarnation of this node itself in the files."""
+
+    incarnation: str
+    lsn: int
+    tx_id: str
+    file: str
+    line: int
 
 
 class NodeKnowledge(Protocol):
@@ -31,8 +41,8 @@ class NodeKnowledge(Protocol):
         """Return those of the txs that were applied or set aside, by tx_id."""
         ...
 
-    def rewound(self, seen: Seen) -> str | None:
-        """Return what shows that this node was put back, when a file has `seen` of its log; None where nothing does."""
+    def rewound(self, end: OwnEnd) -> str | None:
+        """Return what shows that this node was put back, when a file has its log up to `end`, or None."""
         ...
 
     def stored_parts(self, source_node: str, tx_id: str, parts: int) -> set[int]:

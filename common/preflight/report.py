@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import Reason
-from common.ops.rewinding import Seen
 from common.preflight.changes import ChangesSeen, look_at_changes
 from common.preflight.contents import Contents, TxSeen
 from common.preflight.duplicates import compare_with_node, same_tx
 from common.preflight.findings import Check, Finding
 from common.preflight.format import format_finding, read_file
 from common.preflight.gaps import find_gaps
-from common.preflight.known import NodeKnowledge
+from common.preflight.known import NodeKnowledge, OwnEnd
 from common.preflight.parts import look_at_parts, same_part
 from common.preflight.rulings import DdlRules, Ruling
 from common.preflight.tables import TableCheck
@@ -23,20 +22,6 @@ from common.wire.records import BatchHeader, Part
 from common.wire.signing import Trust
 
 MOST_FINDINGS = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class OwnEnd:
-    """The latest tx of one incarnation of this node itself in the files."""
-
-    lsn: int
-    tx_id: str
-    file: str
-    line: int
-
-    def seen(self, incarnation: str) -> Seen:
-        """Return it as others' knowledge of this node's log."""
-        return Seen(self.file, incarnation, self.lsn, self.tx_id)
 
 
 @dataclass(slots=True)
@@ -50,7 +35,7 @@ class Report:
     """Of this node itself: left out."""
     own_ends: dict[str, OwnEnd] = field(default_factory=dict)
     """Where each incarnation of them ends."""
-    rewound: list[Seen] = field(default_factory=list)
+    rewound: list[OwnEnd] = field(default_factory=list)
     """Which of these show that the node was put back."""
     already_applied: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -158,7 +143,9 @@ class Preflight:
         known = report.own_ends.get(header.incarnation)
         if (known is None or known.lsn < header.to_lsn) and part_fault(part, self.trust) is None:
             # Without a good signature, where this node signs, it may be made up, and says nothing.
-            report.own_ends[header.incarnation] = OwnEnd(header.to_lsn, header.tx_id, file, part.line)
+            report.own_ends[header.incarnation] = OwnEnd(
+                header.incarnation, header.to_lsn, header.tx_id, file, part.line
+            )
 
     def _content(self, part: Part, file: str, report: Report, contents: Contents, changed: Changed) -> str | None:
         """Look at a part's lines; return the checksum of its tx's content, None when they can't be read.
@@ -205,10 +192,9 @@ class Preflight:
 
     def _look_back(self, report: Report, contents: Contents) -> None:
         """The checks that need all files seen."""
-        for incarnation, end in report.own_ends.items():
-            seen = end.seen(incarnation)
-            if (why := self.node.rewound(seen)) is not None:
-                report.rewound.append(seen)
+        for end in report.own_ends.values():
+            if (why := self.node.rewound(end)) is not None:
+                report.rewound.append(end)
                 text = f"{why}: this node was put back to an earlier state; run `rowferry rejoin` before it writes more"
                 report.add(Finding(Check.REWOUND, False, text, end.file, end.line, end.tx_id))
         known = compare_with_node(contents.txs(), self.node)

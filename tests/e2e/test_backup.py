@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_refused(shop: CliNode, nodes: MakeNode, tmp_path: 
     assert foreign.exit_code == 2
     assert "of node 'shop'" in foreign.output or "postgresql" in foreign.output
     missing = call(shop, "restore", str(tmp_path / "nowhere"))
-    assert missing.exit_code == 3
+    assert missing.exit_code == 2
 
 
 def test_tables_of_something_else_are_not_overwritten(shop: CliNode, nodes: MakeNode, tmp_path: Path) -> None:

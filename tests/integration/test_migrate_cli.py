@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import stat
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,32 @@ def test_a_dry_run_prints_and_changes_nothing(place: Place) -> None:
     document(place.config, "migrate")
     nothing = document(place.config, "migrate", "--dry-run")
     assert (nothing["changed"], nothing["sql"]) == (False, [])
+
+
+def test_what_a_dry_run_prints_can_be_run(place: Place) -> None:
+    """As `psql -f` and `sqlite3` do: each statement is committed at once, but for what stands in a transaction."""
+    place.init()
+    place.execute("CREATE TABLE sale (id TEXT PRIMARY KEY)")
+    printed = rowferry(place.config, "migrate", "--dry-run").stdout
+    if place.url.startswith("sqlite"):
+        with closing(sqlite3.connect(place.url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+            connection.executescript(printed)
+    else:
+        script = place.config.with_name("plan.sql")
+        script.write_text(printed)
+        run = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(script), place.url.replace("+psycopg", "")]
+        subprocess.run(run, check=True, capture_output=True, timeout=60)
+    assert "rf_node" in place.tables()
+    document(place.config, "migrate")
+    place.execute("INSERT INTO sale VALUES ('x')")
+    assert document(place.config, "export-change-log", "--out", str(place.config.with_name("x.jsonl")))["txs"] == 1
+
+
+def test_a_dry_run_makes_no_file(tmp_path: Path) -> None:
+    place = Place(tmp_path / "rowferry.toml", f"sqlite:///{tmp_path / 'store.db'}")
+    place.init()
+    assert "CREATE TABLE rf_node" in document(place.config, "migrate", "--dry-run")["sql"][0]
+    assert not (tmp_path / "store.db").exists()
 
 
 def test_refusals_come_before_the_first_change(place: Place) -> None:
