@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -36,6 +36,33 @@ FROM rf_node n LEFT JOIN LATERAL (
     SELECT to_lsn, tx_id FROM rf_tx WHERE incarnation = n.incarnation ORDER BY to_lsn DESC LIMIT 1) t ON true
 WHERE n.is_self
 """
+_GO_WITH_OTHERS = """
+SELECT format('ALTER TABLE IF EXISTS %%s%%I.%%I DROP CONSTRAINT IF EXISTS %%I;',
+              one.how, n.nspname, t.relname, c.conname)
+FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid JOIN pg_namespace n ON n.oid = t.relnamespace,
+     (VALUES ('ONLY '), ('')) AS one (how)
+WHERE c.conparentid <> 0 OR (c.coninhcount > 0 AND NOT c.conislocal)
+UNION ALL
+SELECT format('DROP INDEX IF EXISTS %%I.%%I;', n.nspname, i.relname)
+FROM pg_class i JOIN pg_namespace n ON n.oid = i.relnamespace WHERE i.relkind IN ('i', 'I') AND i.relispartition
+"""
+"""What `pg_restore --clean` says to drop what only goes with what it belongs to: the server refuses that."""
+_PARTS = """
+SELECT format('%%I.%%I', n.nspname, c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relispartition AND c.relkind IN ('r', 'p', 'f')
+"""
+_MISSED = """
+DO $rf$ DECLARE part text; BEGIN
+    FOREACH part IN ARRAY ARRAY[{parts}]::text[] LOOP
+        IF to_regclass(part) IS NULL THEN
+            RAISE EXCEPTION 'table % was made since the backup, as a part of one that is put back: drop or detach it',
+                part;
+        END IF;
+    END LOOP;
+END $rf$;
+"""
+_ENTRY = b"-- Name: "
+"""What the first thing that is made begins with; all is dropped before."""
 _CAPTURE_FUNCTIONS = """
 SELECT format('DROP FUNCTION IF EXISTS %s CASCADE;', p.oid::regprocedure)
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
@@ -98,9 +125,15 @@ class PostgresBackups:
         with translated(), self._engine.connect() as connection:
             schema = str(connection.exec_driver_sql("SELECT coalesce(current_schema(), 'public')").scalar())
             drops = [str(row[0]) for row in connection.exec_driver_sql(_CAPTURE_FUNCTIONS)]
+            left_out = {str(row[0]).encode() for row in connection.exec_driver_sql(_GO_WITH_OTHERS)}
+            parts = [literal(str(row[0])) for row in connection.exec_driver_sql(_PARTS)]
         before = ["BEGIN;", f"SET LOCAL lock_timeout = {literal(_LOCK_TIMEOUT)};", *drops]
         # What a dump says of its own session would outlive it: the search path, for one.
-        after = [f"SET LOCAL search_path = {ident(schema)};", "SET LOCAL row_security = off;"]
+        after = [
+            _MISSED.format(parts=", ".join(parts)),
+            f"SET LOCAL search_path = {ident(schema)};",
+            "SET LOCAL row_security = off;",
+        ]
         dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
         after += [f"{as_literal_sql(statement, dialect)};" for statement in news]
         doing = "putting the database back (it is as it was; stop what uses it, or put it into a new, empty database)"
@@ -109,7 +142,7 @@ class PostgresBackups:
         with self._running([*command, "--dbname", self._conninfo()], doing) as taking:
             with self._running([*restoring, str(copy)], "reading the dump") as giving:
                 _write(taking, ("\n".join(before) + "\n").encode())
-                for block in _blocks(giving.stdout):
+                for block in _without(giving.stdout, left_out):
                     _write(taking, block)
                     advance(len(block))
             # Only here is it known that all of the dump was read: without a COMMIT nothing of it stands.
@@ -161,6 +194,18 @@ def _program(name: str) -> str:
 def _blocks(stream: IO[bytes] | None) -> Iterator[bytes]:
     while stream is not None and (block := stream.read(_BLOCK)):
         yield block
+
+
+def _without(stream: IO[bytes] | None, left_out: Collection[bytes]) -> Iterator[bytes]:
+    """Yield what a dump says without some of its lines, as far as it drops what is there."""
+    if stream is None:
+        return
+    for line in stream:
+        if line.rstrip(b"\n") not in left_out:
+            yield line
+        if line.startswith(_ENTRY):
+            break
+    yield from _blocks(stream)
 
 
 def _write(process: "subprocess.Popen[bytes]", data: bytes) -> None:
