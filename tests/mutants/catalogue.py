@@ -26,6 +26,7 @@ SAFEGUARDS = (
     "what only the taker of a snapshot has",
     "bounds",
     "tokens",
+    "kinds of values",
 )
 
 
@@ -480,5 +481,21 @@ MUTANTS = (
         "    refuse_unseen(node)\n",
         "",
         ("tests/integration/test_snapshot_held.py",),
+    ),
+    Mutant(
+        "kinds-not-looked-at-on-the-short-way",
+        "kinds of values",
+        "consumer/plain/forms.py",
+        "        kinds = {name: kind_of(logical) for name, logical in use.meta.columns.items()}\n",
+        "        kinds = dict.fromkeys(use.meta.columns, Any)\n",
+        ("tests/integration/test_kinds_of_values.py",),
+    ),
+    Mutant(
+        "kinds-not-looked-at-on-the-long-way",
+        "kinds of values",
+        "consumer/verify.py",
+        "        if not fits(logical, value):\n",
+        "        if False:\n",
+        ("tests/integration/test_kinds_of_values.py",),
     ),
 )
