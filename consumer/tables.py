@@ -2,11 +2,15 @@
 
 import threading
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from common.config.model import Policy
 from common.errors import PoisonError, Reason
 from common.ports.dialect import TableShape
 from common.runtime.node import Node
+from common.wire.kinds import fits_all
 from common.wire.records import TableMeta
 
 _MOST_METAS_KNOWN = 1_000
@@ -23,6 +27,8 @@ class TableUse:
     meta: TableMeta
     key_names: frozenset[str]
     column_names: frozenset[str]
+    kinds: "msgspec.json.Decoder[Any] | None" = None
+    """Decodes whole images whose values are of the kinds that `meta` says; None where there can be no such thing."""
     append_only: bool = False
     """Its policy: rows come and never change."""
 
@@ -30,7 +36,8 @@ class TableUse:
 def use_of(shape: TableShape, meta: TableMeta | None, *, append_only: bool = False) -> TableUse:
     """Return a use of `shape` as `meta` describes it; None: as the table is here. Who has it knows that it fits."""
     meta = meta or shape.meta
-    return TableUse(shape.name, shape, meta, frozenset(meta.pk), frozenset(meta.columns), append_only)
+    names = frozenset(meta.pk), frozenset(meta.columns)
+    return TableUse(shape.name, shape, meta, *names, fits_all(meta.columns), append_only)
 
 
 class Tables:

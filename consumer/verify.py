@@ -11,6 +11,7 @@ from common.errors import PoisonError, Reason
 from common.ports.source import Delivery
 from common.versions import NEVER, check_version
 from common.wire.decode import missing_features
+from common.wire.kinds import NOT_SO, fits
 from common.wire.records import BatchHeader, Change
 from consumer.main_node import MainNode
 from consumer.tables import Tables, TableUse
@@ -20,6 +21,7 @@ IDENTITY_ERROR = "rowferry_identity_error"
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NULL = b"null"
+_MOST_SHOWN = 80
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -110,6 +112,7 @@ class ChangeChecker:
         if any(bytes(value) == _NULL for value in key.values()):
             text = f"lsn {change.lsn}: a row of {use.name!r} with NULL in its key can't be named"
             raise PoisonError(Reason.NULL_KEY, text, table=use.name)
+        _check_kinds(change, use, key)
         return key
 
     def _check_image(self, change: Change, use: TableUse, key: dict[str, msgspec.Raw]) -> None:
@@ -118,11 +121,29 @@ class ChangeChecker:
             odd = sorted(image.keys() ^ use.column_names)
             text = f"lsn {change.lsn}: column {odd[0]!r} is not in both the row and the header"
             raise PoisonError(Reason.FORMAT, text, table=use.name)
+        if not _fit_at_one_look(change, use):
+            _check_kinds(change, use, image)
         # The version is kept under the key, the row is written from the image: they must be of one row.
         for name, value in key.items():
             if image[name] != value and not _are_equal(image[name], value, use.meta.columns[name]):
                 text = f"lsn {change.lsn}: {name!r} is not the same in the key and in the row"
                 raise PoisonError(Reason.FORMAT, text, table=use.name)
+
+
+def _fit_at_one_look(change: Change, use: TableUse) -> bool:
+    try:
+        return use.kinds is not None and use.kinds.decode(change.after) is not None
+    except NOT_SO:
+        return False
+
+
+def _check_kinds(change: Change, use: TableUse, values: dict[str, msgspec.Raw]) -> None:
+    for name, value in values.items():
+        logical = use.meta.columns[name]
+        if not fits(logical, value):
+            shown = bytes(value)[:_MOST_SHOWN].decode(errors="replace")
+            text = f"lsn {change.lsn}: {shown} is no {logical}, which column {name!r} of {use.name!r} is by the header"
+            raise PoisonError(Reason.TYPE, text, table=use.name)
 
 
 def _check_policy(change: Change, use: TableUse) -> None:

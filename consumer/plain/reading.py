@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-import msgspec
-
 from common.clock import YEAR_2200_US
 from common.errors import PoisonError
 from common.ids import NODE_ID
@@ -13,6 +11,7 @@ from common.runtime.node import Node
 from common.versions import MOST_EPOCH, NEVER, Version
 from common.wire.compress import decompress_at_once
 from common.wire.headers import PlainHeader
+from common.wire.kinds import NOT_SO
 from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.plain import NotPlainError, PlainChange, PlainTx, plain_txs
 from common.wire.records import TableMeta
@@ -61,7 +60,7 @@ class PlainReading:
             # One at a time: what a tx was read from is gone, and its memory warm, when the next one is read.
             for tx in plain_txs(body, self._limits):
                 taking.add(tx)
-        except (NotPlainError, PoisonError, msgspec.DecodeError, RecursionError):
+        except (NotPlainError, PoisonError, *NOT_SO):
             return False
         taking.end(len(body))
         return True
@@ -115,7 +114,7 @@ class _Taking:
         """Of `_tables`, those of the last tx."""
 
     def add(self, tx: PlainTx) -> None:
-        """Take the next tx. Raises NotPlainError, PoisonError, msgspec.DecodeError."""
+        """Take the next tx. Raises NotPlainError, PoisonError, one of `NOT_SO`."""
         if not self._reading.is_believed(tx):
             raise NotPlainError
         header = tx.header

@@ -12,6 +12,7 @@ from common.ids import NODE_ID
 from common.versions import MOST_EPOCH, NEVER, Version
 from common.wire.compress import decompress
 from common.wire.decode import Broken, parts_in
+from common.wire.kinds import fits
 from common.wire.limits import UNBOUNDED
 from common.wire.records import TableMeta
 from common.wire.snapshot import (
@@ -82,13 +83,17 @@ class LineChecks:
             return
         meta = self._metas[line.table]
         image = _fields.decode(line.image)
-        fits = image.keys() <= meta.columns.keys() if line.aside else image.keys() == meta.columns.keys()
+        has_columns = image.keys() <= meta.columns.keys() if line.aside else image.keys() == meta.columns.keys()
         # An integer has one spelling; of other types the key's may not be the image's.
         same = all(image.get(name) == value for name, value in key.items() if meta.columns[name] == "int")
-        if not fits or not same or (line.aside is not None and line.version == NEVER):
+        if not has_columns or not same or (line.aside is not None and line.version == NEVER):
             raise _fault(f"{line.table} {bytes(line.pk).decode()}: its columns are others, or its key is another row's")
         if line.aside is not None:
             _between_rows(line.aside)
+            return
+        odd = [name for name, value in image.items() if not fits(meta.columns[name], value)]
+        if odd:
+            raise _fault(f"{line.table} {bytes(line.pk).decode()}: {odd[0]!r} is no {meta.columns[odd[0]]}")
 
     def _check_key(self, table: str, pk: msgspec.Raw | bytes) -> dict[str, msgspec.Raw]:
         meta = self._metas.get(table)

@@ -82,7 +82,7 @@ def test_an_unreadable_second_image_under_one_version(world: World) -> None:
     world.receive(Origin("a").put(1, "one", 10).body)
     again = Origin("a", incarnation="inc2", made=1).put(1, "one", 10)
     world.receive(resealed(again.body, b'"one"', b"1e999"))
-    assert world.letters() == [(again.tx_id, "format", "dead")]
+    assert world.letters() == [(again.tx_id, "type", "dead")]
     look_at_all(world)
 
 

@@ -657,6 +657,23 @@ def test_a_hostile_line_is_refused_by_its_number(tmp_path: Path, old: bytes, new
         close_world(world)
 
 
+def test_a_value_of_another_type_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """PostgreSQL would take a number for a text, SQLite would not."""
+    urls = {name: sqlite_url(tmp_path, f"{name}.db") for name in ("here", "there")}
+    source, target = (open_world(url, node={"id": name, "database": url}) for name, url in urls.items())
+    source.receive(Origin("x").put(1, "a", 20).body)
+    exporting.export_snapshot(source.node, tmp_path / "s.jsonl", "tester", lambda _: None)
+    *lines, _ = (tmp_path / "s.jsonl").read_bytes().splitlines(keepends=True)
+    body = b"".join(lines).replace(b'"name":"a"', b'"name":5')
+    sums = {"type": "end", "lines": len(lines), "sha256": hashlib.sha256(body).hexdigest()}
+    (tmp_path / "s.jsonl").write_bytes(body + json.dumps(sums).encode() + b"\n")
+    work = SnapshotImport(target.node, tmp_path / "s.jsonl", "tester", replace=False)
+    with pytest.raises(PreflightError, match=r"line \d+: .*'name' is no text"):
+        work.look(lambda _: None)
+    for world in (source, target):
+        close_world(world)
+
+
 def test_an_early_letter_that_is_torn_is_refused(source: World, tmp_path: Path) -> None:
     early = Origin("x").tx(Write("I", "child", {"id": 1, "parent_id": 7}, 10))
     source.receive(early.body)

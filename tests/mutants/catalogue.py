@@ -28,6 +28,7 @@ SAFEGUARDS = (
     "what a comparison calls different",
     "bounds",
     "tokens",
+    "kinds of values",
 )
 
 
@@ -522,5 +523,21 @@ MUTANTS = (
         "        return State.EXPLAINED\n",
         "        return State.DIFFERENT\n",
         ("tests/integration/test_verify_causes.py::test_a_conflict_that_waits_explains_it",),
+    ),
+    Mutant(
+        "kinds-not-looked-at-on-the-short-way",
+        "kinds of values",
+        "consumer/plain/forms.py",
+        "        kinds = {name: kind_of(logical) for name, logical in use.meta.columns.items()}\n",
+        "        kinds = dict.fromkeys(use.meta.columns, Any)\n",
+        ("tests/integration/test_kinds_of_values.py",),
+    ),
+    Mutant(
+        "kinds-not-looked-at-on-the-long-way",
+        "kinds of values",
+        "consumer/verify.py",
+        "        if not fits(logical, value):\n",
+        "        if False:\n",
+        ("tests/integration/test_kinds_of_values.py",),
     ),
 )

@@ -1,0 +1,90 @@
+"""Which JSON a value of a type may be: at one look, one by one, and as somebody who reads the page would say."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.wire.kinds import NOT_SO, fits, fits_all
+
+TYPES = (
+    *("int", "decimal", "float", "bool", "text", "bytes", "date", "time", "timestamp", "timestamptz", "interval"),
+    *("uuid", "json", "pg:int4range", "never heard of"),
+)
+_WORDS = ("NaN", "Infinity", "-Infinity")
+strings = st.one_of(
+    st.text(),
+    st.sampled_from(
+        [*_WORDS, "nan", "inf", "7", "1.5", "true", "t", "null", "AP8", "A P8=", "AP8=\n", "AP8==", "===="]
+    ),
+    st.binary(max_size=9).map(lambda raw: base64.b64encode(raw).decode()),
+)
+numbers = st.one_of(st.integers(), st.integers(-(2**63), 2**64), st.floats(allow_nan=False, allow_infinity=False))
+scalars = st.one_of(st.none(), st.booleans(), numbers, strings)
+wrapped = st.dictionaries(
+    st.sampled_from(["$int", "$float", "$text", "$bytes", "$other"]), scalars, min_size=1, max_size=2
+)
+values = st.one_of(
+    scalars, wrapped, st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+)
+
+
+def is_base64(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and base64.b64decode(value, validate=True) is not None
+    except (binascii.Error, ValueError):
+        return False
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_float(value: Any) -> bool:
+    return is_number(value) or value in _WORDS
+
+
+def is_of(logical: str, value: Any) -> bool:
+    """docs/DB_SYNC_POLICY.md in Python."""
+    if value is None:
+        return True
+    if isinstance(value, dict):
+        kinds = {"$int": "int", "$float": "float", "$text": "bytes", "$bytes": "bytes"}
+        (kind, inner), *more = value.items() if value else [("", None)]
+        return not more and kind in kinds and not isinstance(inner, dict | None) and is_of(kinds[kind], inner)
+    match logical:
+        case "int":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "float":
+            return is_float(value)
+        case "bool":
+            return isinstance(value, bool)
+        case "bytes":
+            return is_base64(value)
+        case _:
+            return isinstance(value, str)
+
+
+@given(st.sampled_from(TYPES), values)
+def test_a_value_is_of_its_type_or_not(logical: str, value: Any) -> None:
+    assert fits(logical, json.dumps(value).encode()) == is_of(logical, value)
+
+
+@given(st.dictionaries(st.text(), st.sampled_from(TYPES), min_size=1), st.data())
+def test_whole_images_are_told_as_their_values_are(columns: dict[str, str], data: st.DataObject) -> None:
+    image = {name: data.draw(values) for name in columns}
+    decoder = fits_all(columns)
+    if decoder is None:
+        assert any(json.dumps(name, ensure_ascii=False)[1:-1] != name for name in columns)
+        return
+    try:
+        decoder.decode(json.dumps(image).encode())
+        at_once = True
+    except NOT_SO:
+        at_once = False
+    assert at_once == all(fits(columns[name], json.dumps(value).encode()) for name, value in image.items())
