@@ -2,6 +2,8 @@
 
 import logging
 
+import sqlalchemy as sa
+
 from common.config.model import DirectorySection
 from common.ops.passed import live_peers
 from common.ops.stalls import Seen, write_seen
@@ -23,7 +25,8 @@ class DirectoryCleaning(Periodic):
     """Looks through the node's own folder once a minute. A `Service`.
 
     Known peers are those that this database has heard of, that the configuration names, or that have a folder there:
-    who only reads never sends a batch to be heard of by. As long as there are none, only `keep_days` counts."""
+    who only reads never sends a batch to be heard of by. As long as nobody was heard of or named, only `keep_days`
+    counts."""
 
     name = "directory-cleaning"
 
@@ -52,8 +55,7 @@ class DirectoryCleaning(Periodic):
         folders = self._folders()
         if folders is None:
             return
-        facts, config = self._node.facts, self._node.config
-        peers = in_transaction(self._node.database, lambda connection: live_peers(connection, config, facts, folders))
+        peers = in_transaction(self._node.database, lambda connection: self._known(connection, folders))
         now_us = self._node.clock.now_us()
         report = self._cleaner.clean(peers, self._keep_days, now_us, self._max_bytes)
         if report.passed or report.expired or report.crowded:
@@ -66,6 +68,12 @@ class DirectoryCleaning(Periodic):
         self._is_over = is_over
         seen = Seen(report.kept_bytes, str(report.kept), report.oldest_us, None, now_us)
         in_transaction(self._node.database, lambda connection: write_seen(connection, FOLDER, seen))
+
+    def _known(self, connection: sa.Connection, folders: list[str]) -> list[str]:
+        """Return who has to pass a file. Folders alone say nothing of who is still to come."""
+        facts, config = self._node.facts, self._node.config
+        heard = live_peers(connection, config, facts)
+        return live_peers(connection, config, facts, folders) if heard else []
 
     def _folders(self) -> list[str] | None:
         """Return who has a folder there; None where that can't be seen: then nothing may go."""
