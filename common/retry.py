@@ -52,6 +52,11 @@ class Backoff:
         """How many waits were asked for since the last success."""
         return self._state.attempt_number - 1
 
+    @property
+    def quiet_seconds(self) -> float:
+        """For how long nothing has failed: since the end of the last wait."""
+        return time.monotonic() - self._waited_until
+
     def next_seconds(self) -> float:
         """Return how long to wait after one more failure."""
         seconds = self._wait(self._state)
@@ -63,7 +68,7 @@ class Backoff:
         """Begin from the shortest wait, once nothing has failed for as long as the longest wait takes.
 
         One step that went well tells little: what it handed over may come back refused in the next."""
-        if self.failures and time.monotonic() - self._waited_until >= self._settled_seconds:
+        if self.failures and self.quiet_seconds >= self._settled_seconds:
             self.reset()
 
     def reset(self) -> None:

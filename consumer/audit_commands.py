@@ -9,6 +9,7 @@ from common.errors import UsageError
 from common.runtime.host import current_host
 from consumer.audit_reading import MOST, Asked, find_lines
 from consumer.given_numbers import MANY, instant_us
+from consumer.newest import newest
 from consumer.statements import reading
 
 
@@ -36,12 +37,8 @@ def audit(
         since_us, until_us = instant_us("--since", since, now_us), instant_us("--until", until, now_us)
         if since_us is not None and until_us is not None and since_us > until_us:
             raise UsageError(f"--since {since} is after --until {until}: no line is in between")
-        # One more than is told shows that there are more.
         lines = find_lines(connection, Asked(action, actor, source, tx_id, since_us, until_us, limit + 1))
-    if len(lines) > limit:
-        # One more than is told was asked for: it shows that there are more.
-        lines = lines[-limit:]
-        host.console.warn(f"older lines are left out: these are the newest {limit}; --limit or --until gets at them")
+    lines = newest(host.console, lines, limit, "lines", "--limit or --until")
     host.emit(lines, lambda console: _tell(console, lines))
 
 

@@ -19,6 +19,7 @@ from consumer.conflict.simulating import read_policies, refuse_unknown
 from consumer.conflict.simulating import simulate as simulated
 from consumer.given_numbers import MANY, NUMBER
 from consumer.met import Settled
+from consumer.newest import newest
 from consumer.settling import Settling
 from consumer.statements import reading
 
@@ -47,10 +48,7 @@ def list_(table: str | None, source: str | None, state: str | None, winner: str 
         lost_by = node.facts.node_id if lost else None
         found = find(connection, Wanted(table, source, state, winner, lost_by, limit + 1))
         gone = what_is_gone(connection, ("conflicts",))
-    if len(found) > limit:
-        # One more than is told was asked for: it shows that there are more.
-        found = found[-limit:]
-        host.console.warn(f"older conflicts are left out: these are the newest {limit}; --limit gets at them")
+    found = newest(host.console, found, limit, "conflicts", "--limit")
     host.emit(found, lambda console: _tell_all(console, found, gone))
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import PreflightError
-from common.ops.rewinding import Seen
 from common.ports.source import Delivery
 from common.preflight.format import files_of, read_file
 from common.preflight.report import Preflight, Report
@@ -22,7 +21,7 @@ from consumer.early import EarlyRetries
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.knowledge import NodeDatabase
-from consumer.own_seen import OwnSeen
+from consumer.own_seen import OwnSeen, seen_in
 from consumer.standing.refresh import Refresh
 
 _MOST_BYTES = 32 * 1024 * 1024
@@ -100,7 +99,7 @@ class FileImport:
         applier = Applier(self._node, ddl=AllowedDdl(report.ddl) if report.ddl else None)
         own = OwnSeen(self._node)
         for end in report.own_ends.values():
-            own.note(Seen(end.file, end.incarnation, end.lsn, end.tx_id))
+            own.note(seen_in(end))
         for txs in _rounds(self._read(files, own), self._node.config.limits.group_changes):
             for result in applier.apply(txs):
                 done.count(result)

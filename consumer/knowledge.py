@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from common.ops.rewinding import Seen
 from common.ports.dialect import TableShape
 from common.preflight.known import KnownTx, OwnEnd
 from common.runtime.node import Node
 from common.schema import tables as rf
 from consumer.dedup import BROKEN_REASONS, Known, look_up
-from consumer.own_seen import rewound
+from consumer.own_seen import rewound, seen_in
 from consumer.statements import reading
 from consumer.watermark import chain, read_mark
 
@@ -38,7 +37,7 @@ class NodeDatabase:
 
     def rewound(self, end: OwnEnd) -> str | None:
         """Return what shows that this node was put back, when a file has its log up to `end`."""
-        return rewound(self._node, Seen(end.file, end.incarnation, end.lsn, end.tx_id))
+        return rewound(self._node, seen_in(end))
 
     def stored_parts(self, source_node: str, tx_id: str, parts: int) -> set[int]:
         """Return which parts of a tx wait for the rest."""

@@ -6,11 +6,17 @@ from dataclasses import replace
 import sqlalchemy as sa
 
 from common.ops.rewinding import Seen, look, note
+from common.preflight.known import OwnEnd
 from common.runtime.node import Node
 from common.wire.records import BatchHeader
 from consumer.statements import reading, writing
 
 log = logging.getLogger(__name__)
+
+
+def seen_in(end: OwnEnd) -> Seen:
+    """Return what a file's end of this node's own log shows, as it is kept."""
+    return Seen(end.file, end.incarnation, end.lsn, end.tx_id)
 
 
 def rewound(node: Node, seen: Seen) -> str | None:

@@ -14,6 +14,7 @@ from common.http.scopes import Scope
 from common.http.words import Limit, Number, Word
 from common.runtime.node import Node
 from common.versions import Version
+from common.wire.unreadable import UNREADABLE
 from consumer.conflict.given import Take, read_take
 from consumer.conflict.reading import Wanted, find, read
 from consumer.conflict.record import State, Winner
@@ -121,7 +122,7 @@ async def _asked(request: Request) -> _Asked:
         text = bytes(wanted.take).decode("utf-8")
         take = read_take(text.strip('"') if text in ('"ours"', '"theirs"') else text)
         return _Asked(take, None if wanted.seen is msgspec.UNSET else Version(*wanted.seen))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ProblemError(422, f'the body must be like {{"take": "ours"}}: {error}', reason="request") from error
     except UsageError as error:
         raise ProblemError(422, str(error), reason="request") from error

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Annotated
@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from common.errors import ContentionError, OutageError, PoisonError, Reason
 from common.http.callers import Caller, caller_with, check_again, check_still
-from common.http.encodings import accepted_encoding, wrapped
+from common.http.encodings import accepted_encoding, sent_encoding, wrapped
 from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
 from common.http.streams import CountedStream, while_admitted
@@ -108,7 +108,7 @@ def digest_routes(node: Node) -> APIRouter:
         pieces = while_admitted(lines if asked.images else _in_pieces(lines), partial(check_again, request))
         headers = {"Vary": "Accept-Encoding"} | ({"Content-Encoding": encoding} if encoding else {})
         chunks = wrapped(pieces, encoding) if asked.images else (piece for piece in pieces)
-        return CountedStream(chunks, _leaving(held), headers)
+        return CountedStream(chunks, held, headers)
 
     @router.post(
         ROWS_PATH,
@@ -125,7 +125,7 @@ def digest_routes(node: Node) -> APIRouter:
         with under_way.one(caller.node_id):
             body = await request.body()
             await check_still(request)
-            encoding = request.headers.get("content-encoding", "").strip().lower()
+            encoding = sent_encoding(request.headers.get("content-encoding"))
             return await anyio.to_thread.run_sync(_take, node, caller, body, encoding)
 
     return router
@@ -151,15 +151,7 @@ def _in_pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(waiting)
 
 
-@contextmanager
-def _leaving(held: ExitStack) -> Iterator[None]:
-    with held:
-        yield
-
-
 def _take(node: Node, caller: Caller, body: bytes, encoding: str) -> RowsTaken:
-    if encoding not in ("", "identity", "gzip", "zstd"):
-        raise ProblemError(415, f"Content-Encoding {encoding!r}: gzip and zstd are taken")
     try:
         stream = open_decompressed(io.BytesIO(body), encoding, len(body), Limits(max_stream_bytes=_MOST_BYTES))
         reading = Reading(stream, node.config.trust())

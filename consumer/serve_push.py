@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 
 from common.errors import Reason
 from common.http.callers import Caller, caller_with, check_again, check_still
+from common.http.encodings import sent_encoding
 from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
 from common.http.under_way import UnderWay
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 
 _LOOKING = 2
 """Bodies that are looked through at once."""
-_ENCODINGS = ("", "identity", "gzip", "zstd")
 _AGAIN = {"Retry-After": "5"}
 
 _Outcome = Literal["applied", "duplicate", "conflict", "dead-lettered", "incomplete", "ignored"]
@@ -92,7 +92,7 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
 
         A body that is torn or altered anywhere, or that holds a batch which the token may not send, is refused whole.
         Sending the same again changes nothing."""
-        encoding = _encoding(request)
+        encoding = sent_encoding(request.headers.get("content-encoding"))
         with ExitStack() as held:
             held.enter_context(under_way.one(caller.node_id))
             return await work_off(request, caller, encoding, held)
@@ -144,15 +144,6 @@ def _in_own_log(node: Node, tx_ids: list[str]) -> frozenset[str]:
         dialect = connection.dialect.name
         query = sa.select(rf.tx.c.tx_id).where(among_given(dialect, rf.tx.c.tx_id, "tx_ids"))
         return frozenset(connection.execute(query, {"tx_ids": as_list(dialect, tx_ids)}).scalars())
-
-
-def _encoding(request: Request) -> str:
-    encoding = request.headers.get("content-encoding", "").strip().lower()
-    if encoding not in _ENCODINGS:
-        raise ProblemError(
-            415, f"Content-Encoding {encoding!r}: gzip and zstd are taken", headers={"Accept-Encoding": "gzip, zstd"}
-        )
-    return encoding
 
 
 def _answer(push: Push, own_id: str, here: frozenset[str]) -> Pushed:

@@ -11,8 +11,9 @@ from common.errors import PoisonError, Reason
 from common.ports.source import Delivery
 from common.versions import NEVER, check_version
 from common.wire.decode import missing_features
-from common.wire.kinds import NOT_SO, fits
+from common.wire.kinds import fits
 from common.wire.records import BatchHeader, Change
+from common.wire.unreadable import UNREADABLE
 from consumer.main_node import MainNode
 from consumer.tables import Tables, TableUse
 
@@ -133,7 +134,7 @@ class ChangeChecker:
 def _fit_at_one_look(change: Change, use: TableUse) -> bool:
     try:
         return use.kinds is not None and use.kinds.decode(change.after) is not None
-    except NOT_SO:
+    except UNREADABLE:
         return False
 
 

@@ -11,7 +11,6 @@ from common.periodic import Periodic
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.transports.directory.cleaning import Cleaner
-from common.transports.directory.scan import members
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +36,7 @@ class DirectoryCleaning(Periodic):
         self._max_bytes = directory.max_bytes
         self._is_over = False
         # Until the first file was written there is nothing to clean.
-        self._root = directory.path
         self._folder = directory.path / node.facts.node_id
-        self._warned = False
         self._cleaner = Cleaner(directory.path, node.facts.node_id, node.config.trust())
 
     def look(self) -> bool:
@@ -52,7 +49,7 @@ class DirectoryCleaning(Periodic):
         return False
 
     def _clean(self) -> None:
-        folders = self._folders()
+        folders = self._cleaner.members()
         if folders is None:
             return
         peers = in_transaction(self._node.database, lambda connection: self._known(connection, folders))
@@ -74,15 +71,3 @@ class DirectoryCleaning(Periodic):
         facts, config = self._node.facts, self._node.config
         heard = live_peers(connection, config, facts)
         return live_peers(connection, config, facts, folders) if heard else []
-
-    def _folders(self) -> list[str] | None:
-        """Return who has a folder there; None where that can't be seen: then nothing may go."""
-        try:
-            found = members(self._root, self._node.facts.node_id)
-        except OSError as error:
-            if not self._warned:
-                log.warning("directory.clean-failed", extra={"subject": str(self._root), "error": str(error)})
-            self._warned = True
-            return None
-        self._warned = False
-        return found

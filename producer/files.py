@@ -1,13 +1,13 @@
 """Durable export files: one file of any name, or one with the exchange folder's name pattern in a folder."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from common.errors import PoisonError, RowferryError
 from common.ops.export_files import failed, write_whole
 from common.transports.directory.names import file_name
 from common.transports.files import write_file_durably
-from common.wire.compress import Encoding, Wrapping, encoding_of, open_decompressed
+from common.wire.compress import encoding_of, open_decompressed, wrapped
 from common.wire.limits import DEFAULT_LIMITS
 
 
@@ -15,7 +15,7 @@ def write_export(path: Path, bodies: Iterable[bytes]) -> None:
     """Write `path` whole and durable; an older file of that name stays as it was until then. Compressed by ending."""
 
     def write_to(write: Callable[[bytes], object]) -> None:
-        for block in _compressed(bodies, encoding_of(path.name)):
+        for block in wrapped(bodies, encoding_of(path.name)):
             write(block)
 
     write_whole(path, write_to)
@@ -57,13 +57,3 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise failed(error, folder) from error
-
-
-def _compressed(bodies: Iterable[bytes], encoding: Encoding | None) -> Iterator[bytes]:
-    if encoding is None:
-        yield from bodies
-        return
-    wrapping = Wrapping(encoding)
-    for body in bodies:
-        yield wrapping.add(body)
-    yield wrapping.end()

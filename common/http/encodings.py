@@ -3,9 +3,12 @@
 import re
 from collections.abc import Generator, Iterable, Iterator
 
-from common.wire.compress import Encoding, Wrapping
+from common.http.problems import ProblemError
+from common.wire import compress
+from common.wire.compress import Encoding
 
 _NOT_AT_ALL = re.compile(r"q=0(\.0*)?")
+_TAKEN = ("", "identity", "gzip", "zstd")
 _CHUNK_BYTES = 64 * 1024
 """Handing a chunk over takes as long as making it when it is small."""
 
@@ -19,16 +22,19 @@ def accepted_encoding(header: str | None) -> Encoding | None:
     return "gzip" if "gzip" in allowed else None
 
 
+def sent_encoding(header: str | None) -> str:
+    """Return what a `Content-Encoding` header says of a body, "" for nothing. Raises ProblemError."""
+    encoding = (header or "").strip().lower()
+    if encoding not in _TAKEN:
+        raise ProblemError(
+            415, f"Content-Encoding {encoding!r}: gzip and zstd are taken", headers={"Accept-Encoding": "gzip, zstd"}
+        )
+    return encoding
+
+
 def wrapped(pieces: Iterable[bytes], encoding: Encoding | None) -> Generator[bytes]:
     """Yield `pieces`, wrapped, in chunks that are not small."""
-    if encoding is None:
-        yield from in_chunks(pieces, _CHUNK_BYTES)
-        return
-    wrapping = Wrapping(encoding)
-    for chunk in in_chunks(pieces, _CHUNK_BYTES):
-        if packed := wrapping.add(chunk):
-            yield packed
-    yield wrapping.end()
+    yield from compress.wrapped(in_chunks(pieces, _CHUNK_BYTES), encoding)
 
 
 def in_chunks(pieces: Iterable[bytes], least_bytes: int) -> Iterator[bytes]:

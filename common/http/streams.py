@@ -24,7 +24,7 @@ class CountedStream(StreamingResponse):
     left when all is sent, or nobody is there to take it and no thread makes more of it."""
 
     def __init__(
-        self, chunks: Generator[bytes], place: AbstractContextManager[None], headers: Mapping[str, str]
+        self, chunks: Generator[bytes], place: AbstractContextManager[object], headers: Mapping[str, str]
     ) -> None:
         super().__init__(_in_threads(chunks), headers=headers, media_type=MEDIA_TYPE)
         self._chunks = chunks

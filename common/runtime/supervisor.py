@@ -145,7 +145,6 @@ class _Once:
         self._patience = patience
         self._backoff = Backoff(patience.outage)
         self._failing_since = 0.0
-        self._waited_until = -patience.once_seconds
         self._steps_left = service.once_steps if isinstance(service, Filled) else None
 
     def step(self, decides: bool) -> bool:
@@ -166,12 +165,12 @@ class _Once:
             else:
                 if contended:
                     # Somebody held the rows, and has let go.
-                    self._waited_until = -self._patience.once_seconds
+                    self._backoff.reset()
                 return worked
 
     def _wait_out(self, error: OutageError | ContentionError) -> None:
         now = time.monotonic()
-        if now - self._waited_until > self._patience.once_seconds / 2:
+        if not self._backoff.failures or self._backoff.quiet_seconds > self._patience.once_seconds / 2:
             self._failing_since = now
             self._backoff.reset()
         seconds = self._backoff.next_seconds()
@@ -179,7 +178,6 @@ class _Once:
             raise OutageError(str(error)) from error
         _log_outage(self._service, error, seconds)
         self._stop.wait(seconds)
-        self._waited_until = time.monotonic()
 
 
 class _Runner:

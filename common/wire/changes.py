@@ -12,6 +12,7 @@ from common.errors import PoisonError, Reason
 from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.lines import CHANGE_OPENS, chunk_line, line_type, lines_of, only_changes
 from common.wire.records import IMAGES_OF, BatchHeader, Change
+from common.wire.unreadable import UNREADABLE
 
 _T = TypeVar("_T")
 _MOST_AT_ONE_LOOK = 8 * 1024 * 1024
@@ -67,7 +68,7 @@ class TxReader:
                 # msgspec steps over values without looking whether they are UTF-8; the database would look, too late.
                 payload.decode("utf-8")
             changes = _change.decode_lines(payload)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        except UNREADABLE:
             return None
         return changes if len(changes) == lines else None
 
@@ -90,7 +91,7 @@ class TxReader:
         try:
             line.decode("utf-8")
             return decoder.decode(line)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise PoisonError(Reason.FORMAT, f"a change of {self._header.tx_id}: {error}") from error
 
     def _collect(self, line: bytes) -> bytes | None:

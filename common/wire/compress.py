@@ -4,6 +4,7 @@ import gzip
 import io
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Literal, Protocol, cast
 
 from backports import zstd
@@ -64,6 +65,18 @@ class Wrapping:
         """Return the rest."""
         packed = self._inner.flush()
         return packed + _padding(self._encoding, self._taken, self._given + len(packed))
+
+
+def wrapped(pieces: Iterable[bytes], encoding: Encoding | None) -> Iterator[bytes]:
+    """Yield `pieces` as one wrapped stream; as they are where there is no encoding."""
+    if encoding is None:
+        yield from pieces
+        return
+    wrapping = Wrapping(encoding)
+    for piece in pieces:
+        if packed := wrapping.add(piece):
+            yield packed
+    yield wrapping.end()
 
 
 class _Compressor(Protocol):

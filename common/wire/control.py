@@ -12,8 +12,10 @@ import msgspec
 
 from common.clock import to_us
 from common.wire.lines import lines_of
-from common.wire.records import FORMAT, MAX_LSN
+from common.wire.records import FORMAT
+from common.wire.scalars import Lsn, NodeId
 from common.wire.signing import NO_PROOF, Proof, Purpose, Signer
+from common.wire.unreadable import UNREADABLE
 
 _LONGEST_LINE = 64 * 1024
 _MOST_BYTES = 1024 * 1024
@@ -26,8 +28,6 @@ _LONGEST_PROOF = 200
 _FORMAT_PATTERN = r"^rowferry/\d+(\.\d+)?\Z"
 _OURS = (FORMAT, FORMAT + ".")
 
-_NodeId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
-_Lsn = Annotated[int, msgspec.Meta(ge=0, le=MAX_LSN)]
 _Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _TxId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")]
 _Text = Annotated[str, msgspec.Meta(max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
@@ -39,11 +39,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
     """A node asks another one for a stretch of its log once more: whole txs, after `after_lsn`, up to `until_lsn`."""
 
     format: str = FORMAT
-    from_node: _NodeId
-    to_node: _NodeId
-    incarnation: _NodeId
-    after_lsn: _Lsn
-    until_lsn: _Lsn
+    from_node: NodeId
+    to_node: NodeId
+    incarnation: NodeId
+    after_lsn: Lsn
+    until_lsn: Lsn
     asked_at: _Instant
 
     @property
@@ -56,11 +56,11 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gon
     """The answer to a request for what is not in the log any more, from `after_lsn` up to `until_lsn`."""
 
     format: str = FORMAT
-    from_node: _NodeId
-    to_node: _NodeId
-    incarnation: _NodeId
-    after_lsn: _Lsn
-    until_lsn: _Lsn
+    from_node: NodeId
+    to_node: NodeId
+    incarnation: NodeId
+    after_lsn: Lsn
+    until_lsn: Lsn
 
     @property
     def sender(self) -> str:
@@ -71,8 +71,8 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gon
 class SeenLog(msgspec.Struct, frozen=True, kw_only=True):
     """Up to where a node has another one's log: applied, or set aside."""
 
-    incarnation: _NodeId
-    lsn: _Lsn
+    incarnation: NodeId
+    lsn: Lsn
     tx_id: _TxId | None = None
 
 
@@ -80,27 +80,27 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     """What a node says of itself now and then, also when nothing happens."""
 
     format: str = FORMAT
-    source_node: _NodeId
-    incarnation: _NodeId
-    head_lsn: _Lsn
+    source_node: NodeId
+    incarnation: NodeId
+    head_lsn: Lsn
     """The end of its log."""
     head_tx_id: _TxId | None
     """None where nothing is sealed yet."""
-    sent_lsn: _Lsn
+    sent_lsn: Lsn
     """Up to here the broker has confirmed the log, before this was said: who lacks some of it lost it."""
     every_seconds: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
     at: Annotated[datetime, msgspec.Meta(tz=True)]
     """Its clock."""
-    number: _Lsn | None = None
+    number: Lsn | None = None
     """The later of its heartbeats has the higher one, whatever its clock did; None: of a release without them."""
     release: _Text
     features: Annotated[tuple[_Text, ...], msgspec.Meta(max_length=100)]
     """What it understands in a batch's `requires`."""
     schema_sha256: _Sha256
     policies_sha256: _Sha256
-    passed: Annotated[tuple[tuple[_NodeId, _NodeId, _Lsn], ...], msgspec.Meta(max_length=1_000)] | None = None
+    passed: Annotated[tuple[tuple[NodeId, NodeId, Lsn], ...], msgspec.Meta(max_length=1_000)] | None = None
     """Origin, incarnation and the LSN up to which it has seen all of that log. None: it does not say."""
-    seen: Annotated[dict[_NodeId, SeenLog], msgspec.Meta(max_length=MOST_SEEN)] = {}
+    seen: Annotated[dict[NodeId, SeenLog], msgspec.Meta(max_length=MOST_SEEN)] = {}
     """By source: so that a node which was put back to an earlier state hears of it."""
 
     @property
@@ -194,6 +194,6 @@ def _read(line: bytes) -> Control | Unknown | None:
             return None
         if opening.type in _KNOWN and (opening.format == _OURS[0] or opening.format.startswith(_OURS[1])):
             return _control.decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return Unknown(opening.type, opening.format)

@@ -23,6 +23,7 @@ from common.wire.lines import (
 )
 from common.wire.records import UNDERSTOOD_FEATURES, BatchHeader, Part
 from common.wire.signing import Proof
+from common.wire.unreadable import UNREADABLE
 
 _T = TypeVar("_T")
 _SHORTEST_HEADER = 100
@@ -244,7 +245,7 @@ class _PartReader:
             raise PoisonError(Reason.CHECKSUM, f"line {number} is torn: it has no newline")
         try:
             return line_type.decode(line).type
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise PoisonError(Reason.FORMAT, f"line {number} is no JSON object with a type: {error}") from error
 
     def _header(self, line: bytes, number: int) -> BatchHeader:
@@ -323,7 +324,7 @@ def _at_one_look(body: bytes, at: int, number: int, limits: Limits) -> Part | No
         return None
     try:
         closing = end_line.decode(body[end:stop])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     raw = body[at:stop]
     sha256 = hashlib.sha256(memoryview(raw)[: end - at]).hexdigest()
@@ -353,7 +354,7 @@ def _closed(opened: _Open, line: bytes, number: int) -> Part:
 def _parse(decoder: "msgspec.json.Decoder[_T]", line: bytes, number: int) -> _T:
     try:
         return decoder.decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise PoisonError(Reason.FORMAT, f"line {number}: {error}") from error
 
 

@@ -9,6 +9,7 @@ bytes, so a torn or altered answer is noticed.
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Annotated, BinaryIO, Literal
 
 import msgspec
@@ -17,9 +18,11 @@ from common.clock import from_iso
 from common.errors import PoisonError, Reason
 from common.versions import NEVER, Version
 from common.wire.forms import Form
-from common.wire.records import FORMAT, MAX_LSN, NO_IMAGE
+from common.wire.records import FORMAT, NO_IMAGE
 from common.wire.row_digests import MOST_BITS
+from common.wire.scalars import Lsn, NodeId
 from common.wire.signing import Proof, Purpose, Signer, Trust
+from common.wire.unreadable import UNREADABLE
 
 MOST_KEYS = 20_000
 """Rows that are asked for by their keys at once."""
@@ -34,8 +37,6 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Bits = Annotated[int, msgspec.Meta(ge=0, le=MOST_BITS)]
 _ChunkNumber = Annotated[int, msgspec.Meta(ge=0, lt=1 << MOST_BITS)]
 _Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
-_NodeId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
-_Lsn = Annotated[int, msgspec.Meta(ge=0, le=MAX_LSN)]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 State = Literal["stands", "deleted", "aside", "absent"]
@@ -61,10 +62,10 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, tag="digests", tag_field="
     """The first line."""
 
     format: str = FORMAT
-    source_node: _NodeId
-    incarnation: _NodeId
+    source_node: NodeId
+    incarnation: NodeId
     at: str
-    marks: tuple[tuple[_NodeId, _NodeId, _Lsn, _Lsn], ...]
+    marks: tuple[tuple[NodeId, NodeId, Lsn, Lsn], ...]
     """Node, incarnation, LSN up to which the rows hold its log, and the highest of which they hold anything; the
     answering node's own log among them."""
     tables: dict[_Name, Digested]
@@ -160,7 +161,7 @@ def read_asked(body: bytes) -> Asked:
     """Return what a body asks for. Raises PoisonError."""
     try:
         return _asked.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise PoisonError(Reason.FORMAT, f"the question can't be read: {error}") from error
 
 
@@ -172,7 +173,7 @@ def encode_asked(asked: Asked) -> bytes:
 def encoded(head: Head, lines: Iterable[Line], signer: Signer | None = None) -> Iterator[bytes]:
     """Yield all lines of an answer, each with its newline."""
     digest, count = hashlib.sha256(), 0
-    for line in _all(head, lines):
+    for line in chain((head,), lines):
         data = _encoder.encode(line) + b"\n"
         digest.update(data)
         count += 1
@@ -181,11 +182,6 @@ def encoded(head: Head, lines: Iterable[Line], signer: Signer | None = None) -> 
     if signer is not None:
         proof = Proof(signer.key_id, signer.sign(Purpose.DIGESTS, sha256))
     yield _encoder.encode(_End(count, sha256, *proof)) + b"\n"
-
-
-def _all(head: Head, lines: Iterable[Line]) -> Iterator[Head | Line]:
-    yield head
-    yield from lines
 
 
 class Reading:
@@ -236,7 +232,7 @@ class Reading:
                 # msgspec steps over values without looking whether they are UTF-8.
                 data.decode("utf-8")
             found: Head | Line | _End = _line.decode(data)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise self._fault(f"it is no line of digests: {error}") from error
         if not isinstance(found, _End):
             self._sum.update(data)

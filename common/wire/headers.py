@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from common.errors import PoisonError, Reason
 from common.ids import NODE_ID
 from common.wire.records import FORMAT, MAX_LSN, BatchHeader, Lsn, Name, NodeId, TableMeta
+from common.wire.unreadable import UNREADABLE
 
 _TX_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _SHA256 = r"[0-9a-f]{64}"
@@ -100,7 +101,7 @@ def plain_header(line: bytes) -> BatchHeader | None:
     """Return the header that `line` plainly is; None where it takes `read_header` to tell."""
     try:
         found = _plain.decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     tables = plain_tables(found) if is_plain(found) and line.isascii() else None
     if tables is None:
@@ -151,7 +152,7 @@ def read_model(line: bytes) -> BatchHeader:
     """Return the header in `line`, however it is written. Raises PoisonError that names the key which is wrong."""
     try:
         fields = _any.decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise PoisonError(Reason.FORMAT, str(error)) from error
     written = fields.get("format") if isinstance(fields, dict) else None
     if not isinstance(written, str) or not _FORMAT.match(written):

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from common.wire.unreadable import UNREADABLE
+
 _Float = float | Literal["NaN", "Infinity", "-Infinity"]
 
 
@@ -42,8 +44,6 @@ _KINDS: dict[str, Any] = {
 _IN_STRINGS = str | Wrapped | None
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
 """In a name: what JSON would escape."""
-NOT_SO = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises where JSON is not of a kind."""
 
 
 def kind_of(logical: str) -> Any:
@@ -57,8 +57,8 @@ def has_odd_names(columns: Mapping[str, str]) -> bool:
 
 
 def object_decoder(kinds: Mapping[str, Any], fields: Mapping[str, str]) -> "msgspec.json.Decoder[Any]":
-    """Return what decodes objects of just the columns in `fields`, each a value of its kind, and raises one of `NOT_SO`
-    for any other. `fields`: what a column is called in what it returns."""
+    """Return what decodes objects of just the columns in `fields`, each a value of its kind, and raises one of
+    `UNREADABLE` for any other. `fields`: what a column is called in what it returns."""
     typed = [(field, kinds[column]) for column, field in fields.items()]
     renamed = {field: column for column, field in fields.items()}
     made = msgspec.defstruct("Columns", typed, rename=renamed, forbid_unknown_fields=True, gc=False)
@@ -77,7 +77,7 @@ def fits(logical: str, raw: bytes | msgspec.Raw) -> bool:
     """Tell whether this JSON may be a value of this logical type. NULL may be one of any."""
     try:
         _decoder(logical if logical in _KINDS else "").decode(raw)
-    except NOT_SO:
+    except UNREADABLE:
         return False
     return True
 

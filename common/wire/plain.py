@@ -15,6 +15,7 @@ from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.lines import CHANGE_OPENS, END_OPENS, HEADER_OPENS
 from common.wire.records import IMAGES_OF, NO_IMAGE, TableMeta
 from common.wire.signing import NO_PROOF, Proof
+from common.wire.unreadable import UNREADABLE
 
 
 class NotPlainError(Exception):
@@ -75,7 +76,7 @@ def plain_txs(body: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[PlainTx]
         if torn:
             raise NotPlainError
         yield from _txs(body, lines, limits)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise NotPlainError from error
 
 

@@ -13,6 +13,7 @@ import msgspec
 from common.errors import PoisonError, Reason
 from common.versions import Version
 from common.wire.forms import Form, Plain, Reader, reader
+from common.wire.unreadable import UNREADABLE
 
 MOST_BITS = 16
 """So many chunks of one table at most, as a power of two."""
@@ -102,7 +103,7 @@ class Sums:
 def _fields(text: bytes) -> dict[str, object]:
     try:
         return _object.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise PoisonError(Reason.FORMAT, f"it is no JSON object: {error}") from error
 
 

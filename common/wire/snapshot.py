@@ -17,16 +17,16 @@ from common.errors import PoisonError, PreflightError
 from common.versions import NEVER, Version
 from common.wire.compress import Wrapping, encoding_of, open_decompressed
 from common.wire.records import FORMAT, MAX_LSN, NO_IMAGE
+from common.wire.scalars import Lsn, NodeId
 from common.wire.signing import Proof, Purpose, Signer, Trust
+from common.wire.unreadable import UNREADABLE
 
 _LONGEST_LINE = 1024 * 1024 * 1024
 """Bytes: no database takes a larger value."""
 _WRITE_BYTES = 1024 * 1024
 
-Lsn = Annotated[int, msgspec.Meta(ge=0, le=MAX_LSN)]
 Us = Annotated[int, msgspec.Meta(ge=0, le=MAX_LSN)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-NodeId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Text = Annotated[str, msgspec.Meta(pattern=r"^[^\0]*\Z")]
 """Without NUL, which PostgreSQL takes in no text."""
 
@@ -297,7 +297,7 @@ class Reading:
                 # msgspec steps over values without looking whether they are UTF-8.
                 data.decode("utf-8")
             found: Header | Line | _End = _line.decode(data)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise self._fault(f"it is no line of a snapshot: {error}") from error
         if not isinstance(found, _End):
             self._sum.update(data)

@@ -36,7 +36,8 @@ class Form:
 
     def holds(self, pk: bytes, image: bytes | None) -> bool:
         """Tell whether the key names just the key's columns, none of them NULL, and the image all columns, the key's
-        the same as in the key. Raises one of `NOT_SO` where it does not even look so, or a value is not of its kind."""
+        the same as in the key. Raises one of `UNREADABLE` where it does not even look so, or a value is not of its
+        kind."""
         key: Any = self._key_of(self._key.decode(pk))
         if key is None if self._is_single else None in key:
             return False

@@ -11,11 +11,11 @@ from common.runtime.node import Node
 from common.versions import MOST_EPOCH, NEVER, Version
 from common.wire.compress import decompress_at_once
 from common.wire.headers import PlainHeader
-from common.wire.kinds import NOT_SO
 from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.plain import NotPlainError, PlainChange, PlainTx, plain_txs
 from common.wire.records import TableMeta
 from common.wire.signing import Purpose
+from common.wire.unreadable import UNREADABLE
 from consumer.peers import PeerIds
 from consumer.plain.forms import Form
 from consumer.plain.group import PlainGroup, Runs, Stretch, TxNote
@@ -60,7 +60,7 @@ class PlainReading:
             # One at a time: what a tx was read from is gone, and its memory warm, when the next one is read.
             for tx in plain_txs(body, self._limits):
                 taking.add(tx)
-        except (NotPlainError, PoisonError, *NOT_SO):
+        except (NotPlainError, PoisonError, *UNREADABLE):
             return False
         taking.end(len(body))
         return True
@@ -114,7 +114,7 @@ class _Taking:
         """Of `_tables`, those of the last tx."""
 
     def add(self, tx: PlainTx) -> None:
-        """Take the next tx. Raises NotPlainError, PoisonError, one of `NOT_SO`."""
+        """Take the next tx. Raises NotPlainError, PoisonError, one of `UNREADABLE`."""
         if not self._reading.is_believed(tx):
             raise NotPlainError
         header = tx.header

@@ -214,9 +214,8 @@ class _Export:
         for row in self._look.rows(table):
             aside, image = None, row.image
             if image is None and not row.deleted:
-                copy = copies.get(table.name, [row.key]).get(row.key)
-                if copy is None or not copy.is_of(row.version):
-                    # It stands again, or was written since.
+                copy = copies.aside(table.name, row.key, row.version)
+                if copy is None:
                     continue
                 aside, image = copy.kind, _named(copy.facts.image.encode(), table)
             self._count(row, aside, done)

@@ -73,6 +73,11 @@ class Copies:
             for key, version, facts, meta, kind in self._connection.execute(query)
         }
 
+    def aside(self, table: str, key: str, version: Version) -> Copy | None:
+        """Return the copy of one row under this version; None where it stands again, or was written since."""
+        copy = self.get(table, [key]).get(key)
+        return copy if copy is not None and copy.is_of(version) else None
+
     def keys(self, table: str) -> list[str]:
         """Return the keys of all copies of a table."""
         query = sa.select(rf.stepped_back.c.key).where(rf.stepped_back.c.table_name == table)

@@ -139,11 +139,8 @@ def _keyed(moment: Moment, shape: TableShape, form: RowForm) -> Iterator[tuple[F
     """Yield all rows with the digests of their keys, and now and then a sign of life."""
     copies, left = Copies(moment.look.connection), _ROWS_AT_ONCE
     for row in moment.look.rows(shape):
-        if row.image is None and not row.deleted:
-            copy = copies.get(shape.name, [row.key]).get(row.key)
-            if copy is None or not copy.is_of(row.version):
-                # It stands again, or was written since.
-                continue
+        if row.image is None and not row.deleted and copies.aside(shape.name, row.key, row.version) is None:
+            continue
         yield row, form.key(row.pk)
         left -= 1
         if not left:

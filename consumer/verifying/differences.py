@@ -115,9 +115,8 @@ def judge(found: Iterable[Difference], here: Head, there: Head, before: Mapping[
     behind: dict[int, tuple[set[str], set[str]]] = {}
     for one in found:
         earlier = before.get(one.name)
-        same = earlier is not None and earlier.versions == one.versions and earlier.since is not None
-        one.since = earlier.since if same and earlier is not None else (here, there)
-        then_here, then_there = one.since or (here, there)
+        known = earlier.since if earlier is not None and earlier.versions == one.versions else None
+        one.since = then_here, then_there = known or (here, there)
         if id(then_here) not in behind:
             behind[id(then_here)] = _behind(here, then_there), _behind(there, then_here)
         one.state = _state(one, *behind[id(then_here)])

@@ -1,6 +1,6 @@
 """This node's digests in a file, for nodes that share no more than a folder or a stick."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ import msgspec
 from common.errors import UsageError
 from common.ops.export_files import write_whole
 from common.runtime.node import Node
-from common.wire.compress import Wrapping, encoding_of
+from common.wire.compress import encoding_of, wrapped
 from common.wire.digests import Digested, Head, encoded
 from common.wire.forms import Form
 from consumer.verifying.answering import everything
@@ -87,17 +87,20 @@ def _write(
     told: Callable[[int], None],
     out: Callable[[bytes], object],
 ) -> None:
-    encoding = encoding_of(name)
-    wrapping = Wrapping(encoding) if encoding is not None else None
+    lines = encoded(head, everything(moment, forms), moment.node.config.signer())
+    for piece in wrapped(_pieces(lines, told), encoding_of(name)):
+        out(piece)
+
+
+def _pieces(lines: Iterable[bytes], told: Callable[[int], None]) -> Iterator[bytes]:
+    """Yield lines put together, and tell how many rows were among them."""
     pending, rows = bytearray(), 0
-    for line in encoded(head, everything(moment, forms), moment.node.config.signer()):
+    for line in lines:
         pending += line
         rows += line.startswith(b'{"type":"row"')
         if len(pending) >= _WRITE_BYTES:
             told(rows)
-            out(bytes(pending) if wrapping is None else wrapping.add(bytes(pending)))
+            yield bytes(pending)
             pending, rows = bytearray(), 0
     told(rows)
-    out(bytes(pending) if wrapping is None else wrapping.add(bytes(pending)))
-    if wrapping is not None:
-        out(wrapping.end())
+    yield bytes(pending)

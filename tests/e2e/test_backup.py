@@ -15,6 +15,7 @@ import pytest
 
 from common.ops.backup import MANIFEST
 from tests.support.cli import call, document, ok
+from tests.support.meanwhile import meanwhile
 from tests.support.nodes import ROWFERRY, CliNode, MakeNode
 from tests.support.waiting import wait_for
 
@@ -105,9 +106,9 @@ def test_a_node_that_runs_meanwhile_begins_anew(shop: CliNode, tmp_path: Path) -
 
 def test_a_copy_is_whole_while_others_write(shop: CliNode, tmp_path: Path) -> None:
     """Each write adds one row to both tables: any moment has as many of one as of the other."""
-    stop, written, copies = threading.Event(), list[int](), list[Path]()
+    written, copies = list[int](), list[Path]()
 
-    def write() -> None:
+    def write(stop: threading.Event) -> None:
         number = 100
         while not stop.wait(0.01):
             shop.execute(
@@ -116,16 +117,11 @@ def test_a_copy_is_whole_while_others_write(shop: CliNode, tmp_path: Path) -> No
             written.append(number)
             number += 1
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
+    with meanwhile(write):
         # On a machine that is busy with other tests few are written while one copy is made.
         while len(copies) < 3 or (len(written) < 10 and len(copies) < 20):
             copies.append(tmp_path / str(len(copies)))
             ok(shop, "backup", str(copies[-1]))
-    finally:
-        stop.set()
-        thread.join()
     assert len(written) > 3, "nothing was written meanwhile: this test shows nothing"
     for copy in copies[-3:]:
         ok(shop, "restore", str(copy), "--discard-present")

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.support.meanwhile import meanwhile
 from tests.support.nodes import CliNode
 from tests.support.rabbit_server import RabbitServer
 
@@ -23,20 +24,15 @@ _BEFORE = 50
 @contextmanager
 def written_all_the_time(file: Path) -> Iterator[None]:
     """An insert every few milliseconds, each in a transaction of its own."""
-    done, numbers = threading.Event(), itertools.count(1_000)
+    numbers = itertools.count(1_000)
 
-    def write() -> None:
+    def write(stop: threading.Event) -> None:
         with closing(sqlite3.connect(file, timeout=30, isolation_level=None)) as connection:
-            while not done.wait(0.005):
+            while not stop.wait(0.005):
                 connection.execute("INSERT INTO item VALUES (?, 0)", (next(numbers),))
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
+    with meanwhile(write):
         yield
-    finally:
-        done.set()
-        writer.join()
 
 
 def test_once_ends_beside_an_application_that_writes(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.meanwhile import meanwhile
 from tests.support.nodes import CliNode, MakeNode, sqlite_database, wait_until_applied
 from tests.support.waiting import wait_for
 
@@ -21,9 +22,8 @@ QUICK = {"ROWFERRY_LIMITS_GAP_SECONDS": "0.5", "ROWFERRY_LIMITS_ANNOUNCE_SECONDS
 @contextmanager
 def writing(node: CliNode, letter: str) -> Iterator[None]:
     """New rows, changed and deleted ones, until the block ends."""
-    stop = threading.Event()
 
-    def write() -> None:
+    def write(stop: threading.Event) -> None:
         number = 0
         while not stop.is_set():
             number += 1
@@ -34,13 +34,8 @@ def writing(node: CliNode, letter: str) -> Iterator[None]:
             )
             stop.wait(0.005)
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
+    with meanwhile(write):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def forget_log(node: CliNode) -> None:

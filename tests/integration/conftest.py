@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.applying import DATABASES, World, close_world, open_world, world_on
+from tests.support.either import KINDS, either_url
 
 
 @pytest.fixture(params=DATABASES)
@@ -32,3 +33,15 @@ def pg_world(pg_database: str) -> Iterator[World]:
         yield made
     finally:
         close_world(made)
+
+
+@pytest.fixture(params=KINDS)
+def main_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of either kind."""
+    return either_url(request, tmp_path, "main.db")
+
+
+@pytest.fixture(params=KINDS)
+def shop_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Another one, so that all four pairs of kinds come."""
+    return either_url(request, tmp_path, "shop.db")

@@ -40,6 +40,8 @@ from tests.support.applying import (
     sqlite_url,
 )
 from tests.support.cli import call, document, ok
+from tests.support.either import KINDS, either_url
+from tests.support.meanwhile import meanwhile
 from tests.support.nodes import CliNode
 
 TABLES = ("item", "part")
@@ -47,24 +49,6 @@ DDL = (
     "CREATE TABLE item (id integer PRIMARY KEY, name text, price numeric(9, 2))",
     "CREATE TABLE part (id integer PRIMARY KEY, item_id integer REFERENCES item (id), note text)",
 )
-KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.containers))
-
-
-@pytest.fixture(params=KINDS)
-def main_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return _url(request, tmp_path, "main.db")
-
-
-@pytest.fixture(params=KINDS)
-def shop_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return _url(request, tmp_path, "shop.db")
-
-
-def _url(request: pytest.FixtureRequest, folder: Path, name: str) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{folder / name}"
-    factory = request.getfixturevalue("pg_database_factory")
-    return str(factory(request.getfixturevalue("postgres_server")))
 
 
 @pytest.fixture
@@ -316,9 +300,9 @@ def test_it_is_of_one_moment_while_others_write(main: CliNode, shop: CliNode, tm
         pytest.skip("PostgreSQL has its log always")
     main.execute("DELETE FROM part")
     main.execute("DELETE FROM item")
-    stop, written = threading.Event(), list[int]()
+    written = list[int]()
 
-    def write() -> None:
+    def write(stop: threading.Event) -> None:
         number = 100
         while not stop.is_set():
             number += 1
@@ -329,9 +313,7 @@ def test_it_is_of_one_moment_while_others_write(main: CliNode, shop: CliNode, tm
             )
             written.append(number)
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
+    with meanwhile(write):
         for turn in range(8):
             made = report(main, "snapshot", "export", "--out", str(tmp_path / f"{turn}.jsonl"))
             assert made["rows"] % 2 == 0
@@ -341,9 +323,6 @@ def test_it_is_of_one_moment_while_others_write(main: CliNode, shop: CliNode, tm
                     ids[line["table"]].append(line["after"]["id"])
                     assert line["after"].get("name", "twice") == "twice"
             assert sorted(ids["item"]) == sorted(ids["part"])
-    finally:
-        stop.set()
-        writer.join()
     assert len(written) > 8
     ok(shop, "snapshot", "import", str(tmp_path / "7.jsonl"))
     for node in (main, shop):
@@ -391,14 +370,14 @@ def test_new_rows_are_numbered_above_those_that_came(
 
 @pytest.fixture(params=KINDS)
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    made = open_world(_url(request, tmp_path, "s.db"), SCHEMA, tables={"policy": {"code": "manual"}})
+    made = open_world(either_url(request, tmp_path, "s.db"), SCHEMA, tables={"policy": {"code": "manual"}})
     yield made
     close_world(made)
 
 
 @pytest.fixture(params=KINDS)
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    url = _url(request, tmp_path, "t.db")
+    url = either_url(request, tmp_path, "t.db")
     made = open_world(url, SCHEMA, node={"id": "there", "database": url}, tables={"policy": {"code": "manual"}})
     yield made
     close_world(made)

@@ -5,33 +5,17 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.applying import sqlite_url
 from tests.support.cli import call, ok
+from tests.support.meanwhile import meanwhile
 from tests.support.verifying import Pair, made_pair, rows, seed
 
 _VERSION = "main_epoch, hlc, node_id, base_epoch, base_hlc, base_node"
-KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.containers))
-
-
-@pytest.fixture(params=KINDS)
-def main_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return _url(request, tmp_path, "main.db")
-
-
-@pytest.fixture(params=KINDS)
-def shop_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return _url(request, tmp_path, "shop.db")
-
-
-def _url(request: pytest.FixtureRequest, folder: Path, name: str) -> str:
-    if request.param == "sqlite":
-        return sqlite_url(folder, name)
-    factory = request.getfixturevalue("pg_database_factory")
-    return str(factory(request.getfixturevalue("postgres_server")))
 
 
 @pytest.fixture
@@ -148,9 +132,9 @@ def test_a_higher_version_that_was_lost_goes_where_it_is_missing(pair: Pair) -> 
 def test_while_everybody_writes_nothing_is_called_different(pair: Pair) -> None:
     """Rows of both sides that are just being written, sealed, sent and applied are on their way, whenever one looks."""
     seed(pair)
-    running, stop = pair.branch.start(), threading.Event()
+    running = pair.branch.start()
 
-    def write(execute: Callable[..., None], first: int) -> None:
+    def write(execute: Callable[..., None], first: int, stop: threading.Event) -> None:
         number = first
         while not stop.wait(0.02):
             number += 1
@@ -160,24 +144,15 @@ def test_while_everybody_writes_nothing_is_called_different(pair: Pair) -> None:
                 f"DELETE FROM item WHERE id = {number - 5} AND {number - 5} > {first}",
             )
 
-    writers = [
-        threading.Thread(target=write, args=(pair.main.world.execute, 10_000)),
-        threading.Thread(target=write, args=(pair.branch.execute, 20_000)),
-    ]
-    for one in writers:
-        one.start()
     seen: set[str] = set()
+    at_both = partial(write, pair.main.world.execute, 10_000), partial(write, pair.branch.execute, 20_000)
     try:
-        for _ in range(12):
-            found = call(pair.branch, "verify", "main", "--wait", "0", "--json")
-            report = json.loads(found.stdout)
-            seen |= {one["state"] for one in report["rows"]}
-            assert "different" not in seen, report["rows"]
-    finally:
-        stop.set()
-        for one in writers:
-            one.join()
-    try:
+        with meanwhile(*at_both):
+            for _ in range(12):
+                found = call(pair.branch, "verify", "main", "--wait", "0", "--json")
+                report = json.loads(found.stdout)
+                seen |= {one["state"] for one in report["rows"]}
+                assert "different" not in seen, report["rows"]
         assert seen <= {"in-flight"}, seen
         assert pair.report("main", "--wait", "60")["equal"]
     finally:

@@ -14,6 +14,7 @@ from common.crash_points import VARIABLE, CrashPoint
 from common.http.scopes import Scope
 from tests.support.applying import Origin, Write, sqlite_url
 from tests.support.cli import call, ok
+from tests.support.meanwhile import meanwhile
 from tests.support.verifying import Pair, damage, made_pair, rows, seed
 
 
@@ -66,23 +67,20 @@ def test_what_is_on_its_way_is_waited_for(pair: Pair) -> None:
 def test_where_everybody_writes_all_the_time_what_differs_is_found_all_the_same(pair: Pair) -> None:
     """One side is always behind the other; what it has seen meanwhile is what the other had a moment ago."""
     seed(pair)
-    running, stop = pair.branch.start(), threading.Event()
+    running = pair.branch.start()
 
-    def write() -> None:
+    def write(stop: threading.Event) -> None:
         number = 1_000
         while not stop.wait(0.03):
             number += 1
             pair.main.world.execute(f"INSERT INTO item VALUES ({number}, NULL, 'n', 1)")
 
-    writer = threading.Thread(target=write)
-    writer.start()
     try:
-        pair.damage_branch("DELETE FROM code WHERE id = 1")
-        done = pair.report("main", "--repair", "--wait", "60", "--tables", "code")
-        assert rows(done) == [("code", 1, "missing-here", "repaired")]
+        with meanwhile(write):
+            pair.damage_branch("DELETE FROM code WHERE id = 1")
+            done = pair.report("main", "--repair", "--wait", "60", "--tables", "code")
+            assert rows(done) == [("code", 1, "missing-here", "repaired")]
     finally:
-        stop.set()
-        writer.join()
         running.stop()
 
 

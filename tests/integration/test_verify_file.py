@@ -10,20 +10,9 @@ import pytest
 
 from common.wire.compress import decompress
 from common.wire.signing import new_private_key
-from tests.integration.test_verify import KINDS, _url
 from tests.support.cli import call, document, ok
 from tests.support.nodes import CliNode
 from tests.support.verifying import DDL, damage
-
-
-@pytest.fixture(params=KINDS)
-def main_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return _url(request, tmp_path, "main.db")
-
-
-@pytest.fixture(params=KINDS)
-def shop_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return _url(request, tmp_path, "shop.db")
 
 
 def made(folder: Path, name: str, url: str, ddl: tuple[str, ...] = DDL) -> CliNode:

@@ -23,10 +23,10 @@ from consumer.verifying.repairing import REPAIRED, Peer, Repairing
 from consumer.verifying.sides import OwnSide
 from consumer.verifying.taking import RowTaking
 from tests.support.applying import Origin, World, Write, close_world, open_world, sqlite_url
+from tests.support.either import KINDS
 from tests.support.verifying import damage
 
 A, B = "a", "b"
-KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.containers))
 DDL = (
     "CREATE TABLE parent (id integer PRIMARY KEY, name text)",
     "CREATE TABLE item (id integer PRIMARY KEY, name text, price numeric(12, 2))",

@@ -218,12 +218,13 @@ def test_once_ends_though_one_service_never_runs_out_of_work() -> None:
 def test_waits_grow_though_every_other_step_goes_well() -> None:
     patience = replace(QUICK, outage=Growth(0.01, 0.4), crash=Growth(0.01, 0.4))
     for error in (OutageError("refused"), ValueError("bug")):
-        script = [error, True] * 100_000
-        service = Scripted(script=script)
+        service = Scripted(script=[error, True] * 8)
+        began = time.monotonic()
         running = Running(service, patience=patience)
-        time.sleep(1.5)
+        wait_for(lambda done=service: not done.script, 30, "eight errors, and a step between each two")
         running.end()
-        assert 3 <= (200_000 - len(service.script)) / 2 <= 20
+        # The shortest that doubled waits may be in all; eight that begin anew are 0.08 at the most.
+        assert time.monotonic() - began > 0.7
 
 
 def test_waits_begin_anew_after_a_while_without_errors() -> None:
@@ -232,7 +233,7 @@ def test_waits_begin_anew_after_a_while_without_errors() -> None:
         backoff.next_seconds()
     backoff.went_well()
     assert backoff.failures == 5
-    time.sleep(0.15)
+    wait_for(lambda: backoff.quiet_seconds > 0.05, 10, "the longest wait to be over without an error")
     backoff.went_well()
     assert backoff.failures == 0
 

@@ -19,11 +19,11 @@ from common.dialects.postgresql.references import References, broken
 from common.dialects.postgresql.registry import Registry
 from common.dialects.postgresql.row_versions import RowVersions, row_states, versions_query
 from common.dialects.postgresql.rows import Rows
-from common.dialects.postgresql.sealing_sql import PENDING_XIDS
 from common.dialects.postgresql.shapes import image_expression, key_expression
 from common.dialects.postgresql.standing import PostgresStandingLook
 from common.dialects.postgresql.standing_triggers import WITHOUT_TRIGGERS, asked_for, has_partitioned
 from common.dialects.postgresql.turn import Turn
+from common.dialects.postgresql.unsealed_sql import unsealed_rows
 from common.dialects.postgresql.writing import delete_rows, insert_rows
 from common.errors import UncapturedError
 from common.ports.dialect import BrokenReference, RowState, RowWrite, TableShape
@@ -32,24 +32,12 @@ from common.wire.records import TableMeta
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
-# By the index, whatever the planner thinks that the ranges hold: a join with the log may read all of it, each time.
-_UNSEALED = """
-SELECT EXISTS ({without_triggers}), EXISTS (
-    SELECT FROM (
-        SELECT l.shape_id FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
-        CROSS JOIN LATERAL (
-            SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high OFFSET 0) l
-        WHERE l.pk = ANY(%(keys)b)
-        UNION ALL
-        SELECT l.shape_id FROM {pending} p
-        CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = p.xid OFFSET 0) l
-        WHERE l.pk = ANY(%(keys)b)
-    ) l JOIN rf_shape s ON s.shape_id = l.shape_id WHERE s.table_id = %(table_id)s)
+_UNSEALED = f"""
+SELECT EXISTS ({{without_triggers}}), EXISTS (
+    SELECT FROM ({unsealed_rows("l.shape_id", "WHERE l.pk = ANY(%(keys)b)")}) l
+    JOIN rf_shape s ON s.shape_id = l.shape_id WHERE s.table_id = %(table_id)s)
 """
-_UNSEALED_OF = {
-    partitioned: _UNSEALED.format(without_triggers=sql, pending=PENDING_XIDS)
-    for partitioned, sql in WITHOUT_TRIGGERS.items()
-}
+_UNSEALED_OF = {partitioned: _UNSEALED.format(without_triggers=sql) for partitioned, sql in WITHOUT_TRIGGERS.items()}
 
 
 class PostgresApplySession:

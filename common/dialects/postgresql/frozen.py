@@ -13,9 +13,9 @@ from common.dialects.postgresql.key_sequences import go_on, sequences_of
 from common.dialects.postgresql.naming import ident
 from common.dialects.postgresql.references import pointing_nowhere
 from common.dialects.postgresql.registry import encode_meta
-from common.dialects.postgresql.sealing_sql import PENDING_XIDS
 from common.dialects.postgresql.shapes import image_expression, key_expression, relation, rows_of
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
+from common.dialects.postgresql.unsealed_sql import unsealed_rows
 from common.errors import ContentionError
 from common.ports.dialect import ApplySession, NodeFacts, TableShape
 from common.ports.snapshot import FrozenLook, FrozenRow
@@ -28,13 +28,7 @@ _HOLD_TIMEOUT = "2s"
 _SEALED_UP_TO = "SELECT snapshot, pg_current_snapshot()::text FROM rf_seal"
 _UNSEALED = f"""
 SELECT l.pk, convert_to(l.before, 'UTF8'), l.old_tid::text, l.new_tid::text, s.meta
-FROM (
-    SELECT l.* FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
-    CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high OFFSET 0) l
-    UNION ALL
-    SELECT l.* FROM {PENDING_XIDS} p
-    CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = p.xid OFFSET 0) l
-) l JOIN rf_shape s ON s.shape_id = l.shape_id AND s.table_id = %(table_id)s
+FROM ({unsealed_rows("l.*")}) l JOIN rf_shape s ON s.shape_id = l.shape_id AND s.table_id = %(table_id)s
 ORDER BY l.pk, l.seq
 """
 _VERSION = "v.main_epoch, v.hlc, v.node_id, v.base_epoch, v.base_hlc, v.base_node"

@@ -15,6 +15,7 @@ from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.prepared import Prepared
 from common.dialects.postgresql.shape_cache import first_table_names
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
+from common.dialects.postgresql.unsealed_sql import ENDED_ROWS
 from common.errors import OutageError
 from common.ports.dialect import LogHead, NodeFacts, Unsealed
 from common.ports.sink import Envelope
@@ -32,13 +33,12 @@ _LAST = "SELECT to_lsn, tx_id FROM rf_tx WHERE incarnation = %(incarnation)s ORD
 _REMEMBERED = "SELECT last_lsn, last_tx_id FROM rf_seal WHERE incarnation = %(incarnation)s"
 
 _SNAPSHOTS = "SELECT snapshot, pg_current_snapshot()::text FROM rf_seal"
-_UNSEALED = """
+_UNSEALED = f"""
 SELECT (coalesce(sum(changes), 0))::bigint, min(captured_us) FROM (
     SELECT changes, captured_us FROM rf_seal_pending
     UNION ALL
     SELECT count(*), (extract(epoch FROM min(l.captured_at)) * 1000000)::bigint
-    FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
-    CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high OFFSET 0) l) w
+    FROM {ENDED_ROWS}) w
 """
 
 _TXS = """

@@ -18,11 +18,11 @@ from common.dialects.postgresql.queries import escaped, lock_sql, recordset, sam
 from common.dialects.postgresql.references import Check, References, broken
 from common.dialects.postgresql.row_versions import INTO_ROW_VERSION, OVER_WHAT_STANDS
 from common.dialects.postgresql.rows import Rows
-from common.dialects.postgresql.sealing_sql import PENDING_XIDS
 from common.dialects.postgresql.shapes import key_expression
 from common.dialects.postgresql.standing_triggers import WITHOUT_TRIGGERS, asked_for, has_partitioned
 from common.dialects.postgresql.together import PgTogether
 from common.dialects.postgresql.turn import Turn
+from common.dialects.postgresql.unsealed_sql import unsealed_rows
 from common.dialects.postgresql.writing import delete_rows, make_rows, set_rows
 from common.ports.plain import PlainRows
 
@@ -44,13 +44,7 @@ SELECT %(table_id)s, {{key}}, rf_epoch, rf_hlc, rf_node, rf_base_epoch, rf_base_
 FROM {{source}}
 """
 _UPSERT = _INSERT + OVER_WHAT_STANDS
-_LOG_ROWS = f"""
-    SELECT l.pk, l.shape_id FROM unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
-    CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high OFFSET 0) l
-    UNION ALL
-    SELECT l.pk, l.shape_id FROM {PENDING_XIDS} p
-    CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = p.xid OFFSET 0) l
-"""
+_LOG_ROWS = unsealed_rows("l.pk, l.shape_id")
 _ANY_UNSEALED = {
     partitioned: f"SELECT EXISTS (SELECT FROM ({_LOG_ROWS}) l), EXISTS ({sql})"
     for partitioned, sql in WITHOUT_TRIGGERS.items()

@@ -1,6 +1,7 @@
 """The statements of sealing. Each runs within the sealer's one transaction, under the lock of `rf_seal`."""
 
 from common.dialects.postgresql.chains import TRUNCATED
+from common.dialects.postgresql.unsealed_sql import ENDED_ROWS
 
 LOCK = """
 SELECT snapshot, server_identity, incarnation, era, last_lsn, last_tx_id FROM rf_seal FOR UPDATE
@@ -24,8 +25,6 @@ SELECT EXISTS (
 
 WEAKEST_US = 1
 """`captured_at` of what must not beat what others write, in microseconds since the epoch."""
-
-PENDING_XIDS = "(SELECT unnest(xids) AS xid FROM rf_seal_pending)"
 
 
 def _us(instant: str) -> str:
@@ -66,13 +65,8 @@ FROM {bins} CROSS JOIN LATERAL unnest(
 ORDER BY tx.last_seq
 """
 
-_IN_RANGES = """
-    unnest(%(lows)s::xid8[], %(highs)s::xid8[]) AS ended(low, high)
-    CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid >= ended.low AND l.xid < ended.high OFFSET 0) l
-"""
-
 ENDED = f"""
-WITH ended_tx AS ({_ENDED_TXS.format(log=_IN_RANGES + "WHERE (SELECT snapshot FROM rf_seal) = %(before)s")}),
+WITH ended_tx AS ({_ENDED_TXS.format(log=ENDED_ROWS + "WHERE (SELECT snapshot FROM rf_seal) = %(before)s")}),
 bins AS MATERIALIZED ({_INTO_BINS.format(txs="ended_tx")}),
 step AS MATERIALIZED (
     SELECT CASE WHEN max(total) <= %(at_once)s THEN %(at_once)s ELSE %(most)s END AS most FROM bins),

@@ -9,6 +9,7 @@ from common.dialects.sqlite.incoming import Reader, UnfitError, reader
 from common.dialects.sqlite.values import Row, Value
 from common.errors import PoisonError, Reason
 from common.wire.records import TableMeta
+from common.wire.unreadable import UNREADABLE
 
 _object = msgspec.json.Decoder(dict[str, object])
 
@@ -50,7 +51,7 @@ class ImageDecoder:
     def _parsed(self, data: bytes) -> dict[str, object]:
         try:
             return _object.decode(data)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise self._poison(Reason.TYPE, f"an image of {self._name} can't be read: {error}") from error
 
     def _take(self, values: dict[str, object], name: str) -> object:

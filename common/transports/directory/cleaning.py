@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.transports.directory.acks import Acks, BrokenAcksError, read_acks
 from common.transports.directory.names import BatchFile, parse_name, same_node
+from common.transports.directory.scan import members
 from common.wire.signing import Trust
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,16 @@ class Cleaner:
         self._trust = trust
         self._node_id = node_id
         self._warned: set[str] = set()
+
+    def members(self) -> list[str] | None:
+        """Return who else has a folder there; None where that can't be seen: then nothing may go."""
+        try:
+            found = members(self._root, self._node_id)
+        except OSError as error:
+            self._warn("directory.clean-failed", str(self._root), error)
+            return None
+        self._warned.discard(str(self._root))
+        return found
 
     def clean(
         self, known_peers: Collection[str], keep_days: float, now_us: int, max_bytes: int | None = None
