@@ -24,10 +24,8 @@ from tests.integration.test_snapshot import (  # noqa: F401 fixtures
     TABLES,
     carry,
     main,
-    main_url,
     same,
     shop,
-    shop_url,
     source,
     target,
 )

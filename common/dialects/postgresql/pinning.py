@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from common.dialects.postgresql.connection import IMAGE_SETTINGS
 from common.dialects.postgresql.naming import ident, literal
-from common.dialects.postgresql.types import pg_column
+from common.dialects.postgresql.types import PgColumn, pg_column
 from common.ports.dialect import ColumnShape, TableShape
 
 _DATES = frozenset({"datestyle", "timezone"})
@@ -79,11 +79,18 @@ def checked(table: TableShape, row: str, expression: str) -> str:
     It takes no time: the comparison is parsed, where its two sides must have one type, and then left out as dead.
     Without it a value of a new type would be written under settings that were chosen for the old one, and by a cast to
     JSON that anybody may have made for a type of his own."""
-    typed = [(f"{row}.{ident(column.name)}", pg_column(column).in_array) for column in table.written]
-    alike = " AND ".join(
-        f"ARRAY[{value}] OPERATOR(pg_catalog.=) NULL::{kind}" for value, kind in typed if kind is not None
-    )
+    typed = [(f"{row}.{ident(column.name)}", pg_column(column)) for column in table.written]
+    alike = " AND ".join(_is_typed(value, column, column.in_array) for value, column in typed if column.in_array)
     return f"CASE WHEN false AND {alike} THEN NULL ELSE {expression} END" if alike else expression
+
+
+def _is_typed(value: str, column: PgColumn, in_array: str) -> str:
+    """Return a condition that is parsed for a value of the column's type alone."""
+    if column.declared.endswith("[]"):
+        return f"{value} OPERATOR(pg_catalog.=) NULL::{in_array}"
+    # ARRAY[…] of an array has the array's own type, and array_append takes a smaller number too.
+    element = f"pg_catalog.array_append(NULL::{in_array}, {value}) IS NULL"
+    return f"ARRAY[{value}] OPERATOR(pg_catalog.=) NULL::{in_array} AND {element}"
 
 
 def _needed(column: ColumnShape) -> frozenset[str]:

@@ -7,7 +7,7 @@ import msgspec
 from common.dialects.postgresql.naming import ident, literal
 from common.ports.dialect import ColumnShape, ForeignKey, TableShape
 
-_LOGICAL = {
+LOGICAL = {
     "int2": "int",
     "int4": "int",
     "int8": "int",
@@ -28,6 +28,7 @@ _LOGICAL = {
     "json": "json",
     "jsonb": "json",
 }
+"""By the name of a type that came with PostgreSQL."""
 _AS_TEXT = frozenset({"decimal", "interval", "json"})
 _MOST_PAIRS = 50
 """json_build_object takes at most 100 arguments."""
@@ -78,7 +79,7 @@ class PgForeignKey(ForeignKey):
 
 def logical_type(kind: str, spoken: str) -> str:
     """Return the logical type of a base type; `spoken` is its usual name."""
-    return _LOGICAL.get(kind) or f"pg:{spoken}"
+    return LOGICAL.get(kind) or f"pg:{spoken}"
 
 
 def pg_column(column: ColumnShape) -> PgColumn:
