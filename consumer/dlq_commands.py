@@ -12,7 +12,7 @@ from common.errors import UsageError
 from common.runtime.host import ExitCode, Host, current_host
 from common.runtime.node import Node
 from consumer.dead_letters.desk import desk_of
-from consumer.dead_letters.documents import letter_document, letter_documents, result_document
+from consumer.dead_letters.documents import letter_documents, result_document
 from consumer.dead_letters.editing import read_edited
 from consumer.dead_letters.grouping import by_reason
 from consumer.dead_letters.meaning_one import refuse_several
@@ -130,7 +130,7 @@ def discard(because: str | None, **chosen: Any) -> None:
     with _desk(host) as (node, desk):
         letters = desk.discard(must_choose(node, desk, chosen), because, host.actor)
         having, limits = who_has(node, letters), what_it_means(node)
-    document = [letter_document(letter) | {"state": LetterState.DISCARDED.value} for letter in letters]
+    document = {"discarded": letter_documents(letters)}
     host.emit(document, lambda console: tell_discarded(console, letters, having, limits))
 
 
