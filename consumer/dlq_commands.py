@@ -1,6 +1,7 @@
 """`dlq`: what was set aside, why, and what to do with it."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 import click
 
 from common.errors import UsageError
+from common.ops.export_files import refuse_wrapping
 from common.runtime.host import ExitCode, Host, current_host
 from common.runtime.node import Node
 from consumer.dead_letters.desk import desk_of
-from consumer.dead_letters.documents import letter_document, letter_documents, result_document
+from consumer.dead_letters.documents import letter_documents, result_document
 from consumer.dead_letters.editing import read_edited
 from consumer.dead_letters.grouping import by_reason
 from consumer.dead_letters.meaning_one import refuse_several
@@ -25,6 +27,7 @@ from consumer.dead_letters.who_has import what_it_means, who_has
 from consumer.dlq_choosing import SOURCE, must_choose, selecting, selection_of, unknown
 from consumer.dlq_telling import NOTHING, tell_discarded, tell_groups, tell_letter, tell_letters, tell_replay
 
+_STDOUT = "-"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -130,27 +133,32 @@ def discard(because: str | None, **chosen: Any) -> None:
     with _desk(host) as (node, desk):
         letters = desk.discard(must_choose(node, desk, chosen), because, host.actor)
         having, limits = who_has(node, letters), what_it_means(node)
-    document = [letter_document(letter) | {"state": LetterState.DISCARDED.value} for letter in letters]
+    document = {"discarded": letter_documents(letters)}
     host.emit(document, lambda console: tell_discarded(console, letters, having, limits))
 
 
 @dlq.command()
 @selecting()
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write; it must not exist.")
-def export(out: Path, **chosen: Any) -> None:
+@click.option("--out", required=True, metavar="FILE", help="The file to write; it must not exist. - for stdout.")
+def export(out: str, **chosen: Any) -> None:
     """Write the bytes of dead letters to a file, as they came: to look at, to import elsewhere, or to edit.
 
     What was edited comes back with `dlq replay --edited FILE`.
     """
     host = current_host()
+    if out == _STDOUT and host.console.json:
+        raise UsageError("--out - and --json both write to stdout: give one of them")
+    refuse_wrapping(Path(out), wraps=False)
     with _desk(host) as (node, desk):
         letters = desk.find(must_choose(node, desk, chosen))
-        with _fresh_file(out) as write:
+        with _stdout() if out == _STDOUT else _fresh_file(Path(out)) as write:
             for letter in letters:
                 for batch in desk.batches(letter):
                     write(batch)
-        desk.note_export(letters, str(out), host.actor)
-    document = {"file": str(out), "exported": len(letters)}
+        desk.note_export(letters, out, host.actor)
+    if out == _STDOUT:
+        return
+    document = {"file": out, "exported": len(letters)}
     host.emit(document, lambda console: console.say(f"{len(letters)} written to {out}" if letters else NOTHING))
 
 
@@ -158,6 +166,12 @@ def export(out: Path, **chosen: Any) -> None:
 def _desk(host: Host) -> Iterator[tuple[Node, DeadLetters]]:
     with host.node() as node, desk_of(node) as desk:
         yield node, desk
+
+
+@contextmanager
+def _stdout() -> Iterator[Callable[[bytes], int]]:
+    yield sys.stdout.buffer.write
+    sys.stdout.buffer.flush()
 
 
 @contextmanager

@@ -9,17 +9,19 @@ from common.console import Console
 from common.errors import UsageError
 from common.ops.status_words import A_COPY
 from common.runtime.host import ExitCode, Host, current_host
+from common.wire.records import MAX_LSN
 from producer.clients import Clients
 from producer.export import STDOUT, Export, Request, export
 
 _DUE = "A pull is due first: {}. Pushing all the same."
+_LSN = click.IntRange(0, MAX_LSN)
 DEFAULT_CLIENT = "file"
 """Who is given what `push --file` writes when nobody is named."""
 
 
 @click.command("export-change-log")
 @click.option("--out", required=True, metavar="FILE|DIR", help="Where to write; - for stdout.")
-@click.option("--since", type=click.IntRange(min=0), metavar="LSN", help="Whole txs that end after this LSN.")
+@click.option("--since", type=_LSN, metavar="LSN", help="Whole txs that end after this LSN.")
 @click.option("--client", metavar="NAME", help="Start from this client's last_lsn instead.")
 def export_change_log(out: str, since: int | None, client: str | None) -> None:
     """Write this node's changes to a file: whole transactions, in order.

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import click
 
 from common.config.load import load_config
+from common.config.toml import toml_text
 from common.console import Console
 from common.errors import ConfigError, UsageError
 from common.runtime.host import Host, current_host
@@ -33,7 +34,7 @@ class Choices:
     @property
     def holds_password(self) -> bool:
         """Whether a URL carries a password: then the file is nobody else's to read."""
-        return any(urlsplit(url).password for url in (self.database, self.broker) if url)
+        return any(_has_password(url) for url in (self.database, self.broker) if url)
 
     @property
     def exchange_folder(self) -> str | None:
@@ -113,18 +114,6 @@ def render(choices: Choices) -> str:
     return "\n".join([*_node(choices), "", *_tables(choices), "", *_ways(choices), "", *_LIMITS]) + "\n"
 
 
-def toml_text(value: str) -> str:
-    """Return `value` as a TOML basic string."""
-    escaped = "".join(
-        _ESCAPES.get(char) or (char if ord(char) >= 32 and ord(char) != 127 else f"\\u{ord(char):04x}")
-        for char in value
-    )
-    return f'"{escaped}"'
-
-
-_ESCAPES = {'"': '\\"', "\\": "\\\\"}
-
-
 @contextlib.contextmanager
 def _draft(path: Path) -> Iterator[Path]:
     """Give a private file beside `path`; nothing of it is left."""
@@ -141,14 +130,25 @@ def _split(given: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
+def _has_password(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).password)
+    except ValueError:
+        # It can't be taken apart, and is refused once it is read.
+        return True
+
+
 def _pairs(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    pairs = []
+    pairs: dict[str, str] = {}
     for one in given:
         table, separator, policy = one.rpartition("=")
         if not separator or not table or not policy:
             raise UsageError(f"--policy {one!r}: write TABLE=POLICY, like company=lww")
-        pairs.append((table.strip(), policy.strip()))
-    return tuple(pairs)
+        if pairs.setdefault(table.strip(), policy.strip()) != policy.strip():
+            raise UsageError(
+                f"--policy {one!r}: {table.strip()} was given {pairs[table.strip()]} before: a table has one"
+            )
+    return tuple(pairs.items())
 
 
 def _node(choices: Choices) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
+from common.cli.given import checked
 from common.cli.options import LEVELS, CommandLine, command_line, with_shared_options
 from common.config.load import config_path
 from common.console import Console, counted
@@ -147,7 +148,9 @@ def build(parts: Sequence[Part[Node]] | None = None) -> Program:
         if twice:
             raise RuntimeError(f"two commands are called {min(twice)!r}")
         loaders |= share
-    program = Program("rowferry", help=_HELP, params=_global_options(), callback=_begin, loaders=loaders)
+    program = Program(
+        "rowferry", help=_HELP, params=[*map(checked, _global_options())], callback=_begin, loaders=loaders
+    )
     click.version_option(package_name="rowferry", prog_name="rowferry")(program)
     return program
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from common.cli.given import checked
 from common.console import Console
 from common.logs import LogFormat, logging_to
 from common.runtime.host import Host
@@ -49,12 +50,13 @@ def command_line(ctx: click.Context) -> CommandLine:
 
 
 def with_shared_options(command: click.Command) -> click.Command:
-    """Return a copy of `command` that takes `--json` and the options of the log too, with all below it."""
+    """Return a copy of `command` that takes `--json` and the options of the log too, with all below it; its own take
+    nothing that nobody can mean."""
     own = copy.copy(command)
     if isinstance(own, click.Group):
         own.commands = {name: with_shared_options(below) for name, below in own.commands.items()}
     taken = {name for param in own.params for name in param.opts}
-    own.params = [*own.params, *(option for option in _shared() if not taken.intersection(option.opts))]
+    own.params = [*map(checked, own.params), *(option for option in _shared() if not taken.intersection(option.opts))]
     return own
 
 

@@ -13,6 +13,7 @@ from common.runtime.host import current_host
 
 _DEFAULT = (Scope.PUSH, Scope.PULL)
 _SPAN = re.compile(r"(\d+)([smhd])\Z")
+_LONGEST_DAYS = 36_500
 _UNITS_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
@@ -77,7 +78,13 @@ def _span_us(text: str) -> int:
     found = _SPAN.match(text)
     if found is None:
         raise UsageError(f"--expires {text!r}: write a number and s, m, h or d, like 90d")
-    return int(found.group(1)) * _UNITS_US[found.group(2)]
+    # Longer numbers are no numbers that Python reads.
+    lives_us = int(found.group(1)[:20]) * _UNITS_US[found.group(2)]
+    if lives_us > _LONGEST_DAYS * _UNITS_US["d"]:
+        raise UsageError(
+            f"--expires {text[:20]}: at most {_LONGEST_DAYS}d; without it a token works until it is revoked"
+        )
+    return lives_us
 
 
 def _tell_made(console: Console, text: str, made: Token) -> None:

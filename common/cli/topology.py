@@ -94,7 +94,7 @@ def check(management: str | None, password_file: Path | None) -> None:
     findings = ops.check(host.config, management, password)
     if ops.problems(findings):
         host.exit_code = ExitCode.FAILED
-    host.emit([_finding(one) for one in findings], lambda console: _tell_findings(console, findings))
+    host.emit({"findings": [_finding(one) for one in findings]}, lambda console: _tell_findings(console, findings))
 
 
 def _known(host: Host) -> tuple[str, ...]:

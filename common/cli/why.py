@@ -5,6 +5,7 @@ from functools import partial
 
 import click
 
+from common.cli.given import ANY_TEXT
 from common.clock import to_iso
 from common.console import Console
 from common.ops.row_history import RowStory, named, tell
@@ -17,7 +18,7 @@ from common.runtime.parts import load_parts
 
 @click.command()
 @click.argument("table")
-@click.argument("pk", metavar="PK")
+@click.argument("pk", metavar="PK", type=ANY_TEXT)
 def why(table: str, pk: str) -> None:
     """Tell one row's whole history, as this node knows it.
 

@@ -67,7 +67,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: no such file; write one with `rowferry init --node ID --database URL` or name it with --config"
         ) from error
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read as TOML: {error}") from error
 
 
@@ -123,6 +125,8 @@ def _is_certificate_alone(file: Path) -> bool:
 
 
 def _refuse_readable_by_others(file: Path, where: str) -> None:
+    if file.is_dir():
+        raise ConfigError(f"{where}: {file} is a folder; name the file in it")
     if os.name == "posix" and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(f"{where}: {file} can be read by others; chmod 600 it")
 

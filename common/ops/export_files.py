@@ -6,6 +6,9 @@ from pathlib import Path
 from common.errors import RowferryError, UsageError
 from common.ports.dialect import Database
 from common.transports.files import NewFile, storage_outage
+from common.wire.compress import encoding_of
+
+_UNKNOWN = (".7z", ".br", ".bz2", ".lz", ".lz4", ".lzma", ".lzo", ".rar", ".sz", ".tar", ".tgz", ".xz", ".z", ".zip")
 
 
 def own_files(database: Database, config_file: Path) -> list[Path]:
@@ -17,8 +20,21 @@ def own_files(database: Database, config_file: Path) -> list[Path]:
     return found
 
 
+def refuse_wrapping(out: Path, *, wraps: bool = True) -> None:
+    """Refuse a name that says to be wrapped in what is not written there: nobody could read it. Raises UsageError.
+
+    `wraps`: what is written is compressed where the name says so."""
+    ending = out.suffix.lower()
+    if ending in _UNKNOWN or (not wraps and encoding_of(out.name) is not None):
+        known = "known are .gz and .zst" if wraps else "this is never compressed"
+        raise UsageError(f"{out}: {ending} is not what would be written there: {known}")
+
+
 def checked_file(out: Path, kept: Iterable[Path]) -> Path:
-    """Return the file that `out` means, links followed. Raises UsageError for one of `kept` or no regular file."""
+    """Return the file that `out` means, links followed.
+
+    Raises UsageError for one of `kept`, no regular file, or a name that says another compression."""
+    refuse_wrapping(out)
     path = out.resolve()
     if path.exists() and not path.is_file():
         raise UsageError(f"{out} is no regular file; name a file or a folder, or - for stdout")

@@ -11,7 +11,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 
-from common.preflight.rulings import DdlRules, Ruling
+from common.preflight.rulings import DdlRules, Ruling, same_name
 
 _SQLGLOT_NAMES = {"postgresql": "postgres", "sqlite": "sqlite", "mysql": "mysql", "mariadb": "mysql"}
 _HARMLESS: tuple[type[exp.Expression], ...] = (
@@ -43,7 +43,7 @@ _SQLITE_KEEPS = {exp.DataType.Type.DECIMAL: "NUMERIC", exp.DataType.Type.BOOLEAN
 """sqlglot would write REAL, which rounds decimals, and INTEGER, which a bool could no longer be told from."""
 
 
-def judge(rules: DdlRules, sql: str, keys: Mapping[str, Collection[str]]) -> Ruling:
+def judge(rules: DdlRules, sql: str, keys: Mapping[str, Collection[str]] | None) -> Ruling:
     """Decide about one statement of a file."""
     dialect = _SQLGLOT_NAMES[rules.database]
     try:
@@ -63,7 +63,7 @@ def judge(rules: DdlRules, sql: str, keys: Mapping[str, Collection[str]]) -> Rul
     return replace(ruling, rendered=_rendered(statement, dialect))
 
 
-def _judge_one(rules: DdlRules, statement: exp.Expression, keys: Mapping[str, Collection[str]]) -> Ruling:
+def _judge_one(rules: DdlRules, statement: exp.Expression, keys: Mapping[str, Collection[str]] | None) -> Ruling:
     target = _target(statement)
     if target is None:
         return Ruling(False, f"{statement.key.upper()} is never applied from a file")
@@ -74,16 +74,28 @@ def _judge_one(rules: DdlRules, statement: exp.Expression, keys: Mapping[str, Co
     if kind is None:
         return Ruling(False, "only CREATE TABLE without AS and ADD COLUMN with a literal default are applied", table)
     what, destructive = kind
+    if keys is not None and not _is_there(rules, statement, table, keys):
+        return Ruling(False, f"{table} is no table here that travels", table)
     pk = _made_key(statement)
     if pk == ():
         return Ruling(False, "the table has no primary key: it could not be captured", table)
-    if _takes_key(rules, statement, table, keys):
+    if _takes_key(rules, statement, table, keys or {}):
         return Ruling(False, "the column is of the primary key, without which the table could not be captured", table)
     if destructive and not rules.allow_destructive:
         return Ruling(False, f"{what} needs --allow-destructive-ddl", table)
     if not destructive and not (rules.allow or rules.allow_destructive):
         return Ruling(False, f"{what} needs --allow-ddl", table)
-    return Ruling(True, what, table, destructive=destructive, pk=pk or ())
+    return Ruling(True, what, table, destructive=destructive, pk=pk or (), drops=isinstance(statement, exp.Drop))
+
+
+def _is_there(rules: DdlRules, statement: exp.Expression, table: str, keys: Collection[str]) -> bool:
+    """Tell whether a statement has what it is about: what is made need not be there, nor what is dropped IF EXISTS."""
+    if isinstance(statement, exp.Create) or (isinstance(statement, exp.Drop) and statement.args.get("exists")):
+        return True
+    schema = "main." if rules.database == "sqlite" else "public."
+    return any(
+        same_name(rules.database, name, wanted) for name in keys for wanted in (table, table.removeprefix(schema))
+    )
 
 
 def _made_key(statement: exp.Expression) -> tuple[str, ...] | None:
@@ -103,8 +115,9 @@ def _takes_key(rules: DdlRules, statement: exp.Expression, table: str, keys: Map
     names = {one.name for one in dropped if isinstance(one, exp.Expression)}
     if rules.database != "sqlite":
         return not names.isdisjoint(keys.get(table, ()))
-    # SQLite's names are the same in capitals.
-    of_table = {column.lower() for name, key in keys.items() if name.lower() == table.lower() for column in key}
+    of_table = {
+        column.lower() for name, key in keys.items() if same_name(rules.database, name, table) for column in key
+    }
     return not {name.lower() for name in names}.isdisjoint(of_table)
 
 

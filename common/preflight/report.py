@@ -14,7 +14,7 @@ from common.preflight.format import format_finding, read_file
 from common.preflight.gaps import find_gaps
 from common.preflight.known import NodeKnowledge, OwnEnd
 from common.preflight.parts import look_at_parts, same_part
-from common.preflight.rulings import DdlRules, Ruling
+from common.preflight.rulings import DdlRules, Ruling, same_name
 from common.preflight.tables import TableCheck
 from common.wire.decode import Broken
 from common.wire.proving import part_fault
@@ -75,15 +75,22 @@ class Report:
 class Changed:
     """What the DDL of the files, as far as it was read, changes."""
 
+    database: str
     keys: dict[str, Collection[str]]
-    """The key of each table."""
+    """The key of each table that there is."""
     tables: set[str] = field(default_factory=set)
 
-    def add(self, table: str, pk: Collection[str]) -> None:
-        """Take in one statement; `pk`: the key of a table that it makes, where it makes one."""
+    def add(self, ruling: Ruling) -> None:
+        """Take in one statement that is let through."""
+        table = ruling.table
+        if table is None:
+            return
         self.tables.add(table)
-        if pk:
-            self.keys.setdefault(table, pk)
+        if ruling.drops:
+            for name in [name for name in self.keys if same_name(self.database, name, table)]:
+                del self.keys[name]
+        elif ruling.pk:
+            self.keys.setdefault(table, ruling.pk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,8 @@ class Preflight:
         """Run every check over the files. Raises PreflightError for a file that can't be read."""
         report = Report(files=[str(path) for path in paths])
         shapes = self.node.tables()
-        tables, changed = TableCheck(shapes), Changed({name: shape.pk for name, shape in shapes.items()})
+        keys: dict[str, Collection[str]] = {name: shape.pk for name, shape in shapes.items()}
+        tables, changed = TableCheck(shapes), Changed(self.ddl.database, keys)
         with Contents() as contents:
             for path in paths:
                 for item in read_file(path):
@@ -183,8 +191,7 @@ class Preflight:
                 yield Finding(Check.DDL, True, f"{sql[:200]!r}: {ruling.why}", file, part.line, part.header.tx_id)
                 continue
             report.ddl[sql] = ruling
-            if ruling.table is not None:
-                changed.add(ruling.table, ruling.pk)
+            changed.add(ruling)
 
     def _is_applied(self, header: BatchHeader, sha256: str) -> bool:
         known = self.node.known(header.source_node, [header.tx_id]).get(header.tx_id)

@@ -16,6 +16,8 @@ class Ruling:
     destructive: bool = False
     pk: tuple[str, ...] = ()
     """Of a table that is made: its key."""
+    drops: bool = False
+    """The table is there no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,13 @@ class DdlRules:
     allow_destructive: bool = False
 
     def judge(self, sql: str, keys: Mapping[str, Collection[str]] | None = None) -> Ruling:
-        """Decide about one statement of a file. `keys`: the key of each table as it will be by then."""
+        """Decide about one statement of a file. `keys`: of each table that there will be by then; None: not known."""
         # Not at the top: sqlglot takes a quarter of a second, and hardly any file holds DDL.
         from common.preflight.ddl import judge
 
-        return judge(self, sql, keys or {})
+        return judge(self, sql, keys)
+
+
+def same_name(database: str, one: str, other: str) -> bool:
+    """Tell whether two names are of one table. SQLite's are the same in capitals."""
+    return one.lower() == other.lower() if database == "sqlite" else one == other

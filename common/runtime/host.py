@@ -56,7 +56,8 @@ class Host:
     def actor(self) -> str:
         """Who runs this, for the audit."""
         try:
-            return getpass.getuser()
+            # The environment may say anything, also bytes that are no UTF-8.
+            return getpass.getuser().encode("utf-8", "backslashreplace").decode("utf-8")
         except (OSError, KeyError):
             # A container may run under a number that has no name.
             return f"uid-{os.getuid()}"

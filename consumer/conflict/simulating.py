@@ -48,13 +48,14 @@ def simulate(connection: sa.Connection, policies: Mapping[str, Policy], main: st
 
 def read_policies(given: Sequence[str]) -> dict[str, Policy]:
     """Return what `--policy TABLE=POLICY` asks for. Raises UsageError."""
-    found = {}
+    found: dict[str, Policy] = {}
     for one in given:
         table, separator, name = one.rpartition("=")
         if not separator or not table or name not in set(Policy):
             known = ", ".join(policy.value for policy in Policy)
             raise UsageError(f"--policy {one!r}: write TABLE=POLICY; policies are {known}")
-        found[table] = Policy(name)
+        if found.setdefault(table, Policy(name)) is not Policy(name):
+            raise UsageError(f"--policy {one!r}: {table} was given {found[table].value} before: a table has one")
     return found
 
 

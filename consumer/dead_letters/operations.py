@@ -37,6 +37,9 @@ from consumer.inbox import Inbox, delete_parts, stored_batches
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.statements import reading, writing
 
+_AT_ONCE = 500
+"""So many ids go into one query."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replay:
@@ -117,7 +120,7 @@ class DeadLetters:
         writing(self._node.database, lambda connection: audit.write(connection, lines, now_us))
 
     def discard(self, selection: Selection, reason: str, actor: str) -> list[Letter]:
-        """Give up the selected open letters for good."""
+        """Give up the selected open letters for good. Return them as they are then."""
         if not reason.strip():
             raise UsageError("discarding needs a reason: --reason TEXT")
         letters = {(letter.source_node, letter.tx_id): letter for letter in self.find(selection)}
@@ -133,7 +136,16 @@ class DeadLetters:
 
         given_up = writing(self._node.database, give_up)
         self.clear_copies()
-        return [letters[key] for key in given_up]
+        return self._as_they_are(given_up)
+
+    def _as_they_are(self, keys: Sequence[TxKey]) -> list[Letter]:
+        found: dict[TxKey, Letter] = {}
+        with reading(self._node.database) as connection:
+            for start in range(0, len(keys), _AT_ONCE):
+                tx_ids = tuple({tx_id for _, tx_id in keys[start : start + _AT_ONCE]})
+                for letter in find(connection, Selection(tx_ids=tx_ids, state=LetterState.DISCARDED)):
+                    found[letter.source_node, letter.tx_id] = letter
+        return [found[key] for key in keys if key in found]
 
     def batches(self, letter: Letter) -> Iterator[bytes]:
         """Yield the bytes of a letter as they travelled; a tx in parts piece by piece."""

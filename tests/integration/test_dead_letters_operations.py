@@ -393,7 +393,11 @@ def test_the_command_line_lists_shows_replays_discards_and_exports(
     assert rowferry(config_file, "dlq", "discard", unknown.tx_id).exit_code == 2
     assert rowferry(config_file, "dlq", "replay").exit_code == 2
     discarded = document(config_file, "dlq", "discard", unknown.tx_id, "--reason", "no such table")
-    assert [one["state"] for one in discarded] == ["discarded"]
+    (told,) = discarded["discarded"]
+    assert (told["state"], told["settled_note"]) == ("discarded", "no such table")
+    shown = document(config_file, "dlq", "show", unknown.tx_id)
+    assert told == {name: shown[name] for name in told}
+    assert document(config_file, "dlq", "discard", "--all", "--reason", "nothing is left") == {"discarded": []}
     assert listed(config_file) == []
     assert {one["state"] for one in listed(config_file, "--all")} == {"replayed", "discarded"}
     for command in (["replay"], ["discard", "--reason", "x"], ["export", "--out", str(tmp_path / "none.jsonl")]):

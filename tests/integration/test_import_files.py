@@ -225,11 +225,58 @@ def test_ddl_runs_only_where_a_flag_allows_it(world: World, config_file: Path, t
 
 def test_ddl_that_the_database_refuses_is_a_dead_letter(world: World, config_file: Path, tmp_path: Path) -> None:
     a = Origin("a")
-    bodies = [ddl(a, "ALTER TABLE item ADD COLUMN name TEXT"), ddl(a, "DROP TABLE nowhere"), a.put(1, "one", 10).body]
+    bodies = [
+        ddl(a, "ALTER TABLE item ADD COLUMN name TEXT"),
+        ddl(a, "CREATE TABLE item (id INTEGER PRIMARY KEY)"),
+        a.put(1, "one", 10).body,
+    ]
     report = imported(config_file, saved(tmp_path, *bodies), "--allow-destructive-ddl", code=4)
     assert (report["applied"], [one["reason"] for one in report["set_aside"]]) == (1, ["ddl", "ddl"])
     world.execute("INSERT INTO item VALUES (2, 'still captured', 2)")
     assert world.node.database.sealer(world.node.facts).seal().changes == 1
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["ALTER TABLE shown ADD COLUMN w TEXT"],
+        ["DROP TABLE shown"],
+        ["ALTER TABLE nowhere ADD COLUMN w TEXT"],
+        ["DROP TABLE nowhere"],
+        ["ALTER TABLE keyless ADD COLUMN w TEXT"],
+        ["DROP TABLE item", "ALTER TABLE item ADD COLUMN w TEXT"],
+        ["CREATE TABLE fresh (id INTEGER PRIMARY KEY)", "DROP TABLE fresh", "DROP TABLE fresh"],
+    ],
+    ids="; ".join,
+)
+def test_ddl_on_what_is_no_table_here_is_refused(
+    world: World, config_file: Path, tmp_path: Path, statements: list[str]
+) -> None:
+    """`include = ["*"]` means every table that there is and that can travel."""
+    world.execute("CREATE VIEW shown AS SELECT 1 AS a", "CREATE TABLE keyless (a INTEGER)")
+    a = Origin("a")
+    file = saved(tmp_path, *(ddl(a, sql) for sql in statements))
+    report = imported(config_file, file, "--allow-ddl", "--allow-destructive-ddl", code=3)
+    (finding,) = report["findings"]
+    assert finding["check"] == "ddl"
+    assert "no table" in finding["message"]
+    assert nothing_was_written(world)
+
+
+def test_ddl_on_a_table_made_before_it_runs(world: World, config_file: Path, tmp_path: Path) -> None:
+    a = Origin("a")
+    statements = (
+        "CREATE TABLE Fresh (id INTEGER PRIMARY KEY)",
+        "ALTER TABLE fresh ADD COLUMN w TEXT",
+        "DROP TABLE fresh",
+        "DROP TABLE IF EXISTS fresh",
+        "CREATE TABLE fresh (id INTEGER PRIMARY KEY, v TEXT)",
+        "ALTER TABLE fresh ADD COLUMN w TEXT",
+    )
+    file = saved(tmp_path, *(ddl(a, sql) for sql in statements))
+    assert imported(config_file, file, "--allow-ddl", "--allow-destructive-ddl")["applied"] == len(statements)
+    columns = world.node.database.catalog().tables["fresh"].columns
+    assert {column.name for column in columns} == {"id", "v", "w"}
 
 
 @pytest.mark.parametrize("again", [["import-change-log"], ["pull", "--file"]])

@@ -70,7 +70,7 @@ def test_dead_letters(pair: tuple[Path, Path], tmp_path: Path) -> None:
     write(office, "ALTER TABLE sale ADD COLUMN price TEXT")
     assert document(office, "dlq", "show", tx_id)["rows"][0]["effect"] == "writes"
     assert document(office, "dlq", "replay", tx_id, "--dry-run")["dry_run"]
-    assert document(office, "dlq", "discard", tx_id, "--reason", "a trial")[0]["state"] == "discarded"
+    assert document(office, "dlq", "discard", tx_id, "--reason", "a trial")["discarded"][0]["state"] == "discarded"
     assert document(office, "dlq", "list") == []
     assert len(document(office, "dlq", "list", "--all")) == 1
 

@@ -108,7 +108,7 @@ def query(config: Path, statement: str) -> list[tuple[Any, ...]]:
 
 def standing(config: Path, *options: str, code: int = 0) -> dict[tuple[str, str], dict[str, Any]]:
     findings = document(config, "topology", "check", *options, code=code)
-    return {(one["kind"], one["name"]): one for one in findings}
+    return {(one["kind"], one["name"]): one for one in findings["findings"]}
 
 
 def wrong(findings: dict[tuple[str, str], dict[str, Any]]) -> dict[tuple[str, str], str]:

@@ -12,9 +12,10 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.cli.init import Choices, render, toml_text
+from common.cli.init import Choices, render
 from common.cli.main import build
 from common.config.load import load_config
+from common.config.toml import toml_text
 
 
 @pytest.fixture

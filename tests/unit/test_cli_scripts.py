@@ -56,6 +56,8 @@ def test_wrong_use_is_explained(rowferry: Path, given: tuple[str, ...]) -> None:
     done = call(rowferry, *given)
     assert (done.returncode, done.stdout) == (2, "")
     assert "push_pull.sh pull CONFIG FILE..." in done.stderr
+    comment = [line for line in (SCRIPTS / "push_pull.sh").read_text().splitlines() if line.startswith("#")]
+    assert done.stderr.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in comment[1:]]
 
 
 def test_both_scripts_call_the_same_options() -> None:

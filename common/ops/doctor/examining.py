@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config.model import Config
+from common.config.toml import toml_key
 from common.errors import ConfigError, OutageError, RowferryError
 from common.ops.doctor.roads import broker_findings, directory_findings, main_findings, peer_findings, server_findings
 from common.ops.doctor.signatures import signature_findings, token_findings
@@ -107,7 +108,7 @@ def _tables(config: Config, database: Database) -> Iterator[Finding]:
         yield Finding(area, Level.NOTE, f"{name} is left out: {why}")
     for name in choice.own_keys:
         text = f"{name} numbers its own keys: two nodes would give the same one"
-        yield Finding(area, Level.WARN, text, f'[tables.keys] {name} = "stride" | "shared" | "main-only"')
+        yield Finding(area, Level.WARN, text, f'[tables.keys] {toml_key(name)} = "stride" | "shared" | "main-only"')
     for text in choice.key_notes:
         yield Finding(area, Level.NOTE, text)
     for name in config.tables.policy:
