@@ -25,6 +25,10 @@ class Version(NamedTuple):
 NEVER = Version(0, 0, "")
 """The version of a row older than `migrate`, and of a key that never was."""
 
+FIRST = (NEVER,)
+"""What a row's first version settles (`resolves`) that `adopt` gave it: nobody has written the row, and what stands
+elsewhere from before the first sync gives way to it, on record."""
+
 
 def next_hlc(now_us: int, seen_us: int) -> int:
     """Return the clock value for a write made after seeing `seen_us`.

@@ -20,7 +20,7 @@ class ConsumerPart:
     name = "consumer"
 
     def commands(self) -> Commands:
-        """Return `import-change-log`, `pull`, `dlq`, `conflicts`, `audit`, `snapshot`, `rejoin` and `verify`."""
+        """Return `import-change-log`, `pull`, `dlq`, `conflicts`, `audit`, `snapshot`, `rejoin`, `verify`, `adopt`."""
         return {
             **commands_of("consumer.commands", "import-change-log", "pull"),
             **commands_of("consumer.dlq_commands", "dlq"),
@@ -29,6 +29,7 @@ class ConsumerPart:
             **commands_of("consumer.snapshot_commands", "snapshot"),
             **commands_of("consumer.rejoin_commands", "rejoin"),
             **commands_of("consumer.verify_commands", "verify"),
+            **commands_of("consumer.adopt_commands", "adopt"),
         }
 
     def services(self, node: Node, stop: threading.Event) -> Sequence[Service]:
@@ -39,11 +40,12 @@ class ConsumerPart:
         return build_services(node, stop)
 
     def http(self, node: Node, stop: threading.Event) -> HttpShare:
-        """Return `/sync/push`, the intake behind it, `/sync/digests`, `/sync/rows`, and `/dead-letters`, `/conflicts`,
-        `/audit` with their pages."""
+        """Return `/sync/push`, the intake behind it, `/sync/digests`, `/sync/rows`, `/sync/adopt`, and `/dead-letters`,
+        `/conflicts`, `/audit` with their pages."""
         from consumer.hearing import Listening
         from consumer.page.routes import PAGES, TEMPLATES, page_routes
         from consumer.push_queue import PushIntake, PushQueue
+        from consumer.serve_adopt import adopt_routes
         from consumer.serve_audit import audit_routes
         from consumer.serve_conflicts import conflict_routes
         from consumer.serve_digests import digest_routes
@@ -52,7 +54,7 @@ class ConsumerPart:
         from consumer.serve_push import push_routes
 
         pushes = PushQueue()
-        routers = [push_routes(node, pushes), heartbeat_routes(node), digest_routes(node)]
+        routers = [push_routes(node, pushes), heartbeat_routes(node), digest_routes(node), adopt_routes(node)]
         routers += [letter_routes(node), conflict_routes(node), audit_routes(node), *page_routes(node)]
         # A broker's heartbeats are heard by `run` alone.
         # Where `run` hears others itself, it notes that: with it stopped, this node hears nobody.

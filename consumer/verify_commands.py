@@ -14,6 +14,7 @@ from consumer.verifying.exporting import Written, export_digests
 from consumer.verifying.fitting import NotCompared
 from consumer.verifying.report import Report
 from consumer.verifying.sides import FileSide
+from consumer.verifying.telling import NOT_COMPARED, key_text
 from consumer.verifying.verification import Wanted, settings_of_peer, verify_with_file, verify_with_peer
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -34,14 +35,6 @@ _CAUSES = {
     "stepped-back": "has stepped back",
     "conflict": "a change waits for a choice",
     "dead-letter": "a change is a dead letter",
-}
-_REASONS = {
-    NotCompared.ONLY_HERE: "{peer} does not sync it",
-    NotCompared.ONLY_THERE: "this node does not sync it",
-    NotCompared.OTHER_KEY: "its key is another one there",
-    NotCompared.PAUSED: "it is paused",
-    NotCompared.NOT_CAPTURED: "it is not captured as it is now: run `rowferry migrate`",
-    NotCompared.OTHER_COLUMNS: "the file is of other columns or types: write it with --like and a file of this node",
 }
 
 
@@ -145,7 +138,7 @@ def _tell_export(console: Console, done: Written) -> None:
     document = done.document()
     console.say(f"{done.file}: digests of {done.rows} rows and tombstones of {len(document['tables'])} tables")
     for one in document["left_out"]:
-        console.warn(f"{one['table']} is left out: {_REASONS[NotCompared(one['reason'])]}")
+        console.warn(f"{one['table']} is left out: {NOT_COMPARED[NotCompared(one['reason'])]}")
     console.say("At the other node: rowferry verify --file FILE")
 
 
@@ -153,7 +146,7 @@ def _tell(console: Console, report: Report) -> None:
     here, there = report.comparison.heads
     peer = there.source_node
     rows = [
-        (one.table, _key(one), _KINDS[one.kind].format(peer=peer), _what(one, peer), one.repair or "")
+        (one.table, key_text(one), _KINDS[one.kind].format(peer=peer), _what(one, peer), one.repair or "")
         for one in report.sorted_rows()
     ]
     if rows:
@@ -163,7 +156,7 @@ def _tell(console: Console, report: Report) -> None:
             if columns:
                 console.warn(f"{name}: {', '.join(columns)} is a column of {whose} alone, and was not compared")
     for name, why in report.comparison.fit.left_out.items():
-        console.warn(f"{name} was not compared: {_REASONS[why].format(peer=peer)}")
+        console.warn(f"{name} was not compared: {NOT_COMPARED[why].format(peer=peer)}")
     repaired, left = report.total(State.REPAIRED), report.differing
     if repaired:
         console.say(f"{counted(repaired, 'row', 'rows')} repaired")
@@ -176,10 +169,6 @@ def _tell(console: Console, report: Report) -> None:
     console.say(f"{counted(left, 'row differs', 'rows differ')}{more} between {here.source_node} and {peer}")
     if report.total(State.BEFORE_FIRST_SYNC):
         console.say("Rows from before the first sync: a write to such a row decides it on all nodes.")
-
-
-def _key(one: Difference) -> str:
-    return ", ".join(str(value) for value in one.pk.values())
 
 
 def _what(one: Difference, peer: str) -> str:

@@ -228,6 +228,13 @@ class ApplySession(Protocol):
         Raises ConfigError where its table is not captured."""
         ...
 
+    def give_first(self, table: TableShape, rows: Sequence[RowWrite]) -> None:
+        """Have rows that nobody has written since `migrate` sealed just as they stand, with the weakest version of this
+        node, which settles `common.versions.FIRST`. Keys and images are as the table is here.
+
+        Raises ConfigError where the table is not captured."""
+        ...
+
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
         """Tell whether a local write of one of these rows is committed but not sealed: then roll back, seal, retry."""
         ...

@@ -8,7 +8,7 @@ import msgspec
 
 from common.config.model import Policy
 from common.ports.dialect import ApplySession, RowWrite
-from common.versions import NEVER, Version
+from common.versions import FIRST, NEVER, Version
 from common.wire.records import NO_IMAGE, Change, TableMeta
 from consumer.apply.stored_form import as_stored
 from consumer.conflict.choices import Choice, Histories, RowHistory, Waiting
@@ -110,6 +110,7 @@ class Decision:
         if not row.known and row.winner is None and self._may_be_deleted(entry, row):
             raise older_than_tombstones(entry.use.name, bytes(change.pk).decode("utf-8"))
         counts.changes += 1
+        is_first = change.resolves == FIRST
         relation = relate(change.version, change.base or NEVER, row.version, row.base)
         if relation is Relation.SAME:
             self._decide_same(entry, row)
@@ -135,8 +136,10 @@ class Decision:
             return
         if change.op != "I":
             self._note_missing(entry, row)
+        if is_first and row.version == NEVER and row.winner is None:
+            self._clashes.append(_Clash(entry, row, Kind.FIRST_SYNC, Winner.THEIRS, NEVER, None))
         _take(entry, row)
-        if change.resolves:
+        if change.resolves and not is_first:
             self._prefer_rival(entry, row)
             self._decide_anew(entry, row)
 
@@ -145,6 +148,10 @@ class Decision:
         images = self._stored_images()
         written = Written(choices=self._choices, closed=self._closed)
         for clash in self._clashes:
+            if clash.kind is Kind.FIRST_SYNC:
+                if self._is_same(images[id(clash.row)], clash):
+                    continue
+                clash.entry.counts.conflicts += 1
             written.conflicts.append(self._conflict(clash, images))
         for entry, row in self._maybe_missing:
             if images[id(row)] is None:
@@ -156,6 +163,14 @@ class Decision:
 
     def _may_be_deleted(self, entry: Entry, row: Row) -> bool:
         return self._horizons.is_beyond(entry.use.name, entry.change.version) and self._image(row) is None
+
+    def _is_same(self, stood: bytes | None, clash: _Clash) -> bool:
+        """Tell whether a row from before the first sync is what it is to be, or was not there."""
+        entry = clash.entry
+        if stood is None or comparable(stood) == comparable(entry.change.image):
+            return True
+        theirs = as_stored(self._session, entry.use, entry.change, clash.row.key)
+        return comparable(stood) == comparable(theirs)
 
     def _decide_same(self, entry: Entry, row: Row) -> None:
         ours = row.winner.change.image if row.winner else self._image(row)
@@ -179,7 +194,7 @@ class Decision:
     def _note_choice(self, entry: Entry, row: Row, history: RowHistory) -> None:
         """Keep a choice, whether it stands or not, and close the conflicts of whose both sides its author knew."""
         change = entry.change
-        if change.resolves:
+        if change.resolves and change.resolves != FIRST:
             choice = Choice(
                 entry.use.name,
                 row.key,

@@ -24,6 +24,8 @@ class Kind(StrEnum):
     DELETE = "delete"
     IDENTITY = "identity"
     """Two images under one version: a node that was rewound made them."""
+    FIRST_SYNC = "first-sync"
+    """No two writes: the row stood here from before the first sync, and `adopt` gave it the image of another node."""
     UNIQUE = "unique"
     """A row has a value in a unique key that one of higher rank has: it steps back."""
     FOREIGN_KEY = "foreign-key"

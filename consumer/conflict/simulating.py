@@ -78,6 +78,9 @@ def outcome_under(policy: Policy, kind: Kind, ours: Version, theirs: Version, ma
     """Return `ours`, `theirs`, `waiting`, or `refused`: it would be a dead letter."""
     if ours == theirs or kind is Kind.IDENTITY:
         return "same version"
+    if kind is Kind.FIRST_SYNC:
+        # No policy decides about a row that nobody has written here.
+        return Winner.THEIRS.value
     higher = Winner.THEIRS.value if theirs > ours else Winner.OURS.value
     match policy:
         case Policy.LWW:

@@ -28,6 +28,7 @@ ACTIONS = {
     "snapshot-exported": "wrote a snapshot of the node",
     "snapshot-imported": "began with another node's snapshot",
     "rows-repaired": "took rows of another node once more",
+    "adopted": "gave rows from before the first sync their first version",
     "backed-up": "backed the node up",
     "restored": "put a backup of the node back",
     "node-returned": "heard a retired node again",

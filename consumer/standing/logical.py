@@ -51,6 +51,10 @@ class LogicalSession:
         """See `ApplySession`."""
         self._session.choose(table, meta, write, resolves)
 
+    def give_first(self, table: TableShape, rows: Sequence[RowWrite]) -> None:
+        """See `ApplySession`."""
+        self._session.give_first(table, rows)
+
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
         """See `ApplySession`."""
         return self._session.unsealed(table, keys)

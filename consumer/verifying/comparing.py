@@ -71,6 +71,10 @@ class Comparison:
             self.tables[name] = _compared(here[name], there[name])
             self._sizes[name] = _sizes(here[name].chunks, there[name].chunks)
 
+    def begin_with(self, names: Iterable[str]) -> None:
+        """Have `rounds` go through the tables in this order; through those that are not named last."""
+        self.tables = {name: self.tables[name] for name in (*names, *self.tables) if name in self.tables}
+
     def rounds(self) -> Iterator[list[Difference]]:
         """Yield the rows that differ, some at a time, each with what is to be made of it."""
         for chunks in self._portions():

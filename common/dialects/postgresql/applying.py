@@ -7,7 +7,7 @@ import psycopg
 import sqlalchemy as sa
 
 from common.dialects.postgresql.apply_settings import plan_for, ready
-from common.dialects.postgresql.choices import Chosen, log_choices
+from common.dialects.postgresql.choices import Chosen, FirstVersions, log_choices, log_first
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated, translated_for
 from common.dialects.postgresql.merged import MergedRows
@@ -52,6 +52,7 @@ class PostgresApplySession:
         self._versions = RowVersions(self._prepared)
         self._turn = Turn(self._prepared)
         self._chosen: list[Chosen] = []
+        self._first: list[FirstVersions] = []
         self._table_ids: dict[str, int] = {}
         self._paused: dict[str, PausedRows] = {}
         self._written: dict[str, TableShape] = {}
@@ -140,6 +141,10 @@ class PostgresApplySession:
         (after,) = self.images(table, [write.pk], meta)
         self._chosen.append(Chosen(table, write, before, after, resolves))
 
+    def give_first(self, table: TableShape, rows: Sequence[RowWrite]) -> None:
+        """Have rows sealed just as they stand, with the weakest version."""
+        self._first.append(FirstVersions(table, rows))
+
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
         """Tell whether a local write of one of these rows is committed but not sealed: then roll back, seal, retry."""
         if not keys:
@@ -180,6 +185,7 @@ class PostgresApplySession:
         with translated():
             self._merged.log()
             log_choices(self._raw, self._chosen)
+            log_first(self._raw, self._first)
             if self._written:
                 self._refuse_uncaptured(list(self._written.values()))
 

@@ -1,4 +1,5 @@
-"""Choices between writes that met: sealed as this node's own writes, also where the row stays as it is."""
+"""Rows that are sealed as this node's own writes, also where they stay as they are: choices between writes that met,
+and first versions of rows from before the first sync."""
 
 import json
 from collections.abc import Sequence
@@ -7,10 +8,11 @@ from typing import Any
 
 import psycopg
 
+from common.dialects.postgresql.missed import UNKNOWN_WHEN
 from common.dialects.postgresql.registry import encode_meta
 from common.errors import ConfigError
 from common.ports.dialect import RowWrite, TableShape
-from common.versions import Version, counts_from_us
+from common.versions import FIRST, Version, counts_from_us
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
@@ -20,6 +22,13 @@ SELECT c.shape_id, %(op)s::"char", %(key)s, %(before)s, %(after)s, %(resolves)s,
        greatest(clock_timestamp(), 'epoch'::timestamptz + %(from_us)s * interval '1 microsecond')
 FROM rf_table n JOIN rf_capture c USING (table_id) JOIN rf_shape s ON s.shape_id = c.shape_id AND s.meta = %(meta)s
 WHERE n.name = %(table)s
+"""
+_LOG_FIRST = f"""
+INSERT INTO rf_change_log (shape_id, op, pk, after, resolves, captured_at)
+SELECT c.shape_id, 'I', r.key, r.image, %(resolves)s, {UNKNOWN_WHEN}
+FROM unnest(%(keys)s::text[], %(images)s::text[]) WITH ORDINALITY r(key, image, place), rf_table n
+JOIN rf_capture c USING (table_id) JOIN rf_shape s ON s.shape_id = c.shape_id AND s.meta = %(meta)s
+WHERE n.name = %(table)s ORDER BY r.place
 """
 
 
@@ -32,6 +41,28 @@ class Chosen:
     before: bytes | None
     after: bytes | None
     resolves: Sequence[Version]
+
+
+@dataclass(frozen=True, slots=True)
+class FirstVersions:
+    """Rows of one table that get their first version; images under the table's own types."""
+
+    table: TableShape
+    rows: Sequence[RowWrite]
+
+
+def log_first(raw: Raw, found: Sequence[FirstVersions]) -> None:
+    """Have them sealed with the weakest version. Raises ConfigError where capture does not fit the table."""
+    for one in found:
+        given = {
+            "keys": [row.key for row in one.rows],
+            "images": [_text(row.image) for row in one.rows],
+            "resolves": json.dumps(FIRST, separators=(",", ":")),
+            "meta": encode_meta(one.table.meta),
+            "table": one.table.name,
+        }
+        if raw.execute(_LOG_FIRST.encode(), given).rowcount != len(one.rows):
+            raise _not_captured(one.table.name)
 
 
 def log_choices(raw: Raw, found: Sequence[Chosen]) -> None:
@@ -50,8 +81,11 @@ def log_choices(raw: Raw, found: Sequence[Chosen]) -> None:
             "table": one.table.name,
         }
         if raw.execute(_LOG, given).rowcount != 1:
-            name = one.table.name
-            raise ConfigError(f"{name} is not captured now: run `rowferry migrate`, or `rowferry resume {name}`")
+            raise _not_captured(one.table.name)
+
+
+def _not_captured(name: str) -> ConfigError:
+    return ConfigError(f"{name} is not captured now: run `rowferry migrate`, or `rowferry resume {name}`")
 
 
 def _text(image: bytes | None) -> str | None:

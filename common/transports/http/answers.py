@@ -93,6 +93,19 @@ class RowsTaken(_Answer):
     results: tuple[RowTaken, ...]
 
 
+class RowGiven(_Answer):
+    """What became of one row that was to get its first version."""
+
+    outcome: _Word
+    why: str | None = None
+
+
+class RowsGiven(_Answer):
+    """What became of rows that were to get their first version."""
+
+    results: tuple[RowGiven, ...]
+
+
 def read_answer(model: type[_Model], answer: bytes) -> _Model:
     """Return what an answer says. Raises OutageError."""
     try:

@@ -13,6 +13,7 @@ import httpx
 from common.errors import ConfigError, OutageError, PoisonError, RowferryError
 from common.http.certificates import CertificateError
 from common.http.wire import (
+    ADOPT_PATH,
     AGAIN_PATH,
     CURSOR_HEADER,
     DIGESTS_PATH,
@@ -31,6 +32,7 @@ from common.transports.http.answers import (
     Missing,
     PeerState,
     Pushed,
+    RowsGiven,
     RowsTaken,
     checked_mark,
     read_answer,
@@ -187,6 +189,16 @@ class PeerClient:
         timeout = httpx.Timeout(_PUSH_SECONDS, connect=_CONNECT_SECONDS)
         answer = self._call("POST", ROWS_PATH, content=compress(body, encoding), headers=headers, timeout=timeout)
         return read_answer(RowsTaken, answer)
+
+    def give_first(self, question: bytes) -> RowsGiven:
+        """Ask the peer to give rows of its own their first version; returns after that is committed there.
+
+        `question`: `{"rows":[{"table":…,"pk":{…}},…]}`. Raises OutageError, RefusedError."""
+        timeout = httpx.Timeout(_PUSH_SECONDS, connect=_CONNECT_SECONDS)
+        headers = {"Content-Type": "application/json"}
+        return read_answer(
+            RowsGiven, self._call("POST", ADOPT_PATH, content=question, headers=headers, timeout=timeout)
+        )
 
     def say(self, line: bytes) -> Missing | None:
         """Tell the peer this node's heartbeat; return what it lacks of this node. Raises OutageError, RefusedError."""

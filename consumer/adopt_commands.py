@@ -1,0 +1,173 @@
+"""`adopt`: the first sync of databases that both have rows."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from common.config.model import Config
+from common.console import Console, counted
+from common.errors import UsageError
+from common.runtime.host import ExitCode, current_host
+from common.runtime.node import Node
+from common.transports.http.settings import PeerSettings, settings_for_url
+from consumer.adopting.adoption import Wanted, adopt_with_file, adopt_with_peer
+from consumer.adopting.choosing import From
+from consumer.adopting.giving import Given, Outcome
+from consumer.adopting.report import Adopted, Report
+from consumer.verifying.differences import Kind, State
+from consumer.verifying.telling import NOT_COMPARED, key_text
+from consumer.verifying.verification import settings_of_peer
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_KINDS = {
+    Kind.MISSING_HERE: "only at {peer}",
+    Kind.MISSING_THERE: "only here",
+    Kind.VALUES: "other values",
+    Kind.VERSION: "other values",
+}
+_OUTCOMES = {
+    Outcome.GIVEN: "given {where}",
+    Outcome.HAS_ONE: "written since {where}",
+    Outcome.GONE: "gone {where}",
+    Outcome.REFUSED: "refused {where}: {why}",
+}
+
+
+@click.command()
+@click.argument("peer", required=False)
+@click.option(
+    "--from",
+    "side",
+    type=click.Choice([one.value for one in From]),
+    required=True,
+    help="Whose image stands where both have a row: main's, or each gives its own and the table's policy decides.",
+)
+@click.option("--dry-run", "is_dry", is_flag=True, help="Only tell what would be done.")
+@click.option("--url", metavar="URL", help="Adopt with the node there, like https://main.example:8443.")
+@click.option(
+    "--token-file",
+    "token_file",
+    metavar="FILE",
+    type=_FILE,
+    help="Holds the token. Default: that of [peers] with this url.",
+)
+@click.option(
+    "--file",
+    "file",
+    metavar="FILE",
+    type=_FILE,
+    help="Against what the other node wrote by `verify --export`: gives this node's part alone.",
+)
+@click.option("--tables", "tables", metavar="NAMES", multiple=True, help="Only these; repeatable, or with commas.")
+@click.option(
+    "--most",
+    "most",
+    metavar="COUNT",
+    type=click.IntRange(1, 1_000_000),
+    default=1_000,
+    show_default=True,
+    help="How many rows are named at most.",
+)
+def adopt(
+    peer: str | None,
+    side: str,
+    is_dry: bool,
+    url: str | None,
+    token_file: Path | None,
+    file: Path | None,
+    tables: tuple[str, ...],
+    most: int,
+) -> None:
+    """First sync with PEER (of [peers]; default: main, or the only one), where both have rows from before `migrate`.
+
+    Compares by digests. Rows that differ, or stand on one side alone, get their first version and travel like any
+    change; the other image is kept as a conflict. No row is lost: what one side alone has, the other gets.
+
+    Exit code 4: some rows were refused, or a table can't be compared."""
+    if sum(one is not None for one in (peer, url, file)) > 1:
+        raise UsageError("say with whom once: PEER, --url URL or --file FILE")
+    names = [name for one in tables for name in one.split(",") if name] or None
+    host = current_host()
+    with host.node() as node, host.progress(None, "rows") as bar:
+        wanted = Wanted(From(side), names, is_dry, most, host.actor, bar.advance)
+        if file is not None:
+            report = adopt_with_file(node, file, wanted)
+        else:
+            report = adopt_with_peer(node, _settings(node, peer, url, token_file), wanted)
+    if not report.is_done:
+        host.exit_code = ExitCode.SET_ASIDE
+    host.emit(report.document(), lambda console: _tell(console, report))
+
+
+def _settings(node: Node, peer: str | None, url: str | None, token_file: Path | None) -> PeerSettings:
+    config = node.config
+    if url is not None:
+        return settings_for_url(config, url, token_file)
+    return settings_of_peer(config, peer or _usual_peer(config, node.main()))
+
+
+def _usual_peer(config: Config, main: str | None) -> str:
+    if main is not None and main in config.peers:
+        return main
+    if len(config.peers) == 1:
+        return next(iter(config.peers))
+    known = f"[peers] has {', '.join(config.peers)}" if config.peers else "there are no [peers]"
+    raise UsageError(f"say with whom: PEER, --url URL, or --file FILE ({known})")
+
+
+def _tell(console: Console, report: Report) -> None:
+    here, there = (head.source_node for head in report.comparison.heads)
+    rows = [
+        (one.found.table, key_text(one.found), _KINDS[one.found.kind].format(peer=there), _what(one, report, there))
+        for one in report.rows
+    ]
+    if rows:
+        console.table("", ("table", "key", "what differs", "first version"), rows)
+    for name, why in report.comparison.fit.left_out.items():
+        console.warn(f"{name} was not compared: {NOT_COMPARED[why].format(peer=there)}")
+    for text in _left(report, there):
+        console.warn(text)
+    total = report.total(Kind.MISSING_HERE, Kind.MISSING_THERE, Kind.VALUES)
+    if not total:
+        console.say(f"{here} and {there} have no rows from before the first sync that differ")
+        return
+    differ = counted(total, "row differs", "rows differ")
+    from_here, from_there = report.total("from_here"), report.total("from_there")
+    if report.is_dry:
+        console.say(f"{differ} from before the first sync: {here} would give {from_here}, {there} {from_there}")
+        return
+    given = f"{here} gave {report.total('given_here')}"
+    if report.asks_there:
+        given += f", {there} {report.total('given_there')}"
+    console.say(f"{differ} from before the first sync: {given}. They travel like any change: rowferry run")
+    if from_there and not report.asks_there:
+        console.say(
+            f"{there} has to give {from_there}: rowferry verify --export FILE here, "
+            f"then rowferry adopt --from {report.side.value} --file FILE there"
+        )
+
+
+def _left(report: Report, there: str) -> Iterator[str]:
+    if on_their_way := report.total(State.IN_FLIGHT):
+        yield f"{counted(on_their_way, 'row was', 'rows were')} written since, and on the way: left alone"
+    if otherwise := report.total(State.DIFFERENT, State.EXPLAINED):
+        yield f"{counted(otherwise, 'row differs', 'rows differ')} otherwise: rowferry verify {there} names them"
+
+
+def _what(one: Adopted, report: Report, there: str) -> str:
+    told = [
+        (is_giver, given, where)
+        for is_giver, given, where in (
+            (one.givers.here, one.here, "here"),
+            (one.givers.there, one.there, f"at {there}"),
+        )
+        if is_giver
+    ]
+    return "; ".join(_came_to(given, where, is_dry=report.is_dry) for _, given, where in told)
+
+
+def _came_to(given: Given | None, where: str, *, is_dry: bool) -> str:
+    if given is None:
+        return f"{'would be' if is_dry else 'has to be'} given {where}"
+    return _OUTCOMES[given.outcome].format(where=where, why=given.why)

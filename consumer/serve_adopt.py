@@ -1,0 +1,95 @@
+"""`POST /sync/adopt`: gives rows of this node their first version, at the wish of one that has compared itself."""
+
+from dataclasses import replace
+from typing import Annotated
+
+import anyio.to_thread
+import msgspec
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
+
+from common.errors import PoisonError, Reason
+from common.http.callers import Caller, caller_with, check_still
+from common.http.problems import guarded
+from common.http.scopes import Scope
+from common.http.under_way import UnderWay
+from common.http.wire import ADOPT_PATH, MOST_ADOPTED
+from common.ops.incarnation import settle_incarnation
+from common.runtime.node import Node
+from common.wire.unreadable import UNREADABLE
+from consumer.adopting.giving import Giving, Named, Outcome
+
+_QUESTION = {
+    "type": "object",
+    "required": ["rows"],
+    "properties": {
+        "rows": {
+            "type": "array",
+            "maxItems": MOST_ADOPTED,
+            "items": {
+                "type": "object",
+                "required": ["table", "pk"],
+                "properties": {"table": {"type": "string"}, "pk": {"type": "object"}},
+            },
+        },
+    },
+}
+
+
+class _AskedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    table: str
+    pk: msgspec.Raw
+    """As it was written: a key's number may be larger than a float holds."""
+
+
+class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    rows: Annotated[tuple[_AskedRow, ...], msgspec.Meta(max_length=MOST_ADOPTED)]
+
+
+_question = msgspec.json.Decoder(_Asked)
+
+
+class RowGiven(BaseModel):
+    """What became of one row."""
+
+    outcome: Outcome = Field(description="has-one: it was written since. gone: there is no such row any more.")
+    why: str | None
+
+
+class RowsGiven(BaseModel):
+    """What became of the rows. All of it is committed."""
+
+    results: list[RowGiven] = Field(description="One for each row, in the order of the body.")
+
+
+def adopt_routes(node: Node) -> APIRouter:
+    """Return the route."""
+    router = APIRouter(tags=["sync"])
+    under_way = UnderWay("an adoption with {} is under way", 1)
+
+    @router.post(
+        ADOPT_PATH,
+        summary="Give rows from before the first sync their first version",
+        responses=guarded(413, 422),
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _QUESTION}}}},
+    )
+    async def adopt(request: Request, caller: Annotated[Caller, Depends(caller_with(Scope.PUSH))]) -> RowsGiven:
+        """Each row that stands here and was never written since `migrate` is sealed just as it stands, with the weakest
+        version of this node, and travels like any change. No row is changed; doing it twice does nothing."""
+        with under_way.one(caller.node_id):
+            body = await request.body()
+            await check_still(request)
+            return await anyio.to_thread.run_sync(_give, node, caller, body)
+
+    return router
+
+
+def _give(node: Node, caller: Caller, body: bytes) -> RowsGiven:
+    try:
+        rows = [Named(one.table, bytes(one.pk)) for one in _question.decode(body).rows]
+    except UNREADABLE as error:
+        raise PoisonError(Reason.FORMAT, f"the question can't be read: {error}") from error
+    # It is served for long, and may have begun anew meanwhile.
+    node = replace(node, facts=settle_incarnation(node.database, node.facts, node.clock))
+    results = Giving(node, caller.node_id, caller.actor).give(rows)
+    return RowsGiven(results=[RowGiven(outcome=one.outcome, why=one.why) for one in results])
