@@ -16,7 +16,7 @@ from common.versions import NEVER, Version
 from common.wire.changes import TxReader
 from common.wire.records import Change
 from consumer.audit import APPLIER
-from consumer.conflict.record import BETWEEN_ROWS, State, read_version
+from consumer.conflict.record import BETWEEN_ROWS, Kind, State, read_version
 from consumer.dead_letters.loading import load
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Letter, every_letter
@@ -68,7 +68,9 @@ def _conflicts(connection: sa.Connection, asked: RowAsked) -> list[Any]:
 def _met(row: Any) -> Iterator[RowEvent]:
     """A conflict: when it was met, and when somebody decided it."""
     ours, theirs = read_version(row.our_version), read_version(row.their_version)
-    detail: dict[str, Any] = {"conflict": row.id, "kind": row.kind, "rule": row.rule, "with": row.source_node}
+    # No policy decided about a row that nobody had written here.
+    rule = "adopt" if row.kind == Kind.FIRST_SYNC else row.rule
+    detail: dict[str, Any] = {"conflict": row.id, "kind": row.kind, "rule": rule, "with": row.source_node}
     brought = {} if row.their_image is None else {"brought": readable(row.their_image)}
     same: dict[str, Any] = {"tx_id": row.tx_id, "lsn": row.lsn}
     if _waited(row) or row.settled_us is not None:

@@ -168,7 +168,7 @@ def _tell(console: Console, report: Report) -> None:
     more = "" if report.is_complete else " at least (--most names more)"
     console.say(f"{counted(left, 'row differs', 'rows differ')}{more} between {here.source_node} and {peer}")
     if report.total(State.BEFORE_FIRST_SYNC):
-        console.say("Rows from before the first sync: a write to such a row decides it on all nodes.")
+        console.say("Rows from before the first sync: `rowferry adopt` decides them, or a write to such a row.")
 
 
 def _what(one: Difference, peer: str) -> str:

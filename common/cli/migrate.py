@@ -49,7 +49,7 @@ def migrate(dry_run: bool) -> None:
         have = "have" if len(report.had_rows) > 1 else "has"
         host.console.warn(
             f"{listed(report.had_rows)} {have} rows already: they are not sent, only what is changed in them from now"
-            " on. Another node begins with them by `rowferry snapshot`; or give all nodes the same ones first"
+            " on. An empty node begins with them by `rowferry snapshot`; nodes that both have rows by `rowferry adopt`"
         )
 
 

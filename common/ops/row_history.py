@@ -16,6 +16,9 @@ from common.ports.row_history import RowAsked, RowEvent, RowLook
 from common.retry import in_transaction
 from common.versions import NEVER
 
+_NO_WRITE_US = 1
+"""The weakest time: of what was sealed and written by nobody."""
+
 Teller = Callable[[RowAsked], Sequence[RowEvent]]
 
 
@@ -118,6 +121,8 @@ def _stands(story: RowStory) -> str:
         return f"{name} stands as it was before the first migrate: nobody has written it since"
     who = "this node" if look.version.node_id == story.node else look.version.node_id
     when = f"{who} at {to_iso(look.version.hlc)}"
+    if look.version.hlc <= _NO_WRITE_US and look.image is not None:
+        return f"{name} stands as {who} has it: it was written before capture saw it, nobody knows when"
     if any(one.event == "stepped-back" for one in story.events):
         return f"{name} was written by {when} and does not stand"
     if look.deleted:

@@ -144,7 +144,7 @@ _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
 _NOT_TOUCHED = {
     State.IN_FLIGHT: "left: it is on its way (--overtake sends it all the same)",
     State.EXPLAINED: "left: what waits or was set aside decides it",
-    State.BEFORE_FIRST_SYNC: "left: no version says which side is right",
+    State.BEFORE_FIRST_SYNC: "left: no version says which side is right (rowferry adopt)",
 }
 
 

@@ -87,4 +87,5 @@ def test_the_commands_are_named_as_the_contract_says() -> None:
         "snapshot",
         "rejoin",
         "verify",
+        "adopt",
     ]
