@@ -52,7 +52,7 @@ def adopt_with_peer(node: Node, settings: PeerSettings, wanted: Wanted) -> Repor
         there = PeerSide(client, state.node, node.config.trust())
         # Where nobody is known to be main, whoever says so of itself is believed.
         main = node.main() or (state.node if state.role == "main" else None)
-        return _adopted(node, there, _asking(client), main, wanted)
+        return adopt(node, there, _asking(client), main, wanted)
     finally:
         client.close()
 
@@ -64,10 +64,13 @@ def adopt_with_file(node: Node, path: Path, wanted: Wanted) -> Report:
     there = FileSide(path, node.config.trust())
     if there.head().source_node == node.facts.node_id:
         raise UsageError(f"{path} was written by this node itself: give the file of another one")
-    return _adopted(node, there, None, node.main(), wanted)
+    return adopt(node, there, None, node.main(), wanted)
 
 
-def _adopted(node: Node, there: Side, ask: Give | None, main: str | None, wanted: Wanted) -> Report:
+def adopt(node: Node, there: Side, ask: Give | None, main: str | None, wanted: Wanted) -> Report:
+    """Adopt with another side. `ask`: gives its part; None: it can't be asked. `main`: the main node, as far as known.
+
+    Raises UsageError, OutageError."""
     with reading(node.database) as connection:
         if own_rewinding(connection) is not None:
             raise UsageError("this node was put back to an earlier state: run `rowferry rejoin`, then adopt")
