@@ -29,6 +29,8 @@ SAFEGUARDS = (
     "bounds",
     "tokens",
     "kinds of values",
+    "first versions of rows",
+    "capture of an altered table",
 )
 
 
@@ -539,5 +541,42 @@ MUTANTS = (
         "        if not fits(logical, value):\n",
         "        if False:\n",
         ("tests/integration/test_kinds_of_values.py",),
+    ),
+    Mutant(
+        "who-had-another-image-keeps-none",
+        "first versions of rows",
+        "consumer/apply/decision.py",
+        "        if is_first and row.version == NEVER and row.winner is None:\n",
+        "        if False:\n",
+        (
+            "tests/integration/test_adopt.py::test_a_third_node_keeps_its_own_image_as_a_conflict",
+            "tests/property/test_adopt_converges.py",
+        ),
+    ),
+    Mutant(
+        "a-first-version-is-of-now",
+        "first versions of rows",
+        "common/dialects/sqlite/choices.py",
+        '(kind, at, {columns})"\n            values = ", ".join(placeholders(key))\n'
+        "            self._connection.execute(f\"{into} VALUES ('{_GIVEN_FIRST}', {LONG_AGO}, {values})\", key)\n",
+        '(kind, at, {columns})"\n            values = ", ".join(placeholders(key))\n'
+        "            self._connection.execute(f\"{into} VALUES ('{_GIVEN_FIRST}', {NOW}, {values})\", key)\n",
+        ("tests/integration/test_adopt.py::test_what_somebody_has_written_since_stands_above_a_first_version",),
+    ),
+    Mutant(
+        "a-written-row-gets-a-first-version",
+        "first versions of rows",
+        "consumer/adopting/giving.py",
+        "            if state.version != NEVER:\n",
+        "            if False:\n",
+        ("tests/integration/test_adopt_asked.py::test_each_row_has_its_answer",),
+    ),
+    Mutant(
+        "retyped-under-the-old-type",
+        "capture of an altered table",
+        "common/dialects/postgresql/leftover.py",
+        "CASE WHEN same THEN e.logical ELSE to_json(b.now[1])::text END",
+        "e.logical",
+        ("tests/integration/test_postgresql_retyped.py",),
     ),
 )
