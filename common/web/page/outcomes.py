@@ -15,6 +15,7 @@ _RULES = {
     "main-wins": "the main node wins (main-wins)",
     "append-only": "of two inserts the later wins (append-only)",
     "manual": "somebody chooses (manual)",
+    "adopt": "the first sync decided (adopt)",
 }
 
 
