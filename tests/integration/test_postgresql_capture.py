@@ -379,7 +379,7 @@ HOSTILE = "SET datestyle = 'German'; SET timezone = 'Asia/Kathmandu'; SET extra_
         ("id int PRIMARY KEY, v bytea", "v TYPE text", "1, 'a'", {"id": 1, "v": "a"}),
         ("id float8 PRIMARY KEY, v int", "id TYPE text", "'1', 5", {"id": "1", "v": 5}),
         ("id numeric PRIMARY KEY, v int", "id TYPE text", "'1', 5", {"id": "1", "v": 5}),
-        ("id numeric PRIMARY KEY, v int", "id TYPE bigint", "1, 5", {"id": "1", "v": 5}),
+        ("id numeric PRIMARY KEY, v int", "id TYPE bigint", "1, 5", {"id": 1, "v": 5}),
         ("id int PRIMARY KEY, v int", "v TYPE float8", "1, 0.1::float8 + 0.2", {"id": 1, "v": 0.30000000000000004}),
         (
             "id int PRIMARY KEY, v text",

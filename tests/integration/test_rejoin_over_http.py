@@ -61,6 +61,20 @@ def test_what_its_hub_has_kept_comes_back_and_what_only_it_has_reaches_all(fleet
     assert a.report("status")["state"] == "up to date"
 
 
+def test_a_branch_put_back_to_before_its_first_pull_gets_all_of_its_hub_again(fleet: Fleet) -> None:
+    """It shows no mark then, and the hub still knows how far it once was."""
+    a, _ = fleet.branches
+    copy = back_up(a)
+    insert(fleet.main, "of the hub", 3)
+    sync(fleet)
+    assert same(fleet.main, a)
+    put_back(a, copy)
+    rejoin(fleet, a)
+    sync(fleet)
+    assert same(fleet.main, a)
+    assert a.report("status")["state"] == "up to date"
+
+
 def test_a_hub_that_is_away_may_be_the_only_one_that_has_it(fleet: Fleet) -> None:
     a, _ = fleet.branches
     insert(a, "first")

@@ -16,6 +16,7 @@ from common.wire.records import Part
 log = logging.getLogger(__name__)
 
 MOST_TXS = 5_000
+_BEGINNING = "0"
 _DELIVERY_BYTES = 4 * 1024 * 1024
 _TAKEN_BYTES = 32 * 1024 * 1024
 _LONG_FROM_SECONDS = 1.0
@@ -127,13 +128,14 @@ class HttpSource:
             is_mark = error.reason == "cursor" or error.status in _REQUEST_FAULTS
             if not is_mark or self._cursor is None:
                 raise
-            # Another node stands there now, another release, or one that gave a mark which it can't read: it knows by
-            # itself what this node has of it.
+            # Another node stands there now, another release, or one that gave a mark which it can't read.
             log.warning("pull.mark_refused", extra={"peer": self._peer, "error": str(error)})
             return self._pull(None, wait_seconds)
 
     def _pull(self, after: str | None, wait_seconds: float) -> PullAnswer:
-        return self._client.pull(after, limit=MOST_TXS, wait_seconds=wait_seconds, forwarded=self._may_forward)
+        # Without a mark from the beginning: where the peer believes this node to be, it may have been before it was put
+        # back. What comes twice is known.
+        return self._client.pull(after or _BEGINNING, limit=MOST_TXS, wait_seconds=wait_seconds, forwarded=self._may_forward)
 
     def _piece(self, reading: _Reading) -> bytes:
         waiting: list[bytes] = []
