@@ -25,9 +25,13 @@ class Version(NamedTuple):
 NEVER = Version(0, 0, "")
 """The version of a row older than `migrate`, and of a key that never was."""
 
+WEAKEST_HLC = 1
+"""Of what nobody is known to have written: any write stands above it."""
 FIRST = (NEVER,)
-"""What a row's first version settles (`resolves`) that `adopt` gave it: nobody has written the row, and what stands
-elsewhere from before the first sync gives way to it, on record."""
+"""`resolves` of a row's first version that `adopt` gave it: nobody has written the row, and what stands elsewhere from
+before the first sync gives way to it, on record."""
+FIRST_OF_EACH = (NEVER, NEVER)
+"""The same where each side gives its own: in a `manual` table the two wait for a choice."""
 
 
 def next_hlc(now_us: int, seen_us: int) -> int:

@@ -28,7 +28,7 @@ _KINDS = {
 }
 _OUTCOMES = {
     Outcome.GIVEN: "given {where}",
-    Outcome.HAS_ONE: "written since {where}",
+    Outcome.HAS_ONE: "has a version {where}",
     Outcome.GONE: "gone {where}",
     Outcome.REFUSED: "refused {where}: {why}",
 }
@@ -126,6 +126,12 @@ def _tell(console: Console, report: Report) -> None:
         console.table("", ("table", "key", "what differs", "first version"), rows)
     for name, why in report.comparison.fit.left_out.items():
         console.warn(f"{name} was not compared: {NOT_COMPARED[why].format(peer=there)}")
+    for name, one in report.comparison.fit.tables.items():
+        if columns := (*one.only_here, *one.only_there):
+            console.warn(
+                f"{name}: one side alone has {', '.join(columns)}: what is given may become a dead letter where that "
+                "is not known, or must have a value"
+            )
     for text in _left(report, there):
         console.warn(text)
     total = report.total(Kind.MISSING_HERE, Kind.MISSING_THERE, Kind.VALUES)
@@ -150,7 +156,7 @@ def _tell(console: Console, report: Report) -> None:
 
 def _left(report: Report, there: str) -> Iterator[str]:
     if on_their_way := report.total(State.IN_FLIGHT):
-        yield f"{counted(on_their_way, 'row was', 'rows were')} written since, and on the way: left alone"
+        yield f"{counted(on_their_way, 'row has', 'rows have')} a version that is on its way: left alone"
     if otherwise := report.total(State.DIFFERENT, State.EXPLAINED):
         yield f"{counted(otherwise, 'row differs', 'rows differ')} otherwise: rowferry verify {there} names them"
 

@@ -29,7 +29,7 @@ _QUESTION = {
             "items": {
                 "type": "object",
                 "required": ["table", "pk"],
-                "properties": {"table": {"type": "string"}, "pk": {"type": "object"}},
+                "properties": {"table": {"type": "string"}, "pk": {"type": "object"}, "each": {"type": "boolean"}},
             },
         },
     },
@@ -40,6 +40,7 @@ class _AskedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     table: str
     pk: msgspec.Raw
     """As it was written: a key's number may be larger than a float holds."""
+    each: bool = False
 
 
 class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +53,9 @@ _question = msgspec.json.Decoder(_Asked)
 class RowGiven(BaseModel):
     """What became of one row."""
 
-    outcome: Outcome = Field(description="has-one: it was written since. gone: there is no such row any more.")
+    outcome: Outcome = Field(
+        description="has-one: it was written since, or given before. gone: there is no such row any more."
+    )
     why: str | None
 
 
@@ -65,7 +68,7 @@ class RowsGiven(BaseModel):
 def adopt_routes(node: Node) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["sync"])
-    under_way = UnderWay("an adoption with {} is under way", 1)
+    under_way = UnderWay("question of {} for first versions is under way", 1)
 
     @router.post(
         ADOPT_PATH,
@@ -86,7 +89,7 @@ def adopt_routes(node: Node) -> APIRouter:
 
 def _give(node: Node, caller: Caller, body: bytes) -> RowsGiven:
     try:
-        rows = [Named(one.table, bytes(one.pk)) for one in _question.decode(body).rows]
+        rows = [Named(one.table, bytes(one.pk), one.each) for one in _question.decode(body).rows]
     except UNREADABLE as error:
         raise PoisonError(Reason.FORMAT, f"the question can't be read: {error}") from error
     # It is served for long, and may have begun anew meanwhile.

@@ -228,9 +228,9 @@ class ApplySession(Protocol):
         Raises ConfigError where its table is not captured."""
         ...
 
-    def give_first(self, table: TableShape, rows: Sequence[RowWrite]) -> None:
+    def give_first(self, table: TableShape, rows: Sequence[RowWrite], resolves: Sequence[Version]) -> None:
         """Have rows that nobody has written since `migrate` sealed just as they stand, with the weakest version of this
-        node, which settles `common.versions.FIRST`. Keys and images are as the table is here.
+        node. `resolves`: `FIRST` or `FIRST_OF_EACH`. Keys and images are as the table is here.
 
         Raises ConfigError where the table is not captured."""
         ...

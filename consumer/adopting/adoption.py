@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from common.config.model import Policy
 from common.errors import ConfigError, UsageError
 from common.http.wire import MOST_ADOPTED
 from common.ops.rewinding import own_rewinding
@@ -20,7 +21,7 @@ from consumer.apply.order import parents_first
 from consumer.statements import reading
 from consumer.tables import Tables, use_of
 from consumer.verifying.comparing import Comparison
-from consumer.verifying.differences import Difference, State
+from consumer.verifying.differences import State
 from consumer.verifying.sides import Advance, FileSide, OwnSide, PeerSide, Side
 
 _QUESTION_BYTES = 4 * 1024 * 1024
@@ -82,6 +83,8 @@ def adopt(node: Node, there: Side, ask: Give | None, main: str | None, wanted: W
             f"--from main: neither {here_id} nor {there_id} is known to be the main node: name it by [node] main, or "
             "adopt with it"
         )
+    if wanted.side is From.EACH and main is None:
+        _refuse_without_main(node, comparison)
     comparison.count()
     comparison.begin_with(_parents_first(node))
     report = Report(comparison, wanted.side, wanted.is_dry, ask is not None, wanted.most)
@@ -96,6 +99,15 @@ def adopt(node: Node, there: Side, ask: Give | None, main: str | None, wanted: W
     return report
 
 
+def _refuse_without_main(node: Node, comparison: Comparison) -> None:
+    """Raise UsageError where main's rows stand, and nobody knows which they are."""
+    tables = [name for name in comparison.fit.tables if node.config.tables.policy_for(name) is Policy.MAIN_WINS]
+    if tables:
+        raise UsageError(
+            f"{', '.join(tables)}: main wins there, and it is not known who that is: name it by [node] main"
+        )
+
+
 def _parents_first(node: Node) -> list[str]:
     shapes = Tables(node).shapes()
     return [use.name for use in parents_first({use_of(shape, shape.meta) for shape in shapes.values()})]
@@ -103,21 +115,21 @@ def _parents_first(node: Node) -> list[str]:
 
 def _give(rows: Sequence[Adopted], here: Give, there: Give | None) -> None:
     ours = [one for one in rows if one.givers.here]
-    for one, given in zip(ours, here([_named(one.found, is_here=True) for one in ours]), strict=True):
+    for one, given in zip(ours, here([_named(one, is_here=True) for one in ours]), strict=True):
         one.here = given
     if there is None:
         return
     theirs = [one for one in rows if one.givers.there]
-    for one, given in zip(theirs, there([_named(one.found, is_here=False) for one in theirs]), strict=True):
+    for one, given in zip(theirs, there([_named(one, is_here=False) for one in theirs]), strict=True):
         one.there = given
 
 
-def _named(one: Difference, *, is_here: bool) -> Named:
+def _named(one: Adopted, *, is_here: bool) -> Named:
     """Return how a side calls a row: two kinds of databases may write one key in two ways."""
-    line = one.here if is_here else one.there
+    line = one.found.here if is_here else one.found.there
     if line is None:
-        raise RuntimeError(f"{one.table}: a row that a side does not have was to be given by it")
-    return Named(one.table, bytes(line.pk))
+        raise RuntimeError(f"{one.found.table}: a row that a side does not have was to be given by it")
+    return Named(one.found.table, bytes(line.pk), of_each=all(one.givers))
 
 
 def _asking(client: PeerClient) -> Give:
@@ -143,7 +155,11 @@ def _pieces(rows: Sequence[Named]) -> Iterator[list[Named]]:
 
 
 def _asked(client: PeerClient, rows: Sequence[Named]) -> list[Given]:
-    question = {"rows": [{"table": one.table, "pk": msgspec.Raw(one.pk)} for one in rows]}
+    question = {
+        "rows": [
+            {"table": one.table, "pk": msgspec.Raw(one.pk)} | ({"each": True} if one.of_each else {}) for one in rows
+        ]
+    }
     try:
         results = client.give_first(msgspec.json.encode(question)).results
     except RefusedError as error:

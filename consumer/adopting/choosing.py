@@ -9,15 +9,15 @@ from consumer.verifying.differences import Difference, Kind
 
 
 class From(StrEnum):
-    """The side that is chosen where two rows differ."""
+    """The side whose image stands where the two contradict each other."""
 
     MAIN = "main"
     EACH = "each"
-    """Both: two writes that met, decided by the table's policy."""
+    """The table's policy decides."""
 
 
 class Givers(NamedTuple):
-    """Who gives a row its first version."""
+    """Who gives a row its first version. Both: the two meet, and wait for a choice."""
 
     here: bool
     there: bool
@@ -32,6 +32,9 @@ class Chooser:
         """`here`, `there`: the ids of both. `main`: that of the main node, where it is known."""
         self._side = side
         self._of_main = Givers(here == main, there == main)
+        # First versions are the same in rank but for the name of their node. Only who would win gives its own: else it
+        # would matter which of the two comes first.
+        self._of_rank = Givers(here > there, here < there)
         self._policy_for = policy_for
 
     @property
@@ -46,6 +49,12 @@ class Chooser:
             return Givers(here=False, there=True)
         if one.kind is Kind.MISSING_THERE:
             return Givers(here=True, there=False)
-        # First versions are the same in rank but for the name of their node: that must not win over main.
-        is_mains = self._side is From.MAIN or self._policy_for(one.table) is Policy.MAIN_WINS
-        return self._of_main if is_mains and self.knows_main else Givers(here=True, there=True)
+        if self._side is From.MAIN:
+            return self._of_main
+        match self._policy_for(one.table):
+            case Policy.MANUAL:
+                return Givers(here=True, there=True)
+            case Policy.MAIN_WINS if self.knows_main:
+                return self._of_main
+            case _:
+                return self._of_rank

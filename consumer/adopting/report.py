@@ -96,10 +96,13 @@ class Report:
 
     def _table(self, name: str) -> dict[str, Any]:
         counts, compared = self.tables.get(name, Counter()), self.comparison.tables[name]
+        common = self.comparison.fit.tables[name]
         return {
             "table": name,
             "rows_here": compared.rows_here,
             "rows_there": compared.rows_there,
+            "columns_only_here": [*common.only_here],
+            "columns_only_there": [*common.only_there],
             "only_here": counts[Kind.MISSING_THERE],
             "only_there": counts[Kind.MISSING_HERE],
             "other_values": counts[Kind.VALUES],

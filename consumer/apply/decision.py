@@ -8,7 +8,7 @@ import msgspec
 
 from common.config.model import Policy
 from common.ports.dialect import ApplySession, RowWrite
-from common.versions import FIRST, NEVER, Version
+from common.versions import FIRST_OF_EACH, NEVER, WEAKEST_HLC, Version
 from common.wire.records import NO_IMAGE, Change, TableMeta
 from consumer.apply.stored_form import as_stored
 from consumer.conflict.choices import Choice, Histories, RowHistory, Waiting
@@ -110,7 +110,8 @@ class Decision:
         if not row.known and row.winner is None and self._may_be_deleted(entry, row):
             raise older_than_tombstones(entry.use.name, bytes(change.pk).decode("utf-8"))
         counts.changes += 1
-        is_first = change.resolves == FIRST
+        stands_unwritten = row.version == NEVER and row.winner is None
+        gives_first = _gives_first(change) and stands_unwritten
         relation = relate(change.version, change.base or NEVER, row.version, row.base)
         if relation is Relation.SAME:
             self._decide_same(entry, row)
@@ -125,7 +126,8 @@ class Decision:
                 relation = Relation.ON_TOP
             relation, is_rival = _by_choices(relation, change, row, history)
             self._note_choice(entry, row, history)
-            if relation is Relation.CONCURRENT and policy is Policy.MANUAL and not is_rival:
+            meets = relation is Relation.CONCURRENT and not _is_nobodys(change.version, row.version)
+            if policy is Policy.MANUAL and not is_rival and (meets or self._of_each(entry, row, gives_first)):
                 self._wait(entry, row, history)
                 return
         if relation is Relation.CONCURRENT:
@@ -136,10 +138,10 @@ class Decision:
             return
         if change.op != "I":
             self._note_missing(entry, row)
-        if is_first and row.version == NEVER and row.winner is None:
+        if gives_first:
             self._clashes.append(_Clash(entry, row, Kind.FIRST_SYNC, Winner.THEIRS, NEVER, None))
         _take(entry, row)
-        if change.resolves and not is_first:
+        if _is_choice(change):
             self._prefer_rival(entry, row)
             self._decide_anew(entry, row)
 
@@ -149,7 +151,7 @@ class Decision:
         written = Written(choices=self._choices, closed=self._closed)
         for clash in self._clashes:
             if clash.kind is Kind.FIRST_SYNC:
-                if self._is_same(images[id(clash.row)], clash):
+                if self._is_same(images[id(clash.row)], clash.entry, clash.row):
                     continue
                 clash.entry.counts.conflicts += 1
             written.conflicts.append(self._conflict(clash, images))
@@ -164,12 +166,17 @@ class Decision:
     def _may_be_deleted(self, entry: Entry, row: Row) -> bool:
         return self._horizons.is_beyond(entry.use.name, entry.change.version) and self._image(row) is None
 
-    def _is_same(self, stood: bytes | None, clash: _Clash) -> bool:
+    def _of_each(self, entry: Entry, row: Row, gives_first: bool) -> bool:
+        """Tell whether a row from before the first sync meets another node's, and both are to be given."""
+        if not gives_first or entry.change.resolves != FIRST_OF_EACH:
+            return False
+        return not self._is_same(self._image(row), entry, row)
+
+    def _is_same(self, stood: bytes | None, entry: Entry, row: Row) -> bool:
         """Tell whether a row from before the first sync is what it is to be, or was not there."""
-        entry = clash.entry
         if stood is None or comparable(stood) == comparable(entry.change.image):
             return True
-        theirs = as_stored(self._session, entry.use, entry.change, clash.row.key)
+        theirs = as_stored(self._session, entry.use, entry.change, row.key)
         return comparable(stood) == comparable(theirs)
 
     def _decide_same(self, entry: Entry, row: Row) -> None:
@@ -194,7 +201,7 @@ class Decision:
     def _note_choice(self, entry: Entry, row: Row, history: RowHistory) -> None:
         """Keep a choice, whether it stands or not, and close the conflicts of whose both sides its author knew."""
         change = entry.change
-        if change.resolves and change.resolves != FIRST:
+        if _is_choice(change):
             choice = Choice(
                 entry.use.name,
                 row.key,
@@ -322,6 +329,20 @@ def _by_choices(relation: Relation, change: Change, row: Row, history: RowHistor
         return Relation.LATE, False
     standing = history.standing_choice(row.version, row.base) if change.resolves else None
     return relation, standing is not None and not standing.resolves.isdisjoint(change.resolves)
+
+
+def _gives_first(change: Change) -> bool:
+    """Tell whether `adopt` made this change. A write on top of it may have been sealed with it, and have its mark."""
+    return NEVER in change.resolves and change.version.hlc <= WEAKEST_HLC
+
+
+def _is_choice(change: Change) -> bool:
+    return bool(change.resolves) and NEVER not in change.resolves
+
+
+def _is_nobodys(one: Version, other: Version) -> bool:
+    """Tell whether a write met what nobody is known to have written: the higher one stands, without a choice."""
+    return (one.hlc <= WEAKEST_HLC) != (other.hlc <= WEAKEST_HLC)
 
 
 def overtaken_by(change: Change) -> str:

@@ -51,9 +51,9 @@ class LogicalSession:
         """See `ApplySession`."""
         self._session.choose(table, meta, write, resolves)
 
-    def give_first(self, table: TableShape, rows: Sequence[RowWrite]) -> None:
+    def give_first(self, table: TableShape, rows: Sequence[RowWrite], resolves: Sequence[Version]) -> None:
         """See `ApplySession`."""
-        self._session.give_first(table, rows)
+        self._session.give_first(table, rows, resolves)
 
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
         """See `ApplySession`."""

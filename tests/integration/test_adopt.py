@@ -119,15 +119,15 @@ def test_mains_image_stands_and_the_other_is_a_conflict(pair: Pair) -> None:
 
 def test_each_gives_its_own_and_the_policy_decides(pair: Pair) -> None:
     told = adopt(pair, "main", "--from", "each")
-    assert (told["given_here"], told["given_there"]) == (6, 6)
+    # Nobody knows which was written later: the greater name of a node decides, and only that node gives its own.
+    assert (told["given_here"], told["given_there"]) == (6, 3)
     pair.sync()
     main, shop = contents(pair)
     assert main == shop
-    # Nobody knows which was written later: the greater name of a node decides.
     assert (2, "two, shop") in main[0]
     assert ("k", 1.5, "shop") in main[2]
     (kept,) = pair.main.world.query("SELECT kind, winner, our_image FROM rf_conflict WHERE table_name = 'parent'")
-    assert (*kept[:2], _name(kept[2])) == ("insert", "theirs", "two, main")
+    assert (*kept[:2], _name(kept[2])) == ("first-sync", "theirs", "two, main")
     assert pair.verify()["equal"]
 
 
@@ -159,6 +159,68 @@ def test_in_a_manual_table_someone_chooses_where_each_gives_its_own(
         main, shop = contents(pair)
         assert main == shop
         assert (2, "two, main") in main[0]
+
+
+def test_in_a_manual_table_each_waits_whichever_comes_first(tmp_path: Path, main_url: str, shop_url: str) -> None:
+    """What the branch has given reaches main before main has given its own."""
+    with first_met(tmp_path, main_url, shop_url, "manual") as pair:
+        rows = [{"table": "parent", "pk": {"id": 2}, "each": True}]
+        with pair.main.client(pair.main.token("shop")) as client:
+            assert client.post("/sync/adopt", json={"rows": rows}).json()["results"][0]["outcome"] == "given"
+        call(pair.branch, "run", "--once")
+        (one,) = json.loads(ok(pair.branch, "conflicts", "list", "--json"))
+        assert (one["table"], one["state"], one["their_version"]) == ("parent", "waiting", [0, 1, "main"])
+        told = adopt(pair, "--from", "each")
+        assert told["refused"] == 0
+        call(pair.branch, "run", "--once")
+        call(pair.branch, "run", "--once")
+        listed = json.loads(ok(pair.branch, "conflicts", "list", "--json"))
+        assert {one["state"] for one in listed} == {"waiting"}
+        for one in listed:
+            call(pair.branch, "conflicts", "resolve", str(one["id"]), "--take", "ours")
+        pair.sync()
+        main, shop = contents(pair)
+        assert main == shop
+        assert (2, "two, shop") in main[0]
+
+
+def test_in_a_manual_table_a_write_stands_above_a_first_version_without_a_choice(
+    tmp_path: Path, main_url: str, shop_url: str
+) -> None:
+    with first_met(tmp_path, main_url, shop_url, "manual") as pair:
+        pair.branch.execute("UPDATE parent SET name = 'written' WHERE id = 2")
+        with pair.main.client(pair.main.token("shop")) as client:
+            client.post("/sync/adopt", json={"rows": [{"table": "parent", "pk": {"id": 2}}]})
+        pair.sync()
+        main, shop = contents(pair)
+        assert main[0][1] == shop[0][1] == (2, "written")
+        assert pair.main.world.query("SELECT count(*) FROM rf_conflict WHERE state = 'waiting'") == [(0,)]
+
+
+def test_who_is_main_has_to_be_known_where_main_wins(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path / name}.db" for name in ("main", "shop")]
+    with first_met(tmp_path, *urls, "main-wins") as pair:
+        shop = pair.branch
+        other = CliNode("other", tmp_path / "other", f"sqlite:///{tmp_path / 'other.db'}")
+        other.folder.mkdir()
+        ok(other, "init", "--node", "other", "--database", other.database)
+        other.execute(*DDL, *SHOP)
+        ok(other, "migrate")
+        ok(other, "verify", "--export", str(tmp_path / "other.jsonl"))
+        refused = call(shop, "adopt", "--from", "each", "--file", str(tmp_path / "other.jsonl"))
+        assert refused.exit_code == 2
+        assert "[node] main" in refused.stderr
+
+
+def test_columns_that_one_side_alone_has_are_named(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path / name}.db" for name in ("main", "shop")]
+    wider = tuple(one.replace("name text)", "name text, note text)") for one in DDL[:1])
+    shop = tuple(one.replace("VALUES (9, 'shop alone')", "VALUES (9, 'shop alone', 'n')") for one in SHOP[:1])
+    shop = tuple(one.replace("INTO parent VALUES", "INTO parent (id, name) VALUES") for one in shop)
+    with made_pair(tmp_path, *urls, (DDL[0], MAIN[0]), (*wider, *shop)) as pair:
+        told = adopt(pair, "--from", "main", "--dry-run")
+        assert told["tables"][0]["columns_only_here"] == ["note"]
+        assert "one side alone has note" in call(pair.branch, "adopt", "--from", "main", "--dry-run").stderr
 
 
 @pytest.mark.parametrize("policy", ["manual", "append-only"])

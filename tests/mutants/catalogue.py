@@ -546,7 +546,7 @@ MUTANTS = (
         "who-had-another-image-keeps-none",
         "first versions of rows",
         "consumer/apply/decision.py",
-        "        if is_first and row.version == NEVER and row.winner is None:\n",
+        "        if gives_first:\n",
         "        if False:\n",
         (
             "tests/integration/test_adopt.py::test_a_third_node_keeps_its_own_image_as_a_conflict",
@@ -557,18 +557,16 @@ MUTANTS = (
         "a-first-version-is-of-now",
         "first versions of rows",
         "common/dialects/sqlite/choices.py",
-        '(kind, at, {columns})"\n            values = ", ".join(placeholders(key))\n'
-        "            self._connection.execute(f\"{into} VALUES ('{_GIVEN_FIRST}', {LONG_AGO}, {values})\", key)\n",
-        '(kind, at, {columns})"\n            values = ", ".join(placeholders(key))\n'
-        "            self._connection.execute(f\"{into} VALUES ('{_GIVEN_FIRST}', {NOW}, {values})\", key)\n",
+        "VALUES (?, {LONG_AGO}, {values})",
+        "VALUES (?, {NOW}, {values})",
         ("tests/integration/test_adopt.py::test_what_somebody_has_written_since_stands_above_a_first_version",),
     ),
     Mutant(
         "a-written-row-gets-a-first-version",
         "first versions of rows",
         "consumer/adopting/giving.py",
-        "            if state.version != NEVER:\n",
-        "            if False:\n",
+        "    if state.version != NEVER:\n",
+        "    if False:\n",
         ("tests/integration/test_adopt_asked.py::test_each_row_has_its_answer",),
     ),
     Mutant(

@@ -141,9 +141,9 @@ class PostgresApplySession:
         (after,) = self.images(table, [write.pk], meta)
         self._chosen.append(Chosen(table, write, before, after, resolves))
 
-    def give_first(self, table: TableShape, rows: Sequence[RowWrite]) -> None:
+    def give_first(self, table: TableShape, rows: Sequence[RowWrite], resolves: Sequence[Version]) -> None:
         """Have rows sealed just as they stand, with the weakest version."""
-        self._first.append(FirstVersions(table, rows))
+        self._first.append(FirstVersions(table, rows, resolves))
 
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
         """Tell whether a local write of one of these rows is committed but not sealed: then roll back, seal, retry."""

@@ -12,7 +12,7 @@ from common.dialects.postgresql.missed import UNKNOWN_WHEN
 from common.dialects.postgresql.registry import encode_meta
 from common.errors import ConfigError
 from common.ports.dialect import RowWrite, TableShape
-from common.versions import FIRST, Version, counts_from_us
+from common.versions import Version, counts_from_us
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
@@ -49,6 +49,7 @@ class FirstVersions:
 
     table: TableShape
     rows: Sequence[RowWrite]
+    resolves: Sequence[Version]
 
 
 def log_first(raw: Raw, found: Sequence[FirstVersions]) -> None:
@@ -57,7 +58,7 @@ def log_first(raw: Raw, found: Sequence[FirstVersions]) -> None:
         given = {
             "keys": [row.key for row in one.rows],
             "images": [_text(row.image) for row in one.rows],
-            "resolves": json.dumps(FIRST, separators=(",", ":")),
+            "resolves": json.dumps(one.resolves, separators=(",", ":")),
             "meta": encode_meta(one.table.meta),
             "table": one.table.name,
         }

@@ -12,7 +12,9 @@ from common.dialects.postgresql import lines_sql as sql
 from common.dialects.postgresql.arrays import number_array, text_array
 from common.dialects.postgresql.connection import driver
 from common.dialects.postgresql.errors import translated
+from common.dialects.postgresql.missed import UNKNOWN_WHEN
 from common.dialects.postgresql.prepared import Prepared
+from common.dialects.postgresql.sealing_sql import WEAKEST_US
 from common.dialects.postgresql.shape_cache import first_table_names
 from common.dialects.postgresql.snapshots import Snapshot, bounds, ended_between
 from common.dialects.postgresql.unsealed_sql import ENDED_ROWS
@@ -34,10 +36,11 @@ _REMEMBERED = "SELECT last_lsn, last_tx_id FROM rf_seal WHERE incarnation = %(in
 
 _SNAPSHOTS = "SELECT snapshot, pg_current_snapshot()::text FROM rf_seal"
 _UNSEALED = f"""
-SELECT (coalesce(sum(changes), 0))::bigint, min(captured_us) FROM (
+SELECT (coalesce(sum(changes), 0))::bigint, min(captured_us) FILTER (WHERE captured_us > {WEAKEST_US}) FROM (
     SELECT changes, captured_us FROM rf_seal_pending
     UNION ALL
-    SELECT count(*), (extract(epoch FROM min(l.captured_at)) * 1000000)::bigint
+    SELECT count(*),
+           (extract(epoch FROM min(l.captured_at) FILTER (WHERE l.captured_at > {UNKNOWN_WHEN})) * 1000000)::bigint
     FROM {ENDED_ROWS}) w
 """
 

@@ -134,12 +134,12 @@ class SqliteApplySession:
         # It is sent whole, whatever columns `meta` has.
         self._write(table, meta, [write])
 
-    def give_first(self, table: TableShape, rows: Sequence[RowWrite]) -> None:
+    def give_first(self, table: TableShape, rows: Sequence[RowWrite], resolves: Sequence[Version]) -> None:
         """Have rows sealed just as they stand, with the weakest version."""
         known = self._table(table)
         with translating():
             decoder = ImageDecoder(known, table.meta)
-            self._choices.note_first(known, self._table_id(table), [decoder.key(row.pk) for row in rows])
+            self._choices.note_first(known, self._table_id(table), [decoder.key(row.pk) for row in rows], resolves)
 
     def unsealed(self, table: TableShape, keys: Sequence[str]) -> bool:
         """Tell whether a local write of one of these rows is committed but not sealed."""

@@ -12,9 +12,7 @@ from common.dialects.sqlite.shapes import TouchLog, stored_shape
 from common.dialects.sqlite.touches import CHOSEN, CHOSEN_ABSENT, LONG_AGO, NOW, julian
 from common.dialects.sqlite.values import Row, placeholders
 from common.errors import ConfigError
-from common.versions import FIRST, Version, counts_from_us
-
-_GIVEN_FIRST = CHOSEN_ABSENT + json.dumps(FIRST, separators=(",", ":"))
+from common.versions import Version, counts_from_us
 
 
 class Choices:
@@ -24,7 +22,7 @@ class Choices:
         self._connection = connection
         self._logs = logs
         self._found: list[tuple[TouchLog, Row, Row | None, str, int]] = []
-        self._first: list[tuple[TouchLog, Row]] = []
+        self._first: list[tuple[TouchLog, Row, str]] = []
 
     def note(self, table: SqliteTable, table_id: int, key: Row, base: Version, resolves: Sequence[Version]) -> None:
         """Note a row that is about to be written as chosen, on top of `base`.
@@ -36,10 +34,11 @@ class Choices:
         settles = json.dumps(resolves, separators=(",", ":"))
         self._found.append((log, key, before, settles, counts_from_us(base, resolves)))
 
-    def note_first(self, table: SqliteTable, table_id: int, keys: Sequence[Row]) -> None:
+    def note_first(self, table: SqliteTable, table_id: int, keys: Sequence[Row], resolves: Sequence[Version]) -> None:
         """Note rows that get their first version as they are. Raises ConfigError where they would not be sealed."""
         log = self._log_of(table, table_id)
-        self._first += [(log, key) for key in keys]
+        settles = json.dumps(resolves, separators=(",", ":"))
+        self._first += [(log, key, settles) for key in keys]
 
     def _log_of(self, table: SqliteTable, table_id: int) -> TouchLog:
         shape = stored_shape(table.shape)
@@ -60,8 +59,9 @@ class Choices:
             self._connection.execute(
                 f"{into} VALUES (?, max({NOW}, ?), {values})", (kind, julian(from_us), *(before or key))
             )
-        for log, key in self._first:
+        for log, key, resolves in self._first:
             columns = ", ".join(f"c{place}" for place in log.key_places)
             into = f"INSERT INTO main.{log_table(log.shape_id)} (kind, at, {columns})"
             values = ", ".join(placeholders(key))
-            self._connection.execute(f"{into} VALUES ('{_GIVEN_FIRST}', {LONG_AGO}, {values})", key)
+            # For everybody else the row was not there: the whole of it is new.
+            self._connection.execute(f"{into} VALUES (?, {LONG_AGO}, {values})", (CHOSEN_ABSENT + resolves, *key))

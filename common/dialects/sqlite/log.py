@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from common.dialects.sqlite.connection import borrowed, transaction
 from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.shapes import touch_logs
-from common.dialects.sqlite.touches import at_us
+from common.dialects.sqlite.touches import LONG_AGO, at_us
 from common.errors import OutageError
 from common.ports.dialect import LogHead, NodeFacts, Unsealed
 from common.wire.records import SealedTx, SmallTx, TableMeta, TxHeader
@@ -24,6 +24,8 @@ _TXS = (
     "SELECT tx_id, exported_at, from_lsn, to_lsn, prev_lsn, tables, grouped, bytes FROM rf_tx"
     " WHERE incarnation = ? AND to_lsn > ? ORDER BY to_lsn LIMIT ?"
 )
+_OLDEST = f"min(CASE WHEN at > {LONG_AGO} THEN at END)"
+"""Nobody knows how long what has the weakest time has waited."""
 
 
 class _Meta(msgspec.Struct):
@@ -71,7 +73,7 @@ class SqliteLog:
         """Return what waits to be sealed: touches, of which a changed row may have several."""
         with borrowed(self._engine) as connection, transaction(connection, "BEGIN"):
             found = [
-                connection.execute(f"SELECT count(*), min(at) FROM {log_table(log.shape_id)}").fetchone()
+                connection.execute(f"SELECT count(*), {_OLDEST} FROM {log_table(log.shape_id)}").fetchone()
                 for log in touch_logs(connection)
             ]
         oldest = min((at for _, at in found if at is not None), default=None)

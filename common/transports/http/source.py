@@ -135,7 +135,9 @@ class HttpSource:
     def _pull(self, after: str | None, wait_seconds: float) -> PullAnswer:
         # Without a mark from the beginning: where the peer believes this node to be, it may have been before it was put
         # back. What comes twice is known.
-        return self._client.pull(after or _BEGINNING, limit=MOST_TXS, wait_seconds=wait_seconds, forwarded=self._may_forward)
+        return self._client.pull(
+            after or _BEGINNING, limit=MOST_TXS, wait_seconds=wait_seconds, forwarded=self._may_forward
+        )
 
     def _piece(self, reading: _Reading) -> bytes:
         waiting: list[bytes] = []
