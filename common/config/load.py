@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +11,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from common.config.model import SERVER_FILES, TLS_FILES, BrokerSection, Config, PeerSection, ServerSection
+from common.config.secrets import SECRETS, refuse_readable_by_others, refuse_secrets_in_sight
 from common.errors import ConfigError
 
 DEFAULT_FILE = "rowferry.toml"
 _PREFIX = "ROWFERRY_"
 _NOT_SETTINGS = ("ROWFERRY_CONFIG", "ROWFERRY_TEST_", "ROWFERRY_REQUIRE_")
-_SECRETS = (("node", "database"), ("node", "signing_key"), ("broker", "url"))
 
 
 def config_path(given: str | None, environ: Mapping[str, str]) -> Path:
@@ -34,7 +33,7 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     tree = _read(path)
     _overlay(tree, os.environ if environ is None else environ)
     folder = path.resolve().parent
-    for section, key in _SECRETS:
+    for section, key in SECRETS:
         _from_secret_file(tree, section, key, folder, path)
     try:
         config = Config.model_validate(tree)
@@ -46,14 +45,14 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     _check_tls_files(anchored.server, "server", SERVER_FILES, path)
     for name, peer in anchored.peers.items():
         if peer.token_file is not None and peer.token_file.exists():
-            _refuse_readable_by_others(peer.token_file, f"{path}: peers.{name}.token_file")
+            refuse_readable_by_others(peer.token_file, f"{path}: peers.{name}.token_file")
     return anchored
 
 
 def read_secret_file(file: Path, where: str) -> str:
     """Return what a secret file holds. Raises ConfigError, naming `where`, when others may read it or it is missing."""
     try:
-        _refuse_readable_by_others(file, where)
+        refuse_readable_by_others(file, where)
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(file, where, error) from error
@@ -61,8 +60,10 @@ def read_secret_file(file: Path, where: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        # Some editors on Windows begin a file with a mark of its encoding.
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            # Some editors on Windows begin a file with a mark of its encoding.
+            tree = tomllib.loads(file.read().decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: no such file; write one with `rowferry init --node ID --database URL` or name it with --config"
@@ -71,6 +72,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read as TOML: {error}") from error
+    refuse_secrets_in_sight(path, mode, tree)
+    return tree
 
 
 def _overlay(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
@@ -116,19 +119,12 @@ def _check_tls_files(
         if setting == secret:
             if setting == "tls_cert_file" and _is_certificate_alone(file):
                 raise ConfigError(f"{where}: {file} holds no private key: set {name}.tls_key_file")
-            _refuse_readable_by_others(file, where)
+            refuse_readable_by_others(file, where)
 
 
 def _is_certificate_alone(file: Path) -> bool:
     text = file.read_bytes()
     return b"BEGIN CERTIFICATE-----" in text and b"PRIVATE KEY-----" not in text
-
-
-def _refuse_readable_by_others(file: Path, where: str) -> None:
-    if file.is_dir():
-        raise ConfigError(f"{where}: {file} is a folder; name the file in it")
-    if os.name == "posix" and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"{where}: {file} can be read by others; chmod 600 it")
 
 
 def _unreadable(file: Path, where: str, error: OSError | UnicodeDecodeError) -> ConfigError:

@@ -29,6 +29,7 @@ SAFEGUARDS = (
     "bounds",
     "tokens",
     "kinds of values",
+    "secrets in sight",
 )
 
 
@@ -539,5 +540,13 @@ MUTANTS = (
         "        if not fits(logical, value):\n",
         "        if False:\n",
         ("tests/integration/test_kinds_of_values.py",),
+    ),
+    Mutant(
+        "a-configuration-with-a-password-is-everybodys",
+        "secrets in sight",
+        "common/config/load.py",
+        "    refuse_secrets_in_sight(path, mode, tree)\n",
+        "",
+        ("tests/unit/test_config_secrets.py",),
     ),
 )
