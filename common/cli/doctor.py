@@ -1,11 +1,13 @@
 """`rowferry doctor`: what this node stands on, and how to mend it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from common.clock import SystemClock
+from common.config.load import exposed_secrets
 from common.config.model import Config
 from common.console import Console, set_in
 from common.errors import OutageError
@@ -29,7 +31,7 @@ def doctor() -> None:
     """
     host = current_host()
     config = host.config
-    found = [runtime_finding()]
+    found = [runtime_finding(), *_exposed(host.config_file)]
     try:
         with opened_database(config) as database:
             found += examine(config, database, _knowing(config, database))
@@ -41,6 +43,12 @@ def doctor() -> None:
     elif any(one.level is Level.FAIL for one in found):
         host.exit_code = ExitCode.FAILED
     host.emit(document(config, found), lambda console: _tell(console, found))
+
+
+def _exposed(file: Path) -> Iterator[Finding]:
+    for setting, remedy in exposed_secrets(file):
+        text = f"{setting} holds a secret, and others can read {file}"
+        yield Finding("configuration", Level.WARN, text, remedy)
 
 
 def document(config: Config, found: Sequence[Finding]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 
 from common.config.load import load_config
+from common.config.secrets import holds_secret
 from common.config.toml import toml_text
 from common.console import Console
 from common.errors import ConfigError, UsageError
@@ -34,7 +34,7 @@ class Choices:
     @property
     def holds_password(self) -> bool:
         """Whether a URL carries a password: then the file is nobody else's to read."""
-        return any(_has_password(url) for url in (self.database, self.broker) if url)
+        return any(holds_secret(url) for url in (self.database, self.broker) if url)
 
     @property
     def exchange_folder(self) -> str | None:
@@ -128,14 +128,6 @@ def _draft(path: Path) -> Iterator[Path]:
 def _split(given: Iterable[str]) -> tuple[str, ...]:
     names = [name.strip() for one in given for name in one.split(",")]
     return tuple(dict.fromkeys(name for name in names if name))
-
-
-def _has_password(url: str) -> bool:
-    try:
-        return bool(urlsplit(url).password)
-    except ValueError:
-        # It can't be taken apart, and is refused once it is read.
-        return True
 
 
 def _pairs(given: Iterable[str]) -> tuple[tuple[str, str], ...]:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from common.cli.given import checked
 from common.cli.options import LEVELS, CommandLine, command_line, with_shared_options
 from common.config.load import config_path
+from common.config.variables import with_variables
 from common.console import Console, counted
 from common.crash_points import arm_from
 from common.errors import ConfigError, OutageError, PreflightError, RowferryError, UsageError
@@ -126,6 +127,8 @@ def exit_code_for(error: Exception) -> ExitCode:
 def sentence_for(error: Exception) -> str:
     """Return what to tell a person, without passwords."""
     match error:
+        case ConfigError() | OutageError():
+            text = with_variables(str(error))
         case RowferryError():
             text = str(error)
         case sa.exc.SQLAlchemyError():

@@ -1,23 +1,20 @@
 """Reads `rowferry.toml`, the `ROWFERRY_…` variables and secret files into a checked `Config`."""
 
 import os
-import re
-import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
+from common.config.explain import Origins, explain
 from common.config.model import SERVER_FILES, TLS_FILES, BrokerSection, Config, PeerSection, ServerSection
+from common.config.secrets import SECRETS, refuse_readable_by_others, secrets_in_sight
+from common.config.variables import overlay
 from common.errors import ConfigError
 
 DEFAULT_FILE = "rowferry.toml"
-_PREFIX = "ROWFERRY_"
-_NOT_SETTINGS = ("ROWFERRY_CONFIG", "ROWFERRY_TEST_", "ROWFERRY_REQUIRE_")
-_SECRETS = (("node", "database"), ("node", "signing_key"), ("broker", "url"))
 
 
 def config_path(given: str | None, environ: Mapping[str, str]) -> Path:
@@ -28,41 +25,56 @@ def config_path(given: str | None, environ: Mapping[str, str]) -> Path:
 def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     """Return the configuration of `path`. Raises ConfigError that names file, key, value and remedy.
 
-    Single settings may stand in variables (`ROWFERRY_NODE_ID`, `ROWFERRY_BROKER_URL`), secrets in files
-    (`database_file`, `url_file`). Relative paths count from the file's own folder.
+    Single settings may stand in variables (`ROWFERRY_NODE_ID`, `ROWFERRY_PEERS__MAIN__URL`), secrets in files
+    (`database_file`, `url_file`). Relative paths count from the file's own folder, also those in variables.
     """
     tree = _read(path)
-    _overlay(tree, os.environ if environ is None else environ)
+    origins = Origins(path, overlay(tree, os.environ if environ is None else environ))
     folder = path.resolve().parent
-    for section, key in _SECRETS:
-        _from_secret_file(tree, section, key, folder, path)
+    for section, key in SECRETS:
+        _from_secret_file(tree, section, key, folder, origins)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_explain(path, error)) from error
+        raise ConfigError(explain(error, origins)) from error
     anchored = _anchored(config, folder)
     if anchored.broker is not None:
-        _check_tls_files(anchored.broker, "broker", TLS_FILES, path)
-    _check_tls_files(anchored.server, "server", SERVER_FILES, path)
+        _check_tls_files(anchored.broker, "broker", TLS_FILES, origins)
+    _check_tls_files(anchored.server, "server", SERVER_FILES, origins)
     for name, peer in anchored.peers.items():
         if peer.token_file is not None and peer.token_file.exists():
-            _refuse_readable_by_others(peer.token_file, f"{path}: peers.{name}.token_file")
+            refuse_readable_by_others(peer.token_file, origins.where(("peers", name, "token_file")))
     return anchored
+
+
+def exposed_secrets(path: Path) -> list[tuple[str, str]]:
+    """Return the settings in `path` itself that hold a secret which others can read, each with the remedy.
+
+    Raises ConfigError where it can't be read."""
+    tree, mode = _read_with_mode(path)
+    return secrets_in_sight(mode, tree)
 
 
 def read_secret_file(file: Path, where: str) -> str:
     """Return what a secret file holds. Raises ConfigError, naming `where`, when others may read it or it is missing."""
     try:
-        _refuse_readable_by_others(file, where)
+        refuse_readable_by_others(file, where)
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(file, where, error) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
+    tree, _ = _read_with_mode(path)
+    return tree
+
+
+def _read_with_mode(path: Path) -> tuple[dict[str, Any], int]:
     try:
-        # Some editors on Windows begin a file with a mark of its encoding.
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            # Some editors on Windows begin a file with a mark of its encoding.
+            tree = tomllib.loads(file.read().decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: no such file; write one with `rowferry init --node ID --database URL` or name it with --config"
@@ -71,36 +83,23 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read as TOML: {error}") from error
+    return tree, mode
 
 
-def _overlay(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
-    for name, value in environ.items():
-        if not name.startswith(_PREFIX) or name.startswith(_NOT_SETTINGS):
-            continue
-        section, _, key = name.removeprefix(_PREFIX).lower().partition("_")
-        if section not in Config.model_fields or not key:
-            raise ConfigError(f"variable {name}: there is no section [{section}]; it must be ROWFERRY_SECTION_KEY")
-        inner = tree.setdefault(section, {})
-        if not isinstance(inner, dict):
-            continue
-        names = [one.strip() for one in value.split(",") if one.strip()]
-        inner[key] = names if key in ("include", "exclude", "listen", "peers", "proxies") else value
-        # A secret that the file keeps elsewhere is the same setting.
-        inner.pop(f"{key}_file", None)
-
-
-def _from_secret_file(tree: dict[str, Any], section: str, key: str, folder: Path, source: Path) -> None:
+def _from_secret_file(tree: dict[str, Any], section: str, key: str, folder: Path, origins: Origins) -> None:
     inner = tree.get(section)
     if not isinstance(inner, dict) or f"{key}_file" not in inner:
         return
     if key in inner:
-        raise ConfigError(f"{source}: {section}.{key} and {section}.{key}_file both say the same: take one of them out")
+        raise ConfigError(
+            f"{origins.file}: {section}.{key} and {section}.{key}_file both say the same: take one of them out"
+        )
     file = folder / str(inner.pop(f"{key}_file"))
-    inner[key] = read_secret_file(file, f"{source}: {section}.{key}_file")
+    inner[key] = read_secret_file(file, origins.where((section, f"{key}_file")))
 
 
 def _check_tls_files(
-    section: BrokerSection | ServerSection, name: str, settings: tuple[str, ...], source: Path
+    section: BrokerSection | ServerSection, name: str, settings: tuple[str, ...], origins: Origins
 ) -> None:
     """Refuse files that are missing, and a key that others can read: without a key file the certificate's holds it."""
     secret = "tls_key_file" if section.tls_key_file else "tls_cert_file"
@@ -108,7 +107,7 @@ def _check_tls_files(
         file: Path | None = getattr(section, setting)
         if file is None:
             continue
-        where = f"{source}: {name}.{setting}"
+        where = origins.where((name, setting))
         try:
             file.open("rb").close()
         except OSError as error:
@@ -116,7 +115,7 @@ def _check_tls_files(
         if setting == secret:
             if setting == "tls_cert_file" and _is_certificate_alone(file):
                 raise ConfigError(f"{where}: {file} holds no private key: set {name}.tls_key_file")
-            _refuse_readable_by_others(file, where)
+            refuse_readable_by_others(file, where)
 
 
 def _is_certificate_alone(file: Path) -> bool:
@@ -124,52 +123,9 @@ def _is_certificate_alone(file: Path) -> bool:
     return b"BEGIN CERTIFICATE-----" in text and b"PRIVATE KEY-----" not in text
 
 
-def _refuse_readable_by_others(file: Path, where: str) -> None:
-    if file.is_dir():
-        raise ConfigError(f"{where}: {file} is a folder; name the file in it")
-    if os.name == "posix" and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"{where}: {file} can be read by others; chmod 600 it")
-
-
 def _unreadable(file: Path, where: str, error: OSError | UnicodeDecodeError) -> ConfigError:
     why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
     return ConfigError(f"{where}: {file} can't be read: {why}")
-
-
-def _explain(path: Path, error: ValidationError) -> str:
-    lines = []
-    for one in error.errors(include_url=False):
-        key = ".".join(str(step) for step in one["loc"]) or "the file"
-        # Where the name is wrong the value may be anything, also a secret.
-        is_told = one["loc"] and one["type"] not in ("missing", "extra_forbidden")
-        given = f" (given: {_masked(key, one['input'])})" if is_told else ""
-        lines.append(f"{path}: {key}: {_remedy(one)}{given}")
-    return "\n".join(lines)
-
-
-def _remedy(error: ErrorDetails) -> str:
-    """Return what is wrong and what would be right, in words that need no Python."""
-    return _REMEDIES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
-
-
-_SECRET = re.compile(r"ed25519-private|\brf_[0-9a-zA-Z]+_|://\S*@|PRIVATE KEY")
-"""What a signing key, a token, a URL with a password and the key of a certificate look like."""
-
-_REMEDIES = {
-    "extra_forbidden": "there is no such setting; take it out or correct its name",
-    "missing": "it is required, and missing",
-    "tuple_type": 'must be a list, like ["one", "other"]',
-    "string_pattern_mismatch": "use 1 to 64 letters, digits, '-' or '_'",
-    "model_type": "must be a section with settings",
-    "dict_type": "must be a section with settings",
-}
-
-
-def _masked(key: str, value: object) -> str:
-    """A whole section may hold a secret as well, and a secret may stand in the wrong place."""
-    secret = isinstance(value, dict) or key.endswith(("url", "database", "password", "key"))
-    secret = secret or _SECRET.search(str(value)) is not None
-    return "…" if secret else repr(value)
 
 
 def _anchored(config: Config, folder: Path) -> Config:

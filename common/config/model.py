@@ -188,7 +188,7 @@ class BrokerSection(Section):
         if value is None:
             return None
         if urlsplit(info.data.get("url", "amqps:")).scheme != "amqps":
-            raise ValueError("is for amqps:// alone; change the URL's scheme, or take it out")
+            raise ValueError("is for amqps:// alone; change the scheme of broker.url, or take it out")
         if info.field_name == "tls_key_file" and info.data.get("tls_cert_file", value) is None:
             raise ValueError("needs the certificate that it belongs to: set tls_cert_file")
         return value

@@ -33,6 +33,7 @@ from tests.support.applying import (
 from tests.support.applying import Origin as AnyOrigin
 from tests.support.applying_child import replay_edited, run_child
 from tests.support.cli import document, rowferry
+from tests.support.private import write_private
 
 Line = dict[str, Any]
 GATE = "CREATE TABLE gate (id INTEGER PRIMARY KEY, code TEXT)"
@@ -99,9 +100,9 @@ def own_batches(world: World) -> list[bytes]:
 
 @pytest.fixture
 def config_file(world: World, tmp_path: Path) -> Path:
-    path = tmp_path / "rowferry.toml"
-    path.write_text(f'[node]\nid = "here"\ndatabase = "{world.node.config.node.database}"\n')
-    return path
+    return write_private(
+        tmp_path / "rowferry.toml", f'[node]\nid = "here"\ndatabase = "{world.node.config.node.database}"\n'
+    )
 
 
 def test_an_edited_row_is_a_new_write_that_reaches_who_applied_it_as_it_came(world: World, other: World) -> None:

@@ -23,6 +23,7 @@ from consumer.reshaped import Reshaped
 from tests.integration.test_heartbeats import beat
 from tests.support.applying import Origin, Tx, World, Write, item, outcomes, resealed
 from tests.support.cli import document, rowferry
+from tests.support.private import write_private
 
 HOW = Replay("tester")
 
@@ -57,9 +58,9 @@ class MemoryMirror:
 
 @pytest.fixture
 def config_file(world: World, tmp_path: Path) -> Path:
-    path = tmp_path / "rowferry.toml"
-    path.write_text(f'[node]\nid = "here"\ndatabase = "{world.node.config.node.database}"\n')
-    return path
+    return write_private(
+        tmp_path / "rowferry.toml", f'[node]\nid = "here"\ndatabase = "{world.node.config.node.database}"\n'
+    )
 
 
 def no_bar(_: int) -> None:

@@ -19,6 +19,7 @@ from consumer.incoming import Result
 from tests.support.applying import Origin, Tx, World, Write, item, outcomes
 from tests.support.applying_child import replay_all, run_child
 from tests.support.cli import document, rowferry
+from tests.support.private import write_private
 
 KILLED = -signal.SIGKILL
 PIECES = Replay("tester", in_pieces=True)
@@ -183,7 +184,7 @@ def test_killed_between_pieces(world: World, point: CrashPoint) -> None:
 
 def test_the_command_and_what_show_says(world: World, tmp_path: Path) -> None:
     config = tmp_path / "rowferry.toml"
-    config.write_text(f'[node]\nid = "here"\ndatabase = "{world.node.config.node.database}"\n')
+    write_private(config, f'[node]\nid = "here"\ndatabase = "{world.node.config.node.database}"\n')
     block(world)
     tx = letter(Origin("a"), rows=2)
     world.receive(tx.body)

@@ -12,15 +12,14 @@ import sqlalchemy as sa
 
 from tests.support.applying import application, sqlite_url
 from tests.support.cli import document, rowferry
+from tests.support.private import write_private
 from tests.support.rabbit_server import RabbitServer
 
 CREATE = "CREATE TABLE sale (id TEXT PRIMARY KEY, note TEXT)"
 
 
 def configured(tmp_path: Path, database: str, more: str = "") -> Path:
-    file = tmp_path / "rowferry.toml"
-    file.write_text(f'[node]\nid = "shop"\ndatabase = "{database}"\n{more}')
-    return file
+    return write_private(tmp_path / "rowferry.toml", f'[node]\nid = "shop"\ndatabase = "{database}"\n{more}')
 
 
 @pytest.fixture

@@ -16,13 +16,14 @@ from common.wire.encode import encode_tx
 from common.wire.records import TxHeader
 from tests.support.applying import WHEN, Origin, World, Write, item, tx_id_of
 from tests.support.cli import document, rowferry
+from tests.support.private import write_private
 
 
 @pytest.fixture
 def config_file(world: World, tmp_path: Path) -> Path:
-    path = tmp_path / "rowferry.toml"
-    path.write_text(f'[node]\nid = "here"\ndatabase = "{world.node.config.node.database}"\n')
-    return path
+    return write_private(
+        tmp_path / "rowferry.toml", f'[node]\nid = "here"\ndatabase = "{world.node.config.node.database}"\n'
+    )
 
 
 def saved(folder: Path, *bodies: bytes, name: str = "in.jsonl") -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.applying import Origin, Tx, World, close_world, item, open_world, resealed, sqlite_url
 from tests.support.cli import document, rowferry
+from tests.support.private import write_private
 
 
 @pytest.fixture
@@ -25,9 +26,9 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture
 def config_file(world: World, tmp_path: Path) -> Path:
-    path = tmp_path / "rowferry.toml"
-    path.write_text(f'[node]\nid = "here"\ndatabase = "{world.node.config.node.database}"\n')
-    return path
+    return write_private(
+        tmp_path / "rowferry.toml", f'[node]\nid = "here"\ndatabase = "{world.node.config.node.database}"\n'
+    )
 
 
 def imported(config_file: Path, *bodies: bytes, code: int = 0, name: str = "in.jsonl") -> Any:

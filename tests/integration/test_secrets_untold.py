@@ -11,6 +11,7 @@ import pytest
 from tests.support.applying import sqlite_url
 from tests.support.cli import call, ok, rowferry
 from tests.support.nodes import CliNode, sqlite_database
+from tests.support.private import write_private
 from tests.support.web import Served, served_on_sqlite
 
 SECRET = "rf_abcdefghijkl_S3cretS3cretS3cretS3cretS3cretS3cretS3c"
@@ -129,8 +130,7 @@ def test_a_password_in_an_address_is_never_told(tmp_path: Path, section: str, li
 )
 def test_a_password_of_the_database_is_never_told(tmp_path: Path, url: str) -> None:
     config = tmp_path / "rowferry.toml"
-    config.write_text(f'[node]\nid = "b"\ndatabase = {json.dumps(url)}\n')
-    config.chmod(0o600)
+    write_private(config, f'[node]\nid = "b"\ndatabase = {json.dumps(url)}\n')
     for arguments in (("status",), ("doctor",), ("--debug", "run", "--once"), ("migrate",), ("--debug", "status")):
         done = rowferry(config, *arguments)
         assert done.exit_code != 0

@@ -35,6 +35,7 @@ from tests.support.applying import (
     world_on,
 )
 from tests.support.cli import document, rowferry
+from tests.support.private import write_private
 from tests.support.web import served_on_sqlite
 
 KEY, NEXT, OTHER = (Signer(new_private_key()) for _ in range(3))
@@ -248,7 +249,7 @@ def test_an_import_is_refused_whole(world: World, tmp_path: Path) -> None:
     config = tmp_path / "rowferry.toml"
     url = world.node.database.engine.url.render_as_string(hide_password=False)
     keys = json.dumps(SIGNERS["a"])
-    config.write_text(f'[node]\nid = "here"\ndatabase = "{url}"\n[signers]\na = {keys}\n')
+    write_private(config, f'[node]\nid = "here"\ndatabase = "{url}"\n[signers]\na = {keys}\n')
     a = Origin("a")
     good, bad = a.put(1, "one", 10), a.put(2, "two", 10)
     file = tmp_path / "batches.jsonl"

@@ -14,6 +14,7 @@ from common.config.load import config_path, load_config
 from common.config.model import Config, Policy
 from common.dialects import open_database
 from common.errors import ConfigError
+from tests.support.private import write_private
 
 GOOD: dict[str, dict[str, Any]] = {
     "node": {"id": "store-1", "database": "sqlite:///store.db"},
@@ -133,8 +134,7 @@ def write(folder: Path, tree: dict[str, dict[str, Any]]) -> Path:
         f"[{name}]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in section.items())
         for name, section in tree.items()
     ]
-    file.write_text("\n".join(sections), encoding="utf-8")
-    return file
+    return write_private(file, "\n".join(sections))
 
 
 def changed(key: str, value: Any) -> dict[str, dict[str, Any]]:
@@ -241,14 +241,16 @@ port = 8765
 
 def test_a_peers_files_count_from_the_files_folder(tmp_path: Path) -> None:
     file = tmp_path / "rowferry.toml"
-    file.write_text(CONTRACT.replace('token_file = "main.token"', 'token_file = "main.token"\ntls_ca_file = "ca.pem"'))
+    write_private(
+        file, CONTRACT.replace('token_file = "main.token"', 'token_file = "main.token"\ntls_ca_file = "ca.pem"')
+    )
     peer = load_config(file, {}).peers["main"]
     assert (peer.token_file, peer.tls_ca_file) == (tmp_path / "main.token", tmp_path / "ca.pem")
 
 
 def test_the_contracts_own_example_loads(tmp_path: Path) -> None:
     file = tmp_path / "rowferry.toml"
-    file.write_bytes(b"\xef\xbb\xbf" + CONTRACT.replace("\n", "\r\n").encode())
+    write_private(file, "\ufeff" + CONTRACT.replace("\n", "\r\n"))
     config = load_config(file, {})
     assert config.peers["main"].token_file == tmp_path / "main.token"
     (tmp_path / "main.token").write_text("secret")
@@ -259,7 +261,7 @@ def test_the_contracts_own_example_loads(tmp_path: Path) -> None:
 
 def test_a_policy_that_there_is_not_is_never_taken_for_lww(tmp_path: Path) -> None:
     file = tmp_path / "rowferry.toml"
-    file.write_text(CONTRACT.replace('company = "main-wins"', 'company = "newest"'))
+    write_private(file, CONTRACT.replace('company = "main-wins"', 'company = "newest"'))
     with pytest.raises(ConfigError, match=r"tables\.policy\.company: .*lww.*main-wins.*append-only.*manual.*newest"):
         load_config(file, {})
 
