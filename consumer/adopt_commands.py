@@ -24,7 +24,6 @@ _KINDS = {
     Kind.MISSING_HERE: "only at {peer}",
     Kind.MISSING_THERE: "only here",
     Kind.VALUES: "other values",
-    Kind.VERSION: "other values",
 }
 _OUTCOMES = {
     Outcome.GIVEN: "given {where}",
@@ -41,7 +40,7 @@ _OUTCOMES = {
     "side",
     type=click.Choice([one.value for one in From]),
     required=True,
-    help="Whose image stands where both have a row: main's, or each gives its own and the table's policy decides.",
+    help="Whose image stands where both have a row: main's, or whose the table's policy says.",
 )
 @click.option("--dry-run", "is_dry", is_flag=True, help="Only tell what would be done.")
 @click.option("--url", metavar="URL", help="Adopt with the node there, like https://main.example:8443.")

@@ -36,7 +36,7 @@ class Outcome(StrEnum):
 
     GIVEN = "given"
     HAS_ONE = "has-one"
-    """It was written since, here or elsewhere: that write travels, or has come."""
+    """A version: it was written since, or given before, and that travels or has come."""
     GONE = "gone"
     REFUSED = "refused"
 
