@@ -10,6 +10,7 @@ from common.config.model import Policy
 from common.ports.dialect import ApplySession, RowWrite
 from common.versions import FIRST_OF_EACH, NEVER, WEAKEST_HLC, Version
 from common.wire.records import NO_IMAGE, Change, TableMeta
+from consumer.apply.same_values import SameValues
 from consumer.apply.stored_form import as_stored
 from consumer.conflict.choices import Choice, Histories, RowHistory, Waiting
 from consumer.conflict.detect import Relation, relate
@@ -96,6 +97,7 @@ class Decision:
         self._closed: list[Closed] = []
         self._maybe_missing: list[tuple[Entry, Row]] = []
         self._horizons = Horizons(session.connection)
+        self._values = SameValues()
 
     def look_first(self, table: str, row_keys: Sequence[str]) -> None:
         """Read what is known of rows where every change may close a conflict that waits."""
@@ -151,7 +153,7 @@ class Decision:
         written = Written(choices=self._choices, closed=self._closed)
         for clash in self._clashes:
             if clash.kind is Kind.FIRST_SYNC:
-                if self._is_same(images[id(clash.row)], clash.entry, clash.row):
+                if self._is_same(images[id(clash.row)], clash.entry):
                     continue
                 clash.entry.counts.conflicts += 1
             written.conflicts.append(self._conflict(clash, images))
@@ -170,14 +172,12 @@ class Decision:
         """Tell whether a row from before the first sync meets another node's, and both are to be given."""
         if not gives_first or entry.change.resolves != FIRST_OF_EACH:
             return False
-        return not self._is_same(self._image(row), entry, row)
+        return not self._is_same(self._image(row), entry)
 
-    def _is_same(self, stood: bytes | None, entry: Entry, row: Row) -> bool:
+    def _is_same(self, stood: bytes | None, entry: Entry) -> bool:
         """Tell whether a row from before the first sync is what it is to be, or was not there."""
-        if stood is None or comparable(stood) == comparable(entry.change.image):
-            return True
-        theirs = as_stored(self._session, entry.use, entry.change, row.key)
-        return comparable(stood) == comparable(theirs)
+        image = entry.change.image
+        return stood is None or (image is not None and self._values.are_same(entry.use, stood, image))
 
     def _decide_same(self, entry: Entry, row: Row) -> None:
         ours = row.winner.change.image if row.winner else self._image(row)
