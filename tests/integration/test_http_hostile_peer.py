@@ -180,7 +180,7 @@ def test_a_mark_that_its_own_peer_does_not_take_is_let_go_of(status: int) -> Non
     def answer(path: str, query: dict[str, list[str]]) -> Answer:
         if path == "/sync/state":
             return document(**STATE)
-        if "after" in query:
+        if query["after"] != ["0"]:
             return document(status, type="urn:rowferry:request", detail="query.after: no")
         return Answer(headers={"Rowferry-Cursor": "r1.good", "Rowferry-Txs": "0"})
 
