@@ -9,17 +9,14 @@ from common.config.model import Config
 from common.console import Console, counted
 from common.errors import UsageError
 from common.runtime.host import ExitCode, current_host
-from common.runtime.node import Node
-from common.transports.http.settings import PeerSettings, settings_for_url
 from consumer.adopting.adoption import Wanted, adopt_with_file, adopt_with_peer
 from consumer.adopting.choosing import From
 from consumer.adopting.giving import Given, Outcome
 from consumer.adopting.report import Adopted, Report
 from consumer.verifying.differences import Kind, State
+from consumer.verifying.options import FILE, most_option, names_in, settings_for, tables_option, token_file_option
 from consumer.verifying.telling import NOT_COMPARED, key_text
-from consumer.verifying.verification import settings_of_peer
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
 _KINDS = {
     Kind.MISSING_HERE: "only at {peer}",
     Kind.MISSING_THERE: "only here",
@@ -44,30 +41,16 @@ _OUTCOMES = {
 )
 @click.option("--dry-run", "is_dry", is_flag=True, help="Only tell what would be done.")
 @click.option("--url", metavar="URL", help="Adopt with the node there, like https://main.example:8443.")
-@click.option(
-    "--token-file",
-    "token_file",
-    metavar="FILE",
-    type=_FILE,
-    help="Holds the token. Default: that of [peers] with this url.",
-)
+@token_file_option
 @click.option(
     "--file",
     "file",
     metavar="FILE",
-    type=_FILE,
+    type=FILE,
     help="Against what the other node wrote by `verify --export`: gives this node's part alone.",
 )
-@click.option("--tables", "tables", metavar="NAMES", multiple=True, help="Only these; repeatable, or with commas.")
-@click.option(
-    "--most",
-    "most",
-    metavar="COUNT",
-    type=click.IntRange(1, 1_000_000),
-    default=1_000,
-    show_default=True,
-    help="How many rows are named at most.",
-)
+@tables_option
+@most_option
 def adopt(
     peer: str | None,
     side: str,
@@ -86,24 +69,18 @@ def adopt(
     Exit code 4: some rows were refused, or a table can't be compared."""
     if sum(one is not None for one in (peer, url, file)) > 1:
         raise UsageError("say with whom once: PEER, --url URL or --file FILE")
-    names = [name for one in tables for name in one.split(",") if name] or None
+    names = names_in(tables)
     host = current_host()
     with host.node() as node, host.progress(None, "rows") as bar:
         wanted = Wanted(From(side), names, is_dry, most, host.actor, bar.advance)
         if file is not None:
             report = adopt_with_file(node, file, wanted)
         else:
-            report = adopt_with_peer(node, _settings(node, peer, url, token_file), wanted)
+            with_whom = peer or ("" if url else _usual_peer(node.config, node.main()))
+            report = adopt_with_peer(node, settings_for(node.config, with_whom, url, token_file), wanted)
     if not report.is_done:
         host.exit_code = ExitCode.SET_ASIDE
     host.emit(report.document(), lambda console: _tell(console, report))
-
-
-def _settings(node: Node, peer: str | None, url: str | None, token_file: Path | None) -> PeerSettings:
-    config = node.config
-    if url is not None:
-        return settings_for_url(config, url, token_file)
-    return settings_of_peer(config, peer or _usual_peer(config, node.main()))
 
 
 def _usual_peer(config: Config, main: str | None) -> str:
@@ -161,15 +138,8 @@ def _left(report: Report, there: str) -> Iterator[str]:
 
 
 def _what(one: Adopted, report: Report, there: str) -> str:
-    told = [
-        (is_giver, given, where)
-        for is_giver, given, where in (
-            (one.givers.here, one.here, "here"),
-            (one.givers.there, one.there, f"at {there}"),
-        )
-        if is_giver
-    ]
-    return "; ".join(_came_to(given, where, is_dry=report.is_dry) for _, given, where in told)
+    sides = ((one.givers.here, one.here, "here"), (one.givers.there, one.there, f"at {there}"))
+    return "; ".join(_came_to(given, where, is_dry=report.is_dry) for is_giver, given, where in sides if is_giver)
 
 
 def _came_to(given: Given | None, where: str, *, is_dry: bool) -> str:

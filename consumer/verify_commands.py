@@ -8,16 +8,15 @@ from common.console import Console, counted
 from common.errors import UsageError
 from common.ops.export_files import checked_file, own_files
 from common.runtime.host import ExitCode, Host, current_host
-from common.transports.http.settings import settings_for_url
 from consumer.verifying.differences import Difference, Kind, State
 from consumer.verifying.exporting import Written, export_digests
 from consumer.verifying.fitting import NotCompared
+from consumer.verifying.options import FILE, most_option, names_in, settings_for, tables_option, token_file_option
 from consumer.verifying.report import Report
 from consumer.verifying.sides import FileSide
 from consumer.verifying.telling import NOT_COMPARED, key_text
-from consumer.verifying.verification import Wanted, settings_of_peer, verify_with_file, verify_with_peer
+from consumer.verifying.verification import Wanted, verify_with_file, verify_with_peer
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
 _KINDS = {
     Kind.MISSING_HERE: "missing here",
     Kind.MISSING_THERE: "missing at {peer}",
@@ -41,21 +40,15 @@ _CAUSES = {
 @click.command()
 @click.argument("peer", required=False)
 @click.option("--url", metavar="URL", help="Compare with the node there, like https://main.example:8443.")
+@token_file_option
+@click.option("--file", "file", metavar="FILE", type=FILE, help="Compare with what another node wrote by --export.")
 @click.option(
-    "--token-file",
-    "token_file",
-    metavar="FILE",
-    type=_FILE,
-    help="Holds the token. Default: that of [peers] with this url.",
-)
-@click.option("--file", "file", metavar="FILE", type=_FILE, help="Compare with what another node wrote by --export.")
-@click.option(
-    "--export", "out", metavar="FILE", type=_FILE, help="Write this node's digests: .jsonl, .jsonl.gz, .jsonl.zst."
+    "--export", "out", metavar="FILE", type=FILE, help="Write this node's digests: .jsonl, .jsonl.gz, .jsonl.zst."
 )
 @click.option(
-    "--like", "like", metavar="FILE", type=_FILE, help="With --export: fit for the node that wrote FILE by --export."
+    "--like", "like", metavar="FILE", type=FILE, help="With --export: fit for the node that wrote FILE by --export."
 )
-@click.option("--tables", "tables", metavar="NAMES", multiple=True, help="Only these; repeatable, or with commas.")
+@tables_option
 @click.option("--repair", is_flag=True, help="Send rows that differ once more, with their versions, both ways.")
 @click.option(
     "--overtake",
@@ -72,15 +65,7 @@ _CAUSES = {
     show_default=True,
     help="How long what is on its way may take to come.",
 )
-@click.option(
-    "--most",
-    "most",
-    metavar="COUNT",
-    type=click.IntRange(1, 1_000_000),
-    default=1_000,
-    show_default=True,
-    help="How many rows are named at most.",
-)
+@most_option
 def verify(
     peer: str | None,
     url: str | None,
@@ -105,7 +90,7 @@ def verify(
         raise UsageError("--overtake goes with --repair")
     if like is not None and out is None:
         raise UsageError("--like goes with --export")
-    names = [name for one in tables for name in one.split(",") if name] or None
+    names = names_in(tables)
     host = current_host()
     if out is not None:
         _export(host, out, like, names)
@@ -115,12 +100,7 @@ def verify(
         if file is not None:
             report = verify_with_file(node, file, wanted)
         else:
-            settings = (
-                settings_of_peer(node.config, peer or "")
-                if url is None
-                else settings_for_url(node.config, url, token_file)
-            )
-            report = verify_with_peer(node, settings, wanted)
+            report = verify_with_peer(node, settings_for(node.config, peer or "", url, token_file), wanted)
     if not report.is_equal:
         host.exit_code = ExitCode.SET_ASIDE
     host.emit(report.document(), lambda console: _tell(console, report))

@@ -28,7 +28,7 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     Single settings may stand in variables (`ROWFERRY_NODE_ID`, `ROWFERRY_PEERS__MAIN__URL`), secrets in files
     (`database_file`, `url_file`). Relative paths count from the file's own folder, also those in variables.
     """
-    tree = _read(path)
+    tree, _ = _read(path)
     origins = Origins(path, overlay(tree, os.environ if environ is None else environ))
     folder = path.resolve().parent
     for section, key in SECRETS:
@@ -51,7 +51,7 @@ def exposed_secrets(path: Path) -> list[tuple[str, str]]:
     """Return the settings in `path` itself that hold a secret which others can read, each with the remedy.
 
     Raises ConfigError where it can't be read."""
-    tree, mode = _read_with_mode(path)
+    tree, mode = _read(path)
     return secrets_in_sight(mode, tree)
 
 
@@ -64,12 +64,8 @@ def read_secret_file(file: Path, where: str) -> str:
         raise _unreadable(file, where, error) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
-    tree, _ = _read_with_mode(path)
-    return tree
-
-
-def _read_with_mode(path: Path) -> tuple[dict[str, Any], int]:
+def _read(path: Path) -> tuple[dict[str, Any], int]:
+    """Return what stands in the file, and its mode."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode

@@ -44,3 +44,8 @@ def used_up_refusal(table: str) -> str:
         f"rowferry: the keys of {table} that this node may give for now are used up (tables.keys = stride): start "
         "rowferry run, or call rowferry migrate, which take the next ones; where neither helps raise tables.key_bits"
     )
+
+
+def not_captured_refusal(table: str) -> str:
+    """Return what somebody is told whose own write of a row would not be sealed."""
+    return f"{table} is not captured now: run `rowferry migrate`, or `rowferry resume {table}`"

@@ -9,7 +9,6 @@ import msgspec
 from common.config.model import Policy
 from common.errors import ConfigError, UsageError
 from common.http.wire import MOST_ADOPTED
-from common.ops.rewinding import own_rewinding
 from common.runtime.node import Node
 from common.transports.http.client import PeerClient, RefusedError
 from common.transports.http.peer import checked_state
@@ -18,11 +17,11 @@ from consumer.adopting.choosing import Chooser, From
 from consumer.adopting.giving import Given, Giving, Named, Outcome
 from consumer.adopting.report import Adopted, Report
 from consumer.apply.order import parents_first
-from consumer.statements import reading
 from consumer.tables import Tables, use_of
 from consumer.verifying.comparing import Comparison
 from consumer.verifying.differences import State
-from consumer.verifying.sides import Advance, FileSide, OwnSide, PeerSide, Side
+from consumer.verifying.sides import Advance, OwnSide, PeerSide, Side
+from consumer.verifying.verification import refuse_rewound, side_of_file
 
 _QUESTION_BYTES = 4 * 1024 * 1024
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
@@ -62,19 +61,14 @@ def adopt_with_file(node: Node, path: Path, wanted: Wanted) -> Report:
     """Give this node's own part, against what another node wrote by `verify --export`.
 
     Raises UsageError, PreflightError, OutageError, RowferryError."""
-    there = FileSide(path, node.config.trust())
-    if there.head().source_node == node.facts.node_id:
-        raise UsageError(f"{path} was written by this node itself: give the file of another one")
-    return adopt(node, there, None, node.main(), wanted)
+    return adopt(node, side_of_file(node, path), None, node.main(), wanted)
 
 
 def adopt(node: Node, there: Side, ask: Give | None, main: str | None, wanted: Wanted) -> Report:
     """Adopt with another side. `ask`: gives its part; None: it can't be asked. `main`: the main node, as far as known.
 
     Raises UsageError, OutageError."""
-    with reading(node.database) as connection:
-        if own_rewinding(connection) is not None:
-            raise UsageError("this node was put back to an earlier state: run `rowferry rejoin`, then adopt")
+    refuse_rewound(node, "adopt")
     comparison = Comparison(OwnSide(node), there, wanted.tables, 0, wanted.advance)
     here_id, there_id = (head.source_node for head in comparison.heads)
     chooser = Chooser(wanted.side, here_id, there_id, main, node.config.tables.policy_for)

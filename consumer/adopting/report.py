@@ -69,8 +69,7 @@ class Report:
     @property
     def is_done(self) -> bool:
         """Whether every row could be given, and every table of both be compared."""
-        unfit = [why for why in self.comparison.fit.left_out.values() if not why.is_agreed]
-        return not self.total("refused") and not unfit
+        return not self.total("refused") and self.comparison.fit.is_whole
 
     def document(self) -> dict[str, Any]:
         """Return the report as `--json` prints it."""
@@ -85,9 +84,7 @@ class Report:
             "asked_there": self.asks_there and not self.is_dry,
             "refused": self.total("refused"),
             "tables": [self._table(name) for name in self.comparison.tables],
-            "not_compared": [
-                {"table": name, "reason": why.value} for name, why in self.comparison.fit.left_out.items()
-            ],
+            "not_compared": self.comparison.fit.left_out_document(),
             "rows": [_row(one) for one in self.rows],
         }
 

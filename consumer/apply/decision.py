@@ -112,8 +112,7 @@ class Decision:
         if not row.known and row.winner is None and self._may_be_deleted(entry, row):
             raise older_than_tombstones(entry.use.name, bytes(change.pk).decode("utf-8"))
         counts.changes += 1
-        stands_unwritten = row.version == NEVER and row.winner is None
-        gives_first = _gives_first(change) and stands_unwritten
+        gives_first = _gives_first(change) and row.version == NEVER and row.winner is None
         relation = relate(change.version, change.base or NEVER, row.version, row.base)
         if relation is Relation.SAME:
             self._decide_same(entry, row)

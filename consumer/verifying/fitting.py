@@ -43,6 +43,15 @@ class Fit:
     tables: Mapping[str, Common]
     left_out: Mapping[str, NotCompared]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether what was left out says nothing against the nodes."""
+        return all(why.is_agreed for why in self.left_out.values())
+
+    def left_out_document(self) -> list[dict[str, str]]:
+        """Return what was left out as `--json` prints it."""
+        return [{"table": name, "reason": why.value} for name, why in self.left_out.items()]
+
 
 def fit(here: Head, there: Head, wanted: Collection[str] | None, *, there_is_fixed: bool) -> Fit:
     """Return what two sides can compare of the tables `wanted`; None: of all. Raises UsageError for a name that is no

@@ -41,8 +41,7 @@ class Report:
     @property
     def is_equal(self) -> bool:
         """Whether all that could be compared is the same, and nothing speaks against what could not."""
-        unfit = [why for why in self.comparison.fit.left_out.values() if not why.is_agreed]
-        return self.is_complete and not self.differing and not unfit
+        return self.is_complete and not self.differing and self.comparison.fit.is_whole
 
     def document(self) -> dict[str, Any]:
         """Return the report as `--json` prints it."""
@@ -57,9 +56,7 @@ class Report:
             "differing_rows": self.differing,
             "repaired_rows": self.total(State.REPAIRED),
             "tables": [self._table(name) for name in self.comparison.tables],
-            "not_compared": [
-                {"table": name, "reason": why.value} for name, why in self.comparison.fit.left_out.items()
-            ],
+            "not_compared": self.comparison.fit.left_out_document(),
             "rows": [one.document() for one in self.sorted_rows()],
         }
 

@@ -7,14 +7,13 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from common.clock import from_iso
-from common.config.model import Config
 from common.errors import UsageError
 from common.ops.rewinding import own_rewinding
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.transports.http.client import PeerClient
 from common.transports.http.peer import checked_state, is_trusted
-from common.transports.http.settings import PeerSettings, settings_of
+from common.transports.http.settings import PeerSettings
 from common.wire.digests import MOST_KEYS
 from consumer.statements import insert_missing, reading, writing
 from consumer.verifying.comparing import ROWS_AT_ONCE, Comparison
@@ -43,19 +42,10 @@ class Wanted:
     advance: Advance
 
 
-def settings_of_peer(config: Config, name: str) -> PeerSettings:
-    """Return how a configured peer is reached. Raises UsageError, ConfigError."""
-    section = config.peers.get(name)
-    if section is None:
-        known = ", ".join(config.peers) or "none"
-        raise UsageError(f"{name}: no [peers] section of that name (there are: {known}); or say --url, or --file")
-    return settings_of(name, section)
-
-
 def verify_with_peer(node: Node, settings: PeerSettings, wanted: Wanted) -> Report:
     """Compare with a peer over HTTP. Raises UsageError, ConfigError, OutageError, RefusedError."""
     if wanted.repair:
-        _refuse_rewound(node)
+        refuse_rewound(node, "repair")
     client = PeerClient(settings)
     try:
         state = checked_state(client, node.facts.node_id)
@@ -74,19 +64,24 @@ def verify_with_peer(node: Node, settings: PeerSettings, wanted: Wanted) -> Repo
         client.close()
 
 
-def _refuse_rewound(node: Node) -> None:
-    """Raise UsageError where this node was put back: what it lacks of its own log has to be known before it repairs."""
+def refuse_rewound(node: Node, what: str) -> None:
+    """Raise UsageError where this node was put back: what it lacks of its own log has to be known before it does it."""
     with reading(node.database) as connection:
         if own_rewinding(connection) is not None:
-            raise UsageError("this node was put back to an earlier state: run `rowferry rejoin`, then repair")
+            raise UsageError(f"this node was put back to an earlier state: run `rowferry rejoin`, then {what}")
+
+
+def side_of_file(node: Node, path: Path) -> FileSide:
+    """Return what another node wrote. Raises UsageError, PreflightError, RowferryError."""
+    there = FileSide(path, node.config.trust())
+    if there.head().source_node == node.facts.node_id:
+        raise UsageError(f"{path} was written by this node itself: give the file of another one")
+    return there
 
 
 def verify_with_file(node: Node, path: Path, wanted: Wanted) -> Report:
     """Compare with what another node wrote. Raises UsageError, PreflightError, OutageError, RowferryError."""
-    there = FileSide(path, node.config.trust())
-    if there.head().source_node == node.facts.node_id:
-        raise UsageError(f"{path} was written by this node itself: give the file of another one")
-    comparison = Comparison(OwnSide(node), there, wanted.tables, 0, wanted.advance)
+    comparison = Comparison(OwnSide(node), side_of_file(node, path), wanted.tables, 0, wanted.advance)
     comparison.count()
     return _kept(node, _told(comparison, wanted), wanted)
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from common.http.scopes import Scope
 from tests.support.cli import call, document, ok
 from tests.support.nodes import CliNode
-from tests.support.verifying import Pair, application, damage, made_pair
+from tests.support.verifying import Pair, application, damage, made_pair, pair_with
 
 DDL = (
     "CREATE TABLE parent (id integer PRIMARY KEY, name text)",
@@ -281,7 +280,9 @@ def test_a_third_node_keeps_its_own_image_as_a_conflict(tmp_path: Path) -> None:
     with ExitStack() as stack:
         urls = [f"sqlite:///{tmp_path / name}.db" for name in ("main", "shop", "third")]
         pair = stack.enter_context(first_met(tmp_path, urls[0], urls[1]))
-        third = Pair(pair.main, _branch(pair, "third", tmp_path, urls[2]))
+        own = [one.replace("shop", "third").replace("(9,", "(8,").replace(" 9, ", " 8, ") for one in SHOP]
+        application(urls[2], *DDL, *own)
+        third = pair_with(pair.main, "third", tmp_path, urls[2])
         adopt(pair, "--from", "main")
         pair.sync()
         third.sync()
@@ -295,21 +296,6 @@ def test_a_third_node_keeps_its_own_image_as_a_conflict(tmp_path: Path) -> None:
         assert contents(third)[0] == contents(third)[1] == contents(pair)[1]
         assert pair.verify()["equal"]
         assert third.verify()["equal"]
-
-
-def _branch(pair: Pair, name: str, folder: Path, url: str) -> CliNode:
-    rows = [one.replace("shop", name).replace("(9,", "(8,").replace(" 9, ", " 8, ") for one in SHOP]
-    application(url, *DDL, *rows)
-    branch = CliNode(name, folder / name, url)
-    branch.folder.mkdir()
-    ok(branch, "init", "--node", name, "--database", url)
-    config = branch.folder / "rowferry.toml"
-    config.write_text(config.read_text() + f'\n[peers.main]\nurl = "{pair.main.url}"\ntoken_file = "main.token"\n')
-    file = branch.folder / "main.token"
-    file.write_text(pair.main.token(name, Scope.PUSH, Scope.PULL))
-    file.chmod(0o600)
-    ok(branch, "migrate")
-    return branch
 
 
 def test_a_choice_can_be_undone(sqlite_pair: Pair) -> None:

@@ -557,8 +557,8 @@ MUTANTS = (
         "a-first-version-is-of-now",
         "first versions of rows",
         "common/dialects/sqlite/choices.py",
-        "VALUES (?, {LONG_AGO}, {values})",
-        "VALUES (?, {NOW}, {values})",
+        "log.key_places, key, LONG_AGO)",
+        "log.key_places, key, NOW)",
         ("tests/integration/test_adopt.py::test_what_somebody_has_written_since_stands_above_a_first_version",),
     ),
     Mutant(

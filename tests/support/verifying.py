@@ -49,7 +49,7 @@ class Pair:
 
     def token(self, *scopes: Scope) -> None:
         file = self.branch.folder / "main.token"
-        file.write_text(self.main.token("shop", *scopes))
+        file.write_text(self.main.token(self.branch.node_id, *scopes))
         file.chmod(0o600)
 
 
@@ -85,17 +85,22 @@ def made_pair(
     application(shop_url, *(shop_ddl or ddl))
     node = {"id": "main", "database": main_url, "role": "main"}
     with served(main_url, schema=ddl, node=node, **sections) as main:
-        branch = CliNode("shop", folder / "shop", shop_url)
-        branch.folder.mkdir()
-        ok(branch, "init", "--node", "shop", "--database", shop_url, "--directory", str(folder / "unused"))
-        config = branch.folder / "rowferry.toml"
-        lines = [line for line in config.read_text().splitlines() if not line.startswith(("[directory]", "path ="))]
-        peer = f'\n[peers.main]\nurl = "{main.url}"\ntoken_file = "main.token"\n'
-        config.write_text("\n".join(lines) + peer)
-        pair = Pair(main, branch)
-        pair.token(Scope.PUSH, Scope.PULL)
-        ok(branch, "migrate")
-        yield pair
+        yield pair_with(main, "shop", folder, shop_url)
+
+
+def pair_with(main: Served, name: str, folder: Path, url: str) -> Pair:
+    """Make a branch of `main` on a database that has its tables already."""
+    branch = CliNode(name, folder / name, url)
+    branch.folder.mkdir()
+    ok(branch, "init", "--node", name, "--database", url, "--directory", str(folder / "unused"))
+    config = branch.folder / "rowferry.toml"
+    lines = [line for line in config.read_text().splitlines() if not line.startswith(("[directory]", "path ="))]
+    peer = f'\n[peers.main]\nurl = "{main.url}"\ntoken_file = "main.token"\n'
+    config.write_text("\n".join(lines) + peer)
+    pair = Pair(main, branch)
+    pair.token(Scope.PUSH, Scope.PULL)
+    ok(branch, "migrate")
+    return pair
 
 
 def application(url: str, *statements: str) -> None:

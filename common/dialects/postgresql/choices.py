@@ -12,6 +12,7 @@ from common.dialects.postgresql.missed import UNKNOWN_WHEN
 from common.dialects.postgresql.registry import encode_meta
 from common.errors import ConfigError
 from common.ports.dialect import RowWrite, TableShape
+from common.ports.rules import not_captured_refusal
 from common.versions import Version, counts_from_us
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -63,7 +64,7 @@ def log_first(raw: Raw, found: Sequence[FirstVersions]) -> None:
             "table": one.table.name,
         }
         if raw.execute(_LOG_FIRST.encode(), given).rowcount != len(one.rows):
-            raise _not_captured(one.table.name)
+            raise ConfigError(not_captured_refusal(one.table.name))
 
 
 def log_choices(raw: Raw, found: Sequence[Chosen]) -> None:
@@ -82,11 +83,7 @@ def log_choices(raw: Raw, found: Sequence[Chosen]) -> None:
             "table": one.table.name,
         }
         if raw.execute(_LOG, given).rowcount != 1:
-            raise _not_captured(one.table.name)
-
-
-def _not_captured(name: str) -> ConfigError:
-    return ConfigError(f"{name} is not captured now: run `rowferry migrate`, or `rowferry resume {name}`")
+            raise ConfigError(not_captured_refusal(one.table.name))
 
 
 def _text(image: bytes | None) -> str | None:

@@ -3,7 +3,7 @@ and first versions of rows from before the first sync."""
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from common.dialects.sqlite.catalog import SqliteTable
 from common.dialects.sqlite.names import log_table
@@ -12,6 +12,7 @@ from common.dialects.sqlite.shapes import TouchLog, stored_shape
 from common.dialects.sqlite.touches import CHOSEN, CHOSEN_ABSENT, LONG_AGO, NOW, julian
 from common.dialects.sqlite.values import Row, placeholders
 from common.errors import ConfigError
+from common.ports.rules import not_captured_refusal
 from common.versions import Version, counts_from_us
 
 
@@ -44,24 +45,23 @@ class Choices:
         shape = stored_shape(table.shape)
         log = next((one for one in self._logs if one.current and (one.table_id, one.shape) == (table_id, shape)), None)
         if log is None:
-            name = table.shape.name
-            raise ConfigError(f"{name} is not captured now: run `rowferry migrate`, or `rowferry resume {name}`")
+            raise ConfigError(not_captured_refusal(table.shape.name))
         return log
 
     def touch(self) -> None:
         """Have them sealed. Only at the end: nobody must take them for unsealed before."""
         for log, key, before, resolves, from_us in self._found:
-            kind = (CHOSEN_ABSENT if before is None else CHOSEN) + resolves
-            places = log.key_places if before is None else tuple(range(len(before)))
-            columns = ", ".join(f"c{place}" for place in places)
-            values = ", ".join(placeholders(before or key))
-            into = f"INSERT INTO main.{log_table(log.shape_id)} (kind, at, {columns})"
-            self._connection.execute(
-                f"{into} VALUES (?, max({NOW}, ?), {values})", (kind, julian(from_us), *(before or key))
-            )
+            if before is None:
+                self._add(log, CHOSEN_ABSENT + resolves, log.key_places, key, f"max({NOW}, {julian(from_us)!r})")
+            else:
+                self._add(log, CHOSEN + resolves, range(len(before)), before, f"max({NOW}, {julian(from_us)!r})")
         for log, key, resolves in self._first:
-            columns = ", ".join(f"c{place}" for place in log.key_places)
-            into = f"INSERT INTO main.{log_table(log.shape_id)} (kind, at, {columns})"
-            values = ", ".join(placeholders(key))
             # For everybody else the row was not there: the whole of it is new.
-            self._connection.execute(f"{into} VALUES (?, {LONG_AGO}, {values})", (CHOSEN_ABSENT + resolves, *key))
+            self._add(log, CHOSEN_ABSENT + resolves, log.key_places, key, LONG_AGO)
+
+    def _add(self, log: TouchLog, kind: str, places: Iterable[int], row: Row, when: str) -> None:
+        """Add an entry. `places`: of the values in `row` among the columns; `when`: an expression."""
+        columns = ", ".join(f"c{place}" for place in places)
+        values = ", ".join(placeholders(row))
+        into = f"INSERT INTO main.{log_table(log.shape_id)} (kind, at, {columns})"
+        self._connection.execute(f"{into} VALUES (?, {when}, {values})", (kind, *row))
