@@ -2,16 +2,13 @@
 
 import threading
 from dataclasses import dataclass
-from typing import Any
-
-import msgspec
 
 from common.config.model import Policy
 from common.errors import PoisonError, Reason
 from common.ports.dialect import TableShape
 from common.runtime.node import Node
-from common.wire.kinds import fits_all
 from common.wire.records import TableMeta
+from common.wire.row_form import RowForm, row_form
 
 _MOST_METAS_KNOWN = 1_000
 _UseKey = tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]
@@ -27,8 +24,8 @@ class TableUse:
     meta: TableMeta
     key_names: frozenset[str]
     column_names: frozenset[str]
-    kinds: "msgspec.json.Decoder[Any] | None" = None
-    """Decodes whole images whose values are of the kinds that `meta` says; None where there can be no such thing."""
+    form: RowForm | None = None
+    """Tells at one look that a row is as `meta` says; None where there can be no such thing."""
     append_only: bool = False
     """Its policy: rows come and never change."""
 
@@ -37,7 +34,7 @@ def use_of(shape: TableShape, meta: TableMeta | None, *, append_only: bool = Fal
     """Return a use of `shape` as `meta` describes it; None: as the table is here. Who has it knows that it fits."""
     meta = meta or shape.meta
     names = frozenset(meta.pk), frozenset(meta.columns)
-    return TableUse(shape.name, shape, meta, *names, fits_all(meta.columns), append_only)
+    return TableUse(shape.name, shape, meta, *names, row_form(meta), append_only)
 
 
 class Tables:

@@ -239,6 +239,11 @@ class ApplySession(Protocol):
         """Tell whether a local write of one of these rows is committed but not sealed: then roll back, seal, retry."""
         ...
 
+    def has_references(self, table: TableShape) -> bool:
+        """Tell whether `table` declares a foreign key, or is pointed to by one: else `broken_references` has nothing to
+        look for."""
+        ...
+
     def broken_references(
         self, table: TableShape, meta: TableMeta, written: Sequence[RowWrite], deleted: Sequence[RowWrite]
     ) -> list[BrokenReference]:

@@ -65,14 +65,6 @@ def object_decoder(kinds: Mapping[str, Any], fields: Mapping[str, str]) -> "msgs
     return msgspec.json.Decoder(made)
 
 
-def fits_all(columns: Mapping[str, str]) -> "msgspec.json.Decoder[Any] | None":
-    """Return what decodes images of these columns, a logical type each, at one look; None for odd names."""
-    if has_odd_names(columns):
-        return None
-    kinds = {name: kind_of(logical) for name, logical in columns.items()}
-    return object_decoder(kinds, {name: f"f{place}" for place, name in enumerate(columns)})
-
-
 def fits(logical: str, raw: bytes | msgspec.Raw) -> bool:
     """Tell whether this JSON may be a value of this logical type. NULL may be one of any."""
     try:

@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from common.config.model import Config
 from common.errors import StoppingError
 from common.ports.dialect import ApplySession, RowWrite
+from common.runtime.node import Node
 from common.wire.changes import TxReader
 from common.wire.records import BatchHeader
 from consumer.apply.books import keep_books
@@ -32,7 +32,7 @@ class LargeTx:
         session: ApplySession,
         incoming: Incoming,
         header: BatchHeader,
-        config: Config,
+        node: Node,
         stop: threading.Event | None = None,
         standing: StandingWriter | None = None,
     ) -> None:
@@ -42,32 +42,37 @@ class LargeTx:
         self._session = session
         self._stop = stop
         self._header = header
-        self._config = config
+        self._policy_for = node.config.tables.policy_for
         self._standing_writer = standing
+        self._references = node.config.tables.foreign_keys == "check"
+        self._others_write = node.database.features.locks_rows
+        self._to_check: set[str] = set()
+        """Tables whose rows have to be looked at when everything is written."""
         self._applied = incoming.applied
         self._payloads = stored_payloads(session.connection, incoming.key)
         self.writes_as_main = False
         """Whether some change goes above others as the main node's do; known after `apply`."""
 
     def apply(self, checker: Callable[[BatchHeader], ChangeChecker], now_us: int) -> Counts:
-        """Write all slices, then check them: references may point to what a later slice brings.
+        """Write all slices, then check those that can't be checked at once: references may point to what a later slice
+        brings, and others may write meanwhile.
 
         The checksum over the whole tx is compared when the last slice is read, before anything is committed."""
         counts = Counts()
         first = checker(self._header)
         first.look_first()
-        policy_for = self._config.tables.policy_for
         for some in self._slices(first, counts):
-            entries = with_released(self._session, some, policy_for)
-            written = decide_rows(self._session, entries, policy_for)
+            entries = with_released(self._session, some, self._policy_for)
+            written = decide_rows(self._session, entries, self._policy_for)
             self._write(written.writes, entries)
             keep_books(self._session, written, now_us)
         counts.latest_us = first.latest_us
         if self._standing_writer is not None:
             record(self._session.connection, self._standing_writer.finish(), now_us)
-        references = self._config.tables.foreign_keys == "check"
-        for entries in self._slices(checker(self._header), Counts()):
-            check(self._session, self._standing(entries), references=references)
+        if self._to_check:
+            for some in self._slices(checker(self._header), Counts()):
+                entries = [entry for entry in some if entry.use.name in self._to_check]
+                check(self._session, self._standing(entries), references=self._references)
         return counts
 
     def _slices(self, checker: ChangeChecker, counts: Counts) -> Iterator[list[Entry]]:
@@ -83,11 +88,21 @@ class LargeTx:
         """Write a slice. What it makes step back or return beside its own rows is checked at once."""
         if self._standing_writer is None:
             write_rows(self._session, writes)
+            self._check_at_once(writes)
             return
+        self._to_check |= {use.name for use in writes}
         mine = {(use.name, row.key) for use, rows in writes.items() for row in rows}
         written = self._standing_writer.write(writes, causes(writes, entries))
         others = {use: [row for row in rows if (use.name, row.key) not in mine] for use, rows in written.items()}
         check(self._session, others, references=False)
+
+    def _check_at_once(self, writes: Mapping[TableUse, Sequence[RowWrite]]) -> None:
+        """Check what was written now if that holds up to the commit; else note that it is to be checked at the end."""
+        for use, rows in writes.items():
+            if self._others_write or (self._references and self._session.has_references(use.shape)):
+                self._to_check.add(use.name)
+            else:
+                check(self._session, {use: rows}, references=False)
 
     def _standing(self, entries: list[Entry]) -> dict[TableUse, list[RowWrite]]:
         """The rows of a slice as this tx wrote them: not beaten by what was here, nor by a later slice."""

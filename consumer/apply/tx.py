@@ -203,7 +203,7 @@ class GroupTransaction:
         careful = self._mode.careful or concerns(kept, set(header.tables), self._preparer.tables.shapes())
         standing = self._standing() if careful else None
         session = LogicalSession(self._session) if careful else self._session
-        large = LargeTx(session, one.incoming, header, self._node.config, self._stop, standing)
+        large = LargeTx(session, one.incoming, header, self._node, self._stop, standing)
         counts = large.apply(self._preparer.checker, self._now_us)
         if large.writes_as_main:
             self._keep_main(one)

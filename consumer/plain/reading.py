@@ -17,7 +17,7 @@ from common.wire.records import TableMeta
 from common.wire.signing import Purpose
 from common.wire.unreadable import UNREADABLE
 from consumer.peers import PeerIds
-from consumer.plain.forms import Form
+from consumer.plain.forms import Form, form_of
 from consumer.plain.group import PlainGroup, Runs, Stretch, TxNote
 from consumer.tables import Tables, TableUse
 from consumer.verify import sender_error
@@ -71,7 +71,7 @@ class PlainReading:
         if known is not None and known[0] is tables:
             return known[1]
         policy_for = self._node.config.tables.policy_for
-        forms = {name: Form(self._tables.use(name, meta), policy_for(name)) for name, meta in tables.items()}
+        forms = {name: form_of(self._tables.use(name, meta), policy_for(name)) for name, meta in tables.items()}
         if len(self._forms) >= _MOST_KNOWN:
             self._forms.clear()
         self._forms[id(tables)] = tables, forms
@@ -145,8 +145,8 @@ class _Taking:
         return stretch
 
     def _add_change(self, change: PlainChange, source: str, stretch: Stretch) -> None:
-        form = self._forms[change.table]
-        if not form.is_plain or change.resolves:
+        use, rows = self._forms[change.table]
+        if rows is None or change.resolves:
             raise NotPlainError
         version, base = change.version, change.base or NEVER
         epoch, hlc, node_id = version
@@ -158,12 +158,12 @@ class _Taking:
         if base != NEVER and not (base_hlc >= 0 and self._reading.is_node_id(base_node_id)):
             raise NotPlainError
         pk, image = bytes(change.pk), None if change.op == "D" else bytes(change.after)
-        if not form.holds(pk, image):
+        if not rows.holds(pk, image):
             raise NotPlainError
         # One above its base tells nothing of the clock: whoever writes on top of a future write has to go beyond.
         if hlc > stretch.latest_us and hlc != base_hlc + 1:
             stretch.latest_us = hlc
-        self._follow(form.use, pk, change.op == "I", version, base, image)
+        self._follow(use, pk, change.op == "I", version, base, image)
 
     def _follow(
         self, use: TableUse, pk: bytes, is_new: bool, version: Version, base: Version, image: bytes | None

@@ -59,6 +59,10 @@ class LogicalSession:
         """See `ApplySession`."""
         return self._session.unsealed(table, keys)
 
+    def has_references(self, table: TableShape) -> bool:
+        """See `ApplySession`."""
+        return self._session.has_references(table)
+
     def broken_references(
         self, table: TableShape, meta: TableMeta, written: Sequence[RowWrite], deleted: Sequence[RowWrite]
     ) -> list[BrokenReference]:

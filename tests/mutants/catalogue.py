@@ -162,6 +162,24 @@ MUTANTS = (
         ("tests/integration/test_plain_way.py::test_own_writes_that_are_not_sealed_are_not_overwritten_unseen",),
     ),
     Mutant(
+        "own-writes-not-looked-for-by-large-txs",
+        "check for unsealed local rows",
+        "consumer/apply/large.py",
+        "                check(self._session, {use: rows}, references=False)\n",
+        "                pass\n",
+        (
+            "tests/integration/test_apply_large.py::test_own_writes_that_are_not_sealed_are_not_overwritten_by_a_large_tx",
+        ),
+    ),
+    Mutant(
+        "references-not-looked-at-by-large-txs",
+        "lock on parents",
+        "consumer/apply/large.py",
+        "(self._references and self._session.has_references(use.shape))",
+        "False",
+        ("tests/integration/test_apply_large.py::test_foreign_keys_across_slices",),
+    ),
+    Mutant(
         "versions-not-compared-on-the-short-way",
         "what a change was made on",
         "common/dialects/postgresql/plain.py",
@@ -527,11 +545,11 @@ MUTANTS = (
         ("tests/integration/test_verify_causes.py::test_a_conflict_that_waits_explains_it",),
     ),
     Mutant(
-        "kinds-not-looked-at-on-the-short-way",
+        "kinds-not-looked-at-at-one-look",
         "kinds of values",
-        "consumer/plain/forms.py",
-        "        kinds = {name: kind_of(logical) for name, logical in use.meta.columns.items()}\n",
-        "        kinds = dict.fromkeys(use.meta.columns, Any)\n",
+        "common/wire/row_form.py",
+        "        kinds = {name: kind_of(logical) for name, logical in meta.columns.items()}\n",
+        "        kinds = dict.fromkeys(meta.columns, Any)\n",
         ("tests/integration/test_kinds_of_values.py",),
     ),
     Mutant(

@@ -161,6 +161,11 @@ class PostgresApplySession:
             raise UncapturedError(table.name)
         return bool(found[1])
 
+    def has_references(self, table: TableShape) -> bool:
+        """Tell whether `table` declares a foreign key, or is pointed to by one."""
+        with translated():
+            return bool(table.foreign_keys) or self._references.is_pointed_to(table)
+
     def broken_references(
         self, table: TableShape, meta: TableMeta, written: Sequence[RowWrite], deleted: Sequence[RowWrite]
     ) -> list[BrokenReference]:

@@ -84,6 +84,10 @@ class References:
         """Ask who points to `table`, so that `before_write` need not. May be called within a block of `together`."""
         self._asked[table.name] = self._prepared.execute(_CHILDREN, (relation(table),))
 
+    def is_pointed_to(self, table: TableShape) -> bool:
+        """Tell whether a foreign key points to `table`. Not within a block of `together`."""
+        return bool(self._children_of(table))
+
     def before_write(self, rows: Rows, pks: Sequence[bytes]) -> None:
         """Keep the values that others may point to and that are not the key: after the write they are gone. After
         `ask`, may be called within a block of `together`."""

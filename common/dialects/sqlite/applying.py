@@ -150,6 +150,10 @@ class SqliteApplySession:
             table_id = self._table_id(table)
             return any(self._touched(log, wanted) for log in self._logs if log.table_id == table_id)
 
+    def has_references(self, table: TableShape) -> bool:
+        """Tell whether `table` declares a foreign key, or is pointed to by one."""
+        return bool(table.foreign_keys or self._pointing(self._table(table)))
+
     def broken_references(
         self, table: TableShape, meta: TableMeta, written: Sequence[RowWrite], deleted: Sequence[RowWrite]
     ) -> list[BrokenReference]:
