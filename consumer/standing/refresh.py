@@ -212,17 +212,19 @@ class Refresh:
                 yield row, Cause(self._node.facts.node_id, last.tx_id, last.lsn)
 
     def _noted(self, sight: Sight, table: str, changes: Sequence[tuple[Change, TableMeta]]) -> list[RowId]:
-        before: dict[RowId, list[RowFacts]] = {}
+        found: dict[RowId, list[RowFacts | None]] = {}
         for change, meta in changes:
             use = self._tables.use(table, meta)
             (row,) = sight.load(table, meta, [bytes(change.pk)])
-            facts = before.setdefault(row, [])
-            if change.op != "I":
+            facts = found.setdefault(row, [])
+            if change.op == "I":
+                facts.append(None)
+            else:
                 asked = Proposal(row.key, bytes(change.pk), bytes(change.before))
                 facts += sight.look.examine(use.shape, meta, [asked])
-        for row, facts in before.items():
+        for row, facts in found.items():
             sight.note_own(row, facts)
-        return list(before)
+        return list(found)
 
     def _all_of(self, sight: Sight, table: str) -> list[RowId]:
         sight.load_copies({name: sight.copies.keys(name) for name in _bound(sight.shapes, table)})

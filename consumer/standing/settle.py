@@ -96,7 +96,7 @@ def _children(sight: Sight, parents: Iterable[RowId]) -> set[RowId]:
     wanted: list[Claim] = []
     for table, some in by_table(parents):
         seen = [sight.seen[row] for row in some]
-        facts = [one for each in seen for one in (each.before, each.facts) if one is not None and one.pointed]
+        facts = [one for each in seen for one in each.course if one is not None and one.pointed]
         if facts:
             wanted += [claim for one in facts for claim in one.pointed]
             sight.load_own(sight.look.children(sight.shapes[table], facts))

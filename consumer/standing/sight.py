@@ -38,14 +38,18 @@ class Seen:
     """It is written to by what is being applied."""
     unfit: bool = False
     """It has stepped back, and its table has changed so that it can't be written: it stays where it is."""
-    left: tuple[Claim, ...] = ()
-    """Values that it had at some time since everything was last looked through."""
+    between: tuple[RowFacts | None, ...] = ()
+    """What it was at times since everything was last looked through; None where it was not there."""
+
+    @property
+    def course(self) -> list[RowFacts | None]:
+        """What it was, and what it shall be."""
+        return [self.before, *self.between, self.facts] if self.changed else [self.facts]
 
     @property
     def claims(self) -> list[Claim]:
         """Its values in unique keys, those it gives up too."""
-        kept = [*self.left, *(self.facts.claims if self.facts is not None else ())]
-        return [*kept, *(self.before.claims if self.changed and self.before is not None else ())]
+        return [claim for one in self.course if one is not None for claim in one.claims]
 
     @property
     def points(self) -> tuple[Pointer, ...]:
@@ -58,15 +62,16 @@ class Seen:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it points to others than it did."""
-        was = self.before.points if self.before is not None else ()
-        return self.changed and {one.claim for one in was} != {one.claim for one in self.points}
+        """Whether it points to others than it did, or has in between."""
+        return (
+            len({frozenset(one.claim for one in facts.points) if facts else frozenset() for facts in self.course}) > 1
+        )
 
     @property
     def is_other_parent(self) -> bool:
-        """Whether what it is pointed to by is not what it was, wherever it stands."""
-        was = set(self.before.pointed) if self.before is not None else set()
-        return self.changed and was != set(self.facts.pointed if self.facts is not None else ())
+        """Whether what it is pointed to by is not what it was, wherever it stands, or was not in between: somebody may
+        have looked for it then."""
+        return len({frozenset(facts.pointed) if facts else frozenset() for facts in self.course}) > 1
 
 
 class Sight:
@@ -117,13 +122,12 @@ class Sight:
         seen.version, seen.base, seen.changed, seen.unfit = version, base, True, False
         seen.facts = None if facts is None else self.counting(facts)
 
-    def note_own(self, row: RowId, before: Sequence[RowFacts]) -> None:
-        """Note that this node's application wrote a row that was loaded; `before`: what it was in between, first ones
-        first. What it is now stands in its table already."""
+    def note_own(self, row: RowId, found: Sequence[RowFacts | None]) -> None:
+        """Note that this node's application wrote a row that was loaded; `found`: what each of the writes found, first
+        ones first, None where there was no row. What it is now stands in its table already."""
         seen = self.seen[row]
-        known = [self.counting(one) for one in before]
-        seen.changed, seen.before = True, known[0] if known else None
-        seen.left = tuple(claim for one in known for claim in one.claims)
+        seen.before, *between = [None if one is None else self.counting(one) for one in found]
+        seen.changed, seen.between = True, tuple(between)
 
     def counting(self, facts: RowFacts) -> RowFacts:
         """Return `facts` with what counts here."""

@@ -339,6 +339,45 @@ def test_a_write_of_the_application_that_is_not_sealed_is_never_taken_away(world
     assert (world.rows("code"), aside(world)) == ([(1, "x"), (3, "mine")], [("code", 2)])
 
 
+def test_a_parent_that_the_application_brings_back_and_writes_again_at_once(world: World) -> None:
+    """Both writes are followed up together: what the second one found was not what had been there before."""
+    a, b = Origin("a"), Origin("b")
+    world.receive(a.tx(Write("I", "parent", {"id": 7, "name": "p"}, 10)).body)
+    world.receive(b.tx(Write("I", "child", {"id": 1, "parent_id": 7}, 20)).body)
+    world.receive(a.tx(Write("D", "parent", {"id": 7, "name": "p"}, 30, Version(0, 10, "a"))).body)
+    refresh = Refresh(world.node)
+    # The first one looks at all that has stepped back.
+    refresh.step()
+    assert (world.rows("child"), aside(world)) == ([], [("child", 1)])
+    world.execute("INSERT INTO parent (id, name) VALUES (7, 'mine')")
+    own_changes(world)
+    world.execute("UPDATE parent SET name = 'mine still' WHERE id = 7")
+    own_changes(world)
+    refresh.step()
+    assert (world.rows("child"), aside(world)) == ([(1, 7)], [])
+
+
+def test_a_parent_that_the_application_takes_away_and_brings_back_around_a_batch(world: World) -> None:
+    """When both are followed up it is as it was before, and in between a child came that did not find it."""
+    a, b = Origin("a"), Origin("b")
+    world.receive(
+        a.tx(Write("I", "parent", {"id": 7, "name": "p"}, 10), Write("I", "parent", {"id": 8, "name": "q"}, 11)).body
+    )
+    world.receive(b.tx(Write("I", "child", {"id": 2, "parent_id": 8}, 12)).body)
+    world.receive(a.tx(Write("D", "parent", {"id": 8, "name": "q"}, 13, Version(0, 11, "a"))).body)
+    refresh = Refresh(world.node)
+    refresh.step()
+    assert aside(world) == [("child", 2)]
+    world.execute("DELETE FROM parent WHERE id = 7")
+    own_changes(world)
+    world.receive(b.tx(Write("I", "child", {"id": 1, "parent_id": 7}, 20)).body)
+    assert aside(world) == [("child", 1), ("child", 2)]
+    world.execute("INSERT INTO parent (id, name) VALUES (7, 'p')")
+    own_changes(world)
+    refresh.step()
+    assert (world.rows("child"), aside(world)) == ([(1, 7)], [("child", 2)])
+
+
 def test_an_index_that_is_dropped_lets_rows_return(world: World) -> None:
     with_tables(world, SLOT, "CREATE UNIQUE INDEX slot_a ON slot (a)")
     world.receive(Origin("a").tx(slot(1, "p", 1, 10)).body)
