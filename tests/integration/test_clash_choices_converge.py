@@ -17,7 +17,6 @@ from common.versions import Version
 from consumer.conflict.given import read_take
 from consumer.conflict.record import Winner, read_version
 from consumer.settling import Settling
-from consumer.standing.refresh import Refresh
 from tests.integration.test_nodes_converge import SKEWS, writers_of
 from tests.support.applying import World
 from tests.support.writers import KEYS, Network, Writer, nodes_of_both_kinds, row_states
@@ -107,7 +106,7 @@ def code_statements(dice: random.Random, _: str) -> list[str]:
 def follow_up(worlds: list[World]) -> None:
     """Let come back what may stand again, as each node does by itself."""
     for world in worlds:
-        Refresh(world.node).catch_up()
+        world.refresh.catch_up()
 
 
 def states(world: World) -> tuple[Any, Any]:

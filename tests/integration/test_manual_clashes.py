@@ -17,7 +17,6 @@ from consumer.conflict.given import Take, read_take
 from consumer.conflict.record import Winner, read_version
 from consumer.met import UnseenError
 from consumer.settling import Settling
-from consumer.standing.refresh import Refresh
 from tests.support.applying import DATABASES, Origin, World, Write, close_world, open_world, sqlite_url, world_on
 
 MANUAL = {"policy": {"code": "manual"}}
@@ -152,7 +151,7 @@ def test_all_nodes_end_the_same_once_it_is_chosen(fleet: dict[str, World], order
     for _ in range(2):
         exchange(fleet, order)
         for world in fleet.values():
-            Refresh(world.node).catch_up()
+            world.refresh.catch_up()
     ends = {name: world.rows("code") for name, world in fleet.items()}
     assert len(ends["a"]) == 2
     assert ends["a"] == ends["b"] == ends["c"]
@@ -190,7 +189,7 @@ def test_a_row_that_stepped_back_is_put_in_the_place_of_its_rival(
         assert world.rows("code") == [(2, "X")]
         assert world.query("SELECT kind FROM rf_stepped_back") == [("unique",)]
         log_of(world)
-        Refresh(world.node).catch_up()
+        world.refresh.catch_up()
         assert world.rows("code") == [(2, "X")]
 
 
@@ -244,7 +243,7 @@ def test_a_choice_made_without_having_seen_another_one_does_not_replace_it_unsee
     for _ in range(2):
         exchange(fleet, "abc")
         for world in fleet.values():
-            Refresh(world.node).catch_up()
+            world.refresh.catch_up()
     ends = [(world.rows("code"), waiting(world)) for world in fleet.values()]
     assert ends == [([(1, "X"), (2, "of c")], [])] * 3
 
@@ -308,7 +307,7 @@ def test_what_was_overwritten_without_a_word_of_what_was_seen_is_on_record_and_c
     assert (world.rows("code"), images_of(world, number)) == ([(2, "X")], ["W", "X"])
     settling.undo(number, None, force=False)
     log_of(world)
-    Refresh(world.node).catch_up()
+    world.refresh.catch_up()
     assert world.rows("code") == [(1, "X"), (2, "W")]
 
 
@@ -371,11 +370,11 @@ def test_all_nodes_end_the_same_where_the_row_was_written_meanwhile(
         for world in fleet.values():
             for number in waiting(world):
                 Settling(world.node, "anna").resolve(number, Winner.OURS)
-            Refresh(world.node).catch_up()
+            world.refresh.catch_up()
     for _ in range(2):
         exchange(fleet, order)
         for world in fleet.values():
-            Refresh(world.node).catch_up()
+            world.refresh.catch_up()
     ends = [(world.rows("code"), waiting(world), world.letters()) for world in fleet.values()]
     assert ends[0] == ends[1] == ends[2]
     assert ends[0][1:] == ([], [])

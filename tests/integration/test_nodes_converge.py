@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from consumer.standing.refresh import Refresh
 from tests.support.applying import World, close_world, sqlite_url
 from tests.support.writers import KEYS, Network, Writer, nodes_of_both_kinds, row_states, writer_node
 
@@ -159,7 +158,7 @@ def test_where_rows_may_not_be_so_they_step_back_everywhere(worlds: list[World],
     writers = writers_of(worlds, seed)
     run(writers, linked_statements, seed, rounds=30)
     for world in worlds:
-        Refresh(world.node).catch_up()
+        world.refresh.catch_up()
     assert [writer.new_bodies() for writer in writers] == [[], [], []]
     aside = [set(world.query("SELECT table_name, version FROM rf_stepped_back")) for world in worlds]
     for world in worlds:

@@ -12,7 +12,6 @@ import pytest
 from consumer.apply.committing import Committing
 from consumer.snapshots import exporting
 from consumer.snapshots.importing import SnapshotImport
-from consumer.standing.refresh import Refresh
 from tests.fixtures.containers import DatabaseFactory
 from tests.integration.test_nodes_converge import item_statements, items, linked_rows, linked_statements, writers_of
 from tests.support.applying import TABLES, World, close_world, sqlite_url
@@ -77,7 +76,7 @@ class Scene:
         self.network.deliver(1)
         for writer in self.writers:
             assert self.network.waiting[writer.node_id] == []
-            Refresh(writer.world.node).catch_up()
+            writer.world.refresh.catch_up()
             assert writer.new_bodies() == [], "what was applied is not a node's own change"
 
 

@@ -32,7 +32,6 @@ from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
 from consumer.intake import Intake
 from consumer.settling import Settling
-from consumer.standing.refresh import Refresh
 from consumer.statements import insert_missing, writing
 from consumer.tombstones import purge_tombstones
 from tests.support.applying import MemorySource, World, close_world, open_world, sqlite_url
@@ -170,7 +169,7 @@ class Fleet:
 
     def follow_up(self, member: Member) -> None:
         """Bring what stands up to date with what the application wrote, as `run` does within a second."""
-        Refresh(member.world.node).catch_up()
+        member.world.refresh.catch_up()
 
     def choose(self, member: Member, most: int = 2) -> None:
         """Settle some conflicts that wait, one way or the other."""

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from common.wire.signing import Signer
 from consumer.incoming import Result
 from consumer.intake import Intake
 from consumer.plain.lane import PlainLane
+from consumer.standing.refresh import Refresh
 
 WHEN = "2026-01-01T00:00:00.000000Z"
 SCHEMA = (
@@ -229,6 +231,12 @@ class World:
         intake.step(0)
         while intake.has_more:
             intake.step(0)
+
+    @cached_property
+    def refresh(self) -> Refresh:
+        """What follows up the application's writes, as a process that goes on has it: a new one looks at all that has
+        stepped back, and so mends what the one before it should have seen."""
+        return Refresh(self.node)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         with self.node.database.engine.connect() as connection:
