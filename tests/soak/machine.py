@@ -56,6 +56,8 @@ def linked(table: str, dice: random.Random, name: str) -> list[str]:
     """Writes that one node allows and another one may have to take back for a while."""
     key, other = dice.choice(IDS), dice.choice([*map(str, IDS), "NULL"])
     insert = f"INSERT INTO {table} VALUES ({key}, '{name}', {other})"
+    if table in ("parent", "child") and dice.random() < 0.6:
+        return family(dice, name)
     return dice.choice(
         [
             [insert],
@@ -66,6 +68,17 @@ def linked(table: str, dice: random.Random, name: str) -> list[str]:
             [f"UPDATE {table} SET amount = NULL, name = '{name}'"],
         ]
     )
+
+
+def family(dice: random.Random, name: str) -> list[str]:
+    """A child with its parent, or a parent taken from under whom another node may be giving it to."""
+    key, parent = dice.choice(IDS), dice.choice(IDS)
+    bring = f"INSERT INTO parent VALUES ({parent}, '{name}', NULL) ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+    give = (
+        f"INSERT INTO child VALUES ({key}, '{name}', {parent}) ON CONFLICT (id) DO UPDATE SET amount = excluded.amount"
+    )
+    take = f"DELETE FROM parent WHERE id = {parent}"
+    return dice.choice([[bring], [bring, give], [bring, give], [take], [take], [take, bring]])
 
 
 class Nodes(RuleBasedStateMachine):

@@ -60,7 +60,8 @@ if _SOAK is not None:
             pg_database_factory.drop_all()
             rounds += 1
             print(f"{rounds} rounds: {dict(totals)}", flush=True)
-        assert totals["kills"], "a soak in which nothing was killed proves nothing"
+        for needed in ("kills", "unique", "foreign-key", "choices"):
+            assert totals[needed], f"a soak without {needed} proves nothing"
 
     @pytest.mark.timeout(float(_SOAK) + 600)
     def test_soak_kills(tmp_path: Path, pg_database_factory: DatabaseFactory, rabbitmq: RabbitServer) -> None:
