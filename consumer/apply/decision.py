@@ -112,7 +112,7 @@ class Decision:
         if not row.known and row.winner is None and self._may_be_deleted(entry, row):
             raise older_than_tombstones(entry.use.name, bytes(change.pk).decode("utf-8"))
         counts.changes += 1
-        gives_first = _gives_first(change) and row.version == NEVER and row.winner is None
+        is_first = gives_first(change) and row.version == NEVER and row.winner is None
         relation = relate(change.version, change.base or NEVER, row.version, row.base)
         if relation is Relation.SAME:
             self._decide_same(entry, row)
@@ -128,7 +128,7 @@ class Decision:
             relation, is_rival = _by_choices(relation, change, row, history)
             self._note_choice(entry, row, history)
             meets = relation is Relation.CONCURRENT and not _is_nobodys(change.version, row.version)
-            if policy is Policy.MANUAL and not is_rival and (meets or self._of_each(entry, row, gives_first)):
+            if policy is Policy.MANUAL and not is_rival and (meets or self._of_each(entry, row, is_first)):
                 self._wait(entry, row, history)
                 return
         if relation is Relation.CONCURRENT:
@@ -139,7 +139,7 @@ class Decision:
             return
         if change.op != "I":
             self._note_missing(entry, row)
-        if gives_first:
+        if is_first:
             self._clashes.append(_Clash(entry, row, Kind.FIRST_SYNC, Winner.THEIRS, NEVER, None))
         _take(entry, row)
         if _is_choice(change):
@@ -167,9 +167,9 @@ class Decision:
     def _may_be_deleted(self, entry: Entry, row: Row) -> bool:
         return self._horizons.is_beyond(entry.use.name, entry.change.version) and self._image(row) is None
 
-    def _of_each(self, entry: Entry, row: Row, gives_first: bool) -> bool:
+    def _of_each(self, entry: Entry, row: Row, is_first: bool) -> bool:
         """Tell whether a row from before the first sync meets another node's, and both are to be given."""
-        if not gives_first or entry.change.resolves != FIRST_OF_EACH:
+        if not is_first or entry.change.resolves != FIRST_OF_EACH:
             return False
         return not self._is_same(self._image(row), entry)
 
@@ -330,7 +330,7 @@ def _by_choices(relation: Relation, change: Change, row: Row, history: RowHistor
     return relation, standing is not None and not standing.resolves.isdisjoint(change.resolves)
 
 
-def _gives_first(change: Change) -> bool:
+def gives_first(change: Change) -> bool:
     """Tell whether `adopt` made this change. A write on top of it may have been sealed with it, and have its mark."""
     return NEVER in change.resolves and change.version.hlc <= WEAKEST_HLC
 

@@ -1,7 +1,8 @@
 """A dead letter applied in pieces: what can be applied is, each piece in a commit of its own; the rest stays open.
 
-Only for a tx that is everything its source had committed between two looks (`grouped`), not one transaction of its own.
-Which changes are applied stands in the letter, written in the commit that applies them."""
+Only for a tx that is no transaction of its source's application: everything that was committed between two looks
+(`grouped`), or rows that `adopt` gave their first versions. Which changes are applied stands in the letter, written in
+the commit that applies them."""
 
 import logging
 import tempfile
@@ -22,7 +23,7 @@ from common.wire.records import BatchHeader, Change
 from consumer import audit
 from consumer.apply.books import keep_books
 from consumer.apply.committing import Committing
-from consumer.apply.decision import Entry
+from consumer.apply.decision import Entry, gives_first
 from consumer.apply.group import Applier
 from consumer.apply.prepare import Preparer
 from consumer.apply.rows import check, decide_rows, write_rows
@@ -94,6 +95,9 @@ class Pieces:
         self._tables.begin()
         counts = Counts()
         with self._spooled(tx, header) as changes:
+            if not changes.is_loose:
+                text = "it is one transaction of its source, so it is applied whole or not at all"
+                return _left(letter, tx, PoisonError(Reason(letter.reason), text), counts)
             last = _Round(progress=True)
             try:
                 while last.progress:
@@ -202,13 +206,20 @@ class Pieces:
 
     @contextmanager
     def _spooled(self, tx: Incoming, header: BatchHeader) -> Iterator["_Spool"]:
-        """Read the whole letter once, which checks its checksum; the pieces are then read without holding a lock."""
+        """Read the whole letter once, which checks its checksum; the pieces are then read without holding a lock.
+
+        It ends at the first change that shows that the letter is to be left whole."""
         with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as file:
             with reading(self._node.database) as connection:
                 payloads = stored_payloads(connection, tx.key)() if tx.payload is None else [tx.payload]
+                is_loose = True
                 for change in TxReader(header, payloads):
+                    # Nobody wrote a first version, so nothing holds it to those beside it but what is checked anyway.
+                    is_loose = header.grouped or gives_first(change)
+                    if not is_loose:
+                        break
                     file.write(_encoder.encode(change) + b"\n")
-            yield _Spool(file)
+            yield _Spool(file, is_loose)
 
 
 def _refusal(letter: Letter, tx: Incoming) -> PoisonError | None:
@@ -218,9 +229,6 @@ def _refusal(letter: Letter, tx: Incoming) -> PoisonError | None:
         return tx.error
     if tx.key != (letter.source_node, letter.tx_id):
         return PoisonError(Reason(letter.reason), "it is not known to be from its source: replay it whole")
-    if not header.grouped:
-        text = "it is one transaction of its source, so it is applied whole or not at all"
-        return PoisonError(Reason(letter.reason), text)
     return header_error(header)
 
 
@@ -244,8 +252,10 @@ def _alike(failures: Failures) -> list[list[Change]]:
 class _Spool:
     """Changes in a temporary file."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], is_loose: bool) -> None:
+        """`is_loose`: whether each change may be applied without those beside it."""
         self._file = file
+        self.is_loose = is_loose
 
     def pieces(self, applied: LsnSet) -> Iterator[list[Change]]:
         """Yield the changes that are not applied, in order, a bounded number and size at a time."""

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from common.crash_points import CrashPoint
-from common.versions import Version
+from common.versions import FIRST, Version
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
 from consumer.incoming import Result
@@ -134,9 +134,15 @@ def test_keys_and_unique_values_that_change_places(world: World) -> None:
     assert [state for _, _, state in world.letters()] == ["replayed"]
 
 
-def test_a_transaction_of_an_application_is_not_taken_to_pieces(world: World) -> None:
+@pytest.mark.parametrize("place", range(2))
+@pytest.mark.parametrize("with_first", [False, True])
+def test_a_transaction_of_an_application_is_not_taken_to_pieces(world: World, place: int, with_first: bool) -> None:
+    """Neither where first versions of `adopt` came into it: a mark on SQLite may close over both."""
     block(world)
-    tx = Origin("a").tx(item(1, "whole", 10), Write("I", "code", {"id": 9, "code": "taken"}, 12))
+    writes = [item(1, "whole", 10), Write("I", "code", {"id": 9, "code": "taken"}, 12)]
+    if with_first:
+        writes[place] = dataclasses.replace(writes[place], hlc=1, resolves=FIRST)
+    tx = Origin("a").tx(*writes)
     world.receive(tx.body)
     (result,) = in_pieces(world)
     assert result.error is not None

@@ -564,7 +564,7 @@ MUTANTS = (
         "who-had-another-image-keeps-none",
         "first versions of rows",
         "consumer/apply/decision.py",
-        "        if gives_first:\n",
+        "        if is_first:\n",
         "        if False:\n",
         (
             "tests/integration/test_adopt.py::test_a_third_node_keeps_its_own_image_as_a_conflict",
