@@ -8,7 +8,7 @@ from common.config.model import PeerSection
 from common.errors import ConfigError, OutageError
 from common.runtime.node import Node
 from common.transports.http.client import PeerClient, RefusedError
-from common.transports.http.peer import checked_state, is_trusted
+from common.transports.http.peer import asked_state, checked_state, is_trusted
 from common.transports.http.settings import settings_of
 from common.wire.decode import Broken, read_parts
 from common.wire.proving import part_fault
@@ -28,6 +28,21 @@ class OwnAgain:
     """Each with where it came from."""
     not_asked: list[str] = field(default_factory=list)
     """Peers that gave nothing, each with the reason."""
+
+
+def own_lives_at_peers(node: Node) -> list[dict[str, int]]:
+    """Return up to where each HTTP peer has this node's logs, by incarnation. Raises OutageError; a peer that refuses
+    or is set up wrong says nothing."""
+    found = []
+    for name, peer in node.config.peers.items():
+        try:
+            state = asked_state(settings_of(name, peer), node.facts.node_id)
+        except (RefusedError, ConfigError) as error:
+            log.warning("own_log_not_asked", extra={"peer": name, "error": str(error)})
+            continue
+        mine = [one for one in state.peers if (one.peer, one.direction) == (node.facts.node_id, "in")]
+        found.append({one.incarnation: one.highest_lsn for one in mine})
+    return found
 
 
 def own_from_peers(node: Node, incarnation: str, head_lsn: int, known: Collection[str]) -> OwnAgain:

@@ -6,7 +6,7 @@ incarnation, as the rows stand, on top of the versions that they have. Run again
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import msgspec
 import sqlalchemy as sa
 
 from common.ops.incarnation import renew_incarnation
-from common.ops.purging import OWN_LOST, note_purged
 from common.ops.rewinding import own_rewinding
 from common.ports.dialect import ApplySession, RowWrite
 from common.preflight.format import read_file
@@ -35,6 +34,7 @@ from consumer.arrivals import whole
 from consumer.conflict.choices import Choice, remember
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming, Outcome
+from consumer.other_lives import OtherLife, other_lives, settle
 from consumer.put_back import look_into_folder
 from consumer.standing.logical import LogicalSession
 from consumer.statements import reading, writing
@@ -96,8 +96,10 @@ class Rejoining:
         lost, unreadable = self._in_folder(of, own.tx_ids)
         done = Rejoined(facts.incarnation, facts.incarnation, 0, None, unreadable_files=unreadable)
         lost += self._at_peers(of, own, {tx.tx_id for tx in lost}, done)
+        lives = [life for life in other_lives(node) if life.incarnation != of]
+        found = self._of_other_lives(lives, done)
         done.others_missing = {one.peer: one.until_lsn - one.after_lsn for one in lost_of_others}
-        self._fetch(lost, done, advance)
+        self._fetch([*found, *lost], done, advance)
         facts = renew_incarnation(node.database, facts, node.clock, f"rejoin by {self._actor}")
         done.to_incarnation = facts.incarnation
         # Only now nobody seals under the old one any more, `run` neither: this is all of that log.
@@ -110,10 +112,13 @@ class Rejoining:
             + [one.header.to_lsn for one in lost if one.header is not None]
             + [lsn.get(of, 0) for lsn in self._acks().values()]
         )
-        done.missing_changes = max(0, done.seen_lsn - common_lsn - done.fetched_changes)
+        its = [one.header for one in lost if one.header is not None]
+        missing = {of: max(0, done.seen_lsn - common_lsn - sum(one.to_lsn - one.from_lsn + 1 for one in its))}
+        missing |= {life.incarnation: life.missing(found) for life in lives}
+        done.missing_changes = sum(missing.values())
         if fork_lsn is not None:
             self._write_anew(replace(node, facts=facts), of, own, fork_lsn, done, advance)
-        self._settle(of, own, fork_lsn, done)
+        self._settle(of, own, fork_lsn, done, {life.incarnation: life.seen_lsn for life in lives}, missing)
         return done
 
     def _acks(self) -> dict[str, dict[str, int]]:
@@ -141,6 +146,16 @@ class Rejoining:
                 elif item.header.source_node == self._node.facts.node_id:
                     yield str(file), item
 
+    def _of_other_lives(self, lives: list[OtherLife], done: Rejoined) -> list[Incoming]:
+        """Return what lies in the shared folder and at peers of logs that began and ended elsewhere."""
+        found: list[Incoming] = []
+        for life in lives:
+            here, unreadable = self._in_folder(life.incarnation, frozenset())
+            done.unreadable_files += unreadable
+            nothing = _OwnLog(0, frozenset(), (), ())
+            found += here + self._at_peers(life.incarnation, nothing, {tx.tx_id for tx in here}, done)
+        return found
+
     def _at_peers(self, incarnation: str, own: "_OwnLog", known: set[str], done: Rejoined) -> list[Incoming]:
         """Return own txs that HTTP peers have kept and that are not in the log here."""
         if not self._node.config.peers:
@@ -149,7 +164,7 @@ class Rejoining:
         from consumer.own_again import own_from_peers
 
         again = own_from_peers(self._node, incarnation, own.head_lsn, own.tx_ids)
-        done.peers_not_asked = again.not_asked
+        done.peers_not_asked = sorted({*done.peers_not_asked, *again.not_asked})
         return self._whole(again.parts, known)
 
     def _whole(self, parts: Iterable[tuple[str, Part]], known: Collection[str]) -> list[Incoming]:
@@ -221,7 +236,15 @@ class Rejoining:
         remember(session.connection, [choice], self._node.clock.now_us())
         return True
 
-    def _settle(self, of: str, own: "_OwnLog", fork_lsn: int | None, done: Rejoined) -> None:
+    def _settle(
+        self,
+        of: str,
+        own: "_OwnLog",
+        fork_lsn: int | None,
+        done: Rejoined,
+        others: Mapping[str, int],
+        missing: Mapping[str, int],
+    ) -> None:
         """Close the fork: what stands in the log from there on is not sent any more: its rows are written anew."""
         now_us, node_id = self._node.clock.now_us(), self._node.facts.node_id
 
@@ -233,9 +256,7 @@ class Rejoining:
                 connection.execute(sa.update(rf.cursor).where(own_cursors).values(lsn=own.head_lsn))
             values = {"rewound_us": None, "head_incarnation": of, "head_lsn": done.seen_lsn}
             connection.execute(sa.update(rf.node).where(rf.node.c.is_self).values(values))
-            if done.missing_changes:
-                lost = done.missing_changes
-                note_purged(connection, OWN_LOST, now_us, lost, name=of, until_lsn=done.seen_lsn)
+            settle(connection, {**others, of: done.seen_lsn}, missing, now_us)
             detail = json.loads(json.dumps(done.as_dict()))
             audit.write(connection, [audit.Line("rejoined", node_id, None, self._actor, detail)], now_us)
 

@@ -104,6 +104,10 @@ OWN_LOG = "log"
 """Of this node's own sealed log, by incarnation."""
 OWN_LOST = "own-lost"
 """Of a node that was put back: changes of its log of before that it could not fetch."""
+OWN_ELSEWHERE = "own-elsewhere"
+"""A log under this node's name that is not here, by incarnation: how far others have it."""
+OWN_SETTLED = "own-settled"
+"""The same: up to where `rejoin`, or a snapshot, has settled it."""
 
 
 def read_purged(connection: sa.Connection, what: str) -> dict[str, sa.Row[Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from common.ops.purging import OWN_ELSEWHERE, OWN_LOG, OWN_SETTLED, note_purged, read_purged
 from common.schema import tables as rf
 
 
@@ -25,11 +26,14 @@ def look(connection: sa.Connection, node_id: str, incarnation: str, head_lsn: in
 
     `head_lsn`: the end of the log of `seen.incarnation` as it is here."""
     tx, own = rf.tx.c, rf.node.c
-    if seen.incarnation != incarnation:
-        query = sa.select(sa.func.count()).select_from(rf.tx).where(tx.incarnation == seen.incarnation)
-        if not connection.scalar(query):
-            # It was set up anew under its old name, or has purged that log: nothing here to compare with.
+    if not is_here(connection, seen.incarnation, incarnation):
+        # Of a life that began after what was put back here, of a copy that runs beside it, or of the one before it was
+        # set up anew: whichever, this node leaves what carries its own name, and would never have those rows.
+        if seen.lsn <= settled_until(connection).get(seen.incarnation, 0):
             return None
+        return (
+            f"{seen.by} has a log of it up to LSN {seen.lsn} of which nothing is here (incarnation {seen.incarnation})"
+        )
     known = connection.execute(sa.select(rf.node).where(own.node_id == node_id)).one()
     settled = known.head_incarnation == seen.incarnation and known.rewound_us is None
     if settled and seen.lsn <= (known.head_lsn or 0):
@@ -49,7 +53,12 @@ def note(connection: sa.Connection, node_id: str, seen: Seen, why: str, now_us: 
     """Keep that this node was rewound, and the most that is known of what it lost; True where that is news."""
     own = rf.node
     mine = own.c.node_id == node_id
-    known = connection.execute(sa.select(own).where(mine)).one()
+    # Two processes may hear of it at once.
+    known = connection.execute(sa.select(own).where(mine).with_for_update()).one()
+    if not is_here(connection, seen.incarnation, known.incarnation):
+        # Beside what is known of the log that is here, which is settled by its own end.
+        note_purged(connection, OWN_ELSEWHERE, now_us, 0, name=seen.incarnation, until_lsn=seen.lsn)
+        return note_put_back(connection, node_id, why, now_us)
     more = known.head_incarnation != seen.incarnation or seen.lsn > (known.head_lsn or 0)
     values: dict[str, object] = {"rewound_us": known.rewound_us or now_us}
     if more:
@@ -73,6 +82,24 @@ def note_put_back(connection: sa.Connection, node_id: str, why: str, now_us: int
     line = {"at_us": now_us, "actor": "rowferry", "action": "rewound", "source_node": node_id}
     connection.execute(sa.insert(rf.audit).values(line | {"detail": json.dumps({"error": why})}))
     return True
+
+
+def is_here(connection: sa.Connection, incarnation: str, present: str) -> bool:
+    """Tell whether this node knows its own log of an incarnation, also where that is purged; `present`: its own."""
+    query = sa.select(sa.literal(1)).select_from(rf.tx).where(rf.tx.c.incarnation == incarnation).limit(1)
+    if incarnation == present or connection.scalar(query):
+        return True
+    return incarnation in read_purged(connection, OWN_LOG)
+
+
+def settled_until(connection: sa.Connection) -> dict[str, int]:
+    """Return up to where logs of this node that are not here are settled, by incarnation."""
+    return {name: row.until_lsn or 0 for name, row in read_purged(connection, OWN_SETTLED).items()}
+
+
+def elsewhere(connection: sa.Connection) -> dict[str, int]:
+    """Return how far others were heard to have logs of this node that are not here, by incarnation."""
+    return {name: row.until_lsn or 0 for name, row in read_purged(connection, OWN_ELSEWHERE).items()}
 
 
 def own_rewinding(connection: sa.Connection) -> tuple[int, str | None, int | None] | None:

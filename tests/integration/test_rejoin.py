@@ -246,8 +246,6 @@ def test_it_hears_from_others_that_it_was_put_back(world: World, caplog: pytest.
     lsn = own_put(world, 1)
     hear(world, lsn, str(world.node.database.log(world.node.facts).head().tx_id))
     assert standing(world).rewound is None
-    hear(world, 1, incarnation="of-another-life")
-    assert standing(world).rewound is None
     with caplog.at_level(logging.ERROR):
         hear(world, lsn + 5, Origin("here").put(9, "x", 9).tx_id)
         hear(world, lsn + 7)
@@ -452,3 +450,60 @@ def test_who_may_not_hand_on_tells_a_node_nothing_of_its_log(world: World) -> No
     lsn = own_put(world, 1)
     world.receive(own_body(world, lsn + 1), source_node="a", verified=True, may_forward=False)
     assert standing(world).rewound is None
+
+
+@pytest.mark.parametrize("is_settled_between", [True, False])
+def test_what_was_written_between_two_restores_of_one_backup_comes_back(pair: Pair, is_settled_between: bool) -> None:
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    backup = str(pair.shop.folder / "backup")
+    pair.shop.ok("backup", backup)
+    pair.sell(pair.shop, 2)
+    pair.sync()
+    pair.shop.ok("restore", backup, "--discard-present")
+    if is_settled_between:
+        pair.shop.ok("rejoin")
+    pair.sell(pair.shop, 3)
+    pair.sync()
+    pair.shop.ok("restore", backup, "--discard-present")
+    pair.sell(pair.shop, 4)
+    pair.sync()
+    done = pair.shop.report("rejoin")
+    # That life began and ended after the backup: nothing in it tells that it ever was.
+    assert (done["fetched_txs"], done["missing_changes"]) == (2, 0)
+    pair.sync()
+    assert pair.rows() == [[1, 2, 3, 4], [1, 2, 3, 4]]
+    assert pair.shop.report("status")["rewound_since"] is None
+
+
+def test_a_copy_that_runs_beside_its_original_is_told_on_both(pair: Pair, tmp_path: Path) -> None:
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    shutil.copytree(pair.shop.folder, tmp_path / "copy")
+    copy = CliNode("shop", tmp_path / "copy", f"sqlite:///{tmp_path / 'copy' / 'app.db'}")
+    config = copy.folder / "rowferry.toml"
+    config.write_text(config.read_text().replace(pair.shop.database, copy.database))
+    pair.sell(copy, 2)
+    pair.sell(pair.shop, 3)
+    for node in (copy, pair.shop, pair.main, copy, pair.shop):
+        node.ok("run", "--once")
+    assert [node.report("status")["rewound_since"] is not None for node in (copy, pair.shop)] == [True, True]
+    # Without the copy the node has it all once it has begun anew, and nothing more is said.
+    assert pair.shop.report("rejoin")["fetched_txs"] == 1
+    pair.sync()
+    assert pair.rows() == [[1, 2, 3], [1, 2, 3]]
+    assert pair.shop.report("status")["rewound_since"] is None
+
+
+def test_a_life_that_nobody_can_give_back_is_said_to_be_lost(world: World) -> None:
+    """Without a folder: others' heartbeats tell of it, `rejoin` says how much it was, and then it is no news."""
+    hear(world, 7, incarnation="of-another-life")
+    assert standing(world).rewound is not None
+    done = Rejoining(world.node, "test").run(lambda _: None)
+    assert (done.fetched_txs, done.missing_changes) == (0, 7)
+    hear(world, 7, incarnation="of-another-life")
+    assert standing(world).rewound is None
+    hear(world, 8, incarnation="of-another-life")
+    assert standing(world).rewound is not None
+    done = Rejoining(world.node, "test").run(lambda _: None)
+    assert done.missing_changes == 1

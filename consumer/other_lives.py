@@ -1,0 +1,65 @@
+"""Logs under this node's name that are not here: of a life that began after what was put back, or of a copy beside it.
+
+Batches that carry a node's own name are left by it, so `rejoin` alone brings in what others had of such a log."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from common.ops.purging import OWN_LOST, OWN_SETTLED, note_purged
+from common.ops.rewinding import elsewhere, is_here, settled_until
+from common.runtime.node import Node
+from common.transports.directory.own_files import files_of, passed_by_others
+from consumer.incoming import Incoming
+from consumer.own_again import own_lives_at_peers
+from consumer.statements import reading
+
+
+@dataclass(frozen=True, slots=True)
+class OtherLife:
+    """A log of this node of which nothing is here."""
+
+    incarnation: str
+    seen_lsn: int
+    """Up to where others have it."""
+    settled_lsn: int
+    """Up to where an earlier `rejoin` has settled it."""
+
+    def missing(self, found: list[Incoming]) -> int:
+        """Return how many changes others have had that are not among the txs that were found."""
+        headers = [one.header for one in found if one.header is not None]
+        mine = [one for one in headers if one.incarnation == self.incarnation and one.to_lsn > self.settled_lsn]
+        seen_lsn = max([self.seen_lsn, *(one.to_lsn for one in mine)])
+        return max(0, seen_lsn - self.settled_lsn - sum(one.to_lsn - one.from_lsn + 1 for one in mine))
+
+
+def other_lives(node: Node) -> list[OtherLife]:
+    """Return those that are not settled, as heartbeats, the shared folder and HTTP peers tell. Raises OutageError."""
+    with reading(node.database) as connection:
+        told, settled = elsewhere(connection), settled_until(connection)
+        seen: dict[str, int] = {}
+        for said in (told, *_in_folder(node), *own_lives_at_peers(node)):
+            for incarnation, lsn in said.items():
+                seen[incarnation] = max(seen.get(incarnation, 0), lsn)
+        return [
+            OtherLife(incarnation, lsn, settled.get(incarnation, 0))
+            for incarnation, lsn in sorted(seen.items())
+            if lsn > settled.get(incarnation, 0) and not is_here(connection, incarnation, node.facts.incarnation)
+        ]
+
+
+def settle(connection: sa.Connection, seen: Mapping[str, int], lost: Mapping[str, int], now_us: int) -> None:
+    """Keep up to where each log is settled, and how much of it could not be had."""
+    for incarnation, lsn in seen.items():
+        note_purged(connection, OWN_SETTLED, now_us, 0, name=incarnation, until_lsn=lsn)
+        if changes := lost.get(incarnation):
+            note_purged(connection, OWN_LOST, now_us, changes, name=incarnation, until_lsn=lsn)
+
+
+def _in_folder(node: Node) -> list[dict[str, int]]:
+    directory = node.config.directory
+    if directory is None or not directory.path.is_dir():
+        return []
+    files = {file.incarnation: file.to_lsn for file in files_of(directory.path, node.facts.node_id)}
+    return [files, *passed_by_others(directory.path, node.facts.node_id, node.config.trust()).values()]
