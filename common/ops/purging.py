@@ -107,7 +107,7 @@ OWN_LOST = "own-lost"
 OWN_ELSEWHERE = "own-elsewhere"
 """A log under this node's name that is not here, by incarnation: how far others have it."""
 OWN_SETTLED = "own-settled"
-"""The same: up to where `rejoin`, or a snapshot, has settled it."""
+"""The same: up to where `rejoin` has settled it."""
 
 
 def read_purged(connection: sa.Connection, what: str) -> dict[str, sa.Row[Any]]:
