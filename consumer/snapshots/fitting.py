@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from common.console import listed
 from common.errors import UsageError
 from common.ops.migration import any_row
+from common.ops.rewinding import settled_until
 from common.ports.dialect import TableShape
 from common.runtime.node import Node
 from common.schema import tables as rf
@@ -36,7 +37,10 @@ def _check_own(node: Node, connection: sa.Connection, found: Found) -> None:
             f"this node has {missing} changes of its own that the snapshot of {source} does not have: let them reach"
             f" {source} (rowferry run --once) and export there again"
         )
-    earlier = found.own_lsns.keys() - ends.keys() - {facts.incarnation}
+    # Of what `rejoin` has settled it said what is lost; should more of it come up, that is told again.
+    settled = settled_until(connection)
+    unsettled = {incarnation for incarnation, lsn in found.own_lsns.items() if lsn > settled.get(incarnation, 0)}
+    earlier = unsettled - ends.keys() - {facts.incarnation}
     if earlier:
         raise UsageError(
             f"{source} knows a node {facts.node_id} from before (incarnation {min(earlier)}), of which this database"

@@ -507,3 +507,22 @@ def test_a_life_that_nobody_can_give_back_is_said_to_be_lost(world: World) -> No
     assert standing(world).rewound is not None
     done = Rejoining(world.node, "test").run(lambda _: None)
     assert done.missing_changes == 1
+
+
+def test_a_snapshot_brings_what_a_lost_life_had_written(pair: Pair) -> None:
+    """`rejoin` and `status` name it as the remedy: it must not be refused because of that life."""
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    backup = str(pair.shop.folder / "backup")
+    pair.shop.ok("backup", backup)
+    pair.shop.ok("restore", backup, "--discard-present")
+    pair.sell(pair.shop, 2)
+    pair.sync()
+    for file in pair.exchange.glob("*/shop.*.jsonl"):
+        file.unlink()
+    pair.shop.ok("restore", backup, "--discard-present")
+    assert pair.shop.report("rejoin", code=4)["missing_changes"] == 1
+    snapshot = str(pair.main.folder / "main.jsonl")
+    pair.main.ok("snapshot", "export", "--out", snapshot)
+    pair.shop.ok("snapshot", "import", snapshot, "--replace")
+    assert pair.rows() == [[1, 2], [1, 2]]

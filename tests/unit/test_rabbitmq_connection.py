@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pika.exceptions
@@ -10,7 +13,7 @@ import pytest
 from pika.adapters.utils import connection_workflow as workflow
 
 from common.errors import ConfigError, OutageError
-from common.transports.rabbitmq.connection import parameters, place, translate, user_of
+from common.transports.rabbitmq.connection import parameters, place, short_connection, translate, user_of
 from common.transports.rabbitmq.settings import RabbitSettings
 from tests.support.certificates import certificate
 
@@ -99,3 +102,39 @@ def test_everything_else_is_an_outage_that_says_why(error: Exception, said: str)
     assert type(found) is OutageError
     assert said in str(found)
     assert "broker.example:5673" in str(found)
+
+
+def test_a_connection_that_is_reset_at_once_is_an_outage() -> None:
+    """At every moment of its start: pika gives a bare ValueError where the reset comes before it asks for the address
+    of the other side."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # A process of its own that never sleeps: any other comes too late, when pika has asked already.
+        resetting = subprocess.Popen(
+            [sys.executable, "-c", _RESETTING, str(listener.fileno())], pass_fds=[listener.fileno()]
+        )
+        try:
+            url = f"amqp://u:p@127.0.0.1:{listener.getsockname()[1]}/"
+            for _ in range(100):
+                with (
+                    pytest.raises(OutageError, match="out of reach"),
+                    short_connection(RabbitSettings(url=url, node_id="a"), "test"),
+                ):
+                    pass
+        finally:
+            resetting.kill()
+            resetting.wait(30)
+
+
+# Closed without lingering: the other side sees a reset, not an end.
+_RESETTING = """
+import socket, struct, sys
+listener = socket.socket(fileno=int(sys.argv[1]))
+listener.setblocking(False)
+while True:
+    try:
+        here, _ = listener.accept()
+    except BlockingIOError:
+        continue
+    here.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    here.close()
+"""

@@ -20,6 +20,8 @@ from common.transports.rabbitmq.settings import RabbitSettings
 LIBRARY_ERRORS = (pika.exceptions.AMQPError, workflow.AMQPConnectorException, OSError)
 """What pika lets through when the broker or the way to it fails."""
 
+_RESET_AT_ONCE = "Expected connected socket"
+"""What pika's bare ValueError says where the other side has reset the connection before pika asks who it is."""
 _DEFAULT_USER = "guest"
 _HANDSHAKE_SECONDS = 3
 _PORT, _TLS_PORT = 5672, 5671
@@ -90,10 +92,15 @@ def place(settings: RabbitSettings) -> str:
 @contextmanager
 def short_connection(settings: RabbitSettings, role: str) -> Iterator[pika.BlockingConnection]:
     """Open a connection for a few calls and close it; pika's exceptions come out translated."""
+    made = parameters(settings, role)
     try:
-        connection = pika.BlockingConnection(parameters(settings, role))
+        connection = pika.BlockingConnection(made)
     except LIBRARY_ERRORS as error:
         raise translate(error, settings) from error
+    except ValueError as error:
+        if _RESET_AT_ONCE not in str(error):
+            raise
+        raise OutageError(f"{place(settings)} is out of reach: it resets connections as they are made") from error
     try:
         yield connection
     except LIBRARY_ERRORS as error:
