@@ -21,7 +21,7 @@ from consumer.watermark import read_mark
 log = logging.getLogger(__name__)
 _seldom = Seldom(log)
 
-_SEALING_US = 60_000_000
+SEALING_US = 60_000_000
 """A tx may get its id so long before it is committed: until then a log may truly end before it."""
 _RECENT_US = 3_600_000_000
 """What is older by its source's clock may have been kept by somebody."""
@@ -207,7 +207,7 @@ def _rewound(connection: sa.Connection, heartbeat: Heartbeat) -> str | None:
     if mark.last_tx_id is None or head_lsn >= mark.last_lsn:
         return None
     # A heartbeat may have been given just before what has overtaken it.
-    if heartbeat.at_us <= tx_id_us(mark.last_tx_id) + _SEALING_US:
+    if heartbeat.at_us <= tx_id_us(mark.last_tx_id) + SEALING_US:
         return None
     return f"its log ends at LSN {head_lsn}, where this node has had it up to LSN {mark.last_lsn}"
 

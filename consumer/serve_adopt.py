@@ -8,17 +8,23 @@ import msgspec
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
-from common.errors import PoisonError, Reason
+from common.errors import PoisonError, Reason, UsageError
 from common.http.callers import Caller, caller_with, check_still
-from common.http.problems import guarded
+from common.http.encodings import sent_encoding
+from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
 from common.http.under_way import UnderWay
 from common.http.wire import ADOPT_PATH, MOST_ADOPTED
 from common.ops.incarnation import settle_incarnation
 from common.runtime.node import Node
+from common.wire.compress import decompress
+from common.wire.limits import Limits
 from common.wire.unreadable import UNREADABLE
 from consumer.adopting.giving import Giving, Named, Outcome
+from consumer.verifying.put_back import refuse_put_back
 
+_MOST_BYTES = 64 * 1024 * 1024
+"""Of a body, unwrapped."""
 _QUESTION = {
     "type": "object",
     "required": ["rows"],
@@ -73,25 +79,36 @@ def adopt_routes(node: Node) -> APIRouter:
     @router.post(
         ADOPT_PATH,
         summary="Give rows from before the first sync their first version",
-        responses=guarded(413, 422),
+        responses=guarded(408, 409, 413, 415, 422),
         openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _QUESTION}}}},
     )
     async def adopt(request: Request, caller: Annotated[Caller, Depends(caller_with(Scope.PUSH))]) -> RowsGiven:
         """Each row that stands here and was never written since `migrate` is sealed just as it stands, with the weakest
-        version of this node, and travels like any change. No row is changed; doing it twice does nothing."""
+        version of this node, and travels like any change. No row is changed; doing it twice does nothing. The body may
+        come in `gzip` or `zstd`."""
         with under_way.one(caller.node_id):
             body = await request.body()
             await check_still(request)
-            return await anyio.to_thread.run_sync(_give, node, caller, body)
+            encoding = sent_encoding(request.headers.get("content-encoding"))
+            return await anyio.to_thread.run_sync(_give, node, caller, body, encoding)
 
     return router
 
 
-def _give(node: Node, caller: Caller, body: bytes) -> RowsGiven:
+def _give(node: Node, caller: Caller, body: bytes, encoding: str) -> RowsGiven:
+    try:
+        body = decompress(body, encoding, Limits(max_stream_bytes=_MOST_BYTES))
+    except PoisonError as error:
+        status = 413 if error.reason is Reason.LIMIT else 422
+        raise ProblemError(status, f"{error}; nothing was given", reason=error.reason.value) from error
     try:
         rows = [Named(one.table, bytes(one.pk), one.each) for one in _question.decode(body).rows]
     except UNREADABLE as error:
         raise PoisonError(Reason.FORMAT, f"the question can't be read: {error}") from error
+    try:
+        refuse_put_back(node, "adopt")
+    except UsageError as error:
+        raise ProblemError(409, str(error), reason="rewound") from error
     # It is served for long, and may have begun anew meanwhile.
     node = replace(node, facts=settle_incarnation(node.database, node.facts, node.clock))
     results = Giving(node, caller.node_id, caller.actor).give(rows)

@@ -23,12 +23,14 @@ from common.http.wire import DIGESTS_PATH, MEDIA_TYPE, ROWS_PATH
 from common.ops.incarnation import settle_incarnation
 from common.runtime.node import Node
 from common.wire.compress import open_decompressed
+from common.wire.control import MOST_SEEN
 from common.wire.digests import Reading, RowLine, encoded, read_asked
 from common.wire.forms import Form
 from common.wire.limits import Limits
 from common.wire.row_digests import MOST_BITS
 from consumer.verifying.answering import answer, check_asked
 from consumer.verifying.moment import open_moment
+from consumer.verifying.put_back import note_seen_by
 from consumer.verifying.taking import Outcome, RowTaking
 
 _AT_ONCE = 4
@@ -54,6 +56,19 @@ _QUESTION = {
             },
         },
         "images": {"type": "boolean"},
+        "seen": {
+            "type": "array",
+            "maxItems": MOST_SEEN,
+            "items": {
+                "type": "object",
+                "required": ["incarnation", "lsn"],
+                "properties": {
+                    "incarnation": {"type": "string"},
+                    "lsn": {"type": "integer", "minimum": 0},
+                    "tx_id": {"type": "string"},
+                },
+            },
+        },
     },
 }
 _STREAM = {
@@ -97,6 +112,8 @@ def digest_routes(node: Node) -> APIRouter:
         try:
             held.enter_context(under_way.one(caller.node_id))
             await check_still(request)
+            if asked.seen:
+                await anyio.to_thread.run_sync(note_seen_by, node, caller.node_id, asked.seen)
             moment = await anyio.to_thread.run_sync(open_moment, node, held)
             check_asked(moment, asked)
         except BaseException:

@@ -21,6 +21,14 @@ class Seen:
     tx_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A log of this node that it has begun anew after."""
+
+    incarnation: str
+    lsn: int
+
+
 def look(connection: sa.Connection, node_id: str, incarnation: str, head_lsn: int, seen: Seen) -> str | None:
     """Return what shows that this node's log is not the one that was seen; None where nothing does.
 
@@ -108,3 +116,13 @@ def own_rewinding(connection: sa.Connection) -> tuple[int, str | None, int | Non
     query = sa.select(own.rewound_us, own.head_incarnation, own.head_lsn).where(own.is_self)
     row = connection.execute(query).one_or_none()
     return None if row is None or row.rewound_us is None else (row.rewound_us, row.head_incarnation, row.head_lsn)
+
+
+def settled_log(connection: sa.Connection) -> Settled | None:
+    """Return which of this node's logs `rejoin` has settled last, and up to where others had it; None: none."""
+    own = rf.node.c
+    query = sa.select(own.rewound_us, own.head_incarnation, own.head_lsn).where(own.is_self)
+    row = connection.execute(query).one_or_none()
+    if row is None or row.rewound_us is not None or row.head_incarnation is None:
+        return None
+    return Settled(row.head_incarnation, row.head_lsn or 0)

@@ -19,7 +19,7 @@ from common.config.model import ServerSection
 from common.errors import ContentionError, EarlyError, OutageError, PoisonError, UsageError
 from common.http.callers import KNOWN
 from common.http.problems import ProblemError, problem_response
-from common.http.wire import PUSH_PATH, ROWS_PATH
+from common.http.wire import ADOPT_PATH, PUSH_PATH, ROWS_PATH
 from common.http.words import only_known
 from common.ops.progress import sides_of
 from common.ops.sampling import Sampler
@@ -55,7 +55,7 @@ class Web:
         return Guard(
             self.app,
             WebLimits(
-                body_bytes_at={PUSH_PATH: server.max_body_bytes, ROWS_PATH: server.max_body_bytes},
+                body_bytes_at=dict.fromkeys((PUSH_PATH, ROWS_PATH, ADOPT_PATH), server.max_body_bytes),
                 slow_seconds=server.slow_seconds,
                 body_seconds=server.body_seconds,
             ),

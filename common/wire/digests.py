@@ -17,6 +17,7 @@ import msgspec
 from common.clock import from_iso
 from common.errors import PoisonError, Reason
 from common.versions import NEVER, Version
+from common.wire.control import MOST_SEEN, SeenLog
 from common.wire.forms import Form
 from common.wire.records import FORMAT, NO_IMAGE
 from common.wire.row_digests import MOST_BITS
@@ -69,6 +70,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, tag="digests", tag_field="
     """Node, incarnation, LSN up to which the rows hold its log, and the highest of which they hold anything; the
     answering node's own log among them."""
     tables: dict[_Name, Digested]
+    rewound: bool = False
+    """It knows that it was put back to an earlier state, and has not begun anew yet."""
 
 
 class ChunkLine(msgspec.Struct, frozen=True, tag="chunk", tag_field="type"):
@@ -149,6 +152,8 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tables: dict[_Name, AskedTable] = {}
     images: bool = False
     """The rows themselves along with their digests."""
+    seen: Annotated[tuple[SeenLog, ...], msgspec.Meta(max_length=MOST_SEEN)] = ()
+    """What the asker has had of the logs of who is asked: who has less of one was put back to an earlier state."""
 
 
 Line = ChunkLine | RowLine | TableLine | ScannedLine

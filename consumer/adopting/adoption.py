@@ -20,8 +20,9 @@ from consumer.apply.order import parents_first
 from consumer.tables import Tables, use_of
 from consumer.verifying.comparing import Comparison
 from consumer.verifying.differences import State
+from consumer.verifying.put_back import refuse_peer_put_back, refuse_put_back, seen_of
 from consumer.verifying.sides import Advance, OwnSide, PeerSide, Side
-from consumer.verifying.verification import refuse_rewound, side_of_file
+from consumer.verifying.verification import side_of_file
 
 _QUESTION_BYTES = 4 * 1024 * 1024
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
@@ -49,10 +50,10 @@ def adopt_with_peer(node: Node, settings: PeerSettings, wanted: Wanted) -> Repor
     client = PeerClient(settings)
     try:
         state = checked_state(client, node.facts.node_id)
-        there = PeerSide(client, state.node, node.config.trust())
+        there = PeerSide(client, state.node, node.config.trust(), seen_of(node, state.node))
         # Where nobody is known to be main, whoever says so of itself is believed.
         main = node.main() or (state.node if state.role == "main" else None)
-        return adopt(node, there, _asking(client), main, wanted)
+        return adopt(node, there, asking(client), main, wanted)
     finally:
         client.close()
 
@@ -68,8 +69,9 @@ def adopt(node: Node, there: Side, ask: Give | None, main: str | None, wanted: W
     """Adopt with another side. `ask`: gives its part; None: it can't be asked. `main`: the main node, as far as known.
 
     Raises UsageError, OutageError."""
-    refuse_rewound(node, "adopt")
+    refuse_put_back(node, "adopt")
     comparison = Comparison(OwnSide(node), there, wanted.tables, 0, wanted.advance)
+    refuse_peer_put_back(node, comparison.heads[1], "adopt", is_written=there.is_fixed)
     here_id, there_id = (head.source_node for head in comparison.heads)
     chooser = Chooser(wanted.side, here_id, there_id, main, node.config.tables.policy_for)
     if wanted.side is From.MAIN and not chooser.knows_main:
@@ -126,7 +128,7 @@ def _named(one: Adopted, *, is_here: bool) -> Named:
     return Named(one.found.table, bytes(line.pk), of_each=all(one.givers))
 
 
-def _asking(client: PeerClient) -> Give:
+def asking(client: PeerClient) -> Give:
     """Return what asks a peer for its part."""
 
     def ask(rows: Sequence[Named]) -> list[Given]:

@@ -99,10 +99,16 @@ class Decision:
         self._horizons = Horizons(session.connection)
         self._values = SameValues()
 
-    def look_first(self, table: str, row_keys: Sequence[str]) -> None:
-        """Read what is known of rows where every change may close a conflict that waits."""
-        if self._policy_for(table) is Policy.MANUAL:
-            self._histories.load(table, row_keys)
+    def look_first(self, entries: Sequence[Entry], row_keys: Sequence[str]) -> None:
+        """Read what is known of rows of which `decide` will ask it for sure, all at once: where every change may close
+        a conflict that waits, and where one says what it settles (`adopt` sends nothing else)."""
+        keys: dict[str, list[str]] = {}
+        for entry, row_key in zip(entries, row_keys, strict=True):
+            table = entry.use.name
+            if entry.change.resolves or self._policy_for(table) is Policy.MANUAL:
+                keys.setdefault(table, []).append(row_key)
+        for table, some in keys.items():
+            self._histories.load(table, some)
 
     def decide(self, entry: Entry, row: Row) -> None:
         """Let one change win, lose, wait or count as the same; note conflicts and rows it did not find.

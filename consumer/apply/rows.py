@@ -51,11 +51,7 @@ def decide_rows(session: ApplySession, entries: Sequence[Entry], policy_for: Cal
     decision = Decision(session, policy_for)
     rows: dict[tuple[str, str], Row] = {}
     states = lock_states(session, entries)
-    keys: dict[str, list[str]] = {}
-    for entry, state in zip(entries, states, strict=True):
-        keys.setdefault(entry.use.name, []).append(state.key)
-    for table, row_keys in keys.items():
-        decision.look_first(table, row_keys)
+    decision.look_first(entries, [state.key for state in states])
     for entry, state in zip(entries, states, strict=True):
         place = entry.use.name, state.key
         row = rows.get(place)

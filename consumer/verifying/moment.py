@@ -11,6 +11,7 @@ from common.clock import to_iso
 from common.errors import ContentionError
 from common.ops.incarnation import settle_incarnation
 from common.ops.pausing import paused_tables
+from common.ops.rewinding import own_rewinding, settled_log
 from common.ports.dialect import ColumnShape, TableShape
 from common.ports.snapshot import FrozenLook
 from common.runtime.node import Node
@@ -92,8 +93,11 @@ def _head(node: Node, look: FrozenLook, shapes: Mapping[str, TableShape], unfit:
         (one.source_node, one.incarnation, one.last_lsn, max(one.last_lsn, one.highest_lsn))
         for one, _ in watermark.read_all(look.connection).values()
     ]
-    ends = own_ends(look.connection, facts.incarnation)
-    marks += [(facts.node_id, incarnation, end.lsn, end.lsn) for incarnation, end in ends.items()]
+    ends = {name: end.lsn for name, end in own_ends(look.connection, facts.incarnation).items()}
+    if settled := settled_log(look.connection):
+        # What it had lost of that log has been fetched, or can't be had any more: nothing of it is on its way.
+        ends[settled.incarnation] = max(settled.lsn, ends.get(settled.incarnation, 0))
+    marks += [(facts.node_id, incarnation, lsn, lsn) for incarnation, lsn in ends.items()]
     tables = {
         name: Digested(
             shape.pk,
@@ -109,4 +113,5 @@ def _head(node: Node, look: FrozenLook, shapes: Mapping[str, TableShape], unfit:
         at=to_iso(node.clock.now_us()),
         marks=tuple(sorted(marks)),
         tables=tables,
+        rewound=own_rewinding(look.connection) is not None,
     )

@@ -1,6 +1,6 @@
 """The two sides of a comparison: each tells its chunks and its rows, this node, a peer over HTTP, or a file."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from common.errors import OutageError, PoisonError, PreflightError, Reason, Rowf
 from common.runtime.node import Node
 from common.transports.http.client import PeerClient, RefusedError, Streamed
 from common.wire.compress import encoding_of, open_decompressed
+from common.wire.control import SeenLog
 from common.wire.digests import (
     LONGEST_LINE,
     LONGEST_PLAIN_LINE,
@@ -109,14 +110,15 @@ class PeerSide:
 
     is_fixed = False
 
-    def __init__(self, client: PeerClient, node_id: str, trust: Trust) -> None:
-        """`node_id`: who has to answer."""
+    def __init__(self, client: PeerClient, node_id: str, trust: Trust, seen: Sequence[SeenLog] = ()) -> None:
+        """`node_id`: who has to answer. `seen`: what this node has had of its logs, which it is told."""
         self._client = client
         self._node_id = node_id
         self._trust = trust
+        self._seen = tuple(seen)
 
     def head(self) -> Head:
-        with self._asked(Asked()) as reading:
+        with self._asked(Asked(seen=self._seen)) as reading:
             for _ in reading:
                 pass
             return reading.head

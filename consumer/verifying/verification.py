@@ -8,16 +8,16 @@ import sqlalchemy as sa
 
 from common.clock import from_iso
 from common.errors import UsageError
-from common.ops.rewinding import own_rewinding
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.transports.http.client import PeerClient
 from common.transports.http.peer import checked_state, is_trusted
 from common.transports.http.settings import PeerSettings
 from common.wire.digests import MOST_KEYS
-from consumer.statements import insert_missing, reading, writing
+from consumer.statements import insert_missing, writing
 from consumer.verifying.comparing import ROWS_AT_ONCE, Comparison
 from consumer.verifying.differences import Difference, State
+from consumer.verifying.put_back import refuse_peer_put_back, refuse_put_back, seen_of
 from consumer.verifying.repairing import REPAIRED, Peer, Repairing
 from consumer.verifying.report import Report
 from consumer.verifying.sides import Advance, FileSide, OwnSide, PeerSide
@@ -45,12 +45,14 @@ class Wanted:
 def verify_with_peer(node: Node, settings: PeerSettings, wanted: Wanted) -> Report:
     """Compare with a peer over HTTP. Raises UsageError, ConfigError, OutageError, RefusedError."""
     if wanted.repair:
-        refuse_rewound(node, "repair")
+        refuse_put_back(node, "repair")
     client = PeerClient(settings)
     try:
         state = checked_state(client, node.facts.node_id)
-        sides = OwnSide(node), PeerSide(client, state.node, node.config.trust())
+        sides = OwnSide(node), PeerSide(client, state.node, node.config.trust(), seen_of(node, state.node))
         comparison = Comparison(*sides, wanted.tables, wanted.wait_seconds, wanted.advance)
+        if wanted.repair:
+            refuse_peer_put_back(node, comparison.heads[1], "repair", is_written=False)
         comparison.count()
         if not wanted.repair:
             return _kept(node, _told(comparison, wanted), wanted)
@@ -62,13 +64,6 @@ def verify_with_peer(node: Node, settings: PeerSettings, wanted: Wanted) -> Repo
         return _kept(node, _repaired(comparison, repairing, wanted), wanted)
     finally:
         client.close()
-
-
-def refuse_rewound(node: Node, what: str) -> None:
-    """Raise UsageError where this node was put back: what it lacks of its own log has to be known before it does it."""
-    with reading(node.database) as connection:
-        if own_rewinding(connection) is not None:
-            raise UsageError(f"this node was put back to an earlier state: run `rowferry rejoin`, then {what}")
 
 
 def side_of_file(node: Node, path: Path) -> FileSide:

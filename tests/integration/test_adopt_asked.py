@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,12 @@ import pytest
 from common.crash_points import CrashPoint
 from common.http.scopes import Scope
 from common.http.wire import MOST_ADOPTED
+from common.transports.http.client import PeerClient
+from common.transports.http.settings import PeerSettings
+from common.wire.compress import Encoding, compress
+from consumer.adopting.adoption import asking
+from consumer.adopting.giving import Named
+from tests.integration.test_http_hostile_peer import bomb
 from tests.support.cli import document, ok
 from tests.support.nodes import CliNode
 from tests.support.verifying import Pair, made_pair
@@ -33,10 +42,11 @@ def node(main_url: str) -> Iterator[Served]:
         yield one
 
 
-def ask(node: Served, body: Any, *scopes: Scope) -> httpx.Response:
+def ask(node: Served, body: Any, *scopes: Scope, encoding: str | None = None) -> httpx.Response:
     with node.client(node.token("shop", *scopes)) as client:
         if isinstance(body, bytes):
-            return client.post("/sync/adopt", content=body, headers={"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json"} | ({"Content-Encoding": encoding} if encoding else {})
+            return client.post("/sync/adopt", content=body, headers=headers)
         return client.post("/sync/adopt", json=body)
 
 
@@ -120,6 +130,60 @@ def test_a_body_that_is_no_question_does_nothing(node: Served, body: bytes, stat
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert given(node) == 0
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "identity", "GZIP"])
+def test_a_body_may_come_wrapped(node: Served, encoding: str) -> None:
+    body = json.dumps(named({"id": 1}, {"id": 3})).encode()
+    wrapped = compress(body, {"gzip": "gzip", "zstd": "zstd"}.get(encoding.lower()))  # type: ignore[arg-type]
+    assert outcomes(ask(node, wrapped, encoding=encoding)) == ["given", "gone"]
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status"),
+    [
+        pytest.param(bomb(), "gzip", 413, id="a bomb"),
+        pytest.param(gzip.compress(b'{"rows":[]}')[:-9], "gzip", 422, id="torn"),
+        pytest.param(b'{"rows":[]}', "gzip", 422, id="not wrapped"),
+        pytest.param(b'{"rows":[]}', "zstd", 422, id="not wrapped either"),
+        pytest.param(gzip.compress(b"{"), "gzip", 422, id="no question"),
+        pytest.param(b'{"rows":[]}', "br", 415, id="not known"),
+    ],
+)
+def test_a_body_that_is_wrapped_badly_does_nothing(node: Served, body: bytes, encoding: str, status: int) -> None:
+    answer = ask(node, body, encoding=encoding)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert given(node) == 0
+
+
+@pytest.mark.parametrize("encoding", [None, "gzip", "zstd"])
+def test_a_client_asks_wrapped_as_it_sends_rows(node: Served, encoding: Encoding | None) -> None:
+    client = PeerClient(PeerSettings(node.url, token=node.token("shop"), encoding=encoding))
+    sent: list[httpx.Request] = []
+    client._http.event_hooks["request"].append(sent.append)
+    try:
+        assert client.give_first(json.dumps(named({"id": 1})).encode()).results[0].outcome == "given"
+    finally:
+        client.close()
+    assert sent[0].headers.get("content-encoding") == encoding
+
+
+@pytest.mark.parametrize("encoding", [None, "zstd"])
+def test_long_keys_are_asked_for_too(tmp_path: Path, encoding: Encoding | None) -> None:
+    """Some MiB of them in one question: as much as one that sends rows may send."""
+    keys = [f"{number} {os.urandom(300).hex()}" for number in range(3_000)]
+    values = ", ".join(f"('{key}')" for key in keys)
+    ddl = ["CREATE TABLE item (id text PRIMARY KEY) WITHOUT ROWID", f"INSERT INTO item VALUES {values}"]
+    url = f"sqlite:///{tmp_path / 'main.db'}"
+    with served(url, schema=ddl, node={"id": "main", "database": url, "role": "main"}) as node:
+        asked = [Named("item", json.dumps({"id": key}).encode()) for key in keys]
+        client = PeerClient(PeerSettings(node.url, token=node.token("shop"), encoding=encoding))
+        try:
+            found = Counter(one.outcome for one in asking(client)(asked))
+        finally:
+            client.close()
+    assert found == {"given": 3_000}
 
 
 def test_no_rows_are_no_fault(node: Served) -> None:

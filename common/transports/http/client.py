@@ -195,10 +195,10 @@ class PeerClient:
 
         `question`: `{"rows":[{"table":…,"pk":{…}},…]}`. Raises OutageError, RefusedError."""
         timeout = httpx.Timeout(_PUSH_SECONDS, connect=_CONNECT_SECONDS)
-        headers = {"Content-Type": "application/json"}
-        return read_answer(
-            RowsGiven, self._call("POST", ADOPT_PATH, content=question, headers=headers, timeout=timeout)
-        )
+        encoding = self._settings.encoding
+        headers = {"Content-Type": "application/json", **({"Content-Encoding": encoding} if encoding else {})}
+        content = compress(question, encoding)
+        return read_answer(RowsGiven, self._call("POST", ADOPT_PATH, content=content, headers=headers, timeout=timeout))
 
     def say(self, line: bytes) -> Missing | None:
         """Tell the peer this node's heartbeat; return what it lacks of this node. Raises OutageError, RefusedError."""
