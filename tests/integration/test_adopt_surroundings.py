@@ -194,6 +194,25 @@ def test_rows_of_several_mib(tmp_path: Path, main_url: str, shop_url: str) -> No
         assert pair.branch.query(kept) == [(6,)]
 
 
+def test_a_first_version_that_meets_a_write_is_no_number_given_twice(tmp_path: Path) -> None:
+    ddl = "CREATE TABLE item (id integer PRIMARY KEY AUTOINCREMENT, name text)"
+    urls = [f"sqlite:///{tmp_path / name}.db" for name in ("main", "shop")]
+    of_main, of_shop = ((ddl, f"INSERT INTO item VALUES (1, '{name}')") for name in ("main", "shop"))
+    with made_pair(tmp_path, *urls, of_main, of_shop) as pair:
+        config = pair.branch.folder / "rowferry.toml"
+        configure(pair.branch, "[node]", "number = 2")
+        configure(pair.branch, "[tables.keys]", 'item = "stride"')
+        ok(pair.branch, "migrate")
+        pair.branch.execute("UPDATE item SET name = 'written' WHERE id = 1")
+        with pair.main.client(pair.main.token("shop")) as client:
+            client.post("/sync/adopt", json={"rows": [{"table": "item", "pk": {"id": 1}}]})
+        pair.sync()
+        here, there = rows(pair, "SELECT * FROM item")
+        assert here == there == [(1, "written")]
+        assert pair.branch.query("SELECT kind, their_version FROM rf_conflict") == [("insert", '[0,1,"main"]')]
+        assert document(config, "status")["clashing_keys"] == []
+
+
 @pytest.mark.heavy
 def measured(node: CliNode, *arguments: str) -> tuple[str, int]:
     """Run one command; return what it says, and the most memory that it had, in KiB: of this process alone."""
