@@ -31,7 +31,7 @@ class OtherLife:
         headers = [one.header for one in found if one.header is not None]
         mine = [one for one in headers if one.incarnation == self.incarnation and one.to_lsn > self.settled_lsn]
         seen_lsn = max([self.seen_lsn, *(one.to_lsn for one in mine)])
-        return max(0, seen_lsn - self.settled_lsn - sum(one.to_lsn - one.from_lsn + 1 for one in mine))
+        return max(0, seen_lsn - self.settled_lsn - sum(one.lsns for one in mine))
 
 
 def other_lives(node: Node) -> list[OtherLife]:
@@ -57,9 +57,19 @@ def settle(connection: sa.Connection, seen: Mapping[str, int], lost: Mapping[str
             note_purged(connection, OWN_LOST, now_us, changes, name=incarnation, until_lsn=lsn)
 
 
+def passed_in_folder(node: Node) -> dict[str, dict[str, int]]:
+    """Return up to where others say that they have passed each of this node's logs, in the shared folder; nothing
+    without one. Raises OutageError."""
+    directory = node.config.directory
+    if directory is None or not directory.path.is_dir():
+        return {}
+    return passed_by_others(directory.path, node.facts.node_id, node.config.trust())
+
+
 def _in_folder(node: Node) -> list[dict[str, int]]:
     directory = node.config.directory
     if directory is None or not directory.path.is_dir():
         return []
+    # In the order of each log, so that of one the last file counts.
     files = {file.incarnation: file.to_lsn for file in files_of(directory.path, node.facts.node_id)}
-    return [files, *passed_by_others(directory.path, node.facts.node_id, node.config.trust()).values()]
+    return [files, *passed_in_folder(node).values()]

@@ -8,7 +8,7 @@ from typing import BinaryIO
 from common.errors import PoisonError, Reason
 from common.http.callers import Caller
 from common.http.encodings import in_chunks
-from common.http.problems import ProblemError
+from common.http.problems import ProblemError, refused_body
 from common.http.scopes import Scope
 from common.wire.compress import open_decompressed
 from common.wire.decode import Broken, read_parts
@@ -74,5 +74,4 @@ class Body:
 
 
 def _refused(error: PoisonError, line: int | None) -> ProblemError:
-    status = 413 if error.reason is Reason.LIMIT else 422
-    return ProblemError(status, f"{error}; nothing of the body was applied", reason=error.reason.value, line=line)
+    return refused_body(error, "nothing of the body was applied", line=line)

@@ -21,7 +21,7 @@ from common.preflight.format import read_file
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.transports.directory.acks import Acks, write_acks
-from common.transports.directory.own_files import files_of, passed_by_others
+from common.transports.directory.own_files import files_of
 from common.transports.files import storage_outage
 from common.wire.decode import Broken
 from common.wire.proving import part_fault
@@ -34,7 +34,7 @@ from consumer.arrivals import whole
 from consumer.conflict.choices import Choice, remember
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming, Outcome
-from consumer.other_lives import OtherLife, other_lives, settle
+from consumer.other_lives import OtherLife, other_lives, passed_in_folder, settle
 from consumer.put_back import look_into_folder
 from consumer.standing.logical import LogicalSession
 from consumer.statements import reading, writing
@@ -110,22 +110,16 @@ class Rejoining:
         done.seen_lsn = max(
             [common_lsn, (told[2] if told is not None else None) or 0]
             + [one.header.to_lsn for one in lost if one.header is not None]
-            + [lsn.get(of, 0) for lsn in self._acks().values()]
+            + [lsn.get(of, 0) for lsn in passed_in_folder(self._node).values()]
         )
         its = [one.header for one in lost if one.header is not None]
-        missing = {of: max(0, done.seen_lsn - common_lsn - sum(one.to_lsn - one.from_lsn + 1 for one in its))}
+        missing = {of: max(0, done.seen_lsn - common_lsn - sum(one.lsns for one in its))}
         missing |= {life.incarnation: life.missing(found) for life in lives}
         done.missing_changes = sum(missing.values())
         if fork_lsn is not None:
             self._write_anew(replace(node, facts=facts), of, own, fork_lsn, done, advance)
         self._settle(of, own, fork_lsn, done, {life.incarnation: life.seen_lsn for life in lives}, missing)
         return done
-
-    def _acks(self) -> dict[str, dict[str, int]]:
-        directory = self._node.config.directory
-        if directory is None or not directory.path.is_dir():
-            return {}
-        return passed_by_others(directory.path, self._node.facts.node_id, self._trust)
 
     def _in_folder(self, incarnation: str, known: frozenset[str]) -> tuple[list[Incoming], list[str]]:
         """Return own txs that lie in the shared folder and are not in the log here, and the files that are torn."""
@@ -184,7 +178,7 @@ class Rejoining:
             (result,) = applier.apply([tx])
             if result.outcome in (Outcome.APPLIED, Outcome.DUPLICATE) and tx.header is not None:
                 done.fetched_txs += 1
-                done.fetched_changes += tx.header.to_lsn - tx.header.from_lsn + 1
+                done.fetched_changes += tx.header.lsns
             advance(1)
         mine = sa.and_(rf.sync_state.c.peer == self._node.facts.node_id, rf.sync_state.c.direction == "in")
         # It is no source of itself.

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from common.errors import PoisonError, Reason, UsageError
 from common.http.callers import Caller, caller_with, check_still
 from common.http.encodings import sent_encoding
-from common.http.problems import ProblemError, guarded
+from common.http.problems import ProblemError, guarded, refused_body
 from common.http.scopes import Scope
 from common.http.under_way import UnderWay
 from common.http.wire import ADOPT_PATH, MOST_ADOPTED
@@ -99,8 +99,7 @@ def _give(node: Node, caller: Caller, body: bytes, encoding: str) -> RowsGiven:
     try:
         body = decompress(body, encoding, Limits(max_stream_bytes=_MOST_BYTES))
     except PoisonError as error:
-        status = 413 if error.reason is Reason.LIMIT else 422
-        raise ProblemError(status, f"{error}; nothing was given", reason=error.reason.value) from error
+        raise refused_body(error, "nothing was given") from error
     try:
         rows = [Named(one.table, bytes(one.pk), one.each) for one in _question.decode(body).rows]
     except UNREADABLE as error:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from common.errors import ContentionError, OutageError, PoisonError, Reason
 from common.http.callers import Caller, caller_with, check_again, check_still
 from common.http.encodings import accepted_encoding, sent_encoding, wrapped
-from common.http.problems import ProblemError, guarded
+from common.http.problems import ProblemError, guarded, refused_body
 from common.http.scopes import Scope
 from common.http.streams import CountedStream, while_admitted
 from common.http.under_way import UnderWay
@@ -177,8 +177,7 @@ def _take(node: Node, caller: Caller, body: bytes, encoding: str) -> RowsTaken:
             raise ProblemError(403, text, reason="source")
         lines = _rows(reading)
     except PoisonError as error:
-        status = 413 if error.reason is Reason.LIMIT else 422
-        raise ProblemError(status, f"{error}; nothing of the body was taken", reason=error.reason.value) from error
+        raise refused_body(error, "nothing of the body was taken") from error
     # It is served for long, and may have begun anew meanwhile.
     node = replace(node, facts=settle_incarnation(node.database, node.facts, node.clock))
     taking = RowTaking(node, caller.node_id, caller.actor, may_forward=Scope.FORWARD in caller.scopes)

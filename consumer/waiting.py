@@ -74,7 +74,7 @@ def unfinished_by_source(connection: sa.Connection) -> list[Unfinished]:
         found[key] = Unfinished(
             key,
             txs=was.txs + 1,
-            changes=was.changes + one.to_lsn - one.from_lsn + 1,
+            changes=was.changes + one.lsns,
             parts=was.parts + row.here,
             after_lsn=min(was.after_lsn, one.prev_lsn),
             until_lsn=max(was.until_lsn, one.to_lsn),

@@ -8,6 +8,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from common.errors import PoisonError, Reason
+
 MEDIA_TYPE = "application/problem+json"
 SCHEMA = "Problem"
 
@@ -39,6 +41,12 @@ class ProblemError(HTTPException):
         super().__init__(status, detail, headers)
         self.reason = reason
         self.more = more
+
+
+def refused_body(error: PoisonError, consequence: str, **more: Any) -> ProblemError:
+    """Return the end of a request whose body can't be taken. `consequence`: what became of it."""
+    status = 413 if error.reason is Reason.LIMIT else 422
+    return ProblemError(status, f"{error}; {consequence}", reason=error.reason.value, **more)
 
 
 def problem_response(error: ProblemError, instance: str) -> JSONResponse:

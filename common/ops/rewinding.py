@@ -112,17 +112,18 @@ def elsewhere(connection: sa.Connection) -> dict[str, int]:
 
 def own_rewinding(connection: sa.Connection) -> tuple[int, str | None, int | None] | None:
     """Return since when this node is known to be rewound, and what others have of which log; None where it is not."""
-    own = rf.node.c
-    query = sa.select(own.rewound_us, own.head_incarnation, own.head_lsn).where(own.is_self)
-    row = connection.execute(query).one_or_none()
-    return None if row is None or row.rewound_us is None else (row.rewound_us, row.head_incarnation, row.head_lsn)
+    rewound_us, incarnation, lsn = _own(connection)
+    return None if rewound_us is None else (rewound_us, incarnation, lsn)
 
 
 def settled_log(connection: sa.Connection) -> Settled | None:
     """Return which of this node's logs `rejoin` has settled last, and up to where others had it; None: none."""
+    rewound_us, incarnation, lsn = _own(connection)
+    return None if rewound_us is not None or incarnation is None else Settled(incarnation, lsn or 0)
+
+
+def _own(connection: sa.Connection) -> tuple[int | None, str | None, int | None]:
     own = rf.node.c
     query = sa.select(own.rewound_us, own.head_incarnation, own.head_lsn).where(own.is_self)
     row = connection.execute(query).one_or_none()
-    if row is None or row.rewound_us is not None or row.head_incarnation is None:
-        return None
-    return Settled(row.head_incarnation, row.head_lsn or 0)
+    return (None, None, None) if row is None else (row.rewound_us, row.head_incarnation, row.head_lsn)

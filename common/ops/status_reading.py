@@ -22,6 +22,7 @@ from common.ops.status_words import A_COPY, counted
 from common.ops.table_choice import own_keys
 from common.ports.dialect import Database, NodeFacts
 from common.schema import tables as rf
+from common.versions import WEAKEST_HLC
 
 BROKER_PATIENCE_SECONDS = 3.0
 _A_DAY_US = 86_400_000_000
@@ -156,7 +157,7 @@ def _clashing_keys(connection: sa.Connection, config: Config, now_us: int) -> tu
             met.recorded_us > now_us - _A_DAY_US,
             met.kind == "insert",
             # A row from before the first sync was given its number long ago, and `adopt` settles whose it is.
-            *(version.not_like('[%,1,"%') for version in (met.our_version, met.their_version)),
+            *(version.not_like(f'[%,{WEAKEST_HLC},"%') for version in (met.our_version, met.their_version)),
             met.table_name.in_(config.tables.with_keys(KeyRule.STRIDE)),
         )
         .group_by(met.table_name)

@@ -49,6 +49,11 @@ class TxHeader(msgspec.Struct, frozen=True):
     grouped: bool = False
     requires: tuple[str, ...] = ()
 
+    @property
+    def lsns(self) -> int:
+        """How many LSNs the tx has: one for each of its changes, in all its parts."""
+        return self.to_lsn - self.from_lsn + 1
+
 
 class BatchHeader(TxHeader, frozen=True, kw_only=True):
     """The first line of a batch, or of one part of it, as `common.wire.headers` lets it in.

@@ -63,15 +63,16 @@ class Seen:
     @property
     def is_elsewhere(self) -> bool:
         """Whether it points to others than it did, or has in between."""
-        return (
-            len({frozenset(one.claim for one in facts.points) if facts else frozenset() for facts in self.course}) > 1
-        )
+        return self._has_varied(lambda facts: {pointer.claim for pointer in facts.points})
 
     @property
     def is_other_parent(self) -> bool:
         """Whether what it is pointed to by is not what it was, wherever it stands, or was not in between: somebody may
         have looked for it then."""
-        return len({frozenset(facts.pointed) if facts else frozenset() for facts in self.course}) > 1
+        return self._has_varied(lambda facts: facts.pointed)
+
+    def _has_varied(self, values: Callable[[RowFacts], Iterable[Claim]]) -> bool:
+        return len({frozenset(values(facts)) if facts else frozenset() for facts in self.course}) > 1
 
 
 class Sight:

@@ -705,6 +705,14 @@ class ApplyContract:
         # Cascades did not act either: what they did at the source is in the batch.
         assert case.query(database, "SELECT id FROM sale ORDER BY id") == [("s",), ("t",)]
 
+    def test_a_table_without_references_is_known_as_such(self, case: DialectCase) -> None:
+        """Of a table that is pointed to it is another one that says so."""
+        database = captured(case)
+        found = shapes(database)
+        with database.apply_session() as session:
+            told = {name: session.has_references(found[name]) for name in ("company", "sale", "part")}
+        assert told == {"company": True, "sale": True, "part": False}
+
     def test_references_that_are_checked_at_the_commit(self, case: DialectCase) -> None:
         """As some frameworks declare all of theirs: children may come before their parents, and go after them."""
         here, there = captured(case, DEFERRED), captured(case, DEFERRED)

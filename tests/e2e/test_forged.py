@@ -30,19 +30,11 @@ def three(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[CliN
         node.close()
 
 
-def configure(node: CliNode, under: str, line: str) -> None:
-    file = node.folder / "rowferry.toml"
-    text = file.read_text()
-    if under not in text:
-        text += f"\n{under}\n"
-    file.write_text(text.replace(f"{under}\n", f"{under}\n{line}\n", 1))
-
-
 def test_a_forged_batch_is_set_aside_and_the_real_one_applied(three: tuple[CliNode, CliNode, CliNode]) -> None:
     main, shop, forger = three
     made = shop.report("key", "create")
-    configure(shop, "[node]", 'signing_key_file = "shop.key"')
-    configure(main, "[signers]", f'shop = "{made["public_key"]}"')
+    shop.configure("[node]", 'signing_key_file = "shop.key"')
+    main.configure("[signers]", f'shop = "{made["public_key"]}"')
     forger.ok("migrate")
     forger.execute("INSERT INTO sale VALUES ('forged', 1000000)")
     forger.ok("run", "--once", "--only", "producer")

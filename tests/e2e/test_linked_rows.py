@@ -59,6 +59,7 @@ def write(node: CliNode, dice: random.Random, transactions: int) -> None:
             except sa.exc.IntegrityError:
                 # A code that another row has: the application's own rule.
                 continue
+            # An application that takes its time: so the nodes' work falls between its writes.
             sleep(dice.random() * 0.01)
 
 

@@ -324,7 +324,7 @@ def test_by_files_each_node_gives_its_own_part(tmp_path: Path, main_url: str, sh
         nodes.append(node)
     main, shop = nodes
     config = shop.folder / "rowferry.toml"
-    config.write_text(config.read_text().replace('role = "branch"', 'role = "branch"\nmain = "main"'))
+    shop.configure("[node]", 'main = "main"')
     told = document(config, "adopt", "--from", "main", "--file", str(tmp_path / "main.jsonl.zst"))
     assert (told["given_here"], told["given_there"], told["asked_there"]) == (3, 0, False)
     printed = ok(main, "adopt", "--from", "main", "--file", str(tmp_path / "shop.jsonl.zst"))

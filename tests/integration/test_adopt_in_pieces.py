@@ -27,8 +27,7 @@ def made(folder: Path, name: str, url: str, statements: tuple[str, ...], *option
     ok(node, "init", "--node", name, "--database", url, *role, *options)
     node.execute(*statements)
     if name != "main":
-        config = node.folder / "rowferry.toml"
-        config.write_text(config.read_text().replace('role = "branch"', 'role = "branch"\nmain = "main"'))
+        node.configure("[node]", 'main = "main"')
     ok(node, "migrate")
     return node
 

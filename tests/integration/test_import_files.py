@@ -48,10 +48,10 @@ def test_a_file_is_applied_once(world: World, config_file: Path, tmp_path: Path)
     assert (looked["txs"], looked["changes"], looked["refused"], looked["findings"]) == (29, 29, False, [])
     assert nothing_was_written(world)
 
-    assert imported(config_file, file)["applied"] == 29
+    assert imported(config_file, str(file))["applied"] == 29
     assert len(world.rows()) == 29
     assert world.watermark("a") == 29
-    again = imported(config_file, file)
+    again = imported(config_file, str(file))
     assert (again["applied"], again["duplicates"], again["preflight"]["already_applied"]) == (0, 29, 29)
     assert world.one("SELECT count(*) FROM rf_audit") == 29
 
@@ -168,9 +168,21 @@ def test_a_later_import_tries_what_waited(world: World, config_file: Path, tmp_p
 
 
 def test_own_batches_are_counted_and_left_out(world: World, config_file: Path, tmp_path: Path) -> None:
-    report = imported(config_file, saved(tmp_path, Origin("here").put(1, "own", 10).body))
+    world.execute("INSERT INTO item VALUES (7, 'mine', 1)")
+    file = tmp_path / "own.jsonl"
+    assert rowferry(config_file, "export-change-log", "--out", str(file)).exit_code == 0
+    report = imported(config_file, str(file))
+    assert (report["preflight"]["own_txs"], report["preflight"]["findings"]) == (1, [])
+    assert world.rows() == [(7, "mine", 1)]
+
+
+def test_an_own_log_that_nobody_knows_here_is_told(world: World, config_file: Path, tmp_path: Path) -> None:
+    """What carries the node's own name is left, so it would never have those rows: `rejoin` fetches them."""
+    report = imported(config_file, saved(tmp_path, Origin("here").put(1, "own", 10).body), code=4)
     assert report["preflight"]["own_txs"] == 1
-    assert nothing_was_written(world)
+    assert [one["check"] for one in report["preflight"]["findings"]] == ["rewound"]
+    assert world.query("SELECT action FROM rf_audit") == [("rewound",)]
+    assert (world.rows(), world.query("SELECT * FROM rf_applied_tx")) == ([], [])
 
 
 def test_a_tx_in_parts_must_be_whole(world: World, config_file: Path, tmp_path: Path) -> None:
@@ -328,5 +340,5 @@ def test_conflicts_are_counted(world: World, config_file: Path, tmp_path: Path) 
         b.put(1, "uno", 20, NEVER).body,
         a.put(1, "deux", 30, Version(0, 10, "a"), "U").body,
     )
-    assert imported(config_file, file)["conflicts"] == 2
+    assert imported(config_file, str(file))["conflicts"] == 2
     assert [row[1] for row in world.rows()] == ["deux"]

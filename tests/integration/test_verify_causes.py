@@ -89,10 +89,13 @@ def test_what_no_log_has_any_more_is_sent_where_somebody_asks_for_it(pair: Pair)
     seed(pair)
     pair.main.world.execute("UPDATE item SET name = 'lost' WHERE id = 1")
     pair.sync()
+    before_id, before_lsn = pair.main.world.query(
+        "SELECT tx_id, to_lsn FROM rf_tx ORDER BY to_lsn DESC LIMIT 1 OFFSET 1"
+    )[0]
     pair.damage_branch(
         "UPDATE item SET name = 'tea' WHERE id = 1",
         "UPDATE rf_row_version SET hlc = hlc - 1, base_hlc = 0, base_node = '' WHERE key = '[1]'",
-        "UPDATE rf_sync_state SET last_lsn = last_lsn - 1 WHERE peer = 'main'",
+        f"UPDATE rf_sync_state SET last_lsn = {before_lsn}, last_tx_id = '{before_id}' WHERE peer = 'main'",
     )
     found = pair.verify("--tables", "item", code=4)
     assert rows(found) == [("item", 1, "version", "in-flight")]

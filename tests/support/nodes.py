@@ -61,6 +61,14 @@ class CliNode:
         node.ok("init", "--node", node_id, "--database", database, *options)
         return node
 
+    def configure(self, section: str, *lines: str) -> None:
+        """Put lines at the beginning of a section of its configuration, which is made if it is not there."""
+        file = self.folder / "rowferry.toml"
+        text = file.read_text()
+        if f"{section}\n" not in text:
+            text += f"\n{section}\n"
+        file.write_text(text.replace(f"{section}\n", "\n".join((section, *lines, "")), 1))
+
     def call(self, *arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
         return subprocess.run(

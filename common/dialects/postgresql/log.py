@@ -109,7 +109,7 @@ class _LargeTx:
             with raw.cursor(name="rowferry_tx") as cursor:
                 cursor.itersize = _LINES_AT_A_TIME
                 cursor.execute(sql.ONE.encode(), given, binary=True)
-                left = header.to_lsn - header.from_lsn + 1
+                left = header.lsns
                 for (line,) in cursor:
                     left -= 1
                     yield line

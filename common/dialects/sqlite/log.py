@@ -118,7 +118,7 @@ class SqliteLog:
     def _tx(self, connection: sqlite3.Connection, header: TxHeader, weight: int) -> SealedTx:
         if weight > _LARGE:
             return LargeTx(header, self._engine)
-        count = header.to_lsn - header.from_lsn + 1
+        count = header.lsns
         kept = _read_lines(connection, header.incarnation, header.from_lsn, header.to_lsn, count)
         if len(kept) != count:
             raise OutageError(f"lines of {header.tx_id} are no longer in the log: it was purged only by half")

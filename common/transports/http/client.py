@@ -136,11 +136,7 @@ class PeerClient:
         """Send batches; returns after they are committed there. Raises OutageError, RefusedError.
 
         `more`: headers that go along."""
-        encoding = self._settings.encoding
-        headers = {"Content-Type": MEDIA_TYPE, **({"Content-Encoding": encoding} if encoding else {}), **(more or {})}
-        timeout = httpx.Timeout(_PUSH_SECONDS, connect=_CONNECT_SECONDS)
-        answer = self._call("POST", PUSH_PATH, content=compress(body, encoding), headers=headers, timeout=timeout)
-        return read_answer(Pushed, answer)
+        return read_answer(Pushed, self._send_wrapped(PUSH_PATH, body, MEDIA_TYPE, more))
 
     def pull(self, after: str | None, *, limit: int, wait_seconds: float = 0.0, forwarded: bool = True) -> PullAnswer:
         """Ask for what comes after a mark (None: where the peer knows this node to be); waits for news.
@@ -184,21 +180,13 @@ class PeerClient:
         """Send rows with their versions once more; returns after they are committed there.
 
         Raises OutageError, RefusedError."""
-        encoding = self._settings.encoding
-        headers = {"Content-Type": MEDIA_TYPE, **({"Content-Encoding": encoding} if encoding else {})}
-        timeout = httpx.Timeout(_PUSH_SECONDS, connect=_CONNECT_SECONDS)
-        answer = self._call("POST", ROWS_PATH, content=compress(body, encoding), headers=headers, timeout=timeout)
-        return read_answer(RowsTaken, answer)
+        return read_answer(RowsTaken, self._send_wrapped(ROWS_PATH, body, MEDIA_TYPE))
 
     def give_first(self, question: bytes) -> RowsGiven:
         """Ask the peer to give rows of its own their first version; returns after that is committed there.
 
         `question`: `{"rows":[{"table":…,"pk":{…}},…]}`. Raises OutageError, RefusedError."""
-        timeout = httpx.Timeout(_PUSH_SECONDS, connect=_CONNECT_SECONDS)
-        encoding = self._settings.encoding
-        headers = {"Content-Type": "application/json", **({"Content-Encoding": encoding} if encoding else {})}
-        content = compress(question, encoding)
-        return read_answer(RowsGiven, self._call("POST", ADOPT_PATH, content=content, headers=headers, timeout=timeout))
+        return read_answer(RowsGiven, self._send_wrapped(ADOPT_PATH, question, "application/json"))
 
     def say(self, line: bytes) -> Missing | None:
         """Tell the peer this node's heartbeat; return what it lacks of this node. Raises OutageError, RefusedError."""
@@ -216,6 +204,13 @@ class PeerClient:
     @property
     def _wrapped(self) -> dict[str, str]:
         return {"Accept-Encoding": self._settings.encoding or "identity"}
+
+    def _send_wrapped(self, path: str, body: bytes, media_type: str, more: Mapping[str, str] | None = None) -> bytes:
+        """Post what takes the peer a while to work off, wrapped as is set; return its answer. `more`: other headers."""
+        encoding = self._settings.encoding
+        headers = {"Content-Type": media_type, **({"Content-Encoding": encoding} if encoding else {}), **(more or {})}
+        timeout = httpx.Timeout(_PUSH_SECONDS, connect=_CONNECT_SECONDS)
+        return self._call("POST", path, content=compress(body, encoding), headers=headers, timeout=timeout)
 
     def _reading(self, response: httpx.Response, *, has_mark: bool = False) -> PullAnswer:
         try:
