@@ -9,8 +9,9 @@ from typing import TypeVar
 import msgspec
 
 from common.errors import PoisonError, Reason
+from common.wire.depth import MAX_DEPTH, nests_too_deep
 from common.wire.limits import DEFAULT_LIMITS, Limits
-from common.wire.lines import CHANGE_OPENS, chunk_line, line_type, lines_of, only_changes
+from common.wire.lines import CHANGE_OPENS, chunk_line, decoded, line_type, lines_of, only_changes
 from common.wire.records import IMAGES_OF, BatchHeader, Change
 from common.wire.unreadable import UNREADABLE
 
@@ -89,8 +90,7 @@ class TxReader:
 
     def _decoded(self, decoder: "msgspec.json.Decoder[_T]", line: bytes) -> _T:
         try:
-            line.decode("utf-8")
-            return decoder.decode(line)
+            return decoded(decoder, line)
         except UNREADABLE as error:
             raise PoisonError(Reason.FORMAT, f"a change of {self._header.tx_id}: {error}") from error
 
@@ -112,6 +112,8 @@ class TxReader:
             return None
         whole = b"".join(self._chunks)
         self._chunks, self._chunked = [], 0
+        if nests_too_deep(whole):
+            raise PoisonError(Reason.LIMIT, f"lsn {chunk.lsn}: nests deeper than {MAX_DEPTH} levels")
         return whole
 
     def _checked(self, change: Change) -> Change:

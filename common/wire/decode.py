@@ -10,6 +10,7 @@ from typing import BinaryIO, Protocol, TypeVar
 import msgspec
 
 from common.errors import PoisonError, Reason
+from common.wire.depth import MAX_DEPTH, nests_too_deep
 from common.wire.headers import plain_header, read_header
 from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.lines import (
@@ -17,6 +18,7 @@ from common.wire.lines import (
     HEADER_OPENS,
     LINE_OF_END,
     chunk_line,
+    decoded,
     end_line,
     line_type,
     only_changes,
@@ -239,6 +241,8 @@ class _PartReader:
         return next(iter(self._flush_garbage()))
 
     def _kind(self, line: bytes, number: int) -> str:
+        if nests_too_deep(line):
+            raise PoisonError(Reason.LIMIT, f"line {number}: nests deeper than {MAX_DEPTH} levels")
         if line.startswith(CHANGE_OPENS):
             return "change"
         if not line.endswith(b"\n"):
@@ -322,11 +326,13 @@ def _at_one_look(body: bytes, at: int, number: int, limits: Limits) -> Part | No
     lines = payload.count(b"\n")
     if header is None or not only_changes(payload) or header.changes != lines or header.parts > limits.max_parts:
         return None
+    raw = body[at:stop]
+    if nests_too_deep(raw):
+        return None
     try:
-        closing = end_line.decode(body[end:stop])
+        closing = decoded(end_line, body[end:stop])
     except UNREADABLE:
         return None
-    raw = body[at:stop]
     sha256 = hashlib.sha256(memoryview(raw)[: end - at]).hexdigest()
     if closing.tx_id != header.tx_id or closing.changes != lines or closing.sha256 != sha256:
         return None
@@ -353,7 +359,7 @@ def _closed(opened: _Open, line: bytes, number: int) -> Part:
 
 def _parse(decoder: "msgspec.json.Decoder[_T]", line: bytes, number: int) -> _T:
     try:
-        return decoder.decode(line)
+        return decoded(decoder, line)
     except UNREADABLE as error:
         raise PoisonError(Reason.FORMAT, f"line {number}: {error}") from error
 

@@ -1,9 +1,11 @@
 """The lines of a batch one by one: where they end, and those that are neither header nor change."""
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import msgspec
 
+_T = TypeVar("_T")
 HEADER_OPENS = b'{"type":"batch",'
 CHANGE_OPENS = b'{"type":"change",'
 END_OPENS = b'{"type":"end",'
@@ -40,6 +42,14 @@ class Chunk(msgspec.Struct):
 line_type = msgspec.json.Decoder(Line)
 end_line = msgspec.json.Decoder(End)
 chunk_line = msgspec.json.Decoder(Chunk)
+
+
+def decoded(decoder: "msgspec.json.Decoder[_T]", line: bytes) -> _T:
+    """Return what a line is. Raises `UNREADABLE`, also for what is no UTF-8: msgspec steps over the values of keys that
+    it doesn't know without a look."""
+    if not line.isascii():
+        line.decode("utf-8")
+    return decoder.decode(line)
 
 
 def lines_of(body: bytes, start: int = 0) -> Iterator[bytes]:

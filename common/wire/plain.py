@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from common.versions import Version
+from common.wire.depth import nests_too_deep
 from common.wire.headers import PlainHeader, is_plain, plain_tables
 from common.wire.limits import DEFAULT_LIMITS, Limits
 from common.wire.lines import CHANGE_OPENS, END_OPENS, HEADER_OPENS
@@ -73,7 +74,7 @@ def plain_txs(body: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[PlainTx]
             # msgspec steps over values without looking whether they are UTF-8.
             body.decode("utf-8")
         *lines, torn = body.split(b"\n")
-        if torn:
+        if torn or nests_too_deep(body):
             raise NotPlainError
         yield from _txs(body, lines, limits)
     except UNREADABLE as error:

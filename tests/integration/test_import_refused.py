@@ -51,7 +51,6 @@ FAULTS = {
     "a NaN token": (b'"price":"1.50"},"version":[0,20', b'"price":NaN},"version":[0,20'),
     "half a surrogate": (b'"name":"two"', b'"name":"\\ud800"'),
     "no UTF-8": (b'"name":"two"', b'"name":"\xff"'),
-    "too deep": (b'"name":"two"', b'"name":' + b"[" * 5_000 + b"]" * 5_000),
     "an LSN too many digits long": (b'"lsn":2', b'"lsn":1e400'),
     "an LSN outside the header": (b'"lsn":2', b'"lsn":9'),
     "an LSN twice": (b'"lsn":2', b'"lsn":1'),
@@ -79,6 +78,18 @@ def test_a_change_line_that_is_no_change(world: World, config_file: Path, fault:
     assert bodies != [tx.body]
     good = Origin("b").put(9, "good", 10).body
     assert refusals(imported(config_file, *bodies, good, code=3)) == [("format", line)]
+    assert nothing_was_written(world)
+
+
+@pytest.mark.parametrize("levels", [101, 900])
+@pytest.mark.parametrize("opens", [b'{"type":"batch"', b'{"type":"change"', b'{"type":"end"'])
+def test_a_line_that_nests_too_deep(world: World, config_file: Path, opens: bytes, levels: int) -> None:
+    """Also where this process could just read it in preflight, and not in the import that follows."""
+    tx = Origin("a").tx(item(1, "one", 10))
+    deep = opens.replace(b"{", b'{"u":' + b"[" * levels + b"]" * levels + b",")
+    good = Origin("b").put(9, "good", 10).body
+    report = imported(config_file, good, resealed(tx.body, opens, deep), code=3)
+    assert "deeper than 100" in report["findings"][0]["message"]
     assert nothing_was_written(world)
 
 
