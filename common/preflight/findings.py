@@ -12,6 +12,7 @@ class Check(StrEnum):
     SIGNATURE = "signature"
     DUPLICATE = "duplicate"
     GAP = "gap"
+    REQUIRES = "requires"
     TABLE = "table"
     DDL = "ddl"
     REWOUND = "rewound"

@@ -16,7 +16,7 @@ from common.preflight.known import NodeKnowledge, OwnEnd
 from common.preflight.parts import look_at_parts, same_part
 from common.preflight.rulings import DdlRules, Ruling, same_name
 from common.preflight.tables import TableCheck
-from common.wire.decode import Broken
+from common.wire.decode import Broken, missing_features
 from common.wire.proving import part_fault
 from common.wire.records import BatchHeader, Part
 from common.wire.signing import Trust
@@ -143,6 +143,9 @@ class Preflight:
         elif (finding := same_tx(first, _seen(part, sha256, file))) is not None:
             report.add(finding)
         report.changes += header.changes
+        if missing := missing_features(header):
+            text = f"needs {', '.join(missing)}, which this release does not know: it becomes a dead letter"
+            report.add(Finding(Check.REQUIRES, False, text, file, part.line, header.tx_id))
         for finding in tables.check(header, changed.tables, file, part.line):
             report.add(finding)
 

@@ -14,7 +14,7 @@ from common.versions import NEVER, Version
 from common.wire.compress import compress
 from common.wire.encode import encode_tx
 from common.wire.records import TxHeader
-from tests.support.applying import WHEN, Origin, World, Write, item, tx_id_of
+from tests.support.applying import WHEN, Origin, World, Write, item, resealed, tx_id_of
 from tests.support.cli import document, rowferry
 from tests.support.private import write_private
 
@@ -145,6 +145,17 @@ def test_an_unknown_table_is_a_dead_letter_and_the_rest_goes_on(
     assert report["applied"] == 1
     assert [(one["tx_id"], one["reason"]) for one in report["set_aside"]] == [(unknown.tx_id, "unknown-table")]
     assert [one["check"] for one in report["preflight"]["findings"]] == ["table"]
+
+
+def test_what_needs_more_than_this_release_knows_is_told_before(
+    world: World, config_file: Path, tmp_path: Path
+) -> None:
+    put = Origin("a").put(1, "one", 10)
+    file = saved(tmp_path, resealed(put.body, b'"parts":1', b'"parts":1,"requires":["later"]'))
+    (finding,) = imported(config_file, file, "--dry-run")["findings"]
+    assert (finding["check"], finding["refuses"], finding["line"]) == ("requires", False, 1)
+    assert "needs later" in finding["message"]
+    assert [one["reason"] for one in imported(config_file, file, code=4)["set_aside"]] == ["requires"]
 
 
 def test_children_before_their_parents_within_one_import(world: World, config_file: Path, tmp_path: Path) -> None:
