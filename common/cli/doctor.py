@@ -10,7 +10,7 @@ from common.clock import SystemClock
 from common.config.load import exposed_secrets
 from common.config.model import Config
 from common.console import Console, set_in
-from common.errors import OutageError
+from common.errors import ConfigError, OutageError
 from common.ops.doctor.examining import Knowing, examine, runtime_finding
 from common.ops.opened import opened_database
 from common.ports.dialect import Database, NodeFacts
@@ -33,8 +33,11 @@ def doctor() -> None:
     config = host.config
     found = [runtime_finding(), *_exposed(host.config_file)]
     try:
-        with opened_database(config) as database:
+        # An examination makes nothing, not the database either.
+        with opened_database(config, create=False) as database:
             found += examine(config, database, _knowing(config, database))
+    except ConfigError as error:
+        found.append(Finding("database", Level.FAIL, str(error)))
     except OutageError as error:
         remedy = "start the server, or correct node.database"
         found.append(Finding("database", Level.FAIL, f"can't be reached: {error}", remedy, unreachable=True))

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from common.cli.given import checked
 from common.cli.options import LEVELS, CommandLine, command_line, with_shared_options
+from common.cli.streams import fill_closed_streams, forgive_closed_stdout
 from common.config.load import config_path
 from common.config.variables import with_variables
 from common.console import Console, counted
@@ -160,10 +161,16 @@ def build(parts: Sequence[Part[Node]] | None = None) -> Program:
 
 def main() -> None:
     """Run the command line of this process; the console script."""
+    fill_closed_streams()
     program = build()
     _collect_rarely()
     _escape_what_the_terminal_can_not_show()
-    program.main(prog_name="rowferry")
+    try:
+        program.main(prog_name="rowferry")
+    except OSError as error:
+        # Help and version are printed before there is a command that could fail.
+        sys.stderr.write(f"Error: {sentence_for(error)}\n")
+        sys.exit(ExitCode.FAILED)
 
 
 def _escape_what_the_terminal_can_not_show() -> None:
@@ -225,6 +232,8 @@ def _begin(
     """Build the host from the global options, before the command reads its own."""
     ctx = click.get_current_context()
     is_service = ctx.invoked_subcommand in _SERVICES
+    if is_service and not as_json:
+        forgive_closed_stdout()
     chosen = "debug" if debug else log_level or ("info" if verbose or is_service else "warning")
     default_style = LogFormat.JSON if is_service and not sys.stderr.isatty() else LogFormat.TEXT
     ctx.obj = host = NodeCommandLine(

@@ -61,7 +61,7 @@ def unmigrate(yes: bool, force: bool) -> None:
     host = current_host()
     if not yes:
         _ask(host.config.node.id)
-    with opened_database(host.config) as database:
+    with opened_database(host.config, create=False) as database:
         removed = migration.unmigrate(database, host.config, force=force)
     document = {"node": host.config.node.id, "changed": bool(removed), "sql": removed}
     host.emit(document, lambda console: _tell_removed(console, removed))

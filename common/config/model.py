@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -37,11 +37,24 @@ SERVER_FILES = ("tls_cert_file", "tls_key_file")
 """Those of `[server]`."""
 
 
+def _is_number(kind: object) -> bool:
+    """Tell whether a field takes a number, also where it may be left out."""
+    return kind in (int, float) or any(map(_is_number, get_args(kind)))
+
+
 class Section(BaseModel):
     """What all sections share: frozen, unknown keys refused."""
 
     # What was given may be a secret: the sentence about it shows it masked, a traceback not at all.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth(cls, value: object, info: ValidationInfo) -> object:
+        """Python takes true for 1; in a file it is a slip."""
+        if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("must be a number")
+        return value
 
 
 def _private_key(text: str) -> str:
@@ -108,12 +121,14 @@ class NodeSection(Section):
     @field_validator("database")
     @classmethod
     def _is_url(cls, value: str) -> str:
-        scheme, separator, _ = value.partition("://")
+        scheme, separator, rest = value.partition("://")
         if not separator:
             raise ValueError('must be an SQLAlchemy URL, like "sqlite:///store.db" or "postgresql://user@host/name"')
         backend = scheme.partition("+")[0]
         if backend not in BACKENDS:
             raise ValueError(f"{backend!r} is not supported; supported are {' and '.join(BACKENDS)}")
+        if backend == "sqlite" and rest.partition("?")[0] in ("", "/", "/:memory:"):
+            raise ValueError('an in-memory database can\'t be shared; give a file, like "sqlite:///store.db"')
         return value
 
 

@@ -11,9 +11,11 @@ from common.ports.dialect import Database
 
 
 @contextmanager
-def opened_database(config: Config) -> Iterator[Database]:
-    """Open the database, close it at the end; a driver's error comes out as the RowferryError it calls for."""
-    database = open_database(config.node.database)
+def opened_database(config: Config, *, create: bool = True) -> Iterator[Database]:
+    """Open the database, close it at the end; a driver's error comes out as the RowferryError it calls for.
+
+    Without `create` a SQLite file that is not there is a ConfigError, and none is made."""
+    database = open_database(config.node.database, create=create)
     try:
         yield database
     except sa.exc.SQLAlchemyError as error:

@@ -47,7 +47,9 @@ def test_in_a_pipe_a_row_is_a_line(shop: CliNode) -> None:
     assert shop.report("dlq", "list")[0]["tx_id"] in line
 
 
-@pytest.mark.parametrize("arguments", [["status", "--json"], ["status"]])
+@pytest.mark.parametrize(
+    "arguments", [["status", "--json"], ["status"], ["--help"], ["dlq", "--help"], ["--version"]], ids=" ".join
+)
 def test_a_full_disk_behind_stdout_is_a_sentence(shop: CliNode, arguments: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -62,6 +64,46 @@ def test_a_full_disk_behind_stdout_is_a_sentence(shop: CliNode, arguments: list[
     assert (done.returncode, "can't be written: No space left" in done.stderr) == (1, True)
     assert "Traceback" not in done.stderr
     assert "fault in Rowferry" not in done.stderr
+
+
+def _with_closed(shop: CliNode, number: int, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command that has no stdin (0), stdout (1) or stderr (2) at all, as under `>&-`."""
+    script = f'"$@" {"<" if number == 0 else str(number) + ">"}&-'
+    return subprocess.run(
+        ["/bin/sh", "-c", script, "sh", str(ROWFERRY), *arguments],
+        cwd=shop.folder,
+        stdin=None if number == 0 else subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status"], ["dlq", "list", "--json"], ["dlq", "export", "--all", "--out", "-"], ["--version"]],
+    ids=" ".join,
+)
+def test_a_closed_stdout_is_a_sentence(shop: CliNode, arguments: list[str]) -> None:
+    done = _with_closed(shop, 1, arguments)
+    assert (done.returncode, "the output can't be written" in done.stderr) == (1, True)
+    assert "Traceback" not in done.stderr
+    assert "fault in Rowferry" not in done.stderr
+
+
+def test_a_service_needs_no_stdout(shop: CliNode) -> None:
+    assert _with_closed(shop, 1, ["run", "--once"]).returncode == 0
+
+
+def test_without_stderr_a_command_still_answers(shop: CliNode) -> None:
+    done = _with_closed(shop, 2, ["dlq", "list", "--json"])
+    assert (done.returncode, len(json.loads(done.stdout))) == (0, 1)
+
+
+def test_without_stdin_nobody_says_yes(shop: CliNode) -> None:
+    done = _with_closed(shop, 0, ["unmigrate"])
+    assert (done.returncode, "--yes" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("command", [["run", "--once"], ["migrate"], ["topology", "check"]], ids=" ".join)

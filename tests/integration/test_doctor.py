@@ -92,6 +92,10 @@ def test_a_database_that_is_no_node_and_one_that_is_not_there(tmp_path: Path) ->
         connection.exec_driver_sql(CREATE)
     config = configured(tmp_path, url)
     assert ("schema", "this database is no node yet", "rowferry migrate") in told(config, code=1)["fail"]
+    away = configured(tmp_path, sqlite_url(tmp_path, "away.db"))
+    ((area, message, _),) = told(away, code=1)["fail"]
+    assert (area, "away.db is not there" in message) == ("database", True)
+    assert not (tmp_path / "away.db").exists()
     nobody = configured(tmp_path, "postgresql://nobody@127.0.0.1:1/nothing")
     ((area, message, _),) = told(nobody, code=5)["fail"]
     assert (area, "can't be reached" in message) == ("database", True)

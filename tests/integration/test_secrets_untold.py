@@ -29,7 +29,9 @@ SPOILT = {
 @pytest.fixture
 def main(tmp_path: Path) -> Iterator[Served]:
     (tmp_path / "main").mkdir()
-    with served_on_sqlite(tmp_path / "main", node={"id": "main", "database": "sqlite://", "role": "main"}) as one:
+    with served_on_sqlite(
+        tmp_path / "main", node={"id": "main", "database": "sqlite:///main.db", "role": "main"}
+    ) as one:
         yield one
 
 
