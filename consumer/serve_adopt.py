@@ -28,6 +28,7 @@ _MOST_BYTES = 64 * 1024 * 1024
 _QUESTION = {
     "type": "object",
     "required": ["rows"],
+    "additionalProperties": False,
     "properties": {
         "rows": {
             "type": "array",
@@ -35,6 +36,7 @@ _QUESTION = {
             "items": {
                 "type": "object",
                 "required": ["table", "pk"],
+                "additionalProperties": False,
                 "properties": {"table": {"type": "string"}, "pk": {"type": "object"}, "each": {"type": "boolean"}},
             },
         },
@@ -104,6 +106,9 @@ def _give(node: Node, caller: Caller, body: bytes, encoding: str) -> RowsGiven:
         rows = [Named(one.table, bytes(one.pk), one.each) for one in _question.decode(body).rows]
     except UNREADABLE as error:
         raise PoisonError(Reason.FORMAT, f"the question can't be read: {error}") from error
+    for place, one in enumerate(rows):
+        if not one.pk.startswith(b"{"):
+            raise PoisonError(Reason.FORMAT, f"rows[{place}].pk: must be an object with the key's columns")
     try:
         refuse_put_back(node, "adopt")
     except UsageError as error:

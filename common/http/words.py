@@ -31,10 +31,11 @@ def only_known(request: Request) -> None:
 
 
 def _parameters(request: Request) -> frozenset[str] | None:
-    """Return what the description says of a route; None where it is not described: a page for people."""
+    """Return what the description says of a route; None where it is not described (a page for people), and where it is
+    open: who looks whether a node lives may add what he likes."""
     operations = request.app.openapi()["paths"].get(getattr(request.scope["route"], "path", ""))
     operation = (operations or {}).get(request.method.lower())
-    if operation is None:
+    if operation is None or "security" not in operation:
         return None
     return frozenset(one["name"] for one in operation.get("parameters", ()) if one["in"] == "query")
 

@@ -28,7 +28,7 @@ from common.ports.part import Part, Service
 from common.runtime.node import Node
 from common.seldom import Seldom
 from common.web.auth import TokenGate
-from common.web.guard import FAULT, Guard, WebLimits
+from common.web.guard import FAULT, Guard, WebLimits, answers_head
 from common.web.metrics import metric_routes
 from common.web.openapi import describe
 from common.web.page.adding import add_page
@@ -110,7 +110,8 @@ def _methods_at(request: Request) -> list[str]:
     path = getattr(request.scope.get("route"), "path", request.url.path)
     described = request.app.openapi()["paths"].get(path)
     methods = described if described is not None else getattr(request.scope.get("route"), "methods", ())
-    return sorted(method.upper() for method in methods)
+    names = {method.upper() for method in methods}
+    return sorted(names | {"HEAD"} if "GET" in names and answers_head(path) else names)
 
 
 def _handle_errors(app: FastAPI) -> None:

@@ -89,7 +89,17 @@ class Guard:
         except ProblemError as error:
             await problem_response(error, request.id)(request.scope, request.receive, request.send)
             return
-        await self._app(request.scope, request.receive, request.send)
+        await self._app(_asked(request.scope), request.receive, request.send)
+
+
+def answers_head(path: str) -> bool:
+    """Tell whether HEAD is answered as GET is: it must change nothing, and a pull says what was taken."""
+    return not path.startswith("/sync/")
+
+
+def _asked(scope: Scope) -> Scope:
+    """Return what the application is asked. Of an answer to HEAD the server itself leaves the body out."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" and answers_head(scope["path"]) else scope
 
 
 FAULT = ProblemError(500, "this is a fault of Rowferry's: its log tells more under this request's id")

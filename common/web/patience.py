@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import uuid
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from common.http.problems import ProblemError, problem_response
 from common.seldom import Seldom
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,15 @@ class PatientProtocol(H11Protocol):
             self._arm()
         else:
             self._disarm()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP with a problem document, like everything that is refused."""
+        document = problem_response(ProblemError(400, msg, reason="request"), uuid.uuid4().hex)
+        headers = [*document.raw_headers, (b"cache-control", b"no-store"), (b"connection", b"close")]
+        response = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+        for event in (response, h11.Data(data=bytes(document.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def handle_events(self) -> None:
         super().handle_events()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import subprocess
@@ -296,6 +297,44 @@ def test_the_probes_and_the_description_are_open(node: Served) -> None:
     assert "/sync/state" in description["paths"]
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/openapi.json", "/", "/page/login"])
+def test_head_is_get_without_a_body(node: Served, path: str) -> None:
+    """Load balancers and `wget --spider` ask so."""
+    with node.client() as client:
+        asked, told = client.head(path), client.get(path)
+    assert (asked.status_code, asked.content) == (told.status_code, b"")
+    assert asked.headers.get("content-type") == told.headers.get("content-type")
+
+
+def test_head_takes_nothing(node: Served) -> None:
+    with node.client(node.token("a", Scope.PULL)) as client:
+        assert client.head("/sync/pull").status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_a_probe_may_be_asked_with_anything(node: Served, path: str) -> None:
+    with node.client() as client:
+        assert client.get(path, params={"t": "123", "collect[]": ["a", "b"]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+    ],
+    ids=["no host", "TLS", "a length that is none"],
+)
+def test_what_is_no_http_is_refused_as_everything_is(node: Served, sent: bytes) -> None:
+    with closing(socket.create_connection((urlsplit(node.url).hostname, urlsplit(node.url).port), 10)) as one:
+        one.sendall(sent)
+        head, _, body = b"".join(iter(lambda: one.recv(65_536), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head.lower()
+    assert json.loads(body)["status"] == 400
+
+
 def test_readyz_says_no_while_the_database_is_away(node: Served) -> None:
     file = Path(str(node.world.node.database.engine.url.database))
     node.world.node.database.engine.dispose()
@@ -393,7 +432,8 @@ def test_a_method_that_is_none_is_answered_with_those_that_are(node: Served) -> 
         for path, methods in (
             ("/sync/heartbeat", "GET, POST"),
             ("/dead-letters/x/replay", "POST"),
-            ("/healthz", "GET"),
+            ("/healthz", "GET, HEAD"),
+            ("/sync/pull", "GET"),
         ):
             answer = client.request("DELETE", path)
             assert problem(answer, 405)
