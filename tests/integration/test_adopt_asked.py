@@ -119,6 +119,7 @@ def test_another_spelling_of_a_key_is_the_same_row(node: Served) -> None:
         pytest.param(b'{"rows":{}}', 422, id="rows no list"),
         pytest.param(b'{"rows":[{"table":1,"pk":{}}]}', 422, id="table no text"),
         pytest.param(b'{"rows":[{"table":"item"}]}', 422, id="no key"),
+        pytest.param(b'{"rows":[{"table":"item","pk":[1]}]}', 422, id="key no object"),
         pytest.param(b'{"rows":[],"more":1}', 422, id="unknown member"),
         pytest.param(b'{"rows":[{"table":"item","pk":' + b"[" * 5_000 + b"]" * 5_000 + b"}]}", 422, id="deep"),
         pytest.param(b'{"rows":[{"table":"\xff","pk":{}}]}', 422, id="no UTF-8"),
