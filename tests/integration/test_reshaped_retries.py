@@ -162,3 +162,21 @@ def seal(world: World) -> list[Change]:
     while sealer.seal().more:
         pass
     return sorted(changes_of(list(log.read(before, 2**40))), key=lambda one: bytes(one.pk))
+
+
+def test_a_row_that_is_sent_again_with_its_new_column_does_not_beat_what_waited_for_that(world: World) -> None:
+    """Nobody has written the column here: what its new shape sends once more is as old as what stood."""
+    world.execute("INSERT INTO item VALUES (1, 'stands', 1.50)")
+    (own,) = seal(world)
+    a = Origin("a")
+    a.tables["item"] = WITH_NOTE
+    theirs = own.version.hlc + 10
+    values = {"id": 1, "name": "theirs", "price": "1.50", "note": "n"}
+    world.receive(a.tx(Write("U", "item", values, theirs, own.version)).body)
+    assert [reason for _, reason, _ in world.letters()] == ["unknown-column"]
+    world.clock.pass_seconds(5)
+    world.execute("ALTER TABLE item ADD COLUMN note TEXT")
+    assert CaptureWatch(world.node).look() == ["item"]
+    seal(world)
+    assert ReshapedRetries(world.node, None, threading.Event()).step(0)
+    assert [(name, note) for _, name, _, note in world.rows()] == [("theirs", "n")]

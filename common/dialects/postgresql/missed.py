@@ -128,11 +128,15 @@ def _filled(table: CapturedTable, rows: str, missing: Missing) -> str:
         f"{image_value(columns[name], 'r')} IS DISTINCT FROM {image_value(columns[name], 'd')}"
         for name, _, _ in missing.added
     ]
+    when = "clock_timestamp()"
     if missing.since is not None:
-        written.append(f"{key_expression(shape, 'r')} IN ({_logged_without(table, missing.since)})")
-    return f"""INSERT INTO {table.log} (shape_id, op, old_tid, new_tid, pk, before, after)
-SELECT {table.shape_id}, {"'I', NULL" if table.append_only else "'U', r.ctid"}, r.ctid, {key_expression(shape, "r")},
-       {"NULL" if table.append_only else "image"}, image
+        logged = f"{key_expression(shape, 'r')} IN ({_logged_without(table, missing.since)})"
+        written.append(logged)
+        # Its last write has its own log row: this one only completes it, and is no younger.
+        when = f"CASE WHEN {logged} THEN {UNKNOWN_WHEN} ELSE clock_timestamp() END"
+    return f"""INSERT INTO {table.log} (captured_at, shape_id, op, old_tid, new_tid, pk, before, after)
+SELECT {when}, {table.shape_id}, {"'I', NULL" if table.append_only else "'U', r.ctid"}, r.ctid,
+       {key_expression(shape, "r")}, {"NULL" if table.append_only else "image"}, image
 FROM {rows} r CROSS JOIN LATERAL (SELECT {image_expression(shape, "r")} AS image) i
 CROSS JOIN (SELECT {before}) d
 WHERE {" OR ".join(written)}"""
