@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.applying import sqlite_url
+from tests.support.cli import call
 from tests.support.verifying import Pair, made_pair
 
 POSTGRESQL = (
@@ -73,3 +74,44 @@ def _compare(pair: Pair, on_postgresql: object, on_sqlite: object) -> None:
         pair.damage_branch(f"UPDATE thing SET {column} = {value} WHERE id = 1")
         assert [one["pk"]["id"] for one in pair.verify(code=4)["rows"]] == [1], column
         assert pair.verify("--repair")["equal"], column
+
+
+@pytest.mark.containers
+@pytest.mark.parametrize("main_is", ["sqlite", "postgresql"])
+def test_columns_that_take_anything_beside_columns_of_a_type(
+    main_is: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A SQLite column without a type counts as bytes, and mostly holds something else: that is what comes."""
+    urls = sqlite_url(tmp_path, "app.db"), request.getfixturevalue("pg_database")
+    typed = ("CREATE TABLE loose (id text PRIMARY KEY, name text, stock bigint, price numeric, made date)",)
+    loose = ("CREATE TABLE loose (id PRIMARY KEY, name, stock, price, made)",)
+    is_sqlite = main_is == "sqlite"
+    with made_pair(
+        tmp_path, *(urls if is_sqlite else urls[::-1]), *((loose, typed) if is_sqlite else (typed, loose))
+    ) as pair:
+        on_main, on_branch = pair.main.world, pair.branch
+        on_sqlite, on_typed = (on_main, on_branch) if is_sqlite else (on_branch, on_main)
+        on_sqlite.execute(
+            "INSERT INTO loose VALUES ('a', 'tea', 5, 1.25, '2026-11-29'), ('YWJj', 'YWJj', -7, 2, NULL),"
+            " ('n', NULL, NULL, '1.50', NULL), ('ü', '😀', 9007199254740993, NULL, NULL)"
+        )
+        on_typed.execute("INSERT INTO loose VALUES ('p', 'YWJj', 6, 0.10, '2026-01-01')")
+        pair.sync()
+        shown = "SELECT id, name, stock, CAST(price AS text), CAST(made AS text) FROM loose ORDER BY id"
+        assert sorted(on_typed.query(shown)) == [
+            ("YWJj", "YWJj", -7, "2", None),
+            ("a", "tea", 5, "1.25", "2026-11-29"),
+            ("n", None, None, "1.50", None),
+            ("p", "YWJj", 6, "0.10", "2026-01-01"),
+            ("ü", "😀", 9007199254740993, None, None),
+        ]
+        assert pair.verify()["equal"]
+        for change in ("name = x'616263' WHERE id = 'a'", "made = 'one day' WHERE id = 'n'"):
+            on_sqlite.execute(f"UPDATE loose SET {change}")
+            for _ in range(2):
+                call(pair.branch, "run", "--once")
+        errors = [error for (error,) in on_typed.query("SELECT error FROM rf_dead_letter ORDER BY tx_id")]
+        assert errors == [
+            "column 'name' of table 'loose' can't hold the bytes \"YWJj\"",
+            "value one day does not fit column made date [SQLSTATE 22P02]",
+        ]

@@ -1,5 +1,6 @@
 """A driver's error to the error that says what to do, by SQLSTATE."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import assert_never
@@ -25,6 +26,8 @@ from common.ports.dialect import TableShape
 _NOT_NULL = "23502"
 _STALE_PLAN = ("0A000", "RevalidateCachedQuery")
 """A plan whose table changed meanwhile; anything else that the server does not support stays so."""
+_REFUSED = re.compile(r'[^"]*"(value .* does not fit column .*)"', re.DOTALL)
+"""How `reading` refuses a value: in the words of an input function, in whatever language, around its own."""
 _ROW_SECURITY = ("check_enable_rls", "ExecWithCheckOptions")
 """Where the server finds that a policy stands in the way; the state is the one of a missing right."""
 
@@ -103,6 +106,8 @@ def _remedy(error: psycopg.Error, table: TableShape, account: str) -> str:
 def _message(error: psycopg.Error) -> str:
     diag = error.diag
     primary = diag.message_primary or " ".join(str(error).split())
+    if (refused := _REFUSED.fullmatch(primary)) is not None:
+        primary = refused[1]
     detail = f" ({diag.message_detail})" if diag.message_detail else ""
     named = f" [constraint {diag.constraint_name}]" if diag.constraint_name else ""
     return f"{primary}{detail}{named} [SQLSTATE {error.sqlstate}]" if error.sqlstate else primary

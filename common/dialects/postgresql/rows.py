@@ -45,6 +45,12 @@ class Rows:
         self._statements: dict[Hashable, tuple[bytes, ...]] = {}
         self._logical = meta.columns
         self._columns = {column.name: column for column in table.columns}
+        # A column of SQLite's that has no type counts as bytes and takes anything; what is none names its class.
+        self._no_bytes = frozenset(
+            name
+            for name, column in self._columns.items()
+            if column.logical != "bytes" and meta.columns.get(name) == "bytes"
+        )
         self._known_keys: dict[tuple[str, ...], tuple[str, ...]] = {}
         if set(meta.pk) != set(table.pk):
             raise PoisonError(
@@ -67,7 +73,7 @@ class Rows:
 
     def keys(self, pks: Sequence[bytes]) -> str:
         """Return the keys as one JSON array. Each names the columns of the primary key, as `lock` was promised."""
-        array = _plain_array(pks)
+        array = self._plain_array(pks)
         if array is not None:
             return array
         wanted = frozenset(self.table.pk)
@@ -88,7 +94,7 @@ class Rows:
         An image comes with the row as it stood, if its other columns are to stay so, or None.
         Raises PoisonError for a column that this table does not have."""
         if not any(stood for _, stood in images):
-            array = _plain_array([image for image, _ in images])
+            array = self._plain_array([image for image, _ in images])
             if array is not None:
                 return {ColumnSet(self._written(tuple(self._logical))): array}
         groups: dict[ColumnSet, list[str]] = {}
@@ -112,7 +118,11 @@ class Rows:
         return ColumnSet(columns.sent, stayed), msgspec.json.encode(merged).decode()
 
     def _reading(self, name: str) -> Reading:
-        return reading(self._columns[name], self._logical.get(name, self._columns[name].logical))
+        logical = "text" if name in self._no_bytes else self._logical.get(name, self._columns[name].logical)
+        return reading(self._columns[name], logical)
+
+    def _plain_array(self, objects: Sequence[bytes]) -> str | None:
+        return None if self._no_bytes else _plain_array(objects)
 
     def _written(self, names: tuple[str, ...]) -> tuple[str, ...]:
         known = self._known_keys.get(names)
@@ -135,17 +145,20 @@ class Rows:
         """Return the names in an object, and the object with its wrapped values as plain strings."""
         try:
             fields = _fields.decode(json)
-            if _NESTED.search(json):
+            if self._no_bytes or _NESTED.search(json):
                 return tuple(fields), self._unwrapped(fields)
             return tuple(fields), json.decode()
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise PoisonError(Reason.FORMAT, f"image of {self.table.name!r}: {error}", table=self.table.name) from error
 
     def _unwrapped(self, fields: Mapping[str, msgspec.Raw]) -> str:
-        plain: dict[str, msgspec.Raw | str] = {
-            name: self._unwrap(name, bytes(value)) if bytes(value)[:1] in (b"{", b"[") else value
-            for name, value in fields.items()
-        }
+        plain: dict[str, msgspec.Raw | str] = {}
+        for name, raw in fields.items():
+            value = bytes(raw)
+            is_wrapped = value[:1] in (b"{", b"[")
+            if name in self._no_bytes and not is_wrapped and value != b"null":
+                raise self._unfit(name, value, "the bytes ")
+            plain[name] = self._unwrap(name, value) if is_wrapped else raw
         return msgspec.json.encode(plain).decode()
 
     def _unwrap(self, name: str, value: bytes) -> str:
@@ -163,10 +176,10 @@ class Rows:
             raise self._unfit(name, value) from error
         raise self._unfit(name, value)
 
-    def _unfit(self, name: str, value: bytes) -> PoisonError:
+    def _unfit(self, name: str, value: bytes, what: str = "") -> PoisonError:
         shown = value[:80].decode(errors="replace")
         where = f"column {name!r} of table {self.table.name!r}"
-        return PoisonError(Reason.TYPE, f"{where} can't hold {shown}", table=self.table.name)
+        return PoisonError(Reason.TYPE, f"{where} can't hold {what}{shown}", table=self.table.name)
 
 
 @lru_cache(maxsize=500)
