@@ -31,6 +31,7 @@ SAFEGUARDS = (
     "kinds of values",
     "first versions of rows",
     "capture of an altered table",
+    "keys between kinds of databases",
 )
 
 
@@ -594,5 +595,21 @@ MUTANTS = (
         "CASE WHEN same THEN e.logical ELSE to_json(b.now[1])::text END",
         "e.logical",
         ("tests/integration/test_postgresql_retyped.py",),
+    ),
+    Mutant(
+        "a-key-in-other-letters",
+        "keys between kinds of databases",
+        "common/dialects/postgresql/reading.py",
+        "    if condition is None:\n        return read\n",
+        "    if condition is not None:\n        return read\n",
+        ("tests/integration/test_key_spelling.py",),
+    ),
+    Mutant(
+        "a-new-column-is-a-write-of-now",
+        "capture of an altered table",
+        "common/dialects/postgresql/missed.py",
+        'when = f"CASE WHEN {logged} THEN {UNKNOWN_WHEN} ELSE clock_timestamp() END"',
+        'when = "clock_timestamp()"',
+        ("tests/integration/test_reshaped_retries.py",),
     ),
 )

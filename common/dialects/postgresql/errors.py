@@ -26,7 +26,7 @@ from common.ports.dialect import TableShape
 _NOT_NULL = "23502"
 _STALE_PLAN = ("0A000", "RevalidateCachedQuery")
 """A plan whose table changed meanwhile; anything else that the server does not support stays so."""
-_REFUSED = re.compile(r'[^"]*"(value .* does not fit column .*)"', re.DOTALL)
+_REFUSED = re.compile(r'[^"]*"(value .* (?:does not fit|would be another key in) column .*)"', re.DOTALL)
 """How `reading` refuses a value: in the words of an input function, in whatever language, around its own."""
 _ROW_SECURITY = ("check_enable_rls", "ExecWithCheckOptions")
 """Where the server finds that a policy stands in the way; the state is the one of a missing right."""

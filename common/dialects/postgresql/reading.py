@@ -7,7 +7,7 @@ can change a value in silence its expression first asks whether it would, and if
 from dataclasses import dataclass
 
 from common.dialects.postgresql.naming import ident, literal
-from common.dialects.postgresql.types import PgColumn, pg_column
+from common.dialects.postgresql.types import PgColumn, key_value, pg_column
 from common.ports.dialect import ColumnShape
 
 _DAY = r"\d{4,7}-\d\d-\d\d"
@@ -56,6 +56,54 @@ def reading(shape: ColumnShape, logical: str) -> Reading:
     return Reading(column.name, "text", _guarded(column, raw, " AND ".join(conditions)))
 
 
+_NUMBERS = frozenset({"int", "decimal", "float"})
+_KEPT = frozenset({"int", "decimal", "float", "text", "bool", "bytes", "date"})
+"""Types whose values all databases write alike, in a key: theirs come back as they came."""
+_TEXT_KEEPS = frozenset({"int", "decimal", "float", "date", "time", "interval", "uuid", "json"})
+"""What text takes as it is written, and gives back so. A timestamp has a `T` on the wire and a blank on SQLite, a
+`bool` is a number there."""
+INSTANTS = frozenset({"timestamp", "timestamptz"})
+
+
+def key_reading(shape: ColumnShape, logical: str) -> Reading:
+    """The same for a column of the primary key: what would come back to its sender in other letters, and there be the
+    key of another row, is refused."""
+    read, column = reading(shape, logical), pg_column(shape)
+    condition = _comes_back(column, logical, f"r.{ident(column.name)}")
+    if condition is None:
+        return read
+    raw = f"r.{ident(column.name)}"
+    value = read.value if read.declared == "text" else f"{raw}::{column.limited}"
+    what = literal(f" would be another key in column {column.name} {column.declared}")
+    return Reading(
+        column.name, "text", f"CASE WHEN ({condition}) IS NOT FALSE THEN {value} ELSE {_refusal(column, raw, what)} END"
+    )
+
+
+def _comes_back(column: PgColumn, logical: str, raw: str) -> str | None:
+    """The condition that a key's value goes out as it came; None where all do."""
+    own = column.logical
+    if {logical, own} <= _NUMBERS or (logical, own) == ("int", "bool") or (own == logical and own.startswith("pg:")):
+        return None
+    if own == "text" and column.kind != "bpchar":
+        return None if logical == own or logical in _TEXT_KEEPS or logical.startswith("pg:") else "false"
+    if own == logical and own in _KEPT and column.kind != "bpchar":
+        return None
+    if own == "bytes" or logical == "bytes":
+        return None
+    if own in ("int", "uuid"):
+        return f"{raw}::{column.base}::text = {raw}"
+    if column.kind == "bool":
+        return f"{raw} IN ('0', '1')" if logical == "text" else "false"
+    typed = f"(SELECT {raw}::{column.limited} AS {ident(column.name)}) AS k"
+    comes_back = f"(SELECT {key_value(column, 'k')} #>> '{{}}' FROM {typed})"
+    if own not in INSTANTS:
+        return f"{comes_back} = {raw}"
+    if logical == "text":
+        return f"translate({comes_back}, 'T', ' ') = {raw}"
+    return f"translate({comes_back}, 'T', ' ') = translate({raw}, 'T', ' ')"
+
+
 def _conditions(column: PgColumn, logical: str, raw: str) -> list[str]:
     """What must hold of the value's text for the column to keep it as it is."""
     conditions = []
@@ -77,9 +125,13 @@ def _is_written(kind: str, raw: str) -> str:
 
 
 def _guarded(column: PgColumn, raw: str, condition: str) -> str:
-    # There is no function that raises: text that is no boolean raises what a bad value raises (22P02), with the reason
-    # in the message. The cast may have a length, now that it is known to cut nothing: a char(n) is padded by it, as it
-    # must be in a key.
+    # The cast may have a length, now that it is known to cut nothing: a char(n) is padded by it, as in a key it must.
     what = literal(f" does not fit column {column.name} {column.declared}")
-    refusal = f"concat('value ', {raw}, {what})::boolean::text::{column.base}"
+    refusal = _refusal(column, raw, what)
     return f"CASE WHEN ({condition}) IS NOT FALSE THEN {raw}::{column.limited} ELSE {refusal} END"
+
+
+def _refusal(column: PgColumn, raw: str, what: str) -> str:
+    # There is no function that raises: text that is no boolean raises what a bad value raises (22P02), with the reason
+    # in the message.
+    return f"concat('value ', {raw}, {what})::boolean::text::{column.base}"

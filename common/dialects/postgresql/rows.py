@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from common.dialects.postgresql.reading import Reading, reading
+from common.dialects.postgresql.reading import INSTANTS, Reading, key_reading, reading
 from common.dialects.postgresql.shapes import key_columns
 from common.errors import PoisonError, Reason
 from common.ports.dialect import TableShape
@@ -69,7 +69,7 @@ class Rows:
 
     def key_readings(self) -> list[Reading]:
         """How the columns of the primary key are read."""
-        return [self._reading(column.name) for column in key_columns(self.table)]
+        return [key_reading(column, self._logical_of(column.name)) for column in key_columns(self.table)]
 
     def keys(self, pks: Sequence[bytes]) -> str:
         """Return the keys as one JSON array. Each names the columns of the primary key, as `lock` was promised."""
@@ -118,8 +118,10 @@ class Rows:
         return ColumnSet(columns.sent, stayed), msgspec.json.encode(merged).decode()
 
     def _reading(self, name: str) -> Reading:
-        logical = "text" if name in self._no_bytes else self._logical.get(name, self._columns[name].logical)
-        return reading(self._columns[name], logical)
+        return reading(self._columns[name], self._logical_of(name))
+
+    def _logical_of(self, name: str) -> str:
+        return "text" if name in self._no_bytes else self._logical.get(name, self._columns[name].logical)
 
     def _plain_array(self, objects: Sequence[bytes]) -> str | None:
         return None if self._no_bytes else _plain_array(objects)
@@ -169,7 +171,11 @@ class Rows:
             if kind == "$bytes" and is_bytes:
                 return str(inner)
             if kind == "$text" and not is_bytes:
-                return base64.b64decode(str(inner), validate=True).decode()
+                text = base64.b64decode(str(inner), validate=True).decode()
+                if column is not None and name in self.table.pk and column.logical in INSTANTS and "T" in text:
+                    # Among values that have a T on the wire alone: it would come back without.
+                    raise self._unfit(name, value, "the key ")
+                return text
             if kind in ("$int", "$float") and not is_bytes:
                 return str(inner)
         except (ValueError, msgspec.DecodeError, binascii.Error) as error:
