@@ -121,3 +121,28 @@ def test_a_row_that_both_kinds_write_stays_one(pg_database: str, tmp_path: Path)
     assert len(letters) == len(REFUSED)
     told = {one["error"] for one in letters}
     assert any("would be another key in column id uuid" in error for error in told), told
+
+
+def test_text_keeps_its_letters_or_is_refused(pg_database: str, tmp_path: Path) -> None:
+    """Beside the key too: the next update from PostgreSQL would bring it back without them."""
+    typed = "CREATE TABLE item (id bigint PRIMARY KEY, code integer, ref uuid, v text)"
+    loose = "CREATE TABLE item (id INTEGER PRIMARY KEY, code TEXT, ref, v TEXT)"
+    exchange = str(tmp_path / "exchange")
+    main = CliNode("main", tmp_path / "main", pg_database)
+    shop = CliNode("shop", tmp_path / "shop", f"sqlite:///{tmp_path}/app.db")
+    main.execute(typed)
+    shop.execute(loose)
+    for node, role in ((main, ("--role", "main")), (shop, ())):
+        node.folder.mkdir()
+        node.ok("init", "--node", node.node_id, "--database", node.database, "--directory", exchange, *role)
+        node.ok("migrate")
+    values = [("'7'", LOWER), ("'007'", LOWER), ("' 7'", LOWER), ("'-0'", LOWER), ("'7'", UPPER)]
+    for number, (code, ref) in enumerate(values):
+        shop.execute(f"INSERT INTO item VALUES ({number}, {code}, {ref}, 'shop')", "INSERT INTO rf_mark DEFAULT VALUES")
+    sync(shop, main)
+    main.execute("UPDATE item SET v = 'main'")
+    sync(main, shop)
+    assert shop.query("SELECT v, count(*), min(id) FROM item GROUP BY v ORDER BY v") == [("main", 1, 0), ("shop", 4, 1)]
+    errors = [one["error"] for one in json.loads(main.ok("dlq", "list", "--json"))]
+    assert all("does not fit column" in error for error in errors), errors
+    assert len(errors) == 4

@@ -31,7 +31,6 @@ SAFEGUARDS = (
     "kinds of values",
     "first versions of rows",
     "capture of an altered table",
-    "keys between kinds of databases",
 )
 
 
@@ -598,7 +597,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-key-in-other-letters",
-        "keys between kinds of databases",
+        "kinds of values",
         "common/dialects/postgresql/reading.py",
         "    if condition is None:\n        return read\n",
         "    if condition is not None:\n        return read\n",

@@ -56,6 +56,8 @@ def reading(shape: ColumnShape, logical: str) -> Reading:
     return Reading(column.name, "text", _guarded(column, raw, " AND ".join(conditions)))
 
 
+_ONE_FORM = frozenset({"int", "uuid"})
+"""Of other spellings the letters would be lost: an article's number `007` is none without its noughts."""
 _NUMBERS = frozenset({"int", "decimal", "float"})
 _KEPT = frozenset({"int", "decimal", "float", "text", "bool", "bytes", "date"})
 """Types whose values all databases write alike, in a key: theirs come back as they came."""
@@ -91,7 +93,7 @@ def _comes_back(column: PgColumn, logical: str, raw: str) -> str | None:
         return None
     if own == "bytes" or logical == "bytes":
         return None
-    if own in ("int", "uuid"):
+    if own in _ONE_FORM:
         return f"{raw}::{column.base}::text = {raw}"
     if column.kind == "bool":
         return f"{raw} IN ('0', '1')" if logical == "text" else "false"
@@ -115,6 +117,8 @@ def _conditions(column: PgColumn, logical: str, raw: str) -> list[str]:
         conditions.append(f"{raw}::{column.kind}::text::numeric = {raw}::numeric")
     if column.kind == "bool" and logical != "bool":
         conditions.append(f"{raw} IN {_TRUTHS}")
+    if column.logical in _ONE_FORM and logical == "text":
+        conditions.append(f"{raw}::{column.base}::text = {raw}")
     return conditions
 
 
