@@ -64,7 +64,26 @@ _KEPT = frozenset({"int", "decimal", "float", "text", "bool", "bytes", "date"})
 _TEXT_KEEPS = frozenset({"int", "decimal", "float", "date", "time", "interval", "uuid", "json"})
 """What text takes as it is written, and gives back so. A timestamp has a `T` on the wire and a blank on SQLite, a
 `bool` is a number there."""
-INSTANTS = frozenset({"timestamp", "timestamptz"})
+_INSTANTS = frozenset({"timestamp", "timestamptz"})
+
+
+WRAPPED = {
+    "$bytes": frozenset({"bytes"}),
+    "$int": frozenset({"int", "bool"}),
+    "$float": frozenset({"float"}),
+    "$text": frozenset({"text", "decimal", "date", "time", "timestamp", "timestamptz", "interval", "uuid", "json"}),
+}
+"""The classes that SQLite names beside a value, and the types whose values come back in this class to a column of its
+that has no type."""
+
+
+def class_comes_back(column: ColumnShape, kind: str, text: str, *, is_loose: bool) -> bool:
+    """Tell whether a key that SQLite sent with its class is the same key there when it comes back from `column`.
+    `is_loose`: its column there has no type. In one that has, text counts as it is written, and a number as one."""
+    if is_loose:
+        return column.logical in WRAPPED[kind] or (kind == "$text" and column.logical.startswith("pg:"))
+    # Among values that have a T on the wire alone, it would come back without.
+    return kind != "$text" or column.logical not in _INSTANTS or "T" not in text
 
 
 def key_reading(shape: ColumnShape, logical: str) -> Reading:
@@ -99,7 +118,7 @@ def _comes_back(column: PgColumn, logical: str, raw: str) -> str | None:
         return f"{raw} IN ('0', '1')" if logical == "text" else "false"
     typed = f"(SELECT {raw}::{column.limited} AS {ident(column.name)}) AS k"
     comes_back = f"(SELECT {key_value(column, 'k')} #>> '{{}}' FROM {typed})"
-    if own not in INSTANTS:
+    if own not in _INSTANTS:
         return f"{comes_back} = {raw}"
     if logical == "text":
         return f"translate({comes_back}, 'T', ' ') = {raw}"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from common.dialects.postgresql.reading import INSTANTS, Reading, key_reading, reading
+from common.dialects.postgresql.reading import WRAPPED, Reading, class_comes_back, key_reading, reading
 from common.dialects.postgresql.shapes import key_columns
 from common.errors import PoisonError, Reason
 from common.ports.dialect import TableShape
@@ -168,19 +168,16 @@ class Rows:
         is_bytes = column is not None and column.logical == "bytes" and self._logical.get(name) == "bytes"
         try:
             ((kind, inner),) = _wrapped.decode(value).items()
-            if kind == "$bytes" and is_bytes:
-                return str(inner)
-            if kind == "$text" and not is_bytes:
-                text = base64.b64decode(str(inner), validate=True).decode()
-                if column is not None and name in self.table.pk and column.logical in INSTANTS and "T" in text:
-                    # Among values that have a T on the wire alone: it would come back without.
-                    raise self._unfit(name, value, "the key ")
-                return text
-            if kind in ("$int", "$float") and not is_bytes:
-                return str(inner)
+            if (kind == "$bytes") != is_bytes or kind not in WRAPPED:
+                raise self._unfit(name, value)
+            text = base64.b64decode(str(inner), validate=True).decode() if kind == "$text" else str(inner)
         except (ValueError, msgspec.DecodeError, binascii.Error) as error:
             raise self._unfit(name, value) from error
-        raise self._unfit(name, value)
+        if column is None or name not in self.table.pk:
+            return text
+        if not class_comes_back(column, kind, text, is_loose=name in self._no_bytes):
+            raise self._unfit(name, value, "the key ")
+        return text.removesuffix(".0") if kind == "$float" and column.logical == "float" else text
 
     def _unfit(self, name: str, value: bytes, what: str = "") -> PoisonError:
         shown = value[:80].decode(errors="replace")
