@@ -21,7 +21,7 @@ from common.preflight.format import read_file
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.transports.directory.acks import Acks, write_acks
-from common.transports.directory.own_files import files_of
+from common.transports.directory.own_files import files_of, own_acks
 from common.transports.files import storage_outage
 from common.wire.decode import Broken
 from common.wire.proving import part_fault
@@ -91,7 +91,7 @@ class Rejoining:
         with reading(node.database) as connection:
             told = own_rewinding(connection)
             evidence = connection.execute(sa.select(rf.node).where(rf.node.c.is_self)).one()
-        of = (told[1] if told is not None else None) or facts.incarnation
+        of = (told.incarnation if told is not None else None) or facts.incarnation
         own = _OwnLog.read(node, of)
         lost, unreadable = self._in_folder(of, own.tx_ids)
         done = Rejoined(facts.incarnation, facts.incarnation, 0, None, unreadable_files=unreadable)
@@ -108,7 +108,7 @@ class Rejoining:
         common_lsn = own.head_lsn if fork_lsn is None else fork_lsn - 1
         done.fork_lsn = fork_lsn
         done.seen_lsn = max(
-            [common_lsn, (told[2] if told is not None else None) or 0]
+            [common_lsn, (told.lsn if told is not None else None) or 0]
             + [one.header.to_lsn for one in lost if one.header is not None]
             + [lsn.get(of, 0) for lsn in passed_in_folder(self._node).values()]
         )
@@ -248,7 +248,7 @@ class Rejoining:
                 connection.execute(sa.delete(rf.tx).where(forked))
                 own_cursors = sa.and_(rf.cursor.c.incarnation == of, rf.cursor.c.lsn < own.head_lsn)
                 connection.execute(sa.update(rf.cursor).where(own_cursors).values(lsn=own.head_lsn))
-            values = {"rewound_us": None, "head_incarnation": of, "head_lsn": done.seen_lsn}
+            values = {"rewound_us": None, "head_incarnation": None, "head_lsn": None, "head_tx_id": None}
             connection.execute(sa.update(rf.node).where(rf.node.c.is_self).values(values))
             settle(connection, {**others, of: done.seen_lsn}, missing, now_us)
             detail = json.loads(json.dumps(done.as_dict()))
@@ -258,11 +258,16 @@ class Rejoining:
         writing(self._node.database, close)
 
     def _read_anew(self) -> None:
-        """Take back what this node has passed in the folder: everything there is read again, and kept until it is."""
+        """Take back what this node has passed in the folder: everything there is read again, and kept until it is.
+
+        What it had of others stays written: put back once more, it would not know otherwise that it ever had it."""
         directory, node_id = self._node.config.directory, self._node.facts.node_id
         if directory is not None and (directory.path / node_id).is_dir():
+            had = own_acks(directory.path, node_id, self._trust).once_passed()
+            had = {key: lsn for key, lsn in had.items() if key[0] != node_id}
             try:
-                write_acks(directory.path, Acks(node_id), self._node.clock.now_us(), self._node.config.signer())
+                acks = Acks(node_id, had=had)
+                write_acks(directory.path, acks, self._node.clock.now_us(), self._node.config.signer())
             except OSError as error:
                 raise storage_outage(error, directory.path, "writing acks.json") from error
 

@@ -35,7 +35,7 @@ def _look(node: Node, seen: Seen) -> None:
     head = node.database.log(facts).head()
 
     def compare(connection: sa.Connection) -> str | None:
-        why = look(connection, facts.node_id, facts.incarnation, head.lsn, seen)
+        why = look(connection, facts.incarnation, head.lsn, seen)
         if why is not None:
             note(connection, facts.node_id, seen, why, node.clock.now_us())
         return why

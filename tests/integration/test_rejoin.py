@@ -169,6 +169,37 @@ def test_what_can_not_be_had_is_said(pair: Pair) -> None:
     assert pair.shop.report("status")["state"] == "needs attention"
 
 
+@pytest.mark.parametrize("is_settled_between", [True, False])
+def test_what_of_others_is_missing_is_known_after_a_second_rewind_too(pair: Pair, is_settled_between: bool) -> None:
+    """The first one's gap is not filled yet, and the database that told of it is put back with the rest."""
+    copy = back_up(pair.shop)
+    pair.sell(pair.main, 10)
+    pair.sync()
+    # As its writer does once all have passed it.
+    for file in pair.exchange.glob("*/main.*.jsonl"):
+        file.unlink()
+    put_back(pair.shop, copy)
+    pair.shop.ok("run", "--once", "--only", "consumer")
+    if is_settled_between:
+        assert pair.shop.report("rejoin")["others_missing"] == {"main": 1}
+        pair.shop.ok("run", "--once")
+        assert pair.shop.report("status")["rewound_since"] is None
+    put_back(pair.shop, copy)
+    pair.shop.ok("run", "--once")
+    assert pair.shop.report("status")["rewound_since"] is not None
+    assert pair.shop.report("rejoin")["others_missing"] == {"main": 1}
+    pair.sync()
+    status = pair.shop.report("status")
+    assert [(gap["peer"], gap["after_lsn"], gap["highest_lsn"]) for gap in status["gaps"]] == [("main", 0, 1)]
+    assert (status["rewound_since"], status["state"]) == (None, "needs attention")
+    pair.main.ok("export-change-log", "--since", "0", "--out", str(pair.exchange / "filled.jsonl"))
+    pair.shop.ok("import-change-log", str(pair.exchange / "filled.jsonl"))
+    pair.shop.ok("run", "--once")
+    assert pair.rows() == [[10], [10]]
+    assert pair.shop.report("status")["state"] == "up to date"
+    assert "had" not in json.loads((pair.exchange / "shop" / "acks.json").read_text())
+
+
 def test_a_rejoin_without_need_does_no_harm(pair: Pair) -> None:
     pair.sell(pair.shop, 1)
     pair.sync()
@@ -507,6 +538,36 @@ def test_a_life_that_nobody_can_give_back_is_said_to_be_lost(world: World) -> No
     assert standing(world).rewound is not None
     done = Rejoining(world.node, "test").run(lambda _: None)
     assert done.missing_changes == 1
+
+
+def test_status_names_the_log_that_the_news_is_about(world: World) -> None:
+    """The log that is here has been settled, further than the other one goes."""
+    own_put(world, 1)
+    hear(world, 20)
+    assert Rejoining(world.node, "test").run(lambda _: None).missing_changes == 19
+    hear(world, 3, incarnation="of-another-life")
+    (reason, *_) = standing(world).attention
+    assert "up to LSN 3" in reason
+    assert "LSN 20" not in reason
+    hear(world, 20)
+    assert Rejoining(world.node, "test").run(lambda _: None).missing_changes == 3
+    assert world.one("SELECT sum(rows) FROM rf_purged WHERE what = 'own-lost'") == 19 + 3
+
+
+def test_what_an_earlier_release_has_settled_stays_settled(world: World) -> None:
+    """It kept that of one log alone, where others are told of now."""
+    own_put(world, 1)
+    of = world.node.facts.incarnation
+    world.execute(f"UPDATE rf_node SET head_incarnation = '{of}', head_lsn = 5 WHERE node_id = 'here'")
+    hear(world, 5)
+    assert standing(world).rewound is None
+    hear(world, 7, incarnation="of-another-life")
+    hear(world, 5)
+    (reason, *_) = standing(world).attention
+    assert "LSN 5" not in reason
+    assert Rejoining(world.node, "test").run(lambda _: None).missing_changes == 7
+    hear(world, 5)
+    assert standing(world).rewound is None
 
 
 def test_a_snapshot_brings_what_a_lost_life_had_written(pair: Pair) -> None:
