@@ -151,3 +151,29 @@ def test_what_its_hub_has_no_more_of_another_life_is_said_to_be_lost(fleet: Flee
     a.call("run", "--once", "--only", "consumer")
     assert a.report("rejoin", code=4)["missing_changes"] == 4
     assert a.report("status")["state"] == "needs attention"
+
+
+def test_a_life_that_is_not_here_is_told_at_first_contact(fleet: Fleet) -> None:
+    """A file that was put in the place of another has another number: the node begins anew, and asks for nothing."""
+    a, b = fleet.branches
+    copy = back_up(a)
+    sync(fleet)
+    replaced(a, copy)
+    insert(a, "lost")
+    sync(fleet)
+    replaced(a, copy)
+    a.ok("run", "--once")
+    (reason, *_) = a.report("status")["reasons"]
+    assert "rowferry rejoin" in reason
+    assert (done := rejoin(fleet, a))["fetched_txs"] == 1, done
+    sync(fleet)
+    assert same(fleet.main, a, b)
+    assert len(a.rows(TABLES)["store"]) == 1
+    assert a.report("status")["state"] == "up to date"
+
+
+def replaced(node: CliNode, copy: bytes) -> None:
+    """Put an old copy in the place of the file, as `mv` and `rsync` do."""
+    put_back(node, copy)
+    (node.folder / "fresh.db").write_bytes(copy)
+    (node.folder / "fresh.db").replace(node.folder / "app.db")
