@@ -49,6 +49,8 @@ def look(connection: sa.Connection, incarnation: str, head_lsn: int, seen: Seen)
         return (
             f"{seen.by} has a log of it up to LSN {seen.lsn} of which nothing is here (incarnation {seen.incarnation})"
         )
+    # PostgreSQL knows the end of an earlier incarnation's log by its txs alone, and these may be purged.
+    head_lsn = max(head_lsn, purged_until(connection, seen.incarnation))
     if seen.lsn > head_lsn:
         return f"{seen.by} has its log up to LSN {seen.lsn}, and here it ends at LSN {head_lsn}"
     if seen.tx_id is None:
@@ -72,6 +74,8 @@ def note(connection: sa.Connection, node_id: str, seen: Seen, why: str, now_us: 
         return note_put_back(connection, node_id, why, now_us)
     if known.rewound_us is None:
         _keep_settled(connection, now_us)
+    elif known.head_incarnation not in (None, seen.incarnation):
+        note_purged(connection, OWN_ELSEWHERE, now_us, 0, name=known.head_incarnation, until_lsn=known.head_lsn)
     more = known.head_incarnation != seen.incarnation or seen.lsn > (known.head_lsn or 0)
     values: dict[str, object] = {"rewound_us": known.rewound_us or now_us}
     if more:
@@ -106,6 +110,12 @@ def is_here(connection: sa.Connection, incarnation: str, present: str) -> bool:
     return incarnation in read_purged(connection, OWN_LOG)
 
 
+def purged_until(connection: sa.Connection, incarnation: str) -> int:
+    """Return up to where one of this node's own logs is purged here."""
+    row = read_purged(connection, OWN_LOG).get(incarnation)
+    return 0 if row is None else row.until_lsn or 0
+
+
 def settled_until(connection: sa.Connection) -> dict[str, int]:
     """Return up to where `rejoin` has settled this node's logs, by incarnation: here or not, it said what is lost."""
     found = {name: row.until_lsn or 0 for name, row in read_purged(connection, OWN_SETTLED).items()}
@@ -122,21 +132,25 @@ def _keep_settled(connection: sa.Connection, now_us: int) -> None:
 
 
 def elsewhere(connection: sa.Connection) -> dict[str, int]:
-    """Return how far others were heard to have logs of this node that are not here, by incarnation."""
+    """Return how far others were heard to have logs of this node that are not here, or of which they told before
+    another one, by incarnation."""
     return {name: row.until_lsn or 0 for name, row in read_purged(connection, OWN_ELSEWHERE).items()}
 
 
 def own_rewinding(connection: sa.Connection) -> Rewound | None:
     """Return what is known of this node's being put back; None where it is not, as far as it knows."""
     own = rf.node.c
-    query = sa.select(own.rewound_us, own.head_incarnation, own.head_lsn).where(
-        own.is_self, own.rewound_us.is_not(None)
-    )
+    columns = (own.incarnation, own.rewound_us, own.head_incarnation, own.head_lsn)
+    query = sa.select(*columns).where(own.is_self, own.rewound_us.is_not(None))
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
     settled = settled_until(connection)
-    others = {name: lsn for name, lsn in sorted(elsewhere(connection).items()) if lsn > settled.get(name, 0)}
+    others = {
+        name: lsn
+        for name, lsn in sorted(elsewhere(connection).items())
+        if lsn > settled.get(name, 0) and not is_here(connection, name, row.incarnation)
+    }
     return Rewound(row.rewound_us, row.head_incarnation, row.head_lsn, others)
 
 

@@ -507,6 +507,31 @@ def test_what_was_written_between_two_restores_of_one_backup_comes_back(pair: Pa
     assert pair.shop.report("status")["rewound_since"] is None
 
 
+def test_what_is_lost_of_two_logs_that_are_here_comes_back_at_one_rejoin(pair: Pair) -> None:
+    """A backup was restored and the node went on without `rejoin`; then its file was put back within the new log."""
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    backup = str(pair.shop.folder / "backup")
+    pair.shop.ok("backup", backup)
+    pair.sell(pair.shop, 2)
+    pair.sync()
+    pair.shop.ok("restore", backup, "--discard-present")
+    pair.sell(pair.shop, 3)
+    pair.shop.ok("run", "--once")
+    copy = back_up(pair.shop)
+    pair.sell(pair.shop, 4)
+    pair.sync()
+    put_back(pair.shop, copy)
+    pair.shop.ok("run", "--once")
+    assert pair.shop.report("status")["rewound_since"] is not None
+    done = pair.shop.report("rejoin")
+    assert (done["fetched_txs"], done["missing_changes"]) == (2, 0)
+    pair.sync()
+    assert pair.rows() == [[1, 2, 3, 4], [1, 2, 3, 4]]
+    status = pair.shop.report("status")
+    assert (status["rewound_since"], status["state"]) == (None, "up to date")
+
+
 def test_a_copy_that_runs_beside_its_original_is_told_on_both(pair: Pair, tmp_path: Path) -> None:
     pair.sell(pair.shop, 1)
     pair.sync()
@@ -567,6 +592,18 @@ def test_what_an_earlier_release_has_settled_stays_settled(world: World) -> None
     assert "LSN 5" not in reason
     assert Rejoining(world.node, "test").run(lambda _: None).missing_changes == 7
     hear(world, 5)
+    assert standing(world).rewound is None
+
+
+def test_a_log_of_before_that_is_purged_is_not_taken_for_a_shorter_one(world: World) -> None:
+    lsn, of = own_put(world, 1), world.node.facts.incarnation
+    Rejoining(world.node, "test").run(lambda _: None)
+    world.execute("DELETE FROM rf_purged WHERE what = 'own-settled'", "DELETE FROM rf_tx")
+    world.execute(
+        "INSERT INTO rf_purged (what, name, until_lsn, purged_us, rows)"
+        f" VALUES ('log', '{of}', {lsn}, {world.clock.now_us()}, 1)"
+    )
+    hear(world, lsn, incarnation=of)
     assert standing(world).rewound is None
 
 
