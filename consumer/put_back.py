@@ -10,6 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from common.errors import RowferryError
+from common.ids import least_tx_id
 from common.ops.rewinding import Seen, look, note, note_put_back
 from common.preflight.format import read_file
 from common.runtime.node import Node
@@ -97,7 +98,22 @@ def _seen(node: Node, root: Path) -> list[tuple[Seen, int]]:
                 facts = replace(node.facts, incarnation=incarnation)
                 heads[incarnation] = node.database.log(facts).head().lsn
             found.append((Seen(peer, incarnation, lsn, None), heads[incarnation]))
-    return found
+    return [*_own_end(node, root, [seen for seen, _ in found]), *found]
+
+
+def _own_end(node: Node, root: Path, others: list[Seen]) -> list[tuple[Seen, int]]:
+    """Return what this node itself had written of its log's end. What it has sealed since is only here: others skip it
+    as passed, and its files go, so that its time alone tells it from what they have had."""
+    facts = node.facts
+    acks = own_acks(root, facts.node_id, node.config.trust())
+    lsn = acks.passed.get((facts.node_id, facts.incarnation), 0)
+    head_lsn = _head_lsn(node, facts.incarnation)
+    if lsn <= head_lsn or not acks.updated_us:
+        return []
+    until_lsn = max([lsn, *(seen.lsn for seen in others if seen.incarnation == facts.incarnation)])
+    # The least id of the next millisecond.
+    end = least_tx_id(acks.updated_us + 1_000)
+    return [(Seen("its own acks.json", facts.incarnation, until_lsn, end), head_lsn)]
 
 
 def _beyond(node: Node, root: Path) -> list[BatchFile]:

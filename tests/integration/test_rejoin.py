@@ -169,6 +169,27 @@ def test_what_can_not_be_had_is_said(pair: Pair) -> None:
     assert pair.shop.report("status")["state"] == "needs attention"
 
 
+def test_what_it_sealed_before_it_noticed_is_written_anew_also_where_no_file_is_left(pair: Pair) -> None:
+    """Others skip it as passed, and its file is deleted as passed: neither tells that only this node has it."""
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    copy = back_up(pair.shop)
+    pair.sell(pair.shop, 2)
+    pair.sell(pair.shop, 3)
+    pair.sync()
+    put_back(pair.shop, copy)
+    pair.sell(pair.shop, 4)
+    for file in pair.exchange.glob("*/shop.*.jsonl"):
+        file.unlink()
+    pair.shop.ok("run", "--once")
+    for file in pair.exchange.glob("*/shop.*.jsonl"):
+        file.unlink()
+    done = pair.shop.report("rejoin", code=4)
+    assert (done["missing_changes"], done["only_here_txs"]) == (2, 1)
+    pair.sync()
+    assert pair.rows() == [[1, 4], [1, 2, 3, 4]]
+
+
 @pytest.mark.parametrize("is_settled_between", [True, False])
 def test_what_of_others_is_missing_is_known_after_a_second_rewind_too(pair: Pair, is_settled_between: bool) -> None:
     """The first one's gap is not filled yet, and the database that told of it is put back with the rest."""

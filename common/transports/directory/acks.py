@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from common.clock import to_iso
+from common.clock import from_iso, to_iso
 from common.transports.directory.names import ACKS_NAME
 from common.transports.files import open_regular, replace_file_durably
 from common.wire.records import Lsn, NodeId
@@ -32,6 +32,8 @@ class Acks:
     """For the node itself: it has read every file that was put there (by the share's clock) up to this moment."""
     had: dict[tuple[str, str], int] = field(default_factory=dict)
     """For the node itself: what it had passed before its database was put back, until it has passed that again."""
+    updated_us: int = field(default=0, compare=False)
+    """When it was written, by its node's clock; 0 where that can't be read."""
 
     def once_passed(self) -> dict[tuple[str, str], int]:
         """Return the most that the node ever said it has passed."""
@@ -105,7 +107,16 @@ def read_acks(root: Path, node_id: str, trust: Trust | None = None) -> Acks | No
         fault = trust.fault(node_id, Purpose.ACKS, found.sha256, Proof(found.key, found.signature))
     if fault is not None:
         raise BrokenAcksError(str(fault))
-    return Acks(node_id, _flat(found.origins), found.read_until_ns, _flat(found.had or {}))
+    return Acks(
+        node_id, _flat(found.origins), found.read_until_ns, _flat(found.had or {}), _written_us(found.updated_at)
+    )
+
+
+def _written_us(text: str) -> int:
+    try:
+        return from_iso(text)
+    except ValueError:
+        return 0
 
 
 def _by_origin(passed: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
