@@ -103,7 +103,7 @@ class Controls:
         seen = Seen(heartbeat.source_node, said.incarnation, said.lsn, said.tx_id)
 
         def work(connection: sa.Connection) -> str | None:
-            why = look(connection, facts.node_id, facts.incarnation, head.lsn, seen)
+            why = look(connection, facts.incarnation, head.lsn, seen)
             is_news = why is not None and note(connection, facts.node_id, seen, why, now_us)
             return why if is_news else None
 

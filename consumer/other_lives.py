@@ -3,12 +3,12 @@
 Batches that carry a node's own name are left by it, so `rejoin` alone brings in what others had of such a log."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
 from common.ops.purging import OWN_LOST, OWN_SETTLED, note_purged
-from common.ops.rewinding import elsewhere, is_here, settled_until
+from common.ops.rewinding import elsewhere, is_here, purged_until, settled_until
 from common.runtime.node import Node
 from common.transports.directory.own_files import files_of, passed_by_others
 from consumer.incoming import Incoming
@@ -34,19 +34,37 @@ class OtherLife:
         return max(0, seen_lsn - self.settled_lsn - sum(one.lsns for one in mine))
 
 
-def other_lives(node: Node) -> list[OtherLife]:
-    """Return those that are not settled, as heartbeats, the shared folder and HTTP peers tell. Raises OutageError."""
+@dataclass(frozen=True, slots=True)
+class OwnLogs:
+    """What others have of this node's logs, and `rejoin` has not settled."""
+
+    other_lives: list[OtherLife]
+    """Of these nothing is here."""
+    short: dict[str, int]
+    """Those that are here and end before the LSN up to which others have them, by incarnation."""
+
+
+def own_logs(node: Node) -> OwnLogs:
+    """Return them as heartbeats, the shared folder and HTTP peers tell. Raises OutageError."""
     with reading(node.database) as connection:
         told, settled = elsewhere(connection), settled_until(connection)
         seen: dict[str, int] = {}
         for said in (told, *_in_folder(node), *own_lives_at_peers(node)):
             for incarnation, lsn in said.items():
                 seen[incarnation] = max(seen.get(incarnation, 0), lsn)
-        return [
-            OtherLife(incarnation, lsn, settled.get(incarnation, 0))
-            for incarnation, lsn in sorted(seen.items())
-            if lsn > settled.get(incarnation, 0) and not is_here(connection, incarnation, node.facts.incarnation)
-        ]
+        found = OwnLogs([], {})
+        for incarnation, lsn in sorted(seen.items()):
+            if lsn <= settled.get(incarnation, 0):
+                continue
+            if not is_here(connection, incarnation, node.facts.incarnation):
+                found.other_lives.append(OtherLife(incarnation, lsn, settled.get(incarnation, 0)))
+            elif lsn > max(_head_lsn(node, incarnation), purged_until(connection, incarnation)):
+                found.short[incarnation] = lsn
+    return found
+
+
+def _head_lsn(node: Node, incarnation: str) -> int:
+    return node.database.log(replace(node.facts, incarnation=incarnation)).head().lsn
 
 
 def settle(connection: sa.Connection, seen: Mapping[str, int], lost: Mapping[str, int], now_us: int) -> None:

@@ -61,7 +61,7 @@ class OwnSeen:
 
 
 def _look(node: Node, connection: sa.Connection, head_lsn: int, seen: Seen) -> str | None:
-    return look(connection, node.facts.node_id, node.facts.incarnation, head_lsn, seen)
+    return look(connection, node.facts.incarnation, head_lsn, seen)
 
 
 def _head_lsn(node: Node, incarnation: str) -> int:

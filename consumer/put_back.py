@@ -10,12 +10,13 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from common.errors import RowferryError
+from common.ids import least_tx_id
 from common.ops.rewinding import Seen, look, note, note_put_back
 from common.preflight.format import read_file
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.transports.directory.names import BatchFile
-from common.transports.directory.own_files import files_of, passed_by, passed_by_others
+from common.transports.directory.own_files import files_of, own_acks, passed_by_others
 from common.wire.decode import Broken
 from common.wire.proving import part_fault
 from consumer.own_seen import note_seen
@@ -33,6 +34,8 @@ class Lost:
     incarnation: str
     after_lsn: int
     until_lsn: int
+    is_known: bool
+    """Whether the database tells so itself: then the node was not put back again since that was noticed."""
 
 
 def look_into_folder(node: Node) -> list[Lost]:
@@ -41,14 +44,18 @@ def look_into_folder(node: Node) -> list[Lost]:
     if directory is None or not directory.path.is_dir():
         return []
     lost = _lost(node, directory.path)
-    why = [f"it had passed LSN {one.until_lsn} of {one.peer}, and is at LSN {one.after_lsn} of it" for one in lost]
+    why = [
+        f"it had passed LSN {one.until_lsn} of {one.peer}, and is at LSN {one.after_lsn} of it"
+        for one in lost
+        if not one.is_known
+    ]
     now_us = node.clock.now_us()
 
     def work(connection: sa.Connection) -> list[str]:
         _want(connection, lost, now_us)
         news = [one for one in why if note_put_back(connection, node.facts.node_id, one, now_us)]
         for seen, head_lsn in _seen(node, directory.path):
-            said = look(connection, node.facts.node_id, node.facts.incarnation, head_lsn, seen)
+            said = look(connection, node.facts.incarnation, head_lsn, seen)
             if said is not None and note(connection, node.facts.node_id, seen, said, now_us):
                 news.append(said)
         return news
@@ -61,13 +68,13 @@ def look_into_folder(node: Node) -> list[Lost]:
 
 
 def _lost(node: Node, root: Path) -> list[Lost]:
-    passed = passed_by(root, node.facts.node_id, node.config.trust())
+    acks, nothing = own_acks(root, node.facts.node_id, node.config.trust()), (0, 0)
     with reading(node.database) as connection:
-        marks = {key: mark.last_lsn for key, (mark, _) in read_all(connection).items()}
+        marks = {key: (mark.last_lsn, mark.highest_lsn) for key, (mark, _) in read_all(connection).items()}
     return [
-        Lost(*key, marks.get(key, 0), lsn)
-        for key, lsn in sorted(passed.items())
-        if lsn > marks.get(key, 0) and key[0] != node.facts.node_id
+        Lost(*key, marks.get(key, nothing)[0], lsn, lsn > acks.passed.get(key, 0) and lsn <= marks.get(key, nothing)[1])
+        for key, lsn in sorted(acks.once_passed().items())
+        if lsn > marks.get(key, nothing)[0] and key[0] != node.facts.node_id
     ]
 
 
@@ -91,7 +98,22 @@ def _seen(node: Node, root: Path) -> list[tuple[Seen, int]]:
                 facts = replace(node.facts, incarnation=incarnation)
                 heads[incarnation] = node.database.log(facts).head().lsn
             found.append((Seen(peer, incarnation, lsn, None), heads[incarnation]))
-    return found
+    return [*_own_end(node, root, [seen for seen, _ in found]), *found]
+
+
+def _own_end(node: Node, root: Path, others: list[Seen]) -> list[tuple[Seen, int]]:
+    """Return what this node itself had written of its log's end. What it has sealed since is only here: others skip it
+    as passed, and its files go, so that its time alone tells it from what they have had."""
+    facts = node.facts
+    acks = own_acks(root, facts.node_id, node.config.trust())
+    lsn = acks.passed.get((facts.node_id, facts.incarnation), 0)
+    head_lsn = _head_lsn(node, facts.incarnation)
+    if lsn <= head_lsn or not acks.updated_us:
+        return []
+    until_lsn = max([lsn, *(seen.lsn for seen in others if seen.incarnation == facts.incarnation)])
+    # The least id of the next millisecond.
+    end = least_tx_id(acks.updated_us + 1_000)
+    return [(Seen("its own acks.json", facts.incarnation, until_lsn, end), head_lsn)]
 
 
 def _beyond(node: Node, root: Path) -> list[BatchFile]:

@@ -21,7 +21,7 @@ from common.preflight.format import read_file
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.transports.directory.acks import Acks, write_acks
-from common.transports.directory.own_files import files_of
+from common.transports.directory.own_files import files_of, own_acks
 from common.transports.files import storage_outage
 from common.wire.decode import Broken
 from common.wire.proving import part_fault
@@ -34,7 +34,7 @@ from consumer.arrivals import whole
 from consumer.conflict.choices import Choice, remember
 from consumer.inbox import Inbox
 from consumer.incoming import Incoming, Outcome
-from consumer.other_lives import OtherLife, other_lives, passed_in_folder, settle
+from consumer.other_lives import OtherLife, own_logs, passed_in_folder, settle
 from consumer.put_back import look_into_folder
 from consumer.standing.logical import LogicalSession
 from consumer.statements import reading, writing
@@ -70,6 +70,17 @@ class Rejoined:
     peers_not_asked: list[str] = field(default_factory=list)
     """Over HTTP, each with the reason: what only they have is not fetched."""
 
+    def add(self, other: "Rejoined") -> None:
+        """Take in what was done for one more log."""
+        self.to_incarnation = other.to_incarnation
+        self.fetched_txs += other.fetched_txs
+        self.fetched_changes += other.fetched_changes
+        self.missing_changes += other.missing_changes
+        self.only_here_txs += other.only_here_txs
+        self.only_here_rows += other.only_here_rows
+        self.unreadable_files += other.unreadable_files
+        self.peers_not_asked = sorted({*self.peers_not_asked, *other.peers_not_asked})
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
         return {name: getattr(self, name) for name in self.__slots__}
@@ -85,20 +96,33 @@ class Rejoining:
 
     def run(self, advance: Callable[[int], None]) -> Rejoined:
         """Do it. Raises OutageError."""
-        node, facts = self._node, self._node.facts
+        node = self._node
         Committing(node).seal()
         lost_of_others = look_into_folder(node)
         with reading(node.database) as connection:
             told = own_rewinding(connection)
+        of = (told.incarnation if told is not None else None) or node.facts.incarnation
+        logs = own_logs(node)
+        done = self._of_log(of, (told.lsn if told is not None else None) or 0, logs.other_lives, advance)
+        for short, lsn in logs.short.items():
+            if short != of:
+                # Put back once more before it was settled: each log has an end of its own.
+                anew = replace(node, facts=replace(node.facts, incarnation=done.to_incarnation))
+                done.add(Rejoining(anew, self._actor)._of_log(short, lsn, [], advance))
+        done.others_missing = {one.peer: one.until_lsn - one.after_lsn for one in lost_of_others}
+        return done
+
+    def _of_log(self, of: str, seen_lsn: int, lives: list[OtherLife], advance: Callable[[int], None]) -> Rejoined:
+        """Do it for one log that is here, which others were told to have up to `seen_lsn`, and for the others."""
+        node, facts = self._node, self._node.facts
+        with reading(node.database) as connection:
             evidence = connection.execute(sa.select(rf.node).where(rf.node.c.is_self)).one()
-        of = (told[1] if told is not None else None) or facts.incarnation
         own = _OwnLog.read(node, of)
         lost, unreadable = self._in_folder(of, own.tx_ids)
         done = Rejoined(facts.incarnation, facts.incarnation, 0, None, unreadable_files=unreadable)
         lost += self._at_peers(of, own, {tx.tx_id for tx in lost}, done)
-        lives = [life for life in other_lives(node) if life.incarnation != of]
+        lives = [life for life in lives if life.incarnation != of]
         found = self._of_other_lives(lives, done)
-        done.others_missing = {one.peer: one.until_lsn - one.after_lsn for one in lost_of_others}
         self._fetch([*found, *lost], done, advance)
         facts = renew_incarnation(node.database, facts, node.clock, f"rejoin by {self._actor}")
         done.to_incarnation = facts.incarnation
@@ -108,7 +132,7 @@ class Rejoining:
         common_lsn = own.head_lsn if fork_lsn is None else fork_lsn - 1
         done.fork_lsn = fork_lsn
         done.seen_lsn = max(
-            [common_lsn, (told[2] if told is not None else None) or 0]
+            [common_lsn, seen_lsn]
             + [one.header.to_lsn for one in lost if one.header is not None]
             + [lsn.get(of, 0) for lsn in passed_in_folder(self._node).values()]
         )
@@ -248,7 +272,7 @@ class Rejoining:
                 connection.execute(sa.delete(rf.tx).where(forked))
                 own_cursors = sa.and_(rf.cursor.c.incarnation == of, rf.cursor.c.lsn < own.head_lsn)
                 connection.execute(sa.update(rf.cursor).where(own_cursors).values(lsn=own.head_lsn))
-            values = {"rewound_us": None, "head_incarnation": of, "head_lsn": done.seen_lsn}
+            values = {"rewound_us": None, "head_incarnation": None, "head_lsn": None, "head_tx_id": None}
             connection.execute(sa.update(rf.node).where(rf.node.c.is_self).values(values))
             settle(connection, {**others, of: done.seen_lsn}, missing, now_us)
             detail = json.loads(json.dumps(done.as_dict()))
@@ -258,11 +282,16 @@ class Rejoining:
         writing(self._node.database, close)
 
     def _read_anew(self) -> None:
-        """Take back what this node has passed in the folder: everything there is read again, and kept until it is."""
+        """Take back what this node has passed in the folder: everything there is read again, and kept until it is.
+
+        What it had of others stays written: put back once more, it would not know otherwise that it ever had it."""
         directory, node_id = self._node.config.directory, self._node.facts.node_id
         if directory is not None and (directory.path / node_id).is_dir():
+            had = own_acks(directory.path, node_id, self._trust).once_passed()
+            had = {key: lsn for key, lsn in had.items() if key[0] != node_id}
             try:
-                write_acks(directory.path, Acks(node_id), self._node.clock.now_us(), self._node.config.signer())
+                acks = Acks(node_id, had=had)
+                write_acks(directory.path, acks, self._node.clock.now_us(), self._node.config.signer())
             except OSError as error:
                 raise storage_outage(error, directory.path, "writing acks.json") from error
 

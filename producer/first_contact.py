@@ -1,12 +1,14 @@
-"""What a peer says of this node's log when it is first spoken to: more than there is, and this node was put back."""
+"""What a peer says of this node's logs when it is first spoken to: more than there is, or one that is not here, and
+this node was put back."""
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import sqlalchemy as sa
 
 from common.ops.rewinding import Seen, look, note
-from common.ports.sink import KnowsPlace, Sink
+from common.ports.sink import KnowsLogs, Sink
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.runtime.transports import OpenSink
@@ -19,9 +21,10 @@ def looking(node: Node, peer: str, open_sink: OpenSink) -> OpenSink:
 
     def open_and_look(on_confirmed: Callable[[], None]) -> Sink:
         sink = open_sink(on_confirmed)
-        if isinstance(sink, KnowsPlace):
+        if isinstance(sink, KnowsLogs):
             try:
-                _look(node, Seen(peer, node.facts.incarnation, sink.known_lsn, sink.known_tx_id))
+                for known in sink.known_logs:
+                    _look(node, Seen(peer, known.incarnation, known.lsn, known.tx_id))
             except BaseException:
                 sink.close()
                 raise
@@ -32,10 +35,10 @@ def looking(node: Node, peer: str, open_sink: OpenSink) -> OpenSink:
 
 def _look(node: Node, seen: Seen) -> None:
     facts = node.facts
-    head = node.database.log(facts).head()
+    head = node.database.log(replace(facts, incarnation=seen.incarnation)).head()
 
     def compare(connection: sa.Connection) -> str | None:
-        why = look(connection, facts.node_id, facts.incarnation, head.lsn, seen)
+        why = look(connection, facts.incarnation, head.lsn, seen)
         if why is not None:
             note(connection, facts.node_id, seen, why, node.clock.now_us())
         return why

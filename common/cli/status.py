@@ -84,7 +84,7 @@ def document(standing: Standing) -> dict[str, Any]:
         "dead_letters": dict(standing.dead_letters),
         "conflicts": dict(standing.conflicts),
         "oldest_early_seconds": standing.oldest_early_seconds or 0.0,
-        "rewound_since": None if standing.rewound is None else to_iso(standing.rewound[0]),
+        "rewound_since": None if standing.rewound is None else to_iso(standing.rewound.since_us),
         "drifted": list(standing.drifted),
         "clocks_ahead": [
             {"node": one.node, "ahead_seconds": one.ahead_us / 1_000_000, "seen_at": to_iso(one.seen_us)}

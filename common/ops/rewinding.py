@@ -1,8 +1,10 @@
 """This node itself was put back to an earlier state, or runs twice: others have more, or other things, of its log.
 
-What they have is kept in its own row of `rf_node` (`head_…`), until `rejoin` has settled it (`rewound_us`)."""
+What they have of the log that is here is kept in its own row of `rf_node` (`head_…`), and of logs that are not here in
+`rf_purged` (`own-elsewhere`), until `rejoin` has settled it: up to where it has is in `rf_purged` (`own-settled`)."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -22,30 +24,33 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """A log of this node that it has begun anew after."""
+class Rewound:
+    """What is known of this node's being put back, until `rejoin` has settled it."""
 
-    incarnation: str
-    lsn: int
+    since_us: int
+    incarnation: str | None
+    """Of which log that is here others have had more, or other things; None where nothing tells of one."""
+    lsn: int | None
+    """Up to where they have had it."""
+    elsewhere: Mapping[str, int]
+    """Up to where they have logs of this node that are not here, by incarnation."""
 
 
-def look(connection: sa.Connection, node_id: str, incarnation: str, head_lsn: int, seen: Seen) -> str | None:
+def look(connection: sa.Connection, incarnation: str, head_lsn: int, seen: Seen) -> str | None:
     """Return what shows that this node's log is not the one that was seen; None where nothing does.
 
     `head_lsn`: the end of the log of `seen.incarnation` as it is here."""
-    tx, own = rf.tx.c, rf.node.c
+    tx = rf.tx.c
+    if seen.lsn <= settled_until(connection).get(seen.incarnation, 0):
+        return None
     if not is_here(connection, seen.incarnation, incarnation):
         # Of a life that began after what was put back here, of a copy that runs beside it, or of the one before it was
         # set up anew: whichever, this node leaves what carries its own name, and would never have those rows.
-        if seen.lsn <= settled_until(connection).get(seen.incarnation, 0):
-            return None
         return (
             f"{seen.by} has a log of it up to LSN {seen.lsn} of which nothing is here (incarnation {seen.incarnation})"
         )
-    known = connection.execute(sa.select(rf.node).where(own.node_id == node_id)).one()
-    settled = known.head_incarnation == seen.incarnation and known.rewound_us is None
-    if settled and seen.lsn <= (known.head_lsn or 0):
-        return None
+    # PostgreSQL knows the end of an earlier incarnation's log by its txs alone, and these may be purged.
+    head_lsn = max(head_lsn, purged_until(connection, seen.incarnation))
     if seen.lsn > head_lsn:
         return f"{seen.by} has its log up to LSN {seen.lsn}, and here it ends at LSN {head_lsn}"
     if seen.tx_id is None:
@@ -67,6 +72,10 @@ def note(connection: sa.Connection, node_id: str, seen: Seen, why: str, now_us: 
         # Beside what is known of the log that is here, which is settled by its own end.
         note_purged(connection, OWN_ELSEWHERE, now_us, 0, name=seen.incarnation, until_lsn=seen.lsn)
         return note_put_back(connection, node_id, why, now_us)
+    if known.rewound_us is None:
+        _keep_settled(connection, now_us)
+    elif known.head_incarnation not in (None, seen.incarnation):
+        note_purged(connection, OWN_ELSEWHERE, now_us, 0, name=known.head_incarnation, until_lsn=known.head_lsn)
     more = known.head_incarnation != seen.incarnation or seen.lsn > (known.head_lsn or 0)
     values: dict[str, object] = {"rewound_us": known.rewound_us or now_us}
     if more:
@@ -84,6 +93,7 @@ def note(connection: sa.Connection, node_id: str, seen: Seen, why: str, now_us: 
 def note_put_back(connection: sa.Connection, node_id: str, why: str, now_us: int) -> bool:
     """Keep that this node's database was put back, where nothing tells of its own log; True where that is news."""
     own = rf.node
+    _keep_settled(connection, now_us)
     fresh = sa.update(own).where(own.c.node_id == node_id, own.c.rewound_us.is_(None)).values(rewound_us=now_us)
     if not connection.execute(fresh).rowcount:
         return False
@@ -100,30 +110,51 @@ def is_here(connection: sa.Connection, incarnation: str, present: str) -> bool:
     return incarnation in read_purged(connection, OWN_LOG)
 
 
+def purged_until(connection: sa.Connection, incarnation: str) -> int:
+    """Return up to where one of this node's own logs is purged here."""
+    row = read_purged(connection, OWN_LOG).get(incarnation)
+    return 0 if row is None else row.until_lsn or 0
+
+
 def settled_until(connection: sa.Connection) -> dict[str, int]:
-    """Return up to where logs of this node that are not here are settled, by incarnation."""
-    return {name: row.until_lsn or 0 for name, row in read_purged(connection, OWN_SETTLED).items()}
+    """Return up to where `rejoin` has settled this node's logs, by incarnation: here or not, it said what is lost."""
+    found = {name: row.until_lsn or 0 for name, row in read_purged(connection, OWN_SETTLED).items()}
+    for row in connection.execute(_SETTLED_BEFORE):
+        found[row.head_incarnation] = max(found.get(row.head_incarnation, 0), row.head_lsn or 0)
+    return found
+
+
+def _keep_settled(connection: sa.Connection, now_us: int) -> None:
+    for row in connection.execute(_SETTLED_BEFORE).all():
+        note_purged(connection, OWN_SETTLED, now_us, 0, name=row.head_incarnation, until_lsn=row.head_lsn)
+        nothing = {"head_incarnation": None, "head_lsn": None, "head_tx_id": None}
+        connection.execute(sa.update(rf.node).where(rf.node.c.is_self).values(nothing))
 
 
 def elsewhere(connection: sa.Connection) -> dict[str, int]:
-    """Return how far others were heard to have logs of this node that are not here, by incarnation."""
+    """Return how far others were heard to have logs of this node that are not here, or of which they told before
+    another one, by incarnation."""
     return {name: row.until_lsn or 0 for name, row in read_purged(connection, OWN_ELSEWHERE).items()}
 
 
-def own_rewinding(connection: sa.Connection) -> tuple[int, str | None, int | None] | None:
-    """Return since when this node is known to be rewound, and what others have of which log; None where it is not."""
-    rewound_us, incarnation, lsn = _own(connection)
-    return None if rewound_us is None else (rewound_us, incarnation, lsn)
-
-
-def settled_log(connection: sa.Connection) -> Settled | None:
-    """Return which of this node's logs `rejoin` has settled last, and up to where others had it; None: none."""
-    rewound_us, incarnation, lsn = _own(connection)
-    return None if rewound_us is not None or incarnation is None else Settled(incarnation, lsn or 0)
-
-
-def _own(connection: sa.Connection) -> tuple[int | None, str | None, int | None]:
+def own_rewinding(connection: sa.Connection) -> Rewound | None:
+    """Return what is known of this node's being put back; None where it is not, as far as it knows."""
     own = rf.node.c
-    query = sa.select(own.rewound_us, own.head_incarnation, own.head_lsn).where(own.is_self)
+    columns = (own.incarnation, own.rewound_us, own.head_incarnation, own.head_lsn)
+    query = sa.select(*columns).where(own.is_self, own.rewound_us.is_not(None))
     row = connection.execute(query).one_or_none()
-    return (None, None, None) if row is None else (row.rewound_us, row.head_incarnation, row.head_lsn)
+    if row is None:
+        return None
+    settled = settled_until(connection)
+    others = {
+        name: lsn
+        for name, lsn in sorted(elsewhere(connection).items())
+        if lsn > settled.get(name, 0) and not is_here(connection, name, row.incarnation)
+    }
+    return Rewound(row.rewound_us, row.head_incarnation, row.head_lsn, others)
+
+
+_SETTLED_BEFORE = sa.select(rf.node.c.head_incarnation, rf.node.c.head_lsn).where(
+    rf.node.c.is_self, rf.node.c.rewound_us.is_(None), rf.node.c.head_incarnation.is_not(None)
+)
+"""Where an earlier release has left which log it had settled last."""

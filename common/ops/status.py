@@ -6,7 +6,9 @@ from enum import StrEnum
 from typing import Any
 
 from common.clock import to_iso
+from common.console import listed
 from common.ops.peers import PeerStanding
+from common.ops.rewinding import Rewound
 from common.ops.stalls import OF_SINK, OF_SOURCE, SEALER, still_looks, told
 from common.ops.status_words import (
     coming,
@@ -109,8 +111,8 @@ class Standing:
     """Those that have sent a heartbeat."""
     told: tuple[str, ...] = ()
     """What happened lately that a person should know: a log that went before it was taken, a node that came back."""
-    rewound: tuple[int, str | None, int | None] | None = None
-    """Since when this node is known to be put back, and up to which LSN of which incarnation others have its log."""
+    rewound: Rewound | None = None
+    """What is known of this node's being put back; None where it is not."""
     own_keys: tuple[str, ...] = ()
     """Tables that number their own keys while no setting says whose are whose."""
 
@@ -204,10 +206,14 @@ class Standing:
     def _rewound(self) -> str:
         if self.rewound is None:
             return ""
-        since_us, _, lsn = self.rewound
-        had = "" if lsn is None else f": others have had its log up to LSN {lsn}"
+        of, here = self.rewound, self.rewound.lsn
+        had = [] if here is None else [f"its log up to LSN {here}"]
+        had += [
+            f"a log of it that is not here (incarnation {name}) up to LSN {lsn}" for name, lsn in of.elsewhere.items()
+        ]
+        others = f": others have had {listed(had)}" if had else ""
         return (
-            f"this node was put back to an earlier state, or runs twice (seen {to_iso(since_us)}){had}; "
+            f"this node was put back to an earlier state, or runs twice (seen {to_iso(of.since_us)}){others}; "
             "see who says so (rowferry audit --action rewound), then run rowferry rejoin"
         )
 

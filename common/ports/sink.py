@@ -1,7 +1,8 @@
 """Where batches go to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,23 @@ class KnowsPlace(Protocol):
     def known_tx_id(self) -> str | None:
         """The tx that ends there."""
         ...
+
+
+class KnownLog(NamedTuple):
+    """Up to where the other side has a log of this node."""
+
+    incarnation: str
+    lsn: int
+    tx_id: str | None
+    """The tx that ends there, where that was said."""
+
+
+@runtime_checkable
+class KnowsLogs(Protocol):
+    """A sink whose other side has said which logs of this node it has, those of earlier incarnations too."""
+
+    @property
+    def known_logs(self) -> Sequence[KnownLog]: ...
 
 
 class Sink(Protocol):

@@ -11,7 +11,7 @@ from common.clock import to_iso
 from common.errors import ContentionError
 from common.ops.incarnation import settle_incarnation
 from common.ops.pausing import paused_tables
-from common.ops.rewinding import own_rewinding, settled_log
+from common.ops.rewinding import own_rewinding, settled_until
 from common.ports.dialect import ColumnShape, TableShape
 from common.ports.snapshot import FrozenLook
 from common.runtime.node import Node
@@ -94,9 +94,9 @@ def _head(node: Node, look: FrozenLook, shapes: Mapping[str, TableShape], unfit:
         for one, _ in watermark.read_all(look.connection).values()
     ]
     ends = {name: end.lsn for name, end in own_ends(look.connection, facts.incarnation).items()}
-    if settled := settled_log(look.connection):
+    for incarnation, lsn in settled_until(look.connection).items():
         # What it had lost of that log has been fetched, or can't be had any more: nothing of it is on its way.
-        ends[settled.incarnation] = max(settled.lsn, ends.get(settled.incarnation, 0))
+        ends[incarnation] = max(lsn, ends.get(incarnation, 0))
     marks += [(facts.node_id, incarnation, lsn, lsn) for incarnation, lsn in ends.items()]
     tables = {
         name: Digested(

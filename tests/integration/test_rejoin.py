@@ -169,6 +169,58 @@ def test_what_can_not_be_had_is_said(pair: Pair) -> None:
     assert pair.shop.report("status")["state"] == "needs attention"
 
 
+def test_what_it_sealed_before_it_noticed_is_written_anew_also_where_no_file_is_left(pair: Pair) -> None:
+    """Others skip it as passed, and its file is deleted as passed: neither tells that only this node has it."""
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    copy = back_up(pair.shop)
+    pair.sell(pair.shop, 2)
+    pair.sell(pair.shop, 3)
+    pair.sync()
+    put_back(pair.shop, copy)
+    pair.sell(pair.shop, 4)
+    for file in pair.exchange.glob("*/shop.*.jsonl"):
+        file.unlink()
+    pair.shop.ok("run", "--once")
+    for file in pair.exchange.glob("*/shop.*.jsonl"):
+        file.unlink()
+    done = pair.shop.report("rejoin", code=4)
+    assert (done["missing_changes"], done["only_here_txs"]) == (2, 1)
+    pair.sync()
+    assert pair.rows() == [[1, 4], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("is_settled_between", [True, False])
+def test_what_of_others_is_missing_is_known_after_a_second_rewind_too(pair: Pair, is_settled_between: bool) -> None:
+    """The first one's gap is not filled yet, and the database that told of it is put back with the rest."""
+    copy = back_up(pair.shop)
+    pair.sell(pair.main, 10)
+    pair.sync()
+    # As its writer does once all have passed it.
+    for file in pair.exchange.glob("*/main.*.jsonl"):
+        file.unlink()
+    put_back(pair.shop, copy)
+    pair.shop.ok("run", "--once", "--only", "consumer")
+    if is_settled_between:
+        assert pair.shop.report("rejoin")["others_missing"] == {"main": 1}
+        pair.shop.ok("run", "--once")
+        assert pair.shop.report("status")["rewound_since"] is None
+    put_back(pair.shop, copy)
+    pair.shop.ok("run", "--once")
+    assert pair.shop.report("status")["rewound_since"] is not None
+    assert pair.shop.report("rejoin")["others_missing"] == {"main": 1}
+    pair.sync()
+    status = pair.shop.report("status")
+    assert [(gap["peer"], gap["after_lsn"], gap["highest_lsn"]) for gap in status["gaps"]] == [("main", 0, 1)]
+    assert (status["rewound_since"], status["state"]) == (None, "needs attention")
+    pair.main.ok("export-change-log", "--since", "0", "--out", str(pair.exchange / "filled.jsonl"))
+    pair.shop.ok("import-change-log", str(pair.exchange / "filled.jsonl"))
+    pair.shop.ok("run", "--once")
+    assert pair.rows() == [[10], [10]]
+    assert pair.shop.report("status")["state"] == "up to date"
+    assert "had" not in json.loads((pair.exchange / "shop" / "acks.json").read_text())
+
+
 def test_a_rejoin_without_need_does_no_harm(pair: Pair) -> None:
     pair.sell(pair.shop, 1)
     pair.sync()
@@ -476,6 +528,31 @@ def test_what_was_written_between_two_restores_of_one_backup_comes_back(pair: Pa
     assert pair.shop.report("status")["rewound_since"] is None
 
 
+def test_what_is_lost_of_two_logs_that_are_here_comes_back_at_one_rejoin(pair: Pair) -> None:
+    """A backup was restored and the node went on without `rejoin`; then its file was put back within the new log."""
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    backup = str(pair.shop.folder / "backup")
+    pair.shop.ok("backup", backup)
+    pair.sell(pair.shop, 2)
+    pair.sync()
+    pair.shop.ok("restore", backup, "--discard-present")
+    pair.sell(pair.shop, 3)
+    pair.shop.ok("run", "--once")
+    copy = back_up(pair.shop)
+    pair.sell(pair.shop, 4)
+    pair.sync()
+    put_back(pair.shop, copy)
+    pair.shop.ok("run", "--once")
+    assert pair.shop.report("status")["rewound_since"] is not None
+    done = pair.shop.report("rejoin")
+    assert (done["fetched_txs"], done["missing_changes"]) == (2, 0)
+    pair.sync()
+    assert pair.rows() == [[1, 2, 3, 4], [1, 2, 3, 4]]
+    status = pair.shop.report("status")
+    assert (status["rewound_since"], status["state"]) == (None, "up to date")
+
+
 def test_a_copy_that_runs_beside_its_original_is_told_on_both(pair: Pair, tmp_path: Path) -> None:
     pair.sell(pair.shop, 1)
     pair.sync()
@@ -507,6 +584,48 @@ def test_a_life_that_nobody_can_give_back_is_said_to_be_lost(world: World) -> No
     assert standing(world).rewound is not None
     done = Rejoining(world.node, "test").run(lambda _: None)
     assert done.missing_changes == 1
+
+
+def test_status_names_the_log_that_the_news_is_about(world: World) -> None:
+    """The log that is here has been settled, further than the other one goes."""
+    own_put(world, 1)
+    hear(world, 20)
+    assert Rejoining(world.node, "test").run(lambda _: None).missing_changes == 19
+    hear(world, 3, incarnation="of-another-life")
+    (reason, *_) = standing(world).attention
+    assert "up to LSN 3" in reason
+    assert "LSN 20" not in reason
+    hear(world, 20)
+    assert Rejoining(world.node, "test").run(lambda _: None).missing_changes == 3
+    assert world.one("SELECT sum(rows) FROM rf_purged WHERE what = 'own-lost'") == 19 + 3
+
+
+def test_what_an_earlier_release_has_settled_stays_settled(world: World) -> None:
+    """It kept that of one log alone, where others are told of now."""
+    own_put(world, 1)
+    of = world.node.facts.incarnation
+    world.execute(f"UPDATE rf_node SET head_incarnation = '{of}', head_lsn = 5 WHERE node_id = 'here'")
+    hear(world, 5)
+    assert standing(world).rewound is None
+    hear(world, 7, incarnation="of-another-life")
+    hear(world, 5)
+    (reason, *_) = standing(world).attention
+    assert "LSN 5" not in reason
+    assert Rejoining(world.node, "test").run(lambda _: None).missing_changes == 7
+    hear(world, 5)
+    assert standing(world).rewound is None
+
+
+def test_a_log_of_before_that_is_purged_is_not_taken_for_a_shorter_one(world: World) -> None:
+    lsn, of = own_put(world, 1), world.node.facts.incarnation
+    Rejoining(world.node, "test").run(lambda _: None)
+    world.execute("DELETE FROM rf_purged WHERE what = 'own-settled'", "DELETE FROM rf_tx")
+    world.execute(
+        "INSERT INTO rf_purged (what, name, until_lsn, purged_us, rows)"
+        f" VALUES ('log', '{of}', {lsn}, {world.clock.now_us()}, 1)"
+    )
+    hear(world, lsn, incarnation=of)
+    assert standing(world).rewound is None
 
 
 def test_a_snapshot_brings_what_a_lost_life_had_written(pair: Pair) -> None:

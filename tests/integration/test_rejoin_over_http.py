@@ -110,3 +110,70 @@ def test_without_the_right_to_pull_it_is_said_who_was_not_asked(fleet: Fleet) ->
     assert done.returncode == 4
     assert "nothing could be fetched from main: " in done.stderr
     assert "own changes up to LSN" in done.stderr
+
+
+def test_what_was_written_between_two_restores_comes_back_from_the_hub(fleet: Fleet) -> None:
+    """That life began and ended after the backup: nothing here tells of it, and there is no folder that would."""
+    a, b = fleet.branches
+    insert(a, "first")
+    sync(fleet)
+    backup = str(a.folder / "backup")
+    a.ok("backup", backup)
+    insert(a, "of the first life", 2)
+    sync(fleet)
+    a.ok("restore", backup, "--discard-present")
+    assert rejoin(fleet, a)["missing_changes"] == 0
+    insert(a, "of the second life", 3)
+    sync(fleet)
+    insert(fleet.main, "of the hub")
+    a.ok("restore", backup, "--discard-present")
+    insert(a, "only here")
+    done = rejoin(fleet, a)
+    assert (done["missing_changes"], done["peers_not_asked"]) == (0, [])
+    assert (done["fetched_txs"], done["fetched_changes"]) == (2, 3 + 4)
+    sync(fleet)
+    sync(fleet)
+    assert same(fleet.main, a, b)
+    assert len(a.rows(TABLES)["store"]) == 5
+    status = a.report("status")
+    assert (status["rewound_since"], status["state"]) == (None, "up to date")
+
+
+def test_what_its_hub_has_no_more_of_another_life_is_said_to_be_lost(fleet: Fleet) -> None:
+    a, _ = fleet.branches
+    backup = str(a.folder / "backup")
+    a.ok("backup", backup)
+    a.ok("restore", backup, "--discard-present")
+    insert(a, "of the second life", 3)
+    sync(fleet)
+    fleet.main.execute("DELETE FROM rf_relay")
+    a.ok("restore", backup, "--discard-present")
+    a.call("run", "--once", "--only", "consumer")
+    assert a.report("rejoin", code=4)["missing_changes"] == 4
+    assert a.report("status")["state"] == "needs attention"
+
+
+def test_a_life_that_is_not_here_is_told_at_first_contact(fleet: Fleet) -> None:
+    """A file that was put in the place of another has another number: the node begins anew, and asks for nothing."""
+    a, b = fleet.branches
+    copy = back_up(a)
+    sync(fleet)
+    replaced(a, copy)
+    insert(a, "lost")
+    sync(fleet)
+    replaced(a, copy)
+    a.ok("run", "--once")
+    (reason, *_) = a.report("status")["reasons"]
+    assert "rowferry rejoin" in reason
+    assert (done := rejoin(fleet, a))["fetched_txs"] == 1, done
+    sync(fleet)
+    assert same(fleet.main, a, b)
+    assert len(a.rows(TABLES)["store"]) == 1
+    assert a.report("status")["state"] == "up to date"
+
+
+def replaced(node: CliNode, copy: bytes) -> None:
+    """Put an old copy in the place of the file, as `mv` and `rsync` do."""
+    put_back(node, copy)
+    (node.folder / "fresh.db").write_bytes(copy)
+    (node.folder / "fresh.db").replace(node.folder / "app.db")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from common.clock import to_iso
+from common.clock import from_iso, to_iso
 from common.transports.directory.names import ACKS_NAME
 from common.transports.files import open_regular, replace_file_durably
 from common.wire.records import Lsn, NodeId
@@ -30,6 +30,14 @@ class Acks:
     passed: dict[tuple[str, str], int] = field(default_factory=dict)
     read_until_ns: int = 0
     """For the node itself: it has read every file that was put there (by the share's clock) up to this moment."""
+    had: dict[tuple[str, str], int] = field(default_factory=dict)
+    """For the node itself: what it had passed before its database was put back, until it has passed that again."""
+    updated_us: int = field(default=0, compare=False)
+    """When it was written, by its node's clock; 0 where that can't be read."""
+
+    def once_passed(self) -> dict[tuple[str, str], int]:
+        """Return the most that the node ever said it has passed."""
+        return {key: max(self.passed.get(key, 0), self.had.get(key, 0)) for key in self.passed.keys() | self.had.keys()}
 
     def has_passed(self, origin: str, incarnation: str, lsn: int) -> bool:
         return self.passed.get((origin, incarnation), 0) >= lsn
@@ -45,13 +53,16 @@ class _AcksFile(BaseModel):
     updated_at: Annotated[str, Field(max_length=40)]
     origins: dict[NodeId, dict[NodeId, Lsn]]
     read_until_ns: Annotated[int, Field(ge=0, strict=True)] = 0
+    had: dict[NodeId, dict[NodeId, Lsn]] | None = None
     key: str | None = None
     signature: str | None = None
 
     @property
     def sha256(self) -> str:
         """Over what is signed: all that this release reads of it, without spaces."""
-        return hashlib.sha256(self.model_dump_json(exclude={"key", "signature"}).encode()).hexdigest()
+        # Without `had` it is what an earlier release signs.
+        beside = {"key", "signature"} | ({"had"} if self.had is None else set())
+        return hashlib.sha256(self.model_dump_json(exclude=beside).encode()).hexdigest()
 
 
 class _Written(_AcksFile):
@@ -60,10 +71,13 @@ class _Written(_AcksFile):
 
 def write_acks(root: Path, acks: Acks, now_us: int, signer: Signer | None = None) -> None:
     """Replace the node's acks.json; signed where there is a `signer`. Raises OSError."""
-    origins: dict[str, dict[str, int]] = {}
-    for (origin, incarnation), lsn in sorted(acks.passed.items()):
-        origins.setdefault(origin, {})[incarnation] = lsn
-    document = _Written(node=acks.node, updated_at=to_iso(now_us), origins=origins, read_until_ns=acks.read_until_ns)
+    document = _Written(
+        node=acks.node,
+        updated_at=to_iso(now_us),
+        origins=_by_origin(acks.passed),
+        read_until_ns=acks.read_until_ns,
+        had=_by_origin(acks.had) or None,
+    )
     if signer is not None:
         proof = {"key": signer.key_id, "signature": signer.sign(Purpose.ACKS, document.sha256)}
         document = document.model_copy(update=proof)
@@ -93,7 +107,23 @@ def read_acks(root: Path, node_id: str, trust: Trust | None = None) -> Acks | No
         fault = trust.fault(node_id, Purpose.ACKS, found.sha256, Proof(found.key, found.signature))
     if fault is not None:
         raise BrokenAcksError(str(fault))
-    return Acks(node_id, _flat(found.origins), found.read_until_ns)
+    return Acks(
+        node_id, _flat(found.origins), found.read_until_ns, _flat(found.had or {}), _written_us(found.updated_at)
+    )
+
+
+def _written_us(text: str) -> int:
+    try:
+        return from_iso(text)
+    except ValueError:
+        return 0
+
+
+def _by_origin(passed: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    origins: dict[str, dict[str, int]] = {}
+    for (origin, incarnation), lsn in sorted(passed.items()):
+        origins.setdefault(origin, {})[incarnation] = lsn
+    return origins
 
 
 def _flat(origins: Mapping[str, Mapping[str, int]]) -> dict[tuple[str, str], int]:

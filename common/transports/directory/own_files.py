@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from common.transports.directory.acks import BrokenAcksError, read_acks
+from common.transports.directory.acks import Acks, BrokenAcksError, read_acks
 from common.transports.directory.names import BatchFile, is_writer_folder, parse_name, same_node
 from common.transports.files import storage_outage
 from common.wire.signing import Trust
@@ -18,15 +18,15 @@ def files_of(root: Path, origin: str) -> list[BatchFile]:
     return sorted(found, key=lambda file: file.order)
 
 
-def passed_by(root: Path, node_id: str, trust: Trust | None = None) -> dict[tuple[str, str], int]:
-    """Return up to where a node says it has passed each origin and incarnation; nothing where it can't be read."""
+def own_acks(root: Path, node_id: str, trust: Trust | None = None) -> Acks:
+    """Return what a node itself has left there; empty where it can't be read. Raises OutageError."""
     try:
         acks = read_acks(root, node_id, trust)
     except BrokenAcksError:
-        return {}
+        acks = None
     except OSError as error:
         raise storage_outage(error, root, "reading acks.json") from error
-    return {} if acks is None else dict(acks.passed)
+    return Acks(node_id) if acks is None else acks
 
 
 def passed_by_others(root: Path, origin: str, trust: Trust | None = None) -> dict[str, dict[str, int]]:

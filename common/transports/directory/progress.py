@@ -45,7 +45,7 @@ class Progress:
         self._earlier_ns = self._acks.read_until_ns
         self._newest_ns = self._earlier_ns
         self._finished: dict[BatchFile, Stamp | None] = {}
-        self._origins: set[tuple[str, str]] = set(self._acks.passed)
+        self._origins: set[tuple[str, str]] = {*self._acks.passed, *self._acks.had}
         if incarnation is not None:
             self._origins.add((node_id, incarnation))
         self._watermarks: dict[tuple[str, str], int] = {}
@@ -86,9 +86,9 @@ class Progress:
         try:
             self._read_watermarks()
             passed = {key: lsn for key, lsn in self._watermarks.items() if lsn > 0}
-            if (passed, read_until_ns) == (self._acks.passed, self._acks.read_until_ns):
+            acks = Acks(self._acks.node, passed, read_until_ns, self._had())
+            if acks == self._acks:
                 return
-            acks = Acks(self._acks.node, passed, read_until_ns)
             write_acks(self._root, acks, self._clock.now_us(), self._signer)
         except (OSError, OutageError) as error:
             if not self._write_failed:
@@ -96,6 +96,11 @@ class Progress:
             self._write_failed = True
             return
         self._acks, self._written_at, self._write_failed = acks, time.monotonic(), False
+
+    def _had(self) -> dict[tuple[str, str], int]:
+        """What was passed before the database was put back, perhaps for the second time: nothing else would tell it."""
+        once = {key: lsn for key, lsn in self._acks.once_passed().items() if key[0] != self._node_id}
+        return {key: lsn for key, lsn in once.items() if lsn > self._watermarks.get(key, 0)}
 
     def _own_acks(self, node_id: str) -> Acks:
         try:

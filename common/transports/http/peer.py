@@ -1,11 +1,12 @@
 """Opens the ways to and from one peer: who answers there is checked before anything travels."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from common.config.model import Config
 from common.errors import ConfigError
 from common.ports.dialect import NodeFacts
+from common.ports.sink import KnownLog
 from common.ports.source import Place
 from common.transports.http.answers import PeerProgress, PeerState, Pushed
 from common.transports.http.client import PeerClient
@@ -37,7 +38,8 @@ def open_peer_sink(
         client.close()
         raise
     known = known_progress(state, facts.incarnation)
-    return HttpSink(client, known.last_lsn if known else 0, known.last_tx_id if known else None, on_pushed)
+    logs = list(known_logs(state, facts.node_id))
+    return HttpSink(client, known.last_lsn if known else 0, known.last_tx_id if known else None, on_pushed, logs)
 
 
 def open_peer_source(settings: PeerSettings, config: Config, place: Place, main: str | None) -> HttpSource:
@@ -78,6 +80,15 @@ def is_trusted(settings: PeerSettings, state: PeerState, config: Config, main: s
 def known_progress(state: PeerState, incarnation: str) -> PeerProgress | None:
     """Return how far a peer has one of this node's logs; None where it has nothing of it."""
     return next((one for one in state.peers if one.direction == "in" and one.incarnation == incarnation), None)
+
+
+def known_logs(state: PeerState, node_id: str) -> Iterator[KnownLog]:
+    """Yield up to where a peer has each of a node's logs: without a gap, and above gaps too."""
+    for one in state.peers:
+        if (one.peer, one.direction) == (node_id, "in"):
+            yield KnownLog(one.incarnation, one.last_lsn, one.last_tx_id)
+            if one.highest_lsn > one.last_lsn:
+                yield KnownLog(one.incarnation, one.highest_lsn, None)
 
 
 def known_lsn(state: PeerState, incarnation: str) -> int:

@@ -1,10 +1,10 @@
 """The sink that pushes to one peer."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from common.errors import OutageError
-from common.ports.sink import Envelope, TransportFeatures
+from common.ports.sink import Envelope, KnownLog, TransportFeatures
 from common.transports.http.answers import Pushed, PushedTx
 from common.transports.http.client import PeerClient
 from common.transports.http.features import FEATURES
@@ -21,8 +21,11 @@ class HttpSink:
         known_lsn: int,
         known_tx_id: str | None,
         on_pushed: Callable[[Pushed], None] | None = None,
+        known_logs: Sequence[KnownLog] = (),
     ) -> None:
-        """`known_lsn`, `known_tx_id`: up to where the peer said that it has this node's log."""
+        """`known_lsn`, `known_tx_id`: up to where the peer said that it has this node's log; `known_logs`: up to where
+        it has each of them."""
+        self.known_logs = known_logs
         self._on_pushed = on_pushed
         self._client = client
         self._known_lsn = known_lsn
