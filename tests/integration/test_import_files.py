@@ -336,6 +336,24 @@ def test_ddl_that_leaves_a_table_without_a_key_is_refused(
     assert rowferry(config_file, "migrate").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        'ALTER TABLE item ADD COLUMN w INTEGER REFERENCES item (id) ON "DELETE CASCADE; DROP TABLE kept; --" CASCADE',
+        'ALTER TABLE item ADD COLUMN w INT REFERENCES item (id) ON "DELETE CASCADE CHECK (n < 0) ON UPDATE" CASCADE',
+    ],
+)
+def test_no_text_of_the_file_reaches_the_database(world: World, config_file: Path, tmp_path: Path, sql: str) -> None:
+    """What was quoted where a word belongs ran as a part of the statement, on PostgreSQL as one of its own."""
+    world.execute("CREATE TABLE kept (id INTEGER PRIMARY KEY)")
+    file = saved(tmp_path, ddl(Origin("a"), sql))
+    report = imported(config_file, file, "--allow-ddl", code=3)
+    assert report["findings"][0]["check"] == "ddl"
+    tables = world.node.database.catalog().tables
+    assert "kept" in tables
+    assert "w" not in {column.name for column in tables["item"].columns}
+
+
 def test_ddl_never_comes_from_a_queue_or_a_folder(world: World) -> None:
     a = Origin("a")
     world.receive(ddl(a, "CREATE TABLE fresh (id INTEGER PRIMARY KEY)"))
