@@ -82,6 +82,9 @@ def _judge_one(rules: DdlRules, statement: exp.Expression, keys: Mapping[str, Co
     table = _wire_name(target)
     if table is None or table.lower().startswith(("rf_", "sqlite_", "pg_")) or not rules.wants(table):
         return Ruling(False, f"{table or target.sql()} is not among the configured tables", table)
+    if rules.database == "sqlite" and target.db.lower() not in {"", "main"}:
+        # One in temp would stand before the real table of its name, and be gone with the connection.
+        return Ruling(False, f"{table} is not in the database itself: leave {target.db} out", table)
     kind = _kind(statement)
     if kind is None:
         return Ruling(False, "only CREATE TABLE without AS and ADD COLUMN with a literal default are applied", table)

@@ -354,6 +354,16 @@ def test_no_text_of_the_file_reaches_the_database(world: World, config_file: Pat
     assert "w" not in {column.name for column in tables["item"].columns}
 
 
+def test_no_temporary_table_stands_before_one_that_travels(world: World, config_file: Path, tmp_path: Path) -> None:
+    """The rows that came after it in the file were written there, and were gone with it."""
+    a = Origin("a")
+    schema = "temp" if world.node.config.node.database.startswith("sqlite") else "pg_temp"
+    create = ddl(a, f"CREATE TABLE {schema}.item (id INTEGER PRIMARY KEY, name TEXT, n INTEGER)")
+    report = imported(config_file, saved(tmp_path, create, a.put(1, "one", 10).body), "--allow-ddl", code=3)
+    assert report["findings"][0]["check"] == "ddl"
+    assert nothing_was_written(world)
+
+
 def test_ddl_never_comes_from_a_queue_or_a_folder(world: World) -> None:
     a = Origin("a")
     world.receive(ddl(a, "CREATE TABLE fresh (id INTEGER PRIMARY KEY)"))

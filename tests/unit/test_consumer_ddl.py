@@ -96,6 +96,17 @@ def test_a_quoted_type_stays_a_name(sql: str, kind: str, database: str) -> None:
     assert not ruling.allowed or f'"{kind}"' in str(ruling.rendered)
 
 
+@pytest.mark.parametrize("schema", ["temp", "TEMP", "Temp", "aux"])
+def test_sqlite_makes_and_drops_tables_in_the_database_itself(schema: str) -> None:
+    """One in `temp` is gone with the connection, and until then stands before the real one of its name."""
+    rules = DdlRules("sqlite", wants, allow=True, allow_destructive=True)
+    for sql in (f"CREATE TABLE {schema}.shop (id INTEGER PRIMARY KEY)", f"DROP TABLE IF EXISTS {schema}.shop"):
+        ruling = rules.judge(sql)
+        assert not ruling.allowed
+        assert f"{schema}.shop" in ruling.why
+    assert rules.judge("CREATE TABLE Main.shop (id INTEGER PRIMARY KEY)").allowed
+
+
 REFERENCES = [
     "REFERENCES other",
     "REFERENCES other (id) ON DELETE SET NULL",
