@@ -316,6 +316,18 @@ def test_ddl_that_was_applied_before_needs_no_flag(
     assert document(config_file, *again, other, code=3)["refused"]
 
 
+def test_ddl_that_stands_twice_is_applied_once(world: World, config_file: Path, tmp_path: Path) -> None:
+    """What the first has dropped is no reason to refuse the second, which is skipped."""
+    a = Origin("a")
+    create = ddl(a, "CREATE TABLE fresh (id INTEGER PRIMARY KEY, v TEXT)")
+    assert imported(config_file, saved(tmp_path, create, name="first.jsonl"), "--allow-ddl")["applied"] == 1
+    gone = [ddl(a, "ALTER TABLE fresh DROP COLUMN v"), ddl(a, "DROP TABLE fresh")]
+    file = saved(tmp_path, *gone, *gone)
+    report = imported(config_file, file, file, "--allow-destructive-ddl")
+    assert (report["applied"], report["duplicates"], report["set_aside"]) == (2, 6, [])
+    assert "fresh" not in world.node.database.catalog().tables
+
+
 @pytest.mark.parametrize(
     "statements",
     [
