@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from common.console import Console
 from common.errors import UsageError
 from common.ops.export_files import refuse_wrapping
 from common.runtime.host import ExitCode, Host, current_host
@@ -25,7 +26,15 @@ from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import Selection
 from consumer.dead_letters.who_has import what_it_means, who_has
 from consumer.dlq_choosing import SOURCE, must_choose, selecting, selection_of, unknown
-from consumer.dlq_telling import NOTHING, tell_discarded, tell_groups, tell_letter, tell_letters, tell_replay
+from consumer.dlq_telling import (
+    NOTHING,
+    tell_discarded,
+    tell_groups,
+    tell_letter,
+    tell_letters,
+    tell_replay,
+    tell_settled,
+)
 
 _STDOUT = "-"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -131,10 +140,20 @@ def discard(because: str | None, **chosen: Any) -> None:
     if because is None:
         raise UsageError("discarding needs a reason: --reason TEXT")
     with _desk(host) as (node, desk):
-        letters = desk.discard(must_choose(node, desk, chosen), because, host.actor)
+        selection = must_choose(node, desk, chosen)
+        letters = desk.discard(selection, because, host.actor)
+        named = desk.find(selection) if selection.tx_ids and not letters else []
+        settled = [letter for letter in named if not letter.state.is_open]
         having, limits = who_has(node, letters), what_it_means(node)
     document = {"discarded": letter_documents(letters)}
-    host.emit(document, lambda console: tell_discarded(console, letters, having, limits))
+
+    def tell(console: Console) -> None:
+        if letters:
+            tell_discarded(console, letters, having, limits)
+        else:
+            tell_settled(console, settled)
+
+    host.emit(document, tell)
 
 
 @dlq.command()

@@ -34,11 +34,16 @@ def tell_letter(console: Console, document: dict[str, Any]) -> None:
         console.say(document["rows_note"])
 
 
+def tell_settled(console: Console, settled: Sequence[Letter]) -> None:
+    """Print that those which were asked for were closed already; nothing where there were none of that kind either."""
+    for letter in settled:
+        console.say(f"{letter.tx_id} is {letter.state.value} already")
+    if not settled:
+        console.say(NOTHING)
+
+
 def tell_discarded(console: Console, letters: Sequence[Letter], having: Sequence[Sequence[str]], limits: str) -> None:
     """Print what was given up, and who else has it. `having`: what is known of each; `limits`: what that rests on."""
-    if not letters:
-        console.say(NOTHING)
-        return
     console.say(f"{len(letters)} discarded")
     alike: dict[tuple[str, ...], list[str]] = {}
     for letter, sentences in zip(letters, having, strict=True):
@@ -75,10 +80,8 @@ def tell_replay(
     console: Console, documents: Sequence[Mapping[str, Any]], settled: Sequence[Letter], *, dry_run: bool
 ) -> None:
     """Print what became of each. `settled`: those that were closed already."""
-    for letter in settled:
-        console.say(f"{letter.tx_id} is {letter.state.value} already")
-    if not (documents or settled):
-        console.say(NOTHING)
+    if not documents:
+        tell_settled(console, settled)
     would = "would be " if dry_run else ""
     for one in documents:
         left = f", {one['open_changes']} changes left" if "open_changes" in one else ""

@@ -37,6 +37,7 @@ _BODY = {
             "application/json": {
                 "schema": {
                     "type": "object",
+                    "additionalProperties": False,
                     "required": ["take"],
                     "properties": {"take": {"anyOf": [{"enum": ["ours", "theirs"]}, _ROW]}, "seen": _SEEN},
                 }
@@ -58,7 +59,8 @@ class Settled(BaseModel):
     closed: list[int] = Field(description="The conflicts of the row that wait no more.")
 
 
-class _Resolve(msgspec.Struct):
+class _Resolve(msgspec.Struct, forbid_unknown_fields=True):
+    # A misspelt `seen` must not choose as if nobody had asked either.
     # Raw: a number's digits are the row's value, and must not go through a float.
     take: msgspec.Raw
     # Null is none: a script that has lost what it saw must not choose as if it had not asked.

@@ -3,7 +3,8 @@
 Nothing is searched for by words, and the text of the file never reaches the database.
 """
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import sqlglot
@@ -39,6 +40,17 @@ _HARMLESS: tuple[type[exp.Expression], ...] = (
 )
 """What a table's description may be made of: names, types, keys and literals; no function, query or option."""
 
+_ACTION = r"(?:NO ACTION|RESTRICT|CASCADE|SET NULL|SET DEFAULT)"
+_WORDS = re.compile(
+    rf"{_ACTION}|ON (?:DELETE|UPDATE) {_ACTION}|MATCH (?:FULL|PARTIAL|SIMPLE)"
+    r"|(?:NOT )?DEFERRABLE|INITIALLY (?:DEFERRED|IMMEDIATE)|DEFERRABLE INITIALLY (?:DEFERRED|IMMEDIATE)",
+    re.IGNORECASE,
+)
+"""What sqlglot keeps as bare text and writes out as it came, also where the file had it in quotes."""
+
+_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
 _SQLITE_KEEPS = {exp.DataType.Type.DECIMAL: "NUMERIC", exp.DataType.Type.BOOLEAN: "BOOLEAN"}
 """sqlglot would write REAL, which rounds decimals, and INTEGER, which a bool could no longer be told from."""
 
@@ -70,6 +82,9 @@ def _judge_one(rules: DdlRules, statement: exp.Expression, keys: Mapping[str, Co
     table = _wire_name(target)
     if table is None or table.lower().startswith(("rf_", "sqlite_", "pg_")) or not rules.wants(table):
         return Ruling(False, f"{table or target.sql()} is not among the configured tables", table)
+    if rules.database == "sqlite" and target.db.lower() not in {"", "main"}:
+        # One in temp would stand before the real table of its name, and be gone with the connection.
+        return Ruling(False, f"{table} is not in the database itself: leave {target.db} out", table)
     kind = _kind(statement)
     if kind is None:
         return Ruling(False, "only CREATE TABLE without AS and ADD COLUMN with a literal default are applied", table)
@@ -81,6 +96,8 @@ def _judge_one(rules: DdlRules, statement: exp.Expression, keys: Mapping[str, Co
         return Ruling(False, "the table has no primary key: it could not be captured", table)
     if _takes_key(rules, statement, table, keys or {}):
         return Ruling(False, "the column is of the primary key, without which the table could not be captured", table)
+    if rules.database == "postgresql" and (name := _named_default(statement)) is not None:
+        return Ruling(False, f"the default {name} is no literal but the name of a column: put text in '…'", table)
     if destructive and not rules.allow_destructive:
         return Ruling(False, f"{what} needs --allow-destructive-ddl", table)
     if not destructive and not (rules.allow or rules.allow_destructive):
@@ -202,4 +219,30 @@ def _is_plain(node: object) -> bool:
     if isinstance(node, exp.IndexParameters):
         # sqlglot hangs one on every key that PostgreSQL could give options; none were given.
         return not any(node.args.values())
-    return isinstance(node, _HARMLESS)
+    return isinstance(node, _HARMLESS) and all(_is_word(node, text) for text in _bare(node))
+
+
+def _bare(node: exp.Expression) -> Iterator[str]:
+    """Yield what a node holds as text. Names and literals are quoted anew; everything else is written as it stands."""
+    if isinstance(node, exp.Identifier) or (isinstance(node, exp.Literal) and node.is_string):
+        return
+    for value in node.args.values():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str):
+                yield one
+
+
+def _is_word(node: exp.Expression, text: str) -> bool:
+    match node:
+        case exp.Literal():
+            return _NUMBER.fullmatch(text) is not None
+        case exp.DataType():
+            return _TYPE.fullmatch(text) is not None
+        case _:
+            return _WORDS.fullmatch(text) is not None
+
+
+def _named_default(statement: exp.Expression) -> str | None:
+    """Return a default that is a bare name. SQLite takes that for text, PostgreSQL for a column, which it refuses."""
+    defaults = (default.find(exp.Column) for default in statement.find_all(exp.DefaultColumnConstraint))
+    return next((column.sql() for column in defaults if column is not None), None)

@@ -79,6 +79,8 @@ class Changed:
     keys: dict[str, Collection[str]]
     """The key of each table that there is."""
     tables: set[str] = field(default_factory=set)
+    by: set[tuple[str, str, str]] = field(default_factory=set)
+    """The txs with DDL that were judged: source, tx_id, sha256. One that stands twice is skipped the second time."""
 
     def add(self, ruling: Ruling) -> None:
         """Take in one statement that is let through."""
@@ -181,9 +183,12 @@ class Preflight:
     def _ddl_findings(
         self, part: Part, seen: ChangesSeen, file: str, report: Report, changed: Changed
     ) -> Iterator[Finding]:
-        if seen.ddl and self._is_applied(part.header, seen.sha256):
+        tx = (part.header.source_node, part.header.tx_id, seen.sha256)
+        if seen.ddl and (tx in changed.by or self._is_applied(part.header, seen.sha256)):
             # It is skipped, whatever the rules of this import are: importing again is normal.
             return
+        if seen.ddl:
+            changed.by.add(tx)
         if seen.ddl and seen.rows:
             text = "a tx that mixes DDL with rows is never applied"
             yield Finding(Check.DDL, True, text, file, part.line, part.header.tx_id)

@@ -399,6 +399,8 @@ def test_the_command_line_lists_shows_replays_discards_and_exports(
     shown = document(config_file, "dlq", "show", unknown.tx_id)
     assert told == {name: shown[name] for name in told}
     assert document(config_file, "dlq", "discard", "--all", "--reason", "nothing is left") == {"discarded": []}
+    again = rowferry(config_file, "dlq", "discard", unknown.tx_id, "--reason", "once more")
+    assert (again.exit_code, again.output) == (0, f"{unknown.tx_id} is discarded already\n")
     assert listed(config_file) == []
     assert {one["state"] for one in listed(config_file, "--all")} == {"replayed", "discarded"}
     for command in (["replay"], ["discard", "--reason", "x"], ["export", "--out", str(tmp_path / "none.jsonl")]):

@@ -123,6 +123,8 @@ def test_a_conflict_is_resolved_as_it_was_seen(node: Served, ops: httpx.Client) 
     node.world.execute("UPDATE item SET name = 'later' WHERE id = 7")
     for wrong in (None, "x", [0, 1], [0, "1", "a"], [0, 1.5, "a"], [0, 1, "a", 2]):
         assert ops.post(f"{way}/resolve", json={"take": "theirs", "seen": wrong}).status_code == 422
+    misspelt = ops.post(f"{way}/resolve", json={"take": "theirs", "Seen": listed["our_version"]})
+    assert (misspelt.status_code, "`Seen`" in misspelt.json()["detail"]) == (422, True)
     refused = ops.post(f"{way}/resolve", json={"take": "theirs", "seen": listed["our_version"]})
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:rowferry:usage")
     assert 'name: "mine", now "later"' in refused.json()["detail"]

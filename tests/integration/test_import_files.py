@@ -316,6 +316,18 @@ def test_ddl_that_was_applied_before_needs_no_flag(
     assert document(config_file, *again, other, code=3)["refused"]
 
 
+def test_ddl_that_stands_twice_is_applied_once(world: World, config_file: Path, tmp_path: Path) -> None:
+    """What the first has dropped is no reason to refuse the second, which is skipped."""
+    a = Origin("a")
+    create = ddl(a, "CREATE TABLE fresh (id INTEGER PRIMARY KEY, v TEXT)")
+    assert imported(config_file, saved(tmp_path, create, name="first.jsonl"), "--allow-ddl")["applied"] == 1
+    gone = [ddl(a, "ALTER TABLE fresh DROP COLUMN v"), ddl(a, "DROP TABLE fresh")]
+    file = saved(tmp_path, *gone, *gone)
+    report = imported(config_file, file, file, "--allow-destructive-ddl")
+    assert (report["applied"], report["duplicates"], report["set_aside"]) == (2, 6, [])
+    assert "fresh" not in world.node.database.catalog().tables
+
+
 @pytest.mark.parametrize(
     "statements",
     [
@@ -334,6 +346,34 @@ def test_ddl_that_leaves_a_table_without_a_key_is_refused(
     assert "primary key" in report["findings"][0]["message"]
     assert nothing_was_written(world)
     assert rowferry(config_file, "migrate").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        'ALTER TABLE item ADD COLUMN w INTEGER REFERENCES item (id) ON "DELETE CASCADE; DROP TABLE kept; --" CASCADE',
+        'ALTER TABLE item ADD COLUMN w INT REFERENCES item (id) ON "DELETE CASCADE CHECK (n < 0) ON UPDATE" CASCADE',
+    ],
+)
+def test_no_text_of_the_file_reaches_the_database(world: World, config_file: Path, tmp_path: Path, sql: str) -> None:
+    """What was quoted where a word belongs ran as a part of the statement, on PostgreSQL as one of its own."""
+    world.execute("CREATE TABLE kept (id INTEGER PRIMARY KEY)")
+    file = saved(tmp_path, ddl(Origin("a"), sql))
+    report = imported(config_file, file, "--allow-ddl", code=3)
+    assert report["findings"][0]["check"] == "ddl"
+    tables = world.node.database.catalog().tables
+    assert "kept" in tables
+    assert "w" not in {column.name for column in tables["item"].columns}
+
+
+def test_no_temporary_table_stands_before_one_that_travels(world: World, config_file: Path, tmp_path: Path) -> None:
+    """The rows that came after it in the file were written there, and were gone with it."""
+    a = Origin("a")
+    schema = "temp" if world.node.config.node.database.startswith("sqlite") else "pg_temp"
+    create = ddl(a, f"CREATE TABLE {schema}.item (id INTEGER PRIMARY KEY, name TEXT, n INTEGER)")
+    report = imported(config_file, saved(tmp_path, create, a.put(1, "one", 10).body), "--allow-ddl", code=3)
+    assert report["findings"][0]["check"] == "ddl"
+    assert nothing_was_written(world)
 
 
 def test_ddl_never_comes_from_a_queue_or_a_folder(world: World) -> None:

@@ -66,6 +66,80 @@ def test_what_can_destroy_needs_the_other_flag(sql: str, database: str) -> None:
     assert DdlRules(database, wants, allow_destructive=True).judge(sql).allowed
 
 
+SMUGGLED = [
+    'ALTER TABLE shop ADD COLUMN n INT REFERENCES shop (id) ON "DELETE CASCADE; DROP TABLE users; --" CASCADE',
+    'CREATE TABLE shop (id INT PRIMARY KEY, FOREIGN KEY (id) REFERENCES shop ON "DELETE CASCADE) --" CASCADE)',
+    'CREATE TABLE shop (id INT PRIMARY KEY, FOREIGN KEY (id) ON DELETE "cascade); DROP TABLE users; --")',
+    "CREATE TABLE shop (id INT PRIMARY KEY, FOREIGN KEY (id) ON DELETE 'cascade); DROP TABLE users; --')",
+    'ALTER TABLE shop ADD COLUMN n INT REFERENCES shop (id) ON "DELETE CASCADE DEFAULT (random()) ON UPDATE" CASCADE',
+]
+SMUGGLED_TYPES = [
+    "x DEFAULT (random())",
+    "x CHECK (length(shop.n) < 9)",
+    "a); DROP TABLE users; --",
+    "x AS (id * 2) STORED",
+]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("sql", SMUGGLED)
+def test_what_is_quoted_where_a_word_belongs_is_refused(sql: str, database: str) -> None:
+    """sqlglot writes words out as they came."""
+    assert not DdlRules(database, wants, allow=True, allow_destructive=True).judge(sql).allowed
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", SMUGGLED_TYPES)
+@pytest.mark.parametrize("sql", ["CREATE TABLE shop (id INT PRIMARY KEY, n {})", "ALTER TABLE shop ADD COLUMN n {}"])
+def test_a_quoted_type_stays_a_name(sql: str, kind: str, database: str) -> None:
+    ruling = DdlRules(database, wants, allow=True).judge(sql.format(f'"{kind}"'))
+    assert not ruling.allowed or f'"{kind}"' in str(ruling.rendered)
+
+
+@pytest.mark.parametrize("schema", ["temp", "TEMP", "Temp", "aux"])
+def test_sqlite_makes_and_drops_tables_in_the_database_itself(schema: str) -> None:
+    """One in `temp` is gone with the connection, and until then stands before the real one of its name."""
+    rules = DdlRules("sqlite", wants, allow=True, allow_destructive=True)
+    for sql in (f"CREATE TABLE {schema}.shop (id INTEGER PRIMARY KEY)", f"DROP TABLE IF EXISTS {schema}.shop"):
+        ruling = rules.judge(sql)
+        assert not ruling.allowed
+        assert f"{schema}.shop" in ruling.why
+    assert rules.judge("CREATE TABLE Main.shop (id INTEGER PRIMARY KEY)").allowed
+
+
+REFERENCES = [
+    "REFERENCES other",
+    "REFERENCES other (id) ON DELETE SET NULL",
+    "REFERENCES other (id) on update cascade on delete no action",
+    "REFERENCES other (id) ON DELETE RESTRICT ON UPDATE SET DEFAULT",
+    "REFERENCES other (id) DEFERRABLE INITIALLY DEFERRED",
+    "REFERENCES other (id) MATCH FULL",
+]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_a_reference_keeps_its_actions(reference: str, database: str) -> None:
+    rules = DdlRules(database, wants, allow=True)
+    for sql in (
+        f"ALTER TABLE shop ADD COLUMN n INT {reference}",
+        f"CREATE TABLE shop (id INT PRIMARY KEY, n INT, FOREIGN KEY (n) {reference})",
+    ):
+        ruling = rules.judge(sql)
+        assert ruling.allowed, ruling.why
+        words = reference.replace("other", "").replace("(id)", "").upper().split()
+        assert all(word in str(ruling.rendered).upper() for word in words)
+
+
+@pytest.mark.parametrize("default", ["foo", '"foo"', "now", "id"])
+def test_a_default_that_names_a_column_is_no_literal(default: str) -> None:
+    for sql in (
+        "ALTER TABLE shop ADD COLUMN n TEXT DEFAULT {}",
+        "CREATE TABLE shop (id INT PRIMARY KEY, n INT DEFAULT {})",
+    ):
+        assert not DdlRules("postgresql", wants, allow=True).judge(sql.format(default)).allowed
+
+
 def test_a_change_of_type_is_destructive() -> None:
     sql = "ALTER TABLE shop ALTER COLUMN name TYPE VARCHAR(10)"
     assert not DdlRules("postgresql", wants, allow=True).judge(sql).allowed
