@@ -22,6 +22,7 @@ from common.wire.lines import (
     end_line,
     line_type,
     only_changes,
+    remedy,
 )
 from common.wire.records import UNDERSTOOD_FEATURES, BatchHeader, Part
 from common.wire.signing import Proof
@@ -246,11 +247,12 @@ class _PartReader:
         if line.startswith(CHANGE_OPENS):
             return "change"
         if not line.endswith(b"\n"):
-            raise PoisonError(Reason.CHECKSUM, f"line {number} is torn: it has no newline")
+            raise PoisonError(Reason.CHECKSUM, f"line {number} is torn: it has no newline{remedy(line)}")
         try:
             return line_type.decode(line).type
         except UNREADABLE as error:
-            raise PoisonError(Reason.FORMAT, f"line {number} is no JSON object with a type: {error}") from error
+            text = f"line {number} is no JSON object with a type: {error}{remedy(line)}"
+            raise PoisonError(Reason.FORMAT, text) from error
 
     def _header(self, line: bytes, number: int) -> BatchHeader:
         try:
@@ -351,9 +353,8 @@ def _closed(opened: _Open, line: bytes, number: int) -> Part:
             f"line {number}: {opened.changes} changes came, header says {opened.header.changes}, end {end.changes}",
         )
     if hashlib.sha256(body).hexdigest() != end.sha256:
-        raise PoisonError(
-            Reason.CHECKSUM, f"line {number}: not the sha256 of the batch that starts in line {opened.line}"
-        )
+        text = f"line {number}: not the sha256 of the batch that starts in line {opened.line}"
+        raise PoisonError(Reason.CHECKSUM, text + remedy(opened.header_bytes))
     return Part(opened.header, payload, body + line, end.sha256, opened.line, Proof(end.key, end.signature))
 
 

@@ -13,6 +13,14 @@ _NEXT_CHANGE = b"}\n" + CHANGE_OPENS
 """Within a value nothing that ends so is followed by something that begins so: it stands between two."""
 LINE_OF_END = b"\n" + END_OPENS
 
+_NO_LINES = (
+    (b"\xef\xbb\xbf", "it begins with a byte order mark: save it without"),
+    (b"\xff\xfe", "it is UTF-16: save it as UTF-8"),
+    (b"\xfe\xff", "it is UTF-16: save it as UTF-8"),
+    (b"\x1f\x8b", "it is compressed with gzip: a file's name has to end with .gz"),
+    (b"\x28\xb5\x2f\xfd", "it is compressed with zstd: a file's name has to end with .zst"),
+)
+
 
 class Line(msgspec.Struct):
     """Any line: what it is."""
@@ -58,6 +66,15 @@ def lines_of(body: bytes, start: int = 0) -> Iterator[bytes]:
         stop = body.find(b"\n", start) + 1 or len(body)
         yield body[start:stop]
         start = stop
+
+
+def remedy(line: bytes) -> str:
+    """Return what else a line that can't be read, or is not what was summed up, may be, as the end of a sentence; else
+    nothing."""
+    for opens, what in _NO_LINES:
+        if line.startswith(opens):
+            return f"; {what}"
+    return "; its lines end with CR LF: carry it over as binary, not as text" if line.endswith(b"}\r\n") else ""
 
 
 def only_changes(payload: bytes) -> bool:

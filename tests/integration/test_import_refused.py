@@ -6,12 +6,13 @@ import gc
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common.wire.compress import compress
 from tests.support.applying import Origin, Tx, World, close_world, item, open_world, resealed, sqlite_url
 from tests.support.cli import document, rowferry
 from tests.support.private import write_private
@@ -205,3 +206,22 @@ def test_the_line_is_told_to_people_too(config_file: Path) -> None:
     file.write_bytes(gzip.compress(resealed(three().body, b'"name":"two"', b'"name":two')))
     told = rowferry(config_file, "import-change-log", str(file))
     assert (told.exit_code, f"{file}, line 3: " in told.output) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        (lambda body: body.replace(b"\n", b"\r\n"), "CR LF"),
+        (lambda body: b"\xef\xbb\xbf" + body, "byte order mark"),
+        (lambda body: body.decode().encode("utf-16"), "UTF-16"),
+        (gzip.compress, "end with .gz"),
+        (lambda body: compress(body, "zstd"), "end with .zst"),
+    ],
+    ids=["text mode", "byte order mark", "utf-16", "gzip", "zstd"],
+)
+def test_what_a_way_there_makes_of_a_file_is_told(
+    world: World, config_file: Path, how: Callable[[bytes], bytes], says: str
+) -> None:
+    report = imported(config_file, how(Origin("a").put(1, "one", 10).body), code=3)
+    assert says in report["findings"][0]["message"]
+    assert nothing_was_written(world)
