@@ -5,6 +5,7 @@ import re
 import uuid
 
 NODE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_INCARNATION = re.compile(r"[0-9a-f]{32}")
 
 _RAND_BITS = 74
 _RAND_MAX = (1 << _RAND_BITS) - 1
@@ -16,6 +17,11 @@ _NODE_BITS = (1 << 48) - 1
 def new_incarnation() -> str:
     """Return a random incarnation id (32 hex digits)."""
     return uuid.uuid4().hex
+
+
+def is_incarnation(text: str) -> bool:
+    """Tell whether `text` is one that `new_incarnation` may have returned."""
+    return _INCARNATION.fullmatch(text) is not None
 
 
 def is_tx_id(text: str) -> bool:

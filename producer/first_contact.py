@@ -8,7 +8,7 @@ from dataclasses import replace
 import sqlalchemy as sa
 
 from common.ops.rewinding import Seen, look, note
-from common.ports.sink import KnowsLogs, Sink
+from common.ports.sink import KnowsPlace, Sink
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.runtime.transports import OpenSink
@@ -21,10 +21,10 @@ def looking(node: Node, peer: str, open_sink: OpenSink) -> OpenSink:
 
     def open_and_look(on_confirmed: Callable[[], None]) -> Sink:
         sink = open_sink(on_confirmed)
-        if isinstance(sink, KnowsLogs):
+        if isinstance(sink, KnowsPlace):
             try:
                 for known in sink.known_logs:
-                    _look(node, Seen(peer, known.incarnation, known.lsn, known.tx_id))
+                    look_at(node, Seen(peer, known.incarnation, known.lsn, known.tx_id))
             except BaseException:
                 sink.close()
                 raise
@@ -33,7 +33,8 @@ def looking(node: Node, peer: str, open_sink: OpenSink) -> OpenSink:
     return open_and_look
 
 
-def _look(node: Node, seen: Seen) -> None:
+def look_at(node: Node, seen: Seen) -> None:
+    """Keep and tell that this node was put back, where a peer has had more, or other things, of its log."""
     facts = node.facts
     head = node.database.log(replace(facts, incarnation=seen.incarnation)).head()
 

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from common.ids import is_incarnation
+from common.ops.rewinding import Seen
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.schema import tables as rf
+from common.wire.signing import NO_PROOF, Purpose
 from producer.clients import Clients, Given
+from producer.first_contact import look_at
 from producer.log import NodeLogs
 from producer.pull_cursor import PullCursor
 from producer.relay_log import Readers
@@ -38,6 +42,8 @@ class PullProgress:
         self._clients = Clients(node.database, node.clock)
         self._readers = Readers(node.database, node.clock, node.facts.incarnation)
         self._noted: dict[str, _Noted] = {}
+        self._looked: dict[str, tuple[str, int]] = {}
+        self._trust = node.config.trust()
         self._lock = threading.Lock()
 
     def stored(self, node_id: str) -> PullCursor:
@@ -54,6 +60,22 @@ class PullProgress:
         """Tell whether a mark names more than this node's log has: the node was put back to an earlier state."""
         own = self._node.facts.incarnation
         return cursor.incarnation == own and cursor.lsn > self._logs.of(own).head().lsn
+
+    def look(self, node_id: str, cursor: PullCursor) -> None:
+        """Hear of a log of this node that is not here, or not so far: a mark of it shows that the node was put back.
+
+        A node that nobody pushes to, and that asks nobody, hears of it in no other way. Raises OutageError."""
+        shown = (cursor.incarnation, cursor.lsn)
+        with self._lock:
+            if self._looked.get(node_id) == shown:
+                return
+        is_other = is_incarnation(cursor.incarnation) and cursor.incarnation != self._node.facts.incarnation
+        # Who would have to sign what it says tells nothing by a mark.
+        is_believed = self._trust.fault(node_id, Purpose.DIGESTS, "", NO_PROOF) is None
+        if is_believed and (is_other or self.is_ahead(cursor)):
+            look_at(self._node, Seen(node_id, *shown, None))
+        with self._lock:
+            self._looked[node_id] = shown
 
     def note(self, node_id: str, cursor: PullCursor) -> None:
         """Keep the mark that a node shows: it has taken everything up to there."""

@@ -74,6 +74,8 @@ class Relay:
         """Whether something may have been sealed since the last look at the log: a confirm alone is no reason."""
         self._passage: _Passage | None = None
         self._begins_anew = False
+        self._gone_through: set[str] = set()
+        """Earlier incarnations whose logs were sent to their ends, and then not yet seen to be there."""
 
     def wake(self) -> None:
         """Something was sealed."""
@@ -118,10 +120,10 @@ class Relay:
 
     def _opened(self) -> _Passage:
         """Open a sink for the first incarnation of which something is left to send, else for the present one."""
-        incarnation, after = self._where_to_begin()
-        sealed = self._logs.of(incarnation)
         self._may_have_more = True
         sink = self._open_sink(self._wake.set)
+        incarnation, after = self._where_to_begin(sink)
+        sealed = self._logs.of(incarnation)
         if isinstance(sink, KnowsPlace) and incarnation == self._logs.facts.incarnation:
             # What the other side has lost since, by a backup of its own for example, is sent again.
             after = min(after, sink.known_lsn)
@@ -129,13 +131,26 @@ class Relay:
         log.info("relay.opened", extra={"sink": self._sink_name, "incarnation": incarnation, "after_lsn": after})
         return self._passage
 
-    def _where_to_begin(self) -> tuple[str, int]:
+    def _where_to_begin(self, sink: Sink) -> tuple[str, int]:
         *earlier, present = self._logs.incarnations()
         for incarnation in earlier:
             after = self._cursors.load(self._sink_name, incarnation)
+            if isinstance(sink, KnowsPlace):
+                after = self._known_again(incarnation, after, sink)
             if after < self._logs.of(incarnation).head().lsn:
                 return incarnation, after
         return present, self._cursors.load(self._sink_name, present)
+
+    def _known_again(self, incarnation: str, after: int, sink: KnowsPlace) -> int:
+        """Return where to begin with an earlier log of which the other side may have lost something since.
+
+        What it still has not after all was sent once more, since that is purged here, is left."""
+        known = max((log.lsn for log in sink.known_logs if log.incarnation == incarnation), default=0)
+        if known >= after:
+            self._gone_through.discard(incarnation)
+        elif incarnation not in self._gone_through:
+            return known
+        return after
 
     def _round(self, passage: _Passage, idle_seconds: float) -> bool:
         looked = self._may_have_more
@@ -157,6 +172,7 @@ class Relay:
         self._save(passage)
         if passage.incarnation != self._logs.facts.incarnation:
             # LSNs count within an incarnation, so the sink's `confirmed` can't go on with another one's.
+            self._gone_through.add(passage.incarnation)
             self._drop()
             return True
         self._wait(idle_seconds)

@@ -204,7 +204,7 @@ class _ObservedPeer(_Observed):
         if not isinstance(sink, KnowsPlace):
             raise TypeError("this sink knows nothing of its other side")
         self.known_lsn = sink.known_lsn
-        self.known_tx_id = sink.known_tx_id
+        self.known_logs = sink.known_logs
 
 
 def read_road(database: Database, sink: str = BROKER) -> RoadState:

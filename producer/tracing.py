@@ -76,4 +76,4 @@ class TracedPeer(Traced):
         if not isinstance(sink, KnowsPlace):
             raise TypeError("this sink knows nothing of its other side")
         self.known_lsn = sink.known_lsn
-        self.known_tx_id = sink.known_tx_id
+        self.known_logs = sink.known_logs

@@ -59,21 +59,6 @@ class Envelope:
     """Goes into the headers of transports that have some, never into the body."""
 
 
-@runtime_checkable
-class KnowsPlace(Protocol):
-    """A sink whose other side has said how much of the log it has."""
-
-    @property
-    def known_lsn(self) -> int:
-        """In the present incarnation, without a gap."""
-        ...
-
-    @property
-    def known_tx_id(self) -> str | None:
-        """The tx that ends there."""
-        ...
-
-
 class KnownLog(NamedTuple):
     """Up to where the other side has a log of this node."""
 
@@ -84,11 +69,18 @@ class KnownLog(NamedTuple):
 
 
 @runtime_checkable
-class KnowsLogs(Protocol):
-    """A sink whose other side has said which logs of this node it has, those of earlier incarnations too."""
+class KnowsPlace(Protocol):
+    """A sink whose other side has said how much of the log it has."""
 
     @property
-    def known_logs(self) -> Sequence[KnownLog]: ...
+    def known_lsn(self) -> int:
+        """In the present incarnation, without a gap."""
+        ...
+
+    @property
+    def known_logs(self) -> Sequence[KnownLog]:
+        """Of each incarnation, without a gap and above gaps too."""
+        ...
 
 
 class Sink(Protocol):

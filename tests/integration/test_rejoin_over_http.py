@@ -177,3 +177,51 @@ def replaced(node: CliNode, copy: bytes) -> None:
     put_back(node, copy)
     (node.folder / "fresh.db").write_bytes(copy)
     (node.folder / "fresh.db").replace(node.folder / "app.db")
+
+
+def put_hub_back(fleet: Fleet, backup: str) -> None:
+    assert fleet.server is not None
+    fleet.server.stop()
+    fleet.main.ok("restore", backup, "--discard-present")
+    fleet.serve()
+
+
+def test_a_hub_that_was_put_back_twice_hears_of_the_life_between_from_who_pulls(fleet: Fleet) -> None:
+    """It asks nobody itself, and the log that it writes now is the only one that it knows."""
+    a, _ = fleet.branches
+    insert(fleet.main, "first")
+    sync(fleet)
+    backup = str(fleet.main.folder / "backup")
+    fleet.main.ok("backup", backup)
+    put_hub_back(fleet, backup)
+    insert(fleet.main, "of the life between", 2)
+    sync(fleet)
+    put_hub_back(fleet, backup)
+    insert(fleet.main, "since")
+    sync(fleet)
+    status = fleet.main.report("status")
+    assert status["rewound_since"] is not None
+    assert any("a log of it that is not here" in reason for reason in status["reasons"]), status["reasons"]
+    done = fleet.main.report("rejoin", code=4)
+    assert done["missing_changes"] == 3
+    assert any("snapshot" in reason for reason in fleet.main.report("status")["reasons"])
+    assert len(a.rows(TABLES)["store"]) == 3
+
+
+def test_a_hub_that_was_put_back_gets_what_a_branch_had_sent_under_an_earlier_incarnation(fleet: Fleet) -> None:
+    a, b = fleet.branches
+    insert(a, "first")
+    sync(fleet)
+    backup = str(fleet.main.folder / "backup")
+    fleet.main.ok("backup", backup)
+    insert(a, "sent before it began anew", 2)
+    sync(fleet)
+    rejoin(fleet, a)
+    insert(a, "sent since")
+    sync(fleet)
+    put_hub_back(fleet, backup)
+    sync(fleet)
+    assert same(fleet.main, a, b)
+    before = fleet.main.query("SELECT count(*) FROM rf_applied_tx")
+    sync(fleet)
+    assert fleet.main.query("SELECT count(*) FROM rf_applied_tx") == before

@@ -8,7 +8,7 @@ from common.errors import ConfigError
 from common.ports.dialect import NodeFacts
 from common.ports.sink import KnownLog
 from common.ports.source import Place
-from common.transports.http.answers import PeerProgress, PeerState, Pushed
+from common.transports.http.answers import PeerState, Pushed
 from common.transports.http.client import PeerClient
 from common.transports.http.saying import HttpSaying, OnMissing
 from common.transports.http.settings import PeerSettings
@@ -37,9 +37,8 @@ def open_peer_sink(
     except BaseException:
         client.close()
         raise
-    known = known_progress(state, facts.incarnation)
     logs = list(known_logs(state, facts.node_id))
-    return HttpSink(client, known.last_lsn if known else 0, known.last_tx_id if known else None, on_pushed, logs)
+    return HttpSink(client, known_lsn(state, facts.incarnation), on_pushed, logs)
 
 
 def open_peer_source(settings: PeerSettings, config: Config, place: Place, main: str | None) -> HttpSource:
@@ -77,11 +76,6 @@ def is_trusted(settings: PeerSettings, state: PeerState, config: Config, main: s
     return state.role == "main" if main is None else state.node == main
 
 
-def known_progress(state: PeerState, incarnation: str) -> PeerProgress | None:
-    """Return how far a peer has one of this node's logs; None where it has nothing of it."""
-    return next((one for one in state.peers if one.direction == "in" and one.incarnation == incarnation), None)
-
-
 def known_logs(state: PeerState, node_id: str) -> Iterator[KnownLog]:
     """Yield up to where a peer has each of a node's logs: without a gap, and above gaps too."""
     for one in state.peers:
@@ -93,8 +87,8 @@ def known_logs(state: PeerState, node_id: str) -> Iterator[KnownLog]:
 
 def known_lsn(state: PeerState, incarnation: str) -> int:
     """Return up to where a peer has this node's log without a gap."""
-    known = known_progress(state, incarnation)
-    return 0 if known is None else known.last_lsn
+    known = (one for one in state.peers if one.direction == "in" and one.incarnation == incarnation)
+    return next((one.last_lsn for one in known), 0)
 
 
 def checked_state(client: PeerClient, own_id: str) -> PeerState:

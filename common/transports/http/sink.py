@@ -19,17 +19,15 @@ class HttpSink:
         self,
         client: PeerClient,
         known_lsn: int,
-        known_tx_id: str | None,
         on_pushed: Callable[[Pushed], None] | None = None,
         known_logs: Sequence[KnownLog] = (),
     ) -> None:
-        """`known_lsn`, `known_tx_id`: up to where the peer said that it has this node's log; `known_logs`: up to where
-        it has each of them."""
+        """`known_lsn`: up to where the peer said that it has this node's log; `known_logs`: up to where it has each of
+        them."""
         self.known_logs = known_logs
         self._on_pushed = on_pushed
         self._client = client
         self._known_lsn = known_lsn
-        self._known_tx_id = known_tx_id
         self._confirmed = 0
         self._closed = False
 
@@ -40,10 +38,6 @@ class HttpSink:
     @property
     def known_lsn(self) -> int:
         return self._known_lsn
-
-    @property
-    def known_tx_id(self) -> str | None:
-        return self._known_tx_id
 
     def send(self, envelope: Envelope) -> None:
         """Push one envelope and wait for its commit. Raises OutageError, RefusedError."""
