@@ -71,6 +71,7 @@ def test_wrong_values_are_poison_at_once_and_can_be_looked_at(world: World) -> N
         world.receive(resealed(right, old, new), redelivered=bool(number % 2))
     assert {reason for _, reason, _ in world.letters()} <= {
         Reason.FORMAT, Reason.TYPE, Reason.VERSION, Reason.UNKNOWN_TABLE, Reason.CONSTRAINT,
+        Reason.LIMIT,
     }  # fmt: skip
     assert len(world.letters()) >= len(WRONG) - 4, "what a database can hold as it was sent is no fault"
     world.receive(a.put(5, "fine", 99).body)

@@ -60,7 +60,7 @@ class PostgresRowHistory:
     def keys(self, table: TableShape, meta: TableMeta, pks: Sequence[bytes]) -> list[str]:
         """Return the canonical texts of keys as a sender wrote them."""
         rows = Rows(table, meta)
-        source = recordset(rows.key_readings(), "pks", numbered=True)
+        source = recordset(rows.asked_readings(), "pks", numbered=True)
         query = f"SELECT {escaped(key_expression(table, 'r'))} FROM {source} ORDER BY r.rf_place"
         with self._engine.connect() as connection:
             raw = driver(connection)
@@ -71,7 +71,7 @@ class PostgresRowHistory:
 
 def _look(raw: Raw, rows: Rows, pk: bytes, node: str) -> RowLook:
     table = rows.table
-    source = recordset(rows.key_readings(), "pks", numbered=True)
+    source = recordset(rows.asked_readings(), "pks", numbered=True)
     given = {"pks": rows.keys([pk]), "table": table.name}
     keys = f"SELECT {escaped(key_expression(table, 'r'))} AS key, r.rf_place FROM {source} OFFSET 0"
     (state,) = row_states(raw.execute(versions_query(keys).encode(), given).fetchall())

@@ -71,6 +71,10 @@ class Rows:
         """How the columns of the primary key are read."""
         return [key_reading(column, self._logical_of(column.name)) for column in key_columns(self.table)]
 
+    def asked_readings(self) -> list[Reading]:
+        """The same for keys that only a look is taken at: in other letters they name the same row."""
+        return [self._reading(column.name) for column in key_columns(self.table)]
+
     def keys(self, pks: Sequence[bytes]) -> str:
         """Return the keys as one JSON array. Each names the columns of the primary key, as `lock` was promised."""
         array = self._plain_array(pks)
