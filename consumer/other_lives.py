@@ -3,7 +3,7 @@
 Batches that carry a node's own name are left by it, so `rejoin` alone brings in what others had of such a log."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -13,6 +13,7 @@ from common.runtime.node import Node
 from common.transports.directory.own_files import files_of, passed_by_others
 from consumer.incoming import Incoming
 from consumer.own_again import own_lives_at_peers
+from consumer.own_seen import end_of_log
 from consumer.statements import reading
 
 
@@ -58,13 +59,9 @@ def own_logs(node: Node) -> OwnLogs:
                 continue
             if not is_here(connection, incarnation, node.facts.incarnation):
                 found.other_lives.append(OtherLife(incarnation, lsn, settled.get(incarnation, 0)))
-            elif lsn > max(_head_lsn(node, incarnation), purged_until(connection, incarnation)):
+            elif lsn > max(end_of_log(node, incarnation), purged_until(connection, incarnation)):
                 found.short[incarnation] = lsn
     return found
-
-
-def _head_lsn(node: Node, incarnation: str) -> int:
-    return node.database.log(replace(node.facts, incarnation=incarnation)).head().lsn
 
 
 def settle(connection: sa.Connection, seen: Mapping[str, int], lost: Mapping[str, int], now_us: int) -> None:

@@ -21,14 +21,14 @@ def seen_in(end: OwnEnd) -> Seen:
 
 def rewound(node: Node, seen: Seen) -> str | None:
     """Return what shows that this node was put back, when others have `seen` of its log; None where nothing does."""
-    head_lsn = _head_lsn(node, seen.incarnation)
+    head_lsn = end_of_log(node, seen.incarnation)
     with reading(node.database) as connection:
         return _look(node, connection, head_lsn, seen)
 
 
 def note_seen(node: Node, seen: Seen) -> str | None:
     """Keep that this node was put back where `seen` shows it, and tell it loudly once; return what shows it."""
-    head_lsn = _head_lsn(node, seen.incarnation)
+    head_lsn = end_of_log(node, seen.incarnation)
 
     def work(connection: sa.Connection) -> tuple[str | None, bool]:
         why = _look(node, connection, head_lsn, seen)
@@ -64,6 +64,7 @@ def _look(node: Node, connection: sa.Connection, head_lsn: int, seen: Seen) -> s
     return look(connection, node.facts.incarnation, head_lsn, seen)
 
 
-def _head_lsn(node: Node, incarnation: str) -> int:
-    """Read after what was seen: a log that grows meanwhile is no log that was put back."""
+def end_of_log(node: Node, incarnation: str) -> int:
+    """Return the LSN at which one of this node's logs ends here. Read after what was seen: a log that grows meanwhile
+    is no log that was put back. Raises OutageError."""
     return node.database.log(replace(node.facts, incarnation=incarnation)).head().lsn

@@ -4,7 +4,7 @@ The node's own `acks.json` was written from watermarks that were committed, so i
 has passed more of this node's log than there is of it; and no file holds more of it, its own or handed on."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from common.transports.directory.names import BatchFile
 from common.transports.directory.own_files import files_of, own_acks, passed_by_others
 from common.wire.decode import Broken
 from common.wire.proving import part_fault
-from consumer.own_seen import note_seen
+from consumer.own_seen import end_of_log, note_seen
 from consumer.statements import insert_missing, reading, writing
 from consumer.watermark import read_all
 
@@ -95,8 +95,7 @@ def _seen(node: Node, root: Path) -> list[tuple[Seen, int]]:
     for peer, passed in passed_by_others(root, node.facts.node_id, node.config.trust()).items():
         for incarnation, lsn in passed.items():
             if incarnation not in heads:
-                facts = replace(node.facts, incarnation=incarnation)
-                heads[incarnation] = node.database.log(facts).head().lsn
+                heads[incarnation] = end_of_log(node, incarnation)
             found.append((Seen(peer, incarnation, lsn, None), heads[incarnation]))
     return [*_own_end(node, root, [seen for seen, _ in found]), *found]
 
@@ -107,7 +106,7 @@ def _own_end(node: Node, root: Path, others: list[Seen]) -> list[tuple[Seen, int
     facts = node.facts
     acks = own_acks(root, facts.node_id, node.config.trust())
     lsn = acks.passed.get((facts.node_id, facts.incarnation), 0)
-    head_lsn = _head_lsn(node, facts.incarnation)
+    head_lsn = end_of_log(node, facts.incarnation)
     if lsn <= head_lsn or not acks.updated_us:
         return []
     until_lsn = max([lsn, *(seen.lsn for seen in others if seen.incarnation == facts.incarnation)])
@@ -120,11 +119,7 @@ def _beyond(node: Node, root: Path) -> list[BatchFile]:
     """Return for each incarnation the last file of this node's log, where by its name it goes beyond the log's end."""
     # The names first: what is written meanwhile is in the log already.
     last = {file.incarnation: file for file in files_of(root, node.facts.node_id)}
-    return [file for file in last.values() if file.to_lsn > _head_lsn(node, file.incarnation)]
-
-
-def _head_lsn(node: Node, incarnation: str) -> int:
-    return node.database.log(replace(node.facts, incarnation=incarnation)).head().lsn
+    return [file for file in last.values() if file.to_lsn > end_of_log(node, file.incarnation)]
 
 
 def _look_into_file(node: Node, root: Path, file: BatchFile) -> None:

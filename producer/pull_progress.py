@@ -61,10 +61,11 @@ class PullProgress:
         own = self._node.facts.incarnation
         return cursor.incarnation == own and cursor.lsn > self._logs.of(own).head().lsn
 
-    def look(self, node_id: str, cursor: PullCursor) -> None:
+    def look(self, node_id: str, cursor: PullCursor, *, is_ahead: bool) -> None:
         """Hear of a log of this node that is not here, or not so far: a mark of it shows that the node was put back.
 
-        A node that nobody pushes to, and that asks nobody, hears of it in no other way. Raises OutageError."""
+        `is_ahead`: what the method of this name says of the mark. A node that nobody pushes to, and that asks nobody,
+        hears of it in no other way. Raises OutageError."""
         shown = (cursor.incarnation, cursor.lsn)
         with self._lock:
             if self._looked.get(node_id) == shown:
@@ -72,7 +73,7 @@ class PullProgress:
         is_other = is_incarnation(cursor.incarnation) and cursor.incarnation != self._node.facts.incarnation
         # Who would have to sign what it says tells nothing by a mark.
         is_believed = self._trust.fault(node_id, Purpose.DIGESTS, "", NO_PROOF) is None
-        if is_believed and (is_other or self.is_ahead(cursor)):
+        if is_believed and (is_other or is_ahead):
             look_at(self._node, Seen(node_id, *shown, None))
         with self._lock:
             self._looked[node_id] = shown

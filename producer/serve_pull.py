@@ -129,8 +129,9 @@ class _Pulls:
             cursor = PullCursor.parse(after)
         except BadCursorError as error:
             raise ProblemError(409, f"after: {error}", reason="cursor") from error
-        self._progress.look(caller.node_id, cursor)
-        if self._progress.is_ahead(cursor):
+        is_ahead = self._progress.is_ahead(cursor)
+        self._progress.look(caller.node_id, cursor, is_ahead=is_ahead)
+        if is_ahead:
             text = "this node's log ends before the mark: it was put back to an earlier state and has to rejoin"
             raise ProblemError(409, text, reason="rewound")
         if after not in ("", "0"):

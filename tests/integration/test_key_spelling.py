@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -97,7 +96,15 @@ REFUSED = [
 ]
 
 
+def two_nodes(main_url: str, folder: Path) -> tuple[CliNode, CliNode]:
+    """A main node, and a shop on SQLite in `app.db`; without tables yet."""
+    exchange = str(folder / "exchange")
+    main = CliNode.init("main", folder / "main", main_url, "--directory", exchange, "--role", "main")
+    return main, CliNode.init("shop", folder / "shop", f"sqlite:///{folder / 'app.db'}", "--directory", exchange)
+
+
 def sync(*nodes: CliNode) -> None:
+    """Each in turn, twice; any may set things aside."""
     for node in (*nodes, *nodes):
         assert node.call("run", "--once").returncode in (0, 4)
 
@@ -111,9 +118,7 @@ def test_a_row_that_both_kinds_write_stays_one(pg_database: str, tmp_path: Path)
         for name, (lite, typed, _) in cases.items():
             raw.execute(f"CREATE TABLE {name} (id {lite} NOT NULL, v TEXT, PRIMARY KEY (id))")
             connection.exec_driver_sql(f"CREATE TABLE {name} (id {typed} PRIMARY KEY, v text)")
-    exchange = str(tmp_path / "exchange")
-    main = CliNode.init("main", tmp_path / "main", pg_database, "--directory", exchange, "--role", "main")
-    shop = CliNode.init("shop", tmp_path / "shop", f"sqlite:///{file}", "--directory", exchange)
+    main, shop = two_nodes(pg_database, tmp_path)
     for node in (main, shop):
         node.ok("migrate")
     for name, (_, _, value) in cases.items():
@@ -132,7 +137,7 @@ def test_a_row_that_both_kinds_write_stays_one(pg_database: str, tmp_path: Path)
         if rows != (([("main",)], [("main",)]) if name.startswith("same") else ([], [("shop",)]))
     }
     assert wrong == {}
-    letters = json.loads(main.ok("dlq", "list", "--json"))
+    letters = main.report("dlq", "list")
     assert {(one["reason"], one["state"]) for one in letters} == {("type", "dead")}
     assert len(letters) == len(REFUSED)
     told = {one["error"] for one in letters}
@@ -143,14 +148,9 @@ def test_text_keeps_its_letters_or_is_refused(pg_database: str, tmp_path: Path) 
     """Beside the key too: the next update from PostgreSQL would bring it back without them."""
     typed = "CREATE TABLE item (id bigint PRIMARY KEY, code integer, ref uuid, v text)"
     loose = "CREATE TABLE item (id INTEGER PRIMARY KEY, code TEXT, ref, v TEXT)"
-    exchange = str(tmp_path / "exchange")
-    main = CliNode("main", tmp_path / "main", pg_database)
-    shop = CliNode("shop", tmp_path / "shop", f"sqlite:///{tmp_path}/app.db")
-    main.execute(typed)
-    shop.execute(loose)
-    for node, role in ((main, ("--role", "main")), (shop, ())):
-        node.folder.mkdir()
-        node.ok("init", "--node", node.node_id, "--database", node.database, "--directory", exchange, *role)
+    main, shop = two_nodes(pg_database, tmp_path)
+    for node, ddl in ((main, typed), (shop, loose)):
+        node.execute(ddl)
         node.ok("migrate")
     values = [("'7'", LOWER), ("'007'", LOWER), ("' 7'", LOWER), ("'-0'", LOWER), ("'7'", UPPER)]
     for number, (code, ref) in enumerate(values):
@@ -159,6 +159,6 @@ def test_text_keeps_its_letters_or_is_refused(pg_database: str, tmp_path: Path) 
     main.execute("UPDATE item SET v = 'main'")
     sync(main, shop)
     assert shop.query("SELECT v, count(*), min(id) FROM item GROUP BY v ORDER BY v") == [("main", 1, 0), ("shop", 4, 1)]
-    errors = [one["error"] for one in json.loads(main.ok("dlq", "list", "--json"))]
+    errors = [one["error"] for one in main.report("dlq", "list")]
     assert all("does not fit column" in error for error in errors), errors
     assert len(errors) == 4

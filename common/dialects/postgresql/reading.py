@@ -90,10 +90,10 @@ def key_reading(shape: ColumnShape, logical: str) -> Reading:
     """The same for a column of the primary key: what would come back to its sender in other letters, and there be the
     key of another row, is refused."""
     read, column = reading(shape, logical), pg_column(shape)
-    condition = _comes_back(column, logical, f"r.{ident(column.name)}")
+    raw = f"r.{ident(column.name)}"
+    condition = _comes_back(column, logical, raw)
     if condition is None:
         return read
-    raw = f"r.{ident(column.name)}"
     value = read.value if read.declared == "text" else f"{raw}::{column.limited}"
     what = literal(f" would be another key in column {column.name} {column.declared}")
     return Reading(
