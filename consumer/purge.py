@@ -105,10 +105,13 @@ def _purge_conflicts(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
     number again, which audit and links have for it."""
     old_us = _older_than(node, node.config.retention.conflict_days)
     met, back = rf.conflict.c, rf.stepped_back.c
-    aside = sa.exists().where(back.table_name == met.table_name, back.key == met.row_key)
-    since = sa.func.coalesce(met.settled_us, met.recorded_us)
+    # Both are said so that they can't be read by: PostgreSQL joins what it finds with EXISTS, and goes through the ids
+    # for `id <`, which is all of both tables for each piece where it thinks them small.
+    aside = sa.select(back.key).where(back.table_name == met.table_name, back.key == met.row_key).limit(1)
     last = sa.select(sa.func.max(met.id)).correlate(None).scalar_subquery()
-    old = sa.and_(met.state == State.SETTLED.value, met.recorded_us < old_us, since < old_us, ~aside, met.id < last)
+    stays = sa.or_(aside.scalar_subquery().is_not(None), met.id == last)
+    since = sa.func.coalesce(met.settled_us, met.recorded_us)
+    old = sa.and_(met.state == State.SETTLED.value, met.recorded_us < old_us, since < old_us, ~stays)
     return _purge_old(node, pieces, "conflicts", [old], met.recorded_us, old_us, dry_run=dry_run)
 
 
