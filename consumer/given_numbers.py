@@ -24,7 +24,11 @@ def age_us(option: str, text: str | None) -> int | None:
     found = _AGE.match(text)
     if found is None:
         raise UsageError(f"{option} {text!r}: give a number and s, m, h or d, like 30m")
-    return int(min(float(found[1]) * _SECONDS[found[2]], _LONGEST_S) * 1_000_000)
+    return _in_us(found)
+
+
+def _in_us(age: re.Match[str]) -> int:
+    return int(min(float(age[1]) * _SECONDS[age[2]], _LONGEST_S) * 1_000_000)
 
 
 def instant_us(option: str, text: str | None, now_us: int) -> int | None:
@@ -33,9 +37,8 @@ def instant_us(option: str, text: str | None, now_us: int) -> int | None:
     None where the option was not given. An instant without a zone is UTC."""
     if text is None:
         return None
-    if "-" not in text:
-        age = age_us(option, text)
-        return None if age is None else now_us - age
+    if age := _AGE.match(text):
+        return now_us - _in_us(age)
     try:
         return from_iso(text)
     except ValueError as error:

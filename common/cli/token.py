@@ -84,6 +84,8 @@ def _span_us(text: str) -> int:
         raise UsageError(
             f"--expires {text[:20]}: at most {_LONGEST_DAYS}d; without it a token works until it is revoked"
         )
+    if lives_us == 0:
+        raise UsageError(f"--expires {text[:20]}: such a token would never work; give at least 1s")
     return lives_us
 
 

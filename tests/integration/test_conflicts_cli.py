@@ -89,15 +89,15 @@ def test_the_audit_tells_who_did_what(config: Path) -> None:
     assert document(config, "audit", "--action", "discarded") == []
     # Its clock stands far ahead of the lines that the test's own clock gave.
     assert document(config, "audit", "--since", "36500d") == everything
-    assert rowferry(config, "audit", "--since", "soon").exit_code == 2
     assert document(config, "audit", "--since", "1999-12-31", "--until", "2999-12-31T23:59Z") == everything
     assert document(config, "audit", "--until", "1999-12-31T00:00+02:00") == []
     assert document(config, "audit", "--until", "36500d") == []
     backwards = rowferry(config, "audit", "--since", "1d", "--until", "2d")
     assert (backwards.exit_code, "--since 1d is after --until 2d" in backwards.stderr) == (2, True)
-    wrong = rowferry(config, "audit", "--until", "2026-13-01")
-    assert wrong.exit_code == 2
-    assert "give an age like 30m, or an instant like 2026-11-26" in wrong.stderr
+    for option, value in (("--until", "2026-13-01"), ("--since", "soon")):
+        wrong = rowferry(config, "audit", option, value)
+        assert wrong.exit_code == 2
+        assert "give an age like 30m, or an instant like 2026-11-26" in wrong.stderr
 
 
 @pytest.fixture

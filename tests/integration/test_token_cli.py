@@ -51,6 +51,7 @@ def test_a_token_is_made_listed_and_taken_back(node: CliNode) -> None:
         (["create", "--node", "no/slash"], "letters, digits"),
         (["create", "--node", "a", "--scope", "everything"], "push, pull, forward, ops"),
         (["create", "--node", "a", "--expires", "soon"], "90d"),
+        (["create", "--node", "a", "--expires", "0s"], "never work"),
         (["revoke", "nothing"], "token list"),
     ],
 )
