@@ -15,7 +15,7 @@ from common.http.words import Limit, Number, Word
 from common.runtime.node import Node
 from common.versions import Version
 from common.wire.unreadable import UNREADABLE
-from consumer.conflict.given import Take, read_take
+from consumer.conflict.given import Take, read_take, refuse_doubles
 from consumer.conflict.reading import Wanted, find, read
 from consumer.conflict.record import State, Winner
 from consumer.settling import Settling
@@ -123,6 +123,7 @@ async def _asked(request: Request) -> _Asked:
         wanted = msgspec.json.decode(body, type=_Resolve)
         text = bytes(wanted.take).decode("utf-8")
         take = read_take(text.strip('"') if text in ('"ours"', '"theirs"') else text)
+        refuse_doubles(body)
         return _Asked(take, None if wanted.seen is msgspec.UNSET else Version(*wanted.seen))
     except UNREADABLE as error:
         raise ProblemError(422, f'the body must be like {{"take": "ours"}}: {error}', reason="request") from error

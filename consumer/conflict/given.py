@@ -47,6 +47,14 @@ def read_take(text: str) -> Take:
     return (given,)
 
 
+def refuse_doubles(body: bytes) -> None:
+    """Refuse an object that has a field twice: readers differ in which of the two they take. Raises GivenError."""
+    try:
+        json.loads(body, parse_int=str, parse_float=str, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise GivenError(f"the body: {error}") from error
+
+
 def read_seen(text: str) -> Version:
     """Return the version that `seen` names. Raises GivenError."""
     try:

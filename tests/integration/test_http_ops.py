@@ -125,6 +125,8 @@ def test_a_conflict_is_resolved_as_it_was_seen(node: Served, ops: httpx.Client) 
         assert ops.post(f"{way}/resolve", json={"take": "theirs", "seen": wrong}).status_code == 422
     misspelt = ops.post(f"{way}/resolve", json={"take": "theirs", "Seen": listed["our_version"]})
     assert (misspelt.status_code, "`Seen`" in misspelt.json()["detail"]) == (422, True)
+    doubled = ops.post(f"{way}/resolve", content=b'{"take": "ours", "take": "theirs"}')
+    assert (doubled.status_code, doubled.json()["detail"]) == (422, "the body: 'take' is given twice")
     refused = ops.post(f"{way}/resolve", json={"take": "theirs", "seen": listed["our_version"]})
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:rowferry:usage")
     assert 'name: "mine", now "later"' in refused.json()["detail"]
