@@ -115,10 +115,10 @@ def test_a_renewed_certificate_is_shown_without_a_restart(
         assert pair.key_file is not None
         assert renewed.key_file is not None
         renewed.cert_file.rename(pair.cert_file)
-        wait_for(lambda: "serve.certificate_not_taken" in messages(), 20, "the look at the torn pair")
+        wait_for(lambda: "serve.certificate_not_taken" in messages(), 60, "the look at the torn pair")
         assert answers(node.url, first)
         renewed.key_file.rename(pair.key_file)
-        wait_for(lambda: "serve.certificate_renewed" in messages(), 20, "the renewed certificate")
+        wait_for(lambda: "serve.certificate_renewed" in messages(), 60, "the renewed certificate")
         for url in (node.url, node.url.replace("127.0.0.1", "localhost")):
             assert answers(url, pair.cert_file)
             assert not answers(url, first)

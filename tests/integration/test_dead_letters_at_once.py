@@ -79,7 +79,7 @@ def at_once(world: World, first: Act, second: Act, monkeypatch: pytest.MonkeyPat
     def meanwhile() -> None:
         if not held:
             held.append(pool.submit(second, world, "bob"))
-            wait_for(lambda: held[0].done() or world.one(WAITING), 20, "the second to end, or to wait")
+            wait_for(lambda: held[0].done() or world.one(WAITING), 60, "the second to end, or to wait")
 
     def behind(work: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **named: Any) -> Any:

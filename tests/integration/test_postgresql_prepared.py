@@ -265,5 +265,5 @@ def sleep_until_cut(engine: sa.Engine) -> None:
 def terminate_when_asleep(engine: sa.Engine, pid: int) -> None:
     asleep = sa.text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid AND wait_event = 'PgSleep'")
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        wait_for(lambda: connection.scalar(asleep, {"pid": pid}) == 1, 20, "the statement sleeps")
+        wait_for(lambda: connection.scalar(asleep, {"pid": pid}) == 1, 60, "the statement sleeps")
         connection.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})

@@ -333,7 +333,7 @@ def test_no_table_of_the_log_is_read_as_a_whole(node: PostgresNode) -> None:
     scanned = """
         SELECT relname, seq_scan, idx_scan FROM pg_stat_user_tables
         WHERE relname IN ('rf_change_log', 'rf_sealed', 'rf_sealed_tx', 'rf_row_version', 'rf_tx')"""
-    wait_for(lambda: all(idx for _, _, idx in node.rows(scanned)), 10, "the counters")
+    wait_for(lambda: all(idx for _, _, idx in node.rows(scanned)), 60, "the counters")
     assert {name: whole for name, whole, _ in node.rows(scanned) if whole} == {}
 
 

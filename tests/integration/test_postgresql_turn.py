@@ -34,10 +34,10 @@ def test_the_turn_is_waited_for_and_shows_what_its_holder_left(node: PostgresNod
         turn = Turn(applier)
         waits = beside.submit(turn.ask)
         # Many times the timeout of rows: it has not given up.
-        wait_for(lambda: node.rows(_WAITS_FOR_LONG), 10, "the applier to wait for long")
+        wait_for(lambda: node.rows(_WAITS_FOR_LONG), 60, "the applier to wait for long")
         assert not waits.done()
         holder.commit()
-        waits.result(timeout=10)
+        waits.result(timeout=60)
         applier.execute("SELECT 1")
         lows, highs = turn.ended_since()
         assert lows.startswith("{5")

@@ -130,7 +130,7 @@ def test_depths_count_what_is_ready_and_know_what_is_missing(rabbitmq_url: str) 
     with source(configured):
         pass
     publish(settings(rabbitmq_url, "store-1"), 1, 2, 3)
-    wait_for(lambda: queue_depths(configured)["rowferry.node.store-2"] == 3, 10, "three messages")
+    wait_for(lambda: queue_depths(configured)["rowferry.node.store-2"] == 3, 60, "three messages")
     assert queue_depths(configured)["rowferry.dead.store-2"] == 0
 
 
@@ -149,7 +149,7 @@ def test_a_full_queue_drops_its_oldest_and_refuses_no_publisher(rabbitmq_url: st
             left.extend(one.body[:2].decode() for one in consumer.receive(100, 0.2))
             return "30" in left
 
-        wait_for(newest_came, 20, "the newest message")
+        wait_for(newest_came, 60, "the newest message")
         assert left == [str(number) for number in range(31 - len(left), 31)]
         assert 5 <= len(left) <= 10
 

@@ -57,7 +57,7 @@ def relaying(database: MemoryDatabase, url: str) -> Iterator[Relay]:
         yield relay
     finally:
         stop.set()
-        thread.join(15)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -183,7 +183,7 @@ def test_it_waits_in_the_nodes_retry_queue_and_comes_back(on_broker: World, rabb
         assert queue_depths(settings)["rowferry.retry.here"] == 1
         attempts = "SELECT attempts FROM rf_dead_letter"
         first = on_broker.one(attempts)
-        wait_for(lambda: queue_depths(settings)["rowferry.retry.here"] == 0, 20, "the retry to leave its queue")
+        wait_for(lambda: queue_depths(settings)["rowferry.retry.here"] == 0, 60, "the retry to leave its queue")
         step_until(lambda: on_broker.one(attempts) > first, "the retry to be tried")
         publish(a.tx(parent(7, 11)).body)
         step_until(lambda: on_broker.letters_open() == [], "the parent to let it in")

@@ -241,7 +241,7 @@ def test_status_check_is_an_exit_code_for_monitoring(tmp_path: Path) -> None:
     assert document(config, "status", "--check")["stalled"] == []
     with application(sa.make_url(f"sqlite:///{tmp_path / 'shop.db'}")) as connection:
         connection.exec_driver_sql("INSERT INTO item VALUES (1)")
-    wait_for(lambda: rowferry(config, "status", "--check").exit_code == 1, 10, "the stall to be seen")
+    wait_for(lambda: rowferry(config, "status", "--check").exit_code == 1, 60, "the stall to be seen")
     (stalled,) = document(config, "status", "--check", code=1)["stalled"]
     assert (stalled["work"], stalled["pending"]) == ("sealer", 1)
     assert rowferry(config, "status").exit_code == 0
