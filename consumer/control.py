@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal
 
 import sqlalchemy as sa
@@ -12,9 +11,10 @@ from common.ops.rewinding import Seen, look, note
 from common.ports.source import Delivery
 from common.runtime.node import Node
 from common.seldom import Seldom
-from common.wire.control import Control, Gone, Heartbeat, Request, Said, Unknown
+from common.wire.control import MOST_SEEN, Control, Gone, Heartbeat, Request, Said, Unknown
 from common.wire.signing import Purpose
 from consumer.heartbeats import TooManyNodesError, note_heartbeat
+from consumer.own_seen import end_of_log
 from consumer.peers import PeerIds
 from consumer.requests import note_request, take_gone
 from consumer.statements import writing
@@ -95,19 +95,17 @@ class Controls:
         return True
 
     def _hear_of_myself(self, heartbeat: Heartbeat, now_us: int) -> None:
-        """See whether the sender has more of this node's log than this node itself."""
-        facts, said = self._node.facts, heartbeat.seen.get(self._node.facts.node_id)
-        if said is None:
+        """See whether the sender has more of this node's logs than this node itself."""
+        facts = self._node.facts
+        logs = [(seen, end_of_log(self._node, seen.incarnation)) for seen in _logs_of(facts.node_id, heartbeat)]
+        if not logs:
             return
-        head = self._node.database.log(replace(facts, incarnation=said.incarnation)).head()
-        seen = Seen(heartbeat.source_node, said.incarnation, said.lsn, said.tx_id)
 
-        def work(connection: sa.Connection) -> str | None:
-            why = look(connection, facts.incarnation, head.lsn, seen)
-            is_news = why is not None and note(connection, facts.node_id, seen, why, now_us)
-            return why if is_news else None
+        def work(connection: sa.Connection) -> list[str]:
+            found = [(seen, look(connection, facts.incarnation, head_lsn, seen)) for seen, head_lsn in logs]
+            return [why for seen, why in found if why and note(connection, facts.node_id, seen, why, now_us)]
 
-        if (why := writing(self._node.database, work)) is not None:
+        for why in writing(self._node.database, work):
             log.error("node_is_rewound", extra={"error": why, "remedy": "rowferry rejoin"})
 
     def _problem(self, control: Control, delivery: Delivery, said: Said) -> str | None:
@@ -139,3 +137,19 @@ class Controls:
         what = control.type, control.format
         fields = {"type": control.type, "format": control.format, "source_node": delivery.source_node}
         self._seldom.tell(logging.INFO, "control_unknown", *what, **fields)
+
+
+def _logs_of(node_id: str, heartbeat: Heartbeat) -> list[Seen]:
+    """Return up to where the sender has this node's logs: the newest by what it has seen, others by what it has passed.
+
+    Who may not say how far it has them says nothing of what it has seen; then neither counts."""
+    newest = heartbeat.seen.get(node_id)
+    if newest is None:
+        return []
+    by = heartbeat.source_node
+    others = [
+        Seen(by, incarnation, lsn, None)
+        for origin, incarnation, lsn in heartbeat.passed or ()
+        if origin == node_id and incarnation != newest.incarnation
+    ]
+    return [Seen(by, newest.incarnation, newest.lsn, newest.tx_id), *others[:MOST_SEEN]]

@@ -225,3 +225,31 @@ def test_a_hub_that_was_put_back_gets_what_a_branch_had_sent_under_an_earlier_in
     before = fleet.main.query("SELECT count(*) FROM rf_applied_tx")
     sync(fleet)
     assert fleet.main.query("SELECT count(*) FROM rf_applied_tx") == before
+
+
+def test_a_life_that_only_another_branch_has_is_told_through_the_hub(fleet: Fleet) -> None:
+    """Neither the hub nor the branch itself knows of it, and the other branch has a newer log of it by then."""
+    a, b = fleet.branches
+    insert(a, "first")
+    sync(fleet)
+    mine, hubs = str(a.folder / "backup"), str(fleet.main.folder / "backup")
+    a.ok("backup", mine)
+    fleet.main.ok("backup", hubs)
+    a.ok("restore", mine, "--discard-present")
+    rejoin(fleet, a)
+    insert(a, "of the life between", 2)
+    sync(fleet)
+    a.ok("restore", mine, "--discard-present")
+    put_hub_back(fleet, hubs)
+    rejoin(fleet, a)
+    insert(a, "since")
+    sync(fleet)
+    assert a.report("status")["state"] == "up to date"
+    for node in fleet.branches:
+        node.start(ROWFERRY_LIMITS_ANNOUNCE_SECONDS="1")
+    wait_for(lambda: a.report("status")["rewound_since"] is not None, 60, "it to hear of that life")
+    assert any("a log of it that is not here" in reason for reason in a.report("status")["reasons"])
+    for node in fleet.branches:
+        assert node.runs[-1].stop() == 0
+    assert a.report("rejoin", code=4)["missing_changes"] == 3
+    assert "of the life between" in [row[0] for row in b.rows(TABLES)["store"]]
