@@ -167,11 +167,15 @@ def test_a_token_speaks_for_its_node_alone(main: Served) -> None:
 
 
 @pytest.mark.parametrize(("scope", "is_believed"), [(Scope.PUSH, False), (Scope.PULL, True)])
-def test_only_who_may_read_a_log_says_that_it_was_put_back(main: Served, scope: Scope, is_believed: bool) -> None:
+@pytest.mark.parametrize("lost", ["its log", "an earlier log"])
+def test_only_who_may_read_a_log_says_that_it_was_put_back(
+    main: Served, scope: Scope, is_believed: bool, lost: str
+) -> None:
     facts = main.world.node.facts
-    seen = {facts.node_id: SeenLog(incarnation=facts.incarnation, lsn=1_000)}
+    seen = {facts.node_id: SeenLog(incarnation=facts.incarnation, lsn=1_000 if lost == "its log" else 0)}
+    passed = ((facts.node_id, "earlier", 1_000),) if lost == "an earlier log" else ()
     with main.client(main.token("a", scope)) as one:
-        answer = one.post("/sync/heartbeat", content=encode_control(heartbeat(main, "a", seen=seen)))
+        answer = one.post("/sync/heartbeat", content=encode_control(heartbeat(main, "a", seen=seen, passed=passed)))
     assert answer.status_code == 200, answer.text
     assert (main.world.one("SELECT rewound_us FROM rf_node WHERE is_self") is not None) is is_believed
     # The rest of it is heard, and what is handed on of it says no more than was taken.
