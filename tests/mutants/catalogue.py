@@ -273,6 +273,14 @@ MUTANTS = (
         ("tests/integration/test_heartbeats.py::test_an_old_one_that_is_said_again_changes_nothing",),
     ),
     Mutant(
+        "only-the-newest-of-its-own-logs-is-heard-of",
+        "heartbeat",
+        "consumer/control.py",
+        ", *others[:MOST_SEEN]]",
+        "]",
+        ("tests/integration/test_http_heartbeats.py::test_only_who_may_read_a_log_says_that_it_was_put_back",),
+    ),
+    Mutant(
         "messages-unwrap-to-anything",
         "bounds",
         "consumer/arrivals.py",
