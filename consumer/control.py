@@ -7,14 +7,14 @@ from typing import Literal
 import sqlalchemy as sa
 
 from common.crash_points import CrashPoint, reach
-from common.ops.rewinding import Seen, look, note
+from common.ops.rewinding import Seen
 from common.ports.source import Delivery
 from common.runtime.node import Node
 from common.seldom import Seldom
 from common.wire.control import MOST_SEEN, Control, Gone, Heartbeat, Request, Said, Unknown
 from common.wire.signing import Purpose
 from consumer.heartbeats import TooManyNodesError, note_heartbeat
-from consumer.own_seen import end_of_log
+from consumer.own_seen import note_seen
 from consumer.peers import PeerIds
 from consumer.requests import note_request, take_gone
 from consumer.statements import writing
@@ -88,25 +88,16 @@ class Controls:
             news = writing(self._node.database, note_it)
         except TooManyNodesError:
             return self._tell_full("heartbeat_refused", heartbeat.source_node)
-        self._hear_of_myself(heartbeat, now_us)
+        self._hear_of_myself(heartbeat)
         if news is not None:
             fields = {"source_node": heartbeat.source_node, "remedy": "rowferry rejoin"}
             log.error("node_rewound", extra=fields | dict(news))
         return True
 
-    def _hear_of_myself(self, heartbeat: Heartbeat, now_us: int) -> None:
+    def _hear_of_myself(self, heartbeat: Heartbeat) -> None:
         """See whether the sender has more of this node's logs than this node itself."""
-        facts = self._node.facts
-        logs = [(seen, end_of_log(self._node, seen.incarnation)) for seen in _logs_of(facts.node_id, heartbeat)]
-        if not logs:
-            return
-
-        def work(connection: sa.Connection) -> list[str]:
-            found = [(seen, look(connection, facts.incarnation, head_lsn, seen)) for seen, head_lsn in logs]
-            return [why for seen, why in found if why and note(connection, facts.node_id, seen, why, now_us)]
-
-        for why in writing(self._node.database, work):
-            log.error("node_is_rewound", extra={"error": why, "remedy": "rowferry rejoin"})
+        for seen in _logs_of(self._node.facts.node_id, heartbeat):
+            note_seen(self._node, seen)
 
     def _problem(self, control: Control, delivery: Delivery, said: Said) -> str | None:
         """Return what speaks against it being from whom it says; None where nothing does."""
