@@ -51,8 +51,15 @@ _WORDS = re.compile(
 _TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
-_SQLITE_KEEPS = {exp.DataType.Type.DECIMAL: "NUMERIC", exp.DataType.Type.BOOLEAN: "BOOLEAN"}
-"""sqlglot would write REAL, which rounds decimals, and INTEGER, which a bool could no longer be told from."""
+_SQLITE_KEEPS = {
+    exp.DataType.Type.DECIMAL: "NUMERIC",
+    exp.DataType.Type.BOOLEAN: "BOOLEAN",
+    exp.DataType.Type.BIGINT: "BIGINT",
+    exp.DataType.Type.SMALLINT: "SMALLINT",
+    exp.DataType.Type.TINYINT: "TINYINT",
+}
+"""sqlglot would write REAL, which rounds decimals, and INTEGER: a bool could no longer be told from that, and a key
+would be the rowid, which takes nothing but integers."""
 
 
 def judge(rules: DdlRules, sql: str, keys: Mapping[str, Collection[str]] | None) -> Ruling:
@@ -72,7 +79,9 @@ def judge(rules: DdlRules, sql: str, keys: Mapping[str, Collection[str]] | None)
             return Ruling(False, f"it holds {len(statements)} statements, not one")
     if not ruling.allowed:
         return ruling
-    return replace(ruling, rendered=_rendered(statement, dialect))
+    if rules.database == "sqlite":
+        _keep_types(statement, sql)
+    return replace(ruling, rendered=statement.sql(dialect=dialect, identify=True, comments=False))
 
 
 def _judge_one(rules: DdlRules, statement: exp.Expression, keys: Mapping[str, Collection[str]] | None) -> Ruling:
@@ -138,15 +147,21 @@ def _takes_key(rules: DdlRules, statement: exp.Expression, table: str, keys: Map
     return not {name.lower() for name in names}.isdisjoint(of_table)
 
 
-def _rendered(statement: exp.Expression, dialect: str) -> str:
-    if dialect == "sqlite":
-        for node in list(statement.find_all(exp.DataType)):
-            if (name := _SQLITE_KEEPS.get(node.this)) is not None:
-                sizes = ", ".join(size.sql() for size in node.expressions)
-                node.replace(
-                    exp.DataType(this=exp.DataType.Type.USERDEFINED, kind=f"{name}({sizes})" if sizes else name)
-                )
-    return statement.sql(dialect=dialect, identify=True, comments=False)
+def _keep_types(statement: exp.Expression, sql: str) -> None:
+    """Let columns keep the types that they mean on SQLite."""
+    tokens = sqlglot.tokenize(sql, read="sqlite")
+    for column in statement.find_all(exp.ColumnDef):
+        kind = column.args.get("kind")
+        if not isinstance(kind, exp.DataType):
+            continue
+        name = _SQLITE_KEEPS.get(kind.this)
+        if kind.this == exp.DataType.Type.INT:
+            # sqlglot takes INT and INTEGER for one; the word stands right behind the column's name.
+            behind = column.this.meta["end"]
+            name = next(token.text.upper() for token in tokens if token.start > behind)
+        if name is not None:
+            sizes = ", ".join(size.sql() for size in kind.expressions)
+            kind.replace(exp.DataType(this=exp.DataType.Type.USERDEFINED, kind=f"{name}({sizes})" if sizes else name))
 
 
 def _target(statement: exp.Expression) -> exp.Table | None:

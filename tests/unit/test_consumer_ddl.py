@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from common.preflight.rulings import DdlRules
@@ -159,6 +162,26 @@ def test_sqlite_keeps_its_exact_types() -> None:
     rendered = DdlRules("sqlite", wants, allow=True).judge(sql).rendered
     columns = '"id" INTEGER PRIMARY KEY, "price" NUMERIC(12, 2), "open" BOOLEAN, "at" TIMESTAMP'
     assert rendered == f'CREATE TABLE "shop" ({columns})'
+
+
+@pytest.mark.parametrize("kind", ["INT", "int(11)", "INT4", "BIGINT", "SMALLINT", "TINYINT", "MEDIUMINT", "INTEGER"])
+@pytest.mark.parametrize("column", ["id", '"a b"', "int", "integer"])
+def test_sqlite_makes_the_rowid_the_key_only_where_the_file_does(kind: str, column: str) -> None:
+    sql = f"CREATE TABLE shop (n INTEGER, {column} {kind} PRIMARY KEY, int8 INT)"
+    ruling = DdlRules("sqlite", wants, allow=True).judge(sql)
+    assert ruling.rendered is not None, ruling.why
+    assert _takes_text_as_key(ruling.rendered) == _takes_text_as_key(sql)
+
+
+def _takes_text_as_key(sql: str) -> bool:
+    """A rowid does not."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute(sql)
+        try:
+            database.execute("INSERT INTO shop VALUES (1, 'one', 1)")
+        except sqlite3.IntegrityError:
+            return False
+        return True
 
 
 def test_postgresql_folds_names_that_are_not_quoted() -> None:
