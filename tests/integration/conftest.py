@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from common.dialects import open_database
+from common.ports.dialect import Database
+from common.schema.migrate import upgrade
 from tests.support.applying import DATABASES, World, close_world, open_world, world_on
 from tests.support.either import KINDS, either_url
+from tests.support.table_plans import Fresh
 
 
 @pytest.fixture(params=DATABASES)
@@ -45,3 +49,21 @@ def main_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def shop_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Another one, so that all four pairs of kinds come."""
     return either_url(request, tmp_path, "shop.db")
+
+
+@pytest.fixture
+def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fresh]:
+    """Callable that returns an empty database of a kind."""
+    opened: list[Database] = []
+
+    def one(kind: str) -> Database:
+        url = f"sqlite:///{tmp_path / f'{len(opened)}.db'}"
+        if kind == "postgresql":
+            url = request.getfixturevalue("pg_database_factory")()
+        opened.append(open_database(url))
+        upgrade(opened[-1].engine)
+        return opened[-1]
+
+    yield one
+    for database in opened:
+        database.close()
