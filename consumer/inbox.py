@@ -97,7 +97,7 @@ class Inbox:
         is_unknown = known is NOTHING and not stored.numbers and not lost
         if _is_done(known, part.header) or (is_unknown and _is_passed(connection, part)):
             return is_last
-        if stored.header is not None and _content(stored.header) != _content(part.header):
+        if stored.header is not None and stored.header.of_tx != part.header.of_tx:
             text = f"part {part.header.part} of {key[1]} does not belong to the parts that came before"
             raise PoisonError(Reason.CONTENT, text)
         if not stored.is_whole:
@@ -318,11 +318,6 @@ def _is_passed(connection: sa.Connection, part: Part) -> bool:
     mark = read_mark(connection, header.source_node, header.incarnation)
     facts = Facts(header.tx_id, header.from_lsn, header.to_lsn, header.tx_sha256 or "")
     return stand(facts, NOTHING, mark) is Standing.DUPLICATE
-
-
-def _content(header: BatchHeader) -> tuple[object, ...]:
-    """Return what all parts of one tx share, however it was cut."""
-    return header.incarnation, header.prev_lsn, header.from_lsn, header.to_lsn, header.tx_sha256
 
 
 def _refused(part: Part, origin: str, error: PoisonError) -> Incoming:

@@ -108,10 +108,12 @@ class Contents:
         query = f"SELECT part, sha256, file, line FROM part WHERE {_CUT} ORDER BY part"
         return [PartSeen(*row) for row in self._connection.execute(query, _key(cut))]
 
-    def header_of(self, cut: Cut) -> BatchHeader:
-        """Return the header of the first part that is here."""
-        query = f"SELECT header FROM part WHERE {_CUT} ORDER BY part LIMIT 1"
-        return read_header(self._connection.execute(query, _key(cut)).fetchone()[0].encode())
+    def headers_of(self, cut: Cut) -> Iterator[BatchHeader]:
+        """Yield the headers of the parts that are here, in their order."""
+        query = f"SELECT header FROM part WHERE {_CUT} ORDER BY part"
+        with closing(self._connection.execute(query, _key(cut))) as rows:
+            for (header,) in rows:
+                yield read_header(header.encode())
 
     def payloads_of(self, cut: Cut) -> Generator[bytes]:
         """Yield the lines of the parts in their order, one part at a time."""

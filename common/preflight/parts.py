@@ -26,16 +26,25 @@ def look_at_parts(contents: Contents, node: NodeKnowledge) -> Iterator[Finding]:
     whole: set[tuple[str, str]] = set()
     for cut in contents.cuts():
         parts = contents.parts_of(cut)
-        if len(parts) < cut.parts:
+        first, *others = contents.headers_of(cut)
+        if (odd := next((one for one in others if one.of_tx != first.of_tx), None)) is not None:
+            yield _not_of_it(cut, next(part for part in parts if part.part == odd.part), first.part)
+        elif len(parts) < cut.parts:
             incomplete.append((cut, parts))
             continue
+        else:
+            with closing(contents.payloads_of(cut)) as payloads:
+                yield from _faults(cut, parts, look_at_changes(first, payloads))
         whole.add((cut.source_node, cut.tx_id))
-        with closing(contents.payloads_of(cut)) as payloads:
-            seen = look_at_changes(contents.header_of(cut), payloads)
-        yield from _faults(cut, parts, seen)
     for cut, parts in incomplete:
         if (cut.source_node, cut.tx_id) not in whole:
             yield from _missing(cut, parts, node)
+
+
+def _not_of_it(cut: Cut, part: PartSeen, first: int) -> Finding:
+    said = "its LSNs, its tables or what it requires"
+    text = f"parts {first} and {part.part} of tx {cut.tx_id} do not say the same of it: {said}"
+    return Finding(Check.FORMAT, True, text, part.file, part.line, cut.tx_id)
 
 
 def _faults(cut: Cut, parts: list[PartSeen], seen: ChangesSeen) -> Iterator[Finding]:

@@ -65,6 +65,12 @@ class BatchHeader(TxHeader, frozen=True, kw_only=True):
     parts: int
     tx_sha256: str | None = None
 
+    @property
+    def of_tx(self) -> tuple[object, ...]:
+        """What all parts of one tx say alike, however it was cut."""
+        lsns = self.prev_lsn, self.from_lsn, self.to_lsn
+        return self.incarnation, lsns, self.tx_sha256, self.grouped, self.requires, self.tables
+
 
 class SealedTx(Protocol):
     """One sealed tx as the log gives it."""

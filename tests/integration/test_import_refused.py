@@ -140,6 +140,38 @@ def test_parts_that_are_not_of_one_content(world: World, config_file: Path) -> N
     assert nothing_was_written(world)
 
 
+OTHER_HEADERS = {
+    "tables": {"item": {"pk": ["id"], "columns": {"id": "int", "name": "bytes", "price": "decimal"}}},
+    "requires": ["teleport"],
+    "grouped": True,
+    "to_lsn": 4,
+}
+
+
+@pytest.mark.parametrize("key", OTHER_HEADERS)
+@pytest.mark.parametrize("odd", range(3))
+def test_parts_that_do_not_say_the_same_of_their_tx(world: World, config_file: Path, key: str, odd: int) -> None:
+    """Which of them counts must not be a matter of their order."""
+    parts = by_line(three())
+    parts[odd] = with_header(parts[odd], {key: OTHER_HEADERS[key]})
+    line = 3 * max(odd, 1) + 1
+    check = "duplicate" if key == "to_lsn" else "format"
+    assert (check, line) in refusals(imported(config_file, *parts, code=3))
+    assert nothing_was_written(world)
+    world.receive(*reversed(parts))
+    assert world.rows() == []
+    assert {reason for _, reason, _ in world.letters()} == {"content"}
+    assert world.one("SELECT count(*) FROM rf_applied_tx") == 0
+
+
+def with_header(batch: bytes, fields: dict[str, Any]) -> bytes:
+    """Return a batch that says something else of its tx, with a right checksum."""
+    header, _, rest = batch.partition(b"\n")
+    lines, _, end = rest.rstrip(b"\n").rpartition(b"\n")
+    body = json.dumps(json.loads(header) | fields).encode() + b"\n" + lines + b"\n"
+    return body + json.dumps(json.loads(end) | {"sha256": hashlib.sha256(body).hexdigest()}).encode() + b"\n"
+
+
 def test_parts_in_any_order_and_more_than_once(world: World, config_file: Path) -> None:
     first, second, third = by_line(three())
     report = imported(config_file, third, first, third, second, first)
