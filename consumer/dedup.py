@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from common.errors import Reason
 from common.ports.plain import Asked, Together
 from common.schema import tables as rf
+from common.wire.records import TxHeader
 from consumer.dead_letters.lsns import LsnSet
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import lock_letters
@@ -34,7 +35,8 @@ class Standing(StrEnum):
     ALTERED = "altered"
     """Known under this tx_id with another content."""
     FORKED = "forked"
-    """Begins below the watermark, and is younger than what was taken there or ends above: a rewound node made it."""
+    """Begins below the watermark, and is younger than what was taken there, ends above, or is where another tx is known
+    to be: a rewound node made it."""
     HELD = "held"
     """Set aside before, in a way that another copy can't mend by itself."""
 
@@ -93,6 +95,32 @@ def _stand_by_letter(facts: Facts, letter: KnownLetter) -> Standing:
     if letter.state is LetterState.FORKED or letter.reason == Reason.CRASH:
         return Standing.HELD
     return Standing.NEW
+
+
+def is_anothers_place(connection: sa.Connection, header: TxHeader) -> bool:
+    """Tell whether another tx was applied that has LSNs of this one: they are of two histories.
+
+    Asked of what would be taken for a duplicate by the watermark alone: a node whose clock went back too makes tx_ids
+    that are not above those of its old life. Where dedup rows were purged it can't be told."""
+    return connection.execute(_OVERLAPPING, _place_of(header)).first() is not None
+
+
+def _place_of(header: TxHeader) -> dict[str, object]:
+    names = "tx_id", "source_node", "incarnation", "from_lsn", "to_lsn"
+    return {name: getattr(header, name) for name in names}
+
+
+def _overlapping() -> sa.Select[Any]:
+    applied = rf.applied_tx.c
+    of_log = applied.source_node == sa.bindparam("source_node"), applied.incarnation == sa.bindparam("incarnation")
+    below = applied.prev_lsn < sa.bindparam("to_lsn", type_=sa.BigInteger)
+    order = applied.source_node.desc(), applied.incarnation.desc(), applied.prev_lsn.desc()
+    last = sa.select(applied.tx_id, applied.to_lsn).where(*of_log, below).order_by(*order).limit(1).subquery()
+    is_there = last.c.to_lsn >= sa.bindparam("from_lsn", type_=sa.BigInteger)
+    return sa.select(last.c.tx_id).where(is_there, last.c.tx_id != sa.bindparam("tx_id"))
+
+
+_OVERLAPPING = _overlapping()
 
 
 def look_up(connection: sa.Connection, keys: Iterable[TxKey]) -> Mapping[TxKey, Known]:

@@ -24,7 +24,7 @@ from common.wire.proving import part_fault
 from common.wire.records import BatchHeader, Part
 from common.wire.signing import Trust
 from consumer.dead_letters.table_store import bytes_id
-from consumer.dedup import BROKEN_REASONS, NOTHING, Facts, Known, Standing, TxKey, look_up, stand
+from consumer.dedup import BROKEN_REASONS, NOTHING, Facts, Known, Standing, TxKey, is_anothers_place, look_up, stand
 from consumer.incoming import Incoming
 from consumer.statements import among_given, as_list, insert_missing, reading, selective, writing
 from consumer.watermark import read_mark
@@ -317,7 +317,7 @@ def _is_passed(connection: sa.Connection, part: Part) -> bool:
     header = part.header
     mark = read_mark(connection, header.source_node, header.incarnation)
     facts = Facts(header.tx_id, header.from_lsn, header.to_lsn, header.tx_sha256 or "")
-    return stand(facts, NOTHING, mark) is Standing.DUPLICATE
+    return stand(facts, NOTHING, mark) is Standing.DUPLICATE and not is_anothers_place(connection, header)
 
 
 def _refused(part: Part, origin: str, error: PoisonError) -> Incoming:

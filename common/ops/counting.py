@@ -17,6 +17,8 @@ from common.schema import tables as rf
 
 _PIECE = 10_000
 """Txs counted in one transaction: nobody waits for it."""
+_MOST_OF_A_TX = 2**40
+"""Changes: what a source says of its LSNs must not come to more than a database can add up."""
 _Place = tuple[str, str]
 """A road or a source, and the incarnation that its LSNs count in."""
 
@@ -157,7 +159,8 @@ def _piece(
     until_lsn: int | None,
 ) -> Any:
     column = table.c[by]
-    size = (table.c.to_lsn - table.c.prev_lsn).label("size")
+    size = table.c.to_lsn - table.c.prev_lsn
+    size = sa.case((size < _MOST_OF_A_TX, size), else_=_MOST_OF_A_TX).label("size")
     query = sa.select(column.label("place"), size).where(whose, column > after_lsn).order_by(column).limit(_PIECE)
     if until_lsn is not None:
         query = query.where(column <= until_lsn)

@@ -3,6 +3,7 @@
 The minute is the key. A clock that went back writes its minutes anew; `seq` tells which rows are of before, so that
 none of what an odd clock left is taken for now. What is kept is bounded by rows, so that no clock can purge it all."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 
 from common.ops.counting import Marks, Totals, decode_marks, encode_marks
 from common.schema import tables as rf
+from common.wire.records import MAX_LSN
 
 MINUTE_US = 60_000_000
 DAYS = 7
@@ -73,9 +75,16 @@ def write_sample(
     seq = before.seq + 1 if before else 1
     connection.execute(sa.delete(table).where(table.c.minute == minute))
     values: dict[str, Any] = {"minute": minute, "seq": seq, "at_us": now_us, "marks": encode_marks(marks)}
-    connection.execute(sa.insert(table).values(values | asdict(totals) | asdict(gauges)))
+    counts = {name: None if count is None else min(count, MAX_LSN) for name, count in _counts(totals, gauges)}
+    connection.execute(sa.insert(table).values(values | counts))
     oldest = minute - MOST
     aged = sa.select(table.c.minute).where(table.c.minute <= oldest).order_by(table.c.minute).limit(_OLD_AT_ONCE)
     gone = sa.or_(table.c.seq <= seq - MOST, table.c.minute.in_(aged.scalar_subquery()))
     connection.execute(sa.delete(table).where(gone))
     return seq
+
+
+def _counts(totals: Totals, gauges: Gauges) -> Iterator[tuple[str, int | None]]:
+    """Yield all by name. What others say of their LSNs may come to more than a column holds, each being right."""
+    yield from asdict(totals).items()
+    yield from asdict(gauges).items()

@@ -54,6 +54,11 @@ class TxHeader(msgspec.Struct, frozen=True):
         """How many LSNs the tx has: one for each of its changes, in all its parts."""
         return self.to_lsn - self.from_lsn + 1
 
+    def overlaps(self, other: "TxHeader") -> bool:
+        """Tell whether both have some LSN of one log: no two txs of one history do."""
+        same_log = self.source_node == other.source_node and self.incarnation == other.incarnation
+        return same_log and self.from_lsn <= other.to_lsn and other.from_lsn <= self.to_lsn
+
 
 class BatchHeader(TxHeader, frozen=True, kw_only=True):
     """The first line of a batch, or of one part of it, as `common.wire.headers` lets it in.

@@ -11,6 +11,7 @@ from common.crash_points import CrashPoint, reach
 from common.errors import ContentionError, EarlyError, OutageError, PoisonError, Reason
 from common.ports.dialect import ApplySession, RowWrite
 from common.runtime.node import Node
+from common.wire.records import TxHeader
 from consumer import watermark
 from consumer.apply.books import keep_books
 from consumer.apply.decision import Entry
@@ -30,6 +31,7 @@ from consumer.dedup import (
     Known,
     Standing,
     TxKey,
+    is_anothers_place,
     look_up_locked,
     stand,
 )
@@ -88,6 +90,7 @@ class GroupTransaction:
         self, group: Sequence[Prepared], known: Mapping[TxKey, Known], marks: Mapping[SourceKey, Mark]
     ) -> list[Result]:
         taken: dict[TxKey, Known] = {}
+        headers: list[TxHeader] = []
         courses = {key: Course(self._session.connection, mark) for key, mark in marks.items()}
         results = []
         for one in group:
@@ -96,20 +99,22 @@ class GroupTransaction:
             course = courses[source_key] if source_key else None
             settled = _settled_meanwhile(one, known)
             result = settled or self._judge(
-                one, taken.get(key) or known.get(key, NOTHING), course.mark if course else None
+                one, taken.get(key) or known.get(key, NOTHING), course.mark if course else None, headers
             )
             if result.outcome is Outcome.APPLIED:
                 taken[key] = Known(applied_sha256=one.sha256)
+                if one.incoming.header is not None:
+                    headers.append(one.incoming.header)
             if course is not None and (step := step_of(result)) is not None:
                 course.take(step)
             results.append(result)
         return results
 
-    def _judge(self, one: Prepared, known: Known, mark: Mark | None) -> Result:
+    def _judge(self, one: Prepared, known: Known, mark: Mark | None, taken: Sequence[TxHeader]) -> Result:
+        """`taken`: what this transaction applies and is not in the database yet."""
         if one.error is not None:
-            return self._judge_failed(one, one.error, known, mark)
-        standing = _standing(one, known, mark)
-        match standing:
+            return self._judge_failed(one, one.error, known, mark, taken)
+        match self._standing_of(one, known, mark, taken):
             case Standing.NEW:
                 return Result(one.incoming, Outcome.APPLIED, Counts(), sha256=one.sha256)
             case Standing.DUPLICATE | Standing.HELD:
@@ -120,12 +125,26 @@ class GroupTransaction:
             case Standing.ALTERED:
                 return _altered(one, known)
 
-    def _judge_failed(self, one: Prepared, error: PoisonError | EarlyError, known: Known, mark: Mark | None) -> Result:
+    def _standing_of(self, one: Prepared, known: Known, mark: Mark | None, taken: Sequence[TxHeader]) -> Standing:
+        standing, header = _standing(one, known, mark), one.incoming.header
+        if standing is not Standing.DUPLICATE or known is not NOTHING or header is None:
+            return standing
+        is_forked = any(map(header.overlaps, taken)) or is_anothers_place(self._session.connection, header)
+        return Standing.FORKED if is_forked else standing
+
+    def _judge_failed(
+        self,
+        one: Prepared,
+        error: PoisonError | EarlyError,
+        known: Known,
+        mark: Mark | None,
+        taken: Sequence[TxHeader],
+    ) -> Result:
         reason = reason_of(error)
         if reason in BROKEN_REASONS and _is_better_known(one, known, mark):
             return Result(one.incoming, Outcome.DUPLICATE, error=str(error), sha256=one.sha256)
         if reason not in BROKEN_REASONS and not one.incoming.replayed_by and one.incoming.header is not None:
-            standing = _standing(one, known, mark)
+            standing = self._standing_of(one, known, mark, taken)
             if standing in (Standing.DUPLICATE, Standing.HELD):
                 return Result(one.incoming, Outcome.DUPLICATE, sha256=one.sha256)
             if standing is Standing.ALTERED:

@@ -184,6 +184,35 @@ def test_a_rewound_node_is_noticed_when_a_gap_closes_in_the_same_message(world: 
     assert world.watermark("a") == 5
 
 
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("large", [False, True])
+def test_a_rewound_node_whose_clock_went_back_too_is_noticed(world: World, together: bool, large: bool) -> None:
+    """Its new tx_ids are not above the old ones: a machine put back to a snapshot begins with the time of then."""
+    txs, _ = rewound_batches()
+    rewound = Origin("a", lsn=2, made=-50)
+    forked = [rewound.tx(item(9, "anew" * 400, 99), item(10, "anew" * 400, 100)), rewound.put(11, "last", 101)]
+    bodies = [part for tx in forked for part in (tx.parts(2048) if large else [tx.body])]
+    if together:
+        world.receive(b"".join(tx.body for tx in txs) + b"".join(bodies))
+    else:
+        world.receive(*(tx.body for tx in txs))
+        world.receive(*bodies)
+    assert world.letters() == [(tx.tx_id, "forked", "forked") for tx in forked]
+    world.receive(*bodies, *(tx.body for tx in txs))
+    assert len(world.letters()) == 2
+    assert [row[0] for row in world.rows()] == [1, 2, 3, 4, 5]
+    assert world.watermark("a") == 5
+
+
+def test_what_is_forgotten_is_a_duplicate_beside_what_is_not(world: World) -> None:
+    txs, _ = rewound_batches()
+    world.receive(*(tx.body for tx in txs))
+    world.execute(f"DELETE FROM rf_applied_tx WHERE tx_id = '{txs[2].tx_id}'")
+    world.receive(txs[2].body)
+    assert world.letters() == []
+    assert len(world.rows()) == 5
+
+
 def test_another_content_does_not_move_the_watermark(world: World) -> None:
     a, liar = Origin("a"), Origin("a", lsn=1)
     first = a.put(1, "one", 10)

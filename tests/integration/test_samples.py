@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -20,7 +21,7 @@ from common.ops.series import LEVELS, RATES, Series, Window, read_series
 from common.runtime.parts import load_parts
 from common.schema import tables as rf
 from producer.cursors import Cursors
-from tests.support.applying import DATABASES, Origin, World, Write, application, item, world_on
+from tests.support.applying import DATABASES, Origin, Tx, World, Write, application, item, world_on
 from tests.support.cli import rowferry
 
 
@@ -108,6 +109,21 @@ def test_what_waits_for_people_and_behind_gaps(world: World) -> None:
     process.look_for(1)
     row = newest(world)
     assert (row.unapplied_changes, row.applied_txs) == (0, 2)
+
+
+def test_sources_that_say_they_have_written_more_than_a_column_holds(world: World) -> None:
+    process = Process(world)
+    process.look_for(1)
+    most = 2**63 - 1
+    far = [Origin(name, lsn=most - 1).put(number, "x", 10) for number, name in enumerate("xy", start=1)]
+    whole = [Origin(name).put(number, "x", 10) for number, name in enumerate("uv", start=10)]
+    whole = [Tx(msgspec.structs.replace(tx.header, to_lsn=most), tx.writes) for tx in whole]
+    world.receive(*(tx.body for tx in far + whole))
+    for _ in range(2):
+        process.look_for(1)
+        assert newest(world).unapplied_changes == most
+        assert newest(world).applied_txs == 2
+        assert newest(world).applied_changes > 0
 
 
 def test_more_txs_than_a_piece(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
