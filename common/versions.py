@@ -27,6 +27,8 @@ NEVER = Version(0, 0, "")
 
 WEAKEST_HLC = 1
 """Of what nobody is known to have written: any write stands above it."""
+UNTOLD_US = WEAKEST_HLC + 1
+"""In the place of a clock's time that no version may have: it is a write, made nobody knows when."""
 FIRST = (NEVER,)
 """`resolves` of a row's first version that `adopt` gave it: nobody has written the row, and what stands elsewhere from
 before the first sync gives way to it, on record."""
@@ -38,8 +40,9 @@ def next_hlc(now_us: int, seen_us: int) -> int:
     """Return the clock value for a write made after seeing `seen_us`.
 
     Microseconds since the epoch; always above `seen_us`, also when the wall clock went back. Pure.
+    What a clock says from the year 2200 on counts for nothing: no node would take the write, nor any that follows it.
     Source: Kulkarni et al., Logical Physical Clocks (2014), the counter folded into the microseconds."""
-    return max(now_us, seen_us + 1)
+    return max(now_us if now_us < YEAR_2200_US else UNTOLD_US, seen_us + 1)
 
 
 def counts_from_us(base: Version, resolves: Iterable[Version]) -> int:

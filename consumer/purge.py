@@ -8,7 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from common.ops.purging import DAY_US, Pieces, audit_purge, note_purged
+from common.ops.ages import Ages
+from common.ops.purging import Pieces, audit_purge, note_purged
 from common.ports.retention import Purged
 from common.retry import in_transaction
 from common.runtime.node import Node
@@ -25,31 +26,29 @@ _PAGE = 1_000
 
 
 def purge_received(
-    node: Node, *, actor: str, dry_run: bool = False, stop: threading.Event | None = None
+    node: Node, *, actor: str, dry_run: bool = False, stop: threading.Event | None = None, ages: Ages | None = None
 ) -> list[Purged]:
-    """Take away what is old enough. Can be killed anywhere and repeated. Raises OutageError, ContentionError."""
+    """Take away what is old enough, by the clock as it is unless `ages` are given. Can be killed anywhere and repeated.
+    Raises OutageError, ContentionError."""
+    ages = ages or Ages(node.clock.now_us())
     pieces = Pieces(node.database, stop or threading.Event())
     purged = [
-        _purge_dedup(node, pieces, dry_run=dry_run),
-        purge_tombstones(node, dry_run=dry_run, stop=pieces.stop),
-        _purge_conflicts(node, pieces, dry_run=dry_run),
-        _purge_letters(node, pieces, dry_run=dry_run),
-        _purge_parts(node, pieces, dry_run=dry_run),
-        _purge_audit(node, pieces, dry_run=dry_run),
+        _purge_dedup(node, pieces, ages, dry_run=dry_run),
+        purge_tombstones(node, ages, dry_run=dry_run, stop=pieces.stop),
+        _purge_conflicts(node, pieces, ages, dry_run=dry_run),
+        _purge_letters(node, pieces, ages, dry_run=dry_run),
+        _purge_parts(node, pieces, ages, dry_run=dry_run),
+        _purge_audit(node, pieces, ages, dry_run=dry_run),
     ]
     if not dry_run:
         audit_purge(node.database, actor, node.facts.node_id, purged, node.clock.now_us())
     return purged
 
 
-def _older_than(node: Node, days: float) -> int:
-    return node.clock.now_us() - int(days * DAY_US)
-
-
-def _purge_dedup(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
+def _purge_dedup(node: Node, pieces: Pieces, ages: Ages, *, dry_run: bool) -> Purged:
     """At or below the watermark a tx is known by its place: what is younger than the last one is forked, the rest is
     a duplicate. The last one itself stays, so that a log that was rewound to there can be told."""
-    old_us = _older_than(node, node.config.retention.dedup_days)
+    old_us = ages.before(node.config.retention.dedup_days)
     marks = in_transaction(node.database, lambda connection: [mark for mark, _ in read_all(connection).values()])
     rows = 0
     for mark in marks:
@@ -100,10 +99,10 @@ def _drop_applied(connection: sa.Connection, most: int, *, node: Node, mark: Mar
     return len(some)
 
 
-def _purge_conflicts(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
+def _purge_conflicts(node: Node, pieces: Pieces, ages: Ages, *, dry_run: bool) -> Purged:
     """Those that wait stay, those that tell why a row has stepped back, and the last one of all: SQLite would give its
     number again, which audit and links have for it."""
-    old_us = _older_than(node, node.config.retention.conflict_days)
+    old_us = ages.before(node.config.retention.conflict_days)
     met, back = rf.conflict.c, rf.stepped_back.c
     # Both are said so that they can't be read by: PostgreSQL joins what it finds with EXISTS, and goes through the ids
     # for `id <`, which is all of both tables for each piece where it thinks them small.
@@ -115,10 +114,10 @@ def _purge_conflicts(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
     return _purge_old(node, pieces, "conflicts", [old], met.recorded_us, old_us, dry_run=dry_run)
 
 
-def _purge_letters(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
+def _purge_letters(node: Node, pieces: Pieces, ages: Ages, *, dry_run: bool) -> Purged:
     """Those that are replayed or discarded, off the broker too, and known by their place: one that came again above the
     watermark would be taken for news."""
-    old_us = _older_than(node, node.config.retention.dead_letter_days)
+    old_us = ages.before(node.config.retention.dead_letter_days)
     letter, mark = rf.dead_letter.c, rf.sync_state.c
     same_log = sa.and_(mark.peer == letter.source_node, mark.incarnation == letter.incarnation, mark.direction == "in")
     passed = sa.exists().where(same_log, mark.last_lsn >= letter.to_lsn)
@@ -133,10 +132,10 @@ def _purge_letters(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
     return _purge_old(node, pieces, "dead-letters", olds, letter.last_failed_us, old_us, dry_run=dry_run)
 
 
-def _purge_parts(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
+def _purge_parts(node: Node, pieces: Pieces, ages: Ages, *, dry_run: bool) -> Purged:
     """First parts of large txs whose rest did not come, though their source has gone on: a hundred of them keep its new
     ones out. What they belong to is asked for again."""
-    old_us = _older_than(node, node.config.retention.part_days)
+    old_us = ages.before(node.config.retention.part_days)
     keys = in_transaction(node.database, lambda connection: stale_txs(connection, old_us))
     if dry_run:
         return Purged("parts", in_transaction(node.database, lambda connection: count_parts(connection, keys)), old_us)
@@ -149,8 +148,8 @@ def _purge_parts(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
     return Purged("parts", rows, old_us)
 
 
-def _purge_audit(node: Node, pieces: Pieces, *, dry_run: bool) -> Purged:
-    old_us = _older_than(node, node.config.retention.audit_days)
+def _purge_audit(node: Node, pieces: Pieces, ages: Ages, *, dry_run: bool) -> Purged:
+    old_us = ages.before(node.config.retention.audit_days)
     at_us = rf.audit.c.at_us
     return _purge_old(node, pieces, "audit", [at_us < old_us], at_us, old_us, dry_run=dry_run)
 

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from common.ops.ages import look_at_clock
 from common.ops.purging import PurgeService
 from common.ops.stalls import Work
 from common.ops.watchdog import Watchdog
 from common.ports.part import Service
+from common.ports.retention import Purged
 from common.ports.source import Source
 from common.runtime.node import Node
 from common.runtime.transports import (
@@ -60,9 +62,13 @@ def build_services(node: Node, stop: threading.Event) -> Sequence[Service]:
 
     services.append(Watchdog("watchdog-in", node.database, node.clock, node.config.limits.stall_seconds, look))
     if node.config.retention.every_hours:
-        work = partial(purge_received, node, actor=APPLIER, stop=stop)
+        work = partial(_purge, node, stop)
         services.append(PurgeService(_NAME, node.database, node.clock, node.config.retention.every_hours, work))
     return services
+
+
+def _purge(node: Node, stop: threading.Event) -> Sequence[Purged]:
+    return purge_received(node, actor=APPLIER, stop=stop, ages=look_at_clock(node.database, node.clock))
 
 
 def _beside_pulls(node: Node, stop: threading.Event) -> list[Service]:

@@ -15,8 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.config.model import Policy
+from common.ops.ages import DAY_US, Ages
 from common.ops.passed import OriginKey, live_peers, note_passed, passed_in_folder, read_passed
-from common.ops.purging import DAY_US, Pieces, note_purged
+from common.ops.purging import OWN_LOG, Pieces, note_purged, read_purged
 from common.ports.retention import Purged
 from common.retry import in_transaction
 from common.runtime.node import Node
@@ -64,16 +65,18 @@ class Round:
     """Peers that have passed it, with incarnation and end of their log when they said so."""
 
 
-def purge_tombstones(node: Node, *, dry_run: bool = False, stop: threading.Event | None = None) -> Purged:
+def purge_tombstones(
+    node: Node, ages: Ages | None = None, *, dry_run: bool = False, stop: threading.Event | None = None
+) -> Purged:
     """Forget what nobody needs any more. Can be killed anywhere and repeated. Raises OutageError, ContentionError."""
-    now_us = node.clock.now_us()
-    cutoff_us = now_us - int(node.config.limits.tombstone_days * DAY_US)
+    ages = ages or Ages(node.clock.now_us())
+    now_us, cutoff_us = ages.now_us, ages.before(node.config.limits.tombstone_days)
     if dry_run:
         return _tried(node, cutoff_us)
     if node.config.directory is not None:
         _hear_from_folder(node, now_us)
     pieces = Pieces(node.database, stop or threading.Event())
-    _collect(node, pieces, cutoff_us, now_us)
+    _collect(node, pieces, cutoff_us, ages)
     rows = 0
     waits: list[str] = []
     for one in in_transaction(node.database, _rounds):
@@ -98,7 +101,7 @@ def _tried(node: Node, cutoff_us: int) -> Purged:
     return Purged(WHAT, rows, cutoff_us, tuple(dict.fromkeys([*waits, *_kept(node, cutoff_us)])))
 
 
-def _collect(node: Node, pieces: Pieces, cutoff_us: int, now_us: int) -> None:
+def _collect(node: Node, pieces: Pieces, cutoff_us: int, ages: Ages) -> None:
     """Mark what is old enough; then note how far the logs are: no tombstone that was marked is above that."""
     if len(in_transaction(node.database, _rounds)) >= _MOST_ROUNDS:
         # Some peer is away: what grows old meanwhile will do with one round once it is back.
@@ -108,7 +111,7 @@ def _collect(node: Node, pieces: Pieces, cutoff_us: int, now_us: int) -> None:
         if pieces.stop.is_set():
             return
         writing(node.database, partial(_mark, olds=page, number=number))
-    writing(node.database, partial(_begin, node=node, number=number, now_us=now_us))
+    writing(node.database, partial(_begin, node=node, number=number, ages=ages))
 
 
 def _pages(node: Node, cutoff_us: int) -> Iterator[list[Old]]:
@@ -188,10 +191,10 @@ def _mark(connection: sa.Connection, olds: Sequence[Old], number: int) -> int:
     return len(fresh)
 
 
-def _begin(connection: sa.Connection, node: Node, number: int, now_us: int) -> None:
+def _begin(connection: sa.Connection, node: Node, number: int, ages: Ages) -> None:
     marked = connection.scalar(sa.select(sa.func.count()).where(rf.purge_tombstone.c.round == number)) or 0
     choice = rf.choice.c
-    before_us = now_us - int(node.config.retention.conflict_days * DAY_US)
+    before_us = ages.before(node.config.retention.conflict_days)
     old_choices = sa.select(sa.func.max(choice.id)).where(choice.chosen_us < before_us)
     choice_id = connection.scalar(old_choices) or 0
     if not marked and not choice_id:
@@ -200,8 +203,10 @@ def _begin(connection: sa.Connection, node: Node, number: int, now_us: int) -> N
     head = connection.scalar(
         sa.select(sa.func.max(rf.tx.c.to_lsn)).where(rf.tx.c.incarnation == node.facts.incarnation)
     )
-    wanted[node.facts.node_id, node.facts.incarnation] = head or 0
-    row = {"round": number, "began_us": now_us, "choice_id": choice_id, "passed": "{}"}
+    # Of a log that was purged to its end the last LSN stands there alone.
+    gone = read_purged(connection, OWN_LOG).get(node.facts.incarnation)
+    wanted[node.facts.node_id, node.facts.incarnation] = max(head or 0, gone.until_lsn if gone else 0)
+    row = {"round": number, "began_us": ages.now_us, "choice_id": choice_id, "passed": "{}"}
     row["wanted"] = json.dumps([[*key, lsn] for key, lsn in sorted(wanted.items()) if lsn])
     connection.execute(sa.insert(rf.purge_round).values(row))
 

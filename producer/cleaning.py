@@ -5,6 +5,7 @@ import logging
 import sqlalchemy as sa
 
 from common.config.model import DirectorySection
+from common.ops.ages import look_at_clock
 from common.ops.passed import live_peers
 from common.ops.stalls import Seen, write_seen
 from common.periodic import Periodic
@@ -53,8 +54,10 @@ class DirectoryCleaning(Periodic):
         if folders is None:
             return
         peers = in_transaction(self._node.database, lambda connection: self._known(connection, folders))
-        now_us = self._node.clock.now_us()
-        report = self._cleaner.clean(peers, self._keep_days, now_us, self._max_bytes)
+        ages = look_at_clock(self._node.database, self._node.clock)
+        # The share's clock tells when a file was written, and this node's how long ago that is.
+        keep_days = self._keep_days if ages.before(self._keep_days) else None
+        report = self._cleaner.clean(peers, keep_days, ages.now_us, self._max_bytes)
         if report.passed or report.expired or report.crowded:
             fields = {"passed": report.passed, "expired": report.expired, "crowded": report.crowded}
             log.info("directory.cleaned", extra=fields | {"kept": report.kept, "kept_bytes": report.kept_bytes})
@@ -63,7 +66,7 @@ class DirectoryCleaning(Periodic):
             fields = {"kept": report.kept, "kept_bytes": report.kept_bytes, "max_bytes": self._max_bytes}
             log.warning("directory.over_bound", extra=fields | {"why": "known peers have not passed these files"})
         self._is_over = is_over
-        seen = Seen(report.kept_bytes, str(report.kept), report.oldest_us, None, now_us)
+        seen = Seen(report.kept_bytes, str(report.kept), report.oldest_us, None, ages.now_us)
         in_transaction(self._node.database, lambda connection: write_seen(connection, FOLDER, seen))
 
     def _known(self, connection: sa.Connection, folders: list[str]) -> list[str]:

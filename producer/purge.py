@@ -4,12 +4,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 
-from common.ids import least_tx_id
+from common.clock import to_iso
+from common.ops.ages import Ages
 from common.ops.passed import live_peers, passed_in_folder, read_passed
-from common.ops.purging import DAY_US, OWN_LOG, Pieces, audit_purge, note_purged, read_purged
+from common.ops.purging import OWN_LOG, Pieces, audit_purge, note_purged, read_purged
 from common.ports.retention import Purged
 from common.retry import in_transaction
 from common.runtime.node import Node
@@ -44,13 +46,15 @@ class Bound:
     overridden: tuple[Taker, ...]
 
 
-def purge_log(node: Node, *, actor: str, dry_run: bool = False, stop: threading.Event | None = None) -> Purged:
-    """Take away what is old enough. Can be killed anywhere and repeated. Raises OutageError, ContentionError."""
-    now_us = node.clock.now_us()
-    retention = node.config.retention
-    old_us = now_us - int(retention.log_days * DAY_US)
-    oldest_us = now_us - int(retention.log_max_days * DAY_US)
-    bounds = in_transaction(node.database, lambda connection: _bounds(connection, node, old_us, oldest_us))
+def purge_log(
+    node: Node, *, actor: str, dry_run: bool = False, stop: threading.Event | None = None, ages: Ages | None = None
+) -> Purged:
+    """Take away what is old enough, by the clock as it is unless `ages` are given. Can be killed anywhere and repeated.
+    Raises OutageError, ContentionError."""
+    ages = ages or Ages(node.clock.now_us())
+    now_us = ages.now_us
+    old_us = ages.before(node.config.retention.log_days)
+    bounds = in_transaction(node.database, lambda connection: _bounds(connection, node, ages))
     if dry_run:
         rows = in_transaction(node.database, lambda connection: sum(_changes(connection, one) for one in bounds))
     else:
@@ -70,7 +74,8 @@ def purge_log(node: Node, *, actor: str, dry_run: bool = False, stop: threading.
     return purged
 
 
-def _bounds(connection: sa.Connection, node: Node, old_us: int, oldest_us: int) -> list[Bound]:
+def _bounds(connection: sa.Connection, node: Node, ages: Ages) -> list[Bound]:
+    retention = node.config.retention
     incarnations = NodeLogs(node.database, node.facts).incarnations()
     peers = live_peers(connection, node.config, node.facts)
     passed = read_passed(connection, peers)
@@ -79,10 +84,10 @@ def _bounds(connection: sa.Connection, node: Node, old_us: int, oldest_us: int) 
             passed[peer] = passed.get(peer, {}) | said
     found = []
     for incarnation in incarnations:
-        old = _last_before(connection, incarnation, old_us)
+        old = _last_before(connection, incarnation, ages, retention.log_days)
         if old == 0:
             continue
-        oldest = _last_before(connection, incarnation, oldest_us)
+        oldest = _last_before(connection, incarnation, ages, retention.log_max_days)
         takers = list(_takers(connection, node, incarnation, {peer: passed.get(peer, {}) for peer in peers}))
         until = min([old, *(taker.lsn for taker in takers)])
         own = min([old, *(taker.lsn for taker in takers if taker.own)])
@@ -124,21 +129,30 @@ def _takers(
             yield Taker("looking after rows that stepped back", connection.scalar(mark) or 0, own=True)
 
 
-def _last_before(connection: sa.Connection, incarnation: str, us: int) -> int:
-    """Return the LSN of the last tx that was sealed before; 0 where there is none.
+def _last_before(connection: sa.Connection, incarnation: str, ages: Ages, days: float) -> int:
+    """Return the LSN of the last tx that was sealed so long ago; 0 where there is none.
 
-    By halves: ids rise with LSNs within one incarnation, and no index has both the incarnation and the id."""
-    tx, least = rf.tx.c, least_tx_id(max(0, us))
-    of_it = sa.select(tx.to_lsn, tx.tx_id).where(tx.incarnation == incarnation).limit(1)
+    By halves, along LSNs: what was sealed while the clock went steadily is in the order of time. Where it was set back
+    since, what seems to be sealed later than now was before that; tx_ids rise above it, and tell nothing."""
+    before_us = ages.before(days)
+    if before_us <= 0:
+        return 0
+    oldest, now = to_iso(before_us), to_iso(ages.now_us)
+
+    def is_old(tx: Any) -> bool:
+        return bool(tx.exported_at < oldest or (ages.steady_us and tx.exported_at > now))
+
+    tx = rf.tx.c
+    of_it = sa.select(tx.to_lsn, tx.exported_at).where(tx.incarnation == incarnation).limit(1)
     last = connection.execute(of_it.order_by(tx.to_lsn.desc())).one_or_none()
-    if last is None or last.tx_id < least:
+    if last is None or is_old(last):
         return 0 if last is None else int(last.to_lsn)
     # The tx that ends at `before` is older, unless it is 0; the first one above `after` is not.
     before, after = 0, last.to_lsn - 1
     while before < after:
         middle = (before + after) // 2
         one = connection.execute(of_it.where(tx.to_lsn > middle).order_by(tx.to_lsn)).one()
-        if one.tx_id < least:
+        if is_old(one):
             before = one.to_lsn
         else:
             after = middle

@@ -6,6 +6,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
+from common.ops.ages import look_at_clock
 from common.periodic import Periodic
 from common.retry import in_transaction
 from common.runtime.node import Node
@@ -17,7 +18,6 @@ from producer.pull_progress import reader_of
 log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 300.0
-_A_DAY_US = 86_400_000_000
 _AT_ONCE = 5_000
 """Numbers deleted in one transaction: nobody waits long for it."""
 _RETIRED = sa.select(rf.node.c.node_id).where(rf.node.c.retired_us.is_not(None))
@@ -54,11 +54,10 @@ class RelayCleaning(Periodic):
 
     def clean(self) -> int:
         """Delete what has to go; return how many rows that were. Raises OutageError."""
-        limits, now_us = self._node.config.limits, self._node.clock.now_us()
+        limits, ages = self._node.config.limits, look_at_clock(self._node.database, self._node.clock)
         taken = in_transaction(self._node.database, self._taken_seq)
-        oldest_us = now_us - int(limits.relay_days * _A_DAY_US)
-        gone = self._delete(taken, now_us - _A_DAY_US)
-        lost = self._delete(MAX_LSN, oldest_us)
+        gone = self._delete(taken, ages.before(1))
+        lost = self._delete(MAX_LSN, ages.before(limits.relay_days))
         lost += self._delete(in_transaction(self._node.database, self._too_much))
         if lost:
             log.warning("relay.expired", extra={"rows": lost, "remedy": "nodes that lack them need a snapshot"})

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from common.ops.ages import look_at_clock
 from common.ops.purging import PurgeService
 from common.ops.watchdog import Watchdog
 from common.ports.part import Service
@@ -84,7 +85,7 @@ def build_services(node: Node, stop: threading.Event) -> Sequence[Service]:
 
 
 def _purge(node: Node, stop: threading.Event) -> Sequence[Purged]:
-    return [purge_log(node, actor=_BY_ITSELF, dry_run=False, stop=stop)]
+    return [purge_log(node, actor=_BY_ITSELF, stop=stop, ages=look_at_clock(node.database, node.clock))]
 
 
 def _telling_peers(node: Node, relays: Mapping[str, Relay], cursors: Cursors) -> list[Service]:

@@ -20,7 +20,6 @@ from common.schema import tables as rf
 
 log = logging.getLogger(__name__)
 
-DAY_US = 86_400_000_000
 _HOUR_US = 3_600_000_000
 _QUICK_SECONDS, _SLOW_SECONDS = 0.008, 0.020
 _FEWEST, _FIRST, _MOST = 1, 20, 5_000

@@ -57,7 +57,8 @@ def is_fresh(seen: Seen, now_us: int) -> bool:
 
 def still_looks(looked_us: int | None, now_us: int) -> bool:
     """Tell whether a watchdog that looked last then is still looking; None: none ever did."""
-    return looked_us is not None and now_us - looked_us < FRESH_US
+    # One that looked in the future looked before the clock was set back.
+    return looked_us is not None and -FRESH_US < now_us - looked_us < FRESH_US
 
 
 @dataclass(frozen=True, slots=True)

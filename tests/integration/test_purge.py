@@ -15,10 +15,10 @@ import pytest
 
 from common.clock import from_us
 from common.errors import UsageError
+from common.ops.ages import DAY_US
 from common.ops.agreement import agreement
 from common.ops.nodes import Nodes
 from common.ops.passed import note_passed
-from common.ops.purging import DAY_US
 from common.ports.retention import Purged
 from common.versions import NEVER, Version
 from common.wire.control import Heartbeat, encode_control

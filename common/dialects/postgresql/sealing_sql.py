@@ -1,7 +1,9 @@
 """The statements of sealing. Each runs within the sealer's one transaction, under the lock of `rf_seal`."""
 
+from common.clock import YEAR_2200_US, to_iso
 from common.dialects.postgresql.chains import TRUNCATED
 from common.dialects.postgresql.unsealed_sql import ENDED_ROWS
+from common.versions import UNTOLD_US
 
 LOCK = """
 SELECT snapshot, server_identity, incarnation, era, last_lsn, last_tx_id FROM rf_seal FOR UPDATE
@@ -30,6 +32,9 @@ WEAKEST_US = 1
 def _us(instant: str) -> str:
     return f"(extract(epoch FROM {instant}) * 1000000)::bigint"
 
+
+_TOLD_US = f"CASE WHEN captured_at < '{to_iso(YEAR_2200_US)}' THEN {_us('captured_at')} ELSE {UNTOLD_US} END"
+"""As `common.versions.next_hlc` has it."""
 
 _ENDED_TXS = """
 SELECT max(l.seq) AS last_seq, l.xid, count(*)::int AS changes, min(l.captured_at) AS captured_at,
@@ -111,7 +116,7 @@ lag(place) OVER w = place AND lag(new_tid) OVER w IS DISTINCT FROM old_tid AND o
 SEAL = f"""{_ENTRIES}
 numbered AS (
     SELECT table_id, key, lsn, seq, op, row_number() OVER w AS n, lead(lsn) OVER w IS NULL AS is_last,
-           {_us("captured_at")} AS captured_us,
+           {_TOLD_US} AS captured_us,
            {_NOT_FOLLOWING} OR op = 'I' AND lag(op) OVER w = 'D' AND lag(place) OVER w = place AS may_be_tangled
     FROM entry WINDOW w AS (PARTITION BY table_id, key ORDER BY lsn)),
 clocked AS (

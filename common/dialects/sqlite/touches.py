@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from common.clock import YEAR_2200_US
 from common.dialects.sqlite.values import Row, key_text
 
 _LEAVES = ("D", "X", "M")
@@ -85,8 +86,12 @@ def julian(us: int) -> float:
     return -(-us // 1000) / 1000 / _SECONDS_A_DAY + _JULIAN_EPOCH
 
 
-def at_us(julian: float) -> int:
-    """Return microseconds since the epoch for what the triggers noted; SQLite's clock ticks in milliseconds."""
+def at_us(julian: float | None) -> int:
+    """Return microseconds since the epoch for what the triggers noted; SQLite's clock ticks in milliseconds.
+
+    None is what SQLite makes of a clock past the year 9999."""
+    if julian is None:
+        return YEAR_2200_US
     return round((julian - _JULIAN_EPOCH) * _SECONDS_A_DAY * 1000) * 1000
 
 
@@ -100,7 +105,7 @@ def split(
 
     `last`: what is known of that one already."""
     found = [*(TouchedTable() for _ in bounds), TouchedTable() if last is None else last]
-    ticks: dict[float, int] = {}
+    ticks: dict[float | None, int] = {}
     for entry in rows:
         row: Row = entry[3:]
         when = ticks.get(entry[2])

@@ -64,14 +64,15 @@ class Cleaner:
         return found
 
     def clean(
-        self, known_peers: Collection[str], keep_days: float, now_us: int, max_bytes: int | None = None
+        self, known_peers: Collection[str], keep_days: float | None, now_us: int, max_bytes: int | None = None
     ) -> CleanReport:
         """Look through the own folder once. Without known peers only age and size count: readers may still come.
 
-        What a known peer lacks is kept until it is too old, however much it is."""
+        What a known peer lacks is kept until it is too old, however much it is. `keep_days` None: nothing is known to
+        be that."""
         peers = {peer: self._acks(peer) for peer in known_peers if not same_node(peer, self._node_id)}
         counts = {"passed": 0, "expired": 0, "crowded": 0}
-        expired_before_us = now_us - int(keep_days * _DAY_US)
+        expired_before_us = 0 if keep_days is None else now_us - int(keep_days * _DAY_US)
         kept: list[_Kept] = []
         for file, path in self._own_files():
             size, written_us = self._measured(path, now_us)
