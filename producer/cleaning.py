@@ -6,12 +6,13 @@ import sqlalchemy as sa
 
 from common.config.model import DirectorySection
 from common.ops.ages import look_at_clock
-from common.ops.passed import live_peers
+from common.ops.passed import live_peers, passed_in_folder
+from common.ops.purging import FILES_MISSED, drop_noted, note_purged, read_purged
 from common.ops.stalls import Seen, write_seen
 from common.periodic import Periodic
 from common.retry import in_transaction
 from common.runtime.node import Node
-from common.transports.directory.cleaning import Cleaner
+from common.transports.directory.cleaning import Cleaner, CleanReport
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class DirectoryCleaning(Periodic):
         if report.passed or report.expired or report.crowded:
             fields = {"passed": report.passed, "expired": report.expired, "crowded": report.crowded}
             log.info("directory.cleaned", extra=fields | {"kept": report.kept, "kept_bytes": report.kept_bytes})
+        in_transaction(self._node.database, lambda connection: self._note_missed(connection, report, ages.now_us))
         is_over = report.kept_bytes > self._max_bytes
         if is_over and not self._is_over:
             fields = {"kept": report.kept, "kept_bytes": report.kept_bytes, "max_bytes": self._max_bytes}
@@ -68,6 +70,18 @@ class DirectoryCleaning(Periodic):
         self._is_over = is_over
         seen = Seen(report.kept_bytes, str(report.kept), report.oldest_us, None, ages.now_us)
         in_transaction(self._node.database, lambda connection: write_seen(connection, FOLDER, seen))
+
+    def _note_missed(self, connection: sa.Connection, report: CleanReport, now_us: int) -> None:
+        """Keep who lacks what of this node's log is in the folder no more, until it has passed it by another way."""
+        facts = self._node.facts
+        for peer, file in report.missed:
+            if (file.origin, file.incarnation) == (facts.node_id, facts.incarnation):
+                note_purged(connection, FILES_MISSED, now_us, 1, name=peer, until_lsn=file.to_lsn)
+        noted = read_purged(connection, FILES_MISSED)
+        passed = passed_in_folder(self._folder.parent, noted, self._node.config.trust()) if noted else {}
+        for peer, row in noted.items():
+            if passed.get(peer, {}).get((facts.node_id, facts.incarnation), 0) >= row.until_lsn:
+                drop_noted(connection, FILES_MISSED, peer)
 
     def _known(self, connection: sa.Connection, folders: list[str]) -> list[str]:
         """Return who has to pass a file. Folders alone say nothing of who is still to come."""

@@ -101,6 +101,8 @@ def note_purged(
 
 OWN_LOG = "log"
 """Of this node's own sealed log, by incarnation."""
+FILES_MISSED = "files-missed"
+"""By peer, up to which LSN files of this node's log were deleted as too old before it had read them."""
 OWN_LOST = "own-lost"
 """Of a node that was put back: changes of its log of before that it could not fetch."""
 OWN_ELSEWHERE = "own-elsewhere"
@@ -113,6 +115,11 @@ def read_purged(connection: sa.Connection, what: str) -> dict[str, sa.Row[Any]]:
     """Return what is on record of one kind, by name."""
     rows = connection.execute(sa.select(rf.purged).where(rf.purged.c.what == what))
     return {row.name: row for row in rows}
+
+
+def drop_noted(connection: sa.Connection, what: str, name: str) -> None:
+    """Take one off the record: it holds no more."""
+    connection.execute(sa.delete(rf.purged).where(rf.purged.c.what == what, rf.purged.c.name == name))
 
 
 _CALLED = {

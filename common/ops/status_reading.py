@@ -13,7 +13,7 @@ from common.ops.agreement import agreement
 from common.ops.pausing import paused_tables
 from common.ops.peers import read_peers
 from common.ops.progress import OLDEST_EARLY
-from common.ops.purging import OWN_LOST, read_purged
+from common.ops.purging import FILES_MISSED, OWN_LOST, read_purged
 from common.ops.rewinding import own_rewinding
 from common.ops.sending import run_seen_us
 from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
@@ -80,6 +80,13 @@ def _told(connection: sa.Connection, now_us: int) -> Iterator[str]:
             yield (
                 f"the log is purged up to LSN {row.until_lsn}, and {row.name} had not taken all of it "
                 f"(retention.log_max_days): who lacks it needs {A_COPY}"
+            )
+    retired = set(connection.scalars(sa.select(rf.node.c.node_id).where(rf.node.c.retired_us.is_not(None))))
+    for peer, row in read_purged(connection, FILES_MISSED).items():
+        if peer not in retired:
+            yield (
+                f"{peer} had not read this node's files up to LSN {row.until_lsn} when they were deleted "
+                f"(directory.keep_days): `rowferry export-change-log` here and an import there, or {A_COPY}"
             )
     for row in read_purged(connection, OWN_LOST).values():
         if row.purged_us >= since_us:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from common.clock import SystemClock
 from common.config.model import Config, DirectorySection
+from common.ops.purging import FILES_MISSED, read_purged
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.transports.directory import DirectorySink
@@ -80,6 +81,31 @@ def test_files_stay_until_every_known_peer_has_passed_them(node: Node) -> None:
     passes(folder, "depot", 2)
     step(node)
     assert [path.name[-26:] for path in own.glob("*.jsonl")] == [f"{3:020d}.jsonl"]
+
+
+def test_who_had_not_read_what_was_too_old_is_told_until_it_has_it(node: Node) -> None:
+    folder = write_files(node)
+    know(node, "office", "depot")
+    passes(folder, "office", 3)
+    passes(folder, "depot", 1)
+    for path in (folder / "shop").glob("*.jsonl"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    step(node)
+    assert left(folder) == 0
+    assert missed(node) == [("depot", 3)]
+    step(node)
+    assert missed(node) == [("depot", 3)]
+    passes(folder, "depot", 2)
+    step(node)
+    assert missed(node) == [("depot", 3)]
+    passes(folder, "depot", 3)
+    step(node)
+    assert missed(node) == []
+
+
+def missed(node: Node) -> list[tuple[str, int]]:
+    with node.database.engine.connect() as connection:
+        return [(name, row.until_lsn) for name, row in read_purged(connection, FILES_MISSED).items()]
 
 
 def test_before_the_first_file_there_is_nothing_to_do(node: Node, caplog: pytest.LogCaptureFixture) -> None:
