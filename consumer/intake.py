@@ -12,6 +12,7 @@ from common.crash_points import CrashPoint, reach
 from common.errors import ContentionError, OutageError, PoisonError, Reason
 from common.ports.source import Delivery, Source
 from common.runtime.node import Node
+from common.runtime.transports import DIRECTORY
 from common.tracing import Tracing
 from consumer.apply.ahead import Ahead
 from consumer.apply.group import Applier
@@ -105,6 +106,11 @@ class Intake:
     def source_name(self) -> str:
         """What the way in is called."""
         return self._source_name
+
+    @property
+    def may_be_on_its_way(self) -> bool:
+        """Whether the source may get more that was sent before. What was put into a folder stands there."""
+        return self._source_name != DIRECTORY
 
     @property
     def set_aside(self) -> int:

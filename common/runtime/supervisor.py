@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from common.errors import ContentionError, OutageError, ReopenNodeError, RowferryError, StoppingError
+from common.periodic import Periodic
 from common.ports.part import Service
 from common.retry import CRASH, OUTAGE, Backoff, Growth
 
@@ -31,7 +32,12 @@ _LAST_IDLE_SECONDS = 0.5
 
 @runtime_checkable
 class Receiving(Protocol):
-    """A service that takes in what others send. `run --once` gives it longer to wait, since that may be on its way."""
+    """A service that takes in what others send."""
+
+    @property
+    def may_be_on_its_way(self) -> bool:
+        """Whether more may come that can't be seen yet: `run --once` gives it longer to wait then."""
+        ...
 
     @property
     def set_aside(self) -> int:
@@ -263,7 +269,10 @@ class _Runner:
 
 def _idle(service: Service, decides: bool) -> float:
     """Return how long a step of `run_once` may wait: longer in the round that decides that all is drained."""
-    return _LAST_IDLE_SECONDS if decides and isinstance(service, Receiving) else _SHORT_IDLE_SECONDS
+    if isinstance(service, Periodic):
+        return 0.0
+    is_late = decides and isinstance(service, Receiving) and service.may_be_on_its_way
+    return _LAST_IDLE_SECONDS if is_late else _SHORT_IDLE_SECONDS
 
 
 def _log_outage(service: Service, error: Exception, seconds: float) -> None:

@@ -10,10 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import pytest
 
 from common.errors import ConfigError, ContentionError, OutageError, ReopenNodeError, StoppingError
+from common.periodic import Periodic
 from common.retry import CRASH, OUTAGE, Backoff, Growth
 from common.runtime import supervisor
 from common.runtime.signals import stop_on_signals
@@ -36,12 +38,15 @@ class Scripted:
     steps: int = 0
     closed: int = 0
     set_aside: int = 0
+    may_be_on_its_way: bool = False
+    longest_idle: float = 0.0
     threads: set[str] = field(default_factory=set)
     woken: threading.Event = field(default_factory=threading.Event)
 
     def step(self, idle_seconds: float) -> bool:
         self.threads.add(threading.current_thread().name)
         self.steps += 1
+        self.longest_idle = max(self.longest_idle, idle_seconds)
         if self.script:
             now = self.script.pop(0)
             if isinstance(now, BaseException):
@@ -186,6 +191,25 @@ def test_once_drains_everything_and_counts() -> None:
     assert not second.script
     assert (outcome.drained, outcome.set_aside) == (True, 2)
     assert first.closed == second.closed == 1
+
+
+def test_once_waits_for_what_may_be_on_its_way_alone() -> None:
+    class Looking(Periodic):
+        name = "looking"
+        idles: ClassVar[set[float]] = set()
+
+        def step(self, idle_seconds: float) -> bool:
+            self.idles.add(idle_seconds)
+            return super().step(idle_seconds)
+
+        def look(self) -> bool:
+            self.look_again_in(60)
+            return False
+
+    queue, folder = Scripted(may_be_on_its_way=True), Scripted()
+    Supervisor([queue, folder, Looking()], threading.Event(), QUICK).run_once()
+    assert queue.longest_idle >= 10 * folder.longest_idle > 0
+    assert Looking.idles == {0.0}
 
 
 def test_once_gives_up_on_a_lasting_outage() -> None:
