@@ -48,8 +48,9 @@ class Arrivals:
         """Yield the whole txs of a delivery, and what is broken in it, in order; store what stands beside batches."""
         retries = _retries(delivery)
         try:
-            broken = 0
+            broken, holds_something = 0, False
             for item in self._parts(delivery):
+                holds_something = True
                 broken += isinstance(item, Broken)
                 if broken > _MOST_BROKEN:
                     raise PoisonError(Reason.LIMIT, f"more than {_MOST_BROKEN} stretches of it are no batches")
@@ -58,6 +59,8 @@ class Arrivals:
                 found = self.take(item, delivery)
                 if found is not None:
                     yield msgspec.structs.replace(found, retries=retries) if retries else found
+            if delivery.fault is not None and not holds_something:
+                raise PoisonError(Reason.CHECKSUM, f"it is torn: {delivery.fault}")
         except PoisonError as error:
             yield _unreadable(delivery, delivery.body, error)
 
@@ -143,12 +146,13 @@ def is_talk(delivery: Delivery) -> bool:
 
 
 def pieces(delivery: Delivery) -> list[Delivery]:
-    """Cut a delivery into its batches, so that each can be read alone. What can't be unwrapped stays whole."""
+    """Cut a delivery into its batches, so that each can be read alone. What can't be unwrapped, or holds nothing, stays
+    whole."""
     try:
         body = decompress(delivery.body, delivery.content_encoding, _of_message(DEFAULT_LIMITS))
     except PoisonError:
         return [delivery]
-    return [replace(delivery, body=piece, content_encoding=None) for piece in split_batches(body)]
+    return [replace(delivery, body=piece, content_encoding=None) for piece in split_batches(body)] or [delivery]
 
 
 def _of_message(limits: Limits) -> Limits:

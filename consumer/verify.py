@@ -21,6 +21,7 @@ IDENTITY_ERROR = "rowferry_identity_error"
 """The header under which a source that proves senders says that this message's proof does not hold."""
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_float = msgspec.json.Decoder(float | str | dict[str, float])
 _NULL = b"null"
 _MOST_SHOWN = 80
 
@@ -133,7 +134,7 @@ class ChangeChecker:
 
 def _is_right_at_one_look(change: Change, use: TableUse) -> bool:
     try:
-        return use.form is not None and use.form.holds(change.pk, None if change.op == "D" else change.after)
+        return use.form is not None and use.form.holds(bytes(change.pk), change.image)
     except UNREADABLE:
         return False
 
@@ -163,6 +164,8 @@ def _are_equal(one: msgspec.Raw, other: msgspec.Raw, logical: str) -> bool:
 
     An image keeps a decimal's zeros at the end, a key has none: equal keys have one text."""
     try:
+        if logical == "float":
+            return bool(_float.decode(one) == _float.decode(other))
         values = msgspec.json.decode(one), msgspec.json.decode(other)
         if logical == "decimal":
             return Decimal(str(values[0])) == Decimal(str(values[1]))

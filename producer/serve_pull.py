@@ -30,7 +30,11 @@ _STREAM = {
     "description": "Batches, back to back (`rowferry/1`); empty where there is nothing new.",
     "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
     "headers": {
-        CURSOR_HEADER: {"description": "The mark to show as `after` once all is taken.", "schema": {"type": "string"}},
+        CURSOR_HEADER: {
+            "description": "The mark to show as `after` once all is taken.",
+            "required": True,
+            "schema": {"type": "string"},
+        },
         TXS_HEADER: {"description": "How many txs there are in it.", "schema": {"type": "integer"}},
     },
 }

@@ -26,6 +26,8 @@ class Delivery:
     attempts: int = 0
     """How often it was delivered before, as far as the transport counts."""
     headers: dict[str, object] = field(default_factory=dict)
+    fault: str | None = None
+    """Why it is not whole, where the transport can tell: what holds nothing at all tells nobody by itself."""
 
 
 class Place(Protocol):

@@ -5,6 +5,7 @@ number for a text, SQLite neither. What one node applied the other would set asi
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import cache
 from typing import Any, Literal
 
@@ -12,7 +13,12 @@ import msgspec
 
 from common.wire.unreadable import UNREADABLE
 
-_Float = float | Literal["NaN", "Infinity", "-Infinity"]
+_Float = int | float | Literal["NaN", "Infinity", "-Infinity"]
+"""JSON has one number type: what is written like an integer comes as one, so that its digits can be looked at."""
+_ALL_WHOLE = 2**53
+"""Up to here every integer is a double."""
+_MAY_VANISH = re.compile(rb":\s*-?([0-9]+(?:\.[0-9]+)?[eE]-[0-9]{3,}|0\.0{200}[0-9]*(?:[eE]-[0-9]+)?)")
+"""A member of an object. As it begins with a colon the search is quick."""
 
 
 class Wrapped(
@@ -32,6 +38,8 @@ class Wrapped(
     def __post_init__(self) -> None:
         if (self.as_int, self.as_float, self.as_text, self.as_bytes).count(msgspec.UNSET) != 3:
             raise ValueError("a wrapped value has one class")
+        if not is_double(self.as_float):
+            raise ValueError("more digits than a float keeps")
 
 
 _KINDS: dict[str, Any] = {
@@ -68,10 +76,34 @@ def object_decoder(kinds: Mapping[str, Any], fields: Mapping[str, str]) -> "msgs
 def fits(logical: str, raw: bytes | msgspec.Raw) -> bool:
     """Tell whether this JSON may be a value of this logical type. NULL may be one of any."""
     try:
-        _decoder(logical if logical in _KINDS else "").decode(raw)
+        value = _decoder(logical if logical in _KINDS else "").decode(raw)
     except UNREADABLE:
         return False
-    return True
+    if isinstance(value, str):
+        return True
+    return (logical != "float" or is_double(value)) and not vanishes(b":" + bytes(raw))
+
+
+def is_double(number: object) -> bool:
+    """Tell whether a double keeps what was written like an integer: all its digits, or the shortest that tell it from
+    others, filled up with noughts (as JavaScript writes it). What is no integer is one."""
+    if not isinstance(number, int) or -_ALL_WHOLE <= number <= _ALL_WHOLE:
+        return True
+    try:
+        nearest = float(number)
+    except OverflowError:
+        return False
+    return int(nearest) == number or Decimal(repr(nearest)) == number
+
+
+def vanishes(json: bytes) -> bool:
+    """Tell whether a number among the members of an object is so small that a double of it is zero, and is no zero.
+    Of text that holds the like it may say so too."""
+    return any(float(number) == 0 and _has_digits(number) for number in _MAY_VANISH.findall(json))
+
+
+def _has_digits(number: bytes) -> bool:
+    return bool(re.split(rb"[eE]", number)[0].strip(b"0."))
 
 
 @cache

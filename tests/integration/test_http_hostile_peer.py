@@ -175,6 +175,32 @@ def test_a_mark_that_could_not_be_shown_again_is_not_kept(mark: str) -> None:
         client.pull(None, limit=1)
 
 
+def test_who_does_not_count_its_batches_is_read_all_the_same() -> None:
+    """The end of an answer says how many there are."""
+    body = Origin("main").put(1, "one", 10).body
+    headers = {"Rowferry-Cursor": "r1.a", "Content-Type": "application/x-ndjson; charset=utf-8"}
+    with talking(lambda _path, _query: Answer(body, headers=headers)) as client:
+        with closing(client.pull(None, limit=1)) as answer:
+            assert (answer.cursor, answer.body.read()) == ("r1.a", body)
+        with closing(client.again("main", "i", 0, 1)) as answer:
+            assert answer.body.read() == body
+
+
+def test_a_page_of_what_stands_in_between_is_no_stretch_of_a_log() -> None:
+    """A proxy's login page would be a dead letter."""
+    page = Answer(b"<html>", headers={"Content-Type": "text/html"})
+    with talking(lambda _path, _query: page) as client, pytest.raises(OutageError, match="text/html"):
+        client.again("main", "i", 0, 1)
+
+
+def test_without_a_mark_it_is_no_answer() -> None:
+    with (
+        talking(lambda _path, _query: Answer(headers={"Rowferry-Txs": "0"})) as client,
+        pytest.raises(OutageError, match=r"no header Rowferry-Cursor"),
+    ):
+        client.pull(None, limit=1)
+
+
 @pytest.mark.parametrize("status", [400, 414, 422, 431])
 def test_a_mark_that_its_own_peer_does_not_take_is_let_go_of(status: int) -> None:
     def answer(path: str, query: dict[str, list[str]]) -> Answer:

@@ -45,7 +45,7 @@ DECLARED = {
 RIGHT: dict[str, list[Any]] = {
     "i": [7, -(2**63), 2**63 - 1, {"$int": 5}],
     "d": ["7", "1.5", "-0.25"],
-    "f": [7, 1.5, -1e300, "Infinity", "-Infinity", {"$float": 1.5}],
+    "f": [7, 1.5, -1e300, 1152921504606847000, 2**60, 5e-324, "Infinity", "-Infinity", {"$float": 1.5}],
     "b": [True, False],
     "t": ["", "5", "true", "text", {"$text": "dGV4dA=="}],
     "y": ["", "AP8=", {"$bytes": "AP8="}],
@@ -76,7 +76,7 @@ NEVER_RIGHT = [
 WRONG: dict[str, list[Any]] = {
     "i": ["7", 1.5, 1.0, True, "", *NEVER_RIGHT],
     "d": [1.5, 7, True, *NEVER_RIGHT],
-    "f": ["1.5", "7", "inf", "nan", True, "", *NEVER_RIGHT],
+    "f": ["1.5", "7", "inf", "nan", True, "", 2**60 + 1, 10**400, {"$float": 2**60 + 1}, *NEVER_RIGHT],
     "b": ["t", "true", 1, 0, 1.0, *NEVER_RIGHT],
     "t": [5, 1.5, True, *NEVER_RIGHT],
     "y": ["AP8", "A P8=", "AP8=\n", "?", 5, True, *NEVER_RIGHT],
@@ -162,3 +162,21 @@ def test_text_that_is_no_utf_8_is_no_line(receiver: World) -> None:
     body = Origin("a", tables={"v": META}).tx(row(1, "t", "QQ")).body
     receiver.receive(resealed(body, b"QQ", b"\xff"))
     assert list(outcomes(receiver).values()) == ["format"]
+
+
+@pytest.mark.parametrize("written", [b"1e400", b"1e-400", b"2e-324"])
+def test_a_number_beyond_every_float_is_none(receiver: World, written: bytes) -> None:
+    body = Origin("a", tables={"v": META}).tx(row(1, "f", 4.25)).body
+    receiver.receive(resealed(body, b"4.25", written))
+    assert list(outcomes(receiver).values()) == ["type"]
+
+
+def test_a_float_is_one_key_however_it_is_written(receiver: World) -> None:
+    at_work = 0 if receiver.node.database.features.name == "postgresql" else 1
+    receiver.execute(f"CREATE TABLE kf (id {DECLARED['f'][at_work]} PRIMARY KEY)")
+    receiver.node.capture().install(list(receiver.node.captured_tables().values()))
+    source = Origin("a", tables={"kf": TableMeta(pk=("id",), columns={"id": "float"})})
+    body = source.tx(Write("I", "kf", {"id": 2.0**60}, 10)).body
+    receiver.receive(resealed(body, b'"pk":{"id":1.152921504606847e18}', b'"pk":{"id":1152921504606847000}'))
+    assert outcomes(receiver) == {}
+    assert receiver.one("SELECT count(*) FROM kf WHERE id = 1152921504606846976.0") == 1

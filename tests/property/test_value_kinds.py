@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +29,8 @@ strings = st.one_of(
     ),
     st.binary(max_size=9).map(lambda raw: base64.b64encode(raw).decode()),
 )
-numbers = st.one_of(st.integers(), st.integers(-(2**63), 2**64), st.floats(allow_nan=False, allow_infinity=False))
+finite = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.one_of(st.integers(), st.integers(-(2**63), 2**64), finite)
 scalars = st.one_of(st.none(), st.booleans(), numbers, strings)
 wrapped = st.dictionaries(
     st.sampled_from(["$int", "$float", "$text", "$bytes", "$other"]), scalars, min_size=1, max_size=2
@@ -49,7 +52,18 @@ def is_number(value: Any) -> bool:
 
 
 def is_float(value: Any) -> bool:
+    if isinstance(value, int) and is_number(value):
+        return is_double(value)
     return is_number(value) or value in _WORDS
+
+
+def is_double(value: int) -> bool:
+    """All the digits of one, or as few as tell it from its neighbours."""
+    try:
+        nearest = float(value)
+    except OverflowError:
+        return False
+    return int(nearest) == value or Decimal(repr(nearest)) == value
 
 
 def is_of(logical: str, value: Any) -> bool:
@@ -90,3 +104,53 @@ def test_whole_images_are_told_as_their_values_are(columns: dict[str, str], data
     except UNREADABLE:
         at_once = False
     assert at_once == all(fits(columns[name], json.dumps(image[name]).encode()) for name in columns if name != "key")
+
+
+def spellings(value: float) -> list[str]:
+    """Ways to write a number that languages have, none with more digits than its shortest form, or with all."""
+    shortest = repr(value)
+    number = Decimal(shortest)
+    found = [shortest, f"{number:f}", f"{number:e}", f"{number:E}", f"{Decimal(value):f}"]
+    # JavaScript writes a whole number below 1e21 without a point or exponent.
+    return [*found, f"{number.to_integral_value():f}"] if value.is_integer() else found
+
+
+def holds(logical: str, written: str) -> bool:
+    form = row_form(TableMeta(pk=("key",), columns={"key": "int", "it": logical}))
+    assert form is not None
+    try:
+        return form.holds(b'{"key":7}', b'{"key":7,"it":%s}' % written.encode())
+    except UNREADABLE:
+        return False
+
+
+@given(finite)
+def test_a_float_may_be_written_as_any_language_does(value: float) -> None:
+    for written in spellings(value):
+        for json_text in (written, f'{{"$float":{written}}}'):
+            assert fits("float", json_text.encode()), json_text
+            assert holds("float", json_text), json_text
+
+
+NO_DOUBLES = ["1152921504606846977", "-9007199254740993", "1" + 400 * "0", "1e400", "1e-400", "2e-324", "-0.1E-0324"]
+NO_DOUBLES += ["0." + 400 * "0" + "1", "0." + 300 * "0" + "1e-50"]
+
+
+@pytest.mark.parametrize("written", NO_DOUBLES, ids=lambda one: one[:20])
+@pytest.mark.parametrize("around", ["%s", '{"$float":%s}', ' {"$float" : %s } '])
+def test_a_number_that_a_float_would_change_is_none(around: str, written: str) -> None:
+    assert not fits("float", (around % written).encode())
+    assert not holds("float", around % written)
+
+
+@pytest.mark.parametrize(
+    "written", ["0e-400", "-0.0E-999", "0." + 400 * "0", "3e-324", "1e-320", "0." + 300 * "0" + "1"]
+)
+def test_a_number_that_only_looks_so_is_a_float(written: str) -> None:
+    assert fits("float", written.encode())
+    assert holds("float", written)
+
+
+@pytest.mark.parametrize("text", ["1e-400", "a:1e-400", "0e-4123"])
+def test_text_may_hold_what_is_no_float(text: str) -> None:
+    assert fits("text", json.dumps(text).encode())

@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from common.dialects.sqlite.types import WIRE_STAMP, Affinity
 from common.dialects.sqlite.values import RawText, Value
+from common.wire.kinds import is_double
 
 Reader = Callable[[object], Value]
 
@@ -106,7 +107,8 @@ def _float(value: object) -> float:
         raise UnfitError("no number")
     if value != value:
         raise UnfitError("SQLite has no NaN: it would become NULL")
-    return _exact_float(value) if isinstance(value, int) else value
+    # Written like an integer it may be the shortest digits of a float; an `int` for a REAL has to be all of them.
+    return float(value) if is_double(value) else _exact_float(int(value))
 
 
 def _exact_float(value: int) -> float:

@@ -24,11 +24,19 @@ class Reading:
     """A file that is being delivered piece by piece."""
 
     def __init__(
-        self, file: BatchFile, stream: BinaryIO, changed_ns: int, bodies: Iterator[Piece], broken: Stamp | None
+        self,
+        file: BatchFile,
+        stream: BinaryIO,
+        changed_ns: int,
+        bodies: Iterator[Piece],
+        broken: Stamp | None = None,
+        fault: str | None = None,
     ) -> None:
+        """`broken`, `fault`: the stamp of a file that is not whole, and why it is not."""
         self.file = file
         self.changed_ns = changed_ns
         self.broken = broken
+        self.fault = fault
         self.delivered = 0
         self._stream = stream
         self._bodies = bodies
@@ -115,15 +123,14 @@ class Opener:
             self._settling.forget(file)
             stream.seek(0)
             bodies = pieces(stream, found.st_size, file, self._sizes, self._limits)
-            return Reading(file, stream, changed_ns, bodies, None)
+            return Reading(file, stream, changed_ns, bodies)
         if not self._settling.torn(file, stamp, now_us):
             log.info("directory.file-not-whole", extra={"file": str(file), "fault": fault})
             return None
         log.warning("directory.file-broken", extra={"file": str(file), "fault": fault})
         stream.seek(0)
-        return Reading(
-            file, stream, changed_ns, broken_pieces(stream, found.st_size, file, self._sizes, self._limits), stamp
-        )
+        bodies = broken_pieces(stream, found.st_size, file, self._sizes, self._limits)
+        return Reading(file, stream, changed_ns, bodies, stamp, fault)
 
     def _warn_once(self, file: BatchFile, error: OSError) -> None:
         if file not in self._warned:

@@ -156,6 +156,7 @@ class DirectorySource:
             token=token,
             content_encoding=piece.encoding,
             source_node=reading.file.origin,
+            fault=reading.fault,
         )
 
     def _scan(self) -> None:

@@ -71,7 +71,6 @@ class PullAnswer:
 
     cursor: str
     """Empty for what was asked for once more: no mark moves by it."""
-    txs: int
     body: BinaryIO
     """The batches, unwrapped while they are read; its faults are OutageErrors and PoisonErrors."""
     _response: httpx.Response
@@ -215,11 +214,13 @@ class PeerClient:
     def _reading(self, response: httpx.Response, *, has_mark: bool = False) -> PullAnswer:
         try:
             body = self._unwrapped(response)
-            cursor = checked_mark(response.headers[CURSOR_HEADER]) if has_mark else ""
+            cursor = checked_mark(_header(response, CURSOR_HEADER)) if has_mark else ""
+            if not has_mark and TXS_HEADER not in response.headers:
+                # The page of a proxy in between would become a dead letter.
+                _check_media_type(response)
             gone = response.headers.get(GONE_HEADER)
-            txs = int(response.headers[TXS_HEADER])
-            return PullAnswer(cursor, txs, body, response, None if gone is None else int(gone))
-        except (KeyError, ValueError, PoisonError) as error:
+            return PullAnswer(cursor, body, response, None if gone is None else int(gone))
+        except (ValueError, PoisonError) as error:
             response.close()
             raise OutageError(f"{self.url} does not answer as a node does: {error}") from error
 
@@ -248,6 +249,19 @@ class PeerClient:
             # Its message, and the library's below it, quote the header: the token may be in it.
             return OutageError(f"{self.url}: what was to be asked can't be sent over HTTP")
         return OutageError(f"{self.url}: {str(error) or type(error).__name__}")
+
+
+def _header(response: httpx.Response, name: str) -> str:
+    found: str | None = response.headers.get(name)
+    if found is None:
+        raise ValueError(f"no header {name}")
+    return found
+
+
+def _check_media_type(response: httpx.Response) -> None:
+    found = _header(response, "Content-Type")
+    if found.partition(";")[0].strip().lower() != MEDIA_TYPE:
+        raise ValueError(f"{found[:_LONGEST_DETAIL]!r} is not {MEDIA_TYPE}")
 
 
 def _may_go_by_proxy(url: str) -> bool:
