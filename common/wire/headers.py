@@ -18,7 +18,7 @@ from common.wire.unreadable import UNREADABLE
 
 _TX_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _SHA256 = r"[0-9a-f]{64}"
-_FORMAT = re.compile(r"rowferry/1(\.\d+)?\Z")
+_FORMAT = re.compile(r"rowferry/1(\.[0-9]+)?\Z")
 _LONGEST_INSTANT = 40
 _LONGEST_NODE_ID = 64
 _MOST_KNOWN = 1_000
@@ -46,7 +46,7 @@ class _HeaderLine(BaseModel):
     part: _Number = 1
     parts: _Number = 1
     tables: dict[Name, TableMeta]
-    grouped: bool = False
+    grouped: Annotated[bool, Field(strict=True)] = False
     tx_sha256: Annotated[str, StringConstraints(pattern=f"^{_SHA256}$")] | None = None
     requires: tuple[str, ...] = ()
 
@@ -92,6 +92,7 @@ class PlainHeader(msgspec.Struct, gc=False, tag="batch", tag_field="type"):
 _tx_id = re.compile(rf"{_TX_ID}\Z")
 _plain = msgspec.json.Decoder(PlainHeader)
 _any = msgspec.json.Decoder()
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _tables = TypeAdapter(dict[Name, TableMeta])
 _tables_known: dict[bytes, Mapping[str, TableMeta]] = {}
 """By their JSON. So that equal descriptions are one object too, but for very long ones."""
@@ -151,10 +152,12 @@ def read_header(line: bytes) -> BatchHeader:
 def read_model(line: bytes) -> BatchHeader:
     """Return the header in `line`, however it is written. Raises PoisonError that names the key which is wrong."""
     try:
-        fields = _any.decode(line)
+        # What nobody here knows is stepped over: its values may be of any kind, and any number.
+        found_there = _members.decode(line)
+        fields = {name: _any.decode(value) for name, value in found_there.items() if name in _HeaderLine.model_fields}
     except UNREADABLE as error:
         raise PoisonError(Reason.FORMAT, str(error)) from error
-    written = fields.get("format") if isinstance(fields, dict) else None
+    written = fields.get("format")
     if not isinstance(written, str) or not _FORMAT.match(written):
         raise PoisonError(Reason.FORMAT, f"format {written!r} is not {FORMAT}")
     try:

@@ -190,6 +190,22 @@ def test_a_plain_header_is_what_the_model_reads(odd: dict[str, Any], left_out: s
     }
 
 
+@pytest.mark.parametrize("value", [b"1e400", b"9" * 5_000, b'{"a":[-1e999]}'])
+@pytest.mark.parametrize("odd", [{}, {"format": "rowferry/1.1"}, {"part": None}])
+def test_what_a_later_release_says_in_a_header_is_stepped_over(odd: dict[str, Any], value: bytes) -> None:
+    said = {key: odd.get(key, known) for key, known in HEADER.items()}
+    known = msgspec.json.encode({key: one for key, one in said.items() if one is not None})
+    header = headers.read_header(known[:-1] + b',"later":' + value + b"}")
+    assert (header.tx_id, header.parts) == (HEADER["tx_id"], 1)
+
+
+@pytest.mark.parametrize("odd", [{"format": "rowferry/1.\u0661"}, {"grouped": "yes"}, {"grouped": 1}])
+def test_what_only_looks_like_a_header_is_none(odd: dict[str, Any]) -> None:
+    with pytest.raises(PoisonError) as refused:
+        headers.read_header(msgspec.json.encode(HEADER | odd))
+    assert refused.value.reason is Reason.FORMAT
+
+
 def test_the_header_of_this_release_is_plain() -> None:
     assert headers.plain_header(msgspec.json.encode(HEADER).replace("ü".encode(), b"u")) is not None
 
