@@ -53,13 +53,29 @@ def counts_from_us(base: Version, resolves: Iterable[Version]) -> int:
     return highest + 1 if highest > base.hlc else 0
 
 
+def check_settled(resolves: Iterable[Version], version: Version) -> None:
+    """Raise PoisonError unless a choice of this version may settle these."""
+    for one in resolves:
+        if not _is_possible(one):
+            raise PoisonError(Reason.VERSION, f"it settles {list(one)}, no version that a node could have given")
+        if one >= version:
+            raise PoisonError(Reason.VERSION, f"a choice settles only what is below its version {list(version)}")
+
+
+def _is_possible(version: Version) -> bool:
+    if version == NEVER:
+        return True
+    is_right = 0 <= version.main_epoch <= MOST_EPOCH and 0 <= version.hlc < YEAR_2200_US
+    return is_right and NODE_ID.match(version.node_id) is not None
+
+
 def check_version(version: Version, base: Version, source_node: str, *, from_main: bool) -> None:
     """Raise PoisonError unless `source_node` may have given `version` to a write on top of `base`."""
     if version.node_id != source_node:
         raise PoisonError(Reason.VERSION, f"version of {version.node_id!r} in a batch of {source_node!r}")
     if not 0 <= version.hlc < YEAR_2200_US:
         raise PoisonError(Reason.VERSION, f"hlc {version.hlc} is outside 1970..2200")
-    if base != NEVER and not (0 <= base.hlc < YEAR_2200_US and NODE_ID.match(base.node_id)):
+    if not _is_possible(base):
         raise PoisonError(Reason.VERSION, f"base {list(base)} is no version that a node could have given")
     if not 0 <= version.main_epoch <= MOST_EPOCH:
         raise PoisonError(Reason.VERSION, f"main_epoch {version.main_epoch} is outside 0..{MOST_EPOCH}")

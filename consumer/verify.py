@@ -9,7 +9,7 @@ import msgspec
 from common.config.model import Config
 from common.errors import PoisonError, Reason
 from common.ports.source import Delivery
-from common.versions import NEVER, check_version
+from common.versions import NEVER, check_settled, check_version
 from common.wire.decode import missing_features
 from common.wire.kinds import fits
 from common.wire.records import BatchHeader, Change
@@ -98,9 +98,8 @@ class ChangeChecker:
             # One above its base tells nothing of the clock: whoever writes on top of a future write has to go beyond.
             if hlc > self.latest_us and hlc != base.hlc + 1:
                 self.latest_us = hlc
-            if change.resolves and max(change.resolves) >= change.version:
-                text = f"lsn {change.lsn}: a choice settles only what is below its version {list(change.version)}"
-                raise PoisonError(Reason.VERSION, text, table=use.name)
+            if change.resolves:
+                _check_choice(change, use)
             yield Checked(change, use)
 
     def _use(self, table: str) -> TableUse:
@@ -157,6 +156,13 @@ def _check_policy(change: Change, use: TableUse) -> None:
             "(tables.policy): its source has another policy, or changed the row while capture was off"
         )
         raise PoisonError(Reason.POLICY, text, table=use.name)
+
+
+def _check_choice(change: Change, use: TableUse) -> None:
+    try:
+        check_settled(change.resolves, change.version)
+    except PoisonError as error:
+        raise PoisonError(error.reason, f"lsn {change.lsn}: {error}", table=use.name) from error
 
 
 def _are_equal(one: msgspec.Raw, other: msgspec.Raw, logical: str) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from common.clock import YEAR_2200_US, to_iso
 from common.errors import PoisonError, Reason
 from common.ids import TxIds, is_tx_id
-from common.versions import NEVER, Version, check_version, next_hlc
+from common.versions import NEVER, Version, check_settled, check_version, next_hlc
 
 micros = st.integers(0, YEAR_2200_US - 1)
 
@@ -79,11 +79,24 @@ def test_instants_come_back(us: int) -> None:
         (Version(0, 5, "a"), Version(0, -4, "c"), False),
         (Version(0, 5, "a"), Version(0, 4, "c\0"), False),
         (Version(0, 5, "a"), Version(0, 4, ""), False),
+        (Version(0, 5, "a"), Version(-1, 4, "c"), True),
     ],
 )
 def test_a_version_that_its_source_may_not_give_is_poison(version: Version, base: Version, from_main: bool) -> None:
     with pytest.raises(PoisonError) as caught:
         check_version(version, base, "a", from_main=from_main)
+    assert caught.value.reason is Reason.VERSION
+
+
+@pytest.mark.parametrize(
+    "settled",
+    [(-1, 5, "c"), (0, -1, "c"), (0, YEAR_2200_US, "c"), (0, 5, "c \0"), (0, 5, ""), (-9, -(10**30), "b"), (0, 9, "a")],
+)
+def test_a_choice_settles_nothing_but_versions_below_it(settled: tuple[int, int, str]) -> None:
+    good = Version(0, 8, "c")
+    check_settled([good, NEVER], Version(0, 9, "a"))
+    with pytest.raises(PoisonError) as caught:
+        check_settled([good, Version(*settled)], Version(0, 9, "a"))
     assert caught.value.reason is Reason.VERSION
 
 
