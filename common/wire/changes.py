@@ -11,7 +11,7 @@ import msgspec
 from common.errors import PoisonError, Reason
 from common.wire.depth import MAX_DEPTH, nests_too_deep
 from common.wire.limits import DEFAULT_LIMITS, Limits
-from common.wire.lines import CHANGE_OPENS, chunk_line, decoded, line_type, lines_of, only_changes
+from common.wire.lines import CHANGE_OPENS, chunk_line, decoded, line_type, lines_of, only_changes, placed_line
 from common.wire.records import IMAGES_OF, BatchHeader, Change
 from common.wire.unreadable import UNREADABLE
 
@@ -114,6 +114,10 @@ class TxReader:
         self._chunks, self._chunked = [], 0
         if nests_too_deep(whole):
             raise PoisonError(Reason.LIMIT, f"lsn {chunk.lsn}: nests deeper than {MAX_DEPTH} levels")
+        found = self._decoded(placed_line, whole)
+        if (found.type, found.lsn) != ("change", chunk.lsn):
+            text = f"lsn {chunk.lsn}: its chunks come to a line of type {found.type!r} with lsn {found.lsn}"
+            raise PoisonError(Reason.FORMAT, text)
         return whole
 
     def _checked(self, change: Change) -> Change:

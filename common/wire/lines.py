@@ -28,6 +28,12 @@ class Line(msgspec.Struct):
     type: str
 
 
+class Placed(Line):
+    """A line that has a place in the log."""
+
+    lsn: int
+
+
 class End(msgspec.Struct):
     """The last line of a part."""
 
@@ -48,6 +54,7 @@ class Chunk(msgspec.Struct):
 
 
 line_type = msgspec.json.Decoder(Line)
+placed_line = msgspec.json.Decoder(Placed)
 end_line = msgspec.json.Decoder(End)
 chunk_line = msgspec.json.Decoder(Chunk)
 

@@ -1,5 +1,6 @@
 """Whatever a tx holds and however it is cut, wrapped and joined, the same change lines come out, or an error does."""
 
+import base64
 import io
 import random
 from collections.abc import Iterator
@@ -229,6 +230,22 @@ def test_wrapped_bytes_come_back_and_a_bomb_is_stopped(encoding: Any) -> None:
     with pytest.raises(PoisonError) as stopped:
         decompress(bomb, encoding, Limits(max_ratio=10))
     assert stopped.value.reason is Reason.LIMIT
+
+
+@pytest.mark.parametrize("odd", [{"lsn": 999}, {"type": "zzz"}])
+def test_chunks_come_to_the_change_that_they_are_said_to_be_of(odd: dict[str, Any]) -> None:
+    part = parts_of(read_body(next(encode_tx(sealed([("I", {"v": 1}, 9)]))).body))[0]
+    line = msgspec.json.decode(part.payload)
+    lsn = line["lsn"]
+
+    def read(whole: dict[str, Any]) -> list[Change]:
+        data = base64.b64encode(msgspec.json.encode(whole) + b"\n").decode()
+        chunk = {"type": "chunk", "lsn": lsn, "n": 0, "last": True, "data": data}
+        return list(TxReader(part.header, [msgspec.json.encode(chunk) + b"\n"]))
+
+    assert [one.lsn for one in read(line)] == [lsn]
+    with pytest.raises(PoisonError, match=f"lsn {lsn}: its chunks come to"):
+        read(line | odd)
 
 
 def test_parts_of_two_txs_do_not_make_one() -> None:
