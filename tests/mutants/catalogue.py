@@ -31,6 +31,9 @@ SAFEGUARDS = (
     "kinds of values",
     "first versions of rows",
     "capture of an altered table",
+    "ages after a jump of the clock",
+    "tombstones wait for every peer",
+    "what all parts of a tx say",
 )
 
 
@@ -618,5 +621,45 @@ MUTANTS = (
         'when = f"CASE WHEN {logged} THEN {UNKNOWN_WHEN} ELSE clock_timestamp() END"',
         'when = "clock_timestamp()"',
         ("tests/integration/test_reshaped_retries.py",),
+    ),
+    Mutant(
+        "forks-told-by-their-ids-alone",
+        "fork check",
+        "consumer/apply/tx.py",
+        "        return Standing.FORKED if is_forked else standing\n",
+        "        return standing\n",
+        ("tests/integration/test_apply_oddities.py",),
+    ),
+    Mutant(
+        "ages-by-any-clock",
+        "ages after a jump of the clock",
+        "common/ops/ages.py",
+        "        return before_us if self.steady_us <= before_us else 0\n",
+        "        return before_us\n",
+        ("tests/integration/test_purge_clocks.py",),
+    ),
+    Mutant(
+        "clocks-not-looked-at",
+        "ages after a jump of the clock",
+        "common/ops/ages.py",
+        "        steady_us = now_us\n    elif",
+        "        steady_us = 0\n    elif",
+        ("tests/integration/test_purge_clocks.py",),
+    ),
+    Mutant(
+        "tombstones-forgotten-with-the-log",
+        "tombstones wait for every peer",
+        "consumer/tombstones.py",
+        "max(head or 0, gone.until_lsn if gone else 0)",
+        "head or 0",
+        ("tests/integration/test_purge_clocks.py",),
+    ),
+    Mutant(
+        "parts-of-other-txs",
+        "what all parts of a tx say",
+        "consumer/inbox.py",
+        "stored.header.of_tx != part.header.of_tx",
+        "stored.header.to_lsn != part.header.to_lsn",
+        ("tests/integration/test_import_refused.py",),
     ),
 )
