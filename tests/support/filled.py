@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import psycopg
 
+from common.clock import to_iso
 from common.dialects.sqlite.triggers_off import switch_triggers_off
 from common.ops.counting import Marks, encode_marks
 from common.versions import Version
@@ -132,6 +133,9 @@ class _Filling:
     def own_tx_id(self) -> str:
         begins = f"CASE WHEN n <= {FEW_OLD} THEN '{_OLD_IDS}' ELSE '{_YOUNG_IDS}' END"
         return f"{begins} || '-7000-8000-0000' || {self.hex8('n')}"
+
+    def sealed_at(self) -> str:
+        return f"CASE WHEN n <= {FEW_OLD} THEN '{to_iso(_OLD_US)}' ELSE '{to_iso(self.now_us)}' END"
 
     def since(self) -> str:
         return f"CASE WHEN n <= {FEW_OLD} THEN {_OLD_US} + n ELSE {self.now_us} - 1000000 END"
@@ -295,7 +299,7 @@ class _Postgresql(_Filling):
     def own_log(self) -> Iterator[str]:
         lsn, seq = f"n + {self.filled.lsn}", "n + 1000000000"
         columns = "incarnation, to_lsn, from_lsn, prev_lsn, tx_id, exported_at, grouped, tables, bytes, captured_us"
-        values = f"'{self.incarnation}', {lsn}, {lsn}, {lsn} - 1, {self.own_tx_id()}, '2026-01-01T00:00:00.000000Z'"
+        values = f"'{self.incarnation}', {lsn}, {lsn}, {lsn} - 1, {self.own_tx_id()}, {self.sealed_at()}"
         yield self.insert("rf_tx", columns, f"{values}, false, {_TABLES}, 300, {self.since()}")
         xid = f"(n + {self._xid - self.first})::text::xid8"
         yield self.insert("rf_sealed_tx", "era, to_lsn, xid", f"1, {lsn}, {xid}")
@@ -334,7 +338,7 @@ class _Sqlite(_Filling):
     def own_log(self) -> Iterator[str]:
         lsn = f"n + {self.filled.lsn}"
         columns = "incarnation, to_lsn, from_lsn, prev_lsn, tx_id, exported_at, grouped, tables, bytes, captured_us"
-        values = f"'{self.incarnation}', {lsn}, {lsn}, {lsn} - 1, {self.own_tx_id()}, '2026-01-01T00:00:00.000000Z'"
+        values = f"'{self.incarnation}', {lsn}, {lsn}, {lsn} - 1, {self.own_tx_id()}, {self.sealed_at()}"
         yield self.insert("rf_tx", columns, f"{values}, 0, {_TABLES}, 300, {self.since()}")
         columns = "incarnation, lsn, tx_id, table_name, op, line"
         line = f"'{self.incarnation}', {lsn}, {self.own_tx_id()}, 'item', 'I', CAST('{{}}' || char(10) AS BLOB)"
