@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from common.dialects import open_database
 from common.ports.dialect import Database
 from common.schema.migrate import upgrade
-from tests.support.applying import DATABASES, World, close_world, open_world, world_on
+from tests.support.applying import DATABASES, World, close_world, open_world, seal_all, world_on
 from tests.support.either import KINDS, either_url
 from tests.support.table_plans import Fresh
 
@@ -37,6 +38,17 @@ def pg_world(pg_database: str) -> Iterator[World]:
         yield made
     finally:
         close_world(made)
+
+
+@pytest.fixture(params=DATABASES)
+def sender(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A node whose log goes into a folder; three txs are sealed, and the clock is the machine's."""
+    with world_on(request, tmp_path, directory={"path": str(tmp_path)}) as made:
+        made.clock.us = time.time_ns() // 1000
+        for number in range(1, 4):
+            made.execute(f"INSERT INTO item VALUES ({number}, 'x', 1)")
+            seal_all(made)
+        yield made
 
 
 @pytest.fixture(params=KINDS)

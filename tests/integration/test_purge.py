@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +27,7 @@ from consumer.statements import writing
 from consumer.tombstones import purge_tombstones
 from producer.cursors import Cursors
 from producer.purge import purge_log
-from tests.support.applying import DATABASES, Origin, World, Write, item, tx_id_of, world_on
+from tests.support.applying import Origin, World, Write, item, seal_all, tx_id_of, world_on
 
 OLD = Version(0, 20, "a")
 
@@ -304,29 +302,12 @@ def test_a_settled_letter_above_the_watermark_is_still_known(world: World) -> No
     assert world.letters() == [(late.tx_id, "unknown-table", "discarded")]
 
 
-def seal(world: World) -> None:
-    sealer = world.node.database.sealer(world.node.facts)
-    while sealer.seal().more:
-        pass
-
-
 def logged(world: World, after: int = 0) -> list[int]:
     return [tx.header.to_lsn for tx in world.node.database.log(world.node.facts).read(after, 2**30)]
 
 
 def lines_left(world: World) -> int:
     return int(world.one("SELECT count(*) FROM rf_change_log"))
-
-
-@pytest.fixture(params=DATABASES)
-def sender(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    """A node whose log goes into a folder; three txs are sealed, and the clock is the machine's."""
-    with world_on(request, tmp_path, directory={"path": str(tmp_path)}) as made:
-        made.clock.us = time.time_ns() // 1000
-        for number in range(1, 4):
-            made.execute(f"INSERT INTO item VALUES ({number}, 'x', 1)")
-            seal(made)
-        yield made
 
 
 def test_the_log_waits_for_its_sinks_and_its_peers(sender: World) -> None:
@@ -349,7 +330,7 @@ def test_the_log_waits_for_its_sinks_and_its_peers(sender: World) -> None:
     assert (logged(sender), lines_left(sender)) == ([3], 1)
     # Sealing goes on where it was.
     sender.execute("INSERT INTO item VALUES (4, 'x', 1)")
-    seal(sender)
+    seal_all(sender)
     assert logged(sender) == [3, 4]
 
 
@@ -360,7 +341,7 @@ def test_past_its_greatest_age_the_log_goes_and_that_is_said(sender: World) -> N
     assert purged.rows == 3
     assert "the directory had it up to LSN 0" in purged.overridden[0]
     assert sender.query("SELECT name, until_lsn FROM rf_purged WHERE what = 'log-not-taken'") == [("the directory", 3)]
-    seal(sender)
+    seal_all(sender)
     assert logged(sender) == [4]
     assert sender.node.database.log(sender.node.facts).head().lsn == 4
 

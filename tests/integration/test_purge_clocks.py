@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from common.clock import from_iso, to_iso
@@ -18,25 +14,9 @@ from consumer.statements import writing
 from consumer.tombstones import purge_tombstones
 from producer.cursors import Cursors
 from producer.purge import purge_log
-from tests.support.applying import DATABASES, Origin, World, world_on
+from tests.support.applying import Origin, World, seal_all
 
 BATTERY_EMPTY, NEXT_CENTURY = from_iso("2000-01-01"), from_iso("2099-01-01")
-
-
-@pytest.fixture(params=DATABASES)
-def sender(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    """A node whose log goes into a folder that has taken none of it; three txs are sealed."""
-    with world_on(request, tmp_path, directory={"path": str(tmp_path)}) as made:
-        made.clock.us = time.time_ns() // 1000
-        for number in range(1, 4):
-            made.execute(f"INSERT INTO item VALUES ({number}, 'x', 1)")
-            seal(made)
-        yield made
-
-
-def seal(world: World) -> None:
-    while world.node.database.sealer(world.node.facts).seal().more:
-        pass
 
 
 def by_itself(world: World, at_us: int) -> Ages:
@@ -121,7 +101,7 @@ def test_an_operator_who_purges_says_that_the_clock_is_right(sender: World) -> N
 
 def test_a_tombstone_waits_for_a_peer_though_the_log_is_gone(sender: World) -> None:
     sender.execute("DELETE FROM item WHERE id = 1")
-    seal(sender)
+    seal_all(sender)
     facts = sender.node.facts
     sender.receive(Origin("a").put(9, "x", 1).body)
     writing(
@@ -151,9 +131,9 @@ def test_a_write_of_a_year_that_no_version_may_have_is_one_all_the_same(sender: 
         newest = "(SELECT max(seq) FROM rf_change_log)"
         sender.execute(f"UPDATE rf_change_log SET captured_at = '{year}-01-01' WHERE seq = {newest}")
     before = sender.one("SELECT max(hlc) FROM rf_row_version WHERE hlc < 7258118400000000")
-    seal(sender)
+    seal_all(sender)
     first = sender.one("SELECT hlc FROM rf_row_version WHERE base_hlc > 0")
     assert first == sender.one("SELECT base_hlc FROM rf_row_version WHERE base_hlc > 0") + 1
     sender.execute("UPDATE item SET name = 'two' WHERE id = 1")
-    seal(sender)
+    seal_all(sender)
     assert before <= sender.one("SELECT hlc FROM rf_row_version WHERE base_hlc > 0") < 7_258_118_400_000_000

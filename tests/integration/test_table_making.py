@@ -16,7 +16,7 @@ from common.ports.table_making import Action
 from tests.support.applying import DATABASES
 from tests.support.postgresql_values import OWN_TYPES
 from tests.support.table_plans import (
-    PG_VALUES,
+    PG_TABLES,
     SQLITE_TYPES,
     Fresh,
     carried,
@@ -29,8 +29,6 @@ from tests.support.table_plans import (
 )
 
 pytestmark = pytest.mark.containers
-
-PG_TABLES = {f"t{number}": kind for number, kind in enumerate(PG_VALUES)}
 
 
 def test_every_postgresql_type_comes_back_the_same(fresh: Fresh) -> None:

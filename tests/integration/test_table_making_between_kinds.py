@@ -13,6 +13,7 @@ from common.ports.dialect import Database, RowWrite, TableShape
 from common.versions import NEVER, Version
 from tests.support.postgresql_values import OWN_TYPES
 from tests.support.table_plans import (
+    PG_TABLES,
     PG_VALUES,
     Fresh,
     carried,
@@ -23,8 +24,6 @@ from tests.support.table_plans import (
 )
 
 pytestmark = pytest.mark.containers
-
-PG_TABLES = {f"t{number}": kind for number, kind in enumerate(PG_VALUES)}
 
 
 def put(database: Database, name: str, source: TableShape, images: Sequence[bytes]) -> None:

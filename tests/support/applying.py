@@ -150,6 +150,13 @@ class Origin:
         return self.tx(item(row_id, name, hlc, base, op))
 
 
+def seal_all(world: World) -> None:
+    """Seal whatever was written."""
+    sealer = world.node.database.sealer(world.node.facts)
+    while sealer.seal().more:
+        pass
+
+
 def tx_id_of(node_id: str, number: int) -> str:
     """Return a UUIDv7 that rises with `number`."""
     salt = sum(node_id.encode()) & 0xFFFF

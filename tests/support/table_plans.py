@@ -22,6 +22,8 @@ PG_VALUES = SOME_VALUES | {
     "numeric(16,1)": ("999999999999999.9", "953170170192502.7"),
 }
 
+PG_TABLES = {f"t{number}": kind for number, kind in enumerate(PG_VALUES)}
+
 Fresh = Callable[[str], Database]
 Plans = dict[str, TablePlan]
 
