@@ -14,6 +14,7 @@ from common.runtime.transports import (
     BROKER,
     DIRECTORY,
     direct_sink_factory,
+    directory_sink_factory,
     fallback_factory,
     peer_road,
     saying_factory,
@@ -30,6 +31,7 @@ from producer.forwarding import forwarding
 from producer.log import NodeLogs
 from producer.packing import Packing, bulky
 from producer.purge import purge_log
+from producer.refilling import Refilling
 from producer.relay import Relay
 from producer.road import BrokerRoad, observed
 from producer.sealer import SealerService
@@ -76,12 +78,21 @@ def build_services(node: Node, stop: threading.Event) -> Sequence[Service]:
     patience = node.config.limits.stall_seconds
     services.append(Watchdog("watchdog-out", node.database, node.clock, patience, lambda: work_of_run(node)))
     if node.config.directory is not None:
-        services.append(DirectoryCleaning(node, node.config.directory))
+        services.append(DirectoryCleaning(node, node.config.directory, _refilling(node, logs, cursors, packing, stop)))
     every_hours = node.config.retention.every_hours
     if every_hours:
         work = partial(_purge, node, stop)
         services.append(PurgeService(_NAME, node.database, node.clock, every_hours, work))
     return [*services, *forwarding(node, stop)]
+
+
+def _refilling(
+    node: Node, logs: NodeLogs, cursors: Cursors, packing: Packing, stop: threading.Event
+) -> Refilling | None:
+    open_sink = directory_sink_factory(node)
+    if open_sink is None or node.config.directory is None:
+        return None
+    return Refilling(node.config.directory.path, logs, cursors, packing, open_sink, stop)
 
 
 def _purge(node: Node, stop: threading.Event) -> Sequence[Purged]:

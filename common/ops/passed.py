@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from common.config.model import Config
 from common.ports.dialect import NodeFacts
 from common.schema import tables as rf
-from common.transports.directory.acks import BrokenAcksError, read_acks
+from common.transports.directory.acks import Acks, BrokenAcksError, read_acks
 from common.wire.signing import Trust
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,11 @@ def read_passed(
 
 
 def passed_in_folder(root: Path, peers: Iterable[str], trust: Trust) -> dict[str, dict[OriginKey, int]]:
+    """Return how far peers are by what they have left in the folder that nodes share, as `acks_in_folder`."""
+    return {peer: acks.passed for peer, acks in acks_in_folder(root, peers, trust).items() if acks.passed}
+
+
+def acks_in_folder(root: Path, peers: Iterable[str], trust: Trust) -> dict[str, Acks]:
     """Return what peers have left in the folder that nodes share. What can't be read tells nothing, and is logged."""
     found = {}
     for peer in peers:
@@ -107,8 +112,8 @@ def passed_in_folder(root: Path, peers: Iterable[str], trust: Trust) -> dict[str
         except (BrokenAcksError, OSError) as error:
             log.warning("purge.acks_broken", extra={"subject": peer, "error": str(error)})
             continue
-        if acks is not None and acks.passed:
-            found[peer] = acks.passed
+        if acks is not None:
+            found[peer] = acks
     return found
 
 

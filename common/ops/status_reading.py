@@ -86,7 +86,8 @@ def _told(connection: sa.Connection, now_us: int) -> Iterator[str]:
         if peer not in retired:
             yield (
                 f"{peer} had not read this node's files up to LSN {row.until_lsn} when they were deleted "
-                f"(directory.keep_days): `rowferry export-change-log` here and an import there, or {A_COPY}"
+                f"(directory.keep_days): once it reads there again it gets them from the log "
+                f"(retention.log_max_days); what is no more there needs {A_COPY}"
             )
     for row in read_purged(connection, OWN_LOST).values():
         if row.purged_us >= since_us:

@@ -90,7 +90,7 @@ def fallback_factory(node: Node) -> OpenSink | None:
 def direct_sink_factory(node: Node, stop: threading.Event | None = None) -> OpenDirect | None:
     """Return how to open a way to one node alone; None where there is none: RabbitMQ has it.
 
-    A folder keeps its files, so that nothing has to be asked for there."""
+    A folder keeps its files, and what it has lost is seen by what its readers say (`producer.refilling`)."""
     broker = node.config.broker
     return None if broker is None or not broker.is_rabbitmq else partial(_open_direct_sink, node, broker, stop)
 

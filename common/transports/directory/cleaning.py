@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,8 +29,8 @@ class CleanReport:
     kept_bytes: int = 0
     oldest_us: int | None = None
     """When the oldest file that is kept was written: microseconds since the epoch."""
-    missed: tuple[tuple[str, BatchFile], ...] = field(default=(), compare=False)
-    """Known peers with the files that were deleted as too old before they had passed them."""
+    too_old: tuple[BatchFile, ...] = field(default=(), compare=False)
+    """Those that are `expired`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Cleaner:
         counts = {"passed": 0, "expired": 0, "crowded": 0}
         expired_before_us = 0 if keep_days is None else now_us - int(keep_days * _DAY_US)
         kept: list[_Kept] = []
-        missed: list[tuple[str, BatchFile]] = []
+        too_old: list[BatchFile] = []
         for file, path in self._own_files():
             size, written_us = self._measured(path, now_us)
             if _passed_by_all(file, peers):
@@ -84,10 +84,10 @@ class Cleaner:
             else:
                 verdict = "expired" if written_us < expired_before_us else "kept"
             if verdict == "kept" or not self._delete(path, verdict):
-                kept.append(_Kept(path, size, written_us, any(_who_lacks(file, peers))))
+                kept.append(_Kept(path, size, written_us, _is_lacked(file, peers)))
             else:
                 counts[verdict] += 1
-                missed += [(peer, file) for peer in _who_lacks(file, peers)] if verdict == "expired" else []
+                too_old += [file] if verdict == "expired" else []
         if max_bytes is not None:
             counts["crowded"] = self._make_room(kept, max_bytes)
         size = sum(one.size for one in kept)
@@ -96,7 +96,7 @@ class Cleaner:
             kept=len(kept),
             kept_bytes=size,
             oldest_us=min((one.written_us for one in kept), default=None),
-            missed=tuple(missed),
+            too_old=tuple(too_old),
         )
 
     def _make_room(self, kept: "list[_Kept]", max_bytes: int) -> int:
@@ -165,9 +165,9 @@ def _passed_by_all(file: BatchFile, peers: dict[str, Acks | None]) -> bool:
     )
 
 
-def _who_lacks(file: BatchFile, peers: dict[str, Acks | None]) -> Iterator[str]:
-    for peer, acks in peers.items():
-        if same_node(peer, file.origin):
-            continue
-        if acks is None or not acks.has_passed(file.origin, file.incarnation, file.to_lsn):
-            yield peer
+def _is_lacked(file: BatchFile, peers: dict[str, Acks | None]) -> bool:
+    return any(
+        acks is None or not acks.has_passed(file.origin, file.incarnation, file.to_lsn)
+        for peer, acks in peers.items()
+        if not same_node(peer, file.origin)
+    )

@@ -18,6 +18,14 @@ def files_of(root: Path, origin: str) -> list[BatchFile]:
     return sorted(found, key=lambda file: file.order)
 
 
+def files_written_by(root: Path, writer: str) -> list[BatchFile]:
+    """Return the files in one node's own folder, of whatever origin, in no order. Raises OutageError."""
+    try:
+        return _in_folder(root, writer)
+    except OSError as error:
+        raise storage_outage(error, root / writer, "looking through the own folder in the share") from error
+
+
 def own_acks(root: Path, node_id: str, trust: Trust | None = None) -> Acks:
     """Return what a node itself has left there; empty where it can't be read. Raises OutageError."""
     try:
