@@ -34,6 +34,7 @@ SAFEGUARDS = (
     "ages after a jump of the clock",
     "tombstones wait for every peer",
     "what all parts of a tx say",
+    "a folder that lost files is filled again",
 )
 
 
@@ -661,5 +662,21 @@ MUTANTS = (
         "stored.header.of_tx != part.header.of_tx",
         "stored.header.to_lsn != part.header.to_lsn",
         ("tests/integration/test_import_refused.py",),
+    ),
+    Mutant(
+        "lost-files-stay-lost",
+        "a folder that lost files is filled again",
+        "producer/refilling.py",
+        "        if missing and not self._written(",
+        "        if not missing and not self._written(",
+        ("tests/unit/test_producer_refilling.py",),
+    ),
+    Mutant(
+        "files-for-who-is-gone-for-good",
+        "a folder that lost files is filled again",
+        "producer/refilling.py",
+        "return given_up is None or acks.updated_us != (given_up.until_us or 0)",
+        "return True",
+        ("tests/unit/test_producer_refilling.py",),
     ),
 )
