@@ -12,6 +12,7 @@ from common.console import Console, listed
 from common.errors import OutageError, UsageError
 from common.ops import directories, migration
 from common.ops.opened import opened_database
+from common.ops.status_words import counted
 from common.ports.part import AfterMigrate
 from common.runtime.host import Host, current_host
 from common.runtime.node import Node
@@ -146,7 +147,7 @@ def _tell(console: Console, host: Host, report: migration.MigrationReport, besid
         _tell_plan(console, report, beside.folder)
     elif report.changed:
         console.say(f"Node {host.config.node.id} ({host.config.node.role}) is ready on {report.dialect}.")
-        console.say(f"Capturing {len(captured)} tables: {names}" if names else _NO_TABLES)
+        console.say(f"Capturing {counted(len(captured), 'table', 'tables')}: {names}" if names else _NO_TABLES)
     else:
         console.say(f"Nothing to do: all stands already ({names or 'no tables'}).")
     for name in report.paused:

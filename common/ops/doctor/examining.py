@@ -16,6 +16,7 @@ from common.ops.migration import is_migrated
 from common.ops.passed import live_peers
 from common.ops.pausing import paused_tables
 from common.ops.status_reading import read_standing
+from common.ops.status_words import counted
 from common.ops.table_choice import choose_tables
 from common.ops.tokens import stored_tokens
 from common.ports.dialect import Database, NodeFacts
@@ -103,7 +104,8 @@ def _tables(config: Config, database: Database) -> Iterator[Finding]:
         yield Finding(area, Level.FAIL, str(error))
         return
     names = [shape.name for shape in choice.captured]
-    yield Finding(area, Level.OK if names else Level.WARN, f"{len(names)} tables travel: {', '.join(names) or 'none'}")
+    travel = counted(len(names), "table travels", "tables travel") or "no table travels"
+    yield Finding(area, Level.OK if names else Level.WARN, f"{travel}: {', '.join(names)}" if names else travel)
     for name, why in choice.left_out:
         yield Finding(area, Level.NOTE, f"{name} is left out: {why}")
     for name in choice.own_keys:
