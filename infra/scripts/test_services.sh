@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes this machine able to run Rowferry's container tests, and undoes what it did.
 #
-#   test_services.sh up      a Docker engine answers, the three images stand, there is a Chromium for the operations
+#   test_services.sh up      a Docker engine answers, the four images stand, there is a Chromium for the operations
 #                            page's tests, .cache/test-services.env tells the tests
 #   test_services.sh down    removes this checkout's containers; ends the engine if `up` of this checkout started it
 #   test_services.sh status  says what is there
@@ -17,7 +17,7 @@ cache="$repo/.cache"
 env_file="$cache/test-services.env"
 pid_file="$cache/dockerd.pid"
 engine_log="$cache/dockerd.log"
-image_names=(postgres15 rabbitmq4 rabbitmq310)
+image_names=(postgres15 postgresnew rabbitmq4 rabbitmq310)
 debian_default_mirror=http://deb.debian.org/debian
 # The fixtures label their containers with the same value (tests/support/container_engine.py).
 checkout_label="rowferry.test.checkout=$(printf '%s' "$repo" | sha256sum | cut -c1-12)"

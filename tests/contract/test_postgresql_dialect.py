@@ -16,6 +16,7 @@ from tests.contract.guards import GuardContract, KeyContract
 from tests.contract.pausing import PauseContract
 from tests.contract.row_history import RowHistoryContract
 from tests.contract.standing import StandingContract
+from tests.fixtures.containers import DatabaseFactory
 
 pytestmark = pytest.mark.containers
 
@@ -54,9 +55,10 @@ class PostgresCase:
         return psycopg.connect(url.render_as_string(hide_password=False))
 
 
-@pytest.fixture
-def case(pg_database_factory: Callable[[], str]) -> Iterator[PostgresCase]:
-    case = PostgresCase(pg_database_factory)
+@pytest.fixture(params=["postgres_server", "postgres_server_b"], ids=["oldest", "newest"])
+def case(request: pytest.FixtureRequest, pg_database_factory: DatabaseFactory) -> Iterator[PostgresCase]:
+    server = request.getfixturevalue(request.param)
+    case = PostgresCase(lambda: pg_database_factory(server))
     yield case
     case.close()
 

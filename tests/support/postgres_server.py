@@ -13,18 +13,19 @@ from tests.support.container_server import PASSWORD, USER, Server
 _IN_MEMORY = "/var/lib/rowferry-test"
 
 
-def shared_postgres_spec(kind: str) -> ContainerSpec:
+def shared_postgres_spec(kind: str, *, newest: bool = False) -> ContainerSpec:
     """Return a server that nobody kills: its files are in memory, since making and dropping a thousand databases waits
     for the disk most of the time. What asks for durability has a server of its own."""
-    spec = postgres_spec(kind)
+    spec = postgres_spec(kind, newest=newest)
     place = ("PGDATA", f"{_IN_MEMORY}/data")
     return replace(spec, environment=(*spec.environment, place), tmpfs=((_IN_MEMORY, "size=4g"),))
 
 
-def postgres_spec(kind: str) -> ContainerSpec:
+def postgres_spec(kind: str, *, newest: bool = False) -> ContainerSpec:
+    setting, official = ("NEW_POSTGRES", "postgres:18") if newest else ("POSTGRES", "postgres:15")
     return ContainerSpec(
         kind=kind,
-        image=os.environ.get("ROWFERRY_TEST_POSTGRES_IMAGE", "postgres:15"),
+        image=os.environ.get(f"ROWFERRY_TEST_{setting}_IMAGE", official),
         ports=(5432,),
         environment=(
             ("POSTGRES_USER", USER),

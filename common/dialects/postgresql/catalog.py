@@ -8,17 +8,21 @@ import psycopg
 from psycopg.rows import dict_row
 
 from common.dialects.postgresql.naming import wire_name
+from common.dialects.postgresql.newer import ENFORCED, OF_PERIODS
 from common.dialects.postgresql.types import BITS, PgColumn, PgForeignKey, PgTable, logical_type
 from common.ports.dialect import Catalog, ForeignKey
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
-_RELATIONS = """
+_RELATIONS = f"""
 SELECT c.oid, n.nspname AS schema, c.relname AS bare, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        current_schema() AS default_schema,
        EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                AND d.deptype = 'e') AS of_extension,
-       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND NOT i.indimmediate)
+       (SELECT min(f.conname) FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f' AND {OF_PERIODS})
+           AS period_key,
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary
+               AND (NOT i.indimmediate OR i.indisexclusion))
        OR EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = c.oid
                   AND (w.ev_type = '2' OR w.ev_type = '3' AND w.ev_enabled IN ('A', 'R'))) AS no_upsert
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -71,11 +75,12 @@ SELECT i.indrelid AS oid, i.indisprimary AS is_primary,
              WHERE k.n <= i.indnkeyatts ORDER BY k.n) AS columns
 FROM pg_index i
 WHERE i.indrelid = ANY(%s::oid[]) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+  AND (i.indisprimary OR NOT i.indisexclusion)
   AND (i.indexprs IS NULL OR i.indisprimary)
 ORDER BY i.indrelid, i.indexrelid
 """
 
-_REFERENCES = """
+_REFERENCES = f"""
 SELECT f.conrelid AS oid, f.confrelid AS parent, f.conname AS name,
        array(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY k(attnum, n)
              JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.n) AS columns,
@@ -87,7 +92,7 @@ SELECT f.conrelid AS oid, f.confrelid AS parent, f.conname AS name,
              JOIN pg_namespace s ON s.oid = o.oprnamespace ORDER BY k.n) AS equals,
        (SELECT p.relkind = 'p' FROM pg_class p WHERE p.oid = f.confrelid) AS parent_partitioned
 FROM pg_constraint f
-WHERE f.contype = 'f' AND f.conparentid = 0 AND f.conrelid = ANY(%s::oid[])
+WHERE f.contype = 'f' AND f.conparentid = 0 AND f.conrelid = ANY(%s::oid[]) AND {ENFORCED}
 ORDER BY f.conrelid, f.conname
 """
 
@@ -138,6 +143,8 @@ def _left_out(row: Mapping[str, Any]) -> str | None:
         return _WHY_LEFT_OUT[row["kind"]]
     if row["persistence"] != "p":
         return _WHY_LEFT_OUT[row["persistence"]]
+    if row["period_key"]:
+        return f"its foreign key {row['period_key']} is for a PERIOD, which can't be kept while batches are applied"
     return "part of an extension" if row["of_extension"] else None
 
 

@@ -8,6 +8,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from common.dialects.postgresql.connection import pin_settings
+from common.dialects.postgresql.newer import ENFORCED, OF_PERIODS
 from common.dialects.postgresql.types import pg_column
 from common.ports.dialect import ForeignKey, TableShape
 from common.ports.table_making import Action, Checked, ColumnPlan, KeyPlan, Kind, Literal, ReferencePlan, TablePlan
@@ -37,7 +38,7 @@ SELECT w.wire, f.conname AS name, f.confdeltype::text AS deleted, f.confupdtype:
        pg_catalog.to_jsonb(f) -> 'confdelsetcols' IS DISTINCT FROM 'null'
        AND pg_catalog.to_jsonb(f) ? 'confdelsetcols' AS some_columns
 {_WANTED}
-JOIN pg_catalog.pg_constraint f ON f.conrelid = c.oid AND f.contype = 'f' AND f.conparentid = 0
+JOIN pg_catalog.pg_constraint f ON f.conrelid = c.oid AND f.contype = 'f' AND f.conparentid = 0 AND {ENFORCED}
 """
 _INDEXES = f"""
 SELECT w.wire, x.relname AS name, i.indisunique AS is_unique, i.indisprimary AS is_primary,
@@ -48,7 +49,7 @@ SELECT w.wire, x.relname AS name, i.indisunique AS is_unique, i.indisprimary AS 
              WHERE k.n <= i.indnkeyatts ORDER BY k.n) AS columns
 {_WANTED}
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
-WHERE i.indisvalid ORDER BY i.indrelid, i.indexrelid
+WHERE i.indisvalid AND (i.indisprimary OR NOT i.indisexclusion) ORDER BY i.indrelid, i.indexrelid
 """
 _OTHERS = f"""
 SELECT w.wire, o.words
@@ -57,6 +58,12 @@ CROSS JOIN LATERAL (
     SELECT 'the CHECK ' || k.conname FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c'
     UNION ALL
     SELECT 'the EXCLUDE ' || k.conname FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'x'
+    UNION ALL
+    SELECT 'the WITHOUT OVERLAPS of ' || f.conname FROM pg_catalog.pg_constraint f
+    WHERE f.conrelid = c.oid AND f.contype IN ('p', 'u') AND {OF_PERIODS}
+    UNION ALL
+    SELECT 'the foreign key ' || f.conname || ' (NOT ENFORCED)' FROM pg_catalog.pg_constraint f
+    WHERE f.conrelid = c.oid AND f.contype = 'f' AND NOT {ENFORCED}
     UNION ALL
     SELECT 'the trigger ' || t.tgname FROM pg_catalog.pg_trigger t
     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname !~ '^[!~]rowferry '

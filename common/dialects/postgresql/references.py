@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 
 from common.dialects.postgresql.naming import ident, qualified, relation_of, wire_name
+from common.dialects.postgresql.newer import ENFORCED, OF_PERIODS
 from common.dialects.postgresql.prepared import Answer, Prepared
 from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target_rows, text
 from common.dialects.postgresql.rows import Rows
@@ -19,7 +20,7 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 
 _MOST = 5
 
-_CHILDREN = """
+_CHILDREN = f"""
 SELECT f.conname, n.nspname, c.relname, current_schema(), c.relkind = 'p',
        array(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY k(attnum, n)
              JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.n),
@@ -30,7 +31,7 @@ SELECT f.conname, n.nspname, c.relname, current_schema(), c.relkind = 'p',
              FROM unnest(f.conpfeqop) WITH ORDINALITY k(operator, n) JOIN pg_operator o ON o.oid = k.operator
              JOIN pg_namespace s ON s.oid = o.oprnamespace ORDER BY k.n)
 FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid = %s::regclass
+WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid = %s::regclass AND {ENFORCED} AND NOT {OF_PERIODS}
 ORDER BY f.conname
 """
 

@@ -33,7 +33,7 @@ SELECT c.relname, coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, fal
              LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
              WHERE a.attrelid = i.indexrelid AND a.attnum <= i.indnkeyatts ORDER BY a.attnum)
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-WHERE i.indrelid = %s::regclass AND i.indisunique AND NOT i.indisprimary AND i.indisvalid
+WHERE i.indrelid = %s::regclass AND i.indisunique AND NOT i.indisprimary AND i.indisvalid AND NOT i.indisexclusion
 ORDER BY c.relname
 """
 _GENERATED = """
