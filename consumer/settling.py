@@ -306,6 +306,8 @@ class Settling:
             remedy = "change the row that is in its way first, or choose another image"
             if isinstance(error, NoValueError):
                 remedy = "choose another image, or give the row with a value there"
+            elif error.reason is Reason.TYPE:
+                remedy = "choose another image, or give the row with a value that the column can hold"
             elif error.reason is Reason.CONSTRAINT and not displace:
                 command = "undo" if action == "undone" else "resolve"
                 remedy += "; where that one has its unique value, it steps back for"

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
+from common.cli.main import INTERRUPTED
 from common.errors import RowferryError
 from common.runtime.host import ExitCode
 
@@ -35,12 +36,14 @@ class DemoNode:
     def rowferry(self, *arguments: str, expect: tuple[int, ...] = (ExitCode.DONE,)) -> Any:
         """Run one command of this program on the node; return its JSON document, None where it prints none.
 
-        Raises DemoError when the exit code is another than expected."""
+        Raises DemoError when the exit code is another than expected; Ctrl-C ends the demo as it ends a command."""
         program = click.get_current_context().find_root().command
         line = ["--config", str(self.config), "--log-level", "error", "--json", *arguments]
         printed = io.StringIO()
         with redirect_stdout(printed):
             code = program.main(line, prog_name="rowferry", standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         if code not in expect:
             raise DemoError(f"rowferry {' '.join(line)}: exit code {code}, expected {expect[0]}")
         text = printed.getvalue()

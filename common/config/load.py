@@ -60,7 +60,7 @@ def read_secret_file(file: Path, where: str) -> str:
     try:
         refuse_readable_by_others(file, where)
         return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise _unreadable(file, where, error) from error
 
 
@@ -119,8 +119,11 @@ def _is_certificate_alone(file: Path) -> bool:
     return b"BEGIN CERTIFICATE-----" in text and b"PRIVATE KEY-----" not in text
 
 
-def _unreadable(file: Path, where: str, error: OSError | UnicodeDecodeError) -> ConfigError:
+def _unreadable(file: Path, where: str, error: OSError | ValueError) -> ConfigError:
     why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError):
+        # A name that no file can have.
+        why = str(error)
     return ConfigError(f"{where}: {file} can't be read: {why}")
 
 

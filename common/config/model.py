@@ -29,6 +29,8 @@ Channel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 PositiveSeconds = Annotated[float, Field(gt=0, le=31_536_000)]
 PositiveDays = Annotated[float, Field(gt=0, le=3_650)]
 _MIB = 1024 * 1024
+ManyBytes = Annotated[int, Field(ge=_MIB, le=2**63 - 1)]
+"""At least a MiB, and no more than a broker or a database counts."""
 BACKENDS = ("sqlite", "postgresql")
 """The databases that this release knows."""
 TLS_FILES = ("tls_ca_file", "tls_cert_file", "tls_key_file")
@@ -54,6 +56,15 @@ class Section(BaseModel):
         """Python takes true for 1; in a file it is a slip."""
         if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("must be a number")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_a_name(cls, value: object, info: ValidationInfo) -> object:
+        """An empty path is the configuration's own folder, which nobody means."""
+        is_path = Path in (kind := cls.model_fields[str(info.field_name)].annotation, *get_args(kind))
+        if is_path and isinstance(value, str) and (not value or "\0" in value):
+            raise ValueError("must be a path; without it leave the setting out")
         return value
 
 
@@ -177,10 +188,10 @@ class BrokerSection(Section):
     channel: Channel = "default"
     listen: tuple[NodeId, ...] = ()
     prefetch: Annotated[int, Field(ge=1, le=10_000)] = 200
-    prefetch_bytes: Annotated[int, Field(ge=_MIB)] = 64 * _MIB
+    prefetch_bytes: ManyBytes = 64 * _MIB
     """How much of these is held in memory."""
     max_message_bytes: Annotated[int, Field(ge=64 * 1024, le=512 * _MIB)] = 16 * _MIB
-    queue_max_bytes: Annotated[int, Field(ge=_MIB)] = 8 * 1024 * _MIB
+    queue_max_bytes: ManyBytes = 8 * 1024 * _MIB
     queue_expires_seconds: PositiveSeconds = 14 * 86_400
     verify_user: bool = False
     compression: Literal["auto", "none", "gzip", "zstd"] = "auto"
@@ -220,7 +231,7 @@ class DirectorySection(Section):
     path: Path
     settle: PositiveSeconds = 600
     keep_days: PositiveSeconds = 30
-    max_bytes: Annotated[int, Field(ge=_MIB)] = 10 * 1024 * _MIB
+    max_bytes: ManyBytes = 10 * 1024 * _MIB
     """How much of the folder this node's own files may take, where no known peer lacks them."""
     compression: Literal["none", "gzip", "zstd"] = "none"
     poll_seconds: PositiveSeconds = 1.0
@@ -262,9 +273,9 @@ class ServerSection(Section):
     proxies: tuple[str, ...] = ()
     """Addresses and networks whose word on where a request comes from is taken; they do TLS."""
     plain_http: bool = False
-    max_body_bytes: Annotated[int, Field(ge=_MIB)] = 64 * _MIB
+    max_body_bytes: ManyBytes = 64 * _MIB
     """Of one push, as it travels."""
-    max_stream_bytes: Annotated[int, Field(ge=_MIB)] = 1024 * _MIB
+    max_stream_bytes: ManyBytes = 1024 * _MIB
     """Of one push, decompressed."""
     slow_seconds: PositiveSeconds = 30
     body_seconds: PositiveSeconds = 3600
@@ -307,7 +318,7 @@ class LimitsSection(Section):
     """How long a deleted row is remembered at least (see `RetentionSection`)."""
     relay_days: PositiveDays = 30
     """How long other nodes' batches are kept for peers that did not take them."""
-    relay_max_bytes: Annotated[int, Field(ge=_MIB)] = 4 * 1024 * _MIB
+    relay_max_bytes: ManyBytes = 4 * 1024 * _MIB
     """How much of them."""
     future_seconds: PositiveSeconds = 300
     """How far another node's clock may be ahead of this one's before it is reported."""

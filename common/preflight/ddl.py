@@ -51,6 +51,8 @@ _WORDS = re.compile(
 _TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
+_RETYPED = "ALTER COLUMN TYPE"
+
 _SQLITE_KEEPS = {
     exp.DataType.Type.DECIMAL: "NUMERIC",
     exp.DataType.Type.BOOLEAN: "BOOLEAN",
@@ -98,6 +100,8 @@ def _judge_one(rules: DdlRules, statement: exp.Expression, keys: Mapping[str, Co
     if kind is None:
         return Ruling(False, "only CREATE TABLE without AS and ADD COLUMN with a literal default are applied", table)
     what, destructive = kind
+    if what == _RETYPED and rules.database == "sqlite":
+        return Ruling(False, "SQLite can't change a column's type: make the table anew by hand", table)
     if keys is not None and not _is_there(rules, statement, table, keys):
         return Ruling(False, f"{table} is no table here that travels", table)
     pk = _made_key(statement)
@@ -216,7 +220,7 @@ def _action(action: exp.Expression) -> tuple[str, bool] | None:
         case exp.AlterColumn():
             plain = _only(action, {"this", "dtype"}) and action.args.get("dtype") is not None
             parts = [part for part in (action.this, action.args.get("dtype")) if isinstance(part, exp.Expression)]
-            return ("ALTER COLUMN TYPE", True) if plain and all(map(_is_harmless, parts)) else None
+            return (_RETYPED, True) if plain and all(map(_is_harmless, parts)) else None
         case _:
             return None
 

@@ -9,7 +9,7 @@ import pytest
 from common.dialects import open_database
 from common.errors import PoisonError, Reason
 from common.retry import in_transaction
-from tests.support.applying import Origin, World, resealed
+from tests.support.applying import TABLES, Origin, World, Write, close_world, open_world, resealed
 
 NUL = b"\\u0000"
 HUGE = b"1" + b"0" * 30
@@ -41,6 +41,23 @@ def test_what_no_column_takes_stops_nothing(world: World, changed: dict[bytes, b
     # It can be tried again, and listed.
     world.receive(body)
     assert [letter[1] for letter in world.letters()] == [reason.value]
+
+
+@pytest.mark.parametrize("table", ["item", "sales.item"])
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [("ALTER COLUMN price TYPE numeric(3, 3)", "type"), ("ADD CHECK (price > 2)", "constraint")],
+)
+def test_a_dead_letter_names_the_table_that_it_could_not_be_written_to(
+    pg_database: str, table: str, rule: str, reason: str
+) -> None:
+    made = f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC(12, 2))"
+    world = open_world(pg_database, ["CREATE SCHEMA sales", made, f"ALTER TABLE {table} {rule}"])
+    row = {"id": 1, "name": "a", "price": "1.50"}
+    world.receive(Origin("a", tables={table: TABLES["item"]}).tx(Write("I", table, row, 1)).body)
+    found = world.query("SELECT table_name, reason FROM rf_dead_letter")
+    close_world(world)
+    assert found == [(table, reason)]
 
 
 def test_a_value_that_the_driver_does_not_send_is_no_outage(pg_database: str) -> None:

@@ -202,6 +202,7 @@ def test_a_value_that_its_column_can_not_hold_is_the_callers_mistake(waiting: Pa
     (one,) = document(waiting, "conflicts", "list", "--state", "waiting")
     told = rowferry(waiting, "conflicts", "resolve", str(one["id"]), "--take", '{"price": "dear"}')
     assert (told.exit_code, "price" in told.stderr, "nothing was changed" in told.stderr) == (2, True, True)
+    assert ("give the row with a value" in told.stderr, "in its way" in told.stderr) == (True, False)
     assert [one["id"] for one in document(waiting, "conflicts", "list", "--state", "waiting")] == [one["id"]]
 
 

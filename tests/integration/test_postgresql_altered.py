@@ -322,6 +322,19 @@ def test_rows_written_before_capture_knows_a_column_that_may_not_be_empty(pg_dat
         assert node.install() == []
 
 
+def test_a_column_that_is_empty_by_itself_sends_no_row_again(pg_database: str) -> None:
+    """Such a row would tell of nobody's write, and might win over what somebody filled in elsewhere."""
+    with PostgresNode(pg_database, "a", ITEM) as node:
+        node.run(SELF, ITEMS)
+        node.run(
+            "ALTER TABLE item ADD COLUMN note text", "INSERT INTO item VALUES (4, 'd', 4, NULL), (5, 'e', 5, 'filled')"
+        )
+        node.seal_all()
+        known = node.log.head().lsn
+        node.install()
+        assert [json.loads(bytes(change.pk))["id"] for change in node.changes(known)] == [5]
+
+
 def test_rows_written_under_a_columns_new_name_before_capture_knows_it(pg_database: str) -> None:
     with PostgresNode(pg_database, "a", ITEM) as node:
         node.run(SELF, ITEMS)

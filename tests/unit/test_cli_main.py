@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
+from common.cli.demo_nodes import DemoNode
 from common.cli.main import build, sentence_for
 from common.errors import (
     ConfigError,
@@ -110,6 +112,16 @@ def test_ctrl_c_ends_quietly() -> None:
     result = call(raising(KeyboardInterrupt()))
     assert (result.exit_code, result.stdout) == (130, "")
     assert "Traceback" not in result.stderr
+
+
+def test_ctrl_c_in_a_step_of_the_demo_ends_the_demo(tmp_path: Path) -> None:
+    def step() -> None:
+        if click.get_current_context().find_root().params["config"] is None:
+            DemoNode("main", tmp_path).rowferry("try")
+        raise KeyboardInterrupt
+
+    result = call(step)
+    assert (result.exit_code, result.output) == (130, "")
 
 
 def test_a_reader_that_went_away_is_no_error_message() -> None:

@@ -44,6 +44,7 @@ WRONG: list[tuple[str, Any]] = [
     ("broker.prefetch", 0),
     ("broker.max_message_bytes", 1),
     ("broker.queue_max_bytes", 0),
+    ("broker.queue_max_bytes", 2**63),
     ("broker.queue_expires_seconds", 0),
     ("broker.verify_user", "sure"),
     ("broker.compression", "lzma"),
@@ -54,6 +55,8 @@ WRONG: list[tuple[str, Any]] = [
     ("broker.tls_key_file", "key.pem"),
     ("broker.peers", "main"),
     ("directory.path", 1),
+    ("directory.path", ""),
+    ("directory.path", "a\0b"),
     ("directory.settle", 0),
     ("directory.max_bytes", 1),
     ("directory.keep_days", -1),
@@ -125,7 +128,7 @@ def toml(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\0", "\\u0000") + '"'
         case dict():
             return "{" + ", ".join(f"{toml(key)} = {toml(one)}" for key, one in value.items()) + "}"
         case list() | tuple():
@@ -325,6 +328,11 @@ def tls(tmp_path: Path, **files: str) -> Path:
         (tmp_path / name).touch()
         (tmp_path / name).chmod(mode)
     return write(tmp_path, {"node": GOOD["node"], "broker": {"url": "amqps://u:s3cret@host/", **files}})
+
+
+def test_a_secret_file_whose_name_no_file_can_have_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"node\.signing_key_file.*can't be read.*null byte"):
+        load_config(write(tmp_path, {"node": {**GOOD["node"], "signing_key_file": "a\0b"}}), {})
 
 
 def test_tls_files_count_from_the_files_folder(tmp_path: Path) -> None:

@@ -151,6 +151,12 @@ def test_a_change_of_type_is_destructive() -> None:
     assert not DdlRules("postgresql", wants, allow_destructive=True).judge(using).allowed
 
 
+def test_what_sqlite_has_no_statement_for_is_refused_before_it_is_tried() -> None:
+    ruling = DdlRules("sqlite", wants, allow_destructive=True).judge("ALTER TABLE shop ALTER COLUMN name TYPE INTEGER")
+    assert not ruling.allowed
+    assert "SQLite can't change a column's type" in str(ruling.why)
+
+
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("sql", REFUSED)
 def test_everything_else_stays_out_whatever_the_flags(sql: str, database: str) -> None:

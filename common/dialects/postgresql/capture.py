@@ -12,7 +12,14 @@ from common.dialects.postgresql.captured import FUNCTION_PREFIXES, CapturedTable
 from common.dialects.postgresql.connection import driver, pin_settings
 from common.dialects.postgresql.errors import translated
 from common.dialects.postgresql.key_shares import KeyShares, unreadable
-from common.dialects.postgresql.missed import Missing, columns_since, missed_sql, partitions_left, renamed_or_added
+from common.dialects.postgresql.missed import (
+    Missing,
+    are_needed,
+    columns_since,
+    missed_sql,
+    partitions_left,
+    renamed_or_added,
+)
 from common.dialects.postgresql.naming import ident, qualified
 from common.dialects.postgresql.paused import remember_sql, written_meanwhile_sql
 from common.dialects.postgresql.registry import Registry
@@ -268,6 +275,7 @@ def _missing(raw: Raw, target: Target) -> Missing:
         shrank=target.partitioned,
         added=columns_since(raw, oid, before.last_column),
         since=renamed_or_added(raw, oid, before.last_column, fresh),
+        needed=are_needed(raw, oid, before.last_column, fresh),
     )
 
 

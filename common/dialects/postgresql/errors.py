@@ -52,7 +52,11 @@ def translated_for(table: TableShape, account: str) -> Iterator[None]:
     except (psycopg.Error, sa.exc.SQLAlchemyError) as error:
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
             raise RightsError(f"{_message(error)}; {_remedy(error, table, account)}", table=table.name) from error
-        raise translate(error) from error
+        known = translate(error)
+        if isinstance(known, PoisonError) and known.reason is not Reason.FOREIGN_KEY:
+            # The server names none where a type refuses a value, and calls a partition, or one of another schema, else.
+            known.table = table.name
+        raise known from error
 
 
 @contextmanager

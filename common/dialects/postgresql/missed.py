@@ -34,6 +34,12 @@ FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attrelid = %s 
 """
 """The transaction in which the first of some columns came. Its default may have been dropped later, which makes the
 column's own line in the catalog younger; the table's is as old as its last new column."""
+_NEEDED = """
+SELECT EXISTS (
+    SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = %s AND a.attname = ANY(%s)
+      AND (a.attnum <= %s OR a.attnotnull OR a.atthasdef OR a.atthasmissing OR a.attidentity <> '' OR t.typtype = 'd'))
+"""
 _EARLIER = 1_000
 """`age` counts from the next transaction, and others begin while this is asked."""
 _LEFT = f"""
@@ -63,6 +69,8 @@ class Missing:
     """New columns: name, the value of rows that were there before, type."""
     since: int | None = None
     """The transaction from which on rows were logged without a column that is new, or has another name."""
+    needed: bool = True
+    """One of these columns may hold something in a row that says nothing of it."""
 
 
 def columns_since(raw: Raw, oid: int, last: int) -> tuple[tuple[str, str | None, str], ...]:
@@ -76,6 +84,13 @@ def renamed_or_added(raw: Raw, oid: int, last: int, names: Sequence[str]) -> int
     `last`: the number of the newest column that was known before."""
     row = raw.execute(_SINCE, (_EARLIER, last, oid, list(names))).fetchone() if names else None
     return None if row is None or row[0] is None else int(row[0])
+
+
+def are_needed(raw: Raw, oid: int, last: int, names: Sequence[str]) -> bool:
+    """Tell whether a row that was logged without these columns may be another one elsewhere than here.
+
+    A new column that may be empty, and is by itself, is as empty in such a row wherever it comes."""
+    return any(found for (found,) in raw.execute(_NEEDED, (oid, list(names), last)))
 
 
 def partitions_left(raw: Raw, oid: int, truncate_function: str) -> tuple[tuple[str, str], ...]:
@@ -120,7 +135,8 @@ WHERE l.after IS DISTINCT FROM c.image
 
 def _filled(table: CapturedTable, rows: str, missing: Missing) -> str:
     """Rows that have something else in a new column than the rows that were there when it came, and rows that were
-    logged without a column since it came: whoever does not have such a row could not make it without."""
+    logged without a column since it came, where they need it: whoever does not have such a row could not make it
+    without, or would make another one."""
     shape = table.shape
     columns = {column.name: column for column in shape.columns}
     before = ", ".join(f"{_value(value, kind)} AS {ident(name)}" for name, value, kind in missing.added) or "1"
@@ -131,7 +147,8 @@ def _filled(table: CapturedTable, rows: str, missing: Missing) -> str:
     when = "clock_timestamp()"
     if missing.since is not None:
         logged = f"{key_expression(shape, 'r')} IN ({_logged_without(table, missing.since)})"
-        written.append(logged)
+        if missing.needed:
+            written.append(logged)
         # Its last write has its own log row: this one only completes it, and is no younger.
         when = f"CASE WHEN {logged} THEN {UNKNOWN_WHEN} ELSE clock_timestamp() END"
     return f"""INSERT INTO {table.log} (captured_at, shape_id, op, old_tid, new_tid, pk, before, after)
@@ -139,7 +156,7 @@ SELECT {when}, {table.shape_id}, {"'I', NULL" if table.append_only else "'U', r.
        {key_expression(shape, "r")}, {"NULL" if table.append_only else "image"}, image
 FROM {rows} r CROSS JOIN LATERAL (SELECT {image_expression(shape, "r")} AS image) i
 CROSS JOIN (SELECT {before}) d
-WHERE {" OR ".join(written)}"""
+WHERE {" OR ".join(written) or "false"}"""
 
 
 def _logged_without(table: CapturedTable, since: int) -> str:
