@@ -68,8 +68,8 @@ def _tell_pause(console: Console, report: PauseReport) -> None:
 
 def _tell_resume(console: Console, report: ResumeReport, retried: int) -> None:
     for name in report.resumed:
-        gone = " it is no longer among the captured tables" if name in report.gone else " it is captured again"
-        console.say(f"{name}:{gone}")
+        gone = " it is no longer among the captured tables, and what was written to it in the pause is not sent"
+        console.say(f"{name}:{gone if name in report.gone else ' it is captured again'}")
     for name in report.not_paused:
         console.say(f"{name} was not paused")
     console.say(f"{report.sealed} changes sealed")

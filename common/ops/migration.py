@@ -12,10 +12,11 @@ from common.ids import new_incarnation
 from common.ops.pausing import paused_tables
 from common.ops.rehearsal import empty_copy, filled
 from common.ops.table_choice import TableChoice, choose_tables
-from common.ports.dialect import Database, NodeFacts, TableShape
+from common.ports.dialect import Database, NodeFacts
 from common.retry import in_transaction, while_contended
 from common.schema import migrate as schema
 from common.schema import tables as rf
+from common.schema.first_rows import never_sent, with_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,12 @@ def migrate(database: Database, config: Config, clock: Clock, *, as_script: bool
         in_transaction(database, lambda connection: connection.execute(statement))
         ran += _rendered(database, statement)
     after = _read_self(database, config.node)
-    had_rows = _with_rows(database, choice)
+    had_rows = with_rows(database, choice.captured)
     # A transaction that has written one of the tables must end first.
     installed = while_contended(lambda: database.capture(config.rules).install(choice.captured))
     ran += _in_one(installed) if as_script else installed
     report = _report(database, choice, ran, after.incarnation if after else None, dry_run=False)
-    return replace(report, had_rows=had_rows)
+    return replace(report, had_rows=never_sent(database, had_rows))
 
 
 def plan(database: Database, config: Config, clock: Clock) -> MigrationReport:
@@ -172,24 +173,6 @@ def _row_statement(node: NodeSection, row: _SelfRow | None, identity: str, now_u
     if row.role != node.role:
         return sa.update(rf.node).where(rf.node.c.is_self).values(role=node.role, last_seen_us=now_us)
     return None
-
-
-def _with_rows(database: Database, choice: TableChoice) -> tuple[str, ...]:
-    """Name the tables that were never captured and have rows."""
-    registered = sa.select(sa.column("name", sa.Text)).select_from(sa.table("rf_table"))
-    try:
-        with database.engine.connect() as connection:
-            known = {name for (name,) in connection.execute(registered)}
-            fresh = [shape for shape in choice.captured if shape.name not in known]
-            return tuple(shape.name for shape in fresh if connection.scalar(any_row(shape)))
-    except sa.exc.SQLAlchemyError as error:
-        raise database.translate(error) from error
-
-
-def any_row(shape: TableShape) -> sa.Select[tuple[bool]]:
-    """Return the query that tells whether a table has rows."""
-    table = sa.table(sa.sql.quoted_name(shape.bare, True), schema=shape.schema)
-    return sa.select(sa.exists(sa.select(sa.literal(1)).select_from(table)))
 
 
 def _rendered(database: Database, statement: sa.Insert | sa.Update | None) -> list[str]:

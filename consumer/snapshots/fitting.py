@@ -6,11 +6,11 @@ import sqlalchemy as sa
 
 from common.console import listed
 from common.errors import UsageError
-from common.ops.migration import any_row
 from common.ops.rewinding import settled_until
 from common.ports.dialect import TableShape
 from common.runtime.node import Node
 from common.schema import tables as rf
+from common.schema.first_rows import any_row
 from consumer.snapshots.own_state import above_mark, own_ends, refuse_unseen
 from consumer.snapshots.preflight import Found
 from consumer.watermark import SourceKey, read_all

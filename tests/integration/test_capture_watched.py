@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from consumer.apply.committing import Committing
 from producer.watch import CaptureWatch
-from tests.support.applying import close_world, open_world, sqlite_url
+from tests.support.applying import World, close_world, open_world, sqlite_url
 
 
 def test_a_problem_is_said_once_while_it_lasts_and_again_when_it_comes_back(
@@ -26,3 +28,21 @@ def test_a_problem_is_said_once_while_it_lasts_and_again_when_it_comes_back(
         "capture.incomplete",
         "capture.incomplete",
     ]
+
+
+def test_rows_of_a_table_that_capture_takes_in_by_itself_are_named_as_not_sent(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.execute(
+        "INSERT INTO item VALUES (1, 'sent', 1)",
+        "CREATE TABLE late (id integer PRIMARY KEY)",
+        "INSERT INTO late VALUES (1)",
+        "CREATE TABLE empty (id integer PRIMARY KEY)",
+    )
+    Committing(world.node).seal()
+    world.execute("ALTER TABLE item RENAME TO thing")
+    CaptureWatch(world.node).look()
+    told = [record for record in caplog.records if record.getMessage() == "capture.rows_not_sent"]
+    assert [record.__dict__["tables"] for record in told] == [("late",)]
+    (detail,) = world.query("SELECT detail FROM rf_audit WHERE action = 'capture'")[-1]
+    assert json.loads(detail)["had_rows"] == ["late"]

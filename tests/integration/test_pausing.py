@@ -137,6 +137,13 @@ def test_names_that_are_nothing_here(make: Make) -> None:
         assert node.call(command).returncode == 2
 
 
+def test_what_is_lost_of_a_table_that_was_renamed_in_its_pause_is_told(make: Make) -> None:
+    node = make("one")
+    node.ok("pause", "item")
+    node.execute("ALTER TABLE item RENAME TO thing", "INSERT INTO thing (id, name) VALUES (1, 'in the pause')")
+    assert "what was written to it in the pause is not sent" in node.ok("resume", "item")
+
+
 def test_a_resume_that_is_killed_again_and_again(make: Make) -> None:
     chance = random.Random(7)
     one, two = make("one"), make("two")

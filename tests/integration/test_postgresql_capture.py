@@ -313,14 +313,62 @@ def test_a_new_column_does_not_break_and_is_noticed(node_of: Callable[[str], Pos
 
 def test_a_renamed_table_does_not_break_and_is_noticed(node_of: Callable[[str], PostgresNode]) -> None:
     node = node_of(ITEM)
+    node.run("INSERT INTO item VALUES (1, 'a')")
+    sent = node.changes()
     node.run("ALTER TABLE item RENAME TO thing", "INSERT INTO thing VALUES (2, 'b')")
     assert node.database.capture().drifted(list(node.tables.values())) == ["thing"]
     node.install()
     node.run("INSERT INTO thing VALUES (3, 'c')")
-    assert [(change.table, json.loads(bytes(change.pk))["id"]) for change in node.changes()] == [
-        ("item", 2),
+    changes = node.changes()
+    assert [(change.table, json.loads(bytes(change.pk))["id"]) for change in changes] == [
+        ("item", 1),
+        ("thing", 2),
         ("thing", 3),
     ]
+    assert changes[:1] == sent
+
+
+def test_rows_of_a_renamed_table_keep_their_versions(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(ITEM)
+    node.run("INSERT INTO item VALUES (1, 'a')", "INSERT INTO item VALUES (2, 'b')", "INSERT INTO item VALUES (3, 'c')")
+    node.run("DELETE FROM item WHERE id = 3")
+    one, two, _, gone = node.changes()
+    node.run(
+        "ALTER TABLE item RENAME TO thing",
+        "UPDATE thing SET name = 'before capture follows' WHERE id = 1",
+    )
+    node.install()
+    node.run("UPDATE thing SET name = 'after' WHERE id = 2", "INSERT INTO thing VALUES (3, 'again')")
+    assert [change.base for change in node.changes()[4:]] == [one.version, two.version, gone.version]
+
+
+def test_a_backlog_that_waits_goes_on_under_a_tables_new_name(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(ITEM)
+    node.run(*(f"INSERT INTO item VALUES ({number}, 'a')" for number in range(1, 21)))
+    assert node.seal(4).more
+    node.run("ALTER TABLE item RENAME TO thing")
+    node.install()
+    changes = node.changes()
+    sealed = sum(change.table == "item" for change in changes)
+    assert 0 < sealed < 20
+    assert [change.table for change in changes] == ["item"] * sealed + ["thing"] * (20 - sealed)
+    assert len(node.rows("SELECT FROM rf_row_version v JOIN rf_table t USING (table_id) WHERE t.name = 'thing'")) == 20
+
+
+def test_a_table_that_took_a_renamed_ones_name_begins_anew(node_of: Callable[[str], PostgresNode]) -> None:
+    node = node_of(ITEM)
+    node.run("INSERT INTO item VALUES (1, 'a')")
+    node.changes()
+    node.run("ALTER TABLE item RENAME TO thing")
+    node.install()
+    node.run(ITEM)
+    node.install()
+    node.run("INSERT INTO item VALUES (1, 'another')", "UPDATE thing SET name = 'b'")
+    assert [(change.table, change.op) for change in node.changes()] == [("item", "I"), ("item", "I"), ("thing", "U")]
+    node.run("DROP TABLE item", "ALTER TABLE thing RENAME TO item", "UPDATE item SET name = 'back'")
+    node.install()
+    last = node.changes()[-1]
+    assert (last.table, json.loads(bytes(last.after))["name"]) == ("item", "back")
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from common.clock import from_iso, to_iso
-from common.ops.ages import DAY_US, Ages, look_at_clock
+from common.ops.ages import DAY_US, Ages, _looked, look_at_clock
 from common.ops.passed import note_passed
 from common.ops.stalls import FRESH_US, still_looks
 from common.versions import Version
@@ -15,6 +17,7 @@ from consumer.tombstones import purge_tombstones
 from producer.cursors import Cursors
 from producer.purge import purge_log
 from tests.support.applying import Origin, World, seal_all
+from tests.support.waiting import wait_for
 
 BATTERY_EMPTY, NEXT_CENTURY = from_iso("2000-01-01"), from_iso("2099-01-01")
 
@@ -43,6 +46,17 @@ def sealed_at(world: World, lsn: int, us: int) -> None:
 
 def left(world: World) -> int:
     return int(world.one("SELECT count(*) FROM rf_tx"))
+
+
+def test_two_that_look_for_the_first_time_at_once(pg_world: World) -> None:
+    node = pg_world.node
+    with ThreadPoolExecutor(1) as pool, node.database.engine.connect() as first:
+        assert _looked(first, node.clock.now_us()) == 0
+        second = pool.submit(look_at_clock, node.database, node.clock)
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'transactionid' AND datname = current_database()"
+        wait_for(lambda: bool(pg_world.query(waiting)), 10, "the second to wait for the first")
+        first.commit()
+        assert second.result(10).steady_us == 0
 
 
 def test_what_was_written_before_the_clock_was_set_is_as_old_as_that(sender: World) -> None:

@@ -141,6 +141,36 @@ def test_a_batch_waits_where_capture_is_installed_by_hand(by_hand: World) -> Non
     assert conflicts(world) == [("own", "later")]
 
 
+def test_a_table_that_was_renamed_keeps_what_is_known_of_its_rows(world: World) -> None:
+    origin = filled(world)
+    origin.tables["thing"] = origin.tables["item"]
+    world.execute("ALTER TABLE item RENAME TO thing", "UPDATE thing SET name = 'own' WHERE id = 2")
+
+    def change(number: int, hlc: int, base: int) -> None:
+        row = {"id": number, "name": "later", "price": "1.50"}
+        world.receive(origin.tx(Write("U", "thing", row, hlc, Version(0, base, "a"))).body)
+
+    change(1, world.clock.us, 10)
+    change(1, 5, 1)
+    change(2, world.clock.us, 10)
+    assert world.letters() == []
+    assert world.query("SELECT id, name FROM thing WHERE id = 1") == [(1, "later")]
+    assert conflicts(world) == [("own", "later")]
+
+
+def test_nothing_of_a_renamed_table_is_covered_where_capture_is_installed_by_hand(by_hand: World) -> None:
+    world = by_hand
+    origin = filled(world)
+    origin.tables["thing"] = origin.tables["item"]
+    world.execute("ALTER TABLE item RENAME TO thing", "UPDATE thing SET name = 'own' WHERE id = 2")
+    row = {"id": 2, "name": "later", "price": "1.50"}
+    world.receive(origin.tx(Write("U", "thing", row, world.clock.us, Version(0, 10, "a"))).body)
+    world.node.capture().install(list(world.node.captured_tables().values()))
+    Reshaped(world.node).retry()
+    assert conflicts(world) == [("own", "later")]
+    assert [letter for letter in world.letters() if letter[2] != "replayed"] == []
+
+
 @pytest.mark.parametrize("off", ["DISABLE TRIGGER ALL", "DISABLE TRIGGER USER", "ENABLE REPLICA TRIGGER {}"])
 def test_triggers_that_are_switched_off_count_as_gone(pg_world: World, off: str) -> None:
     world = pg_world

@@ -23,6 +23,7 @@ from common.dialects.postgresql.missed import (
 from common.dialects.postgresql.naming import ident, qualified
 from common.dialects.postgresql.paused import remember_sql, written_meanwhile_sql
 from common.dialects.postgresql.registry import Registry
+from common.dialects.postgresql.renamed import taken_along_sql
 from common.dialects.postgresql.shapes import relation
 from common.dialects.postgresql.targets import Target, home_schema, named, targets_of
 from common.dialects.postgresql.triggers import capture_sql, drop_sql
@@ -199,7 +200,7 @@ def _pause(raw: Raw, registry: Registry, target: Target) -> None:
 
 def _taken_off(raw: Raw, registry: Registry, targets: Sequence[Target], paused: Collection[str]) -> list[str]:
     """The statements that take capture off what is no target. Of paused tables nothing stands, and all is kept."""
-    wanted = {*paused, *(target.shape.name for target in targets)}
+    wanted = {*paused, *(name for target in targets for name in (target.shape.name, target.known_as))}
     dropped = [name for name in registry.captures() if name not in wanted]
     registry.forget_captures(dropped)
     return [drop for name in dropped for drop in _drops_of(raw, name)]
@@ -211,7 +212,12 @@ def _made_anew(raw: Raw, registry: Registry, target: Target, *, resumed: bool = 
         return []
     table = _registered(registry, target, home_schema(raw))
     missed = _missed(raw, table, target, resumed=resumed)
-    return [*_lock(target.shape), *_drops_of(raw, target.shape.name), *capture_sql(table), *missed]
+    drops = _drops_of(raw, target.shape.name)
+    if target.known_as is not None:
+        drops += _drops_of(raw, target.known_as)
+        missed = taken_along_sql(registry, table, target.known_as) + missed
+        registry.forget_captures([target.known_as])
+    return [*_lock(target.shape), *drops, *capture_sql(table), *missed]
 
 
 def _missed(raw: Raw, table: CapturedTable, target: Target, *, resumed: bool) -> list[str]:

@@ -29,16 +29,17 @@ def _without_triggers(partitions: str) -> str:
     return f"""
     SELECT w.place FROM unnest(%(rf_tables)s::int[], %(rf_relations)s::text[], %(rf_captures)s::text[],
         %(rf_truncates)s::text[]) WITH ORDINALITY AS w(table_id, relation, capture, truncate, place)
-    JOIN rf_capture c ON c.table_id = w.table_id
+    LEFT JOIN rf_capture c ON c.table_id = w.table_id
     LEFT JOIN pg_class k ON k.oid = to_regclass(w.relation)
-    WHERE k.oid IS NULL OR c.relation <> k.oid OR NOT {_HAS_TRIGGERS.format(place="k.oid")}{partitions}
+    WHERE CASE WHEN c.table_id IS NULL THEN EXISTS (SELECT FROM rf_capture o WHERE o.relation = k.oid)
+          ELSE k.oid IS NULL OR c.relation <> k.oid OR NOT {_HAS_TRIGGERS.format(place="k.oid")}{partitions} END
 """
 
 
 WITHOUT_TRIGGERS = {False: _without_triggers(""), True: _without_triggers(_OF_PARTITIONS)}
 """Selects the places, from 1, of those tables that capture was installed for and that have lost it; `True`: where some
 are partitioned. A table of the same name that is another one has lost it also where a dump brought its triggers along:
-nobody captured how its rows came."""
+nobody captured how its rows came. So has one that was renamed since: what is known of its rows has the old name."""
 
 
 def has_partitioned(tables: Iterable[TableShape]) -> bool:

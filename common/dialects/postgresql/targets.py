@@ -12,6 +12,7 @@ from common.dialects.postgresql.key_sequences import KeySequence, sequences_of
 from common.dialects.postgresql.naming import qualified
 from common.dialects.postgresql.queries import partition_tree
 from common.dialects.postgresql.registry import Installed, Registry, encode_meta
+from common.dialects.postgresql.renamed import renamed_tables
 from common.dialects.postgresql.shapes import relation
 from common.dialects.postgresql.standing_triggers import TRIGGERS_OF_A_TABLE
 from common.dialects.postgresql.triggers import capture_sql
@@ -59,6 +60,8 @@ class Target:
     """The guard of its keys does not stand."""
     made_anew: bool = False
     """It is another table than capture was installed on; it may have got triggers of that name with its rows."""
+    known_as: str | None = None
+    """The name that capture was installed for, where the table was renamed since."""
 
     @property
     def stands(self) -> bool:
@@ -69,8 +72,14 @@ def targets_of(raw: Raw, tables: Sequence[TableShape], rules: Rules) -> list[Tar
     """Return the tables as they stand. Raises ConfigError for one that is gone."""
     registry = Registry(raw)
     registered, home = registry.captures(), home_schema(raw)
+    renamed = renamed_tables(raw, tables, registered, registry.paused())
     found = [_target(raw, shape, home, registered.get(shape.name), rules) for shape in tables]
-    return [replace(target, made_anew=_is_made_anew(registry, target)) for target in found]
+    return [
+        replace(target, known_as=old, before=registered[old], blind=_blind(raw, target.shape, target.leaves, old))
+        if (old := renamed.get(target.shape.name)) is not None
+        else replace(target, made_anew=_is_made_anew(registry, target))
+        for target in found
+    ]
 
 
 def _is_made_anew(registry: Registry, target: Target) -> bool:
@@ -104,11 +113,14 @@ def _fingerprint(table: CapturedTable) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _blind(raw: Raw, shape: TableShape, leaves: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+def _blind(
+    raw: Raw, shape: TableShape, leaves: tuple[tuple[str, str], ...], known_as: str | None = None
+) -> tuple[tuple[str, str], ...]:
     places = ((shape.schema or "", shape.bare), *leaves)
     names = [qualified(*place) for place in places]
     oids = [row[0] for row in raw.execute("SELECT x::regclass::oid FROM unnest(%s::text[]) x", (names,))]
-    live = raw.execute(_LIVE_TRIGGERS, (oids, list(CapturedTable(shape, "", 0, 0).function_names)))
+    made = CapturedTable(shape if known_as is None else replace(shape, name=known_as), "", 0, 0)
+    live = raw.execute(_LIVE_TRIGGERS, (oids, list(made.function_names)))
     found: Mapping[int, int] = dict(live.fetchall())
     return tuple(place for place, oid in zip(places, oids, strict=True) if found.get(oid) != TRIGGERS_OF_A_TABLE)
 
