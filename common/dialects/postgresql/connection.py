@@ -38,9 +38,17 @@ _STARTUP_OPTIONS = " ".join(
         "statement_timeout": 0,
         "lock_timeout": 0,
         "idle_in_transaction_session_timeout": 0,
+        # A pool keeps connections that nothing is done on for a while: each end of one would look like an outage.
+        "idle_session_timeout": 0,
+        # Lists of values go out as arrays, and their empty places would be read as the word NULL.
+        "array_nulls": "on",
+        # A type would have another name than it has on other nodes.
+        "quote_all_identifiers": "off",
+        "extra_float_digits": 1,
     }.items()
 )
-"""What a database or a role may have set for its applications would stop a node for ever. The URL's `options` win."""
+"""What a database or a role may have set for its applications would stop a node for ever, or bend what it writes and
+reads. The URL's `options` win."""
 
 
 def normalised(url: str) -> sa.URL:
