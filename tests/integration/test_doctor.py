@@ -86,6 +86,39 @@ def test_what_stands_in_the_way_on_sqlite(shop: Path, tmp_path: Path) -> None:
     assert "is not there" in message
 
 
+@pytest.mark.containers
+def test_keys_that_postgresql_takes_for_one_and_writes_in_two_ways_are_named(tmp_path: Path, pg_database: str) -> None:
+    with application(sa.make_url(pg_database)) as connection:
+        connection.exec_driver_sql("CREATE EXTENSION citext")
+        connection.exec_driver_sql(
+            "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+        )
+        connection.exec_driver_sql(
+            "CREATE TABLE member (mail citext, k text COLLATE loose, id int, PRIMARY KEY (mail, k, id))"
+        )
+        connection.exec_driver_sql("CREATE TABLE plain (id text PRIMARY KEY, mail citext, k text COLLATE loose)")
+        connection.commit()
+    config = configured(tmp_path, pg_database)
+    named = "the key of member has mail, of type citext and k under the collation loose:"
+    assert named in rowferry(config, "migrate").stderr.replace("\n", " ")
+    messages = [message for area, message, _ in told(config)["warn"] if area == "tables"]
+    assert [message.startswith(named) for message in messages] == [True]
+
+
+@pytest.mark.containers
+def test_a_database_that_lets_any_bytes_be_text_is_refused(tmp_path: Path, pg_database: str) -> None:
+    name = f"{sa.make_url(pg_database).database}_ascii"
+    admin = sa.create_engine(pg_database, isolation_level="AUTOCOMMIT")
+    with closing(admin.connect()) as connection:
+        text = f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
+        connection.exec_driver_sql(text)
+        url = sa.make_url(pg_database).set(database=name).render_as_string(hide_password=False)
+        failed = told(configured(tmp_path, url), code=1)["fail"]
+        connection.exec_driver_sql(f"DROP DATABASE {name}")
+    admin.dispose()
+    assert any("SQL_ASCII" in message and "stops" in message for _, message, _ in failed)
+
+
 def test_a_database_that_is_no_node_and_one_that_is_not_there(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path, "fresh.db")
     with application(sa.make_url(url)) as connection:

@@ -41,6 +41,8 @@ SELECT a.attrelid AS oid, a.attname AS name, a.attnum AS number, NOT a.attnotnul
         JOIN pg_namespace n ON n.oid = l.typnamespace WHERE o.oid = a.atttypid) AS in_array,
        a.attidentity <> '' OR coalesce(d.adbin::text, '') LIKE '{FUNCEXPR%%:funcid ' || 'nextval'::regproc::oid || ' %%'
            AS numbers_itself,
+       (SELECT l.collname FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic)
+           AS loose_collation,
        coalesce((
            SELECT format('OPERATOR(%%I.%%s)', n.nspname, o.oprname)
            FROM pg_index i
@@ -90,6 +92,9 @@ FROM pg_constraint f
 WHERE f.contype = 'f' AND f.conparentid = 0 AND f.conrelid = ANY(%s::oid[])
 ORDER BY f.conrelid, f.conname
 """
+
+_LOOSE = ("citext", "interval", "json")
+"""Types that take for equal what they write in two ways: `A` and `a`, 30 days and a month, 1.0 and 1."""
 
 _WHY_LEFT_OUT = {
     "v": "view",
@@ -171,9 +176,21 @@ def _shape(name: str, found: _Found) -> PgTable:
         unique_keys=tuple(found.unique_keys),
         numbers_itself=any(column.numbers_itself for column in found.columns if column.name in found.pk),
         key_bits=min((BITS.get(column.base, 63) for column in found.columns if column.name in found.pk), default=63),
+        loose_key=_loose_parts(found),
         partitioned=found.partitioned,
         no_upsert=found.no_upsert,
     )
+
+
+def _loose_parts(found: _Found) -> str | None:
+    return " and ".join(filter(None, map(_loose, (one for one in found.columns if one.name in found.pk)))) or None
+
+
+def _loose(column: PgColumn) -> str | None:
+    if column.loose_collation is not None:
+        return f"{column.name} under the collation {column.loose_collation}"
+    kind = column.logical.removeprefix("pg:").rpartition(".")[2]
+    return f"{column.name}, of type {column.declared}" if kind in _LOOSE else None
 
 
 def _rows(raw: Raw, query: str, oids: Iterable[int] | None = None) -> list[dict[str, Any]]:

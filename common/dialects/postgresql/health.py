@@ -38,7 +38,10 @@ def findings(raw: Raw) -> Iterator[Finding]:
     if backend != raw.info.backend_pid:
         text = "a connection pooler stands in between: the locks by which one sealer is alone belong to a session"
         yield Finding(_AREA, Level.FAIL, text, "point node.database to the server itself")
-    if encoding != "UTF8":
+    if encoding == "SQL_ASCII":
+        text = "the database is in SQL_ASCII: a text that is not UTF-8 is let in, and stops all that this node sends"
+        yield Finding(_AREA, Level.FAIL, text, "use a database in UTF8")
+    elif encoding != "UTF8":
         text = f"the database is in {encoding}: text of other nodes may not fit"
         yield Finding(_AREA, Level.WARN, text, "use a database in UTF8")
     for name, value in (("fsync", fsync), ("full_page_writes", pages)):

@@ -109,6 +109,8 @@ def _tables(config: Config, database: Database) -> Iterator[Finding]:
     for name in choice.own_keys:
         text = f"{name} numbers its own keys: two nodes would give the same one"
         yield Finding(area, Level.WARN, text, f'[tables.keys] {toml_key(name)} = "stride" | "shared" | "main-only"')
+    for text in choice.loose_keys:
+        yield Finding(area, Level.WARN, text, "a type or collation that tells them apart, or one way to write a key")
     for text in choice.key_notes:
         yield Finding(area, Level.NOTE, text)
     for name in config.tables.policy:
