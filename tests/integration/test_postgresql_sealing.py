@@ -514,6 +514,18 @@ def test_what_the_database_sets_for_its_applications_does_not_bend_a_batch(pg_da
         assert not [one for one in node.database.health() if "clock" in one.message]
 
 
+def test_the_node_takes_longer_for_a_transaction_than_the_database_allows_its_applications(pg_database: str) -> None:
+    name = pg_database.rpartition("/")[2]
+    with PostgresNode(pg_database) as node:
+        with node.connect() as session:
+            if session.info.server_version < 170000:
+                pytest.skip("PostgreSQL 17 brought transaction_timeout")
+        node.run(f"ALTER DATABASE {name} SET transaction_timeout = 200")
+    with PostgresNode(pg_database) as node, node.database.engine.begin() as connection:
+        connection.exec_driver_sql("SELECT pg_sleep(0.4)")
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+
+
 def test_connections_that_idle_outlive_what_the_database_allows_its_applications(pg_database: str) -> None:
     name = pg_database.rpartition("/")[2]
     with PostgresNode(pg_database) as node:
