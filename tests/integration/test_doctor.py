@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from tests.support.applying import application, sqlite_url
 from tests.support.cli import document, rowferry
+from tests.support.postgres_server import PostgresServer
 from tests.support.private import write_private
 from tests.support.rabbit_server import RabbitServer
+from tests.support.waiting import wait_for
 
 CREATE = "CREATE TABLE sale (id TEXT PRIMARY KEY, note TEXT)"
 
@@ -103,6 +107,32 @@ def test_keys_that_postgresql_takes_for_one_and_writes_in_two_ways_are_named(tmp
     assert named in rowferry(config, "migrate").stderr.replace("\n", " ")
     messages = [message for area, message, _ in told(config)["warn"] if area == "tables"]
     assert [message.startswith(named) for message in messages] == [True]
+
+
+def commit_something(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE TABLE written ()")
+
+
+@pytest.mark.containers
+def test_commits_that_wait_for_a_standby_are_told(tmp_path: Path, private_postgres: PostgresServer) -> None:
+    config = configured(tmp_path, private_postgres.url())
+
+    def is_told() -> bool:
+        return any("synchronous standby" in message for _, message, _ in told(config, code=1)["fail"])
+
+    with psycopg.connect(private_postgres.dsn(), autocommit=True) as admin, ThreadPoolExecutor() as beside:
+        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        admin.execute("SELECT pg_reload_conf()")
+        wait_for(lambda: admin.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",), 30, "the setting")
+        written = beside.submit(commit_something, private_postgres.dsn())
+        try:
+            wait_for(is_told, 60, "doctor to tell of it")
+        finally:
+            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            admin.execute("SELECT pg_reload_conf()")
+        written.result(timeout=60)
+    assert not is_told()
 
 
 @pytest.mark.containers
