@@ -140,6 +140,15 @@ def failing(world: World, *statements: str) -> Exception:
     return translate(caught.value)
 
 
+def test_a_row_that_others_hold_is_named(world: World) -> None:
+    world.execute("INSERT INTO item VALUES (1, 'a', 1)")
+    with psycopg.connect(plain(world)) as other:
+        other.execute("SELECT * FROM item FOR UPDATE")
+        found = failing(world, "SET LOCAL lock_timeout = 20", "SELECT * FROM item FOR UPDATE")
+    assert isinstance(found, ContentionError)
+    assert 'in relation "item"' in str(found)
+
+
 def test_a_statement_timeout_is_no_dead_letter(world: World) -> None:
     assert isinstance(failing(world, "SET LOCAL statement_timeout = 20", "SELECT pg_sleep(5)"), ContentionError)
 
