@@ -109,6 +109,21 @@ def test_keys_that_postgresql_takes_for_one_and_writes_in_two_ways_are_named(tmp
     assert [message.startswith(named) for message in messages] == [True]
 
 
+@pytest.mark.containers
+def test_a_schema_that_has_come_before_the_nodes_own_is_named(tmp_path: Path, pg_database: str) -> None:
+    with application(sa.make_url(pg_database)) as connection:
+        connection.exec_driver_sql(CREATE)
+    config = configured(tmp_path, pg_database)
+    assert rowferry(config, "migrate").exit_code == 0
+    with application(sa.make_url(pg_database)) as connection:
+        # It comes first by the search_path that everybody begins with.
+        connection.exec_driver_sql("CREATE SCHEMA AUTHORIZATION CURRENT_USER")
+    failed = [message for area, message, _ in told(config, code=1)["fail"] if area == "tables"]
+    assert ["stand in schema public" in message for message in failed] == [True]
+    refused = rowferry(config, "migrate")
+    assert (refused.exit_code, "stand in schema public" in refused.stderr.replace("\n", " ")) == (2, True)
+
+
 def commit_something(dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute("CREATE TABLE written ()")

@@ -9,6 +9,7 @@ from psycopg.rows import dict_row
 
 from common.dialects.postgresql.naming import wire_name
 from common.dialects.postgresql.types import BITS, PgColumn, PgForeignKey, PgTable, logical_type
+from common.errors import ConfigError
 from common.ports.dialect import Catalog, ForeignKey
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -16,6 +17,8 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 _RELATIONS = """
 SELECT c.oid, n.nspname AS schema, c.relname AS bare, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        current_schema() AS default_schema,
+       (SELECT o.nspname FROM pg_class h JOIN pg_namespace o ON o.oid = h.relnamespace
+        WHERE h.oid = to_regclass('rf_node')) AS home,
        EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                AND d.deptype = 'e') AS of_extension,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND NOT i.indimmediate)
@@ -125,6 +128,7 @@ def read_catalog(raw: Raw) -> Catalog:
     found: dict[int, _Found] = {}
     left_out: dict[str, str] = {}
     for row in _rows(raw, _RELATIONS):
+        _refuse_another_home(row)
         name = wire_name(row["schema"], row["bare"], row["default_schema"] or "")
         reason = _left_out(row)
         if reason:
@@ -136,6 +140,16 @@ def read_catalog(raw: Raw) -> Catalog:
     tables = {names[oid]: _shape(names[oid], found[oid]) for oid in names if found[oid].pk}
     keyless = tuple(sorted(names[oid] for oid in names if not found[oid].pk))
     return Catalog(tables=tables, keyless=keyless, left_out=left_out)
+
+
+def _refuse_another_home(row: Mapping[str, Any]) -> None:
+    """Every table would have another name on the wire, and those of Rowferry would be the owner's."""
+    home, first = row["home"], row["default_schema"]
+    if home is not None and home != first:
+        raise ConfigError(
+            f"the rf_ tables stand in schema {home}, and the search_path of this account names {first} first: name"
+            f" {home} first (ALTER ROLE … IN DATABASE … SET search_path)"
+        )
 
 
 def _left_out(row: Mapping[str, Any]) -> str | None:

@@ -84,7 +84,11 @@ def _schema(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
         yield Finding(area, Level.FAIL, str(error))
         return
     yield Finding(area, Level.OK, f"rf_ tables of revision {newest}")
-    wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
+    try:
+        wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
+    except ConfigError:
+        # Told with the tables.
+        return
     drifted = database.capture(config.rules).drifted(wanted)
     if drifted:
         remedy = (
