@@ -78,7 +78,7 @@ def warn_about_own_keys(console: Console, report: migration.MigrationReport) -> 
             '[tables.keys]: "stride", each node numbers in a share of its own; "main-only", the main node alone; '
             '"shared", the application takes care of it'
         )
-    for note in report.choice.key_notes:
+    for note in (*report.choice.loose_keys, *report.choice.key_notes):
         console.warn(note)
 
 

@@ -19,11 +19,10 @@ _MOST_AT_ONCE_US = 7 * DAY_US
 _BACK_US = DAY_US // 24
 _CLOCK = "clock"
 """In `rf_purged`: when somebody looked last, and (`until_us`) since when the clock has gone steadily."""
-
-_FIRST = sa.text(
-    "INSERT INTO rf_purged (what, name, purged_us, \"rows\") VALUES (:what, '', :now_us, 0) ON CONFLICT DO NOTHING"
+_FIRST_LOOK = sa.text(
+    "INSERT INTO rf_purged (what, name, purged_us, rows) VALUES (:what, '', :now_us, 0) ON CONFLICT DO NOTHING"
 )
-"""The services of a node that begins look at the same moment."""
+"""The parts of a node that delete by age all look when it starts; one of them is the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ def _looked(connection: sa.Connection, now_us: int) -> int:
     ours = table.c.what == _CLOCK
     row = connection.execute(sa.select(table.c.purged_us, table.c.until_us).where(ours)).one_or_none()
     if row is None:
-        connection.execute(_FIRST, {"what": _CLOCK, "now_us": now_us})
+        connection.execute(_FIRST_LOOK, {"what": _CLOCK, "now_us": now_us})
         return 0
     seen_us, steady_us = int(row.purged_us), int(row.until_us or 0)
     if not -_BACK_US <= now_us - seen_us <= _MOST_AT_ONCE_US:

@@ -116,6 +116,9 @@ class Standing:
     own_keys: tuple[str, ...] = ()
     """Tables that number their own keys while no setting says whose are whose."""
 
+    for_rights: int = 0
+    """Txs of state `early` that wait until somebody gives this node's account a right."""
+
     new_tables: tuple[str, ...] = ()
     """Those of `drifted` that were never captured."""
 
@@ -182,6 +185,7 @@ class Standing:
             *map(told, self.stalled),
             counted(letters.get("dead", 0), "dead letter", "dead letters", LETTERS_COMMAND),
             counted(letters.get("forked", 0), "batch of a rewound node", "batches of rewound nodes", LETTERS_COMMAND),
+            counted(self.for_rights, "transaction waits for a right", "transactions wait for a right", LETTERS_COMMAND),
             counted(self.conflicts.get("waiting", 0), "conflict waits for a choice", "conflicts wait for a choice"),
             *map(str, self.clocks_ahead),
             *map(str, self.clashing_keys),
@@ -272,7 +276,7 @@ class Standing:
         found += [
             f"{counted(depth, 'message', 'messages')} in {name}" for name, depth in self.queues.depths.items() if depth
         ]
-        early = self.dead_letters.get("early", 0)
+        early = self.dead_letters.get("early", 0) - self.for_rights
         found += (
             [counted(early, "transaction waits", "transactions wait") + " for rows that have not come yet"]
             if early

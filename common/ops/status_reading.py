@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from common.clock import to_iso
 from common.config.model import Config, KeyRule
-from common.errors import ConfigError, OutageError
+from common.errors import ConfigError, OutageError, Reason
 from common.ops.agreement import agreement
 from common.ops.pausing import paused_tables
 from common.ops.peers import read_peers
@@ -27,6 +27,9 @@ from common.versions import WEAKEST_HLC
 BROKER_PATIENCE_SECONDS = 3.0
 _A_DAY_US = 86_400_000_000
 _NEWS_US = 7 * _A_DAY_US
+_FOR_RIGHTS = sa.select(sa.func.count()).where(
+    rf.dead_letter.c.state == "early", rf.dead_letter.c.reason == Reason.RIGHTS.value
+)
 
 
 def read_standing(
@@ -49,6 +52,7 @@ def read_standing(
             queues=queues,
             queued=_queued(connection, config, queues, now_us),
             dead_letters=_counts(connection, rf.dead_letter.c.state, rf.OPEN_DEAD_LETTERS),
+            for_rights=connection.scalar(_FOR_RIGHTS) or 0,
             conflicts=_counts(connection, rf.conflict.c.state, ("settled", "waiting")),
             oldest_early_seconds=_oldest_early(connection, now_us),
             drifted=drifted,

@@ -20,6 +20,8 @@ class TableChoice:
     """(name, why) of what `*` does not take in."""
     own_keys: tuple[str, ...]
     """Captured tables that number their own keys, and no setting says whose: two nodes would give the same one."""
+    loose_keys: tuple[str, ...] = ()
+    """What a person should know of each captured table whose database takes keys for one that Rowferry does not."""
     key_notes: tuple[str, ...] = ()
     """What a person should know about `tables.keys`."""
 
@@ -36,6 +38,7 @@ def choose_tables(catalog: Catalog, tables: TablesSection) -> TableChoice:
         captured,
         tuple(sorted(left_out.items())),
         own_keys(captured, tables),
+        tuple(_of_loose_key(shape.name, shape.loose_key) for shape in captured if shape.loose_key),
         tuple(_key_notes({shape.name: shape for shape in captured}, tables)),
     )
 
@@ -43,6 +46,13 @@ def choose_tables(catalog: Catalog, tables: TablesSection) -> TableChoice:
 def own_keys(captured: Iterable[TableShape], tables: TablesSection) -> tuple[str, ...]:
     """Name the tables that number their own keys while no setting says whose numbers are whose."""
     return tuple(shape.name for shape in captured if shape.numbers_itself and shape.name not in tables.keys)
+
+
+def _of_loose_key(name: str, what: str) -> str:
+    return (
+        f"the key of {name} has {what}: two ways to write it are one row to the database and two to Rowferry, and nodes"
+        " on which both are written stay different"
+    )
 
 
 def _key_notes(captured: Mapping[str, TableShape], tables: TablesSection) -> Iterator[str]:

@@ -66,6 +66,8 @@ class TableShape:
     """Keys come from the database (serial, identity, rowid): two nodes would give the same one."""
     key_bits: int = 63
     """How wide such a key may be: the column holds values below two to the power of this."""
+    loose_key: str | None = None
+    """What of its key the database may take for equal and write in two ways; None where equal keys have one text."""
     no_stride: str | None = None
     """Why the database can't be made to give keys of one node's share here, and what would help; None where it can."""
 

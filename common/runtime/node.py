@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from common.clock import Clock, SystemClock
 from common.config.model import Config
 from common.dialects import open_database
-from common.errors import ConfigError, OutageError
+from common.errors import ConfigError, ContentionError, OutageError
 from common.ports.dialect import Capture, Database, NodeFacts, TableShape
 from common.retry import in_transaction
 from common.runtime.recapture_rest import RecaptureRest
@@ -61,7 +61,8 @@ def read_facts(database: Database, config: Config) -> NodeFacts:
             row = connection.execute(query).one_or_none()
             stands = revision.standing(connection)
     except sa.exc.SQLAlchemyError as error:
-        if isinstance(known := database.translate(error), OutageError):
+        # What holds the file, or is away, says nothing of what is in there.
+        if isinstance(known := database.translate(error), (OutageError, ContentionError)):
             raise known from error
         raise ConfigError("this database has no rf_ tables yet; run `rowferry migrate` first") from error
     if row is None:

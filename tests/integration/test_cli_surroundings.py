@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.applying import Origin, Write
 from tests.support.nodes import ROWFERRY, CliNode
+from tests.support.waiting import wait_for
 
 NAME = "наклад 😀"
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -104,6 +105,20 @@ def test_without_stderr_a_command_still_answers(shop: CliNode) -> None:
 def test_without_stdin_nobody_says_yes(shop: CliNode) -> None:
     done = _with_closed(shop, 0, ["unmigrate"])
     assert (done.returncode, "--yes" in done.stderr) == (2, True)
+
+
+def test_a_database_that_another_program_holds_is_told_as_that(tmp_path: Path) -> None:
+    node = CliNode.init("held", tmp_path, f"sqlite:///{tmp_path / 'app.db'}")
+    node.ok("migrate")
+    with closing(sqlite3.connect(tmp_path / "app.db")) as application:
+        application.execute("BEGIN EXCLUSIVE")
+        told = node.call("status")
+        running = node.start()
+        wait_for(lambda: "run.can_not_start" in running.tail(), 60, "run to wait for the file")
+    assert "another program holds the database" in told.stderr
+    assert "migrate" not in told.stderr
+    wait_for(lambda: "run.started" in running.tail(), 60, "run to begin")
+    assert running.stop() == 0
 
 
 @pytest.mark.parametrize("command", [["run", "--once"], ["migrate"], ["topology", "check"]], ids=" ".join)

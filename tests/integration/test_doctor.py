@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from tests.support.applying import application, sqlite_url
 from tests.support.cli import document, rowferry
+from tests.support.postgres_server import PostgresServer
 from tests.support.private import write_private
 from tests.support.rabbit_server import RabbitServer
+from tests.support.waiting import wait_for
 
 CREATE = "CREATE TABLE sale (id TEXT PRIMARY KEY, note TEXT)"
 
@@ -84,6 +88,80 @@ def test_what_stands_in_the_way_on_sqlite(shop: Path, tmp_path: Path) -> None:
     ((area, message, _),) = told(shop, code=1)["fail"]
     assert area == "directory"
     assert "is not there" in message
+
+
+@pytest.mark.containers
+def test_keys_that_postgresql_takes_for_one_and_writes_in_two_ways_are_named(tmp_path: Path, pg_database: str) -> None:
+    with application(sa.make_url(pg_database)) as connection:
+        connection.exec_driver_sql("CREATE EXTENSION citext")
+        connection.exec_driver_sql(
+            "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+        )
+        connection.exec_driver_sql(
+            "CREATE TABLE member (mail citext, k text COLLATE loose, id int, PRIMARY KEY (mail, k, id))"
+        )
+        connection.exec_driver_sql("CREATE TABLE plain (id text PRIMARY KEY, mail citext, k text COLLATE loose)")
+        connection.commit()
+    config = configured(tmp_path, pg_database)
+    named = "the key of member has mail, of type citext and k under the collation loose:"
+    assert named in rowferry(config, "migrate").stderr.replace("\n", " ")
+    messages = [message for area, message, _ in told(config)["warn"] if area == "tables"]
+    assert [message.startswith(named) for message in messages] == [True]
+
+
+@pytest.mark.containers
+def test_a_schema_that_has_come_before_the_nodes_own_is_named(tmp_path: Path, pg_database: str) -> None:
+    with application(sa.make_url(pg_database)) as connection:
+        connection.exec_driver_sql(CREATE)
+    config = configured(tmp_path, pg_database)
+    assert rowferry(config, "migrate").exit_code == 0
+    with application(sa.make_url(pg_database)) as connection:
+        # It comes first by the search_path that everybody begins with.
+        connection.exec_driver_sql("CREATE SCHEMA AUTHORIZATION CURRENT_USER")
+    failed = [message for area, message, _ in told(config, code=1)["fail"] if area == "tables"]
+    assert ["stand in schema public" in message for message in failed] == [True]
+    refused = rowferry(config, "migrate")
+    assert (refused.exit_code, "stand in schema public" in refused.stderr.replace("\n", " ")) == (2, True)
+
+
+def commit_something(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE TABLE written ()")
+
+
+@pytest.mark.containers
+def test_commits_that_wait_for_a_standby_are_told(tmp_path: Path, private_postgres: PostgresServer) -> None:
+    config = configured(tmp_path, private_postgres.url())
+
+    def is_told() -> bool:
+        return any("synchronous standby" in message for _, message, _ in told(config, code=1)["fail"])
+
+    with psycopg.connect(private_postgres.dsn(), autocommit=True) as admin, ThreadPoolExecutor() as beside:
+        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        admin.execute("SELECT pg_reload_conf()")
+        wait_for(lambda: admin.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",), 30, "the setting")
+        written = beside.submit(commit_something, private_postgres.dsn())
+        try:
+            wait_for(is_told, 60, "doctor to tell of it")
+        finally:
+            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            admin.execute("SELECT pg_reload_conf()")
+        written.result(timeout=60)
+    assert not is_told()
+
+
+@pytest.mark.containers
+def test_a_database_that_lets_any_bytes_be_text_is_refused(tmp_path: Path, pg_database: str) -> None:
+    name = f"{sa.make_url(pg_database).database}_ascii"
+    admin = sa.create_engine(pg_database, isolation_level="AUTOCOMMIT")
+    with closing(admin.connect()) as connection:
+        text = f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
+        connection.exec_driver_sql(text)
+        url = sa.make_url(pg_database).set(database=name).render_as_string(hide_password=False)
+        failed = told(configured(tmp_path, url), code=1)["fail"]
+        connection.exec_driver_sql(f"DROP DATABASE {name}")
+    admin.dispose()
+    assert any("SQL_ASCII" in message and "stops" in message for _, message, _ in failed)
 
 
 def test_a_database_that_is_no_node_and_one_that_is_not_there(tmp_path: Path) -> None:

@@ -241,6 +241,7 @@ def test_a_table_without_rights_waits_alone_and_goes_on_after_the_grant(
     found = pair.node.report("dlq", "list")
     assert [(one["reason"], one["state"]) for one in found] == [("rights", "early")] * 2
     assert all(named in one["error"] for one in found)
+    assert any("2 transactions wait for a right" in why for why in pair.node.report("status")["reasons"])
     assert pair.node.query("SELECT * FROM shop.part") == [(1, 1)]
     assert named in pair.node.report("dlq", "show", found[0]["tx_id"])["blocked_by"]
     pair.owner(given)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from common.errors import ConfigError
 from common.wire.records import Change
 from tests.support.postgresql_node import PostgresNode, replayed
 
@@ -528,3 +530,11 @@ def test_the_plan_can_be_asked_for_before_the_first_migrate(pg_database: str) ->
         connection.exec_driver_sql(ITEM)
     assert any("CREATE TRIGGER" in line for line in database.capture().plan(list(database.catalog().tables.values())))
     database.close()
+
+
+def test_a_table_of_too_many_columns_is_refused_by_name(pg_database: str) -> None:
+    columns = ", ".join(f'"{uuid.uuid4()}" int' for _ in range(200))
+    with PostgresNode(pg_database) as node:
+        node.run(f"CREATE TABLE wide (id int PRIMARY KEY, {columns})")
+        with pytest.raises(ConfigError, match=r"wide has too many columns .* tables.exclude"):
+            node.install()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from common.dialects import open_database
 from common.dialects.postgresql.errors import translate
 from common.errors import ContentionError, OutageError
+from common.ops.incarnation import renew_incarnation
 from common.ports.dialect import ApplySession
 from common.retry import in_transaction
 from consumer.apply.committing import Committing
@@ -138,6 +140,15 @@ def failing(world: World, *statements: str) -> Exception:
     return translate(caught.value)
 
 
+def test_a_row_that_others_hold_is_named(world: World) -> None:
+    world.execute("INSERT INTO item VALUES (1, 'a', 1)")
+    with psycopg.connect(plain(world)) as other:
+        other.execute("SELECT * FROM item FOR UPDATE")
+        found = failing(world, "SET LOCAL lock_timeout = 20", "SELECT * FROM item FOR UPDATE")
+    assert isinstance(found, ContentionError)
+    assert 'in relation "item"' in str(found)
+
+
 def test_a_statement_timeout_is_no_dead_letter(world: World) -> None:
     assert isinstance(failing(world, "SET LOCAL statement_timeout = 20", "SELECT pg_sleep(5)"), ContentionError)
 
@@ -172,3 +183,9 @@ def test_too_many_connections_are_an_outage(world: World, postgres_server: Postg
         database.close()
         admin(world, f"ALTER DATABASE {database_name(world)} CONNECTION LIMIT -1")
         admin(world, "DROP ROLE crowded")
+
+
+def test_a_new_incarnation_that_is_due_waits_for_a_server_that_takes_writes(world: World) -> None:
+    read_only = open_database(f"{plain(world)}?options=-c%20default_transaction_read_only%3Don")
+    with closing(read_only), pytest.raises(OutageError, match="25006"):
+        renew_incarnation(read_only, world.node.facts, world.clock, "failover")

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -496,3 +497,40 @@ def test_what_the_database_sets_for_its_applications_does_not_stop_the_node(pg_d
             session.execute("INSERT INTO named SELECT n, 'é' FROM generate_series(1, 2000) n")
         assert node.seal().changes == 2000
         assert len(node.changes()) == 2000
+
+
+@pytest.mark.parametrize("setting", ["array_nulls = off", "quote_all_identifiers = on", "extra_float_digits = -15"])
+def test_what_the_database_sets_for_its_applications_does_not_bend_a_batch(pg_database: str, setting: str) -> None:
+    name = pg_database.rpartition("/")[2]
+    with PostgresNode(pg_database) as node:
+        node.run(f"ALTER DATABASE {name} SET {setting}")
+    with PostgresNode(pg_database, ddl="CREATE TABLE listed (id int PRIMARY KEY, words text[])") as node:
+        node.run("INSERT INTO listed VALUES (1, '{a}')")
+        node.seal()
+        (message,) = node.log.read_packed(0, 100_000, 100_000, 100_000)
+        assert isinstance(message, Envelope)
+        assert b'"table":"listed"' in message.body
+        assert node.tables["listed"].meta.columns["words"] == "pg:text[]"
+        assert not [one for one in node.database.health() if "clock" in one.message]
+
+
+def test_the_node_takes_longer_for_a_transaction_than_the_database_allows_its_applications(pg_database: str) -> None:
+    name = pg_database.rpartition("/")[2]
+    with PostgresNode(pg_database) as node:
+        with node.connect() as session:
+            if session.info.server_version < 170000:
+                pytest.skip("PostgreSQL 17 brought transaction_timeout")
+        node.run(f"ALTER DATABASE {name} SET transaction_timeout = 200")
+    with PostgresNode(pg_database) as node, node.database.engine.begin() as connection:
+        connection.exec_driver_sql("SELECT pg_sleep(0.4)")
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+
+
+def test_connections_that_idle_outlive_what_the_database_allows_its_applications(pg_database: str) -> None:
+    name = pg_database.rpartition("/")[2]
+    with PostgresNode(pg_database) as node:
+        node.run(f"ALTER DATABASE {name} SET idle_session_timeout = 1")
+    with PostgresNode(pg_database) as node:
+        node.seal()
+        time.sleep(0.5)
+        node.seal()

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from common.clock import from_iso, to_iso
-from common.ops.ages import DAY_US, Ages, _looked, look_at_clock
+from common.clock import SystemClock, from_iso, to_iso
+from common.ops.ages import DAY_US, Ages, look_at_clock
 from common.ops.passed import note_passed
 from common.ops.stalls import FRESH_US, still_looks
 from common.versions import Version
@@ -17,9 +17,11 @@ from consumer.tombstones import purge_tombstones
 from producer.cursors import Cursors
 from producer.purge import purge_log
 from tests.support.applying import Origin, World, seal_all
+from tests.support.postgresql_node import PostgresNode
 from tests.support.waiting import wait_for
 
 BATTERY_EMPTY, NEXT_CENTURY = from_iso("2000-01-01"), from_iso("2099-01-01")
+WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'"
 
 
 def by_itself(world: World, at_us: int) -> Ages:
@@ -48,17 +50,6 @@ def left(world: World) -> int:
     return int(world.one("SELECT count(*) FROM rf_tx"))
 
 
-def test_two_that_look_for_the_first_time_at_once(pg_world: World) -> None:
-    node = pg_world.node
-    with ThreadPoolExecutor(1) as pool, node.database.engine.connect() as first:
-        assert _looked(first, node.clock.now_us()) == 0
-        second = pool.submit(look_at_clock, node.database, node.clock)
-        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'transactionid' AND datname = current_database()"
-        wait_for(lambda: bool(pg_world.query(waiting)), 10, "the second to wait for the first")
-        first.commit()
-        assert second.result(10).steady_us == 0
-
-
 def test_what_was_written_before_the_clock_was_set_is_as_old_as_that(sender: World) -> None:
     now_us = sender.clock.us
     assert purged(sender, BATTERY_EMPTY) == 0
@@ -82,6 +73,17 @@ def test_a_clock_that_is_wrong_for_a_moment_takes_nothing(sender: World, wrong: 
     after = [sender.query(f"SELECT count(*) FROM {name}") for name in ("rf_applied_tx", "rf_row_version", "rf_audit")]
     assert (after, left(sender)) == (before, 3)
     assert sender.query("SELECT * FROM rf_horizon") == []
+
+
+@pytest.mark.containers
+def test_the_first_look_at_the_clock_may_be_two_at_once(pg_database: str) -> None:
+    with PostgresNode(pg_database) as node, ThreadPoolExecutor() as beside:
+        with node.application() as other:
+            other.execute("INSERT INTO rf_purged (what, name, purged_us, rows) VALUES ('clock', '', 7, 0)")
+            look = beside.submit(look_at_clock, node.database, SystemClock())
+            wait_for(lambda: node.rows(WAITING), 30, "the look to wait for the other one")
+        assert look.result(timeout=30).steady_us == 0
+        assert node.rows("SELECT purged_us FROM rf_purged WHERE what = 'clock'") == [(7,)]
 
 
 def test_a_node_that_is_off_for_a_few_days_counts_them(sender: World) -> None:

@@ -68,6 +68,12 @@ def test_nothing_waits() -> None:
     assert standing().state is State.UP_TO_DATE
 
 
+def test_what_waits_for_a_right_waits_for_a_person() -> None:
+    one = standing(dead_letters={"early": 3}, for_rights=1)
+    assert one.attention == ["1 transaction waits for a right (rowferry dlq list)"]
+    assert one.waiting == ["2 transactions wait for rows that have not come yet"]
+
+
 WHEN = "2026-01-01T00:00:00.000000Z"
 GAP = {"peer": "shop", "incarnation": "i1", "after_lsn": 10, "highest_lsn": 12, "heals": False, "asked": 0}
 GAP |= {"asked_at": None, "gone_until_lsn": None}

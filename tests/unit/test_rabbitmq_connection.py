@@ -90,6 +90,10 @@ def test_the_cause_inside_pikas_wrappers_is_named() -> None:
         (pika.exceptions.ConnectionBlockedTimeout("x"), "blocks publishers"),
         (workflow.AMQPConnectorStackTimeout("x"), "does not answer within 8 s"),
         (pika.exceptions.ProbableAccessDeniedError("x"), "may not enter"),
+        (
+            pika.exceptions.ProbableAccessDeniedError("access refused for user 'u': connection limit (3) is reached"),
+            "a limit of the vhost or the user is reached",
+        ),
         (pika.exceptions.ConnectionClosedByBroker(530, "NOT_ALLOWED - vhost shop not found"), "does not let"),
         (pika.exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED"), "out of reach"),
         (pika.exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no queue"), "topology export"),

@@ -247,7 +247,12 @@ def _grant(raw: Raw, shape: TableShape, error: psycopg.Error) -> str:
 
 def _registered(registry: Registry, target: Target, home: str) -> CapturedTable:
     table_id = registry.add_table(target.shape.name)
-    shape_id = registry.add_shape(table_id, target.shape.meta)
+    try:
+        shape_id = registry.add_shape(table_id, target.shape.meta)
+    except psycopg.errors.ProgramLimitExceeded as error:
+        # The registry finds a shape by an index over all of it.
+        many = f"{target.shape.name} has too many columns to be captured ({len(target.shape.columns)})"
+        raise ConfigError(f"{many}: list it in tables.exclude") from error
     registry.add_capture(table_id, shape_id, target.installed)
     return CapturedTable(
         target.shape,

@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 from common.dialects.postgresql.naming import wire_name
 from common.dialects.postgresql.newer import ENFORCED, OF_PERIODS
 from common.dialects.postgresql.types import BITS, PgColumn, PgForeignKey, PgTable, logical_type
+from common.errors import ConfigError
 from common.ports.dialect import Catalog, ForeignKey
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -17,6 +18,8 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 _RELATIONS = f"""
 SELECT c.oid, n.nspname AS schema, c.relname AS bare, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        current_schema() AS default_schema,
+       (SELECT o.nspname FROM pg_class h JOIN pg_namespace o ON o.oid = h.relnamespace
+        WHERE h.oid = to_regclass('rf_node')) AS home,
        EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                AND d.deptype = 'e') AS of_extension,
        (SELECT min(f.conname) FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f' AND {OF_PERIODS})
@@ -45,6 +48,8 @@ SELECT a.attrelid AS oid, a.attname AS name, a.attnum AS number, NOT a.attnotnul
         JOIN pg_namespace n ON n.oid = l.typnamespace WHERE o.oid = a.atttypid) AS in_array,
        a.attidentity <> '' OR coalesce(d.adbin::text, '') LIKE '{FUNCEXPR%%:funcid ' || 'nextval'::regproc::oid || ' %%'
            AS numbers_itself,
+       (SELECT l.collname FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic)
+           AS loose_collation,
        coalesce((
            SELECT format('OPERATOR(%%I.%%s)', n.nspname, o.oprname)
            FROM pg_index i
@@ -96,6 +101,9 @@ WHERE f.contype = 'f' AND f.conparentid = 0 AND f.conrelid = ANY(%s::oid[]) AND 
 ORDER BY f.conrelid, f.conname
 """
 
+_LOOSE = ("citext", "interval", "json")
+"""Types that take for equal what they write in two ways: `A` and `a`, 30 days and a month, 1.0 and 1."""
+
 _WHY_LEFT_OUT = {
     "v": "view",
     "m": "materialized view",
@@ -125,6 +133,7 @@ def read_catalog(raw: Raw) -> Catalog:
     found: dict[int, _Found] = {}
     left_out: dict[str, str] = {}
     for row in _rows(raw, _RELATIONS):
+        _refuse_another_home(row)
         name = wire_name(row["schema"], row["bare"], row["default_schema"] or "")
         reason = _left_out(row)
         if reason:
@@ -136,6 +145,16 @@ def read_catalog(raw: Raw) -> Catalog:
     tables = {names[oid]: _shape(names[oid], found[oid]) for oid in names if found[oid].pk}
     keyless = tuple(sorted(names[oid] for oid in names if not found[oid].pk))
     return Catalog(tables=tables, keyless=keyless, left_out=left_out)
+
+
+def _refuse_another_home(row: Mapping[str, Any]) -> None:
+    """Every table would have another name on the wire, and those of Rowferry would be the owner's."""
+    home, first = row["home"], row["default_schema"]
+    if home is not None and home != first:
+        raise ConfigError(
+            f"the rf_ tables stand in schema {home}, and the search_path of this account names {first} first: name"
+            f" {home} first (ALTER ROLE … IN DATABASE … SET search_path)"
+        )
 
 
 def _left_out(row: Mapping[str, Any]) -> str | None:
@@ -178,9 +197,21 @@ def _shape(name: str, found: _Found) -> PgTable:
         unique_keys=tuple(found.unique_keys),
         numbers_itself=any(column.numbers_itself for column in found.columns if column.name in found.pk),
         key_bits=min((BITS.get(column.base, 63) for column in found.columns if column.name in found.pk), default=63),
+        loose_key=_loose_parts(found),
         partitioned=found.partitioned,
         no_upsert=found.no_upsert,
     )
+
+
+def _loose_parts(found: _Found) -> str | None:
+    return " and ".join(filter(None, map(_loose, (one for one in found.columns if one.name in found.pk)))) or None
+
+
+def _loose(column: PgColumn) -> str | None:
+    if column.loose_collation is not None:
+        return f"{column.name} under the collation {column.loose_collation}"
+    kind = column.logical.removeprefix("pg:").rpartition(".")[2]
+    return f"{column.name}, of type {column.declared}" if kind in _LOOSE else None
 
 
 def _rows(raw: Raw, query: str, oids: Iterable[int] | None = None) -> list[dict[str, Any]]:

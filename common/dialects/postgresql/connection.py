@@ -38,9 +38,21 @@ _STARTUP_OPTIONS = " ".join(
         "statement_timeout": 0,
         "lock_timeout": 0,
         "idle_in_transaction_session_timeout": 0,
+        # A pool keeps connections that nothing is done on for a while: each end of one would look like an outage.
+        "idle_session_timeout": 0,
+        # Lists of values go out as arrays, and their empty places would be read as the word NULL.
+        "array_nulls": "on",
+        # A type would have another name than it has on other nodes.
+        "quote_all_identifiers": "off",
+        "extra_float_digits": 1,
     }.items()
 )
-"""What a database or a role may have set for its applications would stop a node for ever. The URL's `options` win."""
+"""What a database or a role may have set for its applications would stop a node for ever, or bend what it writes and
+reads. The URL's `options` win."""
+
+_TRANSACTION_TIMEOUT = "transaction_timeout"
+_TRANSACTION_TIMEOUT_SINCE = 170000
+"""An older server lets nobody in who names it in the options."""
 
 
 def normalised(url: str) -> sa.URL:
@@ -87,7 +99,15 @@ def make_engine(
     # The connection used last is used next: it has its statements prepared and their plans made.
     engine = sa.create_engine(parsed, isolation_level=isolation, connect_args=given, pool_size=10, pool_use_lifo=True)
     watch_rollbacks(engine)
+    if _TRANSACTION_TIMEOUT not in str(given["options"]):
+        sa.event.listen(engine, "connect", _lift_transaction_timeout)
     return engine
+
+
+def _lift_transaction_timeout(raw: Any, _record: object) -> None:
+    if raw.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
+        raw.execute(f"SET {_TRANSACTION_TIMEOUT} = 0")
+        raw.commit()
 
 
 def _text(value: str | tuple[str, ...]) -> str:

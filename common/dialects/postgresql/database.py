@@ -71,7 +71,8 @@ class PostgresDatabase:
 
     def hold_sealing(self, connection: sa.Connection) -> None:
         """Take the sealers' lock."""
-        driver(connection).execute(LOCK)
+        with translated():
+            driver(connection).execute(LOCK)
 
     def log(self, node: NodeFacts) -> PostgresLog:
         """Return the sealed log of one incarnation."""

@@ -24,6 +24,7 @@ from common.errors import (
 from common.ports.dialect import TableShape
 
 _NOT_NULL = "23502"
+_LOCK_TIMEOUT = "55P03"
 _STALE_PLAN = ("0A000", "RevalidateCachedQuery")
 """A plan whose table changed meanwhile; anything else that the server does not support stays so."""
 _REFUSED = re.compile(r'[^"]*"(value .* (?:does not fit|would be another key in) column .*)"', re.DOTALL)
@@ -112,6 +113,9 @@ def _message(error: psycopg.Error) -> str:
     primary = diag.message_primary or " ".join(str(error).split())
     if (refused := _REFUSED.fullmatch(primary)) is not None:
         primary = refused[1]
-    detail = f" ({diag.message_detail})" if diag.message_detail else ""
+    # Which row is held stands there alone.
+    held = diag.context.partition("\n")[0] if error.sqlstate == _LOCK_TIMEOUT and diag.context else None
+    told = held or diag.message_detail
+    detail = f" ({told})" if told else ""
     named = f" [constraint {diag.constraint_name}]" if diag.constraint_name else ""
     return f"{primary}{detail}{named} [SQLSTATE {error.sqlstate}]" if error.sqlstate else primary

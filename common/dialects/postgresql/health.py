@@ -17,7 +17,9 @@ _MOST_CLOCK_SECONDS = 5.0
 _FACTS = """
 SELECT pg_is_in_recovery(), current_setting('server_encoding'), current_setting('fsync'),
        current_setting('full_page_writes'), current_setting('synchronous_commit'), pg_backend_pid(),
-       extract(epoch FROM clock_timestamp())::float8, current_setting('server_version'), current_database()
+       extract(epoch FROM clock_timestamp())::float8, current_setting('server_version'), current_database(),
+       EXISTS (SELECT FROM pg_stat_activity
+               WHERE wait_event = 'SyncRep' AND query_start < clock_timestamp() - interval '5 s')
 """
 
 
@@ -28,7 +30,7 @@ def findings(raw: Raw) -> Iterator[Finding]:
     after = time.time()
     if row is None:
         raise LookupError("a SELECT without FROM gives one row")
-    replica, encoding, fsync, pages, commit, backend, clock, version, database = row
+    replica, encoding, fsync, pages, commit, backend, clock, version, database, unanswered = row
     yield Finding(_AREA, Level.OK, f"PostgreSQL {version}, database {database}, account {raw.info.user}")
     if raw.info.server_version < _OLDEST:
         yield Finding(_AREA, Level.FAIL, f"PostgreSQL {version} is too old", "use PostgreSQL 14 or newer")
@@ -38,7 +40,10 @@ def findings(raw: Raw) -> Iterator[Finding]:
     if backend != raw.info.backend_pid:
         text = "a connection pooler stands in between: the locks by which one sealer is alone belong to a session"
         yield Finding(_AREA, Level.FAIL, text, "point node.database to the server itself")
-    if encoding != "UTF8":
+    if encoding == "SQL_ASCII":
+        text = "the database is in SQL_ASCII: a text that is not UTF-8 is let in, and stops all that this node sends"
+        yield Finding(_AREA, Level.FAIL, text, "use a database in UTF8")
+    elif encoding != "UTF8":
         text = f"the database is in {encoding}: text of other nodes may not fit"
         yield Finding(_AREA, Level.WARN, text, "use a database in UTF8")
     for name, value in (("fsync", fsync), ("full_page_writes", pages)):
@@ -48,6 +53,9 @@ def findings(raw: Raw) -> Iterator[Finding]:
     if commit == "off":
         text = "synchronous_commit is off: a crash of the server loses what was acknowledged in its last moments"
         yield Finding(_AREA, Level.FAIL, text, "set synchronous_commit = on for this account")
+    if unanswered:
+        text = "commits wait for a synchronous standby that does not answer: the node, and the application, stand still"
+        yield Finding(_AREA, Level.FAIL, text, "bring the standby back, or mend synchronous_standby_names")
     ahead = clock - (before + after) / 2
     if abs(ahead) > _MOST_CLOCK_SECONDS:
         text = f"the server's clock is {ahead:+.0f} s off this machine's; its writes carry its own time"

@@ -53,6 +53,8 @@ class PgColumn(ColumnShape):
     """The type of `ARRAY[column]`, qualified; none for a domain that was made before PostgreSQL 11."""
     numbers_itself: bool = False
     """Its default counts up: serial or identity."""
+    loose_collation: str | None = None
+    """Its collation's name, where that takes different texts for one."""
     number: int = 0
     """It stays when the column is renamed."""
     equals: str = "="

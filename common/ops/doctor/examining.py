@@ -85,7 +85,11 @@ def _schema(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
         yield Finding(area, Level.FAIL, str(error))
         return
     yield Finding(area, Level.OK, f"rf_ tables of revision {newest}")
-    wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
+    try:
+        wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
+    except ConfigError:
+        # Told with the tables.
+        return
     drifted = database.capture(config.rules).drifted(wanted)
     if drifted:
         remedy = (
@@ -111,6 +115,8 @@ def _tables(config: Config, database: Database) -> Iterator[Finding]:
     for name in choice.own_keys:
         text = f"{name} numbers its own keys: two nodes would give the same one"
         yield Finding(area, Level.WARN, text, f'[tables.keys] {toml_key(name)} = "stride" | "shared" | "main-only"')
+    for text in choice.loose_keys:
+        yield Finding(area, Level.WARN, text, "a type or collation that tells them apart, or one way to write a key")
     for text in choice.key_notes:
         yield Finding(area, Level.NOTE, text)
     for name in config.tables.policy:

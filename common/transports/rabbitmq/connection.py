@@ -30,6 +30,8 @@ _ACCESS_REFUSED = 403
 _NOT_FOUND = 404
 _PRECONDITION_FAILED = 406
 _NOT_ALLOWED = 530
+_IS_FULL = "connection limit"
+"""What RabbitMQ says of a vhost, or a user, that has as many connections as it may."""
 _INEQUIVALENT = re.compile(r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>[^']+)'")
 _VALUES = re.compile(r": (?P<values>received .*)", re.DOTALL)
 _REMEDIES = {
@@ -122,6 +124,8 @@ def translate(error: BaseException, settings: RabbitSettings) -> RowferryError:
             return _from_channel(cause.reply_code, cause.reply_text, where)
         case pika.exceptions.AuthenticationError() | pika.exceptions.ProbableAuthenticationError():
             return OutageError(f"{where} refuses user {user_of(settings)!r} or its password: check [broker] url")
+        case pika.exceptions.ProbableAccessDeniedError() if _IS_FULL in str(cause):
+            return OutageError(f"{where} lets nobody more in, a limit of the vhost or the user is reached: {cause}")
         case pika.exceptions.ProbableAccessDeniedError():
             return OutageError(f"{where}: the vhost is missing or user {user_of(settings)!r} may not enter it: {cause}")
         case pika.exceptions.ConnectionBlockedTimeout():
