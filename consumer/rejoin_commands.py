@@ -33,6 +33,12 @@ def _tell(console: Console, done: Rejoined) -> None:
         f"{done.only_here_txs} transactions only this node has: {done.only_here_rows} rows are written anew for all,"
         " the others were written later elsewhere"
     )
+    if not done.is_told:
+        console.warn(
+            "nobody has told yet how far others have this node's log: their heartbeats do, once a minute, to `rowferry"
+            " run`. Leave it on for some minutes; where `rowferry status` says then that this node was put back, rejoin"
+            " again"
+        )
     if done.missing_changes:
         console.warn(
             f"{done.missing_changes} own changes up to LSN {done.seen_lsn} can't be had any more: others have their"

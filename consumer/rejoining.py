@@ -69,6 +69,8 @@ class Rejoined:
     unreadable_files: list[str] = field(default_factory=list)
     peers_not_asked: list[str] = field(default_factory=list)
     """Over HTTP, each with the reason: what only they have is not fetched."""
+    is_told: bool = True
+    """Whether anybody has said what others have of its log. On a broker alone that takes heartbeats."""
 
     def add(self, other: "Rejoined") -> None:
         """Take in what was done for one more log."""
@@ -110,6 +112,7 @@ class Rejoining:
                 anew = replace(node, facts=replace(node.facts, incarnation=done.to_incarnation))
                 done.add(Rejoining(anew, self._actor)._of_log(short, lsn, [], advance))
         done.others_missing = {one.peer: one.until_lsn - one.after_lsn for one in lost_of_others}
+        done.is_told = told is not None or bool(node.config.directory or node.config.peers)
         return done
 
     def _of_log(self, of: str, seen_lsn: int, lives: list[OtherLife], advance: Callable[[int], None]) -> Rejoined:

@@ -375,6 +375,7 @@ def test_without_a_folder_it_goes_by_what_it_heard(world: World, tmp_path: Path)
         close_world(other)
     again = Rejoining(replace(node, facts=renewed), "tester").run(lambda _: None)
     assert (again.fork_lsn, again.only_here_rows, again.missing_changes) == (None, 0, 0)
+    assert (done.is_told, again.is_told) == (True, False)
 
 
 def test_what_a_running_node_writes_and_would_seal_meanwhile_is_not_lost(world: World) -> None:
