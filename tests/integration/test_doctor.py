@@ -252,6 +252,18 @@ def test_who_can_speak_for_others_by_a_token_is_named(shop: Path) -> None:
     assert "warn" not in told(shop)
 
 
+def test_what_comes_over_http_alone_does_not_reach_who_is_on_the_broker_alone(shop: Path) -> None:
+    document(shop, "token", "create", "--node", "shop-2")
+    document(shop, "token", "create", "--node", "reader", "--scope", "pull")
+
+    def notes(code: int) -> list[str]:
+        return [text for area, text, _ in told(shop, code=code).get("note", []) if area == "broker"]
+
+    assert notes(0) == []
+    shop.write_text(shop.read_text() + '\n[broker]\nurl = "amqp://nobody:secret@127.0.0.1:1/"\n')
+    assert [text for text in notes(5) if text.startswith("what shop-2 may push over HTTP goes on to those who pull")]
+
+
 def test_too_many_nodes_are_told(shop: Path) -> None:
     with closing(sqlite3.connect(shop.parent / "app.db")) as connection, connection:
         connection.execute(

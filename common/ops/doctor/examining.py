@@ -9,7 +9,14 @@ from typing import Any
 from common.config.model import Config
 from common.config.toml import toml_key
 from common.errors import ConfigError, OutageError, RowferryError
-from common.ops.doctor.roads import broker_findings, directory_findings, main_findings, peer_findings, server_findings
+from common.ops.doctor.roads import (
+    broker_findings,
+    directory_findings,
+    handing_on_findings,
+    main_findings,
+    peer_findings,
+    server_findings,
+)
 from common.ops.doctor.signatures import signature_findings, token_findings
 from common.ops.known_nodes import MOST_NODES, is_full
 from common.ops.migration import is_migrated
@@ -58,7 +65,9 @@ def examine(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
         yield from main_findings(config, in_transaction(database, lambda connection: known_main(connection, config)))
         yield from signature_findings(config, _peers(config, database, knowing.facts()))
         yield from _known_nodes(database)
-        yield from token_findings(config, stored_tokens(database), knowing.now_us())
+        tokens = stored_tokens(database)
+        yield from token_findings(config, tokens, knowing.now_us())
+        yield from handing_on_findings(config, tokens, knowing.now_us())
         yield from _standing(config, database, knowing)
 
 

@@ -2,12 +2,14 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from common.config.model import BrokerSection, Config
 from common.errors import ConfigError, OutageError, RowferryError
 from common.http.certificates import CertificateError, Pair
+from common.http.scopes import Scope
 from common.ops.doctor.signatures import for_whom
+from common.ops.tokens import Token
 from common.ports.health import Finding, Level
 
 _NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
@@ -110,6 +112,17 @@ def server_findings(config: Config, now_us: int) -> Iterator[Finding]:
         yield Finding("server", Level.WARN, text, "renew it under the same file names: serve takes it within a minute")
     else:
         yield Finding("server", Level.OK, f"the certificate is good until {until}")
+
+
+def handing_on_findings(config: Config, tokens: Iterable[Token], now_us: int) -> Iterator[Finding]:
+    """Name those whose changes come over HTTP alone, where others are on the broker: nothing goes on to these."""
+    if config.broker is None:
+        return
+    pushing = {one.node_id for one in tokens if Scope.PUSH in one.scopes and one.works_at(now_us)}
+    if names := sorted(pushing - {config.node.id}):
+        whose = f"what {', '.join(names)} may push over HTTP"
+        text = f"{whose} goes on to those who pull here, not to who is on the broker alone"
+        yield Finding("broker", Level.NOTE, text, "[broker] on these nodes too, or [peers] to here on the others")
 
 
 def main_findings(config: Config, main: str | None) -> Iterator[Finding]:
