@@ -73,9 +73,8 @@ class Refilling:
             if (file.origin, file.incarnation) == (origin, incarnation)
         ]
         missing = list(uncovered(min(behind.values()), until_lsn, there))
-        if missing and not self._written(incarnation, missing, sorted(behind)):
-            return
-        self._served |= {(peer, incarnation): lsn for peer, lsn in behind.items()}
+        if missing and self._written(incarnation, missing, sorted(behind)):
+            self._served |= {(peer, incarnation): lsn for peer, lsn in behind.items()}
 
     def _is_new(self, peer: str, incarnation: str, lsn: int) -> bool:
         return self._served.get((peer, incarnation)) != lsn

@@ -667,8 +667,8 @@ MUTANTS = (
         "lost-files-stay-lost",
         "a folder that lost files is filled again",
         "producer/refilling.py",
-        "        if missing and not self._written(",
-        "        if not missing and not self._written(",
+        "        if missing and self._written(",
+        "        if not missing and self._written(",
         ("tests/unit/test_producer_refilling.py",),
     ),
     Mutant(

@@ -104,6 +104,9 @@ def test_what_a_reader_lacks_and_nobody_has_deleted_is_left_alone(shop: Shop, ca
     shop.cleaning.look()
     assert [(path, path.stat().st_ino) for path in shop.files()] == before
     assert not caplog.records
+    shop.lose(4)
+    shop.cleaning.look()
+    assert shop.there() == [1, 2, 3, 4, 5, 6], "deleted since"
 
 
 def test_what_was_deleted_by_hand_is_written_again_for_who_lacks_it(shop: Shop) -> None:
