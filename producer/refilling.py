@@ -55,7 +55,11 @@ class Refilling:
         """Write what is missing. `acks` of the peers that count, read before this; `given_up` as `rf_purged` has it.
 
         Raises OutageError."""
-        heard = {peer: one for peer, one in acks.items() if _has_spoken_since(one, given_up.get(peer))}
+        heard = {
+            peer: one
+            for peer, one in acks.items()
+            if _has_spoken_since(one, given_up.get(peer)) and not _is_between(one)
+        }
         for incarnation in self._logs.incarnations() if heard else ():
             self._refill(incarnation, heard)
 
@@ -117,6 +121,11 @@ class Refilling:
 
 def _has_spoken_since(acks: Acks, given_up: sa.Row[Any] | None) -> bool:
     return given_up is None or acks.updated_us != (given_up.until_us or 0)
+
+
+def _is_between(acks: Acks) -> bool:
+    """Whether the node has rejoined and not run since: how far it is it says then."""
+    return bool(acks.had) and not acks.passed and acks.read_until_ns == 0
 
 
 def uncovered(after_lsn: int, until_lsn: int, there: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -159,6 +159,17 @@ def test_who_does_not_come_on_is_served_once(shop: Shop) -> None:
     assert shop.there() == [1, 2, 3, 4, 5, 6], "it was put back"
 
 
+def test_who_has_rejoined_and_not_run_since_is_waited_for(shop: Shop) -> None:
+    shop.lose(1, 2, 3, 4, 5, 6)
+    (shop.exchange / "office").mkdir()
+    write_acks(shop.exchange, Acks("office", had={("shop", INCARNATION): 4}), 1)
+    shop.cleaning.look()
+    assert shop.there() == []
+    shop.says("office", 4)
+    shop.cleaning.look()
+    assert shop.there() == [5, 6]
+
+
 def test_what_the_log_has_no_more_is_said_and_the_rest_written(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     shop.says("office", 1)
     shop.lose(2, 3, 4)
