@@ -91,6 +91,10 @@ class MemoryDatabase:
     def __init__(self, path: Path) -> None:
         self.engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
         rf.metadata.create_all(self.engine)
+        with self.engine.begin() as connection:
+            # As capture makes it.
+            connection.execute(sa.text("CREATE TABLE rf_table (table_id INTEGER PRIMARY KEY, name TEXT)"))
+            connection.execute(sa.text("INSERT INTO rf_table VALUES (1, 'item')"))
         self.logs = {INCARNATION: MemoryLog()}
 
     @property
