@@ -259,10 +259,16 @@ def test_what_rowferry_adds_is_not_told(kind: str, fresh: Fresh) -> None:
     assert carried(source)["item"].left_out == ()
 
 
+_RF_INTO = """DO $$ DECLARE t text; BEGIN
+FOR t IN SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'rf\\_%' LOOP
+EXECUTE format('ALTER TABLE public.%I SET SCHEMA {}', t); END LOOP; END $$"""
+
+
 def test_the_default_schema_may_be_another(fresh: Fresh) -> None:
     source, target = fresh("postgresql"), fresh("postgresql")
     (name,) = rows(source, "SELECT current_database()")[0]
-    run(source, "CREATE SCHEMA shop", f'ALTER DATABASE "{name}" SET search_path = shop, public')
+    path = f'ALTER DATABASE "{name}" SET search_path = shop, public'
+    run(source, "CREATE SCHEMA shop", _RF_INTO.format("shop"), path)
     source.engine.dispose()
     for database in (source, target):
         run(database, "CREATE TYPE public.mood AS ENUM ('sad')")
@@ -279,7 +285,7 @@ def test_the_default_schema_may_be_another(fresh: Fresh) -> None:
     third = fresh("postgresql")
     (name,) = rows(third, "SELECT current_database()")[0]
     run(third, "CREATE TYPE mood AS ENUM ('sad')", "CREATE SCHEMA stock", "CREATE TYPE stock.size AS ENUM ('s')")
-    run(third, f'ALTER DATABASE "{name}" SET search_path = stock')
+    run(third, _RF_INTO.format("stock"), f'ALTER DATABASE "{name}" SET search_path = stock')
     third.engine.dispose()
     make(third, plans)
     assert shapes(third)["item"].schema == "stock"
