@@ -105,9 +105,15 @@ def test_what_it_had_sent_comes_back_and_what_only_it_has_reaches_all(pair: Pair
     assert (done["fetched_txs"], done["fetched_changes"], done["missing_changes"]) == (2, 2, 0)
     assert (done["only_here_txs"], done["only_here_rows"]) == (1, 1)
     assert done["others_missing"] == {"main": 1}
-    pair.sync()
-    # What main wrote has gone from the folder, since all had passed it: main writes it there again.
-    pair.sync()
+    for node in pair.nodes:
+        # Once: at its next turn the shop finds what main has written there again.
+        node.ok("run", "--once")
+    assert pair.rows() == [[1, 2, 3, 4], [1, 2, 3, 4, 10]]
+    # What main wrote has gone from the folder, since all had passed it: that is said, with what fills it.
+    (gap,) = pair.shop.report("status")["gaps"]
+    assert (gap["peer"], gap["after_lsn"], gap["highest_lsn"]) == ("main", 0, 1)
+    pair.main.ok("export-change-log", "--since", "0", "--out", str(pair.exchange / "filled.jsonl"))
+    pair.shop.ok("import-change-log", str(pair.exchange / "filled.jsonl"))
     assert pair.rows() == [[1, 2, 3, 4, 10], [1, 2, 3, 4, 10]]
     for node in pair.nodes:
         status = node.report("status")
@@ -205,9 +211,14 @@ def test_what_of_others_is_missing_is_known_after_a_second_rewind_too(pair: Pair
     pair.shop.ok("run", "--once")
     assert pair.shop.report("status")["rewound_since"] is not None
     assert pair.shop.report("rejoin")["others_missing"] == {"main": 1}
-    pair.sync()
-    # main writes again what the shop lacks.
-    pair.sync()
+    # Alone: main would write there again what is lacked.
+    pair.shop.ok("run", "--once")
+    status = pair.shop.report("status")
+    assert [(gap["peer"], gap["after_lsn"], gap["highest_lsn"]) for gap in status["gaps"]] == [("main", 0, 1)]
+    assert (status["rewound_since"], status["state"]) == (None, "needs attention")
+    pair.main.ok("export-change-log", "--since", "0", "--out", str(pair.exchange / "filled.jsonl"))
+    pair.shop.ok("import-change-log", str(pair.exchange / "filled.jsonl"))
+    pair.shop.ok("run", "--once")
     assert pair.rows() == [[10], [10]]
     assert pair.shop.report("status")["state"] == "up to date"
     assert "had" not in json.loads((pair.exchange / "shop" / "acks.json").read_text())
