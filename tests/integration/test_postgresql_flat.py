@@ -1,6 +1,7 @@
 """What a change costs does not grow with what was there before: rows and blocks read, counted by PostgreSQL itself.
 
-Nothing is analyzed in between: plans must not depend on statistics that a young database does not have."""
+Nothing is analyzed in between: plans must not depend on statistics that a young database does not have.  Nobody else is
+on the cluster: what begins after a transaction of another database is not sealed before that has ended."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.applying import Origin, World, Write, close_world, open_world
+from tests.support.postgres_server import PostgresServer
 from tests.support.postgresql_node import PostgresNode
 from tests.support.statistics import Touched, touched
 
@@ -19,8 +21,8 @@ TIMES = 10
 
 
 @pytest.fixture
-def world(pg_database: str) -> Iterator[World]:
-    opened = open_world(pg_database)
+def world(private_postgres_module: PostgresServer) -> Iterator[World]:
+    opened = open_world(private_postgres_module.create_database())
     opened.execute(*(f"ALTER TABLE {name} SET (autovacuum_enabled = off)" for name in names(opened)))
     yield opened
     close_world(opened)
@@ -69,8 +71,11 @@ def test_applying_does_not_cost_more_with_age(world: World) -> None:
     assert_flat(few, touched(world.node.database, apply))
 
 
-def test_sealing_and_reading_the_log_do_not_cost_more_with_age(pg_database: str) -> None:
-    with PostgresNode(pg_database, "a", "CREATE TABLE item (id int PRIMARY KEY, name text)") as node:
+def test_sealing_and_reading_the_log_do_not_cost_more_with_age(
+    private_postgres_module: PostgresServer,
+) -> None:
+    url = private_postgres_module.create_database()
+    with PostgresNode(url, "a", "CREATE TABLE item (id int PRIMARY KEY, name text)") as node:
         place = iter(range(1, 1_000_000))
 
         def write() -> None:
