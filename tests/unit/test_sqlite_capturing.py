@@ -58,6 +58,25 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
         assert [name for name, table in catalog.tables.items() if table.numbers_itself] == ["counted", "t"]
 
 
+def test_a_table_of_as_many_columns_as_its_log_can_have_is_captured(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(1_996)]
+    wide, wider = (f"id INTEGER PRIMARY KEY, {', '.join([*names, *more])}" for more in ([], ["c1996"]))
+    with sqlite_app(
+        tmp_path / "a.db", f"CREATE TABLE wide ({wide}, UNIQUE (c7))", f"CREATE TABLE wider ({wider})"
+    ) as app:
+        assert set(app.tables) == {"wide"}
+        assert "more than 1997 columns" in app.database.catalog().left_out["wider"]
+        row = {"id": 1} | dict.fromkeys(names) | {"c7": {"$text": "eA=="}}
+        app.run("INSERT INTO wide (id, c7) VALUES (1, 'x')")
+        assert brief(app.changes()) == [("wide", "I", None, row)]
+        app.run("UPDATE wide SET c1995 = 3")
+        assert brief(app.changes()) == [("wide", "U", row, row | {"c1995": {"$int": 3}})]
+        app.run("REPLACE INTO wide (id, c7) VALUES (2, 'x')")
+        assert [op for _, op, *_ in brief(app.changes())] == ["D", "I"]
+        app.put("wide", b'{"id":5}', b'{"id":5,"c1995":{"$int":7}}')
+        assert app.query("SELECT id, c1995 FROM wide") == [(2, None), (5, 7)]
+
+
 def test_a_key_under_a_collation_that_only_the_application_knows_is_left_out_by_name(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as application:
         application.create_collation("mine", lambda left, right: (left > right) - (left < right))

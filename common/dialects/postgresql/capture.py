@@ -247,12 +247,7 @@ def _grant(raw: Raw, shape: TableShape, error: psycopg.Error) -> str:
 
 def _registered(registry: Registry, target: Target, home: str) -> CapturedTable:
     table_id = registry.add_table(target.shape.name)
-    try:
-        shape_id = registry.add_shape(table_id, target.shape.meta)
-    except psycopg.errors.ProgramLimitExceeded as error:
-        # The registry finds a shape by an index over all of it.
-        many = f"{target.shape.name} has too many columns to be captured ({len(target.shape.columns)})"
-        raise ConfigError(f"{many}: list it in tables.exclude") from error
+    shape_id = registry.add_shape(table_id, target.shape.meta)
     registry.add_capture(table_id, shape_id, target.installed)
     return CapturedTable(
         target.shape,

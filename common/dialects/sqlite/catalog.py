@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common.dialects.sqlite.indexes import TOKEN, UniqueIndex, unique_indexes
 from common.dialects.sqlite.names import fold, quote, same_name, wire_name
-from common.dialects.sqlite.shapes import TouchLog, touch_logs
+from common.dialects.sqlite.shapes import LOG_COLUMNS, TouchLog, touch_logs
 from common.dialects.sqlite.types import Affinity, affinity_of, logical_type
 from common.ports.dialect import Catalog, ColumnShape, ForeignKey, TableShape
 
@@ -123,6 +123,7 @@ def read_schema(connection: sqlite3.Connection) -> Schema:
     left_out: dict[str, str] = {}
     references: dict[str, list[Reference]] = {}
     written = _as_written(connection)
+    most_columns = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN) - LOG_COLUMNS
     for schema, bare, kind, _, without_rowid, strict in _table_list(connection):
         name = wire_name(bare)
         why = _why_left_out(schema, kind)
@@ -140,6 +141,8 @@ def read_schema(connection: sqlite3.Connection) -> Schema:
             keyless.append(name)
         elif strange := [one for one in table.key_collations if one not in _COLLATIONS]:
             left_out[name] = f"table whose key has the collation {strange[0]}, which only its application knows"
+        elif len(table.columns) > most_columns:
+            left_out[name] = f"table of more than {most_columns} columns, more than its touch log can have"
         else:
             tables[name] = table
     shapes = {name: table.shape for name, table in tables.items()}
