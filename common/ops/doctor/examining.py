@@ -95,7 +95,8 @@ def _schema(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
         return
     yield Finding(area, Level.OK, f"rf_ tables of revision {newest}")
     try:
-        wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
+        there = database.catalog().tables
+        wanted = [shape for name, shape in there.items() if config.tables.wants(name)]
     except ConfigError:
         # Told with the tables.
         return
@@ -106,7 +107,13 @@ def _schema(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
         )
         yield Finding(area, Level.WARN, f"capture does not fit {', '.join(drifted)}", remedy)
     for name in paused_tables(database):
-        yield Finding(area, Level.WARN, f"{name} is paused: its changes stay here", f"rowferry resume {name}")
+        resume = f"rowferry resume {name}"
+        if name in there:
+            yield Finding(area, Level.WARN, f"{name} is paused: its changes stay here", resume)
+        else:
+            text = f"{name} is paused and not there any more: what was written to it in the pause is not sent so"
+            remedy = f"if it was renamed, give it that name back, then {resume}, then rename it; else {resume}"
+            yield Finding(area, Level.WARN, text, remedy)
 
 
 def _tables(config: Config, database: Database) -> Iterator[Finding]:
