@@ -11,7 +11,7 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
-from common.cli.main import INTERRUPTED
+from common.cli.entry import INTERRUPTED
 from common.errors import RowferryError
 from common.runtime.host import ExitCode
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
+from common.cli.entry import INTERRUPTED
 from common.cli.given import checked
 from common.cli.options import LEVELS, CommandLine, command_line, with_shared_options
 from common.cli.streams import fill_closed_streams, forgive_closed_stdout
@@ -29,8 +30,6 @@ from common.runtime.parts import load_parts
 
 log = logging.getLogger(__name__)
 
-INTERRUPTED = 130
-"""What a shell reports for a program that Ctrl-C ended. None of the documented codes: nothing was judged."""
 _SERVICES = ("run", "serve")
 _FIRST: Commands = {
     **commands_of("common.cli.init", "init"),
@@ -160,7 +159,7 @@ def build(parts: Sequence[Part[Node]] | None = None) -> Program:
 
 
 def main() -> None:
-    """Run the command line of this process; the console script."""
+    """Run the command line of this process; never returns."""
     fill_closed_streams()
     program = build()
     _collect_rarely()

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
 from common.cli.demo_nodes import DemoNode
+from common.cli.entry import INTERRUPTED
 from common.cli.main import build, sentence_for
 from common.errors import (
     ConfigError,
@@ -253,3 +254,20 @@ def test_no_command_waits_for_what_others_need(imports: str, without: tuple[str,
     program = f"import sys; import {imports}; from common.cli.main import build; build(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not set(without).intersection(loaded)
+
+
+@pytest.mark.parametrize("amid", ["common.cli.main", "common.runtime.parts", "producer.part"])
+def test_ctrl_c_while_the_program_is_being_loaded_ends_it_without_a_traceback(amid: str) -> None:
+    program = f"""
+import signal, sys
+class Interrupting:
+    def find_spec(self, name, path, target=None):
+        if name == {amid!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from common.cli.entry import main
+sys.argv = ["rowferry", "--version"]
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (INTERRUPTED, "", "")
