@@ -192,5 +192,7 @@ _BEFORE_0016 = (
     "ALTER TABLE rf_seal_pending ADD PRIMARY KEY (last_seq), DROP COLUMN shape",
     "DROP TABLE bins",
     "ALTER TABLE rf_node DROP COLUMN verified_us",
+    "DROP INDEX rf_shape_table_id",
+    "ALTER TABLE rf_shape ADD UNIQUE (table_id, meta)",
     "UPDATE rf_alembic_version SET version_num = '0015'",
 )
