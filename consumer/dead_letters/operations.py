@@ -213,5 +213,5 @@ class DeadLetters:
 
 
 def left_waiting(results: list[Result]) -> bool:
-    """Tell whether something is still set aside."""
-    return any(result.outcome in (Outcome.DEAD, Outcome.EARLY, Outcome.FORKED) for result in results)
+    """Tell whether something is still set aside, or waits for a choice now."""
+    return any(result.outcome.set_aside or result.counts.waiting for result in results)
