@@ -79,7 +79,8 @@ def check_version(version: Version, base: Version, source_node: str, *, from_mai
         raise PoisonError(Reason.VERSION, f"base {list(base)} is no version that a node could have given")
     if not 0 <= version.main_epoch <= MOST_EPOCH:
         raise PoisonError(Reason.VERSION, f"main_epoch {version.main_epoch} is outside 0..{MOST_EPOCH}")
-    if version.hlc <= base.hlc and version.main_epoch <= base.main_epoch:
+    # Where there was nothing before, the clock alone counts, and 0 is a time: it stands above NEVER by its node's id.
+    if base != NEVER and version.hlc <= base.hlc and version.main_epoch <= base.main_epoch:
         raise PoisonError(Reason.VERSION, f"version {list(version)} does not follow its base {list(base)}")
     steps = version.main_epoch - base.main_epoch
     if steps < 0 or steps > (1 if from_main else 0):

@@ -56,6 +56,11 @@ class Known(msgspec.Struct, frozen=True):
     applied_sha256: str | None = None
     letter: KnownLetter | None = None
 
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether it was applied, or is a dead letter that somebody replayed or discarded."""
+        return self.applied_sha256 is not None or (self.letter is not None and not self.letter.state.is_open)
+
 
 NOTHING = Known()
 

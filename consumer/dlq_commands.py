@@ -185,6 +185,9 @@ def export(out: str, **chosen: Any) -> None:
 def _desk(host: Host) -> Iterator[tuple[Node, DeadLetters]]:
     with host.node() as node, desk_of(node) as desk:
         yield node, desk
+    if desk.copies_stay is not None:
+        host.console.warn(f"Done; the broker's own copies stay until `rowferry run` reaches it: {desk.copies_stay}")
+        host.exit_code = ExitCode.UNREACHABLE
 
 
 @contextmanager

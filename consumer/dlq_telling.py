@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.console import Console
+from common.console import Console, counted
 from common.ops.status_words import came_by
 from consumer.dead_letters.table_store import Letter
 from consumer.dead_letters.who_has import MOST_NAMES
 
 NOTHING = "no such dead letters"
+_WAITING = "to be decided: see `rowferry conflicts list --state waiting`"
 
 
 def tell_letters(console: Console, letters: list[Letter]) -> None:
@@ -87,6 +88,9 @@ def tell_replay(
         left = f", {one['open_changes']} changes left" if "open_changes" in one else ""
         error = f"{left}: {one['error']}" if one["error"] else left
         console.say(f"{one['tx_id']} {would}{one['outcome']}{error}")
+        if waiting := one.get("waiting"):
+            many = counted(waiting, "conflict", "conflicts")
+            console.say(f"  {many} {'would wait' if dry_run else _WAITING}")
         if one.get("rows"):
             names = ("table", "pk", "op", "open", "effect", "now", "then")
             console.table("rows", names, [[row[name] for name in names] for row in one["rows"]])

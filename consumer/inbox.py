@@ -309,7 +309,7 @@ def _is(key: TxKey) -> sa.ColumnElement[bool]:
 def _is_done(known: Known, header: BatchHeader) -> bool:
     if known.applied_sha256 not in (None, header.tx_sha256):
         raise PoisonError(Reason.CONTENT, f"{header.tx_id} was applied with another content")
-    return known.applied_sha256 is not None or (known.letter is not None and not known.letter.state.is_open)
+    return known.is_settled
 
 
 def _is_passed(connection: sa.Connection, part: Part) -> bool:

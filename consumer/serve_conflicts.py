@@ -15,7 +15,7 @@ from common.http.words import Limit, Number, Word
 from common.runtime.node import Node
 from common.versions import Version
 from common.wire.unreadable import UNREADABLE
-from consumer.conflict.given import Take, read_take, refuse_doubles
+from consumer.conflict.given import GivenError, Take, read_take, refuse_doubles
 from consumer.conflict.reading import Wanted, find, read
 from consumer.conflict.record import State, Winner
 from consumer.settling import Settling
@@ -110,7 +110,12 @@ def conflict_routes(node: Node) -> APIRouter:
         """The choice is a write of this node, and reaches every other. 409 where the conflict waits no more, and where
         the row is not what was `seen`: the conflict shows it as it is now."""
         _known(node, number)
-        return Settled(**Settling(node, caller.actor).resolve(number, asked.take, seen=asked.seen).as_dict())
+        try:
+            settled = Settling(node, caller.actor).resolve(number, asked.take, seen=asked.seen)
+        except GivenError as error:
+            # Only with the row at hand it shows that what was given is none of its table's.
+            raise ProblemError(422, str(error), reason="request") from error
+        return Settled(**settled.as_dict())
 
     return router
 

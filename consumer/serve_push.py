@@ -25,7 +25,7 @@ from common.schema import tables as rf
 from common.seldom import Seldom
 from common.tracing import NAMES as TRACE
 from common.wire.limits import Limits
-from consumer.dedup import TxKey
+from consumer.dedup import TxKey, look_up
 from consumer.incoming import Counts, Outcome, Result
 from consumer.push_body import Body
 from consumer.push_queue import Push, PushQueue
@@ -129,11 +129,13 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
         finally:
             pushes.forget(one)
         own = [tx_id for source, tx_id in keys if source == node.facts.node_id]
+        untold = [key for key in keys if key not in one.results and key[0] != node.facts.node_id]
+        done = await anyio.to_thread.run_sync(_done, node, untold) if untold else frozenset[TxKey]()
         here = await anyio.to_thread.run_sync(_in_own_log, node, own) if own else frozenset[str]()
         if len(here) < len(own):
             remedy = "where this database was put back to an earlier state: rowferry rejoin"
             seldom.warn("push.own_unknown", caller.node_id, by=caller.node_id, txs=len(own) - len(here), remedy=remedy)
-        return _answer(one, node.facts.node_id, here)
+        return _answer(one, node.facts.node_id, here, done)
 
     return router
 
@@ -146,12 +148,22 @@ def _in_own_log(node: Node, tx_ids: list[str]) -> frozenset[str]:
         return frozenset(connection.execute(query, {"tx_ids": as_list(dialect, tx_ids)}).scalars())
 
 
-def _answer(push: Push, own_id: str, here: frozenset[str]) -> Pushed:
-    """`here`: which txs the node's own log has."""
-    results = [
-        _pushed(key, _own(key, here) if key[0] == own_id else _outcome(push.results.get(key)), push.results.get(key))
-        for key in push.keys
-    ]
+def _done(node: Node, keys: list[TxKey]) -> frozenset[TxKey]:
+    """Return which of them are over and done with: one part of such a tx comes to nothing, and waits for no other."""
+    with reading(node.database) as connection:
+        known = look_up(connection, keys)
+    return frozenset(key for key, one in known.items() if one.is_settled)
+
+
+def _answer(push: Push, own_id: str, here: frozenset[str], done: frozenset[TxKey]) -> Pushed:
+    """`here`: which txs the node's own log has. `done`: of which nothing came now, since all was here before."""
+
+    def came_to(key: TxKey) -> tuple[_Outcome, _State | None]:
+        if key[0] == own_id:
+            return _own(key, here)
+        return ("duplicate", None) if key in done else _outcome(push.results.get(key))
+
+    results = [_pushed(key, came_to(key), push.results.get(key)) for key in push.keys]
     return Pushed(results=results, counts=Counter(one.outcome for one in results))
 
 

@@ -92,7 +92,10 @@ class ChangeChecker:
             base = change.base or NEVER
             is_raised = change.version.main_epoch > base.main_epoch
             _check_policy(change, use)
-            check_version(change.version, base, source, from_main=is_raised and self._main.may_be(source))
+            try:
+                check_version(change.version, base, source, from_main=is_raised and self._main.may_be(source))
+            except PoisonError as error:
+                raise _named(error, change, use) from error
             self.writes_as_main = self.writes_as_main or is_raised
             hlc = change.version.hlc
             # One above its base tells nothing of the clock: whoever writes on top of a future write has to go beyond.
@@ -162,7 +165,12 @@ def _check_choice(change: Change, use: TableUse) -> None:
     try:
         check_settled(change.resolves, change.version)
     except PoisonError as error:
-        raise PoisonError(error.reason, f"lsn {change.lsn}: {error}", table=use.name) from error
+        raise _named(error, change, use) from error
+
+
+def _named(error: PoisonError, change: Change, use: TableUse) -> PoisonError:
+    """Return the error with the change and the table that it is about."""
+    return PoisonError(error.reason, f"lsn {change.lsn}: {error}", table=use.name)
 
 
 def _are_equal(one: msgspec.Raw, other: msgspec.Raw, logical: str) -> bool:

@@ -52,14 +52,17 @@ class PushReport:
     set_aside: list[PushedTx] = field(default_factory=list)
     waiting: int = 0
     """Conflicts that wait for a choice there."""
+    _ended: str = ""
+    """The tx that was counted last."""
 
     def count(self, pushed: Pushed) -> None:
         """Take in one answer."""
         for one in pushed.results:
             self.waiting += one.waiting
-            # Of a large tx each part is answered; only the last one ends it.
-            if one.outcome != "incomplete":
+            # Of a large tx each part is answered: `incomplete` until it ends, or `duplicate` where all of it is there.
+            if one.outcome != "incomplete" and one.tx_id != self._ended:
                 self.outcomes[one.outcome] += 1
+                self._ended = one.tx_id
             if one.outcome == "dead-lettered":
                 self.set_aside.append(one)
 

@@ -45,7 +45,7 @@ def migrate(dry_run: bool) -> None:
         beside = replace(beside, retried=_follow_up(host, beside.folder))
     host.emit(_document(host, report, beside), lambda console: _tell(console, host, report, beside))
     warn_about_own_keys(host.console, report)
-    _warn_about_policies(host, report)
+    _warn_about_names(host, report)
     if report.had_rows:
         have = "have" if len(report.had_rows) > 1 else "has"
         host.console.warn(
@@ -82,13 +82,15 @@ def warn_about_own_keys(console: Console, report: migration.MigrationReport) -> 
         console.warn(note)
 
 
-def _warn_about_policies(host: Host, report: migration.MigrationReport) -> None:
+def _warn_about_names(host: Host, report: migration.MigrationReport) -> None:
     captured = {shape.name for shape in report.choice.captured}
     for name in host.config.tables.policy:
         if name not in captured:
             host.console.warn(
                 f"tables.policy names {name!r}, which is no captured table: correct the name, or create it"
             )
+    for note in report.choice.kept_off_in_vain:
+        host.console.warn(note)
 
 
 def _follow_up(host: Host, folder: Path | None) -> int:

@@ -24,6 +24,8 @@ class TableChoice:
     """What a person should know of each captured table whose database takes keys for one that Rowferry does not."""
     key_notes: tuple[str, ...] = ()
     """What a person should know about `tables.keys`."""
+    kept_off_in_vain: tuple[str, ...] = ()
+    """What a person should know of each name in `tables.exclude` that keeps no table off: it may be misspelt."""
 
 
 def choose_tables(catalog: Catalog, tables: TablesSection) -> TableChoice:
@@ -40,6 +42,7 @@ def choose_tables(catalog: Catalog, tables: TablesSection) -> TableChoice:
         own_keys(captured, tables),
         tuple(_of_loose_key(shape.name, shape.loose_key) for shape in captured if shape.loose_key),
         tuple(_key_notes({shape.name: shape for shape in captured}, tables)),
+        tuple(_kept_off_in_vain(catalog, tables)),
     )
 
 
@@ -67,6 +70,13 @@ def _key_notes(captured: Mapping[str, TableShape], tables: TablesSection) -> Ite
                 f"tables.keys: the key of {name} holds numbers of {shape.key_bits} bits: those that a node on SQLite "
                 f"gives do not fit in (tables.key_bits is {tables.key_bits}). If one takes part, make it a bigint"
             )
+
+
+def _kept_off_in_vain(catalog: Catalog, tables: TablesSection) -> Iterator[str]:
+    known = {*catalog.tables, *catalog.keyless, *catalog.left_out}
+    for name in dict.fromkeys(tables.exclude):
+        if name not in known:
+            yield f"tables.exclude names {name!r}, which is no table of this database: correct the name, or take it out"
 
 
 def _refuse_stride(catalog: Catalog, tables: TablesSection) -> None:

@@ -275,7 +275,7 @@ class Reading:
             yield Numbered(self._number, line)
         if line.lines != self._number - 1 or line.sha256 != self._sum.hexdigest():
             raise self._fault("it was altered: count or checksum do not fit what stands before")
-        if self._stream.read(1):
+        if self._has_more():
             raise self._fault("something stands behind its end")
         fault = self._trust.fault(
             self.header.source_node, Purpose.SNAPSHOT, line.sha256, Proof(line.key, line.signature)
@@ -302,6 +302,13 @@ class Reading:
         if not isinstance(found, _End):
             self._sum.update(data)
         return found
+
+    def _has_more(self) -> bool:
+        # What it is wrapped in has an end of its own, which may be missing when all its lines are there.
+        try:
+            return bool(self._stream.read(1))
+        except PoisonError as error:
+            raise self._fault(str(error)) from error
 
     def _fault(self, what: str) -> PreflightError:
         return PreflightError(f"{self._path}: line {self._number}: {what}")

@@ -1,12 +1,13 @@
 """What an operator does with dead letters; command line, HTTP and the page call these and no queries of their own."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from common.crash_points import CrashPoint, reach
-from common.errors import PoisonError, Reason, UsageError
+from common.errors import OutageError, PoisonError, Reason, UsageError
 from common.ports.dead_letters import DeadLetter
 from common.runtime.node import Node
 from common.wire.decode import read_body
@@ -37,6 +38,8 @@ from consumer.inbox import Inbox, delete_parts, stored_batches
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.statements import reading, writing
 
+log = logging.getLogger(__name__)
+
 _AT_ONCE = 500
 """So many ids go into one query."""
 
@@ -60,6 +63,8 @@ class DeadLetters:
         self._node = node
         self._copies = copies
         self._trust = node.config.trust()
+        self.copies_stay: str | None = None
+        """Why the broker's copies of what was settled are still there; None: they are not."""
 
     def find(self, selection: Selection) -> list[Letter]:
         """Return the selected letters."""
@@ -82,7 +87,7 @@ class DeadLetters:
                 if result.incoming.key in results or result.outcome is Outcome.APPLIED:
                     results[result.incoming.key] = result
             reach(CrashPoint.REPLAYED)
-            self.clear_copies()
+            self._clear_copies_if_it_can()
         return list(results.values())
 
     def replay_edited(
@@ -101,7 +106,7 @@ class DeadLetters:
             results = EarlyRetries(self._node, applier.apply).after([one.result for one in found])
             found += [EditedResult(result) for result in results if result.outcome is Outcome.APPLIED]
             reach(CrashPoint.REPLAYED)
-            self.clear_copies()
+            self._clear_copies_if_it_can()
         return found
 
     def _open_letter(self, batch: EditedBatch) -> Letter:
@@ -135,7 +140,7 @@ class DeadLetters:
             return keys
 
         given_up = writing(self._node.database, give_up)
-        self.clear_copies()
+        self._clear_copies_if_it_can()
         return self._as_they_are(given_up)
 
     def _as_they_are(self, keys: Sequence[TxKey]) -> list[Letter]:
@@ -167,6 +172,14 @@ class DeadLetters:
         """Take off the broker's copies of what is settled. Raises OutageError."""
         if self._copies is not None:
             self._copies.remove_settled()
+
+    def _clear_copies_if_it_can(self) -> None:
+        """What was settled is committed: a broker that is away is no reason to say nothing of it."""
+        try:
+            self.clear_copies()
+        except OutageError as error:
+            self.copies_stay = str(error)
+            log.warning("dead_letters.copies_stay", extra={"error": str(error)})
 
     def _replay_one(self, applier: Applier, letter: Letter, how: Replay) -> Result:
         with reading(self._node.database) as connection:
@@ -213,5 +226,5 @@ class DeadLetters:
 
 
 def left_waiting(results: list[Result]) -> bool:
-    """Tell whether something is still set aside."""
-    return any(result.outcome in (Outcome.DEAD, Outcome.EARLY, Outcome.FORKED) for result in results)
+    """Tell whether something is still set aside, or waits for a choice now."""
+    return any(result.outcome.set_aside or result.counts.waiting for result in results)

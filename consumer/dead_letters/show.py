@@ -1,6 +1,6 @@
 """What a dead letter would do now: what blocks it, which rows it would change, what has overtaken it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from common.config.model import Policy
 from common.errors import EarlyError, PoisonError
 from common.ports.dialect import ApplySession, RowState
 from common.runtime.node import Node
@@ -16,7 +17,7 @@ from common.wire.changes import TxReader
 from consumer.apply.decision import Entry
 from consumer.apply.group import Applier
 from consumer.apply.prepare import Preparer
-from consumer.apply.rows import lock_states
+from consumer.apply.rows import decide_rows, lock_states
 from consumer.dead_letters.documents import letter_document, result_document
 from consumer.dead_letters.loading import load
 from consumer.dead_letters.lsns import LsnSet
@@ -43,7 +44,8 @@ class RowEffect:
     open: bool
     """False: it was applied in pieces before."""
     effect: str
-    """`writes`, `overtaken` (the row has a later version) or `stands` (it has this very version)."""
+    """`writes`, `overtaken` (the row has a later version), `stands` (it has this very version) or `waits` (it met
+    another write in a `manual` table: the row stays until somebody chooses)."""
     version: Version
     current_version: Version
     now: str | None
@@ -92,7 +94,7 @@ def row_effects(node: Node, tx: Incoming) -> tuple[list[RowEffect], str | None]:
     try:
         with suppress(_TakenBackError), node.database.apply_session() as session:
             checked = list(islice(_changes(session.connection, preparer, tx), MOST_ROWS))
-            found = _effects(LogicalSession(session), checked, tx)
+            found = _effects(LogicalSession(session), checked, tx, node.config.tables.policy_for)
             raise _TakenBackError
     except (PoisonError, EarlyError) as error:
         return found, str(error)
@@ -108,10 +110,17 @@ def _changes(connection: sa.Connection, preparer: Preparer, tx: Incoming) -> Ite
     return preparer.checker(tx.header).check(TxReader(tx.header, payloads))
 
 
-def _effects(session: ApplySession, checked: list[Checked], tx: Incoming) -> list[RowEffect]:
+def _effects(
+    session: ApplySession, checked: list[Checked], tx: Incoming, policy_for: Callable[[str], Policy]
+) -> list[RowEffect]:
     applied = tx.applied
     entries = [Entry(one.change, one.use, tx.source_node, Counts()) for one in checked]
     states = lock_states(session, entries)
+    to_choose = [one for one in entries if policy_for(one.use.name) is Policy.MANUAL and one.change.lsn not in applied]
+    if to_choose:
+        # What waits follows from more than versions; who is refused altogether does not wait.
+        with suppress(PoisonError):
+            decide_rows(session, to_choose, policy_for)
     return [_effect(session, entry, state, applied) for entry, state in zip(entries, states, strict=True)]
 
 
@@ -119,7 +128,9 @@ def _effect(session: ApplySession, entry: Entry, state: RowState, applied: LsnSe
     change = entry.change
     now = session.images(entry.use.shape, [bytes(change.pk)], entry.use.meta)[0]
     effect = "writes"
-    if state.version == change.version:
+    if entry.counts.waiting:
+        effect = "waits"
+    elif state.version == change.version:
         effect = "stands"
     elif state.version > change.version:
         effect = "overtaken"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from common.dialects import open_database
 from common.errors import PoisonError, Reason
 from common.retry import in_transaction
-from tests.support.applying import TABLES, Origin, World, Write, close_world, open_world, resealed
+from tests.support.applying import TABLES, Origin, World, Write, close_world, open_world, resealed, sqlite_url
 
 NUL = b"\\u0000"
 HUGE = b"1" + b"0" * 30
@@ -58,6 +59,27 @@ def test_a_dead_letter_names_the_table_that_it_could_not_be_written_to(
     found = world.query("SELECT table_name, reason FROM rf_dead_letter")
     close_world(world)
     assert found == [(table, reason)]
+
+
+def test_a_dead_letter_names_the_table_whose_rule_it_breaks(world: World) -> None:
+    world.block_codes()
+    world.receive(Origin("a").tx(Write("I", "code", {"id": 1, "code": "taken"}, 1)).body)
+    assert world.query("SELECT table_name, reason FROM rf_dead_letter") == [("code", "constraint")]
+
+
+def test_a_dead_letter_names_the_table_whose_check_it_breaks_on_sqlite(tmp_path: Path) -> None:
+    made = "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC CHECK (price > 2))"
+    world = open_world(sqlite_url(tmp_path), [made])
+    world.receive(Origin("a").put(1, "one", 10).body)
+    found = world.query("SELECT table_name, reason FROM rf_dead_letter")
+    close_world(world)
+    assert found == [("item", "constraint")]
+
+
+def test_a_dead_letter_names_the_change_and_the_table_of_an_impossible_version(world: World) -> None:
+    world.receive(Origin("a").put(1, "one", -1).body)
+    assert world.query("SELECT table_name, reason FROM rf_dead_letter") == [("item", "version")]
+    assert world.query("SELECT error FROM rf_dead_letter")[0][0].startswith("lsn 1: ")
 
 
 def test_a_value_that_the_driver_does_not_send_is_no_outage(pg_database: str) -> None:

@@ -114,6 +114,26 @@ def waiting(tmp_path: Path) -> Path:
     return file
 
 
+def test_a_replay_that_leaves_a_conflict_waiting_says_so(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path)
+    world = open_world(url, node={"id": "shop", "database": url}, tables={"policy": {"item": "manual"}})
+    world.execute("INSERT INTO item VALUES (1, 'ours', 1.5)")
+    world.node.database.sealer(world.node.facts).seal()
+    other, rewound = Origin("other"), Origin("other", made=50)
+    world.receive(other.put(2, "two", 5).body)
+    world.receive(rewound.put(1, "theirs", 2 * 10**15).body)
+    close_world(world)
+    config = tmp_path / "rowferry.toml"
+    config.write_text(f'[node]\nid = "shop"\ndatabase = "{url}"\n\n[tables.policy]\nitem = "manual"\n')
+    (letter,) = document(config, "dlq", "list")
+    shown = document(config, "dlq", "show", letter["tx_id"])
+    assert (shown["would"]["waiting"], [row["effect"] for row in shown["rows"]]) == (1, ["waits"])
+    assert document(config, "dlq", "replay", "--all", "--dry-run")["results"][0]["rows"][0]["effect"] == "waits"
+    done = rowferry(config, "dlq", "replay", "--all")
+    assert (done.exit_code, "1 conflict to be decided" in done.stdout) == (4, True)
+    assert document(config, "status")["conflicts"]["waiting"] == 1
+
+
 def test_a_conflict_that_waits_is_settled_and_flipped(waiting: Path) -> None:
     (one,) = document(waiting, "conflicts", "list", "--state", "waiting")
     assert (one["winner"], one["rule"]) == (None, "manual")

@@ -270,6 +270,39 @@ def test_without_the_brokers_copy_the_original_is_not_acknowledged(world: World)
     assert len(mirror.letters) == 1
 
 
+def test_what_is_settled_while_the_broker_is_away_is_told(world: World) -> None:
+    mirror = MemoryMirror()
+    intake = world.intake(copies=BrokerCopies(world.node, mirror))
+    block(world)
+    a = Origin("a")
+    world.source.put(blocked(a).body)
+    world.source.put(blocked(a, 11).body)
+    intake.step(0)
+    intake.step(0)
+    assert len(mirror.letters) == 2
+    mirror.away = True
+    desk = DeadLetters(world.node, BrokerCopies(world.node, mirror))
+    first, second = desk.find(Selection())
+    assert desk.copies_stay is None
+    assert len(desk.discard(Selection(tx_ids=(first.tx_id,)), "not wanted", "tester")) == 1
+    assert desk.copies_stay == "the broker is away"
+    unblock(world)
+    assert outcomes(desk.replay(Selection(tx_ids=(second.tx_id,)), HOW, no_bar)) == ["applied"]
+    mirror.away = False
+    desk.clear_copies()
+    assert mirror.letters == []
+
+
+def test_a_discard_is_told_of_though_the_broker_is_away(world: World, config_file: Path) -> None:
+    block(world)
+    world.receive(blocked(Origin("a")).body)
+    world.execute("UPDATE rf_dead_letter SET broker_copy = (1 = 1)")
+    write_private(config_file, f'{config_file.read_text()}\n[broker]\nurl = "amqp://u:secret@127.0.0.1:1/"\n')
+    done = rowferry(config_file, "dlq", "discard", "--all", "--reason", "not wanted")
+    assert (done.exit_code, "1 discarded" in done.stdout, "copies stay" in done.stderr) == (5, True, True)
+    assert "secret" not in done.stderr
+
+
 def test_a_lost_table_is_filled_from_the_queue(world: World) -> None:
     mirror = MemoryMirror()
     world.intake(copies=BrokerCopies(world.node, mirror))

@@ -95,12 +95,12 @@ def test_a_conflict_is_listed_and_resolved(node: Served, ops: httpx.Client) -> N
     (listed,) = checked("conflicts-list", ops.get("/conflicts", params={"state": "waiting"}).json())
     shown = checked("conflicts-show", ops.get(f"/conflicts/{listed['id']}").json())
     assert shown["their_image"]["name"] == "theirs"
-    for wrong in ({"take": "both"}, {}, {"take": {"nowhere": 1}}, [1]):
+    for wrong in ({"take": "both"}, {}, {"take": {"nowhere": 1}}, {"take": {"id": 8}}, {"take": {"name": 5}}, [1]):
         refused = ops.post(f"/conflicts/{listed['id']}/resolve", json=wrong)
-        assert (refused.status_code in (409, 422), "--" in refused.json()["detail"]) == (True, False)
+        assert (refused.status_code, "--" in refused.json()["detail"]) == (422, False)
     for endless in (b"1e100000000", b"1e9999999999999999999", b"-1e-100000000"):
         refused = ops.post(f"/conflicts/{listed['id']}/resolve", content=b'{"take":{"price":%s}}' % endless)
-        assert (refused.status_code in (409, 422), "take: " in refused.json()["detail"]) == (True, True)
+        assert (refused.status_code, "take: " in refused.json()["detail"]) == (422, True)
     if node.world.node.database.engine.dialect.name == "sqlite":
         long = b'{"take": {"name": "chosen", "price": 12345678901234567.89}}'
         refused = ops.post(f"/conflicts/{listed['id']}/resolve", content=long)

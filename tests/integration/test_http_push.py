@@ -99,6 +99,13 @@ def test_a_large_tx_is_applied_with_its_last_part(node: Served) -> None:
     assert len(node.world.rows()) == 60
 
 
+def test_one_part_of_a_tx_that_is_all_here_is_a_duplicate(node: Served) -> None:
+    first, *others = Origin("a").tx(*(item(100 + number, "x" * 300, number + 1) for number in range(60))).parts(4096)
+    token = node.token("a")
+    assert outcomes(push(node, token, b"".join([first, *others]))) == [("applied", None)]
+    assert outcomes(push(node, token, first)) == [("duplicate", None)]
+
+
 def test_a_torn_or_altered_body_is_refused_whole(node: Served) -> None:
     a, token = Origin("a"), node.token("a")
     one, two = a.put(1, "one", 10).body, a.put(2, "two", 20).body

@@ -125,6 +125,18 @@ def test_a_new_node_begins_with_it_and_goes_on(main: CliNode, shop: CliNode, tmp
     assert len([line for line in lines if line["action"] == "applied"]) == 1
 
 
+@pytest.mark.parametrize(("cut", "more"), [(-5, b""), (None, b"more")], ids=["torn", "behind its end"])
+def test_a_snapshot_whose_wrapping_ends_wrong_is_refused(
+    main: CliNode, shop: CliNode, tmp_path: Path, cut: int | None, more: bytes
+) -> None:
+    file = tmp_path / "main.jsonl.gz"
+    ok(main, "snapshot", "export", "--out", str(file))
+    file.write_bytes(file.read_bytes()[:cut] + more)
+    done = call(shop, "snapshot", "import", str(file))
+    assert (done.exit_code, f"{file}: line " in done.output) == (3, True)
+    assert shop.rows(TABLES) == {"item": [], "part": []}
+
+
 def test_what_is_torn_or_altered_is_refused_whole(main: CliNode, shop: CliNode, tmp_path: Path) -> None:
     file = tmp_path / "main.jsonl"
     ok(main, "snapshot", "export", "--out", str(file))

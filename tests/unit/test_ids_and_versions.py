@@ -103,3 +103,9 @@ def test_a_choice_settles_nothing_but_versions_below_it(settled: tuple[int, int,
 def test_versions_that_follow_their_base_pass() -> None:
     check_version(Version(0, 5, "a"), Version(0, 4, "z"), "a", from_main=False)
     check_version(Version(1, 5, "a"), Version(0, 4, "z"), "a", from_main=True)
+
+
+def test_a_write_on_top_of_nothing_may_be_of_the_first_moment_there_is() -> None:
+    check_version(Version(0, 0, "a"), NEVER, "a", from_main=False)
+    with pytest.raises(PoisonError):
+        check_version(Version(0, 0, "b"), Version(0, 0, "a"), "b", from_main=False)

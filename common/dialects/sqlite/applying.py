@@ -18,7 +18,7 @@ from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.paused import paused_names, uncompared, written_meanwhile
 from common.dialects.sqlite.references import GoneKey, ReferenceCheck
 from common.dialects.sqlite.renamed import table_id_of
-from common.dialects.sqlite.rows import TableRows, by_columns, named_columns
+from common.dialects.sqlite.rows import TableRows, by_columns, naming_the_table
 from common.dialects.sqlite.shapes import ImageEncoder, TouchLog, stored_shape
 from common.dialects.sqlite.standing import SqliteStandingLook
 from common.dialects.sqlite.standing_triggers import StandingTriggers, is_captured
@@ -112,7 +112,7 @@ class SqliteApplySession:
             for one, image in zip(writes, images, strict=True)
         ]
         spell_decimals_as_in_the_key(meta, table.pk, wanted)
-        with translating(), named_columns(known):
+        with translating(), naming_the_table(known):
             updated = self._write_rows(known, wanted, replace=replace)
             table_id = self._table_id(table)
             digests = RowDigests(self._raw, known, self._logs, paused=table.name in self._paused).of(wanted)

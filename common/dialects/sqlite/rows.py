@@ -9,7 +9,7 @@ from common.dialects.sqlite.catalog import SqliteTable
 from common.dialects.sqlite.errors import translate_driver
 from common.dialects.sqlite.names import quote
 from common.dialects.sqlite.values import RawText, Row, Value, key_text, placeholders
-from common.errors import NoValueError
+from common.errors import NoValueError, PoisonError
 
 
 class TableRows:
@@ -103,13 +103,17 @@ def by_columns(images: Iterable[tuple[Row, Mapping[str, Value]]]) -> dict[tuple[
 
 
 @contextmanager
-def named_columns(table: SqliteTable) -> Iterator[None]:
-    """SQLite names table and column in one, with a dot between them, which may stand in either name."""
+def naming_the_table(table: SqliteTable) -> Iterator[None]:
+    """Let what the table refuses out with its name. SQLite names table and column in one, with a dot between them,
+    which may stand in either name, or names neither."""
     try:
         yield
-    except sqlite3.IntegrityError as error:
+    except sqlite3.Error as error:
         known = translate_driver(error)
-        if not isinstance(known, NoValueError) or known.column is None:
+        if not isinstance(known, PoisonError):
             raise
+        name = table.shape.name
+        if not isinstance(known, NoValueError) or known.column is None:
+            raise PoisonError(known.reason, str(known), table=name) from error
         column = known.column.removeprefix(f"{table.shape.bare}.")
-        raise NoValueError(str(error), table=table.shape.name, column=column) from error
+        raise NoValueError(str(error), table=name, column=column) from error

@@ -13,7 +13,7 @@ from common.dialects.sqlite.decoding import ImageDecoder, spell_decimals_as_in_t
 from common.dialects.sqlite.errors import translating
 from common.dialects.sqlite.indexes import IndexPart, UniqueIndex
 from common.dialects.sqlite.names import fold, quote
-from common.dialects.sqlite.rows import TableRows, named_columns
+from common.dialects.sqlite.rows import TableRows, naming_the_table
 from common.dialects.sqlite.shapes import ImageEncoder, stored_shape
 from common.dialects.sqlite.tokens import token, under, values_of
 from common.dialects.sqlite.types import Affinity
@@ -114,7 +114,7 @@ class SqliteStandingLook:
         decoder, own = ImageDecoder(known, meta), ImageDecoder(known, known.shape.meta)
         kept = [column.name for column in known.shape.written if not column.generated]
         facts: list[RowFacts] = []
-        with translating(), named_columns(known), self._taken_back():
+        with translating(), naming_the_table(known), self._taken_back():
             target = TableRows(self._raw, known)
             keys = [decoder.key(one.pk) for one in rows]
             wanted: list[tuple[Row, dict[str, Value] | None]] = [
