@@ -2,7 +2,7 @@
 
 import click
 
-from common.console import Console
+from common.console import Console, counted
 from common.ops.status_words import A_COPY
 from common.runtime.host import ExitCode, current_host
 from consumer.rejoining import Rejoined, Rejoining
@@ -41,8 +41,9 @@ def _tell(console: Console, done: Rejoined) -> None:
         )
     if done.missing_changes:
         console.warn(
-            f"{done.missing_changes} own changes up to LSN {done.seen_lsn} can't be had any more: others have their"
-            f" rows; this node needs {A_COPY}. `rowferry status` says so for a week"
+            # They may be of several logs, and an LSN of one says nothing of another.
+            f"{counted(done.missing_changes, 'own change', 'own changes')} can't be had any more: others have what was"
+            f" written, and this node has not; it needs {A_COPY}. `rowferry status` says so for a week"
         )
     for peer, changes in done.others_missing.items():
         console.warn(f"{changes} changes of {peer} are not here any more; `rowferry status` says how they come")

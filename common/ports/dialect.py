@@ -62,6 +62,8 @@ class TableShape:
     pk: tuple[str, ...]
     foreign_keys: tuple[ForeignKey, ...] = ()
     unique_keys: tuple[tuple[str, ...], ...] = ()
+    late_keys: bool = False
+    """A unique key is checked at the commit, and not at all while batches are applied: no write tells of a clash."""
     numbers_itself: bool = False
     """Keys come from the database (serial, identity, rowid): two nodes would give the same one."""
     key_bits: int = 63

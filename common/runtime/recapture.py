@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from common.errors import ConfigError, ContentionError
 from common.ports.dialect import TableShape
 from common.retry import in_transaction
 from common.runtime.node import Node
@@ -22,17 +23,30 @@ def install_anew(node: Node, tables: Sequence[TableShape], drifted: Sequence[str
 
     The audit line has what is set aside for a table's shape tried again, in whichever process."""
     had_rows = with_rows(node.database, [shape for shape in tables if shape.name in drifted], briefly=True)
-    statements = node.capture().install(tables, briefly=True)
-    had_rows = never_sent(node.database, had_rows) if had_rows else ()
-    detail = {"installed_anew_for": list(drifted), "statements": len(statements)}
-    line = {
-        "at_us": node.clock.now_us(),
-        "actor": "rowferry",
-        "action": "capture",
-        "detail": json.dumps(detail | ({"had_rows": had_rows} if had_rows else {})),
-    }
+    capture = node.capture()
+    try:
+        statements = len(capture.install(tables, briefly=True))
+    except (ContentionError, ConfigError):
+        # The others have it, and no later look finds them: what is to be said of them is said now or never.
+        left = set(capture.drifted(tables))
+        done = [name for name in drifted if name not in left]
+        if done:
+            _tell(node, done, None, [name for name in had_rows if name in done])
+        raise
+    _tell(node, drifted, statements, had_rows)
+
+
+def _tell(node: Node, tables: Sequence[str], statements: int | None, had_rows: Sequence[str]) -> None:
+    """Say for which tables capture was installed, in the audit too. `statements`: how many, where that is known."""
+    never = never_sent(node.database, had_rows) if had_rows else ()
+    detail: dict[str, object] = {"installed_anew_for": list(tables)}
+    if statements is not None:
+        detail["statements"] = statements
+    if never:
+        detail["had_rows"] = never
+    line = {"at_us": node.clock.now_us(), "actor": "rowferry", "action": "capture", "detail": json.dumps(detail)}
     in_transaction(node.database, lambda connection: connection.execute(sa.insert(rf.audit).values(line)))
-    log.warning("capture.installed_anew", extra={"tables": list(drifted), "statements": len(statements)})
-    if had_rows:
+    log.warning("capture.installed_anew", extra={"tables": list(tables), "statements": statements})
+    if never:
         problem = "rows that stood there before capture are not sent, only what is changed in them from now on"
-        log.warning("capture.rows_not_sent", extra={"tables": had_rows, "problem": problem, "remedy": "rowferry adopt"})
+        log.warning("capture.rows_not_sent", extra={"tables": never, "problem": problem, "remedy": "rowferry adopt"})

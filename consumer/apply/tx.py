@@ -1,7 +1,7 @@
 """One database transaction: the rows of one or many whole txs, and everything that is kept beside them."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import msgspec
@@ -37,7 +37,7 @@ from consumer.dedup import (
 )
 from consumer.failures import Decision, decide, reason_of
 from consumer.incoming import Counts, Outcome, Result
-from consumer.standing.causes import causes, concerns
+from consumer.standing.causes import causes, concerns, has_late_keys
 from consumer.standing.logical import LogicalSession
 from consumer.standing.store import tables_with_copies
 from consumer.standing.writing import StandingWriter
@@ -202,7 +202,7 @@ class GroupTransaction:
         entries = with_released(session, entries, config.policy_for)
         written = decide_rows(session, entries, config.policy_for)
         writes: Mapping[TableUse, Sequence[RowWrite]] = written.writes
-        if self._mode.careful or concerns(kept, {use.name for use in writes}, self._preparer.tables.shapes()):
+        if self._is_careful(kept, {use.name for use in writes}):
             standing = self._standing()
             writes = standing.write(writes, causes(writes, entries))
             written.conflicts += standing.finish()
@@ -210,6 +210,11 @@ class GroupTransaction:
             write_rows(self._session, writes)
         check(self._session, writes, references=config.foreign_keys == "check")
         keep_books(self._session, written, self._now_us)
+
+    def _is_careful(self, kept: Set[str], names: Set[str]) -> bool:
+        """Tell whether it is settled first which rows may stand. `kept`: tables of which rows have stepped back."""
+        shapes = self._preparer.tables.shapes()
+        return self._mode.careful or concerns(kept, names, shapes) or has_late_keys(names, shapes)
 
     def _standing(self) -> StandingWriter:
         return StandingWriter(self._session, self._preparer.tables, self._node, self._now_us)
@@ -219,7 +224,7 @@ class GroupTransaction:
         if header is None:
             raise TypeError("stored parts have a header")
         kept = tables_with_copies(self._session.connection)
-        careful = self._mode.careful or concerns(kept, set(header.tables), self._preparer.tables.shapes())
+        careful = self._is_careful(kept, set(header.tables))
         standing = self._standing() if careful else None
         session = LogicalSession(self._session) if careful else self._session
         large = LargeTx(session, one.incoming, header, self._node, self._stop, standing)

@@ -67,6 +67,8 @@ class PlainApplying:
         references = config.tables.foreign_keys == "check"
         ready = self.ready(group) if group.ready is None else group.ready
         tables = ready.rows
+        if any(use.shape.late_keys for use, _ in tables):
+            raise _NotPlainError
         if not self._met.issuperset(group.stretches):
             watermark.lock(session.connection, group.stretches, now_us)
         with plain.together() as together:

@@ -24,6 +24,11 @@ def concerns(kept: Set[str], names: Set[str], shapes: Mapping[str, TableShape]) 
     return bool(kept & names or children)
 
 
+def has_late_keys(names: Set[str], shapes: Mapping[str, TableShape]) -> bool:
+    """Tell whether one of the tables `names` has a unique key of which no write would say that it clashes."""
+    return any(shapes[name].late_keys for name in names if name in shapes)
+
+
 def causes(writes: Writes, entries: Sequence[Entry]) -> dict[RowId, Cause]:
     """Return the change behind each write; the first of all where nothing is written."""
     by_pk = {(entry.use.name, bytes(entry.change.pk)): entry for entry in entries}

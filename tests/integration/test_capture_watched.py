@@ -46,3 +46,27 @@ def test_rows_of_a_table_that_capture_takes_in_by_itself_are_named_as_not_sent(
     assert [record.__dict__["tables"] for record in told] == [("late",)]
     (detail,) = world.query("SELECT detail FROM rf_audit WHERE action = 'capture'")[-1]
     assert json.loads(detail)["had_rows"] == ["late"]
+
+
+@pytest.mark.containers
+def test_what_capture_takes_in_while_another_table_is_held_is_told_too(
+    pg_world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    pg_world.execute("CREATE TABLE held (id integer PRIMARY KEY)")
+    CaptureWatch(pg_world.node).look()
+    pg_world.execute(
+        "ALTER TABLE held ADD COLUMN more text",
+        "CREATE TABLE late (id integer PRIMARY KEY)",
+        "INSERT INTO late VALUES (1)",
+    )
+    caplog.clear()
+    with pg_world.node.database.engine.connect() as application:
+        application.exec_driver_sql("INSERT INTO held VALUES (1)")
+        CaptureWatch(pg_world.node).look()
+        told = {record.getMessage(): record.__dict__.get("tables") for record in caplog.records}
+        assert told["capture.rows_not_sent"] == ("late",)
+        assert told["capture.installed_anew"] == ["late"]
+        application.rollback()
+    assert CaptureWatch(pg_world.node).look() == ["held"]
+    details = pg_world.query("SELECT detail FROM rf_audit WHERE action = 'capture' ORDER BY id")
+    assert [json.loads(detail)["installed_anew_for"] for (detail,) in details[-2:]] == [["late"], ["held"]]

@@ -339,9 +339,24 @@ def test_the_token_does_not_follow_to_elsewhere() -> None:
 
     with hostile(elsewhere) as other:
         moved = Answer(status=302, headers={"Location": f"{other.url}/sync/state"})
-        with talking(lambda _path, _query: moved) as client, pytest.raises(RefusedError, match="302"):
+        with talking(lambda _path, _query: moved) as client, pytest.raises(RefusedError, match="302") as refused:
             client.state()
+        assert f"leads to {other.url}/sync/state" in str(refused.value)
     assert asked == []
+
+
+def test_where_it_leads_is_no_long_story() -> None:
+    moved = Answer(status=301, headers={"Location": "http://x/" + "y" * 9000})
+    with talking(lambda _path, _query: moved) as client, pytest.raises(RefusedError) as refused:
+        client.state()
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 3000
+
+
+def test_what_is_no_document_at_all_has_no_place_in_it() -> None:
+    page = Answer(b"<html>log in</html>")
+    with talking(lambda _path, _query: page) as client, pytest.raises(OutageError, match="node does: Invalid JSON"):
+        client.state()
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.support.postgresql_node import PostgresNode, canonical
 pytestmark = pytest.mark.containers
 
 ITEM = "CREATE TABLE item (id int PRIMARY KEY, name text, qty int)"
+WAITED_FOR = "SELECT FROM pg_locks WHERE relation = 'later'::regclass AND NOT granted"
 ITEMS = "INSERT INTO item VALUES (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)"
 PART = """
 CREATE TABLE part (id int, k int, v text, PRIMARY KEY (id, k)) PARTITION BY LIST (k);
@@ -281,6 +283,23 @@ def test_a_table_that_is_held_does_not_keep_others_from_being_captured(pg_databa
         node.install()
         assert node.database.capture().drifted(list(node.tables.values())) == []
         assert {change.table for change in node.changes()} == {"a_held", "item", "later"}
+
+
+def test_who_writes_a_table_that_is_done_is_not_killed_while_another_one_is_waited_for(pg_database: str) -> None:
+    """Seen as a deadlock in the application: it read one table, and then wrote the other, on which capture stood."""
+    with PostgresNode(pg_database, "a", f"{ITEM}; CREATE TABLE later (id int PRIMARY KEY)") as node:
+        node.run("ALTER TABLE item ADD extra int", "ALTER TABLE later ADD extra int")
+        capture, tables = node.database.capture(), list(node.tables.values())
+        with node.application() as session, ThreadPoolExecutor(1) as pool:
+            session.execute("SET deadlock_timeout = '250ms'")
+            session.execute("SELECT FROM later")
+            installing = pool.submit(capture.install, tables, briefly=True)
+            while not (installing.done() or node.rows(WAITED_FOR)):
+                pass
+            session.execute("INSERT INTO item (id) VALUES (1)")
+            with pytest.raises(ContentionError, match="later"):
+                installing.result()
+        assert capture.drifted(tables) == ["later"]
 
 
 @pytest.mark.parametrize("held", ["other", "part_2"])

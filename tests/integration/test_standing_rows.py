@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from common.errors import OutageError
 from common.ports.source import Delivery
 from common.versions import Version
 from common.wire.records import TableMeta
+from consumer.apply import committing
 from consumer.apply.group import Applier
 from consumer.arrivals import Arrivals
 from consumer.conflict import reading as conflicts
@@ -28,6 +30,7 @@ from tests.support.applying import (
     Write,
     close_world,
     open_world,
+    seal_all,
     sqlite_url,
 )
 
@@ -198,6 +201,54 @@ def test_nulls_that_are_not_distinct_clash(pg_database: str) -> None:
     made.receive(Origin("c").tx(slot(3, None, 2, 30)).body)
     assert aside(made) == [("slot", 1)]
     close_world(made)
+
+
+LATE = "CREATE TABLE slot (id INTEGER PRIMARY KEY, a TEXT, b INTEGER UNIQUE DEFERRABLE INITIALLY DEFERRED, c TEXT)"
+
+
+@pytest.mark.containers
+def test_keys_that_are_checked_at_the_commit_clash(pg_world: World) -> None:
+    """No write of one is refused where the application's triggers are quiet."""
+    with_tables(pg_world, LATE)
+    a, b = Origin("a"), Origin("b")
+    pg_world.receive(a.tx(slot(1, "p", 1, 10), slot(2, "q", 2, 11)).body)
+    swapped = slot(1, "p", 2, 20), slot(2, "q", 1, 21)
+    pg_world.receive(
+        a.tx(*(Write("U", "slot", one.row, one.hlc, Version(0, one.hlc - 10, "a")) for one in swapped)).body
+    )
+    assert (pg_world.rows("slot"), aside(pg_world)) == ([(1, "p", 2, None), (2, "q", 1, None)], [])
+    pg_world.receive(b.tx(slot(3, "r", 1, 30)).body)
+    pg_world.receive(b.tx(slot(4, "s", 2, 15)).body)
+    assert (pg_world.rows("slot"), aside(pg_world)) == (
+        [(1, "p", 2, None), (3, "r", 1, None)],
+        [("slot", 2), ("slot", 4)],
+    )
+    assert pg_world.letters() == []
+
+
+@pytest.mark.containers
+def test_a_large_tx_meets_keys_that_are_checked_at_the_commit(pg_world: World) -> None:
+    with_tables(pg_world, LATE)
+    pg_world.receive(Origin("b").tx(slot(1, "p", 1, 10)).body)
+    pg_world.receive(*Origin("a").tx(*(slot(one, "q" * 500, one - 1, 20 + one) for one in range(2, 9))).parts(2_000))
+    assert len(pg_world.rows("slot")) == 7
+    assert aside(pg_world) == [("slot", 1)]
+
+
+@pytest.mark.containers
+def test_who_writes_a_key_that_is_checked_at_the_commit_is_waited_for(
+    pg_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_tables(pg_world, LATE)
+    monkeypatch.setattr(committing, "PATIENCE_SECONDS", 0.3)
+    with pg_world.node.database.engine.connect() as writer:
+        writer.exec_driver_sql("INSERT INTO slot VALUES (1, 'p', 1, NULL)")
+        with pytest.raises(OutageError, match="held by others"):
+            pg_world.receive(Origin("b").tx(slot(2, "q", 1, 10)).body)
+        writer.commit()
+    seal_all(pg_world)
+    pg_world.receive()
+    assert (pg_world.rows("slot"), aside(pg_world)) == ([(1, "p", 1, None)], [("slot", 2)])
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ _LOCK_TIMEOUT = "500ms"
 _TURN_TIMEOUT = "10s"
 """Another process that installs capture; no writer waits for this. For those who have the time."""
 _SHORT_LOCK_TIMEOUT = "50ms"
-"""After the first table that is held."""
+"""After the first table that is held; and after the first that is done, for who has no time."""
 
 _FUNCTIONS = """
 SELECT n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)
@@ -78,7 +78,7 @@ class PostgresCapture:
         Raises ConfigError where the account lacks a right on some of the tables, and ContentionError where open
         transactions hold some; the others have capture then."""
         with self._changing(_LOCK_TIMEOUT if briefly else _TURN_TIMEOUT) as raw:
-            statements, failed = _install(raw, tables, self._rules)
+            statements, failed = _install(raw, tables, self._rules, briefly=briefly)
         failed.tell()
         return statements
 
@@ -139,9 +139,12 @@ class PostgresCapture:
 
 
 def _install(
-    raw: Raw, tables: Sequence[TableShape], rules: Rules, resumed: Collection[str] = ()
+    raw: Raw, tables: Sequence[TableShape], rules: Rules, resumed: Collection[str] = (), *, briefly: bool = False
 ) -> "tuple[list[str], _Failed]":
-    """Install capture on tables; return what ran, and where it could not."""
+    """Install capture on tables; return what ran, and where it could not.
+
+    `briefly`: wait half a second in all. Who reads one table and then writes another one, which is done and locked by
+    then, would be the one that the server's search for deadlocks kills; the rest has its turn at the next look."""
     failed = _Failed()
     registry = Registry(raw)
     paused = registry.paused()
@@ -161,6 +164,8 @@ def _install(
             pin_settings(raw, lock_timeout=_SHORT_LOCK_TIMEOUT)
         else:
             statements += made
+            if made and briefly:
+                pin_settings(raw, lock_timeout=_SHORT_LOCK_TIMEOUT)
             if not all(one.readable for one in target.sequences):
                 failed.refused[target.shape.name] = unreadable(target.sequences, raw.info.user)
     ran, refused = KeyShares(raw, rules).install(tables, paused)

@@ -27,7 +27,9 @@ SELECT c.oid, n.nspname AS schema, c.relname AS bare, c.relkind::text AS kind, c
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary
                AND (NOT i.indimmediate OR i.indisexclusion))
        OR EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = c.oid
-                  AND (w.ev_type = '2' OR w.ev_type = '3' AND w.ev_enabled IN ('A', 'R'))) AS no_upsert
+                  AND (w.ev_type = '2' OR w.ev_type = '3' AND w.ev_enabled IN ('A', 'R'))) AS no_upsert,
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND NOT i.indisprimary
+               AND NOT i.indisexclusion AND i.indisvalid AND NOT i.indimmediate) AS late_keys
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
   AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
@@ -121,6 +123,7 @@ class _Found:
     bare: str
     partitioned: bool
     no_upsert: bool
+    late_keys: bool
     columns: list[PgColumn] = field(default_factory=list)
     pk: tuple[str, ...] = ()
     unique_keys: list[tuple[str, ...]] = field(default_factory=list)
@@ -140,7 +143,9 @@ def read_catalog(raw: Raw) -> Catalog:
             left_out[name] = reason
         else:
             names[row["oid"]] = name
-            found[row["oid"]] = _Found(row["schema"], row["bare"], row["kind"] == "p", row["no_upsert"])
+            found[row["oid"]] = _Found(
+                row["schema"], row["bare"], row["kind"] == "p", row["no_upsert"], row["late_keys"]
+            )
     _add_details(raw, names, found)
     tables = {names[oid]: _shape(names[oid], found[oid]) for oid in names if found[oid].pk}
     keyless = tuple(sorted(names[oid] for oid in names if not found[oid].pk))
@@ -195,6 +200,7 @@ def _shape(name: str, found: _Found) -> PgTable:
         pk=found.pk,
         foreign_keys=tuple(found.foreign_keys),
         unique_keys=tuple(found.unique_keys),
+        late_keys=found.late_keys,
         numbers_itself=any(column.numbers_itself for column in found.columns if column.name in found.pk),
         key_bits=min((BITS.get(column.base, 63) for column in found.columns if column.name in found.pk), default=63),
         loose_key=_loose_parts(found),

@@ -13,7 +13,7 @@ from common.dialects.postgresql.errors import translated_for
 from common.dialects.postgresql.naming import ident
 from common.dialects.postgresql.queries import column, escaped, recordset, same_key, target_rows
 from common.dialects.postgresql.rows import ColumnSet, Rows
-from common.dialects.postgresql.shapes import image_expression, key_expression
+from common.dialects.postgresql.shapes import image_expression, key_expression, relation
 from common.dialects.postgresql.types import PgForeignKey, pg_column
 from common.dialects.postgresql.unique_keys import UniqueIndex, generated_columns, hash_of, unique_indexes
 from common.ports.dialect import ColumnShape, ForeignKey, TableShape
@@ -75,6 +75,8 @@ class PostgresStandingLook:
     def rivals(self, table: TableShape, facts: Sequence[RowFacts]) -> list[bytes]:
         """Return the keys of the standing rows that have a unique value of one of these."""
         known = self._of(table)
+        if table.late_keys and facts:
+            self._keep_writers_off(table)
         found: list[bytes] = []
         for index in known.indexes:
             rule = unique_rule(table.name, index.name)
@@ -113,6 +115,11 @@ class PostgresStandingLook:
                 query = f"SELECT DISTINCT {_key(child, 'c')} FROM {rows}"
                 found.setdefault(child.name, []).extend(self._keys(table, query, _images(table, asked)))
         return found
+
+    def _keep_writers_off(self, table: TableShape) -> None:
+        """Until the commit: a key that is checked late shows nobody what another one has written meanwhile."""
+        with translated_for(table, self._raw.info.user):
+            self._raw.execute(f"LOCK TABLE {relation(table)} IN SHARE ROW EXCLUSIVE MODE".encode())
 
     def _of(self, table: TableShape) -> _Known:
         if table.name not in self._known:

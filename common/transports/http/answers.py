@@ -113,7 +113,8 @@ def read_answer(model: type[_Model], answer: bytes) -> _Model:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
-        raise OutageError(f"the peer does not answer as a node does: {where}: {first['msg']}") from error
+        told = f"{where}: {first['msg']}" if where else first["msg"]
+        raise OutageError(f"the peer does not answer as a node does: {told}") from error
 
 
 def checked_mark(mark: str) -> str:

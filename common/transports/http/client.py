@@ -244,7 +244,7 @@ class PeerClient:
             raise self._outage(error) from (None if isinstance(error, httpx.LocalProtocolError) else error)
         if response.status_code == 200:
             return response
-        raise _refusal(self.url, response.status_code, read_whole(response, _LONGEST_REFUSAL, self._outage))
+        raise _refusal(self.url, response, read_whole(response, _LONGEST_REFUSAL, self._outage))
 
     def _outage(self, error: httpx.HTTPError) -> OutageError:
         if isinstance(error, httpx.LocalProtocolError):
@@ -291,12 +291,21 @@ def _trusting(settings: PeerSettings) -> ssl.SSLContext:
         ) from error
 
 
-def _refusal(url: str, status: int, body: bytes) -> RowferryError:
+def _refusal(url: str, response: httpx.Response, body: bytes) -> RowferryError:
+    status = response.status_code
     try:
         problem = json.loads(body)
         detail, kind = " ".join(visible(str(problem["detail"])).split())[:_LONGEST_DETAIL], str(problem["type"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        detail, kind = f"answered with {status}, and not as a node does", ""
+        detail, kind = f"answered with {status}, {_leads_elsewhere(response) or 'and not as a node does'}", ""
     if status in _AGAIN:
         return OutageError(f"{url}: {detail}")
     return RefusedError(f"{url} refuses: {detail}", status, kind.removeprefix("urn:rowferry:"))
+
+
+def _leads_elsewhere(response: httpx.Response) -> str | None:
+    """Say where a redirection leads. Nobody follows it: the token is for the peer that was named."""
+    place = " ".join(visible(response.headers.get("location", "")).split())[:_LONGEST_DETAIL]
+    if not (response.is_redirect and place):
+        return None
+    return f"which leads to {place}: if the peer is there, its url must say so"
