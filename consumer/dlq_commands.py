@@ -20,6 +20,7 @@ from consumer.dead_letters.editing import read_edited
 from consumer.dead_letters.grouping import by_reason
 from consumer.dead_letters.meaning_one import refuse_several
 from consumer.dead_letters.operations import DeadLetters, Replay, left_waiting
+from consumer.dead_letters.renaming import Renames
 from consumer.dead_letters.show import rows_document
 from consumer.dead_letters.show import show as show_letter
 from consumer.dead_letters.states import LetterState
@@ -86,21 +87,50 @@ def show(tx_id: str, source: str | None) -> None:
 @click.option(
     "--edited", type=_FILE, help="Apply the dead letters in FILE, which dlq export wrote and you have edited."
 )
+@click.option(
+    "--rename",
+    "renamed",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="Apply what they have of OLD, a table or TABLE.COLUMN, to what is NEW here; repeatable.",
+)
+@click.option(
+    "--leave-out",
+    "left_out",
+    multiple=True,
+    metavar="NAME",
+    help="Apply them without a table or TABLE.COLUMN that is gone here; repeatable.",
+)
 def replay(
-    dry_run: bool, from_queue: bool, trust_source: bool, in_pieces: bool, edited: Path | None, **chosen: Any
+    dry_run: bool,
+    from_queue: bool,
+    trust_source: bool,
+    in_pieces: bool,
+    edited: Path | None,
+    renamed: tuple[str, ...],
+    left_out: tuple[str, ...],
+    **chosen: Any,
 ) -> None:
     """Apply dead letters again. Only rows whose version they beat change.
 
     With --edited a row that the file makes another one of becomes a new write of this node, which reaches every other;
     a row that the file has no more stays as it is here, on every node.
+
+    With --rename and --leave-out rows keep the versions that they came with: it comes to what it would have come to
+    under these names. Do it on every node that has such dead letters.
     """
     host = current_host()
     if in_pieces and dry_run:
         raise UsageError("--in-pieces can't be tried out: dlq show tells of each row what would become of it")
     if edited is not None:
-        if from_queue or trust_source or in_pieces or any(chosen.values()):
+        if from_queue or trust_source or in_pieces or renamed or left_out or any(chosen.values()):
             raise UsageError("--edited names its dead letters in the file: only --dry-run goes with it")
         _replay_edited(host, edited, dry_run=dry_run)
+        return
+    if renamed or left_out:
+        if from_queue or trust_source or in_pieces:
+            raise UsageError("with --rename or --leave-out goes only --dry-run, beside what chooses the dead letters")
+        _replay_renamed(host, Renames.read(renamed, left_out), chosen, dry_run=dry_run)
         return
     with _desk(host) as (node, desk):
         restored = desk.restore_from_queue() if from_queue else 0
@@ -127,6 +157,18 @@ def _replay_edited(host: Host, file: Path, *, dry_run: bool) -> None:
     if left_waiting([one.result for one in found]) and not dry_run:
         host.exit_code = ExitCode.SET_ASIDE
     documents = [result_document(one.result) | {"edited": [row.as_dict() for row in one.rows]} for one in found]
+    document = {"dry_run": dry_run, "restored": 0, "results": documents}
+    host.emit(document, lambda console: tell_replay(console, documents, [], dry_run=dry_run))
+
+
+def _replay_renamed(host: Host, renames: Renames, chosen: dict[str, Any], *, dry_run: bool) -> None:
+    with _desk(host) as (node, desk):
+        selection = must_choose(node, desk, chosen)
+        with host.progress(len(desk.find(selection)), "replaying") as bar:
+            results = desk.replay_renamed(selection, renames, Replay(host.actor, dry_run), bar.advance)
+    if left_waiting(results) and not dry_run:
+        host.exit_code = ExitCode.SET_ASIDE
+    documents = [result_document(one) for one in results]
     document = {"dry_run": dry_run, "restored": 0, "results": documents}
     host.emit(document, lambda console: tell_replay(console, documents, [], dry_run=dry_run))
 

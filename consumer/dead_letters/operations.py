@@ -20,6 +20,8 @@ from consumer.dead_letters.edited import EditedReplay, EditedResult
 from consumer.dead_letters.editing import EditedBatch
 from consumer.dead_letters.loading import from_bytes, load
 from consumer.dead_letters.pieces import Pieces
+from consumer.dead_letters.renamed import RenamedReplay
+from consumer.dead_letters.renaming import Renames
 from consumer.dead_letters.states import LetterState
 from consumer.dead_letters.table_store import (
     Failure,
@@ -81,6 +83,34 @@ class DeadLetters:
             if letter.state.is_open:
                 results[letter.source_node, letter.tx_id] = self._replay_one(applier, letter, how)
             advance(1)
+        return self._followed_up(applier, results, how)
+
+    def replay_renamed(
+        self, selection: Selection, renames: Renames, how: Replay, advance: Callable[[int], None]
+    ) -> list[Result]:
+        """Apply those of the selected open letters that have one of these names, under the names here. See `renamed`.
+
+        Raises UsageError, before anything is done, for a name that none of them has."""
+        renamed = RenamedReplay(self._node, how.actor, renames, dry_run=how.dry_run)
+        concerned, known = [], set[str]()
+        for letter in self.find(selection):
+            names = renamed.concern(letter) if letter.state.is_open else set()
+            known |= names
+            if names:
+                concerned.append(letter)
+            else:
+                advance(1)
+        for name in renames.names:
+            if name not in known:
+                raise UsageError(f"{name}: none of these dead letters has a table or column of that name")
+        results: dict[TxKey, Result] = {}
+        for letter in concerned:
+            results[letter.source_node, letter.tx_id] = renamed.replay(letter)
+            advance(1)
+        return self._followed_up(Applier(self._node), results, how)
+
+    def _followed_up(self, applier: Applier, results: dict[TxKey, Result], how: Replay) -> list[Result]:
+        """Try what may have waited for these, and return it all."""
         if not how.dry_run:
             for result in EarlyRetries(self._node, applier.apply).after(list(results.values())):
                 # Of those that were not asked for only the ones that got through are worth telling.

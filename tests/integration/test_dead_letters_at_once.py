@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from common.dialects.postgresql.applying import PostgresApplySession
 from common.ports.dialect import Database
 from consumer import audit
-from consumer.dead_letters import edited, operations
+from consumer.dead_letters import another_form, operations
 from consumer.dead_letters.documents import result_document
 from consumer.dead_letters.editing import read_edited
 from consumer.dead_letters.operations import DeadLetters, Replay
@@ -142,7 +142,7 @@ def test_a_letter_that_somebody_answers_for_is_settled_by_one_alone(
 
 def after_loading(act: Act, work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `work` be done by another one when the letter has been read to be replayed."""
-    module, looks = (edited, [None]) if act is replay_edited else (operations, [None, None])
+    module, looks = (another_form, [None]) if act is replay_edited else (operations, [None, None])
 
     @contextmanager
     def reading_then_losing(database: Database) -> Iterator[sa.Connection]:

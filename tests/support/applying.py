@@ -79,9 +79,11 @@ class Write:
     node: str | None = None
     epoch: int = 0
     resolves: tuple[Version, ...] = ()
+    key: tuple[str, ...] = ()
+    """Its columns, of a table that is none of `TABLES`; `id` where nothing is said."""
 
     def line(self, lsn: int, tx_id: str, source: str) -> bytes:
-        pk = {name: self.row.get(name) for name in TABLES.get(self.table, TABLES["item"]).pk}
+        pk = {name: self.row.get(name) for name in self.key or TABLES.get(self.table, TABLES["item"]).pk}
         image = _json(self.row)
         return encode_change(
             lsn=lsn,

@@ -1,0 +1,49 @@
+"""Applies dead letters under the names that tables and columns have here now, with the versions that they came with.
+
+So it comes to what it would have come to under these names, on every node that does the same."""
+
+from common.errors import EarlyError, PoisonError, UsageError
+from common.ports.dialect import ApplySession
+from common.runtime.node import Node
+from common.wire.changes import TxReader
+from consumer import audit
+from consumer.dead_letters.another_form import AnotherForm, readable_header
+from consumer.dead_letters.renaming import Renames
+from consumer.dead_letters.table_store import Letter, SettledError
+from consumer.incoming import Outcome, Result
+
+
+class RenamedReplay:
+    """Applies letters under other names for `actor`. Killed anywhere, a letter is applied whole or not at all."""
+
+    def __init__(self, node: Node, actor: str, renames: Renames, *, dry_run: bool = False) -> None:
+        self._node = node
+        self._actor = actor
+        self._renames = renames
+        self._form = AnotherForm(node, actor, dry_run=dry_run)
+
+    def concern(self, letter: Letter) -> set[str]:
+        """Return which of the old names a letter has; none where it can't be read."""
+        tx = self._form.load(letter)
+        return set() if tx.header is None else self._renames.concern(tx.header)
+
+    def replay(self, letter: Letter) -> Result:
+        """Apply one letter. Raises OutageError; what is wrong with it is told in the result, and changes nothing."""
+        tx, which = self._form.load(letter), {"names": dict(self._renames.names)}
+        try:
+            came = readable_header(letter, tx)
+            header, changes = self._renames.apply(came, list(TxReader(came, [tx.payload or b""])))
+
+            def last(session: ApplySession) -> None:
+                detail = {"sha256": letter.sha256} | which
+                line = audit.Line("edited", letter.source_node, letter.tx_id, self._actor, detail)
+                audit.write(session.connection, [line], self._node.clock.now_us())
+
+            return self._form.apply(letter, tx, header, changes, last=last)
+        except SettledError as error:
+            return Result(tx, Outcome.DUPLICATE, settled=error.state)
+        except (PoisonError, EarlyError) as error:
+            return self._form.failed(letter, tx, error, which)
+        except UsageError as error:
+            self._form.note_failure(letter, None, error, which)
+            raise
