@@ -128,8 +128,12 @@ class AnotherForm:
     def failed(self, letter: Letter, tx: Incoming, error: PoisonError | EarlyError, detail: dict[str, Any]) -> Result:
         """Audit that it was tried, and return how it stands. It goes on to tell why what came failed, not this form."""
         self.note_failure(letter, reason_of(error), error, detail)
-        outcome = _OUTCOMES[letter.state]
-        return Result(tx, outcome, Counts(), reason_of(error), str(error), table_of(error))
+        return Result(tx, _OUTCOMES[letter.state], Counts(), reason_of(error), str(error), table_of(error))
+
+    def has_none(self, letter: Letter, tx: Incoming, error: UsageError, detail: dict[str, Any]) -> Result:
+        """The same for a letter that can have no other form."""
+        self.note_failure(letter, None, error, detail)
+        return Result(tx, _OUTCOMES[letter.state], Counts(), Reason(letter.reason), str(error), letter.table_name)
 
     def note_failure(self, letter: Letter, reason: Reason | None, error: Exception, detail: dict[str, Any]) -> None:
         """Audit that it was tried. `reason`: None where the letter has no other form; `detail`: which form."""
@@ -146,7 +150,7 @@ class AnotherForm:
 def readable_header(letter: Letter, tx: Incoming) -> BatchHeader:
     """Return the header of a letter that can have another form. Raises UsageError."""
     if tx.in_parts:
-        raise UsageError(f"{letter.tx_id} came in {letter.parts} parts: too large to be edited")
+        raise UsageError(f"{letter.tx_id} came in {letter.parts} parts: too large to be applied otherwise than it came")
     if tx.error is not None or tx.header is None or tx.payload is None:
         raise UsageError(f"{letter.tx_id} can't be read ({letter.error}): import a whole copy of it instead")
     if tx.key != (letter.source_node, letter.tx_id):

@@ -45,5 +45,5 @@ class RenamedReplay:
         except (PoisonError, EarlyError) as error:
             return self._form.failed(letter, tx, error, which)
         except UsageError as error:
-            self._form.note_failure(letter, None, error, which)
-            raise
+            # One of many: the others go on.
+            return self._form.has_none(letter, tx, error, which)

@@ -146,6 +146,17 @@ def test_a_table_that_is_gone_here_is_left_out(world: World) -> None:
     assert [row[:2] for row in world.rows()] == [(1, "one")]
 
 
+def test_one_that_came_in_parts_stays_and_the_others_go_on(world: World) -> None:
+    sent = origin()
+    large = sent.tx(*(goods(number, "x" * 500, 10) for number in range(1, 10)))
+    world.receive(*large.parts(max_batch_bytes=2_000))
+    world.receive(sent.tx(goods(20, "small", 11)).body)
+    first, second = replay(world, NAMES, ("goods.shelf",))
+    assert (first.outcome, second.outcome) == ("dead", "applied")
+    assert "too large to be applied otherwise than it came" in str(first.error)
+    assert [row[:2] for row in world.rows()] == [(20, "small")]
+
+
 def test_a_later_write_stands(world: World) -> None:
     sent = origin()
     set_aside(world, sent.tx(goods(1, "old", 10)))
