@@ -36,6 +36,7 @@ from consumer.dlq_telling import (
     tell_replay,
     tell_settled,
 )
+from consumer.incoming import Result
 
 _STDOUT = "-"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -139,15 +140,19 @@ def replay(
         with host.progress(len(letters), "replaying") as bar:
             results = desk.replay(selection, Replay(host.actor, dry_run, trust_source, in_pieces), bar.advance)
         settled = [] if results else [letter for letter in desk.find(selection) if not letter.state.is_open]
-        documents = [result_document(one) for one in results]
-        if dry_run:
-            documents = [
-                one | rows_document(node, result.incoming) for one, result in zip(documents, results, strict=True)
-            ]
+        documents = _documents(node, results, dry_run=dry_run)
     if left_waiting(results) and not dry_run:
         host.exit_code = ExitCode.SET_ASIDE
     document = {"dry_run": dry_run, "restored": restored, "results": documents}
     host.emit(document, lambda console: tell_replay(console, documents, settled, dry_run=dry_run))
+
+
+def _documents(node: Node, results: list[Result], *, dry_run: bool) -> list[dict[str, Any]]:
+    """What became of each; of a dry run also what each would do to its rows."""
+    documents = [result_document(one) for one in results]
+    if not dry_run:
+        return documents
+    return [one | rows_document(node, result.incoming) for one, result in zip(documents, results, strict=True)]
 
 
 def _replay_edited(host: Host, file: Path, *, dry_run: bool) -> None:
@@ -166,9 +171,9 @@ def _replay_renamed(host: Host, renames: Renames, chosen: dict[str, Any], *, dry
         selection = must_choose(node, desk, chosen)
         with host.progress(len(desk.find(selection)), "replaying") as bar:
             results = desk.replay_renamed(selection, renames, Replay(host.actor, dry_run), bar.advance)
+        documents = _documents(node, results, dry_run=dry_run)
     if left_waiting(results) and not dry_run:
         host.exit_code = ExitCode.SET_ASIDE
-    documents = [result_document(one) for one in results]
     document = {"dry_run": dry_run, "restored": 0, "results": documents}
     host.emit(document, lambda console: tell_replay(console, documents, [], dry_run=dry_run))
 
