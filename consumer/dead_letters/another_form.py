@@ -96,9 +96,10 @@ class AnotherForm:
             done.clear()
             # In the order in which every applier locks: the source's mark, the letter, rows.
             watermark.lock(session.connection, [(header.source_node, header.incarnation)], self._node.clock.now_us())
-            applied = lock_open(session.connection, (letter.source_node, letter.tx_id))
+            lock_open(session.connection, (letter.source_node, letter.tx_id))
             first(session)
-            prepared = self._prepared(tx, header, [one for one in changes if one.lsn not in applied], letter)
+            # What of it was applied in pieces is left out there.
+            prepared = self._prepared(tx, header, changes, letter)
             (result,) = GroupTransaction(self._node, self.preparer, session, mode).run([prepared])
             last(session)
             done.append(result)

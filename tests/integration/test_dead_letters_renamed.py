@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from common.errors import UsageError
@@ -165,6 +167,16 @@ def test_what_waited_for_its_rows_follows(world: World) -> None:
     found = replay(world, ("depot=parent", "depot.place=name"))
     assert [one.outcome for one in found] == ["applied", "applied"]
     assert world.query("SELECT id, parent_id FROM child") == [(7, 5)]
+
+
+def test_what_was_applied_in_pieces_is_not_applied_again(world: World) -> None:
+    tx = origin().tx(item(1, "one", 10), Write("I", "depot", {"id": 2, "place": "x"}, 11))
+    set_aside(world, dataclasses.replace(tx, header=msgspec.structs.replace(tx.header, grouped=True)))
+    (left,) = DeadLetters(world.node).replay(Selection(), Replay("tester", in_pieces=True), lambda _: None)
+    assert left.open_changes == 1
+    (one,) = replay(world, ("depot=parent", "depot.place=name"))
+    assert (one.outcome, one.counts.changes) == ("applied", 1)
+    assert world.rows("parent") == [(2, "x")]
 
 
 def test_a_later_write_stands(world: World) -> None:

@@ -161,7 +161,7 @@ def test_what_can_not_be_had_is_said(pair: Pair) -> None:
     pair.shop.call("run", "--once")
     assert "rowferry rejoin" in pair.shop.report("status")["reasons"][0]
     done = pair.shop.call("rejoin")
-    assert (done.returncode, "1 own changes up to LSN 2" in done.stderr) == (4, True)
+    assert (done.returncode, "1 own change can't be had any more" in done.stderr) == (4, True)
     status = pair.shop.report("status")
     assert status["rewound_since"] is None
     # It stays said: the rows of both sides differ, and nothing else will tell.

@@ -35,6 +35,8 @@ SAFEGUARDS = (
     "tombstones wait for every peer",
     "what all parts of a tx say",
     "a folder that lost files is filled again",
+    "unique keys that are checked at the commit",
+    "a dead letter in another form",
 )
 
 
@@ -678,5 +680,37 @@ MUTANTS = (
         "return given_up is None or acks.updated_us != (given_up.until_us or 0)",
         "return True",
         ("tests/unit/test_producer_refilling.py",),
+    ),
+    Mutant(
+        "late-keys-not-settled-first",
+        "unique keys that are checked at the commit",
+        "consumer/standing/causes.py",
+        "return any(shapes[name].late_keys for name in names if name in shapes)",
+        "return False",
+        ("tests/integration/test_standing_rows.py",),
+    ),
+    Mutant(
+        "late-keys-on-the-short-way",
+        "unique keys that are checked at the commit",
+        "consumer/plain/applying.py",
+        "if any(use.shape.late_keys for use, _ in tables):",
+        "if False:",
+        ("tests/integration/test_standing_rows.py",),
+    ),
+    Mutant(
+        "late-keys-beside-writers",
+        "unique keys that are checked at the commit",
+        "common/dialects/postgresql/standing.py",
+        "if table.late_keys and facts:",
+        "if False:",
+        ("tests/integration/test_standing_rows.py",),
+    ),
+    Mutant(
+        "another-form-known-by-its-own-checksum",
+        "a dead letter in another form",
+        "consumer/dead_letters/another_form.py",
+        "            letter.sha256,\n",
+        "            letter.sha256[::-1],\n",
+        ("tests/integration/test_dead_letters_renamed.py", "tests/integration/test_dead_letters_edited.py"),
     ),
 )
