@@ -55,7 +55,8 @@ tx = sa.Table(
     sa.Column("to_lsn", _lsn, primary_key=True, autoincrement=False),
     sa.Column("from_lsn", _lsn, nullable=False),
     sa.Column("prev_lsn", _lsn, nullable=False),
-    sa.Column("tx_id", _id, nullable=False, unique=True),
+    # Unique, and on SQLite with an index: its log is joined by it.
+    sa.Column("tx_id", _id, nullable=False),
     sa.Column("exported_at", _text, nullable=False),
     sa.Column("grouped", sa.Boolean, nullable=False),
     sa.Column("tables", _text, nullable=False, comment="JSON object: table name -> pk and columns, as in the header"),

@@ -48,7 +48,7 @@ def bin_folder() -> Path:
         if candidate and (Path(candidate) / "pg_ctl").exists():
             return Path(candidate)
     raise FileNotFoundError(
-        "no initdb here: run infra/scripts/bench_services.sh, or name PostgreSQL's bin folder in ROWFERRY_TEST_PG_BIN"
+        "no initdb here: run infra/scripts/bench_setup.sh, or name PostgreSQL's bin folder in ROWFERRY_TEST_PG_BIN"
     )
 
 

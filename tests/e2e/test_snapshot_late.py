@@ -43,7 +43,6 @@ def forget_log(node: CliNode) -> None:
     sent = "(SELECT min(lsn) FROM rf_cursor)"
     node.execute(
         f"DELETE FROM rf_tx WHERE to_lsn <= {sent}",
-        f"DELETE FROM rf_sealed_tx WHERE to_lsn <= {sent}",
         f"DELETE FROM rf_sealed WHERE lsn <= {sent}",
     )
 

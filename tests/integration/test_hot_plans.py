@@ -44,7 +44,6 @@ GROWING = frozenset(
         "rf_relay",
         "rf_row_version",
         "rf_sealed",
-        "rf_sealed_tx",
         "rf_stepped_back",
         "rf_tx",
         "rf_tx_part",

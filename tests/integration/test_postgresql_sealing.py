@@ -250,12 +250,12 @@ BEGIN
   END LOOP;
 END $$
 """
-_SEALED_XIDS = "SELECT xid::text FROM rf_sealed_tx ORDER BY to_lsn"
+_SEALED_XIDS = "SELECT xid::text FROM rf_sealed JOIN rf_tx ON lsn = to_lsn ORDER BY lsn"
 _WRONGLY_DESCRIBED = """
-SELECT x.to_lsn FROM rf_sealed_tx x JOIN rf_tx t USING (to_lsn)
+SELECT t.to_lsn FROM rf_sealed s JOIN rf_tx t ON s.lsn = t.to_lsn
 WHERE (SELECT array_agg(k ORDER BY k) FROM json_object_keys(t.tables::json) k)
       <> (SELECT array_agg(DISTINCT n.name::text ORDER BY n.name::text)
-          FROM rf_change_log l JOIN rf_shape s USING (shape_id) JOIN rf_table n USING (table_id) WHERE l.xid = x.xid)
+          FROM rf_change_log l JOIN rf_shape USING (shape_id) JOIN rf_table n USING (table_id) WHERE l.xid = s.xid)
 """
 _LOGGED_XIDS = "SELECT xid::text FROM rf_change_log GROUP BY xid ORDER BY max(seq)"
 
@@ -333,7 +333,7 @@ def test_no_table_of_the_log_is_read_as_a_whole(node: PostgresNode) -> None:
     node.database.close()
     scanned = """
         SELECT relname, seq_scan, idx_scan FROM pg_stat_user_tables
-        WHERE relname IN ('rf_change_log', 'rf_sealed', 'rf_sealed_tx', 'rf_row_version', 'rf_tx')"""
+        WHERE relname IN ('rf_change_log', 'rf_sealed', 'rf_row_version', 'rf_tx')"""
     wait_for(lambda: all(idx for _, _, idx in node.rows(scanned)), 60, "the counters")
     assert {name: whole for name, whole, _ in node.rows(scanned) if whole} == {}
 
@@ -371,7 +371,7 @@ def test_after_a_restore_what_is_unsealed_is_sealed_once(node: PostgresNode, pg_
     node.run("INSERT INTO item VALUES (3), (4)", "INSERT INTO item VALUES (5)")
     with node.application() as connection:
         connection.execute("UPDATE rf_change_log SET xid = (xid::text::numeric + 500)::text::xid8")
-        connection.execute("UPDATE rf_sealed_tx SET xid = (xid::text::numeric + 500)::text::xid8")
+        connection.execute("UPDATE rf_sealed SET xid = (xid::text::numeric + 500)::text::xid8")
         connection.execute(
             "UPDATE rf_seal SET server_identity = 'another/server/than/now', snapshot = '900000:900000:'"
         )
@@ -447,9 +447,7 @@ def _seal_and_stop(url: str, stop_before: str, reached: Any) -> None:
         node.seal()
 
 
-@pytest.mark.parametrize(
-    "stop_before", ["WITH tx AS", "INSERT INTO rf_tx", "INSERT INTO rf_sealed_tx", "UPDATE rf_seal"]
-)
+@pytest.mark.parametrize("stop_before", ["WITH tx AS", "INSERT INTO rf_tx", "UPDATE rf_seal"])
 def test_a_sealer_killed_between_statements_loses_and_doubles_nothing(node: PostgresNode, stop_before: str) -> None:
     node.run("INSERT INTO item VALUES (1), (2)", "UPDATE item SET n = 1")
     context = multiprocessing.get_context("spawn")

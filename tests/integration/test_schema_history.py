@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 
 from common.dialects import open_database
 from common.errors import ConfigError
+from common.ports.dialect import NodeFacts
 from common.runtime.node import read_facts
 from common.schema import migrate, revision
 from common.schema.tables import metadata
@@ -180,7 +181,41 @@ def test_what_was_set_aside_before_0016_is_sealed_after_the_upgrade(pg_database:
         assert [json.loads(bytes(change.pk))["id"] for change in node.changes()] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.containers
+def test_what_was_sealed_before_0019_finds_its_log_rows_after_the_upgrade(pg_database: str) -> None:
+    """Of two incarnations, the first of them purged in part."""
+    with PostgresNode(pg_database, "a", "CREATE TABLE item (id int PRIMARY KEY)") as node:
+        node.run("INSERT INTO item VALUES (1), (2), (3)", "INSERT INTO item VALUES (4)")
+        node.seal_all()
+        facts = NodeFacts("a", "branch", "another")
+        sealer, log = node.database.sealer(facts), node.database.log(facts)
+        node.run("INSERT INTO item VALUES (5)", "DELETE FROM item WHERE id > 3")
+        sealer.seal()
+        lines = [list(tx.lines()) for log in (node.log, log) for tx in log.read(0, 10**6)]
+        with node.database.engine.begin() as connection:
+            assert node.database.retention().drop_lines(connection, node.facts.incarnation, 3, 2) == 2
+        node.run(*_BEFORE_0019)
+        assert migrate.upgrade(node.database.engine) is True
+        assert [list(tx.lines()) for tx in node.log.read(3, 10**6)] == lines[1:2]
+        assert [list(tx.lines()) for tx in log.read(0, 10**6)] == lines[2:]
+        with node.database.engine.begin() as connection:
+            assert node.database.retention().drop_lines(connection, node.facts.incarnation, 4, 100) == 2
+            assert node.database.retention().drop_lines(connection, "another", 3, 100) == 3
+        assert node.rows("SELECT (SELECT count(*) FROM rf_change_log), (SELECT count(*) FROM rf_sealed)") == [(0, 0)]
+
+
+_BEFORE_0019 = (
+    """
+    CREATE TABLE rf_sealed_tx AS
+    SELECT era, to_lsn, xid FROM rf_tx JOIN rf_era USING (incarnation) JOIN rf_sealed USING (era) WHERE lsn = to_lsn
+    """,
+    "ALTER TABLE rf_sealed_tx ADD PRIMARY KEY (era, to_lsn)",
+    "ALTER TABLE rf_sealed DROP COLUMN xid",
+    "ALTER TABLE rf_tx ADD UNIQUE (tx_id)",
+    "UPDATE rf_alembic_version SET version_num = '0018'",
+)
 _BEFORE_0016 = (
+    *_BEFORE_0019,
     "ALTER TABLE rf_seal_pending RENAME TO bins",
     "ALTER INDEX rf_seal_pending_pkey RENAME TO bins_pkey",
     """

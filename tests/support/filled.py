@@ -302,9 +302,8 @@ class _Postgresql(_Filling):
         values = f"'{self.incarnation}', {lsn}, {lsn}, {lsn} - 1, {self.own_tx_id()}, {self.sealed_at()}"
         yield self.insert("rf_tx", columns, f"{values}, false, {_TABLES}, 300, {self.since()}")
         xid = f"(n + {self._xid - self.first})::text::xid8"
-        yield self.insert("rf_sealed_tx", "era, to_lsn, xid", f"1, {lsn}, {xid}")
-        columns = "era, lsn, seq, hlc, main_epoch"
-        yield self.insert("rf_sealed", columns, f"1, {lsn}, {seq}, {self.since()}, 0")
+        columns = "era, lsn, xid, seq, hlc, main_epoch"
+        yield self.insert("rf_sealed", columns, f"1, {lsn}, {xid}, {seq}, {self.since()}, 0")
         shape = "(SELECT shape_id FROM rf_shape JOIN rf_table USING (table_id) WHERE name = 'item')"
         image = """'{"id" : ' || n || ', "name" : "row", "price" : "1.00"}'"""
         columns = "seq, xid, shape_id, op, new_tid, pk, after"

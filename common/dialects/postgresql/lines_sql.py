@@ -22,10 +22,8 @@ MANY = f"""
 SELECT t.to_lsn, convert_to(string_agg({_LINE_OF_A_TX}, '' ORDER BY s.lsn), 'UTF8')
 FROM unnest(%(to_lsns)s::bigint[], %(from_lsns)s::bigint[], %(tx_ids)s::text[]) AS t(to_lsn, from_lsn, tx_id)
 CROSS JOIN LATERAL (
-    SELECT xid FROM rf_sealed_tx x WHERE x.era = %(era)s AND x.to_lsn = t.to_lsn LIMIT 1) x
-CROSS JOIN LATERAL (
     SELECT * FROM rf_sealed s WHERE s.era = %(era)s AND s.lsn BETWEEN t.from_lsn AND t.to_lsn OFFSET 0) s
-CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = x.xid AND l.seq = s.seq LIMIT 1) l
+CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = s.xid AND l.seq = s.seq LIMIT 1) l
 GROUP BY t.to_lsn, t.from_lsn HAVING count(*) = t.to_lsn - t.from_lsn + 1
 """
 """The lines of each of many txs, where all are there: the headers were read before, and a purge may come between."""
@@ -33,10 +31,7 @@ GROUP BY t.to_lsn, t.from_lsn HAVING count(*) = t.to_lsn - t.from_lsn + 1
 ONE = f"""
 SELECT convert_to({_LINE.format(tx_id="%(tx_id)s::text", table=_TABLE)}, 'UTF8')
 FROM rf_sealed s
-CROSS JOIN LATERAL (
-    SELECT * FROM rf_change_log l
-    WHERE l.xid = (SELECT xid FROM rf_sealed_tx WHERE era = %(era)s AND to_lsn = %(to_lsn)s) AND l.seq = s.seq
-    LIMIT 1) l
+CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = s.xid AND l.seq = s.seq LIMIT 1) l
 WHERE s.era = %(era)s AND s.lsn BETWEEN %(from_lsn)s AND %(to_lsn)s ORDER BY s.lsn
 """
 """The lines of a large tx, a row each."""
@@ -62,7 +57,7 @@ WITH found AS (
     FROM (
         SELECT *, {_WEIGHT} AS weight FROM rf_tx
         WHERE incarnation = %(incarnation)s AND to_lsn > %(after)s ORDER BY to_lsn LIMIT %(most)s) t
-    WINDOW w AS (ORDER BY to_lsn))
+    WINDOW w AS (ORDER BY to_lsn ROWS UNBOUNDED PRECEDING))
 SELECT min(t.from_lsn), max(t.to_lsn), min(t.tx_id), count(*), count(b.body), max(t.total),
        coalesce(max(octet_length(b.body)), 0), coalesce(max(c.shape_id), 0),
        coalesce(string_agg(b.body || convert_to(concat({_END}), 'UTF8'), '' ORDER BY t.to_lsn), '')
@@ -72,11 +67,7 @@ LEFT JOIN LATERAL (
     FROM (
         SELECT l.shape_id, {_LINE_OF_A_TX} AS line
         FROM rf_sealed s
-        CROSS JOIN LATERAL (
-            SELECT * FROM rf_change_log l
-            WHERE l.xid = (SELECT xid FROM rf_sealed_tx x WHERE x.era = e.era AND x.to_lsn = t.to_lsn)
-              AND l.seq = s.seq
-            LIMIT 1) l
+        CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = s.xid AND l.seq = s.seq LIMIT 1) l
         WHERE s.era = e.era AND s.lsn BETWEEN t.from_lsn AND t.to_lsn ORDER BY s.lsn) lines) c ON t.is_small
 LEFT JOIN LATERAL (
     SELECT convert_to(concat({_HEADER}, c.lines), 'UTF8') AS body OFFSET 0) b

@@ -14,17 +14,11 @@ _FOREIGN_XIDS = "9223372036854775808"
 
 _MOVE_SEALED = f"""
 WITH moved AS (
-    SELECT x.era, x.to_lsn, x.xid, ({_FOREIGN_XIDS} + min(s.seq))::text::xid8 AS new_xid
-    FROM rf_sealed_tx x
-    JOIN rf_tx t ON t.to_lsn = x.to_lsn AND t.incarnation = (SELECT incarnation FROM rf_era e WHERE e.era = x.era)
-    JOIN rf_sealed s ON s.era = x.era AND s.lsn BETWEEN t.from_lsn AND t.to_lsn
-    WHERE x.xid < '{_FOREIGN_XIDS}'
-    GROUP BY x.era, x.to_lsn, x.xid, t.from_lsn),
+    SELECT era, lsn, xid, seq, ({_FOREIGN_XIDS} + min(seq) OVER (PARTITION BY era, xid))::text::xid8 AS new_xid
+    FROM rf_sealed WHERE xid < '{_FOREIGN_XIDS}'),
 logged AS (
-    UPDATE rf_change_log l SET xid = m.new_xid FROM moved m JOIN rf_sealed s ON s.era = m.era AND s.lsn <= m.to_lsn
-    WHERE l.xid = m.xid AND l.seq = s.seq
-      AND s.lsn > coalesce((SELECT max(p.to_lsn) FROM rf_sealed_tx p WHERE p.era = m.era AND p.to_lsn < m.to_lsn), 0))
-UPDATE rf_sealed_tx x SET xid = m.new_xid FROM moved m WHERE x.era = m.era AND x.to_lsn = m.to_lsn
+    UPDATE rf_change_log l SET xid = m.new_xid FROM moved m WHERE l.xid = m.xid AND l.seq = m.seq)
+UPDATE rf_sealed s SET xid = m.new_xid FROM moved m WHERE s.era = m.era AND s.lsn = m.lsn
 """
 
 _MOVE_UNSEALED = f"""

@@ -9,9 +9,8 @@ from common.dialects.postgresql.errors import translated
 _ERA = "SELECT era FROM rf_era WHERE incarnation = %(incarnation)s"
 _BY_INDEX = "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true)"
 _FIRST = """
-SELECT s.lsn, s.seq, (
-    SELECT t.xid::text FROM rf_sealed_tx t WHERE t.era = s.era AND t.to_lsn >= s.lsn ORDER BY t.to_lsn LIMIT 1)
-FROM rf_sealed s WHERE s.era = %(era)s AND s.lsn <= %(until_lsn)s ORDER BY s.lsn LIMIT %(most)s
+SELECT lsn, seq, xid::text FROM rf_sealed
+WHERE era = %(era)s AND lsn <= %(until_lsn)s ORDER BY lsn LIMIT %(most)s
 """
 # By both: after a move to another server, transactions of before and of now may have one number.
 _DROP_LINES = """
@@ -19,7 +18,6 @@ DELETE FROM rf_change_log l USING unnest(%(xids)s::xid8[], %(seqs)s::bigint[]) A
 WHERE l.xid = gone.xid AND l.seq = gone.seq
 """
 _DROP_SEALED = "DELETE FROM rf_sealed WHERE era = %(era)s AND lsn <= %(last)s"
-_DROP_TXS = "DELETE FROM rf_sealed_tx WHERE era = %(era)s AND to_lsn <= %(last)s"
 
 
 class PostgresRetention:
@@ -40,9 +38,7 @@ class PostgresRetention:
                 return 0
             seqs = number_array([seq for _, seq, _ in found])
             raw.execute(_DROP_LINES, {"xids": number_array([int(xid) for _, _, xid in found]), "seqs": seqs})
-            last = {"era": era[0], "last": found[-1][0]}
-            raw.execute(_DROP_SEALED, last)
-            raw.execute(_DROP_TXS, last)
+            raw.execute(_DROP_SEALED, {"era": era[0], "last": found[-1][0]})
             return len(found)
 
     def hold_versions(self, connection: sa.Connection) -> None:

@@ -218,13 +218,12 @@ class PostgresSealer:
         tx_ids = TxIds(state.last_tx_id).take(len(txs), now_us)
         tables: dict[str, int] = {}
         described = [tables.setdefault(self._shapes.header_tables(tx.shapes), len(tables) + 1) for tx in txs]
-        to_lsns = number_array(ends[1:])
         prepared.execute(
             sql.ADD_TXS,
             {
                 "incarnation": self._node.incarnation,
                 "exported_at": to_iso(now_us),
-                "to_lsns": to_lsns,
+                "to_lsns": number_array(ends[1:]),
                 "from_lsns": number_array([end + 1 for end in ends[:-1]]),
                 "tx_ids": text_array(tx_ids),
                 "tables": list(tables),
@@ -233,8 +232,6 @@ class PostgresSealer:
                 "captured": number_array([tx.captured_us for tx in txs]),
             },
         )
-        xids = number_array([tx.xid for tx in txs])
-        prepared.execute(sql.ADD_SOURCES, {"era": state.era, "to_lsns": to_lsns, "xids": xids})
         return tx_ids[-1]
 
 

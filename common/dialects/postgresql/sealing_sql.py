@@ -52,7 +52,7 @@ SELECT max(last_seq) AS last_seq, sum(changes) AS changes, {_us("min(captured_at
        array_agg(last_seq) AS last_seqs, array_agg(xid) AS xids, array_agg(changes) AS each_changes,
        array_agg({_us("captured_at")}) AS each_captured_us, array_agg(bytes) AS each_bytes,
        array_agg(first_shape) AS first_shapes, array_agg(last_shape) AS last_shapes, max(total) AS total
-FROM (SELECT *, sum(changes) OVER (ORDER BY last_seq) AS total FROM {{txs}}) t
+FROM (SELECT *, sum(changes) OVER (ORDER BY last_seq ROWS UNBOUNDED PRECEDING) AS total FROM {{txs}}) t
 GROUP BY (total - 1) / %(bin)s, changes > %(bin)s
 """
 """Transactions that follow each other, about `bin` changes of them a row; one that has more is alone."""
@@ -93,7 +93,8 @@ INSERT INTO rf_seal_pending ({_BIN}) SELECT {_BIN} FROM ({_INTO_BINS.format(txs=
 
 TAKE_PENDING = f"""
 WITH first AS (
-    SELECT last_seq, sum(changes) OVER (ORDER BY last_seq) <= greatest(changes, %(most)s) AS is_in
+    SELECT last_seq,
+           sum(changes) OVER (ORDER BY last_seq ROWS UNBOUNDED PRECEDING) <= greatest(changes, %(most)s) AS is_in
     FROM (SELECT last_seq, changes FROM rf_seal_pending ORDER BY last_seq LIMIT %(most)s) p),
 taken AS (
     DELETE FROM rf_seal_pending p USING first f WHERE p.last_seq = f.last_seq AND f.is_in RETURNING p.*)
@@ -104,7 +105,7 @@ taken AS (
 _ENTRIES = """
 WITH tx AS (SELECT * FROM unnest(%(xids)s::xid8[]) WITH ORDINALITY AS t(xid, place)),
 entry AS (
-    SELECT row_number() OVER (ORDER BY tx.place, l.seq) + %(last_lsn)s AS lsn, tx.place, l.seq, l.op,
+    SELECT row_number() OVER (ORDER BY tx.place, l.seq) + %(last_lsn)s AS lsn, tx.place, tx.xid, l.seq, l.op,
            (%(table_ids)b::int[])[l.shape_id] AS table_id, l.pk AS key, l.captured_at, l.old_tid, l.new_tid
     FROM tx CROSS JOIN LATERAL (SELECT * FROM rf_change_log l WHERE l.xid = tx.xid OFFSET 0) l),
 """
@@ -115,12 +116,12 @@ lag(place) OVER w = place AND lag(new_tid) OVER w IS DISTINCT FROM old_tid AND o
 
 SEAL = f"""{_ENTRIES}
 numbered AS (
-    SELECT table_id, key, lsn, seq, op, row_number() OVER w AS n, lead(lsn) OVER w IS NULL AS is_last,
+    SELECT table_id, key, lsn, xid, seq, op, row_number() OVER w AS n, lead(lsn) OVER w IS NULL AS is_last,
            {_TOLD_US} AS captured_us,
            {_NOT_FOLLOWING} OR op = 'I' AND lag(op) OVER w = 'D' AND lag(place) OVER w = place AS may_be_tangled
     FROM entry WINDOW w AS (PARTITION BY table_id, key ORDER BY lsn)),
 clocked AS (
-    SELECT e.table_id, e.key, e.lsn, e.seq, e.op, e.is_last, e.may_be_tangled,
+    SELECT e.table_id, e.key, e.lsn, e.xid, e.seq, e.op, e.is_last, e.may_be_tangled,
            first_value(v.node_id) OVER w AS known_node, first_value(v.hlc) OVER w AS known_hlc,
            first_value(v.place) OVER w AS known_place,
            coalesce(first_value(v.main_epoch) OVER w, 0) + sum(r.raised) OVER w AS main_epoch, r.raised,
@@ -130,11 +131,11 @@ clocked AS (
     LEFT JOIN LATERAL (
         SELECT *, v.ctid AS place FROM rf_row_version v
         WHERE e.n = 1 AND v.table_id = e.table_id AND v.key = e.key LIMIT 1) v ON true
-    WINDOW w AS (PARTITION BY e.table_id, e.key ORDER BY e.lsn)),
+    WINDOW w AS (PARTITION BY e.table_id, e.key ORDER BY e.lsn ROWS UNBOUNDED PRECEDING)),
 based AS (
     SELECT *, lag(hlc) OVER (PARTITION BY table_id, key ORDER BY lsn) AS previous_hlc FROM clocked),
 versioned AS (
-    SELECT table_id, key, lsn, seq, op, is_last, may_be_tangled, known_place, hlc, main_epoch,
+    SELECT table_id, key, lsn, xid, seq, op, is_last, may_be_tangled, known_place, hlc, main_epoch,
            main_epoch - raised AS base_epoch,
            coalesce(previous_hlc, known_hlc, CASE WHEN op <> 'I' THEN 0 END) AS base_hlc,
            CASE WHEN previous_hlc IS NOT NULL THEN %(node)s::text
@@ -142,8 +143,8 @@ versioned AS (
                 WHEN op <> 'I' THEN '' END AS base_node
     FROM based),
 sealed AS (
-    INSERT INTO rf_sealed (era, lsn, seq, hlc, base_hlc, main_epoch, base_epoch, base_node)
-    SELECT %(era)s, lsn, seq, hlc, base_hlc, main_epoch,
+    INSERT INTO rf_sealed (era, lsn, xid, seq, hlc, base_hlc, main_epoch, base_epoch, base_node)
+    SELECT %(era)s, lsn, xid, seq, hlc, base_hlc, main_epoch,
            CASE WHEN base_hlc IS NOT NULL THEN base_epoch END, base_node
     FROM versioned),
 met_first AS (
@@ -186,11 +187,6 @@ FROM unnest(%(to_lsns)s::bigint[], %(from_lsns)s::bigint[], %(tx_ids)s::text[], 
 """
 """`described`: the place of a tx's description among `tables`, from 1; most txs have the same. Binary, since a text
 would be read as an array anew for each row."""
-
-ADD_SOURCES = """
-INSERT INTO rf_sealed_tx (era, to_lsn, xid)
-SELECT %(era)s, to_lsn, xid FROM unnest(%(to_lsns)s::bigint[], %(xids)s::xid8[]) AS t(to_lsn, xid)
-"""
 
 REMEMBER = """
 UPDATE rf_seal SET snapshot = %(snapshot)s, server_identity = %(identity)s, incarnation = %(incarnation)s,
