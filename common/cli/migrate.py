@@ -89,8 +89,10 @@ def _warn_about_names(host: Host, report: migration.MigrationReport) -> None:
             host.console.warn(
                 f"tables.policy names {name!r}, which is no captured table: correct the name, or create it"
             )
-    for note in report.choice.kept_off_in_vain:
-        host.console.warn(note)
+    for name in report.choice.kept_off_in_vain:
+        host.console.warn(
+            f"tables.exclude names {name!r}, which is no table of this database: correct the name, or take it out"
+        )
 
 
 def _follow_up(host: Host, folder: Path | None) -> int:

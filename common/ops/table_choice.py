@@ -25,7 +25,7 @@ class TableChoice:
     key_notes: tuple[str, ...] = ()
     """What a person should know about `tables.keys`."""
     kept_off_in_vain: tuple[str, ...] = ()
-    """What a person should know of each name in `tables.exclude` that keeps no table off: it may be misspelt."""
+    """The names in `tables.exclude` that keep no table off: they may be misspelt."""
 
 
 def choose_tables(catalog: Catalog, tables: TablesSection) -> TableChoice:
@@ -72,11 +72,9 @@ def _key_notes(captured: Mapping[str, TableShape], tables: TablesSection) -> Ite
             )
 
 
-def _kept_off_in_vain(catalog: Catalog, tables: TablesSection) -> Iterator[str]:
+def _kept_off_in_vain(catalog: Catalog, tables: TablesSection) -> list[str]:
     known = {*catalog.tables, *catalog.keyless, *catalog.left_out}
-    for name in dict.fromkeys(tables.exclude):
-        if name not in known:
-            yield f"tables.exclude names {name!r}, which is no table of this database: correct the name, or take it out"
+    return [name for name in dict.fromkeys(tables.exclude) if name not in known]
 
 
 def _refuse_stride(catalog: Catalog, tables: TablesSection) -> None:

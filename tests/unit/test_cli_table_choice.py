@@ -42,10 +42,7 @@ def test_keyless_tables_are_refused_by_name(include: tuple[str, ...]) -> None:
 
 def test_a_name_that_keeps_no_table_off_is_told() -> None:
     choice = choose_tables(CATALOG, TablesSection(exclude=("log", "scratch", "totals", "sales", "*")))
-    assert [note.partition(",")[0] for note in choice.kept_off_in_vain] == [
-        "tables.exclude names 'sales'",
-        "tables.exclude names '*'",
-    ]
+    assert choice.kept_off_in_vain == ("sales", "*")
 
 
 def test_a_keyless_table_may_be_excluded() -> None:

@@ -123,7 +123,7 @@ def read_schema(connection: sqlite3.Connection) -> Schema:
     left_out: dict[str, str] = {}
     references: dict[str, list[Reference]] = {}
     written = _as_written(connection)
-    most_columns = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN) - LOG_COLUMNS
+    most_columns = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN) - len(LOG_COLUMNS)
     for schema, bare, kind, _, without_rowid, strict in _table_list(connection):
         name = wire_name(bare)
         why = _why_left_out(schema, kind)

@@ -12,8 +12,8 @@ from common.ports.dialect import TableShape
 from common.wire.records import TableMeta
 
 _json = msgspec.json.Encoder()
-LOG_COLUMNS = 3
-"""A touch log's own: `seq`, `kind` and `at`, before those of the table."""
+LOG_COLUMNS = ("seq INTEGER PRIMARY KEY", "kind", "at")
+"""A touch log's own, before those of the table."""
 _LOG_TABLES = "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name GLOB 'rf_log_*'"
 
 

@@ -13,6 +13,7 @@ from common.dialects.sqlite.indexes import UniqueIndex
 from common.dialects.sqlite.key_ranges import used_up_step
 from common.dialects.sqlite.matching import Matching
 from common.dialects.sqlite.names import literal, log_table, quote
+from common.dialects.sqlite.shapes import LOG_COLUMNS
 from common.dialects.sqlite.touches import NOW
 from common.ports.rules import Rules
 
@@ -23,7 +24,7 @@ _GUARD = re.compile(r"rf_(\d+)_guard_")
 def log_ddl(shape_id: int, columns: int) -> str:
     """Return the touch log of a shape: no types and no constraints, so that values keep their class and an outer
     `OR IGNORE` has nothing to ignore."""
-    names = ", ".join(["seq INTEGER PRIMARY KEY", "kind", "at", *(f"c{place}" for place in range(columns))])
+    names = ", ".join([*LOG_COLUMNS, *(f"c{place}" for place in range(columns))])
     return f"CREATE TABLE {log_table(shape_id)} ({names})"
 
 

@@ -139,9 +139,9 @@ def _tables(config: Config, database: Database) -> Iterator[Finding]:
         if name not in names:
             text = f"tables.policy names {name!r}, which is no captured table"
             yield Finding(area, Level.WARN, text, "correct the name, or create it")
-    for text in choice.kept_off_in_vain:
-        what, _, remedy = text.rpartition(": ")
-        yield Finding(area, Level.WARN, what, remedy)
+    for name in choice.kept_off_in_vain:
+        text = f"tables.exclude names {name!r}, which is no table of this database"
+        yield Finding(area, Level.WARN, text, "correct the name, or take it out")
 
 
 def _peers(config: Config, database: Database, facts: NodeFacts) -> list[str]:
