@@ -576,6 +576,34 @@ def test_a_copy_that_runs_beside_its_original_is_told_on_both(pair: Pair, tmp_pa
     assert pair.shop.report("status")["rewound_since"] is None
 
 
+def test_what_comes_back_under_the_numbers_of_what_only_it_has_stops_nothing(pair: Pair) -> None:
+    """Both are of one log and one LSN, and the node hands others' batches on through the folder."""
+    pair.shop.configure("[node]", "forward = true")
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    copy = back_up(pair.shop)
+    for number in (2, 3):
+        pair.sell(pair.shop, number)
+        pair.shop.ok("run", "--once")
+    *_, first, last = sorted(pair.exchange.glob("shop/shop.*.jsonl"))
+    lost = {first: first.read_bytes(), last: last.read_bytes()}
+    put_back(pair.shop, copy)
+    for file in lost:
+        file.unlink()
+    pair.sell(pair.shop, 4)
+    pair.shop.ok("run", "--once")
+    # As the other copy of the node would have put them there, both in one file.
+    both = last.name.replace(last.name.split(".")[2], f"{2:020d}-{3:020d}")
+    (pair.exchange / "shop" / both).write_bytes(lost[first] + lost[last])
+    pair.shop.ok("run", "--once", "--only", "consumer")
+    assert pair.shop.report("rejoin")["fetched_txs"] == 2
+    pair.shop.ok("run", "--once")
+    # Parked first, then applied by the versions of its rows.
+    pair.main.ok("run", "--once", code=4)
+    pair.sync()
+    assert pair.rows() == [[1, 2, 3, 4], [1, 2, 3, 4]]
+
+
 def test_a_life_that_nobody_can_give_back_is_said_to_be_lost(world: World) -> None:
     """Without a folder: others' heartbeats tell of it, `rejoin` says how much it was, and then it is no news."""
     hear(world, 7, incarnation="of-another-life")
