@@ -165,7 +165,8 @@ def test_what_can_not_be_had_is_said(pair: Pair) -> None:
     status = pair.shop.report("status")
     assert status["rewound_since"] is None
     # It stays said: the rows of both sides differ, and nothing else will tell.
-    assert [reason for reason in status["reasons"] if "1 own change could not be had any more" in reason]
+    (told,) = [reason for reason in status["reasons"] if "1 own change could not be had any more" in reason]
+    assert "rowferry verify PEER --repair --overtake" in told
     pair.sync()
     assert pair.rows() == [[1], [1, 2]]
     assert pair.shop.report("status")["state"] == "needs attention"
