@@ -605,6 +605,21 @@ def test_what_comes_back_under_the_numbers_of_what_only_it_has_stops_nothing(pai
     assert pair.rows() == [[1, 2, 3, 4], [1, 2, 3, 4]]
 
 
+def test_a_file_of_what_it_has_lost_in_its_way_names_the_remedy(pair: Pair) -> None:
+    """`run --once` ends with it before the folder is asked whether the node was put back."""
+    copy = back_up(pair.shop)
+    pair.sell(pair.shop, 1)
+    pair.shop.ok("run", "--once")
+    put_back(pair.shop, copy)
+    pair.sell(pair.shop, 2)
+    refused = pair.shop.call("run", "--once")
+    assert (refused.returncode, "`rowferry rejoin`" in refused.stderr.splitlines()[-1]) == (5, True)
+    assert "`rowferry rejoin`" in pair.shop.report("status")["reasons"][0]
+    pair.shop.ok("rejoin")
+    pair.sync()
+    assert pair.rows() == [[1, 2], [1, 2]]
+
+
 def test_a_life_that_nobody_can_give_back_is_said_to_be_lost(world: World) -> None:
     """Without a folder: others' heartbeats tell of it, `rejoin` says how much it was, and then it is no news."""
     hear(world, 7, incarnation="of-another-life")
