@@ -113,7 +113,8 @@ class FileImport:
     def _read(self, files: list[Path], own: OwnSeen) -> Iterator[Incoming]:
         arrivals = Arrivals(self._node, Inbox(self._node), own=own)
         for file in files:
-            delivery = Delivery(b"", str(file), None)
+            # Its whole path: later commands run elsewhere, and a file in the shared folder is told by it.
+            delivery = Delivery(b"", str(file.absolute()), None)
             for item in read_file(file):
                 if isinstance(item, Broken):
                     raise PreflightError(f"{file}: has changed since it was looked through: {item.error}")

@@ -57,14 +57,15 @@ class Orphans:
             self.came({letter.table_name for letter in waiting if letter.table_name is not None})
         results: list[Result] = []
         for table in list(self._written):
-            if now_us - self._done.get(table, now_us - _PAUSE_US) >= _PAUSE_US:
+            # A clock that was set back keeps no table waiting.
+            if not 0 <= now_us - self._done.get(table, now_us - _PAUSE_US) < _PAUSE_US:
                 results += self._turn(table, now_us)
         return results
 
     def _turn(self, table: str, now_us: int) -> list[Result]:
         began_us = self._begun.setdefault(table, now_us)
         with reading(self._node.database) as connection:
-            found = orphans(connection, table, began_us, _A_ROUND)
+            found = orphans(connection, table, began_us, _A_ROUND, now_us)
         letters = [one for one in found if (one.source_node, one.tx_id) not in self._tried]
         if letters:
             self._tried.update((one.source_node, one.tx_id) for one in letters)

@@ -3,7 +3,7 @@
 import click
 
 from common.console import Console, counted
-from common.ops.status_words import A_COPY
+from common.ops.status_words import A_COPY, NOR_HAVE_OTHERS
 from common.runtime.host import ExitCode, current_host
 from consumer.rejoining import Rejoined, Rejoining
 
@@ -43,7 +43,8 @@ def _tell(console: Console, done: Rejoined) -> None:
         console.warn(
             # They may be of several logs, and an LSN of one says nothing of another.
             f"{counted(done.missing_changes, 'own change', 'own changes')} can't be had any more: others have what was"
-            f" written, and this node has not; it needs {A_COPY}. `rowferry status` says so for a week"
+            f" written, and this node has not; it needs {A_COPY}. {NOR_HAVE_OTHERS}. `rowferry status`"
+            " says so for a week"
         )
     for peer, changes in done.others_missing.items():
         console.warn(f"{changes} changes of {peer} are not here any more; `rowferry status` says how they come")

@@ -63,7 +63,9 @@ class BrokerRoad:
         """Note that the sink could not be opened, or did not take what it was given."""
         with self._lock:
             self._needs_confirm = self._needs_confirm or not opening
-            since_us = self._known().failing_since_us or self._clock.now_us()
+            now_us = self._clock.now_us()
+            # A clock that was ahead when it began would keep the fallback waiting for as long.
+            since_us = min(self._known().failing_since_us or now_us, now_us)
             self._note(failing_since_us=since_us, error=masked(str(error)))
 
     def opened(self) -> None:

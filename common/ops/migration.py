@@ -60,6 +60,7 @@ def migrate(database: Database, config: Config, clock: Clock, *, as_script: bool
 
     `as_script`: report it so that somebody else can run it, as `plan` does."""
     choice = choose_tables(database.catalog(), config.tables)
+    _check_is_whole(database)
     ran = _pending(database)
     schema.upgrade(database.engine)
     before = _read_self(database, config.node)
@@ -83,6 +84,7 @@ def plan(database: Database, config: Config, clock: Clock) -> MigrationReport:
         with filled([]) as nothing:
             return replace(migrate(nothing, config, clock, as_script=True), dry_run=True, incarnation=None)
     choice = choose_tables(database.catalog(), config.tables)
+    _check_is_whole(database)
     if database.engine.dialect.name == "sqlite" and not is_migrated(database):
         # SQLite's capture is made from what stands in the rf_ tables, so it is made on a copy that has them.
         with empty_copy(database) as copy:
@@ -98,7 +100,7 @@ def unmigrate(database: Database, config: Config, *, force: bool) -> list[str]:
     """Take off capture and drop every `rf_*` table; the rows stay. Returns what was removed, in order.
 
     Raises UsageError when changes were not sent yet or something waits for a decision, unless `force`."""
-    if not is_migrated(database):
+    if not (is_migrated(database) or _is_hollow(database)):
         return []
     left = unfinished(database, config)
     if left.anything and not force:
@@ -114,6 +116,19 @@ def unmigrate(database: Database, config: Config, *, force: bool) -> list[str]:
 def is_migrated(database: Database) -> bool:
     """Tell whether `migrate` has ever run here."""
     return schema.current_revision(database.engine) is not None
+
+
+def _check_is_whole(database: Database) -> None:
+    if _is_hollow(database):
+        raise ConfigError(
+            "the rf_ tables stand here without what they held, as a copy of a node's schema alone has them; run "
+            "`rowferry unmigrate`, which takes them off, then this again"
+        )
+
+
+def _is_hollow(database: Database) -> bool:
+    """Tell whether there are tables of a node and nothing that says of which revision: those of a dump without rows."""
+    return not is_migrated(database) and sa.inspect(database.engine).has_table(rf.node.name)
 
 
 def unfinished(database: Database, config: Config) -> Unfinished:

@@ -18,7 +18,7 @@ from common.ops.rewinding import own_rewinding
 from common.ops.sending import run_seen_us
 from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
 from common.ops.status import ClashingKeys, ClockAhead, Queues, SourceStanding, Standing
-from common.ops.status_words import A_COPY, counted
+from common.ops.status_words import A_COPY, NOR_HAVE_OTHERS, counted
 from common.ops.table_choice import own_keys
 from common.ports.dialect import Database, NodeFacts
 from common.schema import tables as rf
@@ -98,7 +98,7 @@ def _told(connection: sa.Connection, now_us: int) -> Iterator[str]:
             yield (
                 f"{counted(row.rows, 'own change', 'own changes')} could not be had any more at the rejoin of "
                 f"{to_iso(row.purged_us)}: others have what they wrote, and this node has not. Compare it with another "
-                f"node; it needs {A_COPY}"
+                f"node; it needs {A_COPY}. {NOR_HAVE_OTHERS}"
             )
     node = rf.node.c
     query = sa.select(node.node_id, node.returned_us).where(node.returned_us >= since_us).order_by(node.node_id)

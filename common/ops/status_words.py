@@ -7,6 +7,11 @@ from common.ops.peers import PeerStanding
 
 A_COPY = "a copy of the data (rowferry snapshot export at a node that has it, snapshot import --replace)"
 """What helps where the log has something no more."""
+NOR_HAVE_OTHERS = (
+    "Nodes that had not had them either lack them, and nothing tells them so: rowferry verify PEER --repair --overtake"
+    " there, PEER being a node that has them"
+)
+"""What is to be said beside it where a node lost changes of its own that some of the others had."""
 _PATIENT_ASKS = 3
 """So often a source is asked for what is missing before a person is told."""
 

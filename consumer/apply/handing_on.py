@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from common.config.model import Config
 from common.errors import Reason
 from common.schema import tables as rf
+from common.transports.directory.names import is_place_in_folder
 from common.wire.compress import compress
 from common.wire.records import BatchHeader
 from consumer.dedup import BROKEN_REASONS
@@ -85,7 +86,10 @@ class HandingOn:
 
     def _came_by_directory(self, incoming: Incoming) -> bool:
         directory = self._config.directory
-        return directory is not None and Path(incoming.origin).is_relative_to(directory.path)
+        if directory is None:
+            return False
+        # Whoever reads the folder names a file by its place there; a file that is imported by hand has its whole path.
+        return is_place_in_folder(incoming.origin) or Path(incoming.origin).is_relative_to(directory.path)
 
     def _row(self, seq: int, incoming: Incoming) -> dict[str, object]:
         header, raw = _header(incoming), incoming.raw or b""

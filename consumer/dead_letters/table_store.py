@@ -173,7 +173,12 @@ def early_ones(
         grown = waited * 4 >= table.c.last_failed_us - table.c.first_failed_us
         # By the column itself: those that were tried just now are then not even read.
         rested = table.c.last_failed_us <= now_us - 1_000_000
+        # Tried last under a clock that was ahead, and was set right since. Each is a stretch of the index.
+        ahead = query.where(table.c.last_failed_us > now_us)
         query = query.where(rested, sa.or_(grown, waited >= 60_000_000))
+        in_order = (table.c.last_failed_us, table.c.tx_id)
+        rows = [row for one in (query, ahead) for row in connection.execute(one.order_by(*in_order).limit(limit))]
+        return [_letter(row) for row in rows[:limit]]
     query = query.order_by(table.c.last_failed_us, table.c.tx_id).limit(limit)
     if parents is None:
         return [_letter(row) for row in connection.execute(query)]
@@ -182,15 +187,18 @@ def early_ones(
     return sorted(found, key=lambda letter: (letter.last_failed_us, letter.tx_id))[:limit]
 
 
-def orphans(connection: sa.Connection, parent: str | None, failed_before_us: int, limit: int) -> list[Letter]:
+def orphans(
+    connection: sa.Connection, parent: str | None, failed_before_us: int, limit: int, now_us: int | None = None
+) -> list[Letter]:
     """Return letters that are `dead` for want of a row of `parent` (None: of any table), the longest untouched first.
 
-    `failed_before_us`: those whose last try was not after that."""
+    `failed_before_us`: those whose last try was not after that, or was under a clock that was ahead of `now_us`."""
     table = rf.dead_letter
+    is_long_ago = table.c.last_failed_us <= failed_before_us
     query = sa.select(*_COLUMNS).where(
         table.c.state == LetterState.DEAD.value,
         selective(connection.dialect.name, table.c.reason == Reason.FOREIGN_KEY.value),
-        table.c.last_failed_us <= failed_before_us,
+        is_long_ago if now_us is None else sa.or_(is_long_ago, table.c.last_failed_us > now_us),
     )
     if parent is not None:
         query = query.where(table.c.table_name == parent)

@@ -18,14 +18,17 @@ param(
 
 $rowferry = if ($env:ROWFERRY) { $env:ROWFERRY } else { 'rowferry' }
 
+$stamp = (Get-Date).ToUniversalTime().ToString('yyyyMMddTHHmmssZ')
+
+# Oldest first. One that is named later than now was made under a clock that was wrong, or is: it counts as older than
+# all others, so that it keeps no newer one away.
 function Get-WholeBackup {
     Get-ChildItem -Path $Folder -Directory -ErrorAction SilentlyContinue |
         Where-Object { $_.Name -match '^\d{8}T\d{6}Z$' -and (Test-Path (Join-Path $_.FullName 'backup.json')) } |
-        Sort-Object Name
+        Sort-Object { [string]::CompareOrdinal($_.Name, $stamp) -le 0 }, Name
 }
 
 if ($Action -eq 'backup') {
-    $stamp = (Get-Date).ToUniversalTime().ToString('yyyyMMddTHHmmssZ')
     & $rowferry --config $Config backup (Join-Path $Folder $stamp)
     if ($LASTEXITCODE -eq 0) {
         Get-WholeBackup | Select-Object -SkipLast $Keep | Remove-Item -Recurse

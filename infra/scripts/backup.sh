@@ -20,18 +20,26 @@ action="$1" config="$2" folder="$3"
 shift 3
 rowferry="${ROWFERRY:-rowferry}"
 
-# Whole backups with the names that this script gives, oldest first.
+now="$(date -u +%Y%m%dT%H%M%SZ)"
+
+# Whole backups with the names that this script gives, oldest first. One that is named later than now was made under a
+# clock that was wrong, or is: it counts as older than all others, so that it keeps no newer one away.
 whole() {
-    local manifest
-    for manifest in "$folder"/[0-9]*T[0-9]*Z/backup.json; do
-        [ ! -f "$manifest" ] || dirname "$manifest"
+    local manifest name is_later
+    for is_later in yes no; do
+        for manifest in "$folder"/[0-9]*T[0-9]*Z/backup.json; do
+            name="$(basename "$(dirname "$manifest")")"
+            if [ -f "$manifest" ] && [ "$is_later" = "$([[ "$name" > "$now" ]] && echo yes || echo no)" ]; then
+                dirname "$manifest"
+            fi
+        done
     done
 }
 
 case "$action" in
 backup)
     [ $# -le 1 ] && [[ "${1:-7}" =~ ^[1-9][0-9]*$ ]] || usage
-    "$rowferry" --config "$config" backup "$folder/$(date -u +%Y%m%dT%H%M%SZ)"
+    "$rowferry" --config "$config" backup "$folder/$now"
     whole | head -n "-${1:-7}" | while IFS= read -r old; do
         rm -r -- "$old"
     done

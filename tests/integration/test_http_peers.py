@@ -13,7 +13,10 @@ import pytest
 from common.config.model import Config
 from common.errors import ConfigError, OutageError
 from common.http.scopes import Scope
+from common.ports.sink import Envelope
 from common.runtime.transports import source_factories
+from common.transports.directory.reader import DirectorySource
+from common.transports.directory.writer import DirectorySink
 from common.transports.http.answers import PeerState
 from common.transports.http.client import RefusedError
 from common.transports.http.peer import is_trusted, open_peer_sink, open_peer_source
@@ -226,6 +229,22 @@ def test_what_came_otherwise_is_written_into_the_shared_folder(tmp_path: Path) -
     (file,) = (folder / "main").glob("*.jsonl")
     assert file.name.startswith("a.inc1.")
     assert file.read_bytes() == a.body
+    close_world(world)
+
+
+def test_what_came_by_the_shared_folder_is_not_written_there_again(tmp_path: Path) -> None:
+    folder, url = tmp_path / "exchange", sqlite_url(tmp_path)
+    tx = Origin("a").put(1, "one", 10)
+    sink = DirectorySink(folder, "a", create_root=True)
+    sink.send(Envelope(tx.body, "a", "inc1", 1, 1, tx.header.tx_id, closes_lsn=1))
+    node = {"id": "main", "database": url, "role": "main"}
+    world = open_world(url, node=node, directory={"path": str(folder)})
+    source = DirectorySource(folder, "main")
+    (delivery,) = source.receive(10, 1)
+    world.receive(delivery.body, origin=delivery.origin, source_node="a")
+    assert [row[1] for row in world.rows()] == ["one"]
+    assert world.one("SELECT count(*) FROM rf_relay") == 0
+    source.close()
     close_world(world)
 
 

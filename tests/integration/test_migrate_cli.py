@@ -221,6 +221,24 @@ def test_unsent_changes_hold_unmigrate_back(place: Place) -> None:
     assert document(place.config, "unmigrate", "--yes")["changed"]
 
 
+def test_tables_of_a_dump_without_rows_are_told_and_taken_off(place: Place) -> None:
+    place.init()
+    place.execute("CREATE TABLE note (id INTEGER PRIMARY KEY)")
+    document(place.config, "migrate")
+    # What a dump of the schema alone would bring.
+    names = sorted(place.tables() - {"note"})
+    if place.url.startswith("sqlite"):
+        place.execute(*(f'DELETE FROM "{name}"' for name in names))
+    else:
+        place.execute(f"TRUNCATE {', '.join(names)}")
+    for arguments in (["migrate"], ["migrate", "--dry-run"]):
+        refused = rowferry(place.config, *arguments)
+        assert (refused.exit_code, "rowferry unmigrate" in refused.stderr) == (2, True)
+    assert document(place.config, "unmigrate", "--yes")["changed"]
+    assert (place.tables(), place.leftovers()) == ({"note"}, [])
+    assert document(place.config, "migrate")["tables"] == ["note"]
+
+
 def test_unmigrate_asks_first(place: Place) -> None:
     place.init()
     document(place.config, "migrate")

@@ -1,4 +1,4 @@
-"""Purging by a clock that was wrong: a box that began with an empty battery, an hour in another century."""
+"""Purging, trying again and falling back by a clock that was wrong: an empty battery, an hour in another century."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from common.clock import SystemClock, from_iso, to_iso
+from common.errors import OutageError
 from common.ops.ages import DAY_US, Ages, look_at_clock
 from common.ops.passed import note_passed
 from common.ops.stalls import FRESH_US, still_looks
 from common.versions import Version
+from consumer.early import EarlyRetries
 from consumer.purge import purge_received
 from consumer.statements import writing
 from consumer.tombstones import purge_tombstones
 from producer.cursors import Cursors
 from producer.purge import purge_log
-from tests.support.applying import Origin, World, seal_all
+from producer.road import BrokerRoad
+from tests.support.applying import Origin, World, Write, seal_all
 from tests.support.postgresql_node import PostgresNode
 from tests.support.waiting import wait_for
 
@@ -153,3 +156,34 @@ def test_a_write_of_a_year_that_no_version_may_have_is_one_all_the_same(sender: 
     sender.execute("UPDATE item SET name = 'two' WHERE id = 1")
     seal_all(sender)
     assert before <= sender.one("SELECT hlc FROM rf_row_version WHERE base_hlc > 0") < 7_258_118_400_000_000
+
+
+@pytest.mark.parametrize("is_overdue", [False, True])
+def test_what_lacked_a_parent_while_the_clock_was_ahead_is_tried_again(world: World, is_overdue: bool) -> None:
+    right_us, child = world.clock.us, Origin("a").tx(Write("I", "child", {"id": 1, "parent_id": 7}, 10))
+
+    def due() -> str:
+        """Try as a new process does; return what the letter is then."""
+        EarlyRetries(world.node, world.intakes[-1]._applier.apply).due()
+        return str(world.one("SELECT state FROM rf_dead_letter"))
+
+    if not is_overdue:
+        world.clock.us = NEXT_CENTURY
+    world.receive(child.body)
+    world.clock.us = NEXT_CENTURY
+    assert due() == ("dead" if is_overdue else "early")
+    world.clock.us = right_us
+    world.execute("INSERT INTO parent VALUES (7, 'p')")
+    seal_all(world)
+    world.clock.pass_seconds(2)
+    assert due() == "replayed"
+
+
+def test_a_clock_that_was_ahead_when_the_broker_went_keeps_no_fallback_waiting(sender: World) -> None:
+    road, right_us = BrokerRoad(sender.node.database, sender.clock), sender.clock.us
+    sender.clock.us = NEXT_CENTURY
+    road.failed(OutageError("away"), opening=True)
+    sender.clock.us = right_us
+    road.failed(OutageError("away"), opening=True)
+    sender.clock.pass_seconds(61)
+    assert road.failing_seconds() == 61

@@ -165,7 +165,8 @@ def test_what_can_not_be_had_is_said(pair: Pair) -> None:
     status = pair.shop.report("status")
     assert status["rewound_since"] is None
     # It stays said: the rows of both sides differ, and nothing else will tell.
-    assert [reason for reason in status["reasons"] if "1 own change could not be had any more" in reason]
+    (told,) = [reason for reason in status["reasons"] if "1 own change could not be had any more" in reason]
+    assert "rowferry verify PEER --repair --overtake" in told
     pair.sync()
     assert pair.rows() == [[1], [1, 2]]
     assert pair.shop.report("status")["state"] == "needs attention"
@@ -574,6 +575,49 @@ def test_a_copy_that_runs_beside_its_original_is_told_on_both(pair: Pair, tmp_pa
     pair.sync()
     assert pair.rows() == [[1, 2, 3], [1, 2, 3]]
     assert pair.shop.report("status")["rewound_since"] is None
+
+
+def test_what_comes_back_under_the_numbers_of_what_only_it_has_stops_nothing(pair: Pair) -> None:
+    """Both are of one log and one LSN, and the node hands others' batches on through the folder."""
+    pair.shop.configure("[node]", "forward = true")
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    copy = back_up(pair.shop)
+    for number in (2, 3):
+        pair.sell(pair.shop, number)
+        pair.shop.ok("run", "--once")
+    *_, first, last = sorted(pair.exchange.glob("shop/shop.*.jsonl"))
+    lost = {first: first.read_bytes(), last: last.read_bytes()}
+    put_back(pair.shop, copy)
+    for file in lost:
+        file.unlink()
+    pair.sell(pair.shop, 4)
+    pair.shop.ok("run", "--once")
+    # As the other copy of the node would have put them there, both in one file.
+    both = last.name.replace(last.name.split(".")[2], f"{2:020d}-{3:020d}")
+    (pair.exchange / "shop" / both).write_bytes(lost[first] + lost[last])
+    pair.shop.ok("run", "--once", "--only", "consumer")
+    assert pair.shop.report("rejoin")["fetched_txs"] == 2
+    pair.shop.ok("run", "--once")
+    # Parked first, then applied by the versions of its rows.
+    pair.main.ok("run", "--once", code=4)
+    pair.sync()
+    assert pair.rows() == [[1, 2, 3, 4], [1, 2, 3, 4]]
+
+
+def test_a_file_of_what_it_has_lost_in_its_way_names_the_remedy(pair: Pair) -> None:
+    """`run --once` ends with it before the folder is asked whether the node was put back."""
+    copy = back_up(pair.shop)
+    pair.sell(pair.shop, 1)
+    pair.shop.ok("run", "--once")
+    put_back(pair.shop, copy)
+    pair.sell(pair.shop, 2)
+    refused = pair.shop.call("run", "--once")
+    assert (refused.returncode, "`rowferry rejoin`" in refused.stderr.splitlines()[-1]) == (5, True)
+    assert "`rowferry rejoin`" in pair.shop.report("status")["reasons"][0]
+    pair.shop.ok("rejoin")
+    pair.sync()
+    assert pair.rows() == [[1, 2], [1, 2]]
 
 
 def test_a_life_that_nobody_can_give_back_is_said_to_be_lost(world: World) -> None:

@@ -107,6 +107,18 @@ def test_old_backups_go_when_the_new_one_is_whole(
     assert backup("restore", "a.toml", str(folder)).stdout.splitlines() == ["--config", "a.toml", "restore", new]
 
 
+def test_backups_of_a_clock_that_was_ahead_keep_no_newer_one_away(
+    backup: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "backups"
+    for name in ("20990101T000000Z", "20990102T000000Z"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "backup.json").touch()
+    new = backup("backup", "a.toml", str(folder), "2").stdout.splitlines()[-1]
+    assert {str(path) for path in folder.iterdir()} == {str(folder / "20990102T000000Z"), new}
+    assert backup("restore", "a.toml", str(folder)).stdout.splitlines() == ["--config", "a.toml", "restore", new]
+
+
 def test_wrong_use_of_the_backup_script_is_explained(
     backup: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

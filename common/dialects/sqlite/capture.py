@@ -23,6 +23,7 @@ from common.dialects.sqlite.triggers import (
     is_steered,
     log_ddl,
     mark_trigger,
+    table_of_trigger,
     table_triggers,
     trigger_prefix,
 )
@@ -91,7 +92,8 @@ class SqliteCapture:
     def uninstall(self) -> list[str]:
         """Take off every trigger that `install` made. The touch logs stay: what is in them can still be sealed."""
         with borrowed(self._engine) as connection, transaction(connection):
-            statements = [f"DROP TRIGGER {quote(name)}" for name in _triggers(connection)]
+            triggers = [*_triggers(connection), *_nameless_triggers(connection)]
+            statements = [f"DROP TRIGGER {quote(name)}" for name in triggers]
             statements.extend(putting_back(connection, ()))
             statements.append("UPDATE rf_table SET shape_id = NULL WHERE shape_id IS NOT NULL")
             for statement in statements:
@@ -293,3 +295,11 @@ def _triggers(connection: sqlite3.Connection) -> dict[str, str]:
     table_ids = [table_id for (table_id,) in connection.execute("SELECT table_id FROM rf_table").fetchall()]
     ours = (MARK_TRIGGER, *(trigger_prefix(table_id) for table_id in table_ids))
     return {name: sql for name, sql in rows if name.startswith(ours)}
+
+
+def _nameless_triggers(connection: sqlite3.Connection) -> list[str]:
+    """Return the triggers of a copy of the schema alone, where nothing is known of their tables."""
+    if connection.execute("SELECT EXISTS (SELECT 1 FROM rf_table)").fetchone()[0]:
+        return []
+    rows = connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'trigger'").fetchall()
+    return [name for (name,) in rows if table_of_trigger(name) is not None]

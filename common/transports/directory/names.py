@@ -62,6 +62,12 @@ class BatchFile:
         return f"{self.writer}/{self.name}"
 
 
+def is_place_in_folder(text: str) -> bool:
+    """Tell whether this is how a file of ours is called within the shared folder: `str` of a `BatchFile`."""
+    writer, slash, name = text.partition("/")
+    return bool(slash) and is_writer_folder(writer) and parse_name(writer, name) is not None
+
+
 def file_name(origin: str, incarnation: str, from_lsn: int, to_lsn: int, encoding: Encoding | None) -> str:
     """Return the name of the file for these LSNs."""
     return f"{origin}.{incarnation}.{from_lsn:020d}-{to_lsn:020d}{_ENDINGS[encoding]}"
