@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from pydantic import ValidationError
 
 from common.config.explain import Origins, explain
@@ -156,4 +157,10 @@ def _anchored_url(url: str, folder: Path) -> str:
     scheme, separator, rest = url.partition(":///")
     if not separator or not scheme.startswith("sqlite") or rest.startswith("/") or rest in ("", ":memory:"):
         return url
-    return f"{scheme}:///{folder / rest}"
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        # Whoever opens it says what is wrong with it.
+        return url
+    # Written by whom it is read by: in the folder's own name a ? or %41 would be taken for something else.
+    return parsed.set(database=str(folder / (parsed.database or ""))).render_as_string(hide_password=False)

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from common.config.proxies import check_proxy
-from common.config.schema_histories import is_schema_history
+from common.config.schema_histories import why_left_out
 from common.config.urls import check_broker_url, check_peer_url
 from common.ports.key_share import KeyShare
 from common.ports.rules import Rules
@@ -164,7 +164,7 @@ class TablesSection(Section):
         """Tell whether `table` (its wire name) is among the configured ones."""
         if table in self.exclude:
             return False
-        return table in self.include or ("*" in self.include and not is_schema_history(table))
+        return table in self.include or ("*" in self.include and why_left_out(table) is None)
 
     def policy_for(self, table: str) -> Policy:
         """Return the policy of `table`; `lww` unless it is named."""

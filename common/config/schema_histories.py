@@ -1,6 +1,7 @@
-"""Tables in which frameworks note the schema changes that one database has had. `*` does not take them in.
+"""Tables that frameworks make for the schema changes of one database. `*` does not take them in.
 
-Such a row is true of one database alone: on another node the framework would take a change of its schema for done."""
+What they note there is true of one database alone: on another node the framework would take a change of its schema for
+done. What they copy rows into is another table in a moment, and stays behind where the change failed."""
 
 _NAMES = frozenset(
     {
@@ -27,9 +28,13 @@ _NAMES = frozenset(
         "__efmigrationshistory",
     }
 )
-WHY = "notes the schema changes of this database alone; captured only when tables.include names it"
+_COPIES = "_alembic_tmp_"
+_ONLY_NAMED = "captured only when tables.include names it"
 
 
-def is_schema_history(table: str) -> bool:
-    """Tell whether a table with this name on the wire is one of them, in whatever schema."""
-    return table.rsplit(".", 1)[-1].lower() in _NAMES
+def why_left_out(table: str) -> str | None:
+    """Tell why `*` leaves out a table with this name on the wire, in whatever schema; None where it does not."""
+    name = table.rsplit(".", 1)[-1].lower()
+    if name in _NAMES:
+        return f"notes the schema changes of this database alone; {_ONLY_NAMED}"
+    return f"a migration's copy of another table; {_ONLY_NAMED}" if name.startswith(_COPIES) else None

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from common.config.model import KeyRule, TablesSection
-from common.config.schema_histories import WHY, is_schema_history
+from common.config.schema_histories import why_left_out
 from common.errors import ConfigError
 from common.ports.dialect import Catalog, TableShape
 
@@ -35,7 +35,7 @@ def choose_tables(catalog: Catalog, tables: TablesSection) -> TableChoice:
     _refuse_stride(catalog, tables)
     captured = tuple(shape for name, shape in sorted(catalog.tables.items()) if tables.wants(name))
     everything = EVERYTHING in tables.include
-    left_out = {**catalog.left_out, **_histories(catalog, tables)} if everything else {}
+    left_out = {**catalog.left_out, **_of_frameworks(catalog, tables)} if everything else {}
     return TableChoice(
         captured,
         tuple(sorted(left_out.items())),
@@ -87,9 +87,9 @@ def _refuse_stride(catalog: Catalog, tables: TablesSection) -> None:
         raise ConfigError(f"tables.keys: stride is not possible: {'; '.join(faults)}")
 
 
-def _histories(catalog: Catalog, tables: TablesSection) -> dict[str, str]:
-    names = (name for name in (*catalog.tables, *catalog.keyless) if is_schema_history(name))
-    return {name: WHY for name in names if not tables.wants(name) and name not in tables.exclude}
+def _of_frameworks(catalog: Catalog, tables: TablesSection) -> dict[str, str]:
+    names = (name for name in (*catalog.tables, *catalog.keyless) if name not in tables.exclude)
+    return {name: why for name in names if (why := why_left_out(name)) and not tables.wants(name)}
 
 
 def _refuse_unknown(catalog: Catalog, tables: TablesSection) -> None:

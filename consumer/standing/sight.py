@@ -155,7 +155,7 @@ class Sight:
             self.stale.add(row)
             copy = None
         now = None if copy is None else self._as_now(shape, copy)
-        facts = here or now or (copy.facts if copy is not None else None)
+        facts = here or now or (_without_keys(copy.facts) if copy is not None else None)
         facts = None if facts is None else self.counting(facts)
         unfit = copy is not None and now is None
         return Seen(row, state, here is not None, facts, facts, state.version, state.base, copy, unfit=unfit)
@@ -170,6 +170,11 @@ class Sight:
         except PoisonError as error:
             log.warning("standing.does_not_fit", extra={"table": shape.name, "row": facts.key, "error": str(error)})
             return None
+
+
+def _without_keys(facts: RowFacts) -> RowFacts:
+    """Return a row that can't stand: what it claims is by keys that its table may name otherwise, or have no more."""
+    return msgspec.structs.replace(facts, claims=(), points=(), pointed=())
 
 
 def by_table(rows: Iterable[RowId]) -> Iterator[tuple[str, list[RowId]]]:

@@ -5,6 +5,7 @@ Rows that nobody wrote to step back and return here too. Their versions stay as 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import sqlalchemy as sa
 
 from common.config.model import Policy
@@ -23,6 +24,7 @@ from consumer.standing.store import set_mark, tables_with_copies
 from consumer.standing.theory import RowId
 from consumer.tables import Tables, TableUse, use_of
 
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 Writes = Mapping[TableUse, Sequence[RowWrite]]
 
 
@@ -61,7 +63,7 @@ class StandingWriter:
         proposed: dict[RowId, Proposed] = {}
         for use, some in writes.items():
             ids = sight.load(use.name, use.meta, [one.pk for one in some])
-            proposals = [_proposal(one, sight.seen[row]) for one, row in zip(some, ids, strict=True)]
+            proposals = [_proposal(one, sight.seen[row], use) for one, row in zip(some, ids, strict=True)]
             with naming_columns(use):
                 found = sight.look.examine(use.shape, use.meta, [one for one in proposals if one is not None])
             facts = {one.key: one for one in found}
@@ -160,7 +162,10 @@ class StandingWriter:
         found = []
         for row in kept:
             seen = sight.seen[row]
-            if seen.copy is not None and seen.facts not in (None, sight.counting(seen.copy.facts)):
+            if seen.copy is None or seen.unfit:
+                # One that can't be written is kept as it was made, for a table that may take it again.
+                continue
+            if seen.facts not in (None, sight.counting(seen.copy.facts)):
                 meta = self._tables.shapes()[row.table].meta
                 found.append((row, seen.version, seen.facts, meta, seen.copy.kind))
         return found
@@ -204,11 +209,24 @@ class StandingWriter:
         return conflict, cause
 
 
-def _proposal(one: RowWrite, seen: Seen) -> Proposal | None:
+def _proposal(one: RowWrite, seen: Seen, use: TableUse) -> Proposal | None:
     if one.image is None:
         return None
-    stood = seen.copy.facts.image.encode() if seen.copy is not None else None
-    return Proposal(one.key, one.pk, one.image, stood)
+    return Proposal(one.key, one.pk, one.image, _stood(seen, use))
+
+
+def _stood(seen: Seen, use: TableUse) -> bytes | None:
+    """Return what a row that stepped back holds, for the columns that a change does not name."""
+    if seen.copy is None:
+        return None
+    image = seen.copy.facts.image.encode()
+    if not seen.unfit:
+        return image
+    fields = _fields.decode(image)
+    known = {column.name for column in use.shape.written}
+    fitting = {name: value for name, value in fields.items() if name in known}
+    # Where the names are still the table's, values are what it can't take.
+    return msgspec.json.encode(fitting) if len(fitting) < len(fields) else None
 
 
 def _row_write(seen: Seen, *, aside: bool) -> RowWrite:

@@ -468,6 +468,49 @@ def test_a_row_that_no_longer_fits_its_table_stays_aside_and_holds_nobody_up(wor
     assert world.letters() == []
 
 
+def renamed(world: World) -> None:
+    """A migration renames `a`, which is unique, to `d`, and the index with it."""
+    TABLES["slot"] = TableMeta(pk=("id",), columns={"id": "int", "d": "text", "b": "int", "c": "text"})
+    others = [shape for name, shape in world.node.captured_tables().items() if name != "slot"]
+    world.node.database.capture().install(others)
+    with_tables(
+        world,
+        "DROP INDEX slot_a",
+        "ALTER TABLE slot RENAME COLUMN a TO d",
+        "CREATE UNIQUE INDEX slot_d ON slot (d)",
+    )
+
+
+def test_a_row_that_fits_neither_its_table_nor_its_keys_holds_nobody_up(world: World) -> None:
+    with_tables(world, SLOT, "CREATE UNIQUE INDEX slot_a ON slot (a)")
+    world.receive(Origin("a").tx(slot(1, "p", 1, 10), code(1, "x", 10)).body)
+    world.receive(Origin("b").tx(slot(2, "p", 1, 20), code(2, "x", 20)).body)
+    assert aside(world) == [("code", 1), ("slot", 1)]
+    renamed(world)
+    refresh = Refresh(world.node)
+    refresh.step()
+    world.execute("DELETE FROM code WHERE id = 2")
+    own_changes(world)
+    refresh.step()
+    assert (world.rows("code"), aside(world)) == ([(1, "x")], [("slot", 1)])
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "without-c"])
+def test_a_row_that_fits_no_longer_is_written_anew(world: World, whole: bool) -> None:
+    with_tables(world, SLOT, "CREATE UNIQUE INDEX slot_a ON slot (a)")
+    world.receive(Origin("a").tx(slot(1, "p", 1, 10, "old")).body)
+    world.receive(Origin("b").tx(slot(2, "p", 1, 20)).body)
+    renamed(world)
+    Refresh(world.node).step()
+    row = {"id": 1, "d": "q", "b": 1, "c": "new"}
+    if not whole:
+        del row["c"]
+        TABLES["slot"] = TableMeta(pk=("id",), columns={"id": "int", "d": "text", "b": "int"})
+    world.receive(Origin("a", lsn=1, made=1).tx(Write("U", "slot", row, 30, Version(0, 10, "a"))).body)
+    assert (world.letters(), aside(world)) == ([], [])
+    assert world.rows("slot") == [(1, "q", 1, "new" if whole else "old"), (2, "p", 1, None)]
+
+
 def test_an_import_ends_with_what_the_application_did_followed_up(world: World, tmp_path: Path) -> None:
     clash(world)
     world.execute("DELETE FROM code WHERE id = 2")

@@ -83,3 +83,13 @@ def test_what_a_framework_notes_of_one_database_is_not_everything() -> None:
     assert [name for name, _ in choice.left_out] == ["other.alembic_version", "schema_migrations"]
     named = choose_tables(catalog, TablesSection(include=("*", "django_migrations")))
     assert [one.name for one in named.captured] == ["django_migrations", "store"]
+
+
+def test_what_alembic_copies_a_table_into_is_not_everything() -> None:
+    """It is the table itself in a moment, or stands there after a migration that failed."""
+    catalog = Catalog(tables={name: shape(name) for name in ("store", "_alembic_tmp_store")}, keyless=(), left_out={})
+    choice = choose_tables(catalog, TablesSection())
+    assert [one.name for one in choice.captured] == ["store"]
+    assert choice.left_out == (
+        ("_alembic_tmp_store", "a migration's copy of another table; captured only when tables.include names it"),
+    )

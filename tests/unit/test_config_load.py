@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -404,6 +405,14 @@ def test_relative_paths_count_from_the_files_folder(tmp_path: Path, url: str, ex
     assert config.node.database == expected.format(folder=tmp_path)
     assert config.directory is not None
     assert config.directory.path == tmp_path / "exchange"
+
+
+@pytest.mark.parametrize("name", ["what?", "a%41", "100%", "a&b #1", "é"])
+def test_a_relative_database_is_found_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    config = load_config(write(tmp_path / name, changed("node.database", "sqlite:///my%20store.db?timeout=3")), {})
+    url = sa.make_url(config.node.database)
+    assert (url.database, dict(url.query)) == (str(tmp_path / name / "my store.db"), {"timeout": "3"})
 
 
 @pytest.mark.parametrize(
