@@ -181,8 +181,12 @@ class Standing:
         found = [
             self._rewound,
             *out_of_date(self.drifted, self.new_tables),
-            *(peer.silence for peer in self.peers),
             *map(told, self.stalled),
+            # Before who is silent: where this node has no way to them that is why it hears nobody.
+            self.broker_trouble,
+            self.folder_trouble,
+            *self.http_troubles(),
+            *(peer.silence for peer in self.peers),
             counted(letters.get("dead", 0), "dead letter", "dead letters", LETTERS_COMMAND),
             counted(letters.get("forked", 0), "batch of a rewound node", "batches of rewound nodes", LETTERS_COMMAND),
             counted(self.for_rights, "transaction waits for a right", "transactions wait for a right", LETTERS_COMMAND),
@@ -192,9 +196,6 @@ class Standing:
             *(reason for peer in self.peers for reason in peer.attention),
             *(self.disagreement(peer) for peer in self.peers),
             *self.told,
-            self.broker_trouble,
-            self.folder_trouble,
-            *self.http_troubles(),
             *(
                 f"{name} is paused since {to_iso(since_us)}, its changes stay here (rowferry resume {name})"
                 for name, since_us in self.paused.items()
