@@ -21,11 +21,29 @@ def broker_findings(config: Config) -> Iterator[Finding]:
     if config.broker is None:
         return
     if not config.broker.is_rabbitmq:
+        yield from _other_broker(config, config.broker)
         text = "this broker proves no sender, and confirms less than RabbitMQ (docs/reference/transports.md)"
         yield Finding("broker", Level.NOTE, text)
         return
     yield from _topology(config)
     yield from _proof(config, config.broker)
+
+
+def _other_broker(config: Config, broker: BrokerSection) -> Iterator[Finding]:
+    # Not at the top: kombu takes a part of a second to import.
+    from common.transports.kombu_broker import KombuSettings, look
+
+    try:
+        look(KombuSettings(broker.url, config.node.id))
+    except OutageError as error:
+        yield _unreachable(error)
+    except ConfigError as error:
+        yield Finding("broker", Level.FAIL, str(error))
+
+
+def _unreachable(error: OutageError) -> Finding:
+    remedy = "start it, or correct broker.url"
+    return Finding("broker", Level.FAIL, f"can't be reached: {error}", remedy, unreachable=True)
 
 
 def _topology(config: Config) -> Iterator[Finding]:
@@ -35,9 +53,7 @@ def _topology(config: Config) -> Iterator[Finding]:
     try:
         found = check(config, None, None)
     except OutageError as error:
-        yield Finding(
-            "broker", Level.FAIL, f"can't be reached: {error}", "start it, or correct broker.url", unreachable=True
-        )
+        yield _unreachable(error)
         return
     except ConfigError as error:
         yield Finding("broker", Level.FAIL, str(error))
@@ -143,9 +159,10 @@ def directory_findings(config: Config) -> Iterator[Finding]:
         return
     path, own = config.directory.path, config.directory.path / config.node.id
     if not path.is_dir():
-        yield Finding(
-            "directory", Level.FAIL, f"{path} is not there", "mount the share, or rowferry migrate to make it"
-        )
+        what, remedy = "not there", "mount the share, or rowferry migrate to make it"
+        if path.exists():
+            what, remedy = "no folder", "correct directory.path"
+        yield Finding("directory", Level.FAIL, f"{path} is {what}", remedy)
         return
     try:
         os.listdir(path)
