@@ -24,6 +24,7 @@ from common.ops.status_words import (
 from common.ports.dialect import NodeFacts
 
 LETTERS_COMMAND = " (rowferry dlq list)"
+CONFLICTS_COMMAND = " (rowferry conflicts list --state waiting)"
 
 
 class State(StrEnum):
@@ -190,7 +191,12 @@ class Standing:
             counted(letters.get("dead", 0), "dead letter", "dead letters", LETTERS_COMMAND),
             counted(letters.get("forked", 0), "batch of a rewound node", "batches of rewound nodes", LETTERS_COMMAND),
             counted(self.for_rights, "transaction waits for a right", "transactions wait for a right", LETTERS_COMMAND),
-            counted(self.conflicts.get("waiting", 0), "conflict waits for a choice", "conflicts wait for a choice"),
+            counted(
+                self.conflicts.get("waiting", 0),
+                "conflict waits for a choice",
+                "conflicts wait for a choice",
+                CONFLICTS_COMMAND,
+            ),
             *map(str, self.clocks_ahead),
             *map(str, self.clashing_keys),
             *(reason for peer in self.peers for reason in peer.attention),

@@ -146,7 +146,10 @@ def test_the_own_way_to_others_is_said_before_who_is_silent() -> None:
     [
         (standing(dead_letters={"dead": 2}), ("2 dead letters", "rowferry dlq list")),
         (standing(dead_letters={"forked": 1}), ("1 batch of a rewound node", "rowferry dlq list")),
-        (standing(conflicts={"waiting": 1}), ("1 conflict waits for a choice",)),
+        (
+            standing(conflicts={"waiting": 1}),
+            ("1 conflict waits for a choice", "rowferry conflicts list --state waiting"),
+        ),
         (standing(queues=Queues(error="refused")), ("broker unreachable: refused",)),
         (standing(drifted=("sale", "store")), ("sale, store", "rowferry migrate")),
         (standing({"gaps": [GAP]}, sources=(source(2),)), ("shop", "--since 10", "import-change-log")),
