@@ -13,6 +13,10 @@ from common.ops.tokens import Token
 from common.ports.health import Finding, Level
 
 _NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_BROKER_CA = (
+    "the certificate of who signed the broker's (PEM), into broker.tls_ca_file; there, one that is good now and "
+    "for the name in broker.url"
+)
 _CA = "the certificate of who signed the one of {0} (PEM), into peers.{0}.tls_ca_file here"
 
 
@@ -36,24 +40,24 @@ def _other_broker(config: Config, broker: BrokerSection) -> Iterator[Finding]:
     try:
         look(KombuSettings(broker.url, config.node.id))
     except OutageError as error:
-        yield _unreachable(error)
+        yield _unreachable(error, "start it, or correct broker.url")
     except ConfigError as error:
         yield Finding("broker", Level.FAIL, str(error))
 
 
-def _unreachable(error: OutageError) -> Finding:
-    remedy = "start it, or correct broker.url"
+def _unreachable(error: OutageError, remedy: str) -> Finding:
     return Finding("broker", Level.FAIL, f"can't be reached: {error}", remedy, unreachable=True)
 
 
 def _topology(config: Config) -> Iterator[Finding]:
     # Not at the top: pika takes a part of a second to import.
     from common.ops.topology import check, problems, unchecked
+    from common.transports.rabbitmq.connection import NOT_TRUSTED
 
     try:
         found = check(config, None, None)
     except OutageError as error:
-        yield _unreachable(error)
+        yield _unreachable(error, _BROKER_CA if NOT_TRUSTED in str(error) else "start it, or correct broker.url")
         return
     except ConfigError as error:
         yield Finding("broker", Level.FAIL, str(error))
