@@ -12,7 +12,6 @@ from common.ops.doctor.signatures import for_whom
 from common.ops.tokens import Token
 from common.ports.health import Finding, Level
 
-_NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _BROKER_CA = (
     "the certificate of who signed the broker's (PEM), into broker.tls_ca_file; there, one that is good now and "
     "for the name in broker.url"
@@ -89,6 +88,7 @@ def peer_findings(config: Config) -> Iterator[Finding]:
     if not config.peers:
         return
     # Not at the top: HTTP takes a part of a second to import.
+    from common.transports.http.faults import NOT_TRUSTED
     from common.transports.http.peer import asked_state
     from common.transports.http.settings import settings_of
 
@@ -97,7 +97,7 @@ def peer_findings(config: Config) -> Iterator[Finding]:
             state = asked_state(settings_of(name, peer), config.node.id)
         except OutageError as error:
             remedy = f"start rowferry serve there, or correct peers.{name}.url (https:// where it does TLS)"
-            if _NOT_TRUSTED in str(error):
+            if NOT_TRUSTED in str(error):
                 remedy = (
                     f"{_CA.format(name)}; there, a certificate that is good now and for the name in peers.{name}.url"
                 )
