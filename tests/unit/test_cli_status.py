@@ -152,7 +152,7 @@ def test_the_own_way_to_others_is_said_before_who_is_silent() -> None:
         ),
         (standing(queues=Queues(error="refused")), ("broker unreachable: refused",)),
         (standing(drifted=("sale", "store")), ("sale, store", "rowferry migrate")),
-        (standing({"gaps": [GAP]}, sources=(source(2),)), ("shop", "--since 10", "import-change-log")),
+        (standing({"gaps": [GAP]}, sources=(source(2),)), ("shop", "--since 10 --out FILE", "log FILE")),
         (standing({"gaps": [HEALS | {"asked": 3, "asked_at": WHEN}]}), ("--since 10", f"3 times, last at {WHEN}")),
         (
             standing({"gaps": [HEALS | {"asked": 1, "gone_until_lsn": 11}]}),
