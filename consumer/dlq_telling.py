@@ -1,6 +1,7 @@
 """What `dlq` prints for a person."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from common.console import Console, counted
@@ -27,10 +28,9 @@ def tell_letter(console: Console, document: dict[str, Any]) -> None:
     for name, value in document.items():
         if name not in skip and value is not None:
             said = came_by(value, document["source_node"]) if name == "origin" else value
-            console.field(name, said)
+            console.field(name, _short(said))
     if document["rows"]:
-        names = ("table", "pk", "op", "open", "effect", "now", "then")
-        console.table("rows", names, [[row[name] for name in names] for row in document["rows"]])
+        _tell_rows(console, document["rows"])
     if document["rows_note"]:
         console.say(document["rows_note"])
 
@@ -92,10 +92,19 @@ def tell_replay(
             many = counted(waiting, "conflict", "conflicts")
             console.say(f"  {many} {'would wait' if dry_run else _WAITING}")
         if one.get("rows"):
-            names = ("table", "pk", "op", "open", "effect", "now", "then")
-            console.table("rows", names, [[row[name] for name in names] for row in one["rows"]])
+            _tell_rows(console, one["rows"])
         if one.get("rows_note"):
             console.say(one["rows_note"])
         for row in one.get("edited", ()):
-            what = "stays as it is here" if row["kept"] else f"written anew as {row['now']}"
-            console.say(f"  {row['table']} {row['pk']}: {what}")
+            what = "stays as it is here" if row["kept"] else f"written anew as {_short(row['now'])}"
+            console.say(f"  {row['table']} {_short(row['pk'])}: {what}")
+
+
+def _tell_rows(console: Console, rows: Iterable[Mapping[str, Any]]) -> None:
+    names = ("table", "pk", "op", "open", "effect", "now", "then")
+    console.table("rows", names, [[_short(row[name]) for name in names] for row in rows])
+
+
+def _short(value: Any) -> Any:
+    """Return values as they stand in every other document here; None is a cell that stays empty."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -24,6 +24,7 @@ from common.ops.status_words import (
 from common.ports.dialect import NodeFacts
 
 LETTERS_COMMAND = " (rowferry dlq list)"
+CONFLICTS_COMMAND = " (rowferry conflicts list --state waiting)"
 
 
 class State(StrEnum):
@@ -181,20 +182,26 @@ class Standing:
         found = [
             self._rewound,
             *out_of_date(self.drifted, self.new_tables),
-            *(peer.silence for peer in self.peers),
             *map(told, self.stalled),
+            # Before who is silent: where this node has no way to them that is why it hears nobody.
+            self.broker_trouble,
+            self.folder_trouble,
+            *self.http_troubles(),
+            *(peer.silence for peer in self.peers),
             counted(letters.get("dead", 0), "dead letter", "dead letters", LETTERS_COMMAND),
             counted(letters.get("forked", 0), "batch of a rewound node", "batches of rewound nodes", LETTERS_COMMAND),
             counted(self.for_rights, "transaction waits for a right", "transactions wait for a right", LETTERS_COMMAND),
-            counted(self.conflicts.get("waiting", 0), "conflict waits for a choice", "conflicts wait for a choice"),
+            counted(
+                self.conflicts.get("waiting", 0),
+                "conflict waits for a choice",
+                "conflicts wait for a choice",
+                CONFLICTS_COMMAND,
+            ),
             *map(str, self.clocks_ahead),
             *map(str, self.clashing_keys),
             *(reason for peer in self.peers for reason in peer.attention),
             *(self.disagreement(peer) for peer in self.peers),
             *self.told,
-            self.broker_trouble,
-            self.folder_trouble,
-            *self.http_troubles(),
             *(
                 f"{name} is paused since {to_iso(since_us)}, its changes stay here (rowferry resume {name})"
                 for name, since_us in self.paused.items()

@@ -59,7 +59,7 @@ def missing(gap: Mapping[str, Any]) -> str:
     asked = f"; asked {peer} {gap['asked']} times, last at {gap['asked_at']}" if gap["asked"] else ""
     return (
         f"changes of {peer} after LSN {after} are missing, its log goes on to LSN {gap['highest_lsn']} (at {peer}: "
-        f"rowferry export-change-log --since {after}; here: rowferry import-change-log){asked}"
+        f"rowferry export-change-log --since {after} --out FILE; here: rowferry import-change-log FILE){asked}"
     )
 
 

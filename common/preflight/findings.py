@@ -40,4 +40,5 @@ class Finding:
         """Where it is, for people."""
         if self.file is None:
             return ""
-        return self.file if self.line is None else f"{self.file}, line {self.line}"
+        # What reads the lines names the one itself.
+        return self.file if self.line is None or self.message.startswith("line ") else f"{self.file}, line {self.line}"

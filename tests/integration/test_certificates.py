@@ -12,8 +12,10 @@ import httpx
 import pytest
 
 from common.config.model import ServerSection
-from common.errors import ConfigError
+from common.errors import ConfigError, OutageError
 from common.http.certificates import CertificateError, Pair
+from common.transports.http.client import PeerClient
+from common.transports.http.settings import PeerSettings
 from common.web import renewal
 from common.web.server import serving
 from tests.integration.test_doctor import configured, told
@@ -164,6 +166,15 @@ def test_doctor_tells_of_the_certificate(pair: Pair, tmp_path: Path) -> None:
     assert "holds no certificate" in of_server("fail", 1)
 
 
+def test_a_peer_with_tls_that_is_asked_without_is_told_so(pair: Pair, tmp_path: Path) -> None:
+    with (
+        served_on_sqlite(tmp_path, section(pair)) as node,
+        closing(PeerClient(PeerSettings(node.url.replace("https://", "http://")))) as client,
+        pytest.raises(OutageError, match="begins with https://"),
+    ):
+        client.state()
+
+
 def test_doctor_tells_what_is_wrong_with_the_trust_in_a_peer(pair: Pair, tmp_path: Path) -> None:
     other, token = Pair("server", tmp_path / "other.pem", tmp_path / "other.key"), tmp_path / "token"
     renew(other)
@@ -180,5 +191,6 @@ def test_doctor_tells_what_is_wrong_with_the_trust_in_a_peer(pair: Pair, tmp_pat
             config = configured(shop, sqlite_url(shop), peer)
             found = [one for one in told(config, code)["fail"] if one[0] == "peers"]
             assert len(found) == 1
+            assert (code == 5) == ("its certificate is not trusted" in found[0][1])
             assert "into peers.here.tls_ca_file here" in found[0][2]
             assert "token" not in found[0][2]

@@ -410,6 +410,7 @@ def test_the_command_line_lists_shows_replays_discards_and_exports(
     shown = document(config_file, "dlq", "show", dead.tx_id)
     assert shown["blocked_by"]
     assert [(row["table"], row["effect"]) for row in shown["rows"]] == [("item", "overtaken"), ("code", "writes")]
+    assert '{"id": 1}' in rowferry(config_file, "dlq", "show", dead.tx_id).output
     assert shown["overtaken"] == [{"table": "item", "pk": {"id": 1}, "by": [0, 50, "b"]}]
     assert world.rows("code") == [(5, "taken")]
 

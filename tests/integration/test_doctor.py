@@ -234,6 +234,38 @@ def test_a_broker_that_lacks_something_or_is_away(shop: Path, rabbitmq: RabbitSe
     assert any(area == "broker" and "can't be reached" in message for area, message, _ in told(shop, code=5)["fail"])
 
 
+@pytest.mark.parametrize(
+    ("url", "code", "words"),
+    [
+        ("amq://guest:secret@localhost/", 1, "kombu can't use amq://localhost/"),
+        ("redis://:secret@127.0.0.1:1/0", 5, "can't be reached"),
+        ("filesystem:///no/such/share", 5, "/no/such/share is not there"),
+    ],
+)
+def test_another_broker_that_can_not_be_used_is_told(shop: Path, url: str, code: int, words: str) -> None:
+    shop.write_text(shop.read_text() + f'\n[broker]\nurl = "{url}"\n')
+    ((area, message, _),) = told(shop, code=code)["fail"]
+    assert area == "broker"
+    assert words in message
+    assert "secret" not in message
+
+
+def test_another_broker_that_works_is_no_fault_and_stays_as_it_is(shop: Path, tmp_path: Path) -> None:
+    share = tmp_path / "share"
+    share.mkdir()
+    shop.write_text(shop.read_text() + f'\n[broker]\nurl = "filesystem://{share}"\n')
+    assert "fail" not in told(shop)
+    assert not list(share.iterdir())
+
+
+def test_a_file_in_the_place_of_the_shared_folder_is_told_as_one(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "exchange").rmdir()
+    (tmp_path / "exchange").touch()
+    ((_, message, remedy),) = told(shop, code=1)["fail"]
+    assert message.endswith("is no folder")
+    assert remedy == "correct directory.path"
+
+
 def test_who_can_speak_for_others_by_a_token_is_named(shop: Path) -> None:
     """As long as it works, and not everybody must sign."""
     made = [document(shop, "token", "create", "--node", "hub", "--scope", "push,forward")["id"] for _ in range(2)]

@@ -8,7 +8,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -328,6 +328,21 @@ def test_a_refusal_is_one_line() -> None:
         client.state()
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 3000
+
+
+def test_a_proxy_that_takes_no_such_body_is_told_as_what_it_is() -> None:
+    """As nginx does, which takes a MiB unless told otherwise."""
+    page = Answer(b"<html><h1>413 Request Entity Too Large</h1></html>", 413, {"Content-Type": "text/html"})
+    with talking(lambda _path, _query: page) as client, pytest.raises(RefusedError, match="a proxy in between"):
+        client.push(b"x")
+
+
+def test_a_peer_without_tls_that_is_asked_with_it_is_told_so() -> None:
+    with hostile(lambda _path, _query: document(**STATE)) as settings:
+        asked = replace(settings, url=settings.url.replace("http://", "https://"))
+        with closing(PeerClient(asked)) as client, pytest.raises(OutageError, match="does not speak TLS") as told:
+            client.state()
+    assert "_ssl.c" not in str(told.value)
 
 
 def test_the_token_does_not_follow_to_elsewhere() -> None:

@@ -257,3 +257,11 @@ def test_what_a_way_there_makes_of_a_file_is_told(
     report = imported(config_file, how(Origin("a").put(1, "one", 10).body), code=3)
     assert says in report["findings"][0]["message"]
     assert nothing_was_written(world)
+
+
+def test_a_person_is_told_one_line(config_file: Path) -> None:
+    """That of the fault, not of the batch that it is in."""
+    file = config_file.parent / "in.jsonl"
+    file.write_bytes(Origin("a").put(1, "one", 10).body.replace(b'"one"', b'"two"'))
+    told = rowferry(config_file, "import-change-log", str(file)).output
+    assert f"{file}: line 3: not the sha256 of the batch that starts in line 1" in told

@@ -123,6 +123,16 @@ def test_a_dead_letter_is_found_looked_at_and_replayed(node: Served, anna: Perso
     assert anna.get(link(audited, "the dead letter")).status_code == 200
 
 
+def test_a_row_with_more_columns_than_any_database_has_is_shown_in_part(node: Served, anna: Person) -> None:
+    row = {"id": 1} | {f"c{number}": "x" for number in range(9_999)}
+    tx = Origin("a").tx(Write("I", "nowhere", row, 20))
+    push(node, tx.body)
+    letter = anna.get("/page/dead-letters/one", params={"source": "a", "tx": tx.tx_id})
+    assert "9,800 more columns" in letter.text
+    whole = anna.get("/page/dead-letters/one", params={"source": "a", "tx": tx.tx_id, "whole": "1"})
+    assert "8,000 more columns" in whole.text
+
+
 def test_many_letters_are_replayed_at_once(node: Served, anna: Person) -> None:
     origin = Origin("a")
     txs = [origin.put(number, "many", 10) for number in range(1, 4)]

@@ -16,7 +16,7 @@ import pytest
 
 from common.errors import OutageError
 from common.transports.rabbitmq import RabbitSettings, open_sink
-from tests.support.cli import document
+from tests.support.cli import document, rowferry
 from tests.support.rabbitmq import drain, publish, settings, source
 
 
@@ -118,3 +118,12 @@ def test_a_certificate_for_another_name_is_refused(behind_tls: RabbitSettings, c
     )
     with pytest.raises(OutageError, match=r"certificate is not trusted.*localhost"):
         open_sink(other_name)
+
+
+def test_doctor_says_how_to_trust_the_broker(behind_tls: RabbitSettings, tmp_path: Path) -> None:
+    config = tmp_path / "rowferry.toml"
+    document(config, "init", "--node", "store-2", "--database", "sqlite:///a.db", "--broker", behind_tls.url)
+    assert rowferry(config, "migrate").exit_code == 5
+    (found,) = [one for one in document(config, "doctor", code=5)["findings"] if one["level"] == "fail"]
+    assert "certificate is not trusted" in found["message"]
+    assert "broker.tls_ca_file" in found["remedy"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from common.cli.status import document
+from common.ops.peers import PeerStanding
 from common.ops.status import Queues, SourceStanding, Standing, State
 from common.ports.dialect import NodeFacts
 from tests.support.cli import checked
@@ -115,15 +116,43 @@ def test_a_broker_that_can_not_be_used(more: dict[str, str], way: str) -> None:
     assert one.attention == [f"the broker can't be used since 2026-01-01: refused; {way}"]
 
 
+def test_the_own_way_to_others_is_said_before_who_is_silent() -> None:
+    """Without a broker nobody is heard: sent to look after another machine first, an operator looks in vain."""
+    silent = PeerStanding(
+        node="shop",
+        incarnation="i1",
+        heard_us=1,
+        head_lsn=10,
+        head_tx_id=None,
+        missing=0,
+        clock_us=0,
+        clock_is_off=False,
+        release="1",
+        is_silent=True,
+        stuck=0,
+        road="broker",
+        is_signed=False,
+        schema_differs=False,
+        policies_differ=False,
+        rewound_us=None,
+    )
+    first, second = standing({"road": ROAD | AWAY}, peers=(silent,)).attention
+    assert first.startswith("the broker can't be used since")
+    assert second.startswith("shop has been silent since")
+
+
 @pytest.mark.parametrize(
     ("one", "words"),
     [
         (standing(dead_letters={"dead": 2}), ("2 dead letters", "rowferry dlq list")),
         (standing(dead_letters={"forked": 1}), ("1 batch of a rewound node", "rowferry dlq list")),
-        (standing(conflicts={"waiting": 1}), ("1 conflict waits for a choice",)),
+        (
+            standing(conflicts={"waiting": 1}),
+            ("1 conflict waits for a choice", "rowferry conflicts list --state waiting"),
+        ),
         (standing(queues=Queues(error="refused")), ("broker unreachable: refused",)),
         (standing(drifted=("sale", "store")), ("sale, store", "rowferry migrate")),
-        (standing({"gaps": [GAP]}, sources=(source(2),)), ("shop", "--since 10", "import-change-log")),
+        (standing({"gaps": [GAP]}, sources=(source(2),)), ("shop", "--since 10 --out FILE", "log FILE")),
         (standing({"gaps": [HEALS | {"asked": 3, "asked_at": WHEN}]}), ("--since 10", f"3 times, last at {WHEN}")),
         (
             standing({"gaps": [HEALS | {"asked": 1, "gone_until_lsn": 11}]}),

@@ -46,6 +46,13 @@ def test_a_certificate_file_that_is_missing_is_a_config_error(tmp_path: Path) ->
         parameters(broken, "publisher")
 
 
+def test_a_file_of_certificates_that_holds_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("none\n")
+    broken = RabbitSettings(url="amqps://u:p@host/", node_id="a", tls_ca_file=str(tmp_path / "ca.pem"))
+    with pytest.raises(ConfigError, match=r"^broker\.tls_ca_file: .*ca\.pem can't be used"):
+        parameters(broken, "publisher")
+
+
 def test_a_key_with_a_password_is_refused_rather_than_asked_for(tmp_path: Path) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     certificate(cert, key, password=b"secret")
@@ -83,6 +90,12 @@ def test_the_cause_inside_pikas_wrappers_is_named() -> None:
     assert "ConnectionRefusedError" in str(translate(wrapped, SETTINGS))
 
 
+def _tls_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, f"[SSL: {reason}] wrong version number (_ssl.c:1006)")
+    error.reason = reason
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -99,6 +112,8 @@ def test_the_cause_inside_pikas_wrappers_is_named() -> None:
         (pika.exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no queue"), "topology export"),
         (pika.exceptions.ChannelClosedByBroker(500, "INTERNAL"), "500"),
         (TimeoutError("slow"), "out of reach"),
+        (_tls_error("WRONG_VERSION_NUMBER"), "does not speak TLS at this port"),
+        (pika.exceptions.IncompatibleProtocolError("StreamLostError: x"), "a port for TLS (amqps://)"),
     ],
 )
 def test_everything_else_is_an_outage_that_says_why(error: Exception, said: str) -> None:

@@ -12,7 +12,10 @@ from common.ops.doctor.signatures import for_whom
 from common.ops.tokens import Token
 from common.ports.health import Finding, Level
 
-_NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_BROKER_CA = (
+    "the certificate of who signed the broker's (PEM), into broker.tls_ca_file; there, one that is good now and "
+    "for the name in broker.url"
+)
 _CA = "the certificate of who signed the one of {0} (PEM), into peers.{0}.tls_ca_file here"
 
 
@@ -21,6 +24,7 @@ def broker_findings(config: Config) -> Iterator[Finding]:
     if config.broker is None:
         return
     if not config.broker.is_rabbitmq:
+        yield from _other_broker(config, config.broker)
         text = "this broker proves no sender, and confirms less than RabbitMQ (docs/reference/transports.md)"
         yield Finding("broker", Level.NOTE, text)
         return
@@ -28,16 +32,31 @@ def broker_findings(config: Config) -> Iterator[Finding]:
     yield from _proof(config, config.broker)
 
 
+def _other_broker(config: Config, broker: BrokerSection) -> Iterator[Finding]:
+    # Not at the top: kombu takes a part of a second to import.
+    from common.transports.kombu_broker import KombuSettings, look
+
+    try:
+        look(KombuSettings(broker.url, config.node.id))
+    except OutageError as error:
+        yield _unreachable(error, "start it, or correct broker.url")
+    except ConfigError as error:
+        yield Finding("broker", Level.FAIL, str(error))
+
+
+def _unreachable(error: OutageError, remedy: str) -> Finding:
+    return Finding("broker", Level.FAIL, f"can't be reached: {error}", remedy, unreachable=True)
+
+
 def _topology(config: Config) -> Iterator[Finding]:
     # Not at the top: pika takes a part of a second to import.
     from common.ops.topology import check, problems, unchecked
+    from common.transports.rabbitmq.connection import NOT_TRUSTED
 
     try:
         found = check(config, None, None)
     except OutageError as error:
-        yield Finding(
-            "broker", Level.FAIL, f"can't be reached: {error}", "start it, or correct broker.url", unreachable=True
-        )
+        yield _unreachable(error, _BROKER_CA if NOT_TRUSTED in str(error) else "start it, or correct broker.url")
         return
     except ConfigError as error:
         yield Finding("broker", Level.FAIL, str(error))
@@ -69,6 +88,7 @@ def peer_findings(config: Config) -> Iterator[Finding]:
     if not config.peers:
         return
     # Not at the top: HTTP takes a part of a second to import.
+    from common.transports.http.faults import NOT_TRUSTED
     from common.transports.http.peer import asked_state
     from common.transports.http.settings import settings_of
 
@@ -77,7 +97,7 @@ def peer_findings(config: Config) -> Iterator[Finding]:
             state = asked_state(settings_of(name, peer), config.node.id)
         except OutageError as error:
             remedy = f"start rowferry serve there, or correct peers.{name}.url (https:// where it does TLS)"
-            if _NOT_TRUSTED in str(error):
+            if NOT_TRUSTED in str(error):
                 remedy = (
                     f"{_CA.format(name)}; there, a certificate that is good now and for the name in peers.{name}.url"
                 )
@@ -143,9 +163,10 @@ def directory_findings(config: Config) -> Iterator[Finding]:
         return
     path, own = config.directory.path, config.directory.path / config.node.id
     if not path.is_dir():
-        yield Finding(
-            "directory", Level.FAIL, f"{path} is not there", "mount the share, or rowferry migrate to make it"
-        )
+        what, remedy = "not there", "mount the share, or rowferry migrate to make it"
+        if path.exists():
+            what, remedy = "no folder", "correct directory.path"
+        yield Finding("directory", Level.FAIL, f"{path} is {what}", remedy)
         return
     try:
         os.listdir(path)

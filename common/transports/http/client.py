@@ -40,6 +40,7 @@ from common.transports.http.answers import (
     read_answer,
     read_whole,
 )
+from common.transports.http.faults import no_problem, words_for
 from common.transports.http.pace import Pace, keep_pace
 from common.transports.http.settings import PeerSettings, is_loopback_url, is_token
 from common.visible import visible
@@ -250,7 +251,7 @@ class PeerClient:
         if isinstance(error, httpx.LocalProtocolError):
             # Its message, and the library's below it, quote the header: the token may be in it.
             return OutageError(f"{self.url}: what was to be asked can't be sent over HTTP")
-        return OutageError(f"{self.url}: {str(error) or type(error).__name__}")
+        return OutageError(f"{self.url}: {words_for(self.url, error)}")
 
 
 def _header(response: httpx.Response, name: str) -> str:
@@ -297,7 +298,7 @@ def _refusal(url: str, response: httpx.Response, body: bytes) -> RowferryError:
         problem = json.loads(body)
         detail, kind = " ".join(visible(str(problem["detail"])).split())[:_LONGEST_DETAIL], str(problem["type"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        detail, kind = f"answered with {status}, {_leads_elsewhere(response) or 'and not as a node does'}", ""
+        detail, kind = f"answered with {status}, {_leads_elsewhere(response) or no_problem(response)}", ""
     if status in _AGAIN:
         return OutageError(f"{url}: {detail}")
     return RefusedError(f"{url} refuses: {detail}", status, kind.removeprefix("urn:rowferry:"))

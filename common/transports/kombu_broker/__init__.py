@@ -1,6 +1,6 @@
 """Every broker but RabbitMQ, through kombu: the sink, the source, and what each transport can't promise."""
 
-from common.transports.kombu_broker.connecting import KombuSettings
+from common.transports.kombu_broker.connecting import KombuSettings, look
 from common.transports.kombu_broker.receiving import KombuSource
 from common.transports.kombu_broker.routes import declare_queue
 from common.transports.kombu_broker.sending import KombuSink
@@ -14,5 +14,6 @@ __all__ = [
     "Traits",
     "declare_queue",
     "features_for",
+    "look",
     "schemes_of",
 ]

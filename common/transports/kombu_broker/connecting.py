@@ -85,6 +85,19 @@ def open_connection(settings: KombuSettings) -> Any:
     return connection
 
 
+def look(settings: KombuSettings) -> None:
+    """Make sure that the broker can be used, as far as that shows without a change of it.
+
+    Raises OutageError, and ConfigError for a URL that can't be right."""
+    scheme, _, path = settings.url.partition("://")
+    if scheme != "filesystem":
+        release(settings, open_connection(settings))
+        return
+    root = _root(path)
+    if not root.is_dir():
+        raise OutageError(f"{root} is {'no folder' if root.exists() else 'not there'}; mount the share, or make it")
+
+
 def _connection(url: str) -> Any:
     scheme, _, rest = url.partition("://")
     try:
@@ -110,11 +123,16 @@ def _connection(url: str) -> Any:
 
 
 def _filesystem(path: str) -> Any:
-    root = Path(unquote(path.partition("?")[0]))
-    if not root.name:
-        raise ConfigError("broker.url: filesystem:// needs a folder, like filesystem:///srv/exchange")
+    root = _root(path)
     try:
         filesystem.make_folders(root)
     except OSError as error:
         raise storage_outage(error, root, "opening the message folder") from error
     return Connection(transport=filesystem.Transport, transport_options=filesystem.transport_options(root))
+
+
+def _root(path: str) -> Path:
+    root = Path(unquote(path.partition("?")[0]))
+    if not root.name:
+        raise ConfigError("broker.url: filesystem:// needs a folder, like filesystem:///srv/exchange")
+    return root

@@ -14,7 +14,7 @@ import pika.exceptions
 from pika.adapters.utils import connection_workflow as workflow
 
 from common.errors import ConfigError, OutageError, RowferryError
-from common.http.certificates import Pair
+from common.http.certificates import CertificateError, Pair
 from common.transports.rabbitmq.settings import RabbitSettings
 
 LIBRARY_ERRORS = (pika.exceptions.AMQPError, workflow.AMQPConnectorException, OSError)
@@ -22,6 +22,10 @@ LIBRARY_ERRORS = (pika.exceptions.AMQPError, workflow.AMQPConnectorException, OS
 
 _RESET_AT_ONCE = "Expected connected socket"
 """What pika's bare ValueError says where the other side has reset the connection before pika asks who it is."""
+NOT_TRUSTED = "certificate is not trusted"
+"""In what is said of a broker that can't show that it is the one that is meant."""
+_NO_TLS = "WRONG_VERSION_NUMBER"
+"""How OpenSSL calls an answer that is none of TLS."""
 _DEFAULT_USER = "guest"
 _HANDSHAKE_SECONDS = 3
 _PORT, _TLS_PORT = 5672, 5671
@@ -139,7 +143,17 @@ def translate(error: BaseException, settings: RabbitSettings) -> RowferryError:
         case pika.exceptions.ConnectionClosedByBroker() if cause.reply_code == _NOT_ALLOWED:
             return OutageError(f"{where} does not let user {user_of(settings)!r} in: {cause.reply_text}")
         case ssl.SSLCertVerificationError():
-            return OutageError(f"{where}: its certificate is not trusted ({cause.verify_message})")
+            return OutageError(f"{where}: its {NOT_TRUSTED} ({cause.verify_message})")
+        case ssl.SSLError() if cause.reason == _NO_TLS:
+            return OutageError(
+                f"{where} does not speak TLS at this port: name its port for TLS (mostly {_TLS_PORT}) in [broker] url, "
+                "or write amqp:// where the network is private by itself"
+            )
+        case pika.exceptions.IncompatibleProtocolError():
+            # What passes ports on to a broker that is not up yet does the same.
+            return OutageError(
+                f"{where} hangs up before it says a word: it is starting, no RabbitMQ, or a port for TLS (amqps://)"
+            )
         case _:
             return OutageError(f"{where} is out of reach: {type(cause).__name__}: {cause}")
 
@@ -245,7 +259,10 @@ def tls_context(settings: RabbitSettings) -> ssl.SSLContext:
     """Return what the broker's certificate is checked against, and what this node shows it.
 
     Raises OSError, CertificateError."""
-    context = ssl.create_default_context(cafile=settings.tls_ca_file)
+    try:
+        context = ssl.create_default_context(cafile=settings.tls_ca_file)
+    except ssl.SSLError as error:
+        raise CertificateError(f"broker.tls_ca_file: {settings.tls_ca_file} can't be used: {error}") from error
     if settings.tls_cert_file:
         key_file = None if settings.tls_key_file is None else Path(settings.tls_key_file)
         pair = Pair("broker", Path(settings.tls_cert_file), key_file)

@@ -10,7 +10,7 @@ from common.http.problems import ProblemError
 from common.ops.fleet import FleetNode, read_fleet
 from common.ops.sending import is_running
 from common.ops.series import Window, read_series
-from common.ops.status import LETTERS_COMMAND, State
+from common.ops.status import State
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.schema import tables as rf
@@ -55,8 +55,6 @@ def fleet_routes(node: Node, looks: Looks) -> APIRouter:
             window=window.value,
             windows=[one.value for one in Window],
             is_running=runs,
-            # Beside each of these sentences stands a button that does it.
-            letters_command=LETTERS_COMMAND,
             letters_url=letters_url,
             conflicts_url=conflicts_url,
         )

@@ -8,7 +8,6 @@ from common.http.problems import ProblemError
 from common.ops.fleet import read_fleet
 from common.ops.node_ways import NodeWays, read_ways
 from common.ops.series import Window, read_series
-from common.ops.status import LETTERS_COMMAND
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.web.page.access import SignedIn, asked
@@ -52,7 +51,6 @@ def node_routes(node: Node, looks: Looks) -> APIRouter:
             graphs=graphs,
             window=window.value,
             windows=[one.value for one in Window],
-            letters_command=LETTERS_COMMAND,
         )
 
     return router

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from common.clock import Clock, to_iso, to_us
 from common.http.actors import name_of
+from common.ops.status import CONFLICTS_COMMAND, LETTERS_COMMAND
 from common.ops.status_words import came_by, place
 
 _CODE = re.compile(r"`([^`]+)`")
@@ -52,6 +53,7 @@ def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
         return _INSTANT.sub(lambda found: dated(found[0]), sentence)
 
     return {
+        "buttoned": _buttoned,
         "dated": dated,
         "told": told,
         "coded": coded,
@@ -66,6 +68,11 @@ def filters(clock: Clock) -> dict[str, Callable[..., Any]]:
         "place": place,
         "came_by": came_by,
     }
+
+
+def _buttoned(sentence: str) -> str:
+    """Return a sentence of `status` without the command beside which a page has a button."""
+    return sentence.replace(LETTERS_COMMAND, "").replace(CONFLICTS_COMMAND, "")
 
 
 def coded(sentence: str) -> Markup:
