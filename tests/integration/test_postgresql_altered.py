@@ -285,6 +285,18 @@ def test_a_table_that_is_held_does_not_keep_others_from_being_captured(pg_databa
         assert {change.table for change in node.changes()} == {"a_held", "item", "later"}
 
 
+def test_a_table_that_is_altered_while_it_is_looked_at_is_captured_at_the_next_look(pg_database: str) -> None:
+    with PostgresNode(pg_database, "a", ITEM) as node:
+        node.run("ALTER TABLE item ADD note text")
+        seen = list(node.tables.values())
+        node.run("ALTER TABLE item ADD price int")
+        with pytest.raises(ContentionError, match="item was altered"):
+            node.database.capture().install(seen)
+        node.install()
+        node.run("INSERT INTO item VALUES (1, 'a', 1, 'n', 5)")
+        assert json.loads(bytes(node.changes()[-1].after))["price"] == 5
+
+
 def test_who_writes_a_table_that_is_done_is_not_killed_while_another_one_is_waited_for(pg_database: str) -> None:
     """Seen as a deadlock in the application: it read one table, and then wrote the other, on which capture stood."""
     with PostgresNode(pg_database, "a", f"{ITEM}; CREATE TABLE later (id int PRIMARY KEY)") as node:

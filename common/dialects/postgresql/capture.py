@@ -280,11 +280,14 @@ def _missing(raw: Raw, target: Target) -> Missing:
         return Missing()
     _, truncate = CapturedTable(target.shape, "", 0, 0).function_names
     fresh = [name for name in target.shape.meta.columns if name not in before.meta.columns]
+    added = columns_since(raw, oid, before.last_column)
+    if any(name not in target.shape.meta.columns for name, *_ in added):
+        raise ContentionError(f"{target.shape.name} was altered while it was looked at")
     return Missing(
         leaves=target.blind,
         left=partitions_left(raw, oid, truncate) if target.partitioned else (),
         shrank=target.partitioned,
-        added=columns_since(raw, oid, before.last_column),
+        added=added,
         since=renamed_or_added(raw, oid, before.last_column, fresh),
         needed=are_needed(raw, oid, before.last_column, fresh),
     )
