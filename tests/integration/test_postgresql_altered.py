@@ -353,6 +353,33 @@ def test_rows_written_before_capture_knows_a_column_that_may_not_be_empty(pg_dat
         assert node.install() == []
 
 
+def test_rows_of_the_last_day_are_sent_again_for_a_column_that_may_not_be_empty(pg_database: str) -> None:
+    """Where it came first they wait for it, as long as that."""
+    with PostgresNode(pg_database, "a", ITEM) as node:
+        node.run(SELF, "INSERT INTO item VALUES (1, 'long ago', 1)", "INSERT INTO item VALUES (2, 'today', 2)")
+        node.run("UPDATE rf_change_log SET captured_at = now() - interval '25 hours' WHERE pk = '{\"id\":1}'")
+        node.seal_all()
+        known = node.log.head().lsn
+        node.run("DO $$ BEGIN FOR i IN 1 .. 1100 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+        node.run("ALTER TABLE item ADD COLUMN stock int DEFAULT 7 NOT NULL, ADD COLUMN kept int DEFAULT 8 NOT NULL")
+        node.run("ALTER TABLE item ALTER COLUMN stock DROP DEFAULT")
+        node.install()
+        assert [json.loads(bytes(change.after)) for change in node.changes(known)] == [
+            {"id": 2, "name": "today", "qty": 2, "stock": 7, "kept": 8}
+        ]
+
+
+def test_a_column_with_a_default_sends_no_row_of_before_again(pg_database: str) -> None:
+    with PostgresNode(pg_database, "a", ITEM) as node:
+        node.run(SELF, ITEMS)
+        node.seal_all()
+        known = node.log.head().lsn
+        node.run("DO $$ BEGIN FOR i IN 1 .. 1100 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+        node.run("ALTER TABLE item ADD COLUMN stock int DEFAULT 7 NOT NULL")
+        node.install()
+        assert node.changes(known) == []
+
+
 def test_a_column_that_is_empty_by_itself_sends_no_row_again(pg_database: str) -> None:
     """Such a row would tell of nobody's write, and might win over what somebody filled in elsewhere."""
     with PostgresNode(pg_database, "a", ITEM) as node:

@@ -34,6 +34,20 @@ FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attrelid = %s 
 """
 """The transaction in which the first of some columns came. Its default may have been dropped later, which makes the
 column's own line in the catalog younger; the table's is as old as its last new column."""
+_MUST_BE_TOLD = """
+SELECT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = %s AND attname = ANY(%s) AND attnum > %s
+    AND attnotnull AND NOT atthasdef AND attidentity = '')
+"""
+_A_DAY_AGO = f"""
+SELECT coalesce((
+    SELECT xid::text::bigint + 1 FROM rf_change_log
+    WHERE captured_at < clock_timestamp() - interval '1 day' AND captured_at > {UNKNOWN_WHEN}
+      AND xid < '9223372036854775808'
+    ORDER BY xid DESC LIMIT 1), 0)
+"""
+"""As long as a row may wait elsewhere for such a column (limits.early_seconds), by the ids of this server's own
+transactions."""
 _NEEDED = """
 SELECT EXISTS (
     SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
@@ -68,7 +82,8 @@ class Missing:
     added: tuple[tuple[str, str | None, str], ...] = ()
     """New columns: name, the value of rows that were there before, type."""
     since: int | None = None
-    """The transaction from which on rows were logged without a column that is new, or has another name."""
+    """The transaction from which on rows were logged without a column that is new, or has another name; also those of
+    the last day, where another node may have had to set them aside without it."""
     needed: bool = True
     """One of these columns may hold something in a row that says nothing of it."""
 
@@ -79,11 +94,18 @@ def columns_since(raw: Raw, oid: int, last: int) -> tuple[tuple[str, str | None,
 
 
 def renamed_or_added(raw: Raw, oid: int, last: int, names: Sequence[str]) -> int | None:
-    """Return the transaction in which the first of these columns got its name; None where there are none.
+    """Return the transaction from which on rows are to be sent again; None where there are no such columns.
 
+    That is the one in which the first of them got its name. Where one has to be told of each row, neither empty nor by
+    a default, it may have come to another node days before: what was written then without it waits there.
     `last`: the number of the newest column that was known before."""
     row = raw.execute(_SINCE, (_EARLIER, last, oid, list(names))).fetchone() if names else None
-    return None if row is None or row[0] is None else int(row[0])
+    if row is None or row[0] is None:
+        return None
+    if raw.execute(_MUST_BE_TOLD, (oid, list(names), last)).fetchone() != (True,):
+        return int(row[0])
+    (a_day_ago,) = raw.execute(_A_DAY_AGO).fetchone() or (0,)
+    return min(int(row[0]), int(a_day_ago))
 
 
 def are_needed(raw: Raw, oid: int, last: int, names: Sequence[str]) -> bool:
