@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from common.console import Console
+from common.console import Console, counted
 from common.errors import UsageError
 from common.preflight.report import Report
 from common.runtime.host import ExitCode, current_host
@@ -84,7 +84,8 @@ def _import(paths: list[Path], rules: ImportRules) -> None:
 
 
 def _tell_preflight(console: Console, report: Report) -> None:
-    console.say(f"{report.txs} transactions with {report.changes} changes in {len(report.files)} files")
+    txs, changes = counted(report.txs, "transaction", "transactions"), counted(report.changes, "change", "changes")
+    console.say(f"{txs} with {changes} in {counted(len(report.files), 'file', 'files')}")
     console.say(f"{report.already_applied} applied before, {report.own_txs} of this node itself")
     for finding in report.findings:
         place = f"{finding.place}: " if finding.place else ""
@@ -101,7 +102,8 @@ def _tell_import(console: Console, done: Imported) -> None:
 
 
 def _tell_applied(console: Console, done: "Imported | PullReport") -> None:
-    console.say(f"{done.applied} applied, {done.duplicates} skipped as seen before, {done.conflicts} conflicts met")
+    conflicts = counted(done.conflicts, "conflict", "conflicts")
+    console.say(f"{done.applied} applied, {done.duplicates} skipped as seen before, {conflicts} met")
     if done.waiting_conflicts:
         console.warn(f"{done.waiting_conflicts} of them wait: see `rowferry conflicts list --state waiting`")
     for result in done.waiting.values():

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from common.console import Console
+from common.console import Console, counted
 from common.errors import UsageError
 from common.ops.status_words import A_COPY
 from common.runtime.host import ExitCode, Host, current_host
@@ -124,4 +124,5 @@ def _tell(console: Console, done: Export) -> None:
         stretch = one.stretch
         if stretch.txs:
             console.say(f"LSN {stretch.from_lsn} to {stretch.to_lsn} of incarnation {stretch.incarnation}: {one.file}")
-    console.say(f"{done.txs} transactions, {done.changes} changes." if done.txs else "Nothing to export.")
+    txs, changes = counted(done.txs, "transaction", "transactions"), counted(done.changes, "change", "changes")
+    console.say(f"{txs}, {changes}." if done.txs else "Nothing to export.")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from common.clock import to_iso
-from common.console import Console, listed, size
+from common.console import Console, counted, listed, size
 from common.errors import UsageError
 from common.ops.status import SourceStanding, Standing, State
 from common.ops.status_reading import read_standing
@@ -127,7 +127,7 @@ def _tell(console: Console, standing: Standing) -> None:
     console.say(f"{facts.node_id} ({facts.role}, {standing.dialect}), log up to LSN {head}")
     _tell_sinks(console, standing.shares.get("sinks", ()))
     if folder := standing.shares.get("folder"):
-        held = f"{folder['files']} files, {size(folder['bytes'])} of {size(folder['max_bytes'])}"
+        held = f"{counted(folder['files'], 'file', 'files')}, {size(folder['bytes'])} of {size(folder['max_bytes'])}"
         console.say(f"own folder in the shared folder: {held}, kept for who has not read them")
     _tell_sources(console, standing)
     _tell_peers(console, standing)
@@ -148,7 +148,7 @@ def _tell_sinks(console: Console, sinks: Sequence[Mapping[str, Any]]) -> None:
             one["cursor_lsn"],
             one["lag_changes"],
             _age(one["oldest_unpublished_seconds"]),
-            f"{one['kept_txs']} txs, {size(one['kept_bytes'])}",
+            f"{counted(one['kept_txs'], 'tx', 'txs')}, {size(one['kept_bytes'])}",
         )
         for one in sinks
     ]

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import sqlalchemy as sa
 from pydantic import ValidationError
@@ -134,7 +135,10 @@ def _anchored(config: Config, folder: Path) -> Config:
     if config.directory is not None:
         changes["directory"] = config.directory.model_copy(update={"path": folder / config.directory.path})
     if config.broker is not None:
-        changes["broker"] = config.broker.model_copy(update=_anchored_files(config.broker, TLS_FILES, folder))
+        files: dict[str, Any] = _anchored_files(config.broker, TLS_FILES, folder)
+        changes["broker"] = config.broker.model_copy(
+            update=files | {"url": _anchored_broker(config.broker.url, folder)}
+        )
     server = config.server.model_copy(update=_anchored_files(config.server, SERVER_FILES, folder))
     if server != config.server:
         changes["server"] = server
@@ -150,6 +154,16 @@ def _anchored_files(
 ) -> dict[str, Path]:
     named = {name: getattr(section, name) for name in settings}
     return {name: folder / file for name, file in named.items() if file is not None}
+
+
+def _anchored_broker(url: str, folder: Path) -> str:
+    """Return `url`, the folder or the SQLite file of a broker that kombu makes of one counted from `folder`."""
+    scheme, _, rest = url.partition("://")
+    path, mark, options = rest.partition("?")
+    if scheme == "filesystem" and path:
+        return f"{scheme}://{quote(str(folder / unquote(path)))}{mark}{options}"
+    kind, plus, database = url.partition("+")
+    return f"{kind}+{_anchored_url(database, folder)}" if plus and kind in ("sqla", "sqlalchemy") else url
 
 
 def _anchored_url(url: str, folder: Path) -> str:

@@ -240,6 +240,7 @@ def test_a_broker_that_lacks_something_or_is_away(shop: Path, rabbitmq: RabbitSe
         ("amq://guest:secret@localhost/", 1, "kombu can't use amq://localhost/"),
         ("redis://:secret@127.0.0.1:1/0", 5, "can't be reached"),
         ("filesystem:///no/such/share", 5, "/no/such/share is not there"),
+        ("sqla+postgresql+psycopg://u:secret@127.0.0.1:1/x", 5, "can't be reached"),
     ],
 )
 def test_another_broker_that_can_not_be_used_is_told(shop: Path, url: str, code: int, words: str) -> None:

@@ -265,3 +265,10 @@ def test_a_person_is_told_one_line(config_file: Path) -> None:
     file.write_bytes(Origin("a").put(1, "one", 10).body.replace(b'"one"', b'"two"'))
     told = rowferry(config_file, "import-change-log", str(file)).output
     assert f"{file}: line 3: not the sha256 of the batch that starts in line 1" in told
+
+
+def test_one_is_one(config_file: Path) -> None:
+    file = config_file.parent / "in.jsonl"
+    file.write_bytes(Origin("a").put(1, "one", 10).body)
+    told = rowferry(config_file, "import-change-log", str(file)).output
+    assert "1 transaction with 1 change in 1 file\n" in told

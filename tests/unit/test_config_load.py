@@ -336,6 +336,24 @@ def test_a_secret_file_whose_name_no_file_can_have_is_named(tmp_path: Path) -> N
         load_config(write(tmp_path, {"node": {**GOOD["node"], "signing_key_file": "a\0b"}}), {})
 
 
+@pytest.mark.parametrize(
+    ("given", "from_folder"),
+    [
+        ("filesystem://share", "filesystem://{}/share"),
+        ("filesystem://a%20share/x?y=1", "filesystem://{}/a%20share/x?y=1"),
+        ("filesystem:///srv/share", "filesystem:///srv/share"),
+        ("filesystem://", "filesystem://"),
+        ("sqla+sqlite:///queue.db", "sqla+sqlite:///{}/queue.db"),
+        ("sqla+sqlite:////srv/queue.db", "sqla+sqlite:////srv/queue.db"),
+        ("redis://host/0", "redis://host/0"),
+    ],
+)
+def test_what_a_broker_is_made_of_counts_from_the_files_folder(tmp_path: Path, given: str, from_folder: str) -> None:
+    broker = load_config(write(tmp_path, GOOD | {"broker": {"url": given}}), {}).broker
+    assert broker is not None
+    assert broker.url == from_folder.format(tmp_path)
+
+
 def test_tls_files_count_from_the_files_folder(tmp_path: Path) -> None:
     file = tls(tmp_path, tls_ca_file="ca.pem", tls_cert_file="cert.pem", tls_key_file=str(tmp_path / "key.pem"))
     broker = load_config(file, {}).broker

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import ConfigError, OutageError
@@ -20,6 +21,7 @@ from common.wire.compress import Encoding
 log = logging.getLogger(__name__)
 EXCHANGE = "rowferry.changes"
 QUEUE_PREFIX = "rowferry.node."
+_OF_SQLALCHEMY = ("sqla", "sqlalchemy")
 _ERRORS = (*KOMBU_ERRORS, OSError, SQLAlchemyError)
 
 
@@ -90,6 +92,9 @@ def look(settings: KombuSettings) -> None:
 
     Raises OutageError, and ConfigError for a URL that can't be right."""
     scheme, _, path = settings.url.partition("://")
+    if scheme.partition("+")[0] in _OF_SQLALCHEMY:
+        _look_at_database(settings.url)
+        return
     if scheme != "filesystem":
         release(settings, open_connection(settings))
         return
@@ -98,12 +103,20 @@ def look(settings: KombuSettings) -> None:
         raise OutageError(f"{root} is {'no folder' if root.exists() else 'not there'}; mount the share, or make it")
 
 
+def _look_at_database(url: str) -> None:
+    with outages(url, "connecting to"):
+        engine = sa.create_engine(url.partition("+")[2], poolclass=sa.NullPool)
+        # A file of SQLite is made by who looks into it.
+        if engine.dialect.name != "sqlite" or Path(engine.url.database or "").exists():
+            engine.connect().close()
+
+
 def _connection(url: str) -> Any:
     scheme, _, rest = url.partition("://")
     try:
         if scheme == "filesystem":
             return _filesystem(rest)
-        if scheme.partition("+")[0] in ("sqla", "sqlalchemy"):
+        if scheme.partition("+")[0] in _OF_SQLALCHEMY:
             return Connection(url.partition("+")[2], transport=sql.Transport)
         options = {"confirm_publish": True} if traits_for(url).unacked is Unacked.BROKER else {}
         connection = Connection(url, transport_options=options)

@@ -152,7 +152,8 @@ def translate(error: BaseException, settings: RabbitSettings) -> RowferryError:
         case pika.exceptions.IncompatibleProtocolError():
             # What passes ports on to a broker that is not up yet does the same.
             return OutageError(
-                f"{where} hangs up before it says a word: it is starting, no RabbitMQ, or a port for TLS (amqps://)"
+                f"{where} is out of reach: it hangs up before it says a word. It is starting, no RabbitMQ, or that is "
+                "a port for TLS (amqps://)"
             )
         case _:
             return OutageError(f"{where} is out of reach: {type(cause).__name__}: {cause}")
