@@ -105,7 +105,10 @@ class Rejoining:
             told = own_rewinding(connection)
         of = (told.incarnation if told is not None else None) or node.facts.incarnation
         logs = own_logs(node)
-        done = self._of_log(of, (told.lsn if told is not None else None) or 0, logs.other_lives, advance)
+        seen_lsn = (told.lsn if told is not None else None) or 0
+        # Of a log that was empty when it was backed up nothing is here, though it is the one that was put back.
+        seen_lsn = max([seen_lsn, *(life.seen_lsn for life in logs.other_lives if life.incarnation == of)])
+        done = self._of_log(of, seen_lsn, logs.other_lives, advance)
         for short, lsn in logs.short.items():
             if short != of:
                 # Put back once more before it was settled: each log has an end of its own.

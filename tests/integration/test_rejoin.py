@@ -634,6 +634,16 @@ def test_a_life_that_nobody_can_give_back_is_said_to_be_lost(world: World) -> No
     assert done.missing_changes == 1
 
 
+def test_what_was_written_after_a_backup_of_an_empty_log_is_said_to_be_lost(world: World) -> None:
+    """Nothing of that log came with the backup, which still is the one that the node goes by."""
+    world.execute("UPDATE rf_node SET rewound_us = 1, head_incarnation = 'of-the-backup', head_lsn = 0 WHERE is_self")
+    hear(world, 7, incarnation="of-the-backup")
+    done = Rejoining(world.node, "test").run(lambda _: None)
+    assert (done.seen_lsn, done.missing_changes) == (7, 7)
+    hear(world, 7, incarnation="of-the-backup")
+    assert standing(world).rewound is None
+
+
 def test_status_names_the_log_that_the_news_is_about(world: World) -> None:
     """The log that is here has been settled, further than the other one goes."""
     own_put(world, 1)
