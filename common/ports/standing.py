@@ -8,6 +8,10 @@ import msgspec
 from common.ports.dialect import TableShape
 from common.wire.records import TableMeta
 
+KEPT_BY_NAME = ("rf_stepped_back", "rf_claim")
+"""The tables that hold rows which don't stand under their table's name (`table_name`): they go along when it gets
+another one."""
+
 
 class Claim(msgspec.Struct, frozen=True):
     """A value that a row has under some rule. Two rows have the same value where rule and token are the same."""

@@ -511,6 +511,22 @@ def test_a_row_that_fits_no_longer_is_written_anew(world: World, whole: bool) ->
     assert world.rows("slot") == [(1, "q", 1, "new" if whole else "old"), (2, "p", 1, None)]
 
 
+def test_a_row_that_stepped_back_goes_along_when_its_table_is_renamed(world: World) -> None:
+    """Under the old name it would be nobody's, and a look for rows that are gone would take it for deleted."""
+    with_tables(world, SLOT, "CREATE UNIQUE INDEX slot_a ON slot (a)")
+    world.receive(Origin("a").tx(slot(1, "p", 1, 10)).body)
+    world.receive(Origin("b").tx(slot(2, "p", 1, 20)).body)
+    with_tables(world, "ALTER TABLE slot RENAME TO place")
+    seal_all(world)
+    assert (own_changes(world), aside(world)) == (0, [("place", 1)])
+    refresh = Refresh(world.node)
+    refresh.step()
+    world.execute("DELETE FROM place WHERE id = 2")
+    own_changes(world)
+    refresh.step()
+    assert (world.rows("place"), aside(world)) == ([(1, "p", 1, None)], [])
+
+
 def test_an_import_ends_with_what_the_application_did_followed_up(world: World, tmp_path: Path) -> None:
     clash(world)
     world.execute("DELETE FROM code WHERE id = 2")

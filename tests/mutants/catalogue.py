@@ -37,6 +37,7 @@ SAFEGUARDS = (
     "a folder that lost files is filled again",
     "unique keys that are checked at the commit",
     "a dead letter in another form",
+    "what goes along with a renamed table",
 )
 
 
@@ -712,5 +713,21 @@ MUTANTS = (
         "            letter.sha256,\n",
         "            letter.sha256[::-1],\n",
         ("tests/integration/test_dead_letters_renamed.py", "tests/integration/test_dead_letters_edited.py"),
+    ),
+    Mutant(
+        "what-stepped-back-left-under-the-old-name",
+        "what goes along with a renamed table",
+        "common/dialects/sqlite/renamed.py",
+        '*(f"UPDATE main.{kept} {renames}" for kept in KEPT_BY_NAME),',
+        "",
+        ("tests/integration/test_standing_rows.py",),
+    ),
+    Mutant(
+        "what-stepped-back-left-under-the-old-name-on-postgresql",
+        "what goes along with a renamed table",
+        "common/dialects/postgresql/renamed.py",
+        '    statements += [f"UPDATE {home(kept)} {renames}" for kept in KEPT_BY_NAME]\n',
+        "",
+        ("tests/integration/test_standing_rows.py",),
     ),
 )

@@ -6,9 +6,10 @@ from typing import Any
 import psycopg
 
 from common.dialects.postgresql.captured import CapturedTable
-from common.dialects.postgresql.naming import qualified
+from common.dialects.postgresql.naming import literal, qualified
 from common.dialects.postgresql.registry import Installed, Registry
 from common.ports.dialect import TableShape
+from common.ports.standing import KEPT_BY_NAME
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
@@ -61,4 +62,7 @@ def taken_along_sql(registry: Registry, table: CapturedTable, old_name: str) -> 
     statements += [
         f"UPDATE {home(known)} SET table_id = {new_id} WHERE table_id = {old_id}" for known in _KNOWN_BY_TABLE
     ]
+    # What a row that stepped back claims by its keys is looked at anew, since keys of this table are new to who asks.
+    renames = f"SET table_name = {literal(table.shape.name)} WHERE table_name = {literal(old_name)}"
+    statements += [f"UPDATE {home(kept)} {renames}" for kept in KEPT_BY_NAME]
     return statements

@@ -14,7 +14,7 @@ from common.dialects.sqlite.key_ranges import KEY_RANGE, KEY_RANGE_DDL, putting_
 from common.dialects.sqlite.missed import Comparison
 from common.dialects.sqlite.names import literal, log_table, quote
 from common.dialects.sqlite.paused import note_paused, note_resumed, paused_names
-from common.dialects.sqlite.renamed import renamed_tables
+from common.dialects.sqlite.renamed import renamed_tables, taken_along_sql
 from common.dialects.sqlite.shapes import StoredShape, TouchLog, last_shapes, stored_shape, touch_logs
 from common.dialects.sqlite.triggers import (
     MARK_TRIGGER,
@@ -223,7 +223,7 @@ class _Planner:
         if name in self._renamed:
             # Its rows keep their versions, and what is known of them tells what went by.
             self._ids[name] = self._renamed[name]
-            plan.sql.append(f"UPDATE rf_table SET name = {literal(name)} WHERE table_id = {self._ids[name]}")
+            plan.sql.extend(taken_along_sql(self._connection, self._ids[name], name))
         elif name not in self._ids:
             self._ids[name] = self._next_table
             self._next_table += 1

@@ -4,9 +4,10 @@ import sqlite3
 from collections.abc import Mapping
 
 from common.dialects.sqlite.catalog import SqliteTable
-from common.dialects.sqlite.names import fold, wire_name
+from common.dialects.sqlite.names import fold, literal, wire_name
 from common.dialects.sqlite.shapes import TouchLog
 from common.dialects.sqlite.triggers import table_of_trigger
+from common.ports.standing import KEPT_BY_NAME
 
 _TRIGGERS = "SELECT name, tbl_name FROM main.sqlite_master WHERE type = 'trigger' AND name GLOB 'rf_[0-9]*'"
 
@@ -47,8 +48,21 @@ def table_id_of(connection: sqlite3.Connection, name: str) -> int:
     if found is None:
         renamed = renamed_tables(connection).get(name)
         if renamed is not None:
-            connection.execute("UPDATE main.rf_table SET name = ? WHERE table_id = ?", (name, renamed))
+            for statement in taken_along_sql(connection, renamed, name):
+                connection.execute(statement)
             return renamed
         connection.execute("INSERT INTO main.rf_table (name) VALUES (?)", (name,))
         found = connection.execute(query, (name,)).fetchone()
     return int(found[0])
+
+
+def taken_along_sql(connection: sqlite3.Connection, table_id: int, name: str) -> list[str]:
+    """Return the statements that give a known table its new name."""
+    query = "SELECT name FROM main.rf_table WHERE table_id = ?"
+    (old,) = connection.execute(query, (table_id,)).fetchone()
+    # What a row that stepped back claims by its keys is looked at anew, since keys of this table are new to who asks.
+    renames = f"SET table_name = {literal(name)} WHERE table_name = {literal(old)}"
+    return [
+        f"UPDATE main.rf_table SET name = {literal(name)} WHERE table_id = {table_id}",
+        *(f"UPDATE main.{kept} {renames}" for kept in KEPT_BY_NAME),
+    ]
