@@ -8,9 +8,8 @@ import msgspec
 from common.ports.dialect import TableShape
 from common.wire.records import TableMeta
 
-KEPT_BY_NAME = ("rf_stepped_back", "rf_claim")
-"""The tables that hold rows which don't stand under their table's name (`table_name`): they go along when it gets
-another one."""
+KEPT_BY_NAME = ("rf_stepped_back", "rf_claim", "rf_conflict", "rf_choice")
+"""What is kept of rows under their table's name (`table_name`): it goes along when that gets another one."""
 
 
 class Claim(msgspec.Struct, frozen=True):

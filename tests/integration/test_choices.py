@@ -136,6 +136,28 @@ def test_a_choice_is_a_write_that_names_what_it_settles(desk: World, take: str, 
         Settling(desk.node, "anna").resolve(number, Winner.OURS)
 
 
+def rename(world: World) -> None:
+    world.execute("ALTER TABLE item RENAME TO thing")
+    world.node.database.capture().install(list(world.node.captured_tables().values()))
+
+
+def test_a_conflict_that_waits_goes_along_when_its_table_is_renamed(desk: World) -> None:
+    meet(desk)
+    (number,) = numbers(desk)
+    rename(desk)
+    assert Settling(desk.node, "anna").resolve(number, Winner.THEIRS).closed == (number,)
+    assert desk.query("SELECT name FROM thing") == [("of b",)]
+
+
+def test_what_was_chosen_goes_along_when_its_table_is_renamed(desk: World) -> None:
+    meet(desk)
+    (number,) = numbers(desk)
+    Settling(desk.node, "anna").resolve(number, Winner.OURS)
+    rename(desk)
+    for kept in ("rf_conflict", "rf_choice"):
+        assert desk.query(f"SELECT DISTINCT table_name FROM {kept}") == [("thing",)]
+
+
 def test_a_row_is_chosen_away_and_one_that_is_away_stays_so(desk: World) -> None:
     a, b = Origin("a"), Origin("b")
     desk.receive(a.put(1, "of a", 10).body, a.put(2, "of a", 10).body)
