@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from common.visible import as_argument
+
 
 class Reason(StrEnum):
     """Why a tx was set aside. Headers, tables, the API and the docs share this list."""
@@ -94,7 +96,8 @@ class PausedError(EarlyError):
     reason = Reason.PAUSED
 
     def __init__(self, table: str, key: str) -> None:
-        self.found, self.remedy = f"{table} {key} was written while {table} is paused", f"`rowferry resume {table}`"
+        self.found = f"{table} {key} was written while {table} is paused"
+        self.remedy = f"`rowferry resume {as_argument(table)}`"
         super().__init__(f"{self.found}: this waits for {self.remedy}, else it would overwrite what was written")
         self.table = table
 

@@ -13,6 +13,7 @@ from common.ports.row_history import RowAsked, RowEvent, changed
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.versions import NEVER, Version
+from common.visible import as_argument
 from common.wire.changes import TxReader
 from common.wire.records import Change
 from consumer.audit import APPLIER
@@ -146,7 +147,7 @@ def _stepped_back(connection: sa.Connection, asked: RowAsked) -> Iterator[RowEve
             # A copy of an earlier write: of no account any more.
             continue
         why = "another row has one of its unique values" if row.kind == "unique" else "what it points to is gone"
-        look = f"rowferry conflicts list --table {row.table_name}"
+        look = f"rowferry conflicts list --table {as_argument(row.table_name)}"
         todo = f"it has stepped back, for {why}, and returns when that ends: {look}"
         detail = {"kind": row.kind}
         yield RowEvent("stepped-back", row.stepped_us, version.node_id, version=version, detail=detail, todo=todo)

@@ -22,6 +22,7 @@ from common.ops.status_words import (
     place,
 )
 from common.ports.dialect import NodeFacts
+from common.visible import as_argument
 
 LETTERS_COMMAND = " (rowferry dlq list)"
 CONFLICTS_COMMAND = " (rowferry conflicts list --state waiting)"
@@ -76,7 +77,7 @@ class ClashingKeys:
         keys = counted(self.conflicts, "key", "keys")
         return (
             f"{keys} of {self.table} given by two nodes within a day: do two have the same node.number? "
-            f"(rowferry conflicts list --table {self.table})"
+            f"(rowferry conflicts list --table {as_argument(self.table)})"
         )
 
 
@@ -203,7 +204,8 @@ class Standing:
             *(self.disagreement(peer) for peer in self.peers),
             *self.told,
             *(
-                f"{name} is paused since {to_iso(since_us)}, its changes stay here (rowferry resume {name})"
+                f"{name} is paused since {to_iso(since_us)}, its changes stay here"
+                f" (rowferry resume {as_argument(name)})"
                 for name, since_us in self.paused.items()
             ),
         ]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from common.ports.key_share import KeyShare
+from common.visible import as_argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ def append_only_refusal(table: str) -> str:
     """Return what an application is told whose update or delete is refused: table, policy and remedy."""
     return (
         f"rowferry: {table} is append-only (tables.policy): its rows are never updated, deleted or replaced. "
-        f"Insert a row that corrects it; for the owner's own repair run: rowferry pause {table}"
+        f"Insert a row that corrects it; for the owner's own repair run: rowferry pause {as_argument(table)}"
     )
 
 
@@ -48,4 +49,4 @@ def used_up_refusal(table: str) -> str:
 
 def not_captured_refusal(table: str) -> str:
     """Return what somebody is told whose own write of a row would not be sealed."""
-    return f"{table} is not captured now: run `rowferry migrate`, or `rowferry resume {table}`"
+    return f"{table} is not captured now: run `rowferry migrate`, or `rowferry resume {as_argument(table)}`"

@@ -6,12 +6,13 @@ import io
 import json
 import logging
 import re
+import shlex
 
 import pytest
 
 from common.console import Console
 from common.logs import JsonLines, TextLines
-from common.visible import visible
+from common.visible import as_argument, visible
 
 HOSTILE = "a\x1b]0;title\x07\x1b[2Jb\rc\bd\x7fe\x9b31mf\u202eg\u2066h\u2028i\u061cj"
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u2028\u202e\u2066]")
@@ -67,3 +68,18 @@ def test_no_field_of_a_log_line_commands_the_terminal(style: type[logging.Format
     assert not COMMANDS.search(line)
     assert "\\u001b]0;title" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("sale", "sale"),
+        ("shop.straße", "shop.straße"),
+        ("Order line", '"Order line"'),
+        ("a;b", '"a;b"'),
+        ("cost in $", "'cost in $'"),
+    ],
+)
+def test_a_name_in_a_command_is_one_argument(name: str, typed: str) -> None:
+    assert as_argument(name) == typed
+    assert shlex.split(typed) == [name]
