@@ -38,7 +38,7 @@ class PullWatch:
         self._waiting = 0
         self._heads: Heads = (0, 0)
         self._ended: int | None = None
-        """How many tokens work no more, by the last look; None before the first."""
+        """How many tokens work no more, by the last look; None before the first, which comes before who asks."""
         self._tokens_at = 0.0
 
     async def look(self) -> Heads:
@@ -75,6 +75,8 @@ class PullWatch:
     def step(self, idle_seconds: float) -> bool:
         """Seal and look while anybody asks or waits. Raises what sealing raises."""
         self._wake.clear()
+        if self._ended is None:
+            self._ended = self._tokens.ended()
         asked = self._asked
         if asked == self._answered and not self._waiting:
             self._wake.wait(idle_seconds)
