@@ -13,6 +13,7 @@ from common.errors import OutageError, UsageError
 from common.ops import directories, migration
 from common.ops.opened import opened_database
 from common.ops.status_words import counted
+from common.ops.table_choice import vain_names
 from common.ports.part import AfterMigrate
 from common.runtime.host import Host, current_host
 from common.runtime.node import Node
@@ -46,7 +47,8 @@ def migrate(dry_run: bool) -> None:
         beside = replace(beside, retried=_follow_up(host, beside.folder))
     host.emit(_document(host, report, beside), lambda console: _tell(console, host, report, beside))
     warn_about_own_keys(host.console, report)
-    _warn_about_names(host, report)
+    for what, remedy in vain_names(host.config.tables, report.choice):
+        host.console.warn(f"{what}: {remedy}")
     if report.had_rows:
         have = "have" if len(report.had_rows) > 1 else "has"
         host.console.warn(
@@ -81,19 +83,6 @@ def warn_about_own_keys(console: Console, report: migration.MigrationReport) -> 
         )
     for note in (*report.choice.loose_keys, *report.choice.key_notes):
         console.warn(note)
-
-
-def _warn_about_names(host: Host, report: migration.MigrationReport) -> None:
-    captured = {shape.name for shape in report.choice.captured}
-    for name in host.config.tables.policy:
-        if name not in captured:
-            host.console.warn(
-                f"tables.policy names {name!r}, which is no captured table: correct the name, or create it"
-            )
-    for name in report.choice.kept_off_in_vain:
-        host.console.warn(
-            f"tables.exclude names {name!r}, which is no table of this database: correct the name, or take it out"
-        )
 
 
 def _follow_up(host: Host, folder: Path | None) -> int:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 SOON_SECONDS = 14 * 86_400
 """So long before its end somebody should renew a certificate, where nothing does that by itself."""
 
+NOT_TRUSTED = "certificate is not trusted"
+"""In what is said of a broker or a peer that can't show that it is the one that is meant."""
+NO_TLS = "WRONG_VERSION_NUMBER"
+"""How OpenSSL calls an answer that is none of TLS."""
 _KEY = re.compile(rb"-----BEGIN ((?:[A-Z]+ )*)PRIVATE KEY-----.*?-----END \1PRIVATE KEY-----", re.DOTALL)
 _NO_PASSWORD = "is encrypted, and nobody is there to give its password: write it without one, with chmod 600"
 

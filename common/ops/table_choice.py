@@ -46,6 +46,16 @@ def choose_tables(catalog: Catalog, tables: TablesSection) -> TableChoice:
     )
 
 
+def vain_names(tables: TablesSection, choice: TableChoice) -> Iterator[tuple[str, str]]:
+    """Yield of each name in `tables.policy` and `tables.exclude` that does nothing what it is, and what mends it."""
+    captured = {shape.name for shape in choice.captured}
+    for name in tables.policy:
+        if name not in captured:
+            yield f"tables.policy names {name!r}, which is no captured table", "correct the name, or create it"
+    for name in choice.kept_off_in_vain:
+        yield f"tables.exclude names {name!r}, which is no table of this database", "correct the name, or take it out"
+
+
 def own_keys(captured: Iterable[TableShape], tables: TablesSection) -> tuple[str, ...]:
     """Name the tables that number their own keys while no setting says whose numbers are whose."""
     return tuple(shape.name for shape in captured if shape.numbers_itself and shape.name not in tables.keys)

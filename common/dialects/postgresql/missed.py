@@ -13,6 +13,7 @@ from common.dialects.postgresql.captured import CapturedTable
 from common.dialects.postgresql.naming import ident, literal, qualified
 from common.dialects.postgresql.queries import partition_tree
 from common.dialects.postgresql.shapes import image_expression, key_columns, key_expression, rows_of
+from common.dialects.postgresql.snapshots import FOREIGN_XIDS
 from common.dialects.postgresql.types import image_value
 
 Raw = psycopg.Connection[tuple[Any, ...]]
@@ -43,7 +44,7 @@ _A_DAY_AGO = f"""
 SELECT coalesce((
     SELECT xid::text::bigint + 1 FROM rf_change_log
     WHERE captured_at < clock_timestamp() - interval '1 day' AND captured_at > {UNKNOWN_WHEN}
-      AND xid < '9223372036854775808'
+      AND xid < '{FOREIGN_XIDS}'
     ORDER BY xid DESC LIMIT 1), 0)
 """
 """As long as a row may wait elsewhere for such a column (limits.early_seconds), by the ids of this server's own

@@ -5,26 +5,23 @@ from typing import Any
 import psycopg
 
 from common.dialects.postgresql.sealing_sql import FILL_PENDING, PENDING_BIN
-from common.dialects.postgresql.snapshots import Snapshot
+from common.dialects.postgresql.snapshots import FOREIGN_XIDS, Snapshot
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 
-_FOREIGN_XIDS = "9223372036854775808"
-"""2^63: no server gives out ids up there, so the log rows of another server's transactions are moved to it."""
-
 _MOVE_SEALED = f"""
 WITH moved AS (
-    SELECT era, lsn, xid, seq, ({_FOREIGN_XIDS} + min(seq) OVER (PARTITION BY era, xid))::text::xid8 AS new_xid
-    FROM rf_sealed WHERE xid < '{_FOREIGN_XIDS}'),
+    SELECT era, lsn, xid, seq, ({FOREIGN_XIDS} + min(seq) OVER (PARTITION BY era, xid))::text::xid8 AS new_xid
+    FROM rf_sealed WHERE xid < '{FOREIGN_XIDS}'),
 logged AS (
     UPDATE rf_change_log l SET xid = m.new_xid FROM moved m WHERE l.xid = m.xid AND l.seq = m.seq)
 UPDATE rf_sealed s SET xid = m.new_xid FROM moved m WHERE s.era = m.era AND s.lsn = m.lsn
 """
 
 _MOVE_UNSEALED = f"""
-UPDATE rf_change_log l SET xid = ({_FOREIGN_XIDS} + m.first_seq)::text::xid8
+UPDATE rf_change_log l SET xid = ({FOREIGN_XIDS} + m.first_seq)::text::xid8
 FROM (SELECT xid, min(seq) AS first_seq FROM rf_change_log l
-      WHERE xid < '{_FOREIGN_XIDS}' AND NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)
+      WHERE xid < '{FOREIGN_XIDS}' AND NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)
       GROUP BY xid) m
 WHERE l.xid = m.xid AND NOT EXISTS (SELECT FROM rf_sealed s WHERE s.seq = l.seq)
 """

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+FOREIGN_XIDS = "9223372036854775808"
+"""2^63: no server gives out ids up there, so the log rows of another server's transactions are moved to it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

@@ -24,7 +24,7 @@ from common.ops.passed import live_peers
 from common.ops.pausing import paused_tables
 from common.ops.status_reading import read_standing
 from common.ops.status_words import counted
-from common.ops.table_choice import choose_tables
+from common.ops.table_choice import choose_tables, vain_names
 from common.ops.tokens import stored_tokens
 from common.ports.dialect import Database, NodeFacts
 from common.ports.health import Finding, Level
@@ -136,13 +136,8 @@ def _tables(config: Config, database: Database) -> Iterator[Finding]:
         yield Finding(area, Level.WARN, text, "a type or collation that tells them apart, or one way to write a key")
     for text in choice.key_notes:
         yield Finding(area, Level.NOTE, text)
-    for name in config.tables.policy:
-        if name not in names:
-            text = f"tables.policy names {name!r}, which is no captured table"
-            yield Finding(area, Level.WARN, text, "correct the name, or create it")
-    for name in choice.kept_off_in_vain:
-        text = f"tables.exclude names {name!r}, which is no table of this database"
-        yield Finding(area, Level.WARN, text, "correct the name, or take it out")
+    for what, remedy in vain_names(config.tables, choice):
+        yield Finding(area, Level.WARN, what, remedy)
 
 
 def _peers(config: Config, database: Database, facts: NodeFacts) -> list[str]:

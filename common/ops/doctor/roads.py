@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from common.config.model import BrokerSection, Config
 from common.errors import ConfigError, OutageError, RowferryError
-from common.http.certificates import CertificateError, Pair
+from common.http.certificates import NOT_TRUSTED, CertificateError, Pair
 from common.http.scopes import Scope
 from common.ops.doctor.signatures import for_whom
 from common.ops.tokens import Token
@@ -51,7 +51,6 @@ def _unreachable(error: OutageError, remedy: str) -> Finding:
 def _topology(config: Config) -> Iterator[Finding]:
     # Not at the top: pika takes a part of a second to import.
     from common.ops.topology import check, problems, unchecked
-    from common.transports.rabbitmq.connection import NOT_TRUSTED
 
     try:
         found = check(config, None, None)
@@ -88,7 +87,6 @@ def peer_findings(config: Config) -> Iterator[Finding]:
     if not config.peers:
         return
     # Not at the top: HTTP takes a part of a second to import.
-    from common.transports.http.faults import NOT_TRUSTED
     from common.transports.http.peer import asked_state
     from common.transports.http.settings import settings_of
 

@@ -5,10 +5,8 @@ from collections.abc import Iterator
 
 import httpx
 
-NOT_TRUSTED = "certificate is not trusted"
-"""In what is said of a peer that can't show that it is the one that is meant."""
-_NO_TLS = "WRONG_VERSION_NUMBER"
-"""How OpenSSL calls an answer that is none of TLS."""
+from common.http.certificates import NO_TLS, NOT_TRUSTED
+
 _WITHOUT_A_WORD = "Server disconnected"
 """How httpx says that nothing at all came."""
 _TOO_LARGE = 413
@@ -20,7 +18,7 @@ def words_for(url: str, error: httpx.HTTPError) -> str:
         match cause:
             case ssl.SSLCertVerificationError():
                 return f"its {NOT_TRUSTED} ({cause.verify_message})"
-            case ssl.SSLError() if cause.reason == _NO_TLS:
+            case ssl.SSLError() if cause.reason == NO_TLS:
                 return "it does not speak TLS at this port: its url begins with http://, or has another port"
     said = str(error) or type(error).__name__
     # Of what came in part it says something else.

@@ -14,7 +14,7 @@ import pika.exceptions
 from pika.adapters.utils import connection_workflow as workflow
 
 from common.errors import ConfigError, OutageError, RowferryError
-from common.http.certificates import CertificateError, Pair
+from common.http.certificates import NO_TLS, NOT_TRUSTED, CertificateError, Pair
 from common.transports.rabbitmq.settings import RabbitSettings
 
 LIBRARY_ERRORS = (pika.exceptions.AMQPError, workflow.AMQPConnectorException, OSError)
@@ -22,10 +22,6 @@ LIBRARY_ERRORS = (pika.exceptions.AMQPError, workflow.AMQPConnectorException, OS
 
 _RESET_AT_ONCE = "Expected connected socket"
 """What pika's bare ValueError says where the other side has reset the connection before pika asks who it is."""
-NOT_TRUSTED = "certificate is not trusted"
-"""In what is said of a broker that can't show that it is the one that is meant."""
-_NO_TLS = "WRONG_VERSION_NUMBER"
-"""How OpenSSL calls an answer that is none of TLS."""
 _DEFAULT_USER = "guest"
 _HANDSHAKE_SECONDS = 3
 _PORT, _TLS_PORT = 5672, 5671
@@ -144,7 +140,7 @@ def translate(error: BaseException, settings: RabbitSettings) -> RowferryError:
             return OutageError(f"{where} does not let user {user_of(settings)!r} in: {cause.reply_text}")
         case ssl.SSLCertVerificationError():
             return OutageError(f"{where}: its {NOT_TRUSTED} ({cause.verify_message})")
-        case ssl.SSLError() if cause.reason == _NO_TLS:
+        case ssl.SSLError() if cause.reason == NO_TLS:
             return OutageError(
                 f"{where} does not speak TLS at this port: name its port for TLS (mostly {_TLS_PORT}) in [broker] url, "
                 "or write amqp:// where the network is private by itself"
