@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from common.config.explain import Origins, explain
 from common.config.model import SERVER_FILES, TLS_FILES, BrokerSection, Config, PeerSection, ServerSection
 from common.config.secrets import SECRETS, refuse_readable_by_others, secrets_in_sight
+from common.config.urls import OF_SQLALCHEMY
 from common.config.variables import overlay
 from common.errors import ConfigError
 
@@ -163,7 +164,7 @@ def _anchored_broker(url: str, folder: Path) -> str:
     if scheme == "filesystem" and path:
         return f"{scheme}://{quote(str(folder / unquote(path)))}{mark}{options}"
     kind, plus, database = url.partition("+")
-    return f"{kind}+{_anchored_url(database, folder)}" if plus and kind in ("sqla", "sqlalchemy") else url
+    return f"{kind}+{_anchored_url(database, folder)}" if plus and kind in OF_SQLALCHEMY else url
 
 
 def _anchored_url(url: str, folder: Path) -> str:

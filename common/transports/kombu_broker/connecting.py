@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from common.config.urls import OF_SQLALCHEMY
 from common.errors import ConfigError, OutageError
 from common.transports.files import storage_outage
 from common.transports.kombu_broker import filesystem, sql
@@ -21,7 +22,6 @@ from common.wire.compress import Encoding
 log = logging.getLogger(__name__)
 EXCHANGE = "rowferry.changes"
 QUEUE_PREFIX = "rowferry.node."
-_OF_SQLALCHEMY = ("sqla", "sqlalchemy")
 _ERRORS = (*KOMBU_ERRORS, OSError, SQLAlchemyError)
 
 
@@ -92,7 +92,7 @@ def look(settings: KombuSettings) -> None:
 
     Raises OutageError, and ConfigError for a URL that can't be right."""
     scheme, _, path = settings.url.partition("://")
-    if scheme.partition("+")[0] in _OF_SQLALCHEMY:
+    if scheme.partition("+")[0] in OF_SQLALCHEMY:
         _look_at_database(settings.url)
         return
     if scheme != "filesystem":
@@ -116,7 +116,7 @@ def _connection(url: str) -> Any:
     try:
         if scheme == "filesystem":
             return _filesystem(rest)
-        if scheme.partition("+")[0] in _OF_SQLALCHEMY:
+        if scheme.partition("+")[0] in OF_SQLALCHEMY:
             return Connection(url.partition("+")[2], transport=sql.Transport)
         options = {"confirm_publish": True} if traits_for(url).unacked is Unacked.BROKER else {}
         connection = Connection(url, transport_options=options)
