@@ -61,6 +61,11 @@ class AgainSource:
     def features(self) -> TransportFeatures:
         return FEATURES
 
+    @property
+    def took_what_stood(self) -> bool:
+        """What is missing comes to an end by itself."""
+        return False
+
     def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
         """Look for what is missing, and ask for what is due; at most about 16 MiB. Raises OutageError (database)."""
         del max_deliveries

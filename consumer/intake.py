@@ -113,6 +113,11 @@ class Intake:
         return self._source_name != DIRECTORY
 
     @property
+    def took_what_stood(self) -> bool:
+        """Whether all that stood in the source when it was opened has come to an end."""
+        return self._source is not None and self._source.took_what_stood
+
+    @property
     def set_aside(self) -> int:
         """How many txs this service set aside for a person or left waiting, and conflicts that wait for a choice."""
         return self._dead + len(self._waiting) + self._waiting_conflicts

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.enough import Enough
 from common.errors import OutageError
 from common.ports.source import Source
 from common.runtime.node import Node
@@ -79,7 +80,8 @@ def pull_from(node: Node, settings: PeerSettings) -> PullReport:
 
     intake = Intake(node, peer_road(state.node), open_source, None, threading.Event(), report.count)
     try:
-        while intake.step(0):
+        enough = Enough()
+        while intake.step(0) and not enough.is_reached(took_what_stood=intake.took_what_stood):
             pass
     finally:
         intake.close()

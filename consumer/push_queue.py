@@ -182,6 +182,11 @@ class PushSource:
     def features(self) -> TransportFeatures:
         return FEATURES
 
+    @property
+    def took_what_stood(self) -> bool:
+        """Nothing stands here: who pushes waits for the answer."""
+        return False
+
     def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
         found: list[Delivery] = []
         size = 0

@@ -39,6 +39,8 @@ class Answer:
     """Where the peer is once it has taken all of it."""
     own: tuple[Stretch, ...] = ()
     kept: tuple[KeptTx, ...] = ()
+    has_more: bool = False
+    """Whether there may be more to give."""
 
     @classmethod
     def nothing(cls) -> "Answer":
@@ -76,7 +78,7 @@ class Planner:
                 own.append(stretch)
                 txs_left, bytes_left = txs_left - stretch.txs, bytes_left - stretch.bytes
             if txs_left <= 0 or bytes_left <= 0 or self._logs.of(incarnation).head().lsn > stretch.to_lsn:
-                return Answer(cursor, tuple(own))
+                return Answer(cursor, tuple(own), has_more=True)
         if not wanted.handed_on:
             return Answer(cursor, tuple(own))
         era = self._node.facts.incarnation
@@ -86,7 +88,8 @@ class Planner:
         kept = self._relay.read(seq, txs_left, bytes_left, wanted.node_id)
         is_all = len(kept) < txs_left and sum(tx.bytes for tx in kept) < bytes_left and not self._has_more(kept, wanted)
         last = kept[-1].seq if kept else seq
-        return Answer(replace(cursor, era=era, seq=max(last, head) if is_all else last), tuple(own), tuple(kept))
+        cursor = replace(cursor, era=era, seq=max(last, head) if is_all else last)
+        return Answer(cursor, tuple(own), tuple(kept), has_more=not is_all)
 
     def again(self, asked: Asked) -> Answer:
         """Return what is here of a stretch that is asked for once more, about `MOST_BYTES`. Raises OutageError."""

@@ -15,7 +15,15 @@ from common.http.problems import ProblemError, guarded
 from common.http.scopes import Scope
 from common.http.streams import CountedStream, while_admitted
 from common.http.under_way import UnderWay
-from common.http.wire import CURSOR_HEADER, LONGEST_WAIT_SECONDS, MEDIA_TYPE, MOST_TXS, PULL_PATH, TXS_HEADER
+from common.http.wire import (
+    CURSOR_HEADER,
+    LONGEST_WAIT_SECONDS,
+    MEDIA_TYPE,
+    MORE_HEADER,
+    MOST_TXS,
+    PULL_PATH,
+    TXS_HEADER,
+)
 from common.runtime.node import Node
 from producer.pull_cursor import BadCursorError, PullCursor
 from producer.pull_plan import Answer, Planner, Wanted
@@ -36,6 +44,10 @@ _STREAM = {
             "schema": {"type": "string"},
         },
         TXS_HEADER: {"description": "How many txs there are in it.", "schema": {"type": "integer"}},
+        MORE_HEADER: {
+            "description": "Whether there was more to give when it was put together.",
+            "schema": {"type": "string", "enum": ["true", "false"]},
+        },
     },
 }
 
@@ -88,6 +100,7 @@ def pull_routes(node: Node, watch: PullWatch, answers: Answers) -> APIRouter:
         answer = await pulls.answer(caller, after, wanted, wait, check)
         encoding = accepted_encoding(request.headers.get("accept-encoding"))
         headers = {CURSOR_HEADER: str(answer.cursor), TXS_HEADER: str(answer.txs), "Vary": "Accept-Encoding"}
+        headers[MORE_HEADER] = "true" if answer.has_more else "false"
         if encoding is not None and answer.txs:
             headers["Content-Encoding"] = encoding
         batches = wrapped(while_admitted(pulls.stream(answer), check), encoding if answer.txs else None)

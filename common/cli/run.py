@@ -31,8 +31,9 @@ def run(only: str | None, once: bool) -> None:
     """Run the node: seal, publish and apply, until SIGTERM or Ctrl-C.
 
     The first signal stops cleanly within ten seconds, a second one leaves at once; neither loses anything. Databases
-    and brokers that are away are waited for. With --once: exit code 4 when there were dead letters, 5 when a database
-    or broker could not be reached.
+    and brokers that are away are waited for. With --once: what stood there at the start is drained, and what others
+    send until five seconds after that; exit code 4 when there were dead letters, 5 when a database or broker could not
+    be reached.
     """
     host = current_host()
     host.is_service = not once
@@ -117,4 +118,7 @@ def _sentence(outcome: Outcome, *, once: bool) -> str:
     aside = f" {many} for you: see `rowferry status`." if outcome.set_aside else ""
     if not once:
         return f"Stopped.{aside}"
-    return f"{'Everything is drained.' if outcome.drained else 'Stopped before everything was drained.'}{aside}"
+    if not outcome.drained:
+        return f"Stopped before everything was drained.{aside}"
+    what = "What was there is drained; others go on sending." if outcome.more_comes else "Everything is drained."
+    return f"{what}{aside}"

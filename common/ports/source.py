@@ -52,6 +52,11 @@ class Source(Protocol):
     @property
     def features(self) -> TransportFeatures: ...
 
+    @property
+    def took_what_stood(self) -> bool:
+        """Whether all that stood there when it was opened is acknowledged: others may send more for ever."""
+        ...
+
     def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
         """Return what has come, at most `max_deliveries`; waits up to the timeout for the first one only."""
         ...

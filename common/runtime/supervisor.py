@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from common.enough import LATE_SECONDS, Enough
 from common.errors import ContentionError, OutageError, ReopenNodeError, RowferryError, StoppingError
 from common.periodic import Periodic
 from common.ports.part import Service
@@ -40,6 +41,12 @@ class Receiving(Protocol):
         ...
 
     @property
+    def took_what_stood(self) -> bool:
+        """Whether it took all that stood there when it began; others may send for ever: `run --once` goes on for a
+        while, then it is enough."""
+        ...
+
+    @property
     def set_aside(self) -> int:
         """How many batches it set aside itself: with any, `run --once` ends with exit code 4."""
         ...
@@ -64,6 +71,7 @@ class Patience:
     idle_seconds: float = IDLE_SECONDS
     stop_seconds: float = STOP_SECONDS
     once_seconds: float = ONCE_PATIENCE_SECONDS
+    late_seconds: float = LATE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,9 @@ class Outcome:
     reopen: bool = False
     """The node has to be opened anew, and the run goes on."""
     drained: bool = False
-    """A whole round of `run_once` found no work."""
+    """A whole round of `run_once` found no work, but for what others went on sending."""
+    more_comes: bool = False
+    """Others went on sending when `run_once` had taken what was there."""
     set_aside: int = 0
     crashes: int = 0
     late: tuple[str, ...] = ()
@@ -107,15 +117,17 @@ class Supervisor:
 
         Raises OutageError when one doesn't end in time, and every other error at once."""
         reopen = drained = False
+        steppers = [_Once(service, self._stop, self._patience) for service in self._services]
         with ExitStack() as closing:
             for service in reversed(self._services):
                 closing.callback(service.close)
             try:
-                drained = self._drain([_Once(service, self._stop, self._patience) for service in self._services])
+                drained = self._drain(steppers)
             except ReopenNodeError as error:
                 log.warning("run.reopens", extra={"error": str(error)})
                 reopen = True
-        return Outcome(reopen=reopen, drained=drained, set_aside=self._set_aside())
+        more_comes = any(stepper.has_enough for stepper in steppers)
+        return Outcome(reopen=reopen, drained=drained, more_comes=more_comes, set_aside=self._set_aside())
 
     def _drain(self, services: "Sequence[_Once]") -> bool:
         """Step until a quiet round; False when `stop` came first."""
@@ -152,6 +164,10 @@ class _Once:
         self._backoff = Backoff(patience.outage)
         self._failing_since = 0.0
         self._steps_left = service.once_steps if isinstance(service, Filled) else None
+        self._enough = Enough(patience.late_seconds)
+        self.has_enough = False
+        """Whether it is stepped no more, though its work goes on."""
+        self._worked = False
 
     def step(self, decides: bool) -> bool:
         """Step, again while that fails. `decides`: this round may be the last. Raises OutageError."""
@@ -159,6 +175,9 @@ class _Once:
             if not self._steps_left:
                 return False
             self._steps_left -= 1
+        if self.has_enough or self._looks_enough():
+            self.has_enough = True
+            return False
         contended = False
         while True:
             try:
@@ -172,7 +191,13 @@ class _Once:
                 if contended:
                     # Somebody held the rows, and has let go.
                     self._backoff.reset()
+                self._worked = worked
                 return worked
+
+    def _looks_enough(self) -> bool:
+        service = self._service
+        took = self._worked and isinstance(service, Receiving) and service.took_what_stood
+        return self._enough.is_reached(took_what_stood=took)
 
     def _wait_out(self, error: OutageError | ContentionError) -> None:
         now = time.monotonic()

@@ -276,6 +276,43 @@ class SinkSourceContract:
         got += source.receive(10, IDLE_SECONDS)
         assert {plain(one) for one in got} == {one.body for one in sent}
 
+    def test_what_stood_is_taken_though_more_comes_all_the_time(self, case: TransportCase) -> None:
+        """By this `run --once` ends."""
+        case.source("b").close()
+        sink = case.sink("a")
+        stood = [single("a", lsn) for lsn in range(1, 11)]
+        send_all(sink, *stood)
+        source = case.source("b")
+        left = {one.body for one in stood}
+        lsns = iter(range(len(stood) + 1, 10_000))
+
+        def one_more() -> bool:
+            send_all(sink, single("a", next(lsns)))
+            got = source.receive(3, 0.2)
+            if left:
+                assert not source.took_what_stood
+            case.commit(source, got)
+            left.difference_update(map(plain, got))
+            return source.took_what_stood
+
+        wait_for(one_more, WAIT_SECONDS, "what stood in the source to be taken")
+        assert not left
+        case.commit(source, source.receive(3, 0.2))
+        assert source.took_what_stood
+
+    def test_what_stood_and_was_given_back_is_not_taken(self, case: TransportCase) -> None:
+        case.source("b").close()
+        sent = single("a", 1)
+        send_all(case.sink("a"), sent)
+        source = case.source("b")
+        source.give_back(collect(source, len(sent.body)), failed=False)
+        got = collect(source, len(sent.body))
+        assert source.receive(3, IDLE_SECONDS) == []
+        assert not source.took_what_stood
+        case.commit(source, got)
+        assert source.receive(3, IDLE_SECONDS) == []
+        assert source.took_what_stood
+
     def test_a_message_that_is_too_large_is_seen_before_it_is_sent(self, case: TransportCase) -> None:
         limit = case.features.max_message_bytes
         if limit is None:

@@ -72,6 +72,18 @@ def sources(found: list[Part]) -> list[str]:
     return [part.header.source_node for part in found]
 
 
+def test_an_answer_tells_whether_there_is_more(node: Served) -> None:
+    insert(node, 1, 2)
+    said: list[str] = []
+    mark = "0"
+    with node.client(node.token("b")) as client:
+        for _ in range(3):
+            answer = client.get("/sync/pull", params={"after": mark, "limit": 1})
+            mark = answer.headers["rowferry-cursor"]
+            said.append(answer.headers["rowferry-more"])
+    assert (said[0], said[-1]) == ("true", "false")
+
+
 def test_a_mark_leads_through_everything_once(node: Served) -> None:
     with node.client(node.token("b")) as client:
         assert pull(client)[0] == []

@@ -194,6 +194,7 @@ class MemorySource:
     closed: int = 0
     fail_ack: bool = False
 
+    took_what_stood = False
     features = TransportFeatures("memory", False, True, False, True, False, False, None)
 
     def put(self, *bodies: bytes, **fields: Any) -> None:

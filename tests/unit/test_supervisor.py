@@ -39,6 +39,7 @@ class Scripted:
     closed: int = 0
     set_aside: int = 0
     may_be_on_its_way: bool = False
+    took_what_stood: bool = False
     longest_idle: float = 0.0
     threads: set[str] = field(default_factory=set)
     woken: threading.Event = field(default_factory=threading.Event)
@@ -237,6 +238,41 @@ def test_once_ends_though_one_service_never_runs_out_of_work() -> None:
     assert outcome.drained
     assert filling.steps == 2
     assert not sending.script
+
+
+def test_once_ends_though_others_send_for_ever() -> None:
+    """What stood there at the start is taken, and for a while what comes after it."""
+    fed = Scripted("fed", script=[True] * 1_000_000, took_what_stood=True)
+    behind = Scripted("behind", script=[True] * 1_000_000)
+    left = Scripted("left", script=[True] * 50)
+
+    def step(idle_seconds: float) -> bool:
+        behind.took_what_stood = behind.steps > 200
+        return Scripted.step(behind, idle_seconds)
+
+    behind.step = step  # type: ignore[method-assign]
+    outcome = Supervisor([fed, behind, left], threading.Event(), replace(QUICK, late_seconds=0.05)).run_once()
+    assert outcome.drained
+    assert not left.script
+    assert outcome.more_comes
+    assert behind.steps > 200
+    assert fed.steps > 1
+
+
+def test_once_goes_on_taking_while_something_else_takes_long() -> None:
+    """Who has nothing to do for a moment is asked again: what comes of the others' work must not stay."""
+    quiet = Scripted("quiet", script=[True, False] * 60, took_what_stood=True)
+    long = Scripted("long", script=[True] * 100)
+
+    def step(idle_seconds: float) -> bool:
+        time.sleep(0.005)
+        return Scripted.step(long, idle_seconds)
+
+    long.step = step  # type: ignore[method-assign]
+    outcome = Supervisor([quiet, long], threading.Event(), replace(QUICK, late_seconds=0.1)).run_once()
+    assert not quiet.script
+    assert outcome.drained
+    assert not outcome.more_comes
 
 
 def test_waits_grow_though_every_other_step_goes_well() -> None:

@@ -11,6 +11,7 @@ from common.clock import Clock, SystemClock
 from common.errors import OutageError
 from common.ports.sink import TransportFeatures
 from common.ports.source import Delivery
+from common.transports.backlog import Backlog
 from common.transports.directory.content import Sizes
 from common.transports.directory.names import FEATURES, BatchFile
 from common.transports.directory.opening import Opener, Reading
@@ -70,12 +71,19 @@ class DirectorySource:
         self._current: Reading | None = None
         self._again: deque[Delivery] = deque()
         self._held: dict[_Token, Reading] = {}
+        self._backlog: Backlog[_Token] = Backlog()
+        self._has_scanned = False
         self._woken = threading.Event()
         self._closed = False
 
     @property
     def features(self) -> TransportFeatures:
         return FEATURES
+
+    @property
+    def took_what_stood(self) -> bool:
+        """So it is once all files of the first look are done; one that is not whole yet waits beside."""
+        return self._backlog.is_taken
 
     def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
         """Return what the files hold, about 32 MiB at a time. Looks at once, then at growing intervals."""
@@ -100,6 +108,7 @@ class DirectorySource:
         for delivery in deliveries:
             token = _token(delivery)
             reading = self._held.pop(token, None)
+            self._backlog.acknowledged(token)
             if reading is not None and reading.acknowledge():
                 self._progress.finish(reading.file, reading.changed_ns, reading.broken)
                 self._settling.forget(reading.file)
@@ -160,6 +169,9 @@ class DirectorySource:
         )
 
     def _scan(self) -> None:
+        if self._has_scanned:
+            self._backlog.ran_out(self._held)
+        self._has_scanned = True
         files = self._scanner.files()
         self._settling.keep_only(set(files))
         self._progress.begin_scan(files)

@@ -22,6 +22,7 @@ from common.http.wire import (
     GONE_HEADER,
     HEARTBEAT_PATH,
     MEDIA_TYPE,
+    MORE_HEADER,
     PULL_PATH,
     PUSH_PATH,
     ROWS_PATH,
@@ -79,6 +80,8 @@ class PullAnswer:
     _response: httpx.Response
     gone_until_lsn: int | None = None
     """Up to here the log was asked for once more, and is gone."""
+    has_more: bool = True
+    """Whether there was more to give than is in it; a release of before does not say."""
 
     def close(self) -> None:
         """Give the connection back; what was not read is left. Safe to call twice."""
@@ -222,7 +225,8 @@ class PeerClient:
                 # The page of a proxy in between would become a dead letter.
                 _check_media_type(response)
             gone = response.headers.get(GONE_HEADER)
-            return PullAnswer(cursor, body, response, None if gone is None else int(gone))
+            has_more = response.headers.get(MORE_HEADER) != "false"
+            return PullAnswer(cursor, body, response, None if gone is None else int(gone), has_more)
         except (ValueError, PoisonError) as error:
             response.close()
             raise OutageError(f"{self.url} does not answer as a node does: {error}") from error

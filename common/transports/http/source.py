@@ -60,10 +60,16 @@ class HttpSource:
         self._cursor = place.load()
         self._reading: _Reading | None = None
         self._asking: Asking | None = None
+        self._took_what_stood = False
 
     @property
     def features(self) -> TransportFeatures:
         return FEATURES
+
+    @property
+    def took_what_stood(self) -> bool:
+        """So it is after the first answer that held all there was to give."""
+        return self._took_what_stood
 
     def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
         """Raises OutageError, RefusedError."""
@@ -166,6 +172,7 @@ class HttpSource:
             return
         reading.answer.close()
         self._reading = None
+        self._took_what_stood = self._took_what_stood or not reading.answer.has_more
         if reading.answer.cursor != self._cursor:
             self._place.save(reading.answer.cursor)
             self._cursor = reading.answer.cursor

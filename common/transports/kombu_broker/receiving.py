@@ -9,6 +9,7 @@ from typing import Any
 from common.errors import OutageError
 from common.ports.sink import TransportFeatures
 from common.ports.source import Delivery
+from common.transports.backlog import Backlog
 from common.transports.kombu_broker.connecting import KombuSettings, node_queue, open_connection, outages, release
 from common.transports.kombu_broker.routes import Routes
 from common.transports.kombu_broker.traits import Unacked, traits_for
@@ -31,6 +32,7 @@ class KombuSource:
         self._features = replace(traits.features, max_message_bytes=settings.max_message_bytes)
         self._unacked = traits.unacked
         self._held: dict[str, Any] = {}
+        self._backlog: Backlog[str] = Backlog()
         self._woken = threading.Event()
         self._connection: Any = open_connection(settings)
         try:
@@ -47,6 +49,11 @@ class KombuSource:
     @property
     def features(self) -> TransportFeatures:
         return self._features
+
+    @property
+    def took_what_stood(self) -> bool:
+        """So it is once the queue was empty and what it had given is done."""
+        return self._backlog.is_taken
 
     def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
         """Return what the queue holds, about 32 MiB at a time."""
@@ -70,9 +77,11 @@ class KombuSource:
         with self._outages("acknowledging to"):
             for delivery in deliveries:
                 self._let_go(self._held.pop(str(delivery.token), None))
+                self._backlog.acknowledged(str(delivery.token))
 
     def give_back(self, deliveries: list[Delivery], *, failed: bool) -> None:
         """Put them at the end of this node's queue. kombu's own way would send them to every node once more."""
+        self._backlog.renamed()
         with self._outages("giving back to"):
             for delivery in deliveries:
                 message = self._held.pop(str(delivery.token), None)
@@ -106,6 +115,7 @@ class KombuSource:
         while len(found) < max_deliveries and size < _RECEIVE_BYTES:
             message = self._queue.get(no_ack=self._unacked is Unacked.KEPT)
             if message is None:
+                self._backlog.ran_out(self._held)
                 break
             if not self._is_wanted(message):
                 self._let_go(message)

@@ -45,12 +45,19 @@ class RabbitSource:
         self._channel: Any = None
         # In the order of their tags; only the I/O thread touches it.
         self._unacknowledged: dict[int, None] = {}
+        self._left: int | None = None
         self._thread = ChannelThread(settings, "consumer", prepare=self._prepare, on_lost=self._fail)
         self._thread.start()
 
     @property
     def features(self) -> TransportFeatures:
         return features(self._settings)
+
+    @property
+    def took_what_stood(self) -> bool:
+        """So it is once as many are acknowledged as stood in the queue: the oldest come first."""
+        left = self._left
+        return left is not None and left <= 0
 
     def receive(self, max_deliveries: int, timeout_seconds: float) -> list[Delivery]:
         self._keep_topology()
@@ -107,12 +114,17 @@ class RabbitSource:
         def consume(_frame: Any) -> None:
             channel.basic_consume(node_queue(self._settings.node_id), self._on_message, callback=lambda _: ready())
 
-        channel.basic_qos(prefetch_count=self._settings.prefetch, callback=consume)
+        def count(frame: Any) -> None:
+            self._left = frame.method.message_count
+            channel.basic_qos(prefetch_count=self._settings.prefetch, callback=consume)
+
+        channel.queue_declare(node_queue(self._settings.node_id), passive=True, callback=count)
 
     def _on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         if source_of(properties) == self._settings.node_id:
             # Our own, come back through `<channel>.*`: nobody needs to read it.
             channel.basic_ack(method.delivery_tag)
+            self._count(1)
             return
         token = _Token(self, method.delivery_tag)
         one = delivery(method, properties, body, token=token, settings=self._settings, user=self._user)
@@ -142,6 +154,7 @@ class RabbitSource:
         for tag in sorted(wanted.difference(oldest)):
             self._channel.basic_ack(tag)
         self._forget(wanted)
+        self._count(len(wanted))
 
     def _give_back(self, tags: list[int], *, failed: bool) -> None:
         if not self._channel.is_open:
@@ -151,6 +164,10 @@ class RabbitSource:
         for tag in sorted(wanted):
             give(tag, requeue=True)
         self._forget(wanted)
+
+    def _count(self, acknowledged: int) -> None:
+        if self._left is not None:
+            self._left -= acknowledged
 
     def _forget(self, tags: Iterable[int]) -> None:
         for tag in tags:
