@@ -20,6 +20,7 @@ from common.wire.control import Gone
 from common.wire.decode import read_parts
 from consumer.gap_watch import GapWatch, Watched
 from consumer.gaps import find_gaps
+from consumer.intake import Intake
 from consumer.requests import forget_asked, note_asked, request_for, take_gone
 from consumer.statements import reading, writing
 
@@ -28,11 +29,6 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 2.0
 _DELIVERY_BYTES = 4 * 1024 * 1024
 AskFor = Callable[[], PeerSettings]
-
-
-def again_from(node: Node, name: str, peer: PeerSection) -> "AgainSource":
-    """Return the source for a configured peer."""
-    return AgainSource(node, name, partial(settings_of, name, peer), node.config.limits.gap_seconds)
 
 
 class AgainSource:
@@ -47,7 +43,9 @@ class AgainSource:
         settings: AskFor,
         patience_seconds: float,
         monotonic: Callable[[], float] = time.monotonic,
+        hurry: threading.Event | None = None,
     ) -> None:
+        """`hurry`: once it is set nothing is waited for, and each gap asked for once."""
         self._node = node
         self._peer = peer
         self._settings = settings
@@ -56,6 +54,8 @@ class AgainSource:
         self._look_seconds = min(_LOOK_SECONDS, patience_seconds / 2)
         self._look_at = 0.0
         self._wake = threading.Event()
+        self._hurry = hurry or threading.Event()
+        self._hurries = False
 
     @property
     def features(self) -> TransportFeatures:
@@ -70,6 +70,9 @@ class AgainSource:
         """Look for what is missing, and ask for what is due; at most about 16 MiB. Raises OutageError (database)."""
         del max_deliveries
         now = self._monotonic()
+        if self._hurry.is_set() and not self._hurries:
+            self._hurries, self._watch = True, GapWatch(0.0)
+            self._look_seconds = self._look_at = 0.0
         if now < self._look_at:
             self._wake.wait(min(max(0.0, timeout_seconds), self._look_at - now))
             return []
@@ -79,7 +82,7 @@ class AgainSource:
         for was in self._watch.look(gaps, now):
             gap = was.gap
             writing(self._node.database, partial(forget_asked, peer=gap.peer, incarnation=gap.incarnation))
-        due = self._watch.due(now)
+        due = [one for one in self._watch.due(now) if not (self._hurries and one.asks)]
         return self._ask(due, now) if due else []
 
     def ack(self, deliveries: list[Delivery]) -> None:
@@ -139,3 +142,17 @@ class AgainSource:
             Delivery(body, f"http:{peer}", None, source_node=peer, verified=True, may_forward=may_forward)
             for body in bodies
         ]
+
+
+class AgainIntake(Intake):
+    """Asks one peer for what is missing, and applies it. A service of `run`."""
+
+    def __init__(self, node: Node, name: str, peer: PeerSection, stop: threading.Event) -> None:
+        self._hurry = threading.Event()
+        patience = node.config.limits.gap_seconds
+        source = partial(AgainSource, node, name, partial(settings_of, name, peer), patience, hurry=self._hurry)
+        super().__init__(node, f"again-{name}", source, None, stop)
+
+    def last_look(self) -> None:
+        """Let the next steps ask at once: nobody would in a later process, which begins to wait anew."""
+        self._hurry.set()

@@ -22,7 +22,7 @@ from consumer.peers import PeerIds
 log = logging.getLogger(__name__)
 
 _FIRST_SECONDS = 5.0
-"""After the start: `run --once` ends before."""
+"""After the start: `run --once` ends before, with a last look."""
 
 
 def hear(node: Node, settings: PeerSettings, controls: Controls) -> None:
@@ -67,14 +67,22 @@ class PeerHearing(Periodic):
         """Hear it. Never work that a drained node would wait for; a peer that is away, or of a release of before, is
         no outage of this node."""
         self.look_again_in(self._every)
+        if self._has_heard():
+            note_listening(self._node)
+        return False
+
+    def last_look(self) -> None:
+        """Hear it. That this node listens is not noted: it heard nobody who spoke in between."""
+        self._has_heard()
+
+    def _has_heard(self) -> bool:
         try:
             hear(self._node, settings_of(self._peer, self._section), self._controls)
         except RowferryError as error:
             # Its intake and its relay tell of one that can't be used.
             log.info("heartbeat.not_heard", extra={"peer": self._peer, "error": str(error)})
             return False
-        note_listening(self._node)
-        return False
+        return True
 
 
 class Listening(Periodic):

@@ -76,14 +76,14 @@ def _beside_pulls(node: Node, stop: threading.Event) -> list[Service]:
     if not node.config.peers:
         return []
     # Not at the top: it imports the client.
-    from consumer.again import again_from
+    from consumer.again import AgainIntake
     from consumer.hearing import PeerHearing
 
     services: list[Service] = []
     for name, peer in node.config.peers.items():
         if node.config.limits.announce_seconds:
             services.append(PeerHearing(node, name, peer))
-        services.append(Intake(node, f"again-{name}", partial(again_from, node, name, peer), None, stop))
+        services.append(AgainIntake(node, name, peer, stop))
     return services
 
 

@@ -13,12 +13,12 @@ from common.runtime.transports import BROKER, OpenSink
 from common.transports.control import control_envelope, say
 from common.wire.control import Heartbeat
 from producer.cursors import Cursors
-from producer.heartbeat import own_heartbeat
+from producer.heartbeat import NOBODY_KNOWS_SECONDS, own_heartbeat
 
 log = logging.getLogger(__name__)
 
 _FIRST_SECONDS = 5.0
-"""After the start: `run --once` ends before."""
+"""After the start: `run --once` ends before, but for `AnnouncingToPeer`."""
 _CONFIRM_SECONDS = 10.0
 
 
@@ -50,16 +50,27 @@ class Announcing(Periodic):
         """Send a heartbeat. Never work that a drained node would wait for. Raises OutageError for the
         database alone."""
         self.look_again_in(self._every)
-        heartbeat = own_heartbeat(self._node, self._sent, self._every)
+        self._say(self._every)
+        return False
+
+    def _say(self, every_seconds: float) -> None:
+        heartbeat = own_heartbeat(self._node, self._sent, every_seconds)
         try:
             self._send(heartbeat)
         except (OutageError, ConfigError) as error:
             # The relay tells of a way that can't be used; that nobody listens is no outage of who has sent nothing.
             log.info("heartbeat.not_sent", extra={"to": self._road, "error": str(error)})
-        return False
 
     def _send(self, heartbeat: Heartbeat) -> None:
         incarnation, lsn = heartbeat.incarnation, heartbeat.head_lsn
         envelope = control_envelope(heartbeat, incarnation, lsn, lsn, f"heartbeat-{incarnation}-{lsn}", self._signer)
         say(self._open_sink(self.wake), envelope, _CONFIRM_SECONDS)
         reach(CrashPoint.HEARTBEAT_SENT)
+
+
+class AnnouncingToPeer(Announcing):
+    """Sends heartbeats to one peer over HTTP, also at the end of `run --once`: nobody knows when it runs again."""
+
+    def last_look(self) -> None:
+        """Send a heartbeat. Raises OutageError for the database alone."""
+        self._say(NOBODY_KNOWS_SECONDS)

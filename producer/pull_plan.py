@@ -14,6 +14,7 @@ from common.wire.records import MAX_LSN
 from producer.extract import Stretch, batches
 from producer.log import NodeLogs
 from producer.pull_cursor import PullCursor
+from producer.purge import log_begins
 from producer.relay_log import Asked, KeptTx, RelayLog
 
 MOST_BYTES = 16 * 1024 * 1024
@@ -73,11 +74,16 @@ class Planner:
         for incarnation in self._from(after.incarnation):
             begin = after.lsn if incarnation == after.incarnation else 0
             stretch = self._stretch(incarnation, begin, txs_left, bytes_left)
-            cursor = replace(cursor, incarnation=incarnation, lsn=stretch.to_lsn)
             if stretch.txs:
                 own.append(stretch)
                 txs_left, bytes_left = txs_left - stretch.txs, bytes_left - stretch.bytes
-            if txs_left <= 0 or bytes_left <= 0 or self._logs.of(incarnation).head().lsn > stretch.to_lsn:
+            to_lsn, head_lsn = stretch.to_lsn, self._logs.of(incarnation).head().lsn
+            if not stretch.txs and head_lsn > to_lsn:
+                # Nothing of what follows is here any more: the mark goes beyond it, so that the peer sees that it is
+                # missing, and gets what comes behind it.
+                to_lsn = max(to_lsn, log_begins(self._node, incarnation))
+            cursor = replace(cursor, incarnation=incarnation, lsn=to_lsn)
+            if txs_left <= 0 or bytes_left <= 0 or head_lsn > to_lsn:
                 return Answer(cursor, tuple(own), has_more=True)
         if not wanted.handed_on:
             return Answer(cursor, tuple(own))

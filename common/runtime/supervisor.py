@@ -7,7 +7,7 @@ what it had open when a step raises, and opens it anew in the next.
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -59,6 +59,15 @@ class Filled(Protocol):
     @property
     def once_steps(self) -> int:
         """So many steps of it are a run."""
+        ...
+
+
+@runtime_checkable
+class LooksLast(Protocol):
+    """A service that looks now and then, and not before `run --once` ends: it looks when all else is done."""
+
+    def last_look(self) -> None:
+        """Look now. What that brings is drained too. Raises OutageError, ContentionError."""
         ...
 
 
@@ -130,13 +139,19 @@ class Supervisor:
         return Outcome(reopen=reopen, drained=drained, more_comes=more_comes, set_aside=self._set_aside())
 
     def _drain(self, services: "Sequence[_Once]") -> bool:
-        """Step until a quiet round; False when `stop` came first."""
+        """Step until a quiet round after the last looks; False when `stop` came first."""
+        last = [service for service in services if service.looks_last]
         decides = False
         while not self._stop.is_set():
             worked = sum(service.step(decides) for service in services)
-            if not worked and decides:
+            if worked or not decides:
+                decides = not worked
+                continue
+            if not last:
                 return True
-            decides = not worked
+            for service in last:
+                service.last_look()
+            last, decides = [], False
         return False
 
     def _end(self, runners: "Sequence[_Runner]") -> tuple[str, ...]:
@@ -178,10 +193,30 @@ class _Once:
         if self.has_enough or self._looks_enough():
             self.has_enough = True
             return False
+        self._worked = self._patiently(lambda: self._service.step(_idle(self._service, decides)))
+        return self._worked
+
+    @property
+    def looks_last(self) -> bool:
+        """Whether there is a last look."""
+        return isinstance(self._service, LooksLast)
+
+    def last_look(self) -> None:
+        """Let it look, again while that fails. Raises OutageError."""
+        service = self._service
+
+        def look() -> bool:
+            if isinstance(service, LooksLast):
+                service.last_look()
+            return True
+
+        self._patiently(look)
+
+    def _patiently(self, work: Callable[[], bool]) -> bool:
         contended = False
         while True:
             try:
-                worked = self._service.step(_idle(self._service, decides))
+                worked = work()
             except StoppingError:
                 return True
             except (OutageError, ContentionError) as error:
@@ -191,7 +226,6 @@ class _Once:
                 if contended:
                     # Somebody held the rows, and has let go.
                     self._backoff.reset()
-                self._worked = worked
                 return worked
 
     def _looks_enough(self) -> bool:

@@ -15,6 +15,7 @@ from common.config.model import PeerSection
 from common.http.scopes import Scope
 from common.ops.passed import read_passed
 from common.ops.purging import OWN_LOG
+from common.runtime.supervisor import Outcome, Supervisor
 from common.transports.http import client
 from common.transports.http.settings import settings_of
 from common.wire.control import Heartbeat, SeenLog, encode_control, said_in
@@ -375,6 +376,79 @@ def test_push_and_pull_by_hand_say_and_hear_as_much(main: Served, branch: World)
     assert gaps(branch) == [(1, 2)]
     report = pull_from(branch.node, chosen)
     assert (gaps(branch), report.applied) == ([], 1)
+
+
+def once(world: World) -> Outcome:
+    """What `run --once` does."""
+    stop = threading.Event()
+    return Supervisor([*producer.services(world.node, stop), *consumer.services(world.node, stop)], stop).run_once()
+
+
+def test_run_once_says_and_hears_as_much(main: Served, branch: World) -> None:
+    """Who is run by a schedule alone would never be heard, nor miss what is not there for it any more."""
+    insert(branch, 1)
+    insert(main.world, 2, 3, 4)
+    assert once(branch).drained
+    assert said_of(main.world, "here") == (branch.node.facts.incarnation, 1, 1)
+    assert said_of(branch, "main")[0] == main.world.node.facts.incarnation
+    lose(branch, "main", 2)
+    assert gaps(branch) == [(1, 2)]
+    assert once(branch).drained
+    assert gaps(branch) == []
+
+
+def test_run_once_notices_what_was_purged_before_it_came(main: Served, branch: World) -> None:
+    insert(main.world, 1)
+    once(branch)
+    insert(main.world, 2, 3)
+    log = main.world.node.facts.incarnation
+    main.world.execute(
+        "DELETE FROM rf_tx",
+        f"INSERT INTO rf_purged (what, name, until_lsn, purged_us, rows) VALUES ('{OWN_LOG}', '{log}', 3, 1, 3)",
+    )
+    assert once(branch).drained
+    assert gaps(branch) == [(1, 3)]
+    assert branch.query("SELECT gone_until_lsn FROM rf_request") == [(3,)]
+
+
+def test_a_log_whose_end_is_purged_keeps_nobody_from_what_others_sent(
+    main: Served, branch: World, tmp_path: Path
+) -> None:
+    """Main writes seldom, its log is old: who did not have all of it gets what main hands on all the same."""
+    other = branch_of(main, tmp_path, "other")
+    try:
+        for one in (branch, other):
+            sync(one)
+        insert(main.world, 2, 3)
+        log = main.world.node.facts.incarnation
+        main.world.execute(
+            "DELETE FROM rf_tx",
+            f"INSERT INTO rf_purged (what, name, until_lsn, purged_us, rows) VALUES ('{OWN_LOG}', '{log}', 2, 1, 2)",
+        )
+        insert(other, 7)
+        sync(other)
+        sync(branch)
+        assert [row[0] for row in branch.rows()] == [7]
+    finally:
+        close_world(other)
+
+
+def test_run_once_sends_again_what_its_peer_lacks(main: Served, branch: World) -> None:
+    insert(branch, 1, 2, 3)
+    once(branch)
+    lose_in_the_middle(main.world, "here")
+    assert once(branch).drained
+    assert (gaps(main.world), main.world.watermark("here")) == ([], 3)
+
+
+def test_run_once_beside_a_peer_of_before(main: Served, branch: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("HEARTBEAT_PATH", "AGAIN_PATH"):
+        monkeypatch.setattr(client, path, "/sync/nothing")
+    insert(main.world, 2, 3)
+    assert once(branch).drained
+    lose(branch, "main", 1)
+    assert once(branch).drained
+    assert gaps(branch) == [(0, 1)]
 
 
 def test_a_peer_of_before_takes_batches_all_the_same(

@@ -259,6 +259,33 @@ def test_once_ends_though_others_send_for_ever() -> None:
     assert fed.steps > 1
 
 
+def test_what_looks_last_looks_once_and_what_it_brings_is_drained_too() -> None:
+    class Last(Scripted):
+        looks = 0
+
+        def last_look(self) -> None:
+            assert not other.script, "nothing is left to do when it looks"
+            self.looks += 1
+            self.script = [True] * 3
+            other.script = [False, False, True]
+
+    other = Scripted("other", script=[True] * 5)
+    last = Last("last")
+    outcome = Supervisor([other, last], threading.Event(), QUICK).run_once()
+    assert outcome.drained
+    assert last.looks == 1
+    assert (other.script, last.script) == ([], [])
+
+
+def test_an_outage_of_a_last_look_ends_the_run() -> None:
+    class Last(Scripted):
+        def last_look(self) -> None:
+            raise OutageError("the database is away")
+
+    with pytest.raises(OutageError, match="away"):
+        Supervisor([Last("last")], threading.Event(), QUICK).run_once()
+
+
 def test_once_goes_on_taking_while_something_else_takes_long() -> None:
     """Who has nothing to do for a moment is asked again: what comes of the others' work must not stay."""
     quiet = Scripted("quiet", script=[True, False] * 60, took_what_stood=True)
