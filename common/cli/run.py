@@ -32,8 +32,8 @@ def run(only: str | None, once: bool) -> None:
 
     The first signal stops cleanly within ten seconds, a second one leaves at once; neither loses anything. Databases
     and brokers that are away are waited for. With --once: what stood there at the start is drained, and what others
-    send until five seconds after that; exit code 4 when there were dead letters, 5 when a database or broker could not
-    be reached.
+    send until five seconds after that; exit code 4 when there were dead letters, 5 when a database, broker or peer
+    could not be reached, after the rest is drained.
     """
     host = current_host()
     host.is_service = not once

@@ -124,9 +124,10 @@ class Supervisor:
     def run_once(self) -> Outcome:
         """Step all services in turn until a whole round finds no work, then close them.
 
-        Raises OutageError when one doesn't end in time, and every other error at once."""
+        Raises OutageError when one didn't end in time, once the others are drained, and every other error at once."""
         reopen = drained = False
-        steppers = [_Once(service, self._stop, self._patience) for service in self._services]
+        outages: list[OutageError] = []
+        steppers = [_Once(service, self._stop, self._patience, outages) for service in self._services]
         with ExitStack() as closing:
             for service in reversed(self._services):
                 closing.callback(service.close)
@@ -135,6 +136,8 @@ class Supervisor:
             except ReopenNodeError as error:
                 log.warning("run.reopens", extra={"error": str(error)})
                 reopen = True
+        if outages and not reopen:
+            raise OutageError("; ".join(dict.fromkeys(map(str, outages)))) from outages[0]
         more_comes = any(stepper.has_enough for stepper in steppers)
         return Outcome(reopen=reopen, drained=drained, more_comes=more_comes, set_aside=self._set_aside())
 
@@ -172,7 +175,10 @@ class _Once:
     """One service of `run_once`. An outage lasts from its first error, though some step in between may go well: what
     is published is taken by one step, and comes back in another."""
 
-    def __init__(self, service: Service, stop: threading.Event, patience: Patience) -> None:
+    def __init__(self, service: Service, stop: threading.Event, patience: Patience, outages: list[OutageError]) -> None:
+        """`outages`: those of all services that were given up."""
+        self._outages = outages
+        self._is_given_up = False
         self._service = service
         self._stop = stop
         self._patience = patience
@@ -185,7 +191,7 @@ class _Once:
         self._worked = False
 
     def step(self, decides: bool) -> bool:
-        """Step, again while that fails. `decides`: this round may be the last. Raises OutageError."""
+        """Step, again while that fails, unless it was given up. `decides`: this round may be the last."""
         if self._steps_left is not None:
             if not self._steps_left:
                 return False
@@ -202,7 +208,7 @@ class _Once:
         return isinstance(self._service, LooksLast)
 
     def last_look(self) -> None:
-        """Let it look, again while that fails. Raises OutageError."""
+        """Let it look, again while that fails, unless it was given up."""
         service = self._service
 
         def look() -> bool:
@@ -214,35 +220,47 @@ class _Once:
 
     def _patiently(self, work: Callable[[], bool]) -> bool:
         contended = False
-        while True:
+        while not self._is_given_up:
             try:
                 worked = work()
             except StoppingError:
                 return True
             except (OutageError, ContentionError) as error:
                 contended = isinstance(error, ContentionError)
-                self._wait_out(error)
+                if not self._has_waited(error):
+                    self._give_up(error)
             else:
                 if contended:
                     # Somebody held the rows, and has let go.
                     self._backoff.reset()
                 return worked
+        return False
 
     def _looks_enough(self) -> bool:
         service = self._service
         took = self._worked and isinstance(service, Receiving) and service.took_what_stood
         return self._enough.is_reached(took_what_stood=took)
 
-    def _wait_out(self, error: OutageError | ContentionError) -> None:
+    def _give_up(self, error: OutageError | ContentionError) -> None:
+        self._is_given_up = True
+        self._outages.append(OutageError(str(error)))
+        log.warning("run.goes_on_without", extra={"service": self._service.name, "error": str(error)})
+
+    def _has_waited(self, error: OutageError | ContentionError) -> bool:
+        """Wait before another attempt; False where it lasts too long. Where something else is gone already nothing
+        is waited for: it may be the database, and all would wait in turn."""
+        if self._outages and isinstance(error, OutageError):
+            return False
         now = time.monotonic()
         if not self._backoff.failures or self._backoff.quiet_seconds > self._patience.once_seconds / 2:
             self._failing_since = now
             self._backoff.reset()
         seconds = self._backoff.next_seconds()
         if self._stop.is_set() or now + seconds > self._failing_since + self._patience.once_seconds:
-            raise OutageError(str(error)) from error
+            return False
         _log_outage(self._service, error, seconds)
         self._stop.wait(seconds)
+        return True
 
 
 class _Runner:

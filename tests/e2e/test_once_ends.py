@@ -145,3 +145,17 @@ def test_a_pull_ends_beside_a_node_that_writes(tmp_path: Path, request: pytest.F
             wait_for(lambda: a.head() > 2 * _BEFORE, 60, "the application to have written more")
             b.ok("pull", "--url", _url_of_a(b), timeout=90)
             assert b.query(f"SELECT count(*) FROM item WHERE id < {_BEFORE}") == [(_BEFORE,)]
+
+
+def test_once_reads_the_folder_though_the_broker_is_away(tmp_path: Path) -> None:
+    shared = ("--directory", str(tmp_path / "exchange"))
+    nobody = ("--broker", f"amqp://guest:guest@127.0.0.1:{free_port()}/")
+    a = CliNode.init("a", tmp_path / "node-a", f"sqlite:///{_written(tmp_path, 'a')}", *shared)
+    b = CliNode.init("b", tmp_path / "node-b", f"sqlite:///{_written(tmp_path, 'b')}", *shared, *nobody)
+    a.ok("migrate")
+    b.ok("migrate", code=5)
+    a.execute("INSERT INTO item VALUES (1, 0)")
+    a.ok("run", "--once")
+    ended = b.call("run", "--once", timeout=120)
+    assert ended.returncode == 5, ended.stderr
+    assert b.query("SELECT id FROM item") == [(1,)]

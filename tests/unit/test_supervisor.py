@@ -229,6 +229,21 @@ def test_once_gives_up_on_an_outage_between_whose_errors_a_step_goes_well() -> N
     assert len(script) - len(service.script) < 1_000
 
 
+def test_once_drains_the_others_before_it_tells_of_an_outage() -> None:
+    """A peer that is away must not keep a node from taking what the broker has for it."""
+    away = Scripted("away", script=[OutageError("the peer is away")] * 100_000)
+    away_too = Scripted("away-too", script=[OutageError("the folder is away")] * 100_000)
+    busy = Scripted("busy", script=[True, ContentionError("held"), True, True, True])
+    began = time.monotonic()
+    with pytest.raises(OutageError, match="the peer is away; the folder is away"):
+        Supervisor([away, away_too, busy], threading.Event(), QUICK).run_once()
+    assert not busy.script
+    assert busy.closed == away.closed == away_too.closed == 1
+    # The second one is not waited for as long as the first was: with the database gone all of them fail.
+    assert len(away_too.script) == 100_000 - 1
+    assert time.monotonic() - began < 60
+
+
 def test_once_ends_though_one_service_never_runs_out_of_work() -> None:
     class Fed(Scripted):
         once_steps = 2
