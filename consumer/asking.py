@@ -17,10 +17,10 @@ from common.seldom import Seldom
 from common.transports.control import control_envelope, say
 from common.wire.control import Request
 from consumer import audit
-from consumer.gap_watch import GapWatch, Watched
+from consumer.gap_watch import GapWatch, Watched, pause_seconds
 from consumer.gaps import Gap, find_gaps
 from consumer.heard import note_listening
-from consumer.requests import forget_asked, note_asked, request_for
+from consumer.requests import asked_for, forget_asked, note_asked, request_for
 from consumer.statements import reading, writing
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,17 @@ class GapAsking(Periodic):
                 break
             self._ask(one, now)
         return bool(due)
+
+    def last_look(self) -> None:
+        """Ask for what is missing, as often as a process would that goes on: a later one begins to wait anew.
+
+        Raises OutageError for the database."""
+        now, now_us = self._monotonic(), self._node.clock.now_us()
+        with reading(self._node.database) as connection:
+            asked = [(gap, *asked_for(connection, gap)) for gap in find_gaps(connection)]
+        for gap, times, last_us in asked:
+            if now_us - last_us >= pause_seconds(self._patience, times) * 1_000_000:
+                self._ask(Watched(gap, since=now, moved=now), now)
 
     def _note_listening(self, now: float) -> None:
         """Note now and then that this node listens: whoever was heard long before that is silent."""

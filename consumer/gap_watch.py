@@ -11,6 +11,12 @@ _MOST_DOUBLINGS = 16
 _STILL_SECONDS = 5.0
 
 
+def pause_seconds(patience_seconds: float, asks: int) -> float:
+    """Return how long to wait before the next request after so many for the same."""
+    pause = patience_seconds * 2.0 ** min(asks, _MOST_DOUBLINGS)
+    return min(pause, max(_LONGEST_PAUSE_SECONDS, patience_seconds))
+
+
 @dataclass(slots=True)
 class Watched:
     """A source of which something is missing. Instants are of the monotonic clock."""
@@ -59,5 +65,4 @@ class GapWatch:
         if one.asks == 0:
             # It comes, so let it; what still stands apart of it after a moment is another gap.
             return now - one.moved >= min(self._patience, _STILL_SECONDS)
-        pause = self._patience * 2.0 ** min(one.asks, _MOST_DOUBLINGS)
-        return one.asked is None or now - one.asked >= min(pause, max(_LONGEST_PAUSE_SECONDS, self._patience))
+        return one.asked is None or now - one.asked >= pause_seconds(self._patience, one.asks)

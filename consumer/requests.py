@@ -122,6 +122,16 @@ def note_asked(connection: sa.Connection, request: Request, now_us: int) -> int:
     return int(str(row["asked"]))
 
 
+def asked_for(connection: sa.Connection, gap: Gap) -> tuple[int, int]:
+    """Return how often this node has asked for a gap, and when last, microseconds since the epoch; 0, 0 for never."""
+    request = rf.request.c
+    query = sa.select(request.asked, request.last_asked_us).where(
+        _is("out", gap.peer, gap.incarnation), request.after_lsn == gap.after_lsn, request.until_lsn <= gap.until_lsn
+    )
+    row = connection.execute(query).one_or_none()
+    return (0, 0) if row is None else (row.asked, row.last_asked_us)
+
+
 def forget_asked(connection: sa.Connection, peer: str, incarnation: str) -> None:
     """Forget what this node asked a source for: it has come."""
     connection.execute(sa.delete(rf.request).where(_is("out", peer, incarnation)))

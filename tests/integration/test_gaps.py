@@ -13,6 +13,7 @@ import pytest
 
 from common.clock import to_iso
 from common.errors import OutageError
+from common.runtime.supervisor import Supervisor
 from common.wire.control import Gone, Request, Unknown, control_lines, encode_control
 from consumer.asking import GapAsking
 from consumer.gaps import find_gaps
@@ -264,6 +265,32 @@ def test_each_further_time_after_a_longer_pause(lite: World) -> None:
         asking.service.step(0)
         now += 0.01
     assert now < 12
+
+
+@pytest.fixture(params=DATABASES)
+def patient(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with world_on(request, tmp_path) as made:
+        yield made
+
+
+def test_who_runs_once_in_a_while_asks_too(patient: World) -> None:
+    """Its processes end before a gap is old enough to be asked for."""
+    world, a = patient, Origin("a")
+    one, _, _, four, five = (a.put(number, "x", number) for number in range(1, 6))
+    world.receive(one.body, four.body)
+
+    def once() -> Asking:
+        asking = Asking(world)
+        assert Supervisor([asking.service], threading.Event()).run_once().drained
+        return asking
+
+    assert once().until(1) == [("a", 1, 3)]
+    world.execute("UPDATE rf_request SET asked = 3")
+    assert once().sinks == [], "not as often as it is run"
+    world.execute("UPDATE rf_request SET last_asked_us = 0")
+    assert once().until(1) == [("a", 1, 3)]
+    assert requests(world) == [("a", "out", "inc1", 1, 3, 4, None)]
+    world.receive(five.body)
 
 
 def test_a_source_that_is_away_costs_nobody_anything(lite: World, caplog: pytest.LogCaptureFixture) -> None:
