@@ -15,7 +15,7 @@ from common.clock import Clock, SystemClock
 from common.config.model import ServerSection
 from common.errors import ConfigError, RowferryError
 from common.http.certificates import Pair
-from common.http.loopback import is_loopback
+from common.ops.listening import IN_THE_OPEN_REMEDY, cannot_listen, in_the_open, is_in_the_open
 from common.web import renewal
 from common.web.connections import BoundedProtocol, is_proxy
 from common.web.handshakes import Handshakes, Listener
@@ -56,13 +56,8 @@ def serving(app: ASGIApp, server: ServerSection, clock: Clock | None = None) -> 
 
 def check_exposure(server: ServerSection) -> None:
     """Refuse to take tokens over an open network in plain text. Raises ConfigError."""
-    if server.tls_cert_file or server.plain_http or server.proxies or is_loopback(server.host):
-        return
-    raise ConfigError(
-        f"server.host: {server.host} is not this machine alone, and without TLS everybody on the way reads the tokens: "
-        "set server.tls_cert_file and server.tls_key_file, or server.proxies where a proxy does TLS, or, in a network "
-        "that is private by itself, server.plain_http = true"
-    )
+    if is_in_the_open(server):
+        raise ConfigError(f"{in_the_open(server)}: {IN_THE_OPEN_REMEDY}")
 
 
 def _listen(server: ServerSection) -> Listener:
@@ -70,10 +65,7 @@ def _listen(server: ServerSection) -> Listener:
     try:
         return Listener.of(socket.create_server((server.host, server.port), family=family, backlog=_BACKLOG))
     except OSError as error:
-        why = error.strerror or error
-        raise RowferryError(
-            f"server.host and server.port: can't listen on {server.host}:{server.port}: {why}"
-        ) from error
+        raise RowferryError(cannot_listen(server, error)) from error
 
 
 def _protocol(server: ServerSection) -> type[BoundedProtocol]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -45,6 +46,26 @@ def told(config: Path, code: int = 0) -> dict[str, list[tuple[str, str, Any]]]:
     for one in report["findings"]:
         found.setdefault(one["level"], []).append((one["area"], one["message"], one["remedy"]))
     return found
+
+
+@pytest.mark.parametrize(
+    ("server", "says"),
+    [
+        ('host = "0.0.0.0"', "without TLS everybody on the way reads the tokens: serve does not start"),
+        ('host = "192.0.2.1"\nplain_http = true', "can't listen on 192.0.2.1:8765"),
+    ],
+)
+def test_a_server_that_would_not_start(shop: Path, server: str, says: str) -> None:
+    shop.write_text(f"{shop.read_text()}\n[server]\n{server}\n")
+    ((message, remedy),) = [one[1:] for one in told(shop, 1)["fail"] if one[0] == "server"]
+    assert says in message
+    assert remedy
+
+
+def test_a_server_that_answers_already_is_no_fault(shop: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        shop.write_text(f"{shop.read_text()}\n[server]\nport = {busy.getsockname()[1]}\n")
+        assert "fail" not in told(shop)
 
 
 def test_a_node_on_which_nothing_is_wrong(shop: Path) -> None:

@@ -9,6 +9,7 @@ from common.errors import ConfigError, OutageError, RowferryError
 from common.http.certificates import NOT_TRUSTED, CertificateError, Pair
 from common.http.scopes import Scope
 from common.ops.doctor.signatures import for_whom
+from common.ops.listening import IN_THE_OPEN_REMEDY, address_fault, in_the_open, is_in_the_open
 from common.ops.tokens import Token
 from common.ports.health import Finding, Level
 
@@ -112,8 +113,12 @@ def peer_findings(config: Config) -> Iterator[Finding]:
 
 
 def server_findings(config: Config, now_us: int) -> Iterator[Finding]:
-    """Look at the certificate with which `serve` answers, where it does TLS itself."""
+    """Look at where `serve` listens, and at the certificate with which it answers where it does TLS itself."""
     server = config.server
+    if is_in_the_open(server):
+        yield Finding("server", Level.FAIL, f"{in_the_open(server)}: serve does not start", IN_THE_OPEN_REMEDY)
+    if (fault := address_fault(server)) is not None:
+        yield Finding("server", Level.FAIL, fault, "server.host: an address of this machine; below port 1024 as root")
     if server.tls_cert_file is None:
         return
     try:
