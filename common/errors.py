@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from common.visible import as_argument
+from common.visible import resume_command
 
 
 class Reason(StrEnum):
@@ -97,7 +97,7 @@ class PausedError(EarlyError):
 
     def __init__(self, table: str, key: str) -> None:
         self.found = f"{table} {key} was written while {table} is paused"
-        self.remedy = f"`rowferry resume {as_argument(table)}`"
+        self.remedy = f"`{resume_command(table)}`"
         super().__init__(f"{self.found}: this waits for {self.remedy}, else it would overwrite what was written")
         self.table = table
 

@@ -20,3 +20,8 @@ def as_argument(name: str) -> str:
     if _PLAIN.fullmatch(name):
         return name
     return shlex.quote(name) if _TAKEN_APART.search(name) else f'"{name}"'
+
+
+def resume_command(table: str) -> str:
+    """Return the command that takes up the capture of a table again."""
+    return f"rowferry resume {as_argument(table)}"

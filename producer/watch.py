@@ -10,7 +10,7 @@ from common.ops.pausing import paused_tables
 from common.ports.dialect import TableShape
 from common.runtime.node import Node
 from common.runtime.recapture import install_anew
-from common.visible import as_argument
+from common.visible import resume_command
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,7 @@ class CaptureWatch:
     def _look(self) -> list[str]:
         tables = self._captured()
         for name, since_us in paused_tables(self._node.database).items():
-            self._say(
-                f"{name} is paused since {to_iso(since_us)}: run `rowferry resume {as_argument(name)}` when it is done"
-            )
+            self._say(f"{name} is paused since {to_iso(since_us)}: run `{resume_command(name)}` when it is done")
         capture = self._node.capture()
         drifted = capture.drifted(tables)
         if drifted and self._node.config.node.auto_migrate:

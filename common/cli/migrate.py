@@ -19,7 +19,7 @@ from common.runtime.host import Host, current_host
 from common.runtime.node import Node
 from common.runtime.parts import load_parts
 from common.runtime.transports import make_queue
-from common.visible import as_argument
+from common.visible import resume_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def _tell(console: Console, host: Host, report: migration.MigrationReport, besid
     else:
         console.say(f"Nothing to do: all stands already ({names or 'no tables'}).")
     for name in report.paused:
-        console.warn(f"{name} is paused: its changes are not captured until rowferry resume {as_argument(name)}")
+        console.warn(f"{name} is paused: its changes are not captured until {resume_command(name)}")
     if beside.folder is not None and not report.dry_run:
         console.say(f"Made the folder {beside.folder}, through which the nodes exchange batches.")
     for name, why in report.choice.left_out:

@@ -12,7 +12,7 @@ from common.ports.part import AfterMigrate
 from common.runtime.host import Host, current_host
 from common.runtime.node import Node
 from common.runtime.parts import load_parts
-from common.visible import as_argument
+from common.visible import resume_command
 
 
 @click.command()
@@ -62,7 +62,7 @@ def _pausing(host: Host) -> Iterator[tuple[Node, Pausing]]:
 
 def _tell_pause(console: Console, report: PauseReport) -> None:
     for name in report.paused:
-        console.say(f"{name} is paused: its changes are not captured until rowferry resume {as_argument(name)}")
+        console.say(f"{name} is paused: its changes are not captured until {resume_command(name)}")
     for name in report.already:
         console.say(f"{name} is paused already")
 

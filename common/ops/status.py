@@ -22,7 +22,7 @@ from common.ops.status_words import (
     place,
 )
 from common.ports.dialect import NodeFacts
-from common.visible import as_argument
+from common.visible import as_argument, resume_command
 
 LETTERS_COMMAND = " (rowferry dlq list)"
 CONFLICTS_COMMAND = " (rowferry conflicts list --state waiting)"
@@ -204,8 +204,7 @@ class Standing:
             *(self.disagreement(peer) for peer in self.peers),
             *self.told,
             *(
-                f"{name} is paused since {to_iso(since_us)}, its changes stay here"
-                f" (rowferry resume {as_argument(name)})"
+                f"{name} is paused since {to_iso(since_us)}, its changes stay here ({resume_command(name)})"
                 for name, since_us in self.paused.items()
             ),
         ]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from common.ports.key_share import KeyShare
-from common.visible import as_argument
+from common.visible import as_argument, resume_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +49,4 @@ def used_up_refusal(table: str) -> str:
 
 def not_captured_refusal(table: str) -> str:
     """Return what somebody is told whose own write of a row would not be sealed."""
-    return f"{table} is not captured now: run `rowferry migrate`, or `rowferry resume {as_argument(table)}`"
+    return f"{table} is not captured now: run `rowferry migrate`, or `{resume_command(table)}`"

@@ -31,7 +31,7 @@ from common.ports.health import Finding, Level
 from common.retry import in_transaction
 from common.schema import migrate as schema
 from common.schema.main_node import known_main
-from common.visible import as_argument
+from common.visible import resume_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _schema(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
         )
         yield Finding(area, Level.WARN, f"capture does not fit {', '.join(drifted)}", remedy)
     for name in paused_tables(database):
-        resume = f"rowferry resume {as_argument(name)}"
+        resume = resume_command(name)
         if name in there:
             yield Finding(area, Level.WARN, f"{name} is paused: its changes stay here", resume)
         else:
