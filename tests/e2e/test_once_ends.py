@@ -154,8 +154,14 @@ def test_once_reads_the_folder_though_the_broker_is_away(tmp_path: Path) -> None
     b = CliNode.init("b", tmp_path / "node-b", f"sqlite:///{_written(tmp_path, 'b')}", *shared, *nobody)
     a.ok("migrate")
     b.ok("migrate", code=5)
+    file = b.folder / "rowferry.toml"
+    file.write_text(file.read_text().replace("after = 60", "after = 1"))
     a.execute("INSERT INTO item VALUES (1, 0)")
+    b.execute("INSERT INTO item VALUES (2, 0)")
     a.ok("run", "--once")
     ended = b.call("run", "--once", timeout=120)
     assert ended.returncode == 5, ended.stderr
-    assert b.query("SELECT id FROM item") == [(1,)]
+    assert b.query("SELECT id FROM item") == [(1,), (2,)]
+    # The broker has been away for ten seconds by then: files take its place.
+    a.ok("run", "--once")
+    assert a.query("SELECT id FROM item") == [(1,), (2,)]
