@@ -150,7 +150,8 @@ class Supervisor:
             if worked or not decides:
                 decides = not worked
                 continue
-            if not last:
+            if not last or any(service.is_given_up for service in services):
+                # What is away is asked nothing more: each question would wait for it once again.
                 return True
             for service in last:
                 service.last_look()
@@ -178,7 +179,8 @@ class _Once:
     def __init__(self, service: Service, stop: threading.Event, patience: Patience, outages: list[OutageError]) -> None:
         """`outages`: those of all services that were given up."""
         self._outages = outages
-        self._is_given_up = False
+        self.is_given_up = False
+        """Whether it failed for too long."""
         self._service = service
         self._stop = stop
         self._patience = patience
@@ -220,7 +222,7 @@ class _Once:
 
     def _patiently(self, work: Callable[[], bool]) -> bool:
         contended = False
-        while not self._is_given_up:
+        while not self.is_given_up:
             try:
                 worked = work()
             except StoppingError:
@@ -242,7 +244,7 @@ class _Once:
         return self._enough.is_reached(took_what_stood=took)
 
     def _give_up(self, error: OutageError | ContentionError) -> None:
-        self._is_given_up = True
+        self.is_given_up = True
         self._outages.append(OutageError(str(error)))
         log.warning("run.goes_on_without", extra={"service": self._service.name, "error": str(error)})
 

@@ -292,6 +292,16 @@ def test_what_looks_last_looks_once_and_what_it_brings_is_drained_too() -> None:
     assert (other.script, last.script) == ([], [])
 
 
+def test_nothing_looks_last_where_something_is_away() -> None:
+    class Last(Scripted):
+        def last_look(self) -> None:
+            raise AssertionError("the peer is away")
+
+    away = Scripted("away", script=[OutageError("the peer is away")] * 100_000)
+    with pytest.raises(OutageError, match="away"):
+        Supervisor([away, Last("last")], threading.Event(), QUICK).run_once()
+
+
 def test_an_outage_of_a_last_look_ends_the_run() -> None:
     class Last(Scripted):
         def last_look(self) -> None:
