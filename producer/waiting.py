@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.ids import tx_id_us
+from common.ops.purging import OWN_LOG, read_purged
 from common.ops.stalls import OF_SINK, SEALER, Work
 from common.ops.status_words import place
 from common.ports.dialect import Unsealed
@@ -101,11 +102,14 @@ def _lag(connection: sa.Connection, incarnation: str, heads: Mapping[str, int], 
     rows = _cursors(connection, sink)
     stands = dict.fromkeys(heads, 0) | {row.incarnation: row.lsn for row in rows}
     firsts = [found for name in heads if (found := _first_waiting(connection, name, stands[name])) is not None]
+    # What was purged before a sink took it waits for nobody.
+    begins = {name: row.until_lsn for name, row in read_purged(connection, OWN_LOG).items()}
+    waiting = [head_lsn - max(stands[name], begins.get(name, 0)) for name, head_lsn in heads.items()]
     sealed_us = min((tx_id_us(one.tx_id) for one in firsts), default=0)
     return SinkLag(
         sink=sink,
         cursor_lsn=stands[incarnation],
-        changes=sum(max(0, head_lsn - stands[name]) for name, head_lsn in heads.items()),
+        changes=sum(max(0, changes) for changes in waiting),
         oldest_us=min((one.captured_us for one in firsts), default=None),
         moved_us=max([sealed_us, *(row.updated_us for row in rows)]),
         mark=",".join(f"{name}/{stands[name]}" for name in heads),

@@ -20,6 +20,7 @@ from consumer.part import part as consumer_part
 from consumer.waiting import others_work
 from producer.cursors import Cursors
 from producer.part import part as producer_part
+from producer.purge import purge_log
 from producer.services import build_services
 from producer.waiting import own_work
 from tests.integration.test_heartbeats import beat, listen
@@ -123,6 +124,24 @@ def test_a_sink_that_does_not_get_on_keeps_so_much_of_the_log(world: World, capl
     (sink,) = producer_part.status(world.node)["sinks"]
     assert (sink["lag_changes"], sink["kept_txs"], sink["kept_bytes"]) == (0, 0, 0)
     assert unpublished(world) == {}
+
+
+def test_nothing_waits_for_a_sink_that_is_new_when_the_log_was_purged(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node that has not written for long, and gets a broker: what is gone is not sent, and does not wait."""
+    world.execute("INSERT INTO item VALUES (1, 'a', 1)")
+    lsn = seal(world)
+    Cursors(world.node.database, world.node.clock).save("directory", world.node.facts.incarnation, lsn)
+    world.clock.pass_seconds(40 * 86_400)
+    assert purge_log(world.node, actor="tester").rows == 1
+    world.execute("DELETE FROM rf_cursor")
+    assert [sink["lag_changes"] for sink in producer_part.status(world.node)["sinks"]] == [0]
+    Dogs(world).look_for(400)
+    assert stalls(caplog) == []
+    world.execute("INSERT INTO item VALUES (2, 'b', 1)")
+    seal(world)
+    assert [sink["lag_changes"] for sink in producer_part.status(world.node)["sinks"]] == [1]
 
 
 def test_an_intake_that_holds_messages_and_lets_none_go(world: World, caplog: pytest.LogCaptureFixture) -> None:
