@@ -5,11 +5,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import sqlalchemy as sa
+
 from common.crash_points import CrashPoint, reach
 from common.errors import ConfigError, OutageError
 from common.periodic import Periodic
+from common.retry import in_transaction
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, OpenSink
+from common.schema import tables as rf
 from common.transports.control import control_envelope, say
 from common.wire.control import Heartbeat
 from producer.cursors import Cursors
@@ -18,7 +22,9 @@ from producer.heartbeat import NOBODY_KNOWS_SECONDS, own_heartbeat
 log = logging.getLogger(__name__)
 
 _FIRST_SECONDS = 5.0
-"""After the start: `run --once` ends before, but for `AnnouncingToPeer`."""
+"""After the start: `run --once` ends before, with a last look."""
+_SELDOM_US = 3_600_000_000
+"""So often a node that only a schedule runs says on the broker that it is there: each lies in everybody's queue."""
 _CONFIRM_SECONDS = 10.0
 
 
@@ -53,6 +59,20 @@ class Announcing(Periodic):
         self._say(self._every)
         return False
 
+    def last_look(self) -> None:
+        """Send a heartbeat at the end of `run --once`: nobody knows when it runs again. Raises OutageError for the
+        database alone."""
+        if self._road != BROKER or self._is_seldom():
+            self._say(NOBODY_KNOWS_SECONDS)
+
+    def _is_seldom(self) -> bool:
+        own = rf.node.c
+        query = sa.select(own.first_seen_us, sa.func.coalesce(own.heartbeat_us, 0)).where(own.is_self)
+        now_us = self._node.clock.now_us()
+        first_us, said_us = in_transaction(self._node.database, lambda connection: connection.execute(query).one())
+        # What was said later than now was said before the clock was set back.
+        return now_us - first_us >= _SELDOM_US and not 0 <= now_us - said_us < _SELDOM_US
+
     def _say(self, every_seconds: float) -> None:
         heartbeat = own_heartbeat(self._node, self._sent, every_seconds)
         try:
@@ -66,11 +86,3 @@ class Announcing(Periodic):
         envelope = control_envelope(heartbeat, incarnation, lsn, lsn, f"heartbeat-{incarnation}-{lsn}", self._signer)
         say(self._open_sink(self.wake), envelope, _CONFIRM_SECONDS)
         reach(CrashPoint.HEARTBEAT_SENT)
-
-
-class AnnouncingToPeer(Announcing):
-    """Sends heartbeats to one peer over HTTP, also at the end of `run --once`: nobody knows when it runs again."""
-
-    def last_look(self) -> None:
-        """Send a heartbeat. Raises OutageError for the database alone."""
-        self._say(NOBODY_KNOWS_SECONDS)

@@ -21,7 +21,7 @@ from common.runtime.transports import (
     sink_factories,
 )
 from common.tracing import open_tracing
-from producer.announcing import Announcing, AnnouncingToPeer
+from producer.announcing import Announcing
 from producer.answering import Answering
 from producer.cleaning import DirectoryCleaning
 from producer.cursors import Cursors
@@ -107,7 +107,7 @@ def _telling_peers(node: Node, relays: Mapping[str, Relay], cursors: Cursors) ->
     from producer.resending import Resending
 
     return [
-        AnnouncingToPeer(
+        Announcing(
             node, saying_factory(node, name, peer, Resending(name, relays[peer_road(name)])), cursors, peer_road(name)
         )
         for name, peer in node.config.peers.items()

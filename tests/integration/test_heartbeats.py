@@ -17,6 +17,7 @@ from common.ops.nodes import Nodes
 from common.ops.peers import PeerStanding
 from common.ops.status import Standing
 from common.ops.status_reading import read_standing
+from common.runtime.supervisor import Supervisor
 from common.seldom import Seldom
 from common.wire.control import Heartbeat, control_lines, encode_control
 from consumer import heard, heartbeats
@@ -25,7 +26,7 @@ from consumer.gaps import find_gaps
 from consumer.statements import reading
 from producer.announcing import Announcing
 from producer.cursors import Cursors
-from producer.heartbeat import own_heartbeat
+from producer.heartbeat import NOBODY_KNOWS_SECONDS, own_heartbeat
 from producer.log import NodeLogs
 from tests.support.applying import (
     Origin,
@@ -461,6 +462,36 @@ def test_a_node_says_what_it_has(lite: World, caplog: pytest.LogCaptureFixture) 
         service.step(0)
     assert "heartbeat.not_sent" in [record.message for record in caplog.records]
     assert all(sink.closed for sink in sinks)
+
+
+def test_a_node_that_only_a_schedule_runs_says_so_each_hour(lite: World) -> None:
+    """Else the others keep their log for it to the last day, and then tell that they did not wait for it."""
+    sinks: list[HandSink] = []
+
+    def open_sink(_on_confirmed: object) -> HandSink:
+        sinks.append(HandSink())
+        sinks[-1].confirms_at_once = True
+        return sinks[-1]
+
+    def run_once() -> list[float]:
+        """How often it says that it says something, of all that was said."""
+        service = Announcing(lite.node, open_sink, Cursors(lite.node.database, lite.node.clock))
+        assert Supervisor([service], threading.Event()).run_once().drained
+        lines = [line for sink in sinks for one in sink.sent for line in control_lines(one.body) or ()]
+        return [line.every_seconds for line in lines if isinstance(line, Heartbeat)]
+
+    lite.execute(f"UPDATE rf_node SET first_seen_us = {lite.clock.us} WHERE is_self")
+    lite.clock.pass_seconds(3_599)
+    assert run_once() == []
+    lite.clock.pass_seconds(1)
+    assert run_once() == [NOBODY_KNOWS_SECONDS]
+    lite.clock.pass_seconds(3_500)
+    assert len(run_once()) == 1
+    lite.clock.pass_seconds(100)
+    assert len(run_once()) == 2
+    # A clock that was a year ahead is set right.
+    lite.execute(f"UPDATE rf_node SET heartbeat_us = {lite.clock.us + 365 * 86_400_000_000} WHERE is_self")
+    assert len(run_once()) == 3
 
 
 def heard_of(world: World) -> tuple[str, int]:
