@@ -243,13 +243,9 @@ def test_a_life_that_only_another_branch_has_is_told_through_the_hub(fleet: Flee
     put_hub_back(fleet, hubs)
     rejoin(fleet, a)
     insert(a, "since")
+    # The other one says at the end of its run what it has seen, and this one hears it at the end of its own.
     sync(fleet)
-    assert a.report("status")["state"] == "up to date"
-    for node in fleet.branches:
-        node.start(ROWFERRY_LIMITS_ANNOUNCE_SECONDS="1")
-    wait_for(lambda: a.report("status")["rewound_since"] is not None, 60, "it to hear of that life")
+    assert a.report("status")["rewound_since"] is not None
     assert any("a log of it that is not here" in reason for reason in a.report("status")["reasons"])
-    for node in fleet.branches:
-        assert node.runs[-1].stop() == 0
     assert a.report("rejoin", code=4)["missing_changes"] == 3
     assert "of the life between" in [row[0] for row in b.rows(TABLES)["store"]]
