@@ -71,13 +71,17 @@ class Planner:
         txs_left, bytes_left = wanted.most_txs, MOST_BYTES
         own: list[Stretch] = []
         cursor = after
+        # Each end before the look: what comes meanwhile, as it does all the time where much is written, is for the next
+        # one. In this order, so that what is handed on finds there what of this node's own it was written on top of.
+        handed_on_head = self._relay.head()
         for incarnation in self._from(after.incarnation):
             begin = after.lsn if incarnation == after.incarnation else 0
+            head_lsn = self._logs.of(incarnation).head().lsn
             stretch = self._stretch(incarnation, begin, txs_left, bytes_left)
+            to_lsn = stretch.to_lsn
             if stretch.txs:
                 own.append(stretch)
                 txs_left, bytes_left = txs_left - stretch.txs, bytes_left - stretch.bytes
-            to_lsn, head_lsn = stretch.to_lsn, self._logs.of(incarnation).head().lsn
             if not stretch.txs and head_lsn > to_lsn:
                 # Nothing of what follows is here any more: the mark goes beyond it, so that the peer sees that it is
                 # missing, and gets what comes behind it.
@@ -89,12 +93,11 @@ class Planner:
             return Answer(cursor, tuple(own))
         era = self._node.facts.incarnation
         seq = after.seq if after.era == era else 0
-        # Before the look: what is committed meanwhile has higher numbers.
-        head = self._relay.head()
-        kept = self._relay.read(seq, txs_left, bytes_left, wanted.node_id)
-        is_all = len(kept) < txs_left and sum(tx.bytes for tx in kept) < bytes_left and not self._has_more(kept, wanted)
+        found = self._relay.read(seq, txs_left, bytes_left, wanted.node_id)
+        kept = [tx for tx in found if tx.seq <= handed_on_head]
+        is_all = len(kept) < len(found) or self._is_all(kept, txs_left, bytes_left, wanted)
         last = kept[-1].seq if kept else seq
-        cursor = replace(cursor, era=era, seq=max(last, head) if is_all else last)
+        cursor = replace(cursor, era=era, seq=max(last, handed_on_head) if is_all else last)
         return Answer(cursor, tuple(own), tuple(kept), has_more=not is_all)
 
     def again(self, asked: Asked) -> Answer:
@@ -118,8 +121,10 @@ class Planner:
         for tx in answer.kept:
             yield from self._relay.parts(tx)
 
-    def _has_more(self, kept: list[KeptTx], wanted: Wanted) -> bool:
-        return bool(kept) and bool(self._relay.read(kept[-1].seq, 1, 1, wanted.node_id))
+    def _is_all(self, kept: list[KeptTx], most_txs: int, most_bytes: int, wanted: Wanted) -> bool:
+        if len(kept) >= most_txs or sum(tx.bytes for tx in kept) >= most_bytes:
+            return False
+        return not kept or not self._relay.read(kept[-1].seq, 1, 1, wanted.node_id)
 
     def _from(self, incarnation: str) -> list[str]:
         """Return the incarnations from one on; all, where that one is not known here (any more)."""

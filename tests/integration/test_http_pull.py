@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from itertools import islice
+from typing import Any
 
 import httpx
 import pytest
@@ -70,6 +71,28 @@ def raws(found: list[Part]) -> list[bytes]:
 
 def sources(found: list[Part]) -> list[str]:
     return [part.header.source_node for part in found]
+
+
+def test_what_is_written_while_it_is_asked_for_keeps_nobody_from_what_others_sent(
+    node: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub that writes all the time has sealed something new at each look."""
+    original = Planner._stretch
+    numbers = iter(range(100, 200))
+
+    def meanwhile(planner: Planner, *asked: Any) -> Any:
+        found = original(planner, *asked)
+        insert(node, next(numbers))
+        node.world.node.database.sealer(node.world.node.facts).seal()
+        return found
+
+    other = Origin("other")
+    with node.client(node.token("other", Scope.PUSH, Scope.PULL, Scope.FORWARD)) as pusher:
+        push(pusher, other.put(1, "x", 10).body)
+    monkeypatch.setattr(Planner, "_stretch", meanwhile)
+    with node.client(node.token("b")) as client:
+        found, _ = pull(client)
+    assert "other" in sources(found)
 
 
 def test_an_answer_tells_whether_there_is_more(node: Served) -> None:
