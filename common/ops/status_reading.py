@@ -1,5 +1,6 @@
 """Reads what `status` tells: one look at the node as it stands now."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,11 +23,13 @@ from common.ops.status_words import A_COPY, NOR_HAVE_OTHERS, counted
 from common.ops.table_choice import own_keys
 from common.ports.dialect import Database, NodeFacts
 from common.schema import tables as rf
-from common.versions import WEAKEST_HLC
+from common.versions import NEVER, WEAKEST_HLC
 
 BROKER_PATIENCE_SECONDS = 3.0
 _A_DAY_US = 86_400_000_000
 _NEWS_US = 7 * _A_DAY_US
+_NEVER = json.dumps(NEVER, separators=(",", ":"))
+"""The base of a key that never was, as it stands in a conflict."""
 _FOR_RIGHTS = sa.select(sa.func.count()).where(
     rf.dead_letter.c.state == "early", rf.dead_letter.c.reason == Reason.RIGHTS.value
 )
@@ -168,6 +171,8 @@ def _clashing_keys(connection: sa.Connection, config: Config, now_us: int) -> tu
             met.state.in_(("settled", "waiting")),
             met.recorded_us > now_us - _A_DAY_US,
             met.kind == "insert",
+            # What is sent anew as an insert, on top of what the row was, was given its number before.
+            sa.func.coalesce(met.their_base, _NEVER) == _NEVER,
             # A row from before the first sync was given its number long ago, and `adopt` settles whose it is.
             *(version.not_like(f'[%,{WEAKEST_HLC},"%') for version in (met.our_version, met.their_version)),
             met.table_name.in_(config.tables.with_keys(KeyRule.STRIDE)),

@@ -202,7 +202,8 @@ class Refresh:
         """Tell `sight` what the application wrote; yield the rows."""
         for table, changes in _by_table(piece.changes).items():
             try:
-                rows = self._noted(sight, table, changes)
+                with sight.session.connection.begin_nested():
+                    rows = self._noted(sight, table, changes)
             except PoisonError as error:
                 # The table has another shape by now: what its rows were before can't be told, so all are asked.
                 log.info("standing.looks_at_all", extra={"table": table, "error": str(error)})

@@ -103,22 +103,49 @@ def test_dry_run_shows_what_unmigrate_puts_back(tmp_path: Path) -> None:
         assert connection.execute("SELECT id FROM sale").fetchone() == (1,)
 
 
-def test_two_nodes_of_one_number_are_noticed(tmp_path: Path) -> None:
-    exchange = tmp_path / "exchange"
+def numbered_pair(tmp_path: Path, numbers: tuple[int, int] = (1, 2)) -> tuple[Path, Path]:
+    """Two migrated nodes that share a folder and number their sales in shares of their own."""
     configs = []
-    for name in ("a", "b"):
+    for name, number in zip(("a", "b"), numbers, strict=True):
         (tmp_path / name).mkdir()
-        config = place(tmp_path / name, COUNTED, "number = 1", 'sale = "stride"')
-        config.write_text(
-            re.sub(r"(?m)^path = .*$", f'path = "{exchange}"', config.read_text().replace('id = "a"', f'id = "{name}"'))
-        )
+        config = place(tmp_path / name, COUNTED, f"number = {number}", 'sale = "stride"')
+        text = config.read_text().replace('id = "a"', f'id = "{name}"')
+        config.write_text(re.sub(r"(?m)^path = .*$", f'path = "{tmp_path / "exchange"}"', text))
         document(config, "migrate")
-        with closing(sqlite3.connect(tmp_path / name / "app.db")) as connection, connection:
-            connection.execute("INSERT INTO sale (v) VALUES (?)", (name,))
         configs.append(config)
+    return configs[0], configs[1]
+
+
+def write(config: Path, statement: str) -> None:
+    with closing(sqlite3.connect(config.parent / "app.db")) as connection, connection:
+        connection.execute(statement)
+
+
+def test_two_nodes_of_one_number_are_noticed(tmp_path: Path) -> None:
+    configs = numbered_pair(tmp_path, (1, 1))
+    for config in configs:
+        write(config, f"INSERT INTO sale (v) VALUES ('{config.parent.name}')")
     for config in (*configs, configs[0]):
         document(config, "run", "--once")
     for config in configs:
         found = document(config, "status")
         assert (found["clashing_keys"], found["state"]) == ([{"table": "sale", "conflicts": 1}], "needs attention")
         assert "do two have the same node.number?" in " ".join(found["reasons"])
+
+
+def test_a_row_sent_anew_as_an_insert_is_no_key_given_twice(tmp_path: Path) -> None:
+    """What comparing finds goes as an insert on top of what the row was: the key was given once."""
+    one, two = numbered_pair(tmp_path)
+    write(one, "INSERT INTO sale (v) VALUES ('first')")
+    for config in (one, two):
+        document(config, "run", "--once")
+    document(one, "pause", "sale")
+    write(one, "UPDATE sale SET v = 'mine'")
+    write(two, "UPDATE sale SET v = 'theirs'")
+    document(one, "resume", "sale")
+    for config in (one, two, one):
+        document(config, "run", "--once")
+    assert [met["kind"] for met in document(two, "conflicts", "list")] == ["insert"]
+    for config in (one, two):
+        found = document(config, "status")
+        assert (found["clashing_keys"], found["state"]) == ([], "up to date")

@@ -104,6 +104,22 @@ def test_keys_of_others_shares_do_not_push_a_node_on(node: PostgresNode) -> None
     assert keys(node, "big")[:2] == [3, 11]
 
 
+def test_a_renamed_table_keeps_its_share_while_the_rules_know_its_old_name_alone(node: PostgresNode) -> None:
+    install(node)
+    insert(node, "big")
+    node.run("ALTER TABLE big RENAME TO bigger")
+    for rules in (RULES, Rules(stride=frozenset({"bigger"}), share=SHARE)):
+        install(node, rules)
+        assert node.database.capture(rules).drifted(list(node.tables.values())) == []
+        insert(node, "bigger")
+    assert keys(node, "bigger") == [3, 11, 19]
+
+    # when it counts by itself again
+    install(node, Rules())
+    insert(node, "bigger")
+    assert keys(node, "bigger")[-1] == 20
+
+
 def test_writers_at_the_same_time_get_no_key_twice(node: PostgresNode) -> None:
     stop = threading.Event()
 

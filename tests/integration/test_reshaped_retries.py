@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 
+import pytest
+
 from common.versions import Version
 from common.wire.records import Change, TableMeta
 from consumer.reshaped import ReshapedRetries
@@ -180,3 +182,30 @@ def test_a_row_that_is_sent_again_with_its_new_column_does_not_beat_what_waited_
     seal(world)
     assert ReshapedRetries(world.node, None, threading.Event()).step(0)
     assert [(name, note) for _, name, _, note in world.rows()] == [("theirs", "n")]
+
+
+@pytest.mark.parametrize(
+    "migration",
+    [
+        pytest.param(("ALTER TABLE item ADD COLUMN note TEXT", "UPDATE item SET note = 'filled'"), id="filled"),
+        pytest.param(("ALTER TABLE item ADD COLUMN note TEXT DEFAULT concat('of ', random())",), id="rewritten"),
+    ],
+)
+def test_what_a_migration_fills_does_not_beat_what_somebody_wrote_elsewhere(
+    world: World, migration: tuple[str, ...]
+) -> None:
+    """Each node migrates when it does, and fills the new column of the same rows by itself."""
+    if world.node.database.engine.dialect.name == "sqlite" and "random" in migration[0]:
+        pytest.skip("SQLite takes no such default")
+    a = Origin("a")
+    stood = Write("I", "item", {"id": 1, "name": "stands", "price": "1.50"}, 1_000)
+    world.receive(a.tx(stood).body)
+    a.tables["item"] = WITH_NOTE
+    values = {"id": 1, "name": "stands", "price": "1.50", "note": "theirs"}
+    world.receive(a.tx(Write("U", "item", values, 2_000, Version(0, 1_000, "a"))).body)
+    assert [reason for _, reason, _ in world.letters()] == ["unknown-column"]
+    world.execute(*migration)
+    assert CaptureWatch(world.node).look() == ["item"]
+    seal(world)
+    assert ReshapedRetries(world.node, None, threading.Event()).step(0)
+    assert [note for *_, note in world.rows()] == ["theirs"]

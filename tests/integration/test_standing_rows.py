@@ -495,6 +495,23 @@ def test_a_row_that_fits_neither_its_table_nor_its_keys_holds_nobody_up(world: W
     assert (world.rows("code"), aside(world)) == ([(1, "x")], [("slot", 1)])
 
 
+def test_own_writes_from_before_a_column_got_another_type_hold_nobody_up(world: World) -> None:
+    if is_sqlite(world):
+        pytest.skip("SQLite takes any value in any column")
+    with_tables(world, SLOT, "CREATE UNIQUE INDEX slot_a ON slot (a)")
+    world.receive(Origin("a").tx(slot(1, "p", 1, 10)).body)
+    world.receive(Origin("b").tx(slot(2, "p", 1, 20)).body)
+    world.execute("UPDATE slot SET c = 'no date' WHERE id = 2")
+    own_changes(world)
+    world.execute("UPDATE slot SET c = '2026-01-01' WHERE id = 2")
+    own_changes(world)
+    with_tables(world, "ALTER TABLE slot ALTER c TYPE date USING c::date")
+    world.execute("DELETE FROM slot WHERE id = 2")
+    own_changes(world)
+    Refresh(world.node).step()
+    assert ([key for key, *_ in world.rows("slot")], aside(world)) == ([1], [])
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "without-c"])
 def test_a_row_that_fits_no_longer_is_written_anew(world: World, whole: bool) -> None:
     with_tables(world, SLOT, "CREATE UNIQUE INDEX slot_a ON slot (a)")

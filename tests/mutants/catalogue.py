@@ -622,7 +622,7 @@ MUTANTS = (
         "a-new-column-is-a-write-of-now",
         "capture of an altered table",
         "common/dialects/postgresql/missed.py",
-        'when = f"CASE WHEN {logged} THEN {UNKNOWN_WHEN} ELSE clock_timestamp() END"',
+        'when = f"CASE WHEN {as_told} THEN {UNKNOWN_WHEN} ELSE clock_timestamp() END"',
         'when = "clock_timestamp()"',
         ("tests/integration/test_reshaped_retries.py",),
     ),

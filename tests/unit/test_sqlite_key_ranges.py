@@ -112,6 +112,26 @@ def test_a_table_made_anew_is_steered_on(app: SqliteApp) -> None:
     assert SHARE.in_chunk(largest(app))
 
 
+def test_a_renamed_table_keeps_its_share_while_the_rules_know_its_old_name_alone(app: SqliteApp) -> None:
+    app.run("""ALTER TABLE "Sale's" RENAME TO sold""")
+    for rules in (RULES, RULES, Rules(stride=frozenset({"sold"}), share=SHARE)):
+        capture = app.database.capture(rules)
+        capture.install(list(app.tables.values()))
+        assert capture.drifted(list(app.tables.values())) == []
+        theirs = KeyShare(3, nodes=4, bits=31).next_chunk(app.query("SELECT max(id) FROM sold")[0][0] or 0)
+        app.seal()
+        app.put("sold", b'{"id":%d}' % theirs, b'{"id":%d,"rowid":"t"}' % theirs)
+        app.run("INSERT INTO sold (rowid) VALUES ('own')")
+        ((own,),) = app.query("SELECT max(id) FROM sold")
+        assert SHARE.in_chunk(own)
+
+    # when it counts by itself again
+    app.database.capture(Rules()).install(list(app.tables.values()))
+    app.run("INSERT INTO sold (rowid) VALUES ('own')")
+    assert app.query("SELECT max(id) FROM sold") == [(own + 1,)]
+    assert app.query("SELECT * FROM rf_key_range") == []
+
+
 @pytest.mark.parametrize(
     ("sql", "counts"),
     [

@@ -281,7 +281,7 @@ def _missing(raw: Raw, target: Target) -> Missing:
     _, truncate = CapturedTable(target.shape, "", 0, 0).function_names
     fresh = [name for name in target.shape.meta.columns if name not in before.meta.columns]
     added = columns_since(raw, oid, before.last_column)
-    if any(name not in target.shape.meta.columns for name, *_ in added):
+    if any(new.name not in target.shape.meta.columns for new in added):
         raise ContentionError(f"{target.shape.name} was altered while it was looked at")
     return Missing(
         leaves=target.blind,

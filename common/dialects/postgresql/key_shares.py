@@ -91,8 +91,11 @@ class KeyShares:
     def _putting_back(self, tables: Sequence[TableShape], paused: Collection[str]) -> Iterator[tuple[str, str]]:
         if not has_ledger(self._raw):
             return
+        standing = read_catalog(self._raw).tables
         wanted = self._stride & {shape.name for shape in tables}
-        yield from putting_back(self._raw, read_catalog(self._raw).tables, {*wanted, *paused})
+        # Renamed since: it keeps its share under the new name, while the rules know the old one alone.
+        gone = self._stride - standing.keys()
+        yield from putting_back(self._raw, standing, {*wanted, *paused, *gone})
 
 
 def unreadable(sequences: Sequence[KeySequence], account: str) -> str:

@@ -5,7 +5,7 @@ The rows are logged by this transaction as its own writes, so that sealing and e
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -24,7 +24,7 @@ what others write."""
 
 _ADDED = """
 SELECT a.attname, CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END,
-       format_type(a.atttypid, a.atttypmod)
+       format_type(a.atttypid, a.atttypmod), a.xmin::text
 FROM pg_attribute a
 WHERE a.attrelid = %s AND a.attnum > %s AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum
 """
@@ -66,6 +66,17 @@ WHERE p.proname = %(function)s AND c.oid NOT IN (SELECT relid FROM tree) ORDER B
 """
 
 
+class NewColumn(NamedTuple):
+    """A column that a table got."""
+
+    name: str
+    value: str | None
+    """What rows have in it that were there before; not told where the table was rewritten for it."""
+    kind: str
+    xid: str
+    """The transaction that made it, or changed it since."""
+
+
 @dataclass(frozen=True, slots=True)
 class Missing:
     """What of a table was out of capture's sight since it was last installed."""
@@ -80,8 +91,7 @@ class Missing:
     """Rows may have gone without a log row of theirs."""
     rekeyed: bool = False
     """A column of the key has another logical type: the rows are known under keys of another form."""
-    added: tuple[tuple[str, str | None, str], ...] = ()
-    """New columns: name, the value of rows that were there before, type."""
+    added: tuple[NewColumn, ...] = ()
     since: int | None = None
     """The transaction from which on rows were logged without a column that is new, or has another name; also those of
     the last day, where another node may have had to set them aside without it."""
@@ -89,9 +99,9 @@ class Missing:
     """One of these columns may hold something in a row that says nothing of it."""
 
 
-def columns_since(raw: Raw, oid: int, last: int) -> tuple[tuple[str, str | None, str], ...]:
+def columns_since(raw: Raw, oid: int, last: int) -> tuple[NewColumn, ...]:
     """Return the columns that a table got after its column number `last`."""
-    return tuple((name, value, kind) for name, value, kind in raw.execute(_ADDED, (oid, last)))
+    return tuple(NewColumn(*row) for row in raw.execute(_ADDED, (oid, last)))
 
 
 def renamed_or_added(raw: Raw, oid: int, last: int, names: Sequence[str]) -> int | None:
@@ -162,18 +172,20 @@ def _filled(table: CapturedTable, rows: str, missing: Missing) -> str:
     without, or would make another one."""
     shape = table.shape
     columns = {column.name: column for column in shape.columns}
-    before = ", ".join(f"{_value(value, kind)} AS {ident(name)}" for name, value, kind in missing.added) or "1"
+    before = ", ".join(f"{_value(new.value, new.kind)} AS {ident(new.name)}" for new in missing.added) or "1"
     written = [
-        f"{image_value(columns[name], 'r')} IS DISTINCT FROM {image_value(columns[name], 'd')}"
-        for name, _, _ in missing.added
+        f"{image_value(columns[new.name], 'r')} IS DISTINCT FROM {image_value(columns[new.name], 'd')}"
+        for new in missing.added
     ]
-    when = "clock_timestamp()"
+    # What the migration itself wrote, or rewrote: each node fills its rows by itself, which is nobody's write.
+    as_told = " OR ".join(f"r.xmin = '{xid}'" for xid in sorted({new.xid for new in missing.added})) or "false"
     if missing.since is not None:
-        logged = f"{key_expression(shape, 'r')} IN ({_logged_without(table, missing.since)})"
+        without = f"{key_expression(shape, 'r')} IN ({_logged_without(table, missing.since)})"
         if missing.needed:
-            written.append(logged)
+            written.append(without)
         # Its last write has its own log row: this one only completes it, and is no younger.
-        when = f"CASE WHEN {logged} THEN {UNKNOWN_WHEN} ELSE clock_timestamp() END"
+        as_told += f" OR {without}"
+    when = f"CASE WHEN {as_told} THEN {UNKNOWN_WHEN} ELSE clock_timestamp() END"
     return f"""INSERT INTO {table.log} (captured_at, shape_id, op, old_tid, new_tid, pk, before, after)
 SELECT {when}, {table.shape_id}, {"'I', NULL" if table.append_only else "'U', r.ctid"}, r.ctid,
        {key_expression(shape, "r")}, {"NULL" if table.append_only else "image"}, image

@@ -111,7 +111,7 @@ def _number(column: ColumnShape, row: str) -> str:
 
 def _differs(raw: Raw, shape: TableShape, table_id: int, shape_id: int, oid: int) -> str:
     """The condition that a row `c` as it stands is not what its kept digest `p` tells, whatever shape that is of."""
-    fresh = {name: (value, kind) for name, value, kind in columns_since(raw, oid, 0)}
+    fresh = {new.name: (new.value, new.kind) for new in columns_since(raw, oid, 0)}
     cases = [
         f"WHEN {number} THEN {_differs_from(shape, meta, fresh)}"
         for number, meta in Registry(raw).shapes(table_id).items()

@@ -1,8 +1,8 @@
 """Puts capture on tables and takes it off; says what that would run, and which tables have drifted."""
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
@@ -10,7 +10,7 @@ from common.dialects.sqlite.catalog import SchemaCache, SqliteTable
 from common.dialects.sqlite.connection import borrowed, transaction
 from common.dialects.sqlite.digests import same_key
 from common.dialects.sqlite.guards import DISPLACING, DISPLACING_DDL, has_table
-from common.dialects.sqlite.key_ranges import KEY_RANGE, KEY_RANGE_DDL, putting_back, read_ranges, steering
+from common.dialects.sqlite.key_ranges import KEY_RANGE, KEY_RANGE_DDL, going_along, putting_back, read_ranges, steering
 from common.dialects.sqlite.missed import Comparison
 from common.dialects.sqlite.names import literal, log_table, quote
 from common.dialects.sqlite.paused import note_paused, note_resumed, paused_names
@@ -123,18 +123,22 @@ class SqliteCapture:
         missing = [name for name in wanted if name not in known]
         if missing:
             raise ConfigError(f"tables.include: {missing[0]!r} is no table with a primary key in this database")
-        return _Planner(connection, [known[name] for name in wanted], paused, self._rules).plan()
+        return _Planner(connection, known, wanted, paused, self._rules).plan()
 
 
 class _Planner:
     """Compares what stands with what should stand. Of paused tables the touch log stays, and no trigger."""
 
     def __init__(
-        self, connection: sqlite3.Connection, tables: Sequence[SqliteTable], paused: Collection[str], rules: Rules
+        self,
+        connection: sqlite3.Connection,
+        known_tables: Mapping[str, SqliteTable],
+        wanted: Sequence[str],
+        paused: Collection[str],
+        rules: Rules,
     ) -> None:
-        self._tables = tables
+        self._tables = [known_tables[name] for name in wanted]
         self._paused = paused
-        self._rules = rules
         self._connection = connection
         self._can_note_displacing = has_table(connection, DISPLACING)
         self._can_steer = has_table(connection, KEY_RANGE)
@@ -144,6 +148,15 @@ class _Planner:
         known = connection.execute("SELECT name, table_id, compared FROM rf_table").fetchall()
         self._ids: dict[str, int] = {name: table_id for name, table_id, _ in known}
         self._renamed = renamed_tables(connection)
+        names = {table_id: name for name, table_id in self._ids.items()}
+        self._ranges = read_ranges(connection)
+        self._share_known_as = going_along(
+            self._ranges.values(),
+            rules.stride,
+            known_tables,
+            {names[table_id]: now for now, table_id in self._renamed.items()},
+        )
+        self._rules = replace(rules, stride=rules.stride | self._share_known_as.keys())
         self._compared = {table_id for _, table_id, compared in known if compared == "done"}
         self._last_shapes = last_shapes(connection)
         self._next_table = _next(connection, "SELECT max(table_id) FROM rf_table")
@@ -197,16 +210,17 @@ class _Planner:
         if not self._can_steer:
             plan.sql.append(KEY_RANGE_DDL)
             self._can_steer = True
-        plan.sql.extend(steering(self._connection, table, self._rules.share))
+        known_as = self._share_known_as.get(table.shape.name)
+        plan.sql.extend(steering(self._connection, table, self._rules.share, known_as))
 
     def _put_back(self, plan: _Plan) -> None:
         """Tables of which nothing is captured for now keep their share of keys."""
-        steered = (table.shape.name for table in self._tables if is_steered(table, self._rules))
+        steered = {table.shape.name for table in self._tables if is_steered(table, self._rules)} | {*self._paused}
         before = len(plan.sql)
-        keep = {*steered, *self._paused}
+        keep = {self._share_known_as.get(name, name) for name in steered} | {*self._paused}
         plan.sql.extend(putting_back(self._connection, keep))
         if len(plan.sql) > before:
-            plan.tables.extend(name for name in read_ranges(self._connection) if name not in {*keep, *plan.tables})
+            plan.tables.extend(name for name in self._ranges if name not in {*keep, *plan.tables})
 
     def _compare(self, table_id: int, table: SqliteTable) -> list[str]:
         """Capture was off, or did not fit: have the rows compared with what is known of them."""

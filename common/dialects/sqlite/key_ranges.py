@@ -6,12 +6,12 @@ It is done in the transaction in which others' rows come, and when a chunk is ha
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from common.dialects.sqlite.catalog import SqliteTable
 from common.dialects.sqlite.guards import Step, has_table, refuse
-from common.dialects.sqlite.names import literal, quote
+from common.dialects.sqlite.names import literal, quote, wire_name
 from common.ports.key_share import KeyShare
 from common.ports.rules import used_up_refusal
 
@@ -27,7 +27,7 @@ class KeyRange(NamedTuple):
     """One such table."""
 
     name: str
-    """On the wire."""
+    """By which the rules name it, on the wire: of a table that was renamed since, its name before."""
     bare: str
     rowid_name: str
     share: KeyShare
@@ -45,9 +45,28 @@ def read_ranges(connection: sqlite3.Connection) -> dict[str, KeyRange]:
     }
 
 
-def steering(connection: sqlite3.Connection, table: SqliteTable, share: KeyShare) -> Iterator[str]:
-    """Yield the statements after which the table's next key is of `share`; none where all stands."""
-    name, bare = table.shape.name, table.shape.bare
+def going_along(
+    ranges: Collection[KeyRange], stride: Collection[str], tables: Collection[str], renamed: Mapping[str, str]
+) -> dict[str, str]:
+    """Return which tables keep their share under a new name, while the rules still know the old one alone.
+
+    Of each its name and the one that the rules have; `renamed`: names now, by those before, of what was just found."""
+    found = {}
+    for one in ranges:
+        before = wire_name(one.bare)
+        now = renamed.get(before, before)
+        if one.name in stride and one.name not in tables and now in tables and now not in stride:
+            found[now] = one.name
+    return found
+
+
+def steering(
+    connection: sqlite3.Connection, table: SqliteTable, share: KeyShare, known_as: str | None = None
+) -> Iterator[str]:
+    """Yield the statements after which the table's next key is of `share`; none where all stands.
+
+    `known_as`: what the rules call it, where that is not its name."""
+    name, bare = known_as or table.shape.name, table.shape.bare
     known = read_ranges(connection).get(name)
     wanted = KeyRange(name, bare, _rowid_name(table), share, known.before if known else _counted(connection, bare))
     if known != wanted:
@@ -65,7 +84,7 @@ def putting_back(connection: sqlite3.Connection, keep: Collection[str]) -> Itera
     for one in read_ranges(connection).values():
         if one.name in keep:
             continue
-        if has_table(connection, one.bare):
+        if has_table(connection, one.bare) and wire_name(one.bare) not in keep:
             largest = max(one.before or 0, _largest_row(connection, one))
             yield f"UPDATE sqlite_sequence SET seq = {largest} WHERE name = {literal(one.bare)}"
         yield f"DELETE FROM {KEY_RANGE} WHERE name = {literal(one.name)}"
@@ -78,7 +97,7 @@ def go_on_where_needed(connection: sqlite3.Connection, names: Collection[str]) -
     if not names:
         return
     for one in read_ranges(connection).values():
-        if one.name not in names or not has_table(connection, one.bare):
+        if wire_name(one.bare) not in names or not has_table(connection, one.bare):
             continue
         following = _largest(connection, one) + 1
         if not one.share.in_chunk(following) or one.share.room(following) * 2 < one.share.chunk:
