@@ -10,6 +10,7 @@ from common.clock import to_iso
 from common.config.model import Config, KeyRule
 from common.errors import ConfigError, OutageError, Reason
 from common.ops.agreement import agreement
+from common.ops.directories import alone
 from common.ops.pausing import paused_tables
 from common.ops.peers import read_peers
 from common.ops.progress import OLDEST_EARLY
@@ -63,7 +64,7 @@ def read_standing(
             rewound=own_rewinding(connection),
             clashing_keys=_clashing_keys(connection, config, now_us),
             own_keys=own_keys(wanted, config.tables),
-            told=tuple(_told(connection, now_us)),
+            told=(alone(connection, config), *_told(connection, now_us)),
             run_seen_us=run_seen_us(connection),
             verified=_verified(connection),
         )
