@@ -22,9 +22,10 @@ _TOKEN = re.compile(r"(?P<head>\brf_[a-z2-7]{12})_[A-Za-z0-9_-]+")
 _SECRET_FIELD = re.compile(r"password|secret|token$", re.IGNORECASE)
 _MASK = "***"
 _LIBRARIES = ("alembic", "amqp", "asyncio", "httpcore", "httpx", "kombu", "sqlalchemy", "urllib3", "uvicorn")
-_SILENT = ("pika", "psycopg")
-"""One tells of a broker that is away in five errors and a traceback, the other of each pipeline that a bad row ended.
-Each comes up as an exception too, told once."""
+_SILENT = ("pika", "psycopg", "sqlalchemy.pool")
+"""The first tells of a broker that is away in five errors and a traceback, the second of each pipeline that a bad row
+ended, the third of each connection that a server cut, with a traceback. Each comes up as an exception too, told
+once."""
 
 
 class LogFormat(StrEnum):

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
@@ -130,8 +131,9 @@ class Intake:
     def step(self, idle_seconds: float) -> bool:
         """Take what has come, commit it, acknowledge it; True when there was something."""
         try:
-            return self._step(idle_seconds)
+            worked = self._step(idle_seconds)
         except Exception as error:
+            self._holding = replace(self._holding, shut_us=self._holding.shut_us or self._node.clock.now_us())
             unforeseen = decide(error) is Decision.STOP
             if unforeseen:
                 # What was in hand is tried again with care, and counted as if the process had died.
@@ -139,6 +141,9 @@ class Intake:
                 self._wary = self._has_failed = True
             self._let_go(failed=unforeseen)
             raise
+        if self._holding.shut_us is not None:
+            self._holding = replace(self._holding, shut_us=None)
+        return worked
 
     def wake(self) -> None:
         """A step waits for its source at most its idle seconds; nothing to end earlier."""
@@ -311,7 +316,8 @@ class Intake:
         After progress the rest counts as taken now: it was taken at most one round ago."""
         now_us, count = self._node.clock.now_us(), len(self._unacknowledged)
         since_us = now_us if moved else (self._holding.since_us or now_us)
-        self._holding = Holding(count, since_us if count else None, now_us if moved else self._holding.moved_us)
+        moved_us = now_us if moved else self._holding.moved_us
+        self._holding = Holding(count, since_us if count else None, moved_us, self._holding.shut_us)
 
     def _let_go(self, *, failed: bool) -> None:
         """Give back what is not acknowledged and close the source; the next step opens it anew."""

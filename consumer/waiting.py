@@ -27,11 +27,15 @@ class Holding:
     """When it took the oldest of them."""
     moved_us: int = 0
     """When it last let go of one."""
+    shut_us: int | None = None
+    """Since when it can't take anything; None while it can."""
 
 
 def held_work(name: str, holding: Holding) -> Work:
-    """Return what one intake holds. `name`: of its source, `broker` or `directory`."""
-    oldest_us, moved_us = holding.since_us, holding.moved_us
+    """Return what one intake holds. `name`: of its source, `broker` or `directory`.
+
+    One that holds nothing says since when it can't take anything: what waits outside has waited as long."""
+    oldest_us, moved_us = holding.since_us if holding.deliveries else holding.shut_us, holding.moved_us
     return Work(f"{INTAKE}{name}", holding.deliveries, "messages taken and not applied", "", oldest_us, moved_us)
 
 

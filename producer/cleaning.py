@@ -7,11 +7,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from common.clock import to_iso
 from common.config.model import DirectorySection
 from common.ops.ages import look_at_clock
+from common.ops.directories import FOLDER
 from common.ops.passed import acks_in_folder, live_peers
 from common.ops.purging import FILES_MISSED, drop_noted, note_purged, read_purged
-from common.ops.stalls import Seen, write_seen
+from common.ops.stalls import Seen, read_seen, write_seen
 from common.periodic import Periodic
 from common.retry import in_transaction
 from common.runtime.node import Node
@@ -23,8 +25,6 @@ log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 60.0
 _UNTIL_THERE_SECONDS = 1.0
-FOLDER = "folder"
-"""What `rf_watch` calls the node's own folder: its bytes, its files, and when the oldest was written."""
 
 
 class DirectoryCleaning(Periodic):
@@ -44,6 +44,7 @@ class DirectoryCleaning(Periodic):
         self._keep_days = directory.keep_days
         self._max_bytes = directory.max_bytes
         self._is_over = False
+        self._is_alone = False
         # Until the first file was written there is nothing to clean.
         self._folder = directory.path / node.facts.node_id
         self._cleaner = Cleaner(directory.path, node.facts.node_id, node.config.trust())
@@ -79,10 +80,17 @@ class DirectoryCleaning(Periodic):
             fields = {"kept": report.kept, "kept_bytes": report.kept_bytes, "max_bytes": self._max_bytes}
             log.warning("directory.over_bound", extra=fields | {"why": "known peers have not passed these files"})
         self._is_over = is_over
-        seen = Seen(report.kept_bytes, str(report.kept), report.oldest_us, None, ages.now_us)
-        in_transaction(self._node.database, lambda connection: write_seen(connection, FOLDER, seen))
+        note_seen = partial(_note_seen, report=report, has_others=bool(folders), now_us=ages.now_us)
+        self._tell_alone(in_transaction(self._node.database, note_seen), has_others=bool(folders))
         if self._refilling is not None:
             self._refilling.look(acks, given_up)
+
+    def _tell_alone(self, met_us: int | None, *, has_others: bool) -> None:
+        is_alone = met_us is not None and not has_others
+        if is_alone and not self._is_alone:
+            fields = {"folder": str(self._folder.parent), "last_met": to_iso(met_us or 0)}
+            log.warning("directory.alone", extra=fields | {"why": "no other node has a folder there; is it mounted?"})
+        self._is_alone = is_alone
 
     def _missed(self, report: CleanReport, readers: Mapping[str, Acks | None]) -> Mapping[str, int]:
         """Return who had not passed what of this node's log was too old, and up to which LSN that goes."""
@@ -117,3 +125,11 @@ class DirectoryCleaning(Periodic):
         facts, config = self._node.facts, self._node.config
         heard, listed = live_peers(connection, config, facts), live_peers(connection, config, facts, folders)
         return listed if heard else [], listed
+
+
+def _note_seen(connection: sa.Connection, report: CleanReport, *, has_others: bool, now_us: int) -> int | None:
+    """Keep what the folder looks like; return when another node's folder was seen there last, None where none was."""
+    before = read_seen(connection).get(FOLDER)
+    met_us = now_us if has_others else before.still_us if before is not None else None
+    write_seen(connection, FOLDER, Seen(report.kept_bytes, str(report.kept), report.oldest_us, met_us, now_us))
+    return met_us

@@ -5,12 +5,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.clock import to_iso
+from common.ops.directories import FOLDER
 from common.ops.stalls import Seen, read_seen, waits
 from common.retry import in_transaction
 from common.runtime.node import Node
 from common.runtime.transports import BROKER, DIRECTORY, peer_road
 from common.schema import tables as rf
-from producer.cleaning import FOLDER
 from producer.log import NodeLogs
 from producer.road import RoadState, read_road
 from producer.waiting import SinkLag, sealer_work, sink_kept, sink_lag, sink_names, sink_work

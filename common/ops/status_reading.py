@@ -11,6 +11,7 @@ from common.clock import to_iso
 from common.config.model import Config, KeyRule
 from common.errors import ConfigError, OutageError, Reason
 from common.ops.agreement import agreement
+from common.ops.directories import alone
 from common.ops.pausing import paused_tables
 from common.ops.peers import read_peers
 from common.ops.progress import OLDEST_EARLY
@@ -66,7 +67,7 @@ def read_standing(
             rewound=own_rewinding(connection),
             clashing_keys=_clashing_keys(connection, config, now_us),
             own_keys=own_keys(wanted, config.tables),
-            told=tuple(_told(connection, now_us)),
+            told=(alone(connection, config), *_told(connection, now_us)),
             run_seen_us=run_seen_us(connection),
             verified=_verified(connection),
         )
@@ -122,10 +123,16 @@ def _queued(connection: sa.Connection, config: Config, queues: Queues, now_us: i
     """Return what waits in the node's queue while nobody takes it: since then, for AMQP does not tell."""
     name = f"rowferry.node.{config.node.id}"
     depth, seen = queues.depths.get(name) or 0, read_seen(connection).get("intake broker")
-    if not depth or (seen is not None and is_fresh(seen, now_us)):
+    runs = seen is not None and is_fresh(seen, now_us)
+    # Of a node that runs the watchdog tells what it holds, and, where that is nothing, since when it can't take any.
+    if not depth or (seen is not None and runs and (seen.pending or seen.oldest_us is None)):
         return ()
-    work = Work("intake broker", depth, f"messages wait in {name}, and nobody takes them (rowferry run)", "queue")
-    before = {} if seen is None else {work.name: Seen(0, "", None, None, seen.looked_us)}
+    remedy = (
+        "the running node can't take them (service.outage in its log)" if runs else "nobody takes them (rowferry run)"
+    )
+    work = Work("intake broker", depth, f"messages wait in {name}, and {remedy}", "queue")
+    since_us = None if seen is None else seen.oldest_us if runs else seen.looked_us
+    before = {} if since_us is None else {work.name: Seen(0, "", None, None, since_us)}
     return tuple(one.document(now_us) for one in waits([work], before, now_us, config.limits.stall_seconds))
 
 

@@ -102,5 +102,8 @@ class Watchdog(Periodic):
 def _is_news(seen: Seen, kept: Seen | None) -> bool:
     if kept is None or seen.looked_us - kept.looked_us >= _KEEP_US or seen.looked_us < kept.looked_us:
         return True
+    if not seen.pending and seen.oldest_us != kept.oldest_us:
+        # An intake that holds nothing can't take anything since then, or can again.
+        return True
     # Under load the mark is another one at each look; that it moves is news where it had not, and the rest can wait.
     return (seen.pending > 0) != (kept.pending > 0) or seen.still_us != kept.still_us

@@ -44,8 +44,12 @@ Same = Callable[[BinaryIO, BinaryIO], bool]
 
 def storage_outage(error: OSError, path: Path, doing: str) -> OutageError:
     """Return the OutageError for a file operation that failed; names the path and the remedy."""
-    remedy = _REMEDIES.get(error.errno or 0, "check the path, and the disk or share behind it")
-    return OutageError(f"{doing} {path}: {error.strerror or error}; {remedy}")
+    return OutageError(f"{doing} {path}: {error.strerror or error}; {remedy(error)}")
+
+
+def remedy(error: OSError) -> str:
+    """Return what helps where a file operation failed."""
+    return _REMEDIES.get(error.errno or 0, "check the path, and the disk or share behind it")
 
 
 def same_bytes(one: BinaryIO, other: BinaryIO) -> bool:

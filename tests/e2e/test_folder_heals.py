@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -101,3 +102,20 @@ def test_a_folder_that_begins_anew_on_another_share_is_filled_with_what_is_lacke
     shop.ok("run", "--once")
     office.ok("run", "--once")
     assert office.query(ROWS) == shop.query(ROWS)
+
+
+def test_an_empty_folder_in_the_place_of_a_share_that_is_not_mounted_is_told(pair: tuple[CliNode, CliNode]) -> None:
+    shop, office = pair
+    shop.ok("run", "--once")
+    assert "mounted" not in told(shop)
+    exchange = shop.folder.parent / "exchange"
+    share = exchange.rename(exchange.with_name("share"))
+    exchange.mkdir()
+    sell(shop, 4)
+    assert "no other node has a folder in" in told(shop).splitlines()[0]
+    shutil.rmtree(exchange)
+    share.rename(exchange)
+    shop.ok("run", "--once")
+    office.ok("run", "--once")
+    assert office.query(ROWS) == shop.query(ROWS)
+    assert "mounted" not in told(shop)

@@ -156,7 +156,9 @@ def test_a_statement_timeout_is_no_dead_letter(world: World) -> None:
 @pytest.mark.parametrize("state", ["53100", "53200"])
 def test_a_full_disk_or_memory_is_an_outage(world: World, state: str) -> None:
     raised = f"DO $$ BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = '{state}'; END $$"
-    assert isinstance(failing(world, raised), OutageError)
+    found = failing(world, raised)
+    assert isinstance(found, OutageError)
+    assert ("free space on the disks of the database's server" in str(found)) == (state == "53100")
 
 
 def test_a_server_that_is_shut_down_is_an_outage(world: World) -> None:

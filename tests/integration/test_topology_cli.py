@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from common.transports.rabbitmq.topology import QueueSpec, queues
 from tests.support.cli import document, rowferry
 from tests.support.container_server import PASSWORD, USER
+from tests.support.nodes import CliNode
 from tests.support.rabbit_server import RabbitServer
 from tests.support.rabbitmq import raw_channel, settings
 from tests.support.waiting import wait_for
@@ -134,6 +135,41 @@ def test_two_nodes_with_their_own_users_sync(broker: Broker, tmp_path: Path, cap
         assert query(config, "SELECT id FROM sale ORDER BY id") == [("one",), ("two",)]
         assert wrong(standing(config, *management(broker))) == {}
         assert wrong(standing(config)) == {}
+
+
+def test_a_queue_that_a_running_node_may_not_read_is_a_stall(broker: Broker, tmp_path: Path) -> None:
+    passwords = exported(broker, tmp_path)
+    shop, office = (
+        CliNode(
+            one,
+            node(tmp_path / one, one, broker.url_of(one, passwords[one])).parent,
+            f"sqlite:///{tmp_path / one / 'app.db'}",
+        )
+        for one in broker.nodes
+    )
+    for one in (shop, office):
+        one.execute(CREATE)
+        one.ok("migrate")
+    (rights,) = (
+        one
+        for one in broker.server.management("GET", f"/api/vhosts/{broker.vhost}/permissions")
+        if one["user"] == office.node_id
+    )
+    broker.put(f"permissions/{broker.vhost}/{office.node_id}", rights | {"read": "^$"})
+    shop.execute("INSERT INTO sale VALUES ('one')")
+    shop.ok("run", "--once")
+    with (office.folder / "rowferry.toml").open("a") as file:
+        file.write("\n[limits]\nstall_seconds = 1\n")
+    office.start()
+    try:
+        wait_for(lambda: office.call("status", "--check").returncode == 1, 60, "the queue to count as a stall")
+        told = office.ok("status")
+        assert f"messages wait in rowferry.node.{office.node_id}, and the running node can't take them" in told
+        broker.put(f"permissions/{broker.vhost}/{office.node_id}", rights)
+        wait_for(lambda: office.call("status", "--check").returncode == 0, 60, "the stall to end")
+        assert office.query("SELECT id FROM sale") == [("one",)]
+    finally:
+        office.close()
 
 
 def test_nodes_can_not_speak_for_each_other(broker: Broker, tmp_path: Path) -> None:

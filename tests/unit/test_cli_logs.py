@@ -92,7 +92,9 @@ def test_libraries_speak_only_of_trouble() -> None:
         logging.getLogger("kombu.connection").warning("gone")
         logging.getLogger("pika.adapters").error("refused, for the fifth time")
         logging.getLogger("psycopg").warning("error ignored terminating a pipeline")
+        logging.getLogger("sqlalchemy.pool.impl.QueuePool").error("Exception during reset or similar")
     assert "connected" not in stream.getvalue()
     assert "gone" in stream.getvalue()
     assert "refused" not in stream.getvalue(), "what pika fails at comes up as an exception and is told once"
     assert "pipeline" not in stream.getvalue(), "so does what ends a pipeline of psycopg"
+    assert "during reset" not in stream.getvalue(), "and a connection that is lost"

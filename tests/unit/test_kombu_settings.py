@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from pathlib import Path
 
 import pytest
+from kombu.exceptions import OperationalError
 
 from common.errors import ConfigError, OutageError, PoisonError, Reason
 from common.transports.kombu_broker import KombuSettings, KombuSink, KombuSource, features_for
-from common.transports.kombu_broker.connecting import shown
+from common.transports.kombu_broker.connecting import outages, shown
 from tests.contract.sink_source import collect, plain, send_all, single
 
 # kombu's own models use a loader that SQLAlchemy 2.1 calls deprecated; nothing of ours depends on it.
@@ -54,6 +57,14 @@ def test_secrets_are_not_shown() -> None:
 def test_a_folder_that_is_not_mounted_is_an_outage(tmp_path: Path) -> None:
     with pytest.raises(OutageError, match="mount the share"):
         KombuSource(KombuSettings(f"filesystem://{tmp_path}/share", "a"))
+
+
+def test_a_folder_on_a_full_disk_is_told_with_what_helps(tmp_path: Path) -> None:
+    url = f"filesystem://{tmp_path}"
+    with pytest.raises(OutageError, match="free space there"), outages(url, "publishing to"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OutageError, match="mount it for writing"), outages(url, "publishing to"):
+        raise OperationalError("can't lock") from OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 def test_a_broker_that_is_away_is_an_outage(tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ def test_a_file_that_is_no_database_is_an_outage_that_says_so(tmp_path: Path) ->
     database.close()
 
 
+def test_an_io_error_names_a_full_disk_among_its_causes() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    found = translate_driver(error)
+    assert isinstance(found, OutageError)
+    assert "whether its disk is full" in str(found)
+
+
 def test_a_folder_that_is_not_there_is_an_outage(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path / 'no' / 'a.db'}")
     with pytest.raises(OutageError, match="check the path"):

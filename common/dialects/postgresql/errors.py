@@ -25,6 +25,11 @@ from common.ports.dialect import TableShape
 
 _NOT_NULL = "23502"
 _LOCK_TIMEOUT = "55P03"
+_REMEDIES = {
+    "25006": "if it is a standby, name the primary in node.database; else end default_transaction_read_only there",
+    "53100": "free space on the disks of the database's server",
+}
+"""What ends an outage, where the server's own words do not say it."""
 _STALE_PLAN = ("0A000", "RevalidateCachedQuery")
 """A plan whose table changed meanwhile; anything else that the server does not support stays so."""
 _REFUSED = re.compile(r'[^"]*"(value .* (?:does not fit|would be another key in) column .*)"', re.DOTALL)
@@ -82,7 +87,7 @@ def _by_state(error: psycopg.Error) -> Exception:
         return ContentionError(message)
     match kind_of(state):
         case Kind.OUTAGE:
-            return OutageError(message)
+            return OutageError(f"{message}; {_REMEDIES[state]}" if state in _REMEDIES else message)
         case Kind.TRANSIENT:
             return ContentionError(message)
         case Kind.SETUP:

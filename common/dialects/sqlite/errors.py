@@ -16,7 +16,7 @@ _OF_THE_APPLICATION = ("no such function: ", "unknown function: ", "no such coll
 """How SQLite begins to say that a CHECK, an index or a column needs what only the application's connections have."""
 _REMEDY = {
     sqlite3.SQLITE_FULL: "free space on its disk",
-    sqlite3.SQLITE_IOERR: "check its disk and its mount",
+    sqlite3.SQLITE_IOERR: "see whether its disk is full or broken, and whether it is mounted",
     sqlite3.SQLITE_READONLY: "give this account write permission on the file and its folder",
     sqlite3.SQLITE_CANTOPEN: "check the path, and permissions on the file and its folder",
     sqlite3.SQLITE_PERM: "give this account permission on the file",

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from common.config.urls import OF_SQLALCHEMY
 from common.errors import ConfigError, OutageError
-from common.transports.files import storage_outage
+from common.transports.files import remedy, storage_outage
 from common.transports.kombu_broker import filesystem, sql
 from common.transports.kombu_broker.traits import Unacked, traits_for
 from common.transports.kombu_broker.untyped import KOMBU_ERRORS, Connection
@@ -72,7 +72,15 @@ def outages(url: str, doing: str, connection: Any = None) -> Iterator[None]:
     try:
         yield
     except (*_ERRORS, *own) as error:
-        raise OutageError(f"{doing} {shown(url)}: {error}; check that the broker runs and the URL is right") from error
+        raise OutageError(f"{doing} {shown(url)}: {error}; {_remedy(url, error)}") from error
+
+
+def _remedy(url: str, error: BaseException) -> str:
+    # Kombu wraps some of what the file system says.
+    found = error if isinstance(error, OSError) else error.__cause__
+    if url.startswith("filesystem://") and isinstance(found, OSError):
+        return remedy(found)
+    return "check that the broker runs and the URL is right"
 
 
 def open_connection(settings: KombuSettings) -> Any:
