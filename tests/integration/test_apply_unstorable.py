@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.dialects import open_database
 from common.errors import PoisonError, Reason
 from common.retry import in_transaction
-from tests.support.applying import TABLES, Origin, World, Write, close_world, open_world, resealed, sqlite_url
+from common.wire.records import TableMeta
+from tests.support.applying import (
+    SCHEMA,
+    TABLES,
+    Origin,
+    World,
+    Write,
+    close_world,
+    open_world,
+    resealed,
+    sqlite_url,
+)
 
 NUL = b"\\u0000"
 HUGE = b"1" + b"0" * 30
@@ -86,3 +98,25 @@ def test_a_value_that_the_driver_does_not_send_is_no_outage(pg_database: str) ->
     with closing(open_database(pg_database)) as database, pytest.raises(PoisonError, match="NUL") as caught:
         in_transaction(database, lambda connection: connection.exec_driver_sql("SELECT %s::text", ("a\0b",)))
     assert caught.value.reason is Reason.TYPE
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [("hstore", "a=>"), ("hstore", "no pairs"), ("tsquery", "!" * 200), ("ltxtquery", "!" * 20_000)],
+)
+def test_a_text_that_its_type_calls_an_internal_error_stops_nothing(pg_database: str, declared: str, text: str) -> None:
+    assert refused(pg_database, declared, text) == [("odd", "type")]
+
+
+def refused(url: str, declared: str, text: str) -> list[tuple[Any, ...]]:
+    """Return table and reason of what is set aside where a column of this type is sent this text, and one row more."""
+    extensions = [f"CREATE EXTENSION {name}" for name in ("hstore", "ltree")]
+    world = open_world(url, [*extensions, f"CREATE TABLE odd (id INTEGER PRIMARY KEY, value {declared})", *SCHEMA])
+    tables = {**TABLES, "odd": TableMeta(pk=("id",), columns={"id": "int", "value": f"pg:{declared}"})}
+    origin = Origin("a", tables=tables)
+    world.receive(origin.tx(Write("I", "odd", {"id": 1, "value": text}, 1)).body, origin.put(2, "fine", 2).body)
+    found = world.query("SELECT table_name, reason FROM rf_dead_letter")
+    names = [row[1] for row in world.rows()]
+    close_world(world)
+    assert names == ["fine"]
+    return found

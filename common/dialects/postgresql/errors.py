@@ -27,6 +27,10 @@ _NOT_NULL = "23502"
 _LOCK_TIMEOUT = "55P03"
 _STALE_PLAN = ("0A000", "RevalidateCachedQuery")
 """A plan whose table changed meanwhile; anything else that the server does not support stays so."""
+_INTERNAL = "XX000"
+_READ_TEXTS = frozenset({"hstore_io.c", "lwgeom_inout.c", "lwgeom_pg.c", "ltxtquery_io.c", "tsquery.c"})
+"""Sources of the server, and of its extensions, that call a value an internal error where they can't read it: hstore
+before PostgreSQL 16, PostGIS, two kinds of search terms."""
 _REFUSED = re.compile(r'[^"]*"(value .* (?:does not fit|would be another key in) column .*)"', re.DOTALL)
 """How `reading` refuses a value: in the words of an input function, in whatever language, around its own."""
 _ROW_SECURITY = ("check_enable_rls", "ExecWithCheckOptions")
@@ -80,6 +84,8 @@ def _by_state(error: psycopg.Error) -> Exception:
         return OutageError(known if message.startswith("connection failed") else message)
     if (state, error.diag.source_function) == _STALE_PLAN:
         return ContentionError(message)
+    if state == _INTERNAL and error.diag.source_file in _READ_TEXTS:
+        return PoisonError(Reason.TYPE, message)
     match kind_of(state):
         case Kind.OUTAGE:
             return OutageError(message)
