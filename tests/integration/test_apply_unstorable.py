@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common.dialects import open_database
-from common.errors import PoisonError, Reason
+from common.errors import ConfigError, PoisonError, Reason
 from common.retry import in_transaction
 from common.wire.records import TableMeta
 from tests.support.applying import (
@@ -106,6 +106,37 @@ def test_a_value_that_the_driver_does_not_send_is_no_outage(pg_database: str) ->
 )
 def test_a_text_that_its_type_calls_an_internal_error_stops_nothing(pg_database: str, declared: str, text: str) -> None:
     assert refused(pg_database, declared, text) == [("odd", "type")]
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        ("regclass", "not_here"),
+        ("regclass", "nowhere.not_here"),
+        ("regnamespace", "nowhere"),
+        ("regoperator", "===(int,int)"),
+        ("regproc", "not_here"),
+        ("regprocedure", "not_here(int)"),
+    ],
+)
+def test_a_value_that_names_what_is_not_here_stops_nothing(pg_database: str, declared: str, text: str) -> None:
+    assert refused(pg_database, declared, text) == [("odd", "type")]
+
+
+def test_a_check_whose_function_lacks_its_table_is_waited_out(pg_database: str) -> None:
+    world = open_world(pg_database)
+    world.execute(
+        "CREATE TABLE list (id INTEGER)",
+        "CREATE FUNCTION listed(INTEGER) RETURNS BOOLEAN LANGUAGE plpgsql AS"
+        " 'BEGIN RETURN NOT EXISTS (SELECT FROM list WHERE id = -$1); END'",
+        "ALTER TABLE item ADD CHECK (listed(id))",
+        "DROP TABLE list",
+    )
+    with pytest.raises(ConfigError, match='"list" does not exist'):
+        world.receive(Origin("a").put(1, "one", 1).body)
+    letters = world.letters()
+    close_world(world)
+    assert letters == []
 
 
 def refused(url: str, declared: str, text: str) -> list[tuple[Any, ...]]:
