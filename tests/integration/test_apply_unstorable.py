@@ -139,6 +139,22 @@ def test_a_check_whose_function_lacks_its_table_is_waited_out(pg_database: str) 
     assert letters == []
 
 
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        ("time with time zone", "now"),
+        ("date[]", "{2026-01-02,today}"),
+        ("timestamp[]", '{"n\\ow"}'),
+        ("daterange", "[yesterday,)"),
+        ("tstzrange", "[now,infinity)"),
+        ("tsmultirange", "{[2026-01-02,tomorrow)}"),
+        ("daterange[]", '{"[today,)"}'),
+    ],
+)
+def test_a_word_that_means_another_instant_on_each_node_is_refused(pg_database: str, declared: str, text: str) -> None:
+    assert refused(pg_database, declared, text) == [("odd", "type")]
+
+
 def refused(url: str, declared: str, text: str) -> list[tuple[Any, ...]]:
     """Return table and reason of what is set aside where a column of this type is sent this text, and one row more."""
     extensions = [f"CREATE EXTENSION {name}" for name in ("hstore", "ltree")]
