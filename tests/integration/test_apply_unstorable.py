@@ -100,6 +100,18 @@ def test_a_value_that_the_driver_does_not_send_is_no_outage(pg_database: str) ->
     assert caught.value.reason is Reason.TYPE
 
 
+def test_an_error_has_no_more_of_a_value_than_a_person_reads(world: World) -> None:
+    long = "7x" * 1_000_000
+    world.receive(
+        Origin("a").tx(Write("I", "item", {"id": 1, "name": "one", "price": long}, 1)).body,
+        resealed(Origin("b").put(1, "one", 1).body, b'"op":"I"', b'"op":"' + long.encode() + b'"'),
+    )
+    first, second = (error for (error,) in world.query("SELECT error FROM rf_dead_letter ORDER BY source_node"))
+    assert max(len(first), len(second)) < 2_100
+    assert second.startswith("lsn 1: op '7x7x")
+    assert second.endswith("7x7x' is not I, U, D or DDL")
+
+
 @pytest.mark.parametrize(
     ("declared", "text"),
     [("hstore", "a=>"), ("hstore", "no pairs"), ("tsquery", "!" * 200), ("ltxtquery", "!" * 20_000)],
