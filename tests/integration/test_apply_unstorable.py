@@ -121,6 +121,13 @@ def test_a_text_that_its_type_calls_an_internal_error_stops_nothing(pg_database:
 
 
 @pytest.mark.parametrize(
+    ("declared", "text"), [("tsvector", "'open"), ("ltree", "a..b"), ("regclass", "a b"), ("regtype", "not_here")]
+)
+def test_a_text_that_its_type_can_not_read_is_no_broken_rule(pg_database: str, declared: str, text: str) -> None:
+    assert refused(pg_database, declared, text) == [("odd", "type")]
+
+
+@pytest.mark.parametrize(
     ("declared", "text"),
     [
         ("regclass", "not_here"),
