@@ -115,11 +115,23 @@ class UncapturedError(EarlyError):
         self.table = table
 
 
+_MOST_CHARACTERS = 2_000
+_OF_THE_END = 400
+
+
+def _readable(message: str) -> str:
+    """Return a message with no more of a value in it than a person reads: that may be megabytes. What is wrong with
+    it stands at the one end or the other."""
+    if len(message) <= _MOST_CHARACTERS:
+        return message
+    return f"{message[: _MOST_CHARACTERS - _OF_THE_END]} … {message[-_OF_THE_END:]}"
+
+
 class PoisonError(RowferryError):
     """A tx that can't be applied, however often it is tried: a dead letter with its reason."""
 
     def __init__(self, reason: Reason, message: str, *, table: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(_readable(message))
         self.reason = reason
         self.table = table
 

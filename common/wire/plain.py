@@ -36,6 +36,9 @@ class PlainChange(msgspec.Struct, frozen=True, gc=False, tag="change", tag_field
     after: msgspec.Raw = NO_IMAGE
     base: Version | None = None
     resolves: tuple[Version, ...] = ()
+    captured_at: str | None = None
+    sql: str | None = None
+    """Nobody here wants these two; but a line that has them as something else is none."""
 
 
 class _End(msgspec.Struct, frozen=True, gc=False, tag="end", tag_field="type"):

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.dialects import open_database
-from common.errors import PoisonError, Reason
+from common.errors import ConfigError, PoisonError, Reason
 from common.retry import in_transaction
-from tests.support.applying import TABLES, Origin, World, Write, close_world, open_world, resealed, sqlite_url
+from common.wire.records import TableMeta
+from tests.support.applying import (
+    SCHEMA,
+    TABLES,
+    Origin,
+    World,
+    Write,
+    close_world,
+    open_world,
+    resealed,
+    sqlite_url,
+)
 
 NUL = b"\\u0000"
 HUGE = b"1" + b"0" * 30
@@ -86,3 +98,91 @@ def test_a_value_that_the_driver_does_not_send_is_no_outage(pg_database: str) ->
     with closing(open_database(pg_database)) as database, pytest.raises(PoisonError, match="NUL") as caught:
         in_transaction(database, lambda connection: connection.exec_driver_sql("SELECT %s::text", ("a\0b",)))
     assert caught.value.reason is Reason.TYPE
+
+
+def test_an_error_has_no_more_of_a_value_than_a_person_reads(world: World) -> None:
+    long = "7x" * 1_000_000
+    world.receive(
+        Origin("a").tx(Write("I", "item", {"id": 1, "name": "one", "price": long}, 1)).body,
+        resealed(Origin("b").put(1, "one", 1).body, b'"op":"I"', b'"op":"' + long.encode() + b'"'),
+    )
+    first, second = (error for (error,) in world.query("SELECT error FROM rf_dead_letter ORDER BY source_node"))
+    assert max(len(first), len(second)) < 2_100
+    assert second.startswith("lsn 1: op '7x7x")
+    assert second.endswith("7x7x' is not I, U, D or DDL")
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [("hstore", "a=>"), ("hstore", "no pairs"), ("tsquery", "!" * 200), ("ltxtquery", "!" * 20_000)],
+)
+def test_a_text_that_its_type_calls_an_internal_error_stops_nothing(pg_database: str, declared: str, text: str) -> None:
+    assert refused(pg_database, declared, text) == [("odd", "type")]
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"), [("tsvector", "'open"), ("ltree", "a..b"), ("regclass", "a b"), ("regtype", "not_here")]
+)
+def test_a_text_that_its_type_can_not_read_is_no_broken_rule(pg_database: str, declared: str, text: str) -> None:
+    assert refused(pg_database, declared, text) == [("odd", "type")]
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        ("regclass", "not_here"),
+        ("regclass", "nowhere.not_here"),
+        ("regnamespace", "nowhere"),
+        ("regoperator", "===(int,int)"),
+        ("regproc", "not_here"),
+        ("regprocedure", "not_here(int)"),
+    ],
+)
+def test_a_value_that_names_what_is_not_here_stops_nothing(pg_database: str, declared: str, text: str) -> None:
+    assert refused(pg_database, declared, text) == [("odd", "type")]
+
+
+def test_a_check_whose_function_lacks_its_table_is_waited_out(pg_database: str) -> None:
+    world = open_world(pg_database)
+    world.execute(
+        "CREATE TABLE list (id INTEGER)",
+        "CREATE FUNCTION listed(INTEGER) RETURNS BOOLEAN LANGUAGE plpgsql AS"
+        " 'BEGIN RETURN NOT EXISTS (SELECT FROM list WHERE id = -$1); END'",
+        "ALTER TABLE item ADD CHECK (listed(id))",
+        "DROP TABLE list",
+    )
+    with pytest.raises(ConfigError, match='"list" does not exist'):
+        world.receive(Origin("a").put(1, "one", 1).body)
+    letters = world.letters()
+    close_world(world)
+    assert letters == []
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        ("time with time zone", "now"),
+        ("date[]", "{2026-01-02,today}"),
+        ("timestamp[]", '{"n\\ow"}'),
+        ("daterange", "[yesterday,)"),
+        ("tstzrange", "[now,infinity)"),
+        ("tsmultirange", "{[2026-01-02,tomorrow)}"),
+        ("daterange[]", '{"[today,)"}'),
+    ],
+)
+def test_a_word_that_means_another_instant_on_each_node_is_refused(pg_database: str, declared: str, text: str) -> None:
+    assert refused(pg_database, declared, text) == [("odd", "type")]
+
+
+def refused(url: str, declared: str, text: str) -> list[tuple[Any, ...]]:
+    """Return table and reason of what is set aside where a column of this type is sent this text, and one row more."""
+    extensions = [f"CREATE EXTENSION {name}" for name in ("hstore", "ltree")]
+    world = open_world(url, [*extensions, f"CREATE TABLE odd (id INTEGER PRIMARY KEY, value {declared})", *SCHEMA])
+    tables = {**TABLES, "odd": TableMeta(pk=("id",), columns={"id": "int", "value": f"pg:{declared}"})}
+    origin = Origin("a", tables=tables)
+    world.receive(origin.tx(Write("I", "odd", {"id": 1, "value": text}, 1)).body, origin.put(2, "fine", 2).body)
+    found = world.query("SELECT table_name, reason FROM rf_dead_letter")
+    names = [row[1] for row in world.rows()]
+    close_world(world)
+    assert names == ["fine"]
+    return found

@@ -92,6 +92,8 @@ VALUES: dict[str, list[str]] = {
     "span": ["'[0.1,0.30000000000000004)'", "'empty'"],
     "int4range": ["'[1,5)'", "'(,)'", "'empty'"],
     "tstzrange": ["'[2026-11-23 09:00+05:45, infinity)'"],
+    "tsrange[]": ["ARRAY['[\"0044-03-15 BC\",infinity)'::tsrange, NULL, 'empty']"],
+    "datemultirange": ["'{[2026-01-02,2026-02-03),[2027-01-01,)}'"],
     "nummultirange": ["'{[1.50,2),(3,)}'"],
     "positive": ["12.500"],
     "word": ["'abc'"],

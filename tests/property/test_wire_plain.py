@@ -112,6 +112,8 @@ LIES = [
     (b'"pk":{"id":1}', b'"pk":[1]'),
     (b'"name":"one"', b'"name":"\xff"'),
     (b'"version":[0,10,"a"]', b'"version":[0,10]'),
+    (b'"captured_at":"', b'"captured_at":5,"":"'),
+    (b'"op":"I"', b'"op":"I","sql":5'),
 ]
 
 

@@ -32,6 +32,13 @@ _REMEDIES = {
 """What ends an outage, where the server's own words do not say it."""
 _STALE_PLAN = ("0A000", "RevalidateCachedQuery")
 """A plan whose table changed meanwhile; anything else that the server does not support stays so."""
+_INTERNAL = "XX000"
+_READ_TEXTS = frozenset({"hstore_io.c", "lwgeom_inout.c", "lwgeom_pg.c", "ltxtquery_io.c", "tsquery.c"})
+"""Sources of the server, and of its extensions, that call a value an internal error where they can't read it: hstore
+before PostgreSQL 16, PostGIS, two kinds of search terms."""
+_OF_A_NAME = frozenset({"3F000", "42883", "42P01"})
+"""What a statement that names something which is not there ends with; and `regclass`, `regproc` and their like, where
+no such table or function is here for a value."""
 _REFUSED = re.compile(r'[^"]*"(value .* (?:does not fit|would be another key in) column .*)"', re.DOTALL)
 """How `reading` refuses a value: in the words of an input function, in whatever language, around its own."""
 _ROW_SECURITY = ("check_enable_rls", "ExecWithCheckOptions")
@@ -58,6 +65,8 @@ def translated_for(table: TableShape, account: str) -> Iterator[None]:
     except (psycopg.Error, sa.exc.SQLAlchemyError) as error:
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
             raise RightsError(f"{_message(error)}; {_remedy(error, table, account)}", table=table.name) from error
+        if isinstance(error, psycopg.Error) and _is_a_value(error):
+            raise PoisonError(Reason.TYPE, _message(error), table=table.name) from error
         known = translate(error)
         if isinstance(known, PoisonError) and known.reason is not Reason.FOREIGN_KEY:
             # The server names none where a type refuses a value, and calls a partition, or one of another schema, else.
@@ -85,6 +94,8 @@ def _by_state(error: psycopg.Error) -> Exception:
         return OutageError(known if message.startswith("connection failed") else message)
     if (state, error.diag.source_function) == _STALE_PLAN:
         return ContentionError(message)
+    if state == _INTERNAL and error.diag.source_file in _READ_TEXTS:
+        return PoisonError(Reason.TYPE, message)
     match kind_of(state):
         case Kind.OUTAGE:
             return OutageError(f"{message}; {_REMEDIES[state]}" if state in _REMEDIES else message)
@@ -102,6 +113,12 @@ def _by_state(error: psycopg.Error) -> Exception:
             return PoisonError(Reason.CONSTRAINT, message, table=error.diag.table_name)
         case never:
             assert_never(never)
+
+
+def _is_a_value(error: psycopg.Error) -> bool:
+    """Tell whether it is a value that names what is not here. Of a statement, or of a function, the place is told."""
+    diag = error.diag
+    return error.sqlstate in _OF_A_NAME and diag.statement_position is None and diag.context is None
 
 
 def _remedy(error: psycopg.Error, table: TableShape, account: str) -> str:

@@ -4,6 +4,7 @@ An explicit cast cuts, an assignment rounds, a date drops its time of day, `toda
 can change a value in silence its expression first asks whether it would, and if so fails with both named.
 """
 
+import re
 from dataclasses import dataclass
 
 from common.dialects.postgresql.naming import ident, literal
@@ -25,6 +26,9 @@ _AS_WE_WRITE = {
     "timestamptz": ("0000-00-00T00:00:00+00:00", "0000-00-00T00:00:00.000000+00:00"),
 }
 """The usual forms, all digits made noughts: to look for these takes a quarter of the time of a regular expression."""
+_HOLDS_INSTANTS = re.compile(r"timetz|_(date|time|timestamp|timestamptz|timetz)|_?(date|ts|tstz)(multi)?range")
+_NO_WORDS = r'^([][(){}",.:+=0-9TZ -]|\\"|infinity|empty|NULL|BC)*$'
+"""What an array or a range of dates may be written with: no `now`, which is another instant on each node."""
 _REFUSE_BY_THEMSELVES = frozenset({"bit", "varbit"})
 _TRUTHS = "('0', '1', 'true', 'false', 't', 'f')"
 
@@ -130,6 +134,8 @@ def _conditions(column: PgColumn, logical: str, raw: str) -> list[str]:
     conditions = []
     if column.kind in _WRITTEN:
         conditions.append(_is_written(column.kind, raw))
+    elif _HOLDS_INSTANTS.fullmatch(column.kind):
+        conditions.append(f"{raw} ~ {literal(_NO_WORDS)}")
     if column.limited != column.base and column.kind not in _REFUSE_BY_THEMSELVES:
         conditions.append(f"{raw}::{column.base} = {raw}::{column.limited}")
     if column.kind == "float4" or (column.kind == "float8" and logical != "float"):
