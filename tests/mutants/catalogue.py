@@ -38,6 +38,8 @@ SAFEGUARDS = (
     "unique keys that are checked at the commit",
     "a dead letter in another form",
     "what goes along with a renamed table",
+    "the end of a log that is purged",
+    "a run that drains",
 )
 
 
@@ -729,5 +731,45 @@ MUTANTS = (
         '    statements += [f"UPDATE {home(kept)} {renames}" for kept in KEPT_BY_NAME]\n',
         "",
         ("tests/integration/test_standing_rows.py",),
+    ),
+    Mutant(
+        "a-mark-before-what-is-purged",
+        "the end of a log that is purged",
+        "producer/pull_plan.py",
+        "to_lsn = max(to_lsn, log_begins(self._node, incarnation))",
+        "pass",
+        ("tests/integration/test_http_heartbeats.py",),
+    ),
+    Mutant(
+        "what-is-purged-waits",
+        "the end of a log that is purged",
+        "producer/waiting.py",
+        "head_lsn - max(stands[name], begins.get(name, 0))",
+        "head_lsn - stands[name]",
+        ("tests/integration/test_watchdog.py",),
+    ),
+    Mutant(
+        "drained-before-it-is-taken",
+        "a run that drains",
+        "common/transports/backlog.py",
+        "return self._left is not None and not self._left",
+        "return True",
+        ("tests/contract/test_directory_contract.py",),
+    ),
+    Mutant(
+        "drained-before-it-is-acknowledged",
+        "a run that drains",
+        "common/transports/rabbitmq/subscriber.py",
+        "return left is not None and left <= 0",
+        "return True",
+        ("tests/contract/test_rabbitmq_contract.py",),
+    ),
+    Mutant(
+        "one-that-is-away-ends-the-run",
+        "a run that drains",
+        "common/runtime/supervisor.py",
+        "        self.is_given_up = True\n",
+        "        raise OutageError(str(error))\n",
+        ("tests/unit/test_supervisor.py",),
     ),
 )
