@@ -88,6 +88,34 @@ def test_a_dead_letter_names_the_table_whose_check_it_breaks_on_sqlite(tmp_path:
     assert found == [("item", "constraint")]
 
 
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        ("CHECK (json_extract(name, '$.a') IS NULL)", "{"),
+        ("AS (json_extract(name, '$.a')) STORED", "{"),
+        ("AS (json_extract('{}', name)) STORED", "no path"),
+        ("CHECK (date(name) IS NOT NULL)", "now"),
+        ("CHECK (abs(name) > 0)", str(-(2**63))),
+        ("CHECK ('a' NOT LIKE name)", "%a" * 30_000),
+    ],
+)
+def test_a_value_that_an_expression_of_the_table_does_not_take_stops_nothing(
+    tmp_path: Path, rule: str, name: str
+) -> None:
+    what = f", more {rule}" if rule.startswith("AS") else f", {rule}"
+    made = f"CREATE TABLE item (id INTEGER PRIMARY KEY, name, price NUMERIC{what})"
+    world = open_world(sqlite_url(tmp_path), [made, *SCHEMA[1:]])
+    tables = {**TABLES, "item": TableMeta(pk=("id",), columns={"id": "int", "name": "text", "price": "decimal"})}
+    value = {"$int": int(name)} if name.startswith("-") else name
+    origin, row = Origin("a", tables=tables), {"id": 1, "name": value, "price": "1.50"}
+    world.receive(
+        origin.tx(Write("I", "item", row, 1)).body, origin.tx(Write("I", "parent", {"id": 1, "name": "p"}, 2)).body
+    )
+    found = world.query("SELECT table_name, reason FROM rf_dead_letter"), world.rows("item"), len(world.rows("parent"))
+    close_world(world)
+    assert found == ([("item", "type")], [], 1)
+
+
 def test_a_dead_letter_names_the_change_and_the_table_of_an_impossible_version(world: World) -> None:
     world.receive(Origin("a").put(1, "one", -1).body)
     assert world.query("SELECT table_name, reason FROM rf_dead_letter") == [("item", "version")]

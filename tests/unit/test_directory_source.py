@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import threading
@@ -15,7 +16,8 @@ import pytest
 from common.errors import OutageError
 from common.ports.source import Delivery
 from common.transports.directory import DirectorySink, DirectorySource
-from common.transports.directory.content import Sizes
+from common.transports.directory.content import Sizes, fault_in
+from common.transports.directory.names import BatchFile
 from common.wire.compress import Encoding
 from tests.contract.sink_source import INCARNATION, SmallTx, bodies, envelopes, packed, plain, single
 
@@ -287,6 +289,13 @@ def test_a_torn_file_that_has_settled_is_delivered_as_it_is(share: Share, fault:
     assert [one.body for one in got] == [torn]
     source.ack(got)
     assert now(source) == []
+
+
+def test_a_broken_file_is_looked_at_no_further_than_its_first_fault() -> None:
+    file = BatchFile("a", f"a.{INCARNATION}.{1:020d}-{1:020d}.jsonl", "a", INCARNATION, 1, 1)
+    stream = io.BytesIO(b"no batch\n" + b"\n" * 4_000_000)
+    assert "line 1 is no JSON object" in (fault_in(stream, 4_000_009, file) or "")
+    assert stream.tell() < 1_000_000
 
 
 def test_a_file_that_still_grows_is_not_given_up(share: Share) -> None:

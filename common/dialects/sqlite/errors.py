@@ -14,6 +14,16 @@ _CONSTRAINT_DATATYPE = sqlite3.SQLITE_CONSTRAINT | 12 << 8
 """A STRICT table refused a value's class; Python has no name for it."""
 _OF_THE_APPLICATION = ("no such function: ", "unknown function: ", "no such collation sequence: ")
 """How SQLite begins to say that a CHECK, an index or a column needs what only the application's connections have."""
+_OF_A_VALUE = (
+    "JSON cannot hold BLOB values",
+    "JSON path error",
+    "LIKE or GLOB pattern too complex",
+    "bad JSON path",
+    "integer overflow",
+    "malformed JSON",
+    "non-deterministic use of ",
+)
+"""How it begins to say that a CHECK, an index or a column has an expression that can't be worked out for a value."""
 _REMEDY = {
     sqlite3.SQLITE_FULL: "free space on its disk",
     sqlite3.SQLITE_IOERR: "see whether its disk is full or broken, and whether it is mounted",
@@ -52,6 +62,8 @@ def translate_driver(error: sqlite3.Error) -> RowferryError:
         return PoisonError(Reason.CONSTRAINT, str(error))
     if str(error).startswith(_OF_THE_APPLICATION):
         return PoisonError(Reason.CONSTRAINT, f"the table needs what only its application has: {error}")
+    if str(error).startswith(_OF_A_VALUE):
+        return PoisonError(Reason.TYPE, f"an expression of the table does not take a value: {error}")
     return RowferryError(f"database: {error}")
 
 

@@ -33,13 +33,14 @@ class Piece:
 
 
 def fault_in(stream: BinaryIO, size: int, file: BatchFile, limits: Limits = DEFAULT_LIMITS) -> str | None:
-    """Return why a file is not whole, None when it is; reads it once, one part in memory.
+    """Return why a file is not whole, None when it is; reads it once, up to its first fault, one part in memory.
 
     Whole is: each batch is, and together they begin and end with the LSNs of the name. So a copy that stopped
     between two batches is noticed too."""
     first, last = 0, None
     try:
-        for found in read_parts(open_decompressed(stream, file.encoding, size, limits), limits):
+        content = open_decompressed(stream, file.encoding, size, limits)
+        for found in read_parts(content, limits, to_first_fault=True):
             if isinstance(found, Broken):
                 return str(found.error)
             last = found.header
@@ -93,7 +94,7 @@ def _digest(stream: BinaryIO, encoding: Encoding | None) -> bytes | None:
     size = stream.seek(0, 2)
     stream.seek(0)
     try:
-        for part in read_parts(open_decompressed(stream, encoding, size)):
+        for part in read_parts(open_decompressed(stream, encoding, size), to_first_fault=True):
             if isinstance(part, Broken):
                 return None
             if part.header.part == 1:
