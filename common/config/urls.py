@@ -5,7 +5,7 @@ from urllib.parse import SplitResult, urlsplit
 
 OF_SQLALCHEMY = frozenset({"sqla", "sqlalchemy"})
 """What the URL of a broker in a database begins with, before a `+` and the database's own URL."""
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ESCAPED = "in a user or password write / as %2F, ? as %3F, # as %23, @ as %40, [ as %5B"
 
 

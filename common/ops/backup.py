@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -110,32 +111,51 @@ def put_back(
 
 
 def _write(database: Database, folder: Path, clock: Clock, advance: Advance) -> Manifest:
-    backups = database.backups()
-    made_us = clock.now_us()
+    backups, is_new = database.backups(), not folder.exists()
     try:
         _make_room(folder, backups.file_name)
-        file = folder / backups.file_name
-        moment = backups.copy(file, advance)
-        file.chmod(0o600)
-        manifest = Manifest(
-            node=moment.node_id,
-            dialect=database.features.name,
-            file=file.name,
-            bytes=file.stat().st_size,
-            sha256=_sha256_of_synced(file),
-            incarnation=moment.incarnation,
-            last_lsn=moment.last_lsn,
-            last_tx_id=moment.last_tx_id,
-            made_at=to_iso(made_us),
-            revision=moment.revision,
-            rowferry=version("rowferry"),
-        )
-        replace_file_durably(folder / MANIFEST, json.dumps(manifest.as_dict(), indent=2).encode() + b"\n")
-        sync_folder(folder.resolve().parent)
+        try:
+            return _copied(database, backups, folder, clock, advance)
+        except BaseException:
+            _take_away(folder, backups.file_name, is_new=is_new)
+            raise
     except OSError as error:
         # As of every export: the node goes on, the command has failed.
         raise RowferryError(str(storage_outage(error, folder, "writing a backup into"))) from error
+
+
+def _copied(database: Database, backups: Backups, folder: Path, clock: Clock, advance: Advance) -> Manifest:
+    made_us = clock.now_us()
+    file = folder / backups.file_name
+    moment = backups.copy(file, advance)
+    file.chmod(0o600)
+    manifest = Manifest(
+        node=moment.node_id,
+        dialect=database.features.name,
+        file=file.name,
+        bytes=file.stat().st_size,
+        sha256=_sha256_of_synced(file),
+        incarnation=moment.incarnation,
+        last_lsn=moment.last_lsn,
+        last_tx_id=moment.last_tx_id,
+        made_at=to_iso(made_us),
+        revision=moment.revision,
+        rowferry=version("rowferry"),
+    )
+    replace_file_durably(folder / MANIFEST, json.dumps(manifest.as_dict(), indent=2).encode() + b"\n")
+    sync_folder(folder.resolve().parent)
     return manifest
+
+
+def _take_away(folder: Path, file_name: str, *, is_new: bool) -> None:
+    """Leave nothing of a backup that failed: what filled a disk would keep it full, for the next one too."""
+    with suppress(OSError):
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for path in list(folder.iterdir()):
+            if path.name.startswith(file_name):
+                path.unlink()
+        if is_new:
+            folder.rmdir()
 
 
 def _make_room(folder: Path, file_name: str) -> None:

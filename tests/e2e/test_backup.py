@@ -280,6 +280,7 @@ def test_a_folder_that_can_not_be_written_is_no_outage_of_the_database(small_sho
     full = subprocess.run(["sh", "-c", command], cwd=small_shop.folder, capture_output=True, text=True, check=False)
     assert (full.returncode, str(tmp_path / "full") in full.stderr) == (1, True), full.stderr
     assert "database:" not in full.stderr
+    assert not (tmp_path / "full").exists(), "what filled a disk would keep it full"
     ok(small_shop, "backup", str(tmp_path / "full"))
 
 

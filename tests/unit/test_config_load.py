@@ -39,6 +39,7 @@ WRONG: list[tuple[str, Any]] = [
     ("tables.foreign_keys", "maybe"),
     ("broker.url", ""),
     ("broker.url", "host"),
+    ("broker.url", "localhost:5672"),
     ("broker.channel", "a.b"),
     ("broker.listen", "main"),
     ("broker.prefetch_bytes", 1),

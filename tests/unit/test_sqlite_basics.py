@@ -95,7 +95,7 @@ def test_an_io_error_names_a_full_disk_among_its_causes() -> None:
 
 def test_a_folder_that_is_not_there_is_an_outage(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path / 'no' / 'a.db'}")
-    with pytest.raises(OutageError, match="check the path"):
+    with pytest.raises(OutageError, match=rf"node\.database: the folder {tmp_path / 'no'} is not there"):
         database.log(NODE).head()
     database.close()
 
