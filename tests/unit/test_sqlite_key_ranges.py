@@ -112,8 +112,13 @@ def test_a_table_made_anew_is_steered_on(app: SqliteApp) -> None:
     assert SHARE.in_chunk(largest(app))
 
 
-def test_a_renamed_table_keeps_its_share_while_the_rules_know_its_old_name_alone(app: SqliteApp) -> None:
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_a_renamed_table_keeps_its_share_while_the_rules_know_its_old_name_alone(
+    app: SqliteApp, batch_first: bool
+) -> None:
     app.run("""ALTER TABLE "Sale's" RENAME TO sold""")
+    if batch_first:
+        app.put("sold", b'{"id":1}', b'{"id":1,"rowid":"t"}')
     for rules in (RULES, RULES, Rules(stride=frozenset({"sold"}), share=SHARE)):
         capture = app.database.capture(rules)
         capture.install(list(app.tables.values()))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from common.dialects.sqlite.catalog import SqliteTable
 from common.dialects.sqlite.guards import Step, has_table, refuse
-from common.dialects.sqlite.names import literal, quote, wire_name
+from common.dialects.sqlite.names import bare_name, literal, quote, wire_name
 from common.ports.key_share import KeyShare
 from common.ports.rules import used_up_refusal
 
@@ -58,6 +58,13 @@ def going_along(
         if one.name in stride and one.name not in tables and now in tables and now not in stride:
             found[now] = one.name
     return found
+
+
+def share_goes_along(connection: sqlite3.Connection, old: str, now: str) -> list[str]:
+    """Return the statements after which a table's share is known to be of its new name; both as on the wire."""
+    if not has_table(connection, KEY_RANGE):
+        return []
+    return [f"UPDATE main.{KEY_RANGE} SET bare = {literal(bare_name(now))} WHERE bare = {literal(bare_name(old))}"]
 
 
 def steering(

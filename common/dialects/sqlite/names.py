@@ -16,6 +16,11 @@ def wire_name(bare: str) -> str:
     return bare.replace(".", "..")
 
 
+def bare_name(wire: str) -> str:
+    """Return a table's own name for that on the wire."""
+    return wire.replace("..", ".")
+
+
 def same_name(left: str, right: str) -> bool:
     """Tell whether SQLite takes two names for one: it folds the case of ASCII letters only."""
     return fold(left) == fold(right)

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from common.dialects.sqlite.catalog import SqliteTable
+from common.dialects.sqlite.key_ranges import share_goes_along
 from common.dialects.sqlite.names import fold, literal, wire_name
 from common.dialects.sqlite.shapes import TouchLog
 from common.dialects.sqlite.triggers import table_of_trigger
@@ -65,4 +66,5 @@ def taken_along_sql(connection: sqlite3.Connection, table_id: int, name: str) ->
     return [
         f"UPDATE main.rf_table SET name = {literal(name)} WHERE table_id = {table_id}",
         *(f"UPDATE main.{kept} {renames}" for kept in KEPT_BY_NAME),
+        *share_goes_along(connection, old, name),
     ]
