@@ -36,7 +36,8 @@ class SqliteDatabase:
         self._path = check_url(url)
         if not create and not is_there(self._path):
             raise ConfigError(
-                f"node.database: {self._path} is not there; check the path and its mount, or run `rowferry migrate`"
+                f"node.database: {self._path} is not there; check the path, and that its disk is mounted. "
+                "For a new node alone: `rowferry migrate` makes the file"
             )
         self._engine = make_engine(url, create=create)
         self._applying = make_engine(url, "BEGIN IMMEDIATE", self._prepare_applying, create=create)
