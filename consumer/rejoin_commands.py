@@ -28,10 +28,12 @@ def rejoin() -> None:
 
 def _tell(console: Console, done: Rejoined) -> None:
     console.say(f"incarnation {done.from_incarnation} ends, {done.to_incarnation} begins")
-    console.say(f"{done.fetched_txs} own transactions ({done.fetched_changes} changes) fetched again")
+    fetched, changes = done.fetched_txs, counted(done.fetched_changes, "change", "changes")
+    console.say(f"{counted(fetched, 'own transaction', 'own transactions')} ({changes}) fetched again")
     console.say(
-        f"{done.only_here_txs} transactions only this node has: {done.only_here_rows} rows are written anew for all,"
-        " the others were written later elsewhere"
+        f"{counted(done.only_here_txs, 'transaction', 'transactions')} only this node has:"
+        f" {counted(done.only_here_rows, 'row is', 'rows are')} written anew for all, the others were written later"
+        " elsewhere"
     )
     if not done.is_told:
         console.warn(
@@ -46,8 +48,9 @@ def _tell(console: Console, done: Rejoined) -> None:
             f" written, and this node has not; it needs {A_COPY}. {NOR_HAVE_OTHERS}. `rowferry status`"
             " says so for a week"
         )
-    for peer, changes in done.others_missing.items():
-        console.warn(f"{changes} changes of {peer} are not here any more; `rowferry status` says how they come")
+    for peer, missing in done.others_missing.items():
+        lacked = counted(missing, f"change of {peer} is", f"changes of {peer} are")
+        console.warn(f"{lacked} not here any more; `rowferry status` says how they come")
     for why in done.peers_not_asked:
         console.warn(f"nothing could be fetched from {why}")
     for file in done.unreadable_files:
