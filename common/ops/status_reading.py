@@ -21,7 +21,7 @@ from common.ops.sending import run_seen_us
 from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
 from common.ops.status import ClashingKeys, ClockAhead, Queues, SourceStanding, Standing
 from common.ops.status_words import A_COPY, NOR_HAVE_OTHERS, counted
-from common.ops.table_choice import own_keys
+from common.ops.table_choice import gone_tables, own_keys
 from common.ports.dialect import Database, NodeFacts
 from common.schema import tables as rf
 from common.versions import NEVER, WEAKEST_HLC
@@ -41,7 +41,8 @@ def read_standing(
 ) -> Standing:
     """Look at the node as it stands now. The broker is given three seconds. Raises OutageError for the database."""
     paused = paused_tables(database)
-    wanted = [shape for name, shape in database.catalog().tables.items() if config.tables.wants(name)]
+    catalog = database.catalog()
+    wanted = [shape for name, shape in catalog.tables.items() if config.tables.wants(name)]
     queues = read_queues(config)
     drifted = tuple(database.capture(config.rules).drifted(wanted))
     with database.engine.connect() as connection:
@@ -67,7 +68,7 @@ def read_standing(
             rewound=own_rewinding(connection),
             clashing_keys=_clashing_keys(connection, config, now_us),
             own_keys=own_keys(wanted, config.tables),
-            told=(alone(connection, config), *_told(connection, now_us)),
+            told=(alone(connection, config), *gone_tables(catalog, config.tables), *_told(connection, now_us)),
             run_seen_us=run_seen_us(connection),
             verified=_verified(connection),
         )

@@ -56,6 +56,18 @@ def vain_names(tables: TablesSection, choice: TableChoice) -> Iterator[tuple[str
         yield f"tables.exclude names {name!r}, which is no table of this database", "correct the name, or take it out"
 
 
+def gone_tables(catalog: Catalog, tables: TablesSection) -> Iterator[str]:
+    """Say what `tables.include` names and the database has no more: else `migrate` would have refused it."""
+    there = {*catalog.tables, *catalog.keyless, *catalog.left_out}
+    for name in tables.include:
+        if name != EVERYTHING and name not in there:
+            yield (
+                f"tables.include names {name!r}, which is no table of this database any more, and nothing of it "
+                "travels: if it was renamed, correct the name there and wherever else it stands (tables.policy, "
+                "tables.keys), then rowferry migrate; else take it out"
+            )
+
+
 def own_keys(captured: Iterable[TableShape], tables: TablesSection) -> tuple[str, ...]:
     """Name the tables that number their own keys while no setting says whose numbers are whose."""
     return tuple(shape.name for shape in captured if shape.numbers_itself and shape.name not in tables.keys)

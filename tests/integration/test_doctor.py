@@ -62,6 +62,20 @@ def test_a_server_that_would_not_start(shop: Path, server: str, says: str) -> No
     assert remedy
 
 
+def test_a_table_that_is_asked_for_and_gone_is_told_by_status_too(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(CREATE)
+    config = configured(tmp_path, sqlite_url(tmp_path), '\n[tables]\ninclude = ["sale"]\n')
+    assert rowferry(config, "migrate").exit_code == 0
+    assert document(config, "status")["state"] == "up to date"
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.execute("ALTER TABLE sale RENAME TO sold")
+    found = document(config, "status")
+    assert found["state"] == "needs attention"
+    assert "tables.include names 'sale', which is no table of this database any more" in " ".join(found["reasons"])
+
+
 def test_a_server_that_answers_already_is_no_fault(shop: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         shop.write_text(f"{shop.read_text()}\n[server]\nport = {busy.getsockname()[1]}\n")
