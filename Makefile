@@ -3,9 +3,9 @@
 BIN := .venv/bin
 STAMP := .venv/.rowferry-setup
 FAST_TESTS := $(wildcard tests/unit tests/property tests/contract)
-# What the whole suite may take on two cores, and how many workers share it.
+# What the whole suite may take on two cores, and how many workers share it: many tests wait more than they work.
 TEST_SECONDS ?= 4800
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # The tests start some thousand processes, and each would compile all of Rowferry anew.
