@@ -73,7 +73,7 @@ class Planner:
         cursor = after
         # Each end before the look: what comes meanwhile, as it does all the time where much is written, is for the next
         # one. In this order, so that what is handed on finds there what of this node's own it was written on top of.
-        handed_on_head = self._relay.head()
+        handed_on_head = self._relay.head() if wanted.handed_on else 0
         for incarnation in self._from(after.incarnation):
             begin = after.lsn if incarnation == after.incarnation else 0
             head_lsn = self._logs.of(incarnation).head().lsn

@@ -58,7 +58,7 @@ def vain_names(tables: TablesSection, choice: TableChoice) -> Iterator[tuple[str
 
 def gone_tables(catalog: Catalog, tables: TablesSection) -> Iterator[str]:
     """Say what `tables.include` names and the database has no more: else `migrate` would have refused it."""
-    there = {*catalog.tables, *catalog.keyless, *catalog.left_out}
+    there = _all_names(catalog)
     for name in tables.include:
         if name != EVERYTHING and name not in there:
             yield (
@@ -95,8 +95,12 @@ def _key_notes(captured: Mapping[str, TableShape], tables: TablesSection) -> Ite
 
 
 def _kept_off_in_vain(catalog: Catalog, tables: TablesSection) -> list[str]:
-    known = {*catalog.tables, *catalog.keyless, *catalog.left_out}
+    known = _all_names(catalog)
     return [name for name in dict.fromkeys(tables.exclude) if name not in known]
+
+
+def _all_names(catalog: Catalog) -> set[str]:
+    return {*catalog.tables, *catalog.keyless, *catalog.left_out}
 
 
 def _refuse_stride(catalog: Catalog, tables: TablesSection) -> None:

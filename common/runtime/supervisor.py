@@ -211,20 +211,14 @@ class _Once:
 
     def last_look(self) -> None:
         """Let it look, again while that fails, unless it was given up."""
-        service = self._service
+        if isinstance(self._service, LooksLast):
+            self._patiently(self._service.last_look)
 
-        def look() -> bool:
-            if isinstance(service, LooksLast):
-                service.last_look()
-            return True
-
-        self._patiently(look)
-
-    def _patiently(self, work: Callable[[], bool]) -> bool:
+    def _patiently(self, work: Callable[[], bool | None]) -> bool:
         contended = False
         while not self.is_given_up:
             try:
-                worked = work()
+                worked = bool(work())
             except StoppingError:
                 return True
             except (OutageError, ContentionError) as error:

@@ -237,6 +237,16 @@ def lose_in_the_middle(world: World, source: str) -> None:
     assert gaps(world) == [(1, 2)]
 
 
+def purge_up_to(world: World, lsn: int) -> None:
+    """Take the first txs off a node's log, as a purge does."""
+    log = world.node.facts.incarnation
+    world.execute(
+        f"DELETE FROM rf_tx WHERE to_lsn <= {lsn}",
+        "INSERT INTO rf_purged (what, name, until_lsn, purged_us, rows) "
+        f"VALUES ('{OWN_LOG}', '{log}', {lsn}, 1, {lsn})",
+    )
+
+
 def ask_again(world: World) -> Intake:
     """Let the node ask for what is missing, as `run` does."""
     (name, peer), *_ = world.node.config.peers.items()
@@ -287,11 +297,7 @@ def test_what_the_log_has_no_more_is_said(main: Served, branch: World) -> None:
     insert(main.world, 1, 2, 3)
     sync(branch)
     lose_in_the_middle(branch, "main")
-    log = main.world.node.facts.incarnation
-    main.world.execute(
-        "DELETE FROM rf_tx WHERE to_lsn <= 2",
-        f"INSERT INTO rf_purged (what, name, until_lsn, purged_us, rows) VALUES ('{OWN_LOG}', '{log}', 2, 1, 2)",
-    )
+    purge_up_to(main.world, 2)
     ask_again(branch).close()
     assert gaps(branch) == [(1, 2)]
     assert branch.query("SELECT gone_until_lsn FROM rf_request") == [(2,)]
@@ -401,11 +407,7 @@ def test_run_once_notices_what_was_purged_before_it_came(main: Served, branch: W
     insert(main.world, 1)
     once(branch)
     insert(main.world, 2, 3)
-    log = main.world.node.facts.incarnation
-    main.world.execute(
-        "DELETE FROM rf_tx",
-        f"INSERT INTO rf_purged (what, name, until_lsn, purged_us, rows) VALUES ('{OWN_LOG}', '{log}', 3, 1, 3)",
-    )
+    purge_up_to(main.world, 3)
     assert once(branch).drained
     assert gaps(branch) == [(1, 3)]
     assert branch.query("SELECT gone_until_lsn FROM rf_request") == [(3,)]
@@ -420,11 +422,7 @@ def test_a_log_whose_end_is_purged_keeps_nobody_from_what_others_sent(
         for one in (branch, other):
             sync(one)
         insert(main.world, 2, 3)
-        log = main.world.node.facts.incarnation
-        main.world.execute(
-            "DELETE FROM rf_tx",
-            f"INSERT INTO rf_purged (what, name, until_lsn, purged_us, rows) VALUES ('{OWN_LOG}', '{log}', 2, 1, 2)",
-        )
+        purge_up_to(main.world, 2)
         insert(other, 7)
         sync(other)
         sync(branch)
