@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -90,6 +91,8 @@ class Site:
         self.members: dict[str, Member] = {}
         self.counts: Counter[str] = Counter()
         self.halves: list[str] = []
+        self.start_seconds = 0.0
+        """How long it took until all processes were at work, when they were started together."""
         self._looks = 0
 
     def __getitem__(self, name: str) -> Member:
@@ -138,8 +141,11 @@ class Site:
 
     def start(self) -> None:
         """Start every process, and see that each takes part before anything is broken."""
+        began = time.monotonic()
         for member in self:
             member.start()
+        wait_for(lambda: all(member.logged("run.started") for member in self), REST_SECONDS, "all nodes to start")
+        self.start_seconds = time.monotonic() - began
         self.rest()
 
     def close(self) -> None:
