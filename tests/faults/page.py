@@ -26,19 +26,22 @@ _DATABASES = (("sqlite", "SQLite"), ("postgresql", "PostgreSQL"))
 
 _HEAD = """# What Rowferry survives
 
-Written by `make faults`, or from the counts of a whole `make test`, on {day}; the tables are what that run counted,
-and nothing else. Real nodes (`rowferry
-run`) on PostgreSQL and SQLite write all the time, each application keeps a journal of what was committed, and a
-reader looks for parts of transactions. A fault is injected, felt (a node says so in its log, or the fault's own
-sign is seen), and healed; then everything has to arrive, and is counted: each committed write is in its node's log
-exactly once, whole; was applied exactly once on the other node; is in its tables; and all nodes hold equal rows.
-Nothing may stand in a dead letter, but where the fault damages bytes, and then by name. `tests/faults/checks.py`
-counts, and `tests/faults/test_checks.py` shows that it sees each kind of loss, double and half.
+Written by `make faults`, or from the counts of a whole `make test`, on {day}. The tables hold what that run counted,
+and nothing else. Real nodes (`rowferry run`) on PostgreSQL and SQLite write all the time. Each application keeps a
+journal of what was committed, and a reader looks for parts of transactions. A fault is injected, felt (a node reports
+it in its log, or the fault's own sign is seen), and healed. Then everything has to arrive, and is counted:
 
-A count is of times that nothing was found lost, doubled or half there; 0: this run did not come to it, or did not
+- Each committed write is in its node's log exactly once, whole, was applied exactly once on the other node, and is in
+  its tables.
+- All nodes hold equal rows.
+- Nothing is in a dead letter, except where the fault damages bytes, and then by name.
+
+`tests/faults/checks.py` counts. `tests/faults/test_checks.py` shows that it sees each kind of loss, double and half.
+
+A count says how often nothing was found lost, doubled or half there; 0: this run did not come to it, or did not
 survive it.
 
-In all: {txs:,} transactions with {rows:,} rows of them{kills}, {looks:,} looks for parts; lost 0, doubled 0, seen in
+In all: {txs:,} transactions with {rows:,} rows{kills}, {looks:,} looks for parts; lost 0, doubled 0, seen in
 part 0.
 """
 
@@ -47,18 +50,20 @@ _TAIL = """
 
 - A disk or a server that loses what it said was synced. fsync is judged by the order of calls, against a model
   (`tests/unit/test_power_failure.py`); databases are trusted to keep what they committed.
-- A full disk under PostgreSQL itself: its error is raised by a trigger in its place. A cluster of brokers, and the
+- A full disk under PostgreSQL itself: a trigger raises its error instead. A cluster of brokers, and the
   loss of one of its nodes.
-- A clock that jumps on the database's server, or in the application: the processes' clocks are what jumps here.
+- A clock that jumps on the database's server or in the application: only the processes' clocks jump here.
   `tests/soak` has applications whose clocks are hours off.
-- Of a table that is made anew, or whose triggers are off when a batch comes, nothing is covered: batches wait until
-  capture stands and its rows are compared. A batch that comes first still wins without a conflict over what was
-  written while triggers were switched off **and on again**, in sessions that keep triggers quiet
-  (`session_replication_role = replica`; SQLite's `SQLITE_DBCONFIG_ENABLE_TRIGGER`, `writable_schema`), over the rows
-  that went with a partition that was detached or dropped, over rows that `REPLACE` displaced by a unique index of
-  SQLite that was made a moment before (both until a `run` looks, every 5 seconds), and over a table that was made anew
-  with another primary key, which begins anew. Use `rowferry pause` around such work.
-- Faults in two places at once, but for those in `make soak`, where processes of all nodes are killed apart.
+- Writes that capture did not see. If a table is made anew, or its triggers are off when a batch comes, nothing is
+  overwritten: batches wait until capture is installed and its rows are compared. A batch that comes first still wins without a conflict over
+  - what was written while triggers were switched off **and on again**, in sessions that keep triggers quiet
+    (`session_replication_role = replica`; SQLite's `SQLITE_DBCONFIG_ENABLE_TRIGGER`, `writable_schema`);
+  - rows that went with a detached or dropped partition, and rows that `REPLACE` displaced by a unique index of
+    SQLite made a moment before (both until a `run` looks, every 5 seconds);
+  - a table made anew with another primary key, which begins anew.
+
+  Use `rowferry pause` around such work.
+- Faults in two places at once, except in `make soak`, where processes of all nodes are killed apart.
 """
 
 
@@ -91,7 +96,7 @@ def _faults(told: Sequence[Told]) -> str:
 def _points(told: Sequence[Told]) -> str:
     times = Counter((one["kind"], one["name"]) for one in told)
     head = (
-        "\n## Killed at named points\n\nBetween any two steps that touch a disk or a network a process dies by SIGKILL"
+        "\n## Killed at named points\n\nA process dies by SIGKILL between any two steps that touch a disk or a network"
         " (`common/crash_points.py`), and another one goes on.\n\n| point | survived on |\n| --- | --- |\n"
     )
     lines = []
@@ -103,7 +108,7 @@ def _points(told: Sequence[Told]) -> str:
 
 def _safeguards() -> str:
     lines = [
-        "\n## Safeguards\n\nEach is switched off in a copy of the code by `make mutants`, and its tests must fail.\n\n"
+        "\n## Safeguards\n\n`make mutants` switches each off in a copy of the code, and its tests must fail.\n\n"
         "| safeguard | switched off by |\n| --- | --- |\n"
     ]
     for safeguard in SAFEGUARDS:
