@@ -55,7 +55,8 @@ _TAIL = """
 - A clock that jumps on the database's server or in the application: only the processes' clocks jump here.
   `tests/soak` has applications whose clocks are hours off.
 - Writes that capture did not see. If a table is made anew, or its triggers are off when a batch comes, nothing is
-  overwritten: batches wait until capture is installed and its rows are compared. A batch that comes first still wins without a conflict over
+  overwritten: batches wait until capture is installed and its rows are compared. A batch that comes first still wins
+  without a conflict over
   - what was written while triggers were switched off **and on again**, in sessions that keep triggers quiet
     (`session_replication_role = replica`; SQLite's `SQLITE_DBCONFIG_ENABLE_TRIGGER`, `writable_schema`);
   - rows that went with a detached or dropped partition, and rows that `REPLACE` displaced by a unique index of
