@@ -15,6 +15,7 @@ from common.wire.decode import Broken
 from consumer.apply.allowed_ddl import AllowedDdl
 from consumer.apply.group import Applier
 from consumer.arrivals import Arrivals
+from consumer.conflict.reading import still_waiting
 from consumer.dead_letters.documents import result_document
 from consumer.dedup import TxKey
 from consumer.early import EarlyRetries
@@ -23,6 +24,7 @@ from consumer.incoming import Incoming, Outcome, Result
 from consumer.knowledge import NodeDatabase
 from consumer.own_seen import OwnSeen, seen_in
 from consumer.standing.refresh import Refresh
+from consumer.statements import reading
 
 _MOST_BYTES = 32 * 1024 * 1024
 Advance = Callable[[int], None]
@@ -50,6 +52,8 @@ class Imported:
     """Of the conflicts those that wait for a choice."""
     waiting: dict[TxKey, Result] = field(default_factory=dict)
     """What this import set aside or left as early."""
+    met: set[TxKey] = field(default_factory=set)
+    """Whose conflicts waited when they came."""
 
     def count(self, result: Result) -> None:
         """Take in what became of one tx; a later result of the same tx takes the place of its first."""
@@ -60,7 +64,8 @@ class Imported:
         self.applied += result.outcome is Outcome.APPLIED
         self.duplicates += result.outcome is Outcome.DUPLICATE
         self.conflicts += result.counts.conflicts
-        self.waiting_conflicts += result.counts.waiting
+        if result.counts.waiting:
+            self.met.add(result.incoming.key)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as `--json` prints it."""
@@ -108,6 +113,8 @@ class FileImport:
             if result.incoming.key in done.waiting:
                 done.count(result)
         Refresh(self._node).catch_up()
+        with reading(self._node.database) as connection:
+            done.waiting_conflicts = sum(still_waiting(connection, done.met).values())
         return done
 
     def _read(self, files: list[Path], own: OwnSeen) -> Iterator[Incoming]:

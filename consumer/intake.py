@@ -19,6 +19,7 @@ from consumer.apply.ahead import Ahead
 from consumer.apply.group import Applier
 from consumer.arrivals import Arrivals, is_talk, pieces, sender_of
 from consumer.attempts import MOST_ATTEMPTS, Attempts
+from consumer.conflict.reading import still_waiting
 from consumer.dead_letters.copies import BrokerCopies
 from consumer.dead_letters.retries import BrokerRetries
 from consumer.dead_letters.table_store import bytes_id
@@ -29,11 +30,14 @@ from consumer.inbox import Inbox
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.plain.lane import PlainLane
 from consumer.rounds import Round, Rounds
+from consumer.statements import reading
 from consumer.waiting import Holding
 
 log = logging.getLogger(__name__)
 
 _MOST_DELIVERIES = 500
+_MOST_CONFLICTING = 10_000
+"""Of so many txs it is kept that their conflicts waited; a node that runs for a year meets any number."""
 
 
 class Ended(NamedTuple):
@@ -91,6 +95,7 @@ class Intake:
         self._retries = BrokerRetries(timer, node.clock, verified=verified) if timer is not None else None
         self._dead = 0
         self._waiting: set[TxKey] = set()
+        self._conflicting: set[TxKey] = set()
         self._waiting_conflicts = 0
 
     @property
@@ -122,6 +127,12 @@ class Intake:
     def set_aside(self) -> int:
         """How many txs this service set aside for a person or left waiting, and conflicts that wait for a choice."""
         return self._dead + len(self._waiting) + self._waiting_conflicts
+
+    def count_again(self) -> None:
+        """Leave out conflicts that were settled since they came."""
+        if self._conflicting:
+            with reading(self._node.database) as connection:
+                self._waiting_conflicts = sum(still_waiting(connection, self._conflicting).values())
 
     @property
     def has_more(self) -> bool:
@@ -297,6 +308,8 @@ class Intake:
         for result in results:
             self._waiting.discard(result.incoming.key)
             self._waiting_conflicts += result.counts.waiting
+            if result.counts.waiting and len(self._conflicting) < _MOST_CONFLICTING:
+                self._conflicting.add(result.incoming.key)
             if result.outcome is Outcome.EARLY:
                 self._waiting.add(result.incoming.key)
             else:

@@ -15,6 +15,7 @@ from common.transports.http.client import RefusedError
 from common.transports.http.peer import asked_state, open_peer_source
 from common.transports.http.settings import PeerSettings
 from consumer.again import AgainSource
+from consumer.conflict.reading import still_waiting
 from consumer.control import Controls
 from consumer.dead_letters.documents import result_document
 from consumer.dedup import TxKey
@@ -42,6 +43,8 @@ class PullReport:
     waiting_conflicts: int = 0
     waiting: dict[TxKey, Result] = field(default_factory=dict)
     """What was set aside or left as early."""
+    met: set[TxKey] = field(default_factory=set)
+    """Whose conflicts waited when they came."""
 
     def count(self, ended: Sequence[Ended]) -> None:
         """Take in what became of txs; a later result of the same tx takes the place of its first."""
@@ -53,7 +56,8 @@ class PullReport:
             self.applied += result.outcome is Outcome.APPLIED
             self.duplicates += result.outcome is Outcome.DUPLICATE
             self.conflicts += result.counts.conflicts
-            self.waiting_conflicts += result.counts.waiting
+            if result.counts.waiting:
+                self.met.add(incoming.key)
 
     def document(self) -> dict[str, Any]:
         """Return the report as `--json` prints it."""
@@ -88,6 +92,8 @@ def pull_from(node: Node, settings: PeerSettings) -> PullReport:
     _hear(node, settings, state.node)
     _ask_again(node, settings, state.node, report)
     Refresh(node).catch_up()
+    with reading(node.database) as connection:
+        report.waiting_conflicts = sum(still_waiting(connection, report.met).values())
     return report
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Annotated, Literal
@@ -25,6 +26,7 @@ from common.schema import tables as rf
 from common.seldom import Seldom
 from common.tracing import NAMES as TRACE
 from common.wire.limits import Limits
+from consumer.conflict.reading import still_waiting
 from consumer.dedup import TxKey, look_up
 from consumer.incoming import Counts, Outcome, Result
 from consumer.push_body import Body
@@ -135,7 +137,9 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
         if len(here) < len(own):
             remedy = "where this database was put back to an earlier state: rowferry rejoin"
             seldom.warn("push.own_unknown", caller.node_id, by=caller.node_id, txs=len(own) - len(here), remedy=remedy)
-        return _answer(one, node.facts.node_id, here, done)
+        met = [key for key, result in one.results.items() if result.counts.waiting]
+        waiting = await anyio.to_thread.run_sync(_waiting, node, met) if met else {}
+        return _answer(one, node.facts.node_id, here, done, waiting)
 
     return router
 
@@ -155,19 +159,28 @@ def _done(node: Node, keys: list[TxKey]) -> frozenset[TxKey]:
     return frozenset(key for key, one in known.items() if one.is_settled)
 
 
-def _answer(push: Push, own_id: str, here: frozenset[str], done: frozenset[TxKey]) -> Pushed:
-    """`here`: which txs the node's own log has. `done`: of which nothing came now, since all was here before."""
+def _waiting(node: Node, keys: list[TxKey]) -> dict[TxKey, int]:
+    """Return what waits for a choice still: the choice may have come in the same body."""
+    with reading(node.database) as connection:
+        return still_waiting(connection, keys)
+
+
+def _answer(
+    push: Push, own_id: str, here: frozenset[str], done: frozenset[TxKey], waiting: Mapping[TxKey, int]
+) -> Pushed:
+    """`here`: which txs the node's own log has. `done`: of which nothing came now, since all was here before.
+    `waiting`: conflicts that wait for a choice."""
 
     def came_to(key: TxKey) -> tuple[_Outcome, _State | None]:
         if key[0] == own_id:
             return _own(key, here)
         return ("duplicate", None) if key in done else _outcome(push.results.get(key))
 
-    results = [_pushed(key, came_to(key), push.results.get(key)) for key in push.keys]
+    results = [_pushed(key, came_to(key), push.results.get(key), waiting.get(key, 0)) for key in push.keys]
     return Pushed(results=results, counts=Counter(one.outcome for one in results))
 
 
-def _pushed(key: TxKey, came_to: tuple[_Outcome, _State | None], result: Result | None) -> PushedTx:
+def _pushed(key: TxKey, came_to: tuple[_Outcome, _State | None], result: Result | None, waiting: int) -> PushedTx:
     outcome, state = came_to
     counts = Counts() if result is None else result.counts
     return PushedTx(
@@ -178,7 +191,7 @@ def _pushed(key: TxKey, came_to: tuple[_Outcome, _State | None], result: Result 
         reason=None if result is None else result.reason,
         error=None if result is None else result.error,
         conflicts=counts.conflicts,
-        waiting=counts.waiting,
+        waiting=waiting,
     )
 
 

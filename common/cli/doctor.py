@@ -10,7 +10,7 @@ from common.clock import SystemClock
 from common.config.load import exposed_secrets
 from common.config.model import Config
 from common.console import Console, set_in
-from common.errors import ConfigError, OutageError
+from common.errors import ConfigError, ContentionError, OutageError
 from common.ops.doctor.examining import Knowing, examine, runtime_finding
 from common.ops.opened import opened_database
 from common.ports.dialect import Database, NodeFacts
@@ -38,8 +38,12 @@ def doctor() -> None:
             found += examine(config, database, _knowing(config, database))
     except ConfigError as error:
         found.append(Finding("database", Level.FAIL, str(error)))
+    except ContentionError as error:
+        remedy = "end the transaction that holds it, then look again"
+        found.append(Finding("database", Level.FAIL, str(error), remedy))
     except OutageError as error:
-        remedy = "start the server, or correct node.database"
+        has_server = not config.node.database.startswith("sqlite")
+        remedy = "start the server, or correct node.database" if has_server else "correct node.database, or its rights"
         found.append(Finding("database", Level.FAIL, f"can't be reached: {error}", remedy, unreachable=True))
     if any(one.unreachable for one in found):
         host.exit_code = ExitCode.UNREACHABLE

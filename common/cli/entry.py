@@ -1,13 +1,22 @@
 """What the `rowferry` script calls: Ctrl-C while the program is still being loaded ends it as quietly as later on."""
 
+import signal
 import sys
+from types import FrameType
 
 INTERRUPTED = 130
 """What a shell reports for a program that Ctrl-C ended. None of the documented codes: nothing was judged."""
 
+_terminated: list[int] = []
+
 
 def main() -> None:
-    """Load the program and run it; never returns."""
+    """Load the program and run it; never returns.
+
+    SIGTERM ends a command in the way of Ctrl-C, so that nothing half done stays behind: a copy of the database, a
+    `pg_dump` that goes on. Who waits for the command is told of the signal, as of any program that it ended."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         # Half a second on a small machine, in which nothing else of ours could answer a signal.
         from common.cli.main import main as program
@@ -15,3 +24,13 @@ def main() -> None:
         program()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    finally:
+        if _terminated:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    # A second one ends it on the spot.
+    signal.signal(number, signal.SIG_DFL)
+    _terminated.append(number)
+    raise KeyboardInterrupt

@@ -23,6 +23,7 @@ described in [configuration.md](configuration.md).
 | 4 | done, but this command set batches, or rows of its own that can't travel, aside or left conflicts waiting |
 | 5 | database or broker unreachable |
 | 130 | ended by Ctrl-C |
+| 143 | ended by SIGTERM, as a shell tells it; but for `run` and `serve`, which it stops |
 
 An error is one sentence on stderr; with `--debug` its traceback too. Results go to stdout, everything else to stderr.
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from common.config.model import NO_PATH
 from common.config.secrets import SECRETS, Setting
 from common.config.variables import told_of
 
@@ -21,6 +22,13 @@ _REMEDIES = {
     "string_pattern_mismatch": "use 1 to 64 letters, digits, '-' or '_'",
     "model_type": "must be a section with settings",
     "dict_type": "must be a section with settings",
+    "string_type": "must be text, in quotes",
+    "path_type": NO_PATH,
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty; without it leave the setting out",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "must be a number"),
 }
 
 

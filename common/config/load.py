@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from common.config.explain import Origins, explain
-from common.config.model import SERVER_FILES, TLS_FILES, BrokerSection, Config, PeerSection, ServerSection
+from common.config.model import NO_PATH, SERVER_FILES, TLS_FILES, BrokerSection, Config, PeerSection, ServerSection
 from common.config.secrets import SECRETS, refuse_readable_by_others, secrets_in_sight
 from common.config.urls import OF_SQLALCHEMY
 from common.config.variables import overlay
@@ -93,8 +93,10 @@ def _from_secret_file(tree: dict[str, Any], section: str, key: str, folder: Path
         raise ConfigError(
             f"{origins.file}: {section}.{key} and {section}.{key}_file both say the same: take one of them out"
         )
-    file = folder / str(inner.pop(f"{key}_file"))
-    inner[key] = read_secret_file(file, origins.where((section, f"{key}_file")))
+    given, where = inner.pop(f"{key}_file"), origins.where((section, f"{key}_file"))
+    if not isinstance(given, str) or not given:
+        raise ConfigError(f"{where}: {NO_PATH}")
+    inner[key] = read_secret_file(folder / given, where)
 
 
 def _check_tls_files(

@@ -37,6 +37,7 @@ TLS_FILES = ("tls_ca_file", "tls_cert_file", "tls_key_file")
 """The settings of `[broker]` that name files."""
 SERVER_FILES = ("tls_cert_file", "tls_key_file")
 """Those of `[server]`."""
+NO_PATH = "must be a path; without it leave the setting out"
 
 
 def _is_number(kind: object) -> bool:
@@ -64,7 +65,7 @@ class Section(BaseModel):
         """An empty path is the configuration's own folder, which nobody means."""
         is_path = Path in (kind := cls.model_fields[str(info.field_name)].annotation, *get_args(kind))
         if is_path and isinstance(value, str) and (not value or "\0" in value):
-            raise ValueError("must be a path; without it leave the setting out")
+            raise ValueError(NO_PATH)
         return value
 
 

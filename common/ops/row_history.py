@@ -12,7 +12,7 @@ from common.clock import to_iso
 from common.errors import PoisonError, UsageError
 from common.ops.purging import what_is_gone
 from common.ports.dialect import Database, NodeFacts, TableShape
-from common.ports.row_history import RowAsked, RowEvent, RowLook
+from common.ports.row_history import RowAsked, RowEvent
 from common.retry import in_transaction
 from common.versions import NEVER
 
@@ -115,6 +115,13 @@ def _stands(story: RowStory) -> str:
             f"Nothing is known of {name} on {story.node}: no row, no version, and no change in the log, in the dead "
             "letters or among the conflicts"
         )
+    aside = any(one.event == "stepped-back" for one in story.events)
+    if look.captured and (look.image is not None or not aside):
+        # What the record of versions says is older: the sealer has not been here yet.
+        how = "was deleted" if look.image is None else "stands as it was written"
+        return (
+            f"{name} {how} by this node at {to_iso(max(one.at_us for one in look.captured))}, which is not sealed yet"
+        )
     if look.image is None and not look.known:
         return f"{name} does not stand here and never did"
     if look.version == NEVER:
@@ -123,16 +130,12 @@ def _stands(story: RowStory) -> str:
     when = f"{who} at {to_iso(look.version.hlc)}"
     if look.version.hlc <= _NO_WRITE_US and look.image is not None:
         return f"{name} stands as {who} has it: it was written before capture saw it, nobody knows when"
-    if any(one.event == "stepped-back" for one in story.events):
+    if aside:
         return f"{name} was written by {when} and does not stand"
     if look.deleted:
-        return f"{name} was deleted by {when}" + ("" if look.image is None else _but(look, "stands"))
-    return (
-        f"{name} stands as it was written by {when}" if look.image is not None else f"{name} is gone{_but(look, when)}"
-    )
+        return f"{name} was deleted by {when}" + ("" if look.image is None else _but("stands"))
+    return f"{name} stands as it was written by {when}" if look.image is not None else f"{name} is gone{_but(when)}"
 
 
-def _but(look: RowLook, what: str) -> str:
-    if look.captured:
-        return f", and there are changes that are not sealed yet ({what})"
+def _but(what: str) -> str:
     return f", though nothing was captured that says so ({what}): was capture off? rowferry status"

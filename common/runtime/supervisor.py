@@ -51,6 +51,12 @@ class Receiving(Protocol):
         """How many batches it set aside itself: with any, `run --once` ends with exit code 4."""
         ...
 
+    def count_again(self) -> None:
+        """Count anew what was left waiting, when all is drained: what came later may have settled it.
+
+        Raises OutageError."""
+        ...
+
 
 @runtime_checkable
 class Filled(Protocol):
@@ -133,6 +139,8 @@ class Supervisor:
                 closing.callback(service.close)
             try:
                 drained = self._drain(steppers)
+                if not outages:
+                    self._count_again()
             except ReopenNodeError as error:
                 log.warning("run.reopens", extra={"error": str(error)})
                 reopen = True
@@ -167,6 +175,11 @@ class Supervisor:
         if late:
             log.error("run.stopped_late", extra={"services": late, "after_seconds": self._patience.stop_seconds})
         return late
+
+    def _count_again(self) -> None:
+        for service in self._services:
+            if isinstance(service, Receiving):
+                service.count_again()
 
     def _set_aside(self) -> int:
         return sum(service.set_aside for service in self._services if isinstance(service, Receiving))

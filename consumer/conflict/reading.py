@@ -1,6 +1,6 @@
 """Conflicts as they are on record, and as `--json`, HTTP and the page give them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from common.clock import to_iso
 from common.schema import tables as rf
 from common.versions import NEVER, Version
 from consumer.conflict.record import State
+from consumer.dedup import TxKey
 from consumer.readable import readable
 
 MOST = 1_000
@@ -54,6 +55,16 @@ def find(connection: sa.Connection, wanted: Wanted) -> list[dict[str, Any]]:
         ended = sa.and_(table.c.winner.in_(["theirs", "neither"]), table.c.state == State.SETTLED.value)
         query = query.where(ended, table.c.our_version.endswith(_written_by(wanted.lost_by), autoescape=True))
     return [_document(row) for row in reversed(connection.execute(query).mappings().all())]
+
+
+def still_waiting(connection: sa.Connection, keys: Collection[TxKey]) -> dict[TxKey, int]:
+    """Return how many conflicts of these txs wait for a choice: what came after one of them may have brought it."""
+    if not keys:
+        return {}
+    met = rf.conflict.c
+    query = sa.select(met.source_node, met.tx_id, sa.func.count()).where(met.state == State.WAITING.value)
+    found = connection.execute(query.group_by(met.source_node, met.tx_id))
+    return {(source, tx_id): count for source, tx_id, count in found if (source, tx_id) in keys}
 
 
 def read(connection: sa.Connection, number: int) -> dict[str, Any] | None:

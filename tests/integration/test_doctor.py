@@ -214,6 +214,22 @@ def test_a_database_that_is_no_node_and_one_that_is_not_there(tmp_path: Path) ->
     assert (area, "can't be reached" in message) == ("database", True)
 
 
+def test_a_sqlite_file_that_somebody_holds_has_no_server_to_start(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path, "held.db")
+    config = configured(tmp_path, url)
+    with application(sa.make_url(url)) as connection:
+        connection.exec_driver_sql(CREATE)
+    held = sqlite3.connect(tmp_path / "held.db", isolation_level=None)
+    held.execute("BEGIN EXCLUSIVE")
+    ((area, message, remedy),) = told(config, code=1)["fail"]
+    held.close()
+    assert (area, "another program holds the database" in message, "server" in remedy) == ("database", True, False)
+    # One that can't be opened has no server either.
+    (tmp_path / "folder").mkdir()
+    ((area, message, remedy),) = told(configured(tmp_path, sqlite_url(tmp_path, "folder")), code=5)["fail"]
+    assert (area, "can't be reached" in message, "server" in remedy) == ("database", True, False)
+
+
 @pytest.mark.containers
 def test_what_stands_in_the_way_on_postgresql(tmp_path: Path, pg_database: str) -> None:
     with application(sa.make_url(pg_database)) as connection:

@@ -182,6 +182,8 @@ def test_nodes_can_not_speak_for_each_other(broker: Broker, tmp_path: Path) -> N
     refused = [
         ("rowferry.changes", f"default.{office}"),
         ("rowferry.changes", f"default.x.{shop}"),
+        ("rowferry.changes", f"other.{shop}"),
+        ("rowferry.changes", f"other.ctl.{office}"),
         ("rowferry.dead", office),
         ("rowferry.retry", office),
         ("", f"rowferry.node.{office}"),

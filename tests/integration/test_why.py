@@ -80,6 +80,24 @@ def test_an_own_change_on_its_way(world: World) -> None:
     assert len(found.summary) == 1
 
 
+def test_the_first_sentence_knows_of_writes_that_are_not_sealed_yet(world: World) -> None:
+    def says(pk: str) -> str:
+        return story(world, pk).summary[0]
+
+    world.receive(Origin("a").put(2, "one", 10).body)
+    world.execute("INSERT INTO item VALUES (1, 'own', 2)", "UPDATE item SET name = 'mine' WHERE id = 2")
+    for pk in ("1", "2"):
+        assert says(pk).startswith(f'item {{"id":{pk}}} stands as it was written by this node at 20')
+        assert says(pk).endswith(", which is not sealed yet")
+    world.execute("DELETE FROM item")
+    for pk in ("1", "2"):
+        assert says(pk).startswith(f'item {{"id":{pk}}} was deleted by this node at 20')
+        assert says(pk).endswith(", which is not sealed yet")
+    seal(world)
+    assert says("2").startswith('item {"id":2} was deleted by this node at 20')
+    assert "sealed" not in says("2")
+
+
 def test_writes_that_met_and_which_rule_decided(world: World) -> None:
     a, b = Origin("a"), Origin("b")
     world.receive(a.put(1, "one", 10).body)

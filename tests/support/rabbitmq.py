@@ -116,10 +116,10 @@ def bindings(server: RabbitServer, url: str, name: str) -> set[tuple[str, str]]:
     return {(one["source"], one["routing_key"]) for one in found if one["source"]}
 
 
-def node_user(server: RabbitServer, url: str, node_id: str) -> str:
+def node_user(server: RabbitServer, url: str, node_id: str, channel: str = "default") -> str:
     """Make a user with a node's least rights; return the vhost's URL with it. The name is the node's id."""
     vhost = vhost_of(url)
-    rights = permissions(node_id)
+    rights = permissions(node_id, channel)
     server.management("PUT", f"/api/users/{node_id}", {"password": "secret", "tags": ""})
     server.management(
         "PUT",

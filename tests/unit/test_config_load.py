@@ -155,6 +155,33 @@ def changed(key: str, value: Any) -> dict[str, dict[str, Any]]:
     return tree
 
 
+@pytest.mark.parametrize(
+    ("section", "line", "right"),
+    [
+        ("node", "signing_key_file = true", "must be a path"),
+        ("node", 'signing_key_file = ""', "must be a path"),
+        ("node", "forward = 7.5", "must be true or false"),
+        ("node", 'number = "one"', "must be a whole number"),
+        ("node", "number = 1.5", "must be a whole number"),
+        ("node", "main = 7", "must be text, in quotes"),
+        ("server", "tls_cert_file = 7", "must be a path"),
+        ("server", 'host = ""', "must not be empty"),
+        ("server", 'slow_seconds = "soon"', "must be a number"),
+        ("signers", "store-1 = []", "must not be empty"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told_with_the_right_one(
+    tmp_path: Path, section: str, line: str, right: str
+) -> None:
+    file = tmp_path / "rowferry.toml"
+    node = '[node]\nid = "a"\ndatabase = "sqlite:///a.db"\n'
+    file.write_text(f"{node}{line}\n" if section == "node" else f"{node}[{section}]\n{line}\n")
+    file.chmod(0o600)
+    key = line.partition(" ")[0]
+    with pytest.raises(ConfigError, match=rf"{section}\.{key}: {right}"):
+        load_config(file, {})
+
+
 def test_the_smallest_configuration(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, {"node": GOOD["node"]}), {})
     assert (config.node.role, config.broker, config.directory) == ("branch", None, None)

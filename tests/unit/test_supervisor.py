@@ -64,6 +64,9 @@ class Scripted:
         self.threads.add(threading.current_thread().name)
         self.closed += 1
 
+    def count_again(self) -> None:
+        assert not self.closed
+
 
 class Running:
     """A supervisor in a thread of its own."""

@@ -63,7 +63,7 @@ def test_every_node_has_its_queues_bindings_and_rights() -> None:
     }
     assert [one["name"] for one in made["exchanges"]] == ["rowferry.changes", "rowferry.dead", "rowferry.retry"]
     assert {one["user"]: one["write"] for one in made["permissions"]} == dict.fromkeys(
-        ("main", "store-1"), permissions("main").write
+        ("main", "store-1"), permissions("main", "default").write
     )
     assert len(made["topic_permissions"]) == 6
     assert [one["name"] for one in made["users"]] == ["main"]

@@ -29,7 +29,7 @@ def compare(management: Management, settings: RabbitSettings, user: str | None) 
     found = [_exchange(management, vhost, name) for name in EXCHANGES]
     for spec in queues(settings):
         found += _queue(management, vhost, spec)
-    return found + (_rights(management, vhost, settings.node_id, user) if user else [])
+    return found + (_rights(management, vhost, permissions(settings.node_id, settings.channel), user) if user else [])
 
 
 def _exchange(management: Management, vhost: str, name: str) -> Finding:
@@ -99,9 +99,9 @@ def _bindings(spec: QueueSpec, stand: list[Mapping[str, Any]]) -> Iterator[Findi
         )
 
 
-def _rights(management: Management, vhost: str, node_id: str, user: str) -> list[Finding]:
+def _rights(management: Management, vhost: str, wanted: Permissions, user: str) -> list[Finding]:
     try:
-        return [*_user(management, user), *_permissions(management, vhost, node_id, user)]
+        return [*_user(management, user), *_permissions(management, vhost, wanted, user)]
     except RefusedError as error:
         return [Finding("permissions", user, State.UNCHECKED, str(error), "use an administrator's account")]
 
@@ -121,8 +121,7 @@ def _user(management: Management, user: str) -> Iterator[Finding]:
         yield Finding("user", user, State.OK)
 
 
-def _permissions(management: Management, vhost: str, node_id: str, user: str) -> Iterator[Finding]:
-    wanted = permissions(node_id)
+def _permissions(management: Management, vhost: str, wanted: Permissions, user: str) -> Iterator[Finding]:
     yield _permission(wanted, management.get("permissions", vhost, user), vhost, user)
     stand = {one["exchange"]: one for one in management.get("topic-permissions", vhost, user) or []}
     for exchange, write, read in wanted.topics:

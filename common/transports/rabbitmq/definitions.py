@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from common.transports.rabbitmq.settings import RabbitSettings
-from common.transports.rabbitmq.topology import EXCHANGES, permissions, queues
+from common.transports.rabbitmq.topology import EXCHANGES, Permissions, permissions, queues
 
 Document = dict[str, list[dict[str, Any]]]
 
@@ -21,11 +21,12 @@ def definitions(nodes: Iterable[RabbitSettings], vhost: str, passwords: Mapping[
     every = list(nodes)
     specs = [spec for settings in every for spec in queues(settings)]
     ids = [settings.node_id for settings in every]
+    rights = {settings.node_id: permissions(settings.node_id, settings.channel) for settings in every}
     return {
         "users": [_user(node_id, passwords[node_id]) for node_id in ids if node_id in passwords],
         "vhosts": [{"name": vhost}],
-        "permissions": [_permission(vhost, node_id) for node_id in ids],
-        "topic_permissions": [right for node_id in ids for right in _topic_permissions(vhost, node_id)],
+        "permissions": [_permission(vhost, node_id, rights[node_id]) for node_id in ids],
+        "topic_permissions": [one for node_id in ids for one in _topic_permissions(vhost, node_id, rights[node_id])],
         "exchanges": [_exchange(vhost, name) for name in EXCHANGES],
         "queues": [
             {
@@ -67,8 +68,7 @@ def _user(name: str, password: str) -> dict[str, Any]:
     }
 
 
-def _permission(vhost: str, node_id: str) -> dict[str, Any]:
-    rights = permissions(node_id)
+def _permission(vhost: str, node_id: str, rights: Permissions) -> dict[str, Any]:
     return {
         "user": node_id,
         "vhost": vhost,
@@ -78,10 +78,10 @@ def _permission(vhost: str, node_id: str) -> dict[str, Any]:
     }
 
 
-def _topic_permissions(vhost: str, node_id: str) -> list[dict[str, Any]]:
+def _topic_permissions(vhost: str, node_id: str, rights: Permissions) -> list[dict[str, Any]]:
     return [
         {"user": node_id, "vhost": vhost, "exchange": exchange, "write": write, "read": read}
-        for exchange, write, read in permissions(node_id).topics
+        for exchange, write, read in rights.topics
     ]
 
 

@@ -89,16 +89,17 @@ def queues(settings: RabbitSettings) -> tuple[QueueSpec, ...]:
     return (_node(settings), _dead(settings.node_id), _retry(settings))
 
 
-def permissions(node_id: str) -> Permissions:
-    """Return what a node's user may do once its queues stand: no declaring, only its own name as last word."""
-    own = re.escape(node_id)
+def permissions(node_id: str, channel: str) -> Permissions:
+    """Return what a node's user may do once its queues stand: no declaring, in its own channel alone, and there only
+    its own name as last word."""
+    own, here = re.escape(node_id), re.escape(channel)
     dead_write = f"^{own}$"
     return Permissions(
         configure="^$",
         write=r"^rowferry\.(changes|dead|retry)$",
         read=rf"^rowferry\.(node|dead|retry)\.{own}$",
         topics=(
-            (CHANGES, rf"^[^.]+\.({own}|ctl\.[A-Za-z0-9_-]+)$", "^.*$"),
+            (CHANGES, rf"^{here}\.({own}|ctl\.[A-Za-z0-9_-]+)$", "^.*$"),
             (DEAD, dead_write, "^$"),
             (RETRY, dead_write, "^$"),
         ),
