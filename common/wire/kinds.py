@@ -17,6 +17,7 @@ _Float = int | float | Literal["NaN", "Infinity", "-Infinity"]
 """JSON has one number type: what is written like an integer comes as one, so that its digits can be looked at."""
 _ALL_WHOLE = 2**53
 """Up to here every integer is a double."""
+_INT64 = range(-(2**63), 2**63)
 _MAY_VANISH = re.compile(rb":\s*-?([0-9]+(?:\.[0-9]+)?[eE]-[0-9]{3,}|0\.0{200}[0-9]*(?:[eE]-[0-9]+)?)")
 """A member of an object. As it begins with a colon the search is quick."""
 
@@ -40,6 +41,8 @@ class Wrapped(
             raise ValueError("a wrapped value has one class")
         if not is_double(self.as_float):
             raise ValueError("more digits than a float keeps")
+        if isinstance(self.as_int, int) and self.as_int not in _INT64:
+            raise ValueError("outside SQLite's 64 bit integers")
 
 
 _KINDS: dict[str, Any] = {
@@ -87,6 +90,8 @@ def fits(logical: str, raw: bytes | msgspec.Raw) -> bool:
 def is_double(number: object) -> bool:
     """Tell whether a double keeps what was written like an integer: all its digits, or the shortest that tell it from
     others, filled up with noughts (as JavaScript writes it). What is no integer is one."""
+    if isinstance(number, Wrapped):
+        number = number.as_int
     if not isinstance(number, int) or -_ALL_WHOLE <= number <= _ALL_WHOLE:
         return True
     try:

@@ -202,6 +202,73 @@ def test_a_word_that_means_another_instant_on_each_node_is_refused(pg_database: 
     assert refused(pg_database, declared, text) == [("odd", "type")]
 
 
+def test_a_text_that_its_type_would_change_is_refused(pg_database: str) -> None:
+    changed = [
+        ("interval", "PT0.1234567S"),
+        ("interval", "0.0000004 seconds"),
+        ("interval", "PT1e-7S"),
+        ("interval", "P0.1Y"),
+        ("interval[]", "{PT0.1234567S}"),
+        ("time", "12:00:60"),
+        ("timestamp", "2016-12-31T23:59:60"),
+        ("timestamp", "2016-12-31T24:00:00"),
+        ("timestamptz", "2016-12-31T23:59:60Z"),
+        ("timestamptz", "2016-12-31T24:00:00+00:00"),
+        ("time with time zone", "12:00:00.1234567+00"),
+        ("time with time zone", "12:00:60+00"),
+        ("timestamp[]", '{"2026-11-23 09:00:00.1234567"}'),
+        ("tsrange", '["2016-12-31 24:00:00",)'),
+        ("money", "0.30000000000000004"),
+        ("money[]", "{$1.005}"),
+        ("real[]", "{0.1234567891}"),
+        ("double precision[]", "{0.12345678901234567891}"),
+        ("name", "n" * 64),
+        ('"char"', "no"),
+        ("oid", "-1"),
+    ]
+    letters, kept = sent_to_columns(pg_database, changed)
+    assert kept == []
+    assert letters == [("type",)] * len(changed)
+
+
+def test_a_text_that_its_type_keeps_is_taken(pg_database: str) -> None:
+    kept = {
+        ("interval", "PT0.1234560S"): "00:00:00.123456",
+        ("interval", "P0.5Y"): "6 mons",
+        ("interval", "1 year 2 mons 3 days"): "1 year 2 mons 3 days",
+        ("time", "24:00:00"): "24:00:00",
+        ("time", "12:00"): "12:00:00",
+        ("time with time zone", "24:00:00+00"): "24:00:00+00",
+        ("timestamp[]", '[1:1]={"2026-11-23 09:00:00"}'): '{"2026-11-23 09:00:00"}',
+        ("tsrange", '["2026-11-23 09:00:00.123456",)'): '["2026-11-23 09:00:00.123456",)',
+        ("money", "1.500"): "$1.50",
+        ("money", "-$1,000.00"): "-$1,000.00",
+        ("real[]", "{0.5,NaN,-Infinity,NULL}"): "{0.5,NaN,-Infinity,NULL}",
+        ("name", "n" * 63): "n" * 63,
+        ("oid", "4294967295"): "4294967295",
+    }
+    letters, found = sent_to_columns(pg_database, list(kept))
+    assert letters == []
+    assert found == list(kept.values())
+
+
+def sent_to_columns(url: str, values: list[tuple[str, str]]) -> tuple[list[tuple[Any, ...]], list[str]]:
+    """Send each text to a column of its type, in a tx of its own. Return the reasons of what is set aside, and what
+    stands in the rows."""
+    columns = {f"v{number}": declared for number, (declared, _) in enumerate(values)}
+    made = ", ".join(f"{name} {declared}" for name, declared in columns.items())
+    world = open_world(url, [f"CREATE TABLE odd (id INTEGER PRIMARY KEY, {made})", *SCHEMA])
+    for number, (_, text) in enumerate(values):
+        tables = {**TABLES, "odd": TableMeta(pk=("id",), columns={"id": "int", f"v{number}": "text"})}
+        origin = Origin(f"a{number}", tables=tables)
+        world.receive(origin.tx(Write("I", "odd", {"id": number, f"v{number}": text}, 1)).body)
+    letters = world.query("SELECT reason FROM rf_dead_letter")
+    texts = ", ".join(f"{name}::text" for name in columns)
+    rows = world.query(f"SELECT coalesce({texts}) FROM odd ORDER BY id")
+    close_world(world)
+    return letters, [row[0] for row in rows]
+
+
 def refused(url: str, declared: str, text: str) -> list[tuple[Any, ...]]:
     """Return table and reason of what is set aside where a column of this type is sent this text, and one row more."""
     extensions = [f"CREATE EXTENSION {name}" for name in ("hstore", "ltree")]

@@ -66,6 +66,8 @@ NEVER_RIGHT = [
     {"a": 1},
     {"$int": "5"},
     {"$int": True},
+    {"$int": 2**63},
+    {"$int": -(2**63) - 1},
     {"$int": 5, "$float": 5.5},
     {"$float": "1.5"},
     {"$text": 5},
@@ -76,7 +78,19 @@ NEVER_RIGHT = [
 WRONG: dict[str, list[Any]] = {
     "i": ["7", 1.5, 1.0, True, "", *NEVER_RIGHT],
     "d": [1.5, 7, True, *NEVER_RIGHT],
-    "f": ["1.5", "7", "inf", "nan", True, "", 2**60 + 1, 10**400, {"$float": 2**60 + 1}, *NEVER_RIGHT],
+    "f": [
+        "1.5",
+        "7",
+        "inf",
+        "nan",
+        True,
+        "",
+        2**60 + 1,
+        10**400,
+        {"$float": 2**60 + 1},
+        {"$int": 2**53 + 1},
+        *NEVER_RIGHT,
+    ],
     "b": ["t", "true", 1, 0, 1.0, *NEVER_RIGHT],
     "t": [5, 1.5, True, *NEVER_RIGHT],
     "y": ["AP8", "A P8=", "AP8=\n", "?", 5, True, *NEVER_RIGHT],
@@ -125,6 +139,20 @@ def test_every_type_takes_its_own_json_and_no_other(receiver: World) -> None:
     expected = {(name, repr(value)): "applied" if is_right else "type" for name, value, is_right in cases}
     assert found == expected
     assert receiver.one("SELECT count(*) FROM v") == sum(is_right for *_, is_right in cases)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.1 + 0.2, "0.30000000000000004"),
+        ("Infinity", "Infinity"),
+        ("-Infinity", "-Infinity"),
+    ],
+)
+def test_a_float_in_a_text_column_becomes_its_text(receiver: World, number: Any, text: str) -> None:
+    # As SQLite sends it of a column declared STRING, which keeps numbers.
+    receiver.receive(Origin("a", tables={"v": META}).tx(row(1, "t", {"$float": number})).body)
+    assert receiver.query("SELECT t FROM v") == [(text,)]
 
 
 def test_an_update_is_looked_at_as_an_insert_is(receiver: World) -> None:

@@ -12,11 +12,13 @@ from common.dialects.postgresql.types import PgColumn, key_value, pg_column
 from common.ports.dialect import ColumnShape
 
 _DAY = r"\d{4,7}-\d\d-\d\d"
-_HOUR = r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?"
+_MINUTES = r":\d\d(:[0-5]\d(\.\d{1,6})?)?"
+_HOUR = r"([01]\d|2[0-3])" + _MINUTES
+"""A second 60, and the hour 24 of a day, come to stand as the next minute and the next day."""
 _ENDLESS = "-?infinity"
 _WRITTEN = {
     "date": rf"^({_DAY}( BC)?|{_ENDLESS})$",
-    "time": rf"^{_HOUR}$",
+    "time": rf"^({_HOUR}|24{_MINUTES})$",
     "timestamp": rf"^({_DAY}[T ]{_HOUR}( BC)?|{_ENDLESS})$",
     "timestamptz": rf"^({_DAY}[T ]{_HOUR}(Z|[+-]\d\d(:?\d\d(:\d\d)?)?)?( BC)?|{_ENDLESS})$",
 }
@@ -29,6 +31,16 @@ _AS_WE_WRITE = {
 _HOLDS_INSTANTS = re.compile(r"timetz|_(date|time|timestamp|timestamptz|timetz)|_?(date|ts|tstz)(multi)?range")
 _NO_WORDS = r'^([][(){}",.:+=0-9TZ -]|\\"|infinity|empty|NULL|BC)*$'
 """What an array or a range of dates may be written with: no `now`, which is another instant on each node."""
+_TOO_FINE = r"\.\d{6}\d*[1-9]"
+_CHANGED_IN_INSTANTS = rf"{_TOO_FINE}|:\d\d:60|\d[T ]24:"
+_CHANGED = {
+    "interval": rf"{_TOO_FINE}|\d[eE][+-]?\d|\.(?!(25|5|75)?0*\s*[yY])\d+\s*[yY]",
+    "money": r"\.\d\d\d*[1-9]",
+}
+"""What is rounded: below a microsecond, below a cent; a year's fraction to months."""
+_COME_BACK = frozenset({"name", "char", "oid", "xid", "xid8"})
+"""Types that cut a text, or begin anew below zero."""
+_ROUNDED = frozenset({"_float4", "_float8"})
 _REFUSE_BY_THEMSELVES = frozenset({"bit", "varbit"})
 _TRUTHS = "('0', '1', 'true', 'false', 't', 'f')"
 
@@ -135,14 +147,18 @@ def _conditions(column: PgColumn, logical: str, raw: str) -> list[str]:
     if column.kind in _WRITTEN:
         conditions.append(_is_written(column.kind, raw))
     elif _HOLDS_INSTANTS.fullmatch(column.kind):
-        conditions.append(f"{raw} ~ {literal(_NO_WORDS)}")
+        conditions.append(f"{raw} ~ {literal(_NO_WORDS)} AND {raw} !~ {literal(_CHANGED_IN_INSTANTS)}")
+    elif (changed := _CHANGED.get(column.kind.removeprefix("_"))) is not None:
+        conditions.append(f"{raw} !~ {literal(changed)}")
+    elif column.kind in _ROUNDED and logical != column.logical:
+        conditions.append(f"{raw}::{column.base}::text::numeric[] = {raw}::numeric[]")
     if column.limited != column.base and column.kind not in _REFUSE_BY_THEMSELVES:
         conditions.append(f"{raw}::{column.base} = {raw}::{column.limited}")
     if column.kind == "float4" or (column.kind == "float8" and logical != "float"):
         conditions.append(f"{raw}::{column.kind}::text::numeric = {raw}::numeric")
     if column.kind == "bool" and logical != "bool":
         conditions.append(f"{raw} IN {_TRUTHS}")
-    if column.logical in _ONE_FORM and logical == "text":
+    if (column.logical in _ONE_FORM and logical == "text") or column.kind in _COME_BACK:
         conditions.append(f"{raw}::{column.base}::text = {raw}")
     return conditions
 
@@ -150,7 +166,10 @@ def _conditions(column: PgColumn, logical: str, raw: str) -> list[str]:
 def _is_written(kind: str, raw: str) -> str:
     right = f"{raw} ~ {literal(_WRITTEN[kind])}"
     usual = ", ".join(map(literal, _AS_WE_WRITE.get(kind, ())))
-    return f"(translate({raw}, '123456789', '000000000') IN ({usual}) OR {right})" if usual else right
+    if not usual:
+        return right
+    on_the_clock = f"substr({raw}, 12, 2) <> '24' AND substr({raw}, 18, 2) <> '60'"
+    return f"(translate({raw}, '123456789', '000000000') IN ({usual}) AND {on_the_clock} OR {right})"
 
 
 def _guarded(column: PgColumn, raw: str, condition: str) -> str:

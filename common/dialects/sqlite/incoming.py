@@ -22,6 +22,7 @@ _NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
 _NUMBER = re.compile(r"[ \t\n\v\f\r]*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?[ \t\n\v\f\r]*\Z", re.ASCII)
 """What SQLite takes for a number in a text."""
 _FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+_SPELLED = {float("inf"): "Infinity", float("-inf"): "-Infinity"}
 
 
 class UnfitError(ValueError):
@@ -34,7 +35,7 @@ def reader(logical: str, affinity: Affinity) -> Reader:
     It raises UnfitError."""
     if logical == "int" and affinity is Affinity.INTEGER:
         return _plain_int
-    if logical == "text" and affinity in (Affinity.TEXT, Affinity.NONE):
+    if logical == "text" and affinity is Affinity.TEXT:
         return _plain_text
     decode = _DECODERS.get(logical, _text)
     fit = _FITS[affinity]
@@ -76,7 +77,7 @@ def _plain_int(value: object) -> Value:
 
 
 def _plain_text(value: object) -> Value:
-    return value if isinstance(value, str) else _value(value, _text)
+    return value if isinstance(value, str) else _fit_text(_value(value, _text))
 
 
 def _value(value: object, decode: Reader) -> Value:
@@ -183,7 +184,8 @@ def _json_as_number(value: object) -> Value:
 
 def _fit_text(value: Value) -> Value:
     if isinstance(value, float):
-        return repr(value)
+        # SQLite itself would write 15 digits.
+        return _SPELLED.get(value) or repr(value)
     return str(value) if isinstance(value, int) else value
 
 
