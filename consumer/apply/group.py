@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
+import sqlalchemy as sa
 
 from common.errors import ConfigError, ContentionError, EarlyError, OutageError, PoisonError, Reason, StoppingError
 from common.ports.dialect import ApplySession
@@ -82,8 +83,8 @@ class Applier:
         """Return the checksum by which a tx is known; over its bytes where they can't be read."""
         return self._preparer.prepare(tx).sha256
 
-    def try_out(self, tx: Incoming, look: Callable[[Result], None]) -> Result:
-        """Apply one tx, let `look` see the outcome before it is taken back again; nothing stays."""
+    def try_out(self, tx: Incoming, look: Callable[[sa.Connection], None]) -> Result:
+        """Apply one tx, let `look` see what the database then holds before it is taken back again; nothing stays."""
         self._tables.begin()
         one = self._preparer.prepare(tx)
         if one.error is not None:
@@ -152,7 +153,7 @@ class Applier:
         return any(one.checked and one.generation != self._preparer.generation for one in group)
 
     def _any_way(
-        self, group: list[Prepared], guarded: bool, rollback: Callable[[Result], None] | None = None
+        self, group: list[Prepared], guarded: bool, rollback: Callable[[sa.Connection], None] | None = None
     ) -> list[Result]:
         """Commit a group; where unique values clash or parents are missing, once more, settling who stands."""
         try:
@@ -165,12 +166,12 @@ class Applier:
         return self._committed(group, Mode(careful=True, guarded=guarded), rollback)
 
     def _committed(
-        self, group: list[Prepared], mode: Mode, rollback: Callable[[Result], None] | None = None
+        self, group: list[Prepared], mode: Mode, rollback: Callable[[sa.Connection], None] | None = None
     ) -> list[Result]:
         def work(session: ApplySession) -> list[Result]:
             results = GroupTransaction(self._node, self._preparer, session, mode, self._stop).run(group)
             if rollback is not None:
-                rollback(results[0])
+                rollback(session.connection)
                 raise _RolledBackError(results[0])
             return results
 

@@ -68,6 +68,7 @@ class GroupTransaction:
         self._session = session
         self._mode = mode
         self._now_us = node.clock.now_us()
+        self._is_patient = True
 
     def run(self, group: Sequence[Prepared]) -> list[Result]:
         """Write everything; the caller commits. Raises PoisonError, EarlyError, ContentionError: then roll back."""
@@ -76,6 +77,7 @@ class GroupTransaction:
         letters = [one.incoming.letter for one in group if one.incoming.letter is not None]
         known, in_pieces = look_up_locked(connection, [*(one.incoming.key for one in group), *letters])
         group = [_without(one, in_pieces.get(one.incoming.key)) for one in group]
+        self._is_patient = not (len(group) == 1 and self._has_waited(known.get(group[0].incoming.key, NOTHING)))
         results = self._decide(group, known, marks)
         self._apply(group, results)
         reach(CrashPoint.ROWS_WRITTEN)
@@ -162,6 +164,11 @@ class GroupTransaction:
         )
         return Result(one.incoming, outcome, Counts(), reason, str(error), table_of(error), one.sha256, again)
 
+    def _has_waited(self, known: Known) -> bool:
+        """Whether it has waited for a row that it points to as long as one waits."""
+        waits = known.letter is not None and known.letter.reason == Reason.FOREIGN_KEY
+        return waits and self._is_overdue(known, Reason.FOREIGN_KEY)
+
     def _is_overdue(self, known: Known, reason: Reason) -> bool:
         """Whether it has waited too long: what is dead for that is not early once more by being tried again."""
         if known.letter is None:
@@ -217,7 +224,8 @@ class GroupTransaction:
         return self._mode.careful or concerns(kept, names, shapes) or has_late_keys(names, shapes)
 
     def _standing(self) -> StandingWriter:
-        return StandingWriter(self._session, self._preparer.tables, self._node, self._now_us)
+        tables = self._preparer.tables
+        return StandingWriter(self._session, tables, self._node, self._now_us, is_patient=self._is_patient)
 
     def _apply_large(self, one: Prepared) -> Counts:
         header = one.incoming.header

@@ -1,8 +1,8 @@
 """What a dead letter would do now: what blocks it, which rows it would change, what has overtaken it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -23,10 +23,11 @@ from consumer.dead_letters.loading import load
 from consumer.dead_letters.lsns import LsnSet
 from consumer.dead_letters.table_store import Letter
 from consumer.inbox import stored_payloads
-from consumer.incoming import Counts, Incoming
+from consumer.incoming import Counts, Incoming, Result
 from consumer.main_node import MainNode
 from consumer.readable import readable
 from consumer.standing.logical import LogicalSession
+from consumer.standing.store import Copies
 from consumer.statements import reading
 from consumer.tables import Tables
 from consumer.verify import Checked
@@ -44,16 +45,18 @@ class RowEffect:
     open: bool
     """False: it was applied in pieces before."""
     effect: str
-    """`writes`, `overtaken` (the row has a later version), `stands` (it has this very version) or `waits` (it met
-    another write in a `manual` table: the row stays until somebody chooses)."""
+    """`writes`, `overtaken` (the row has a later version), `stands` (it has this very version), `waits` (it met
+    another write in a `manual` table: the row stays until somebody chooses) or `aside` (the row would step back)."""
     version: Version
     current_version: Version
     now: str | None
     then: str | None
+    key: str
+    """As in `rf_row_version`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "key"}
         images = {name: readable(fields[name]) for name in ("pk", "now", "then")}
         return fields | images | {"version": list(self.version), "current_version": list(self.current_version)}
 
@@ -66,17 +69,24 @@ def show(node: Node, letter: Letter) -> dict[str, Any]:
     """Return everything about one letter. Writes nothing."""
     with reading(node.database) as connection:
         tx = load(connection, letter, node.config.trust(), replayed_by="nobody")
-    tried = Applier(node).try_out(tx, lambda _: None)
+    rows, tried = _tried(node, tx)
     document = letter_document(letter)
     document["blocked_by"] = tried.error
     document["would"] = result_document(tried)
-    return document | rows_document(node, tx)
+    return document | rows
 
 
 def rows_document(node: Node, tx: Incoming) -> dict[str, Any]:
     """Return what a tx would do to its rows now, and what has overtaken it. Writes nothing."""
+    return _tried(node, tx)[0]
+
+
+def _tried(node: Node, tx: Incoming) -> tuple[dict[str, Any], Result]:
     effects, note = row_effects(node, tx)
-    return {
+    aside: set[RowEffect] = set()
+    tried = Applier(node).try_out(tx, lambda connection: aside.update(_stepped_back(connection, effects)))
+    effects = [replace(one, effect="aside") if one in aside else one for one in effects]
+    document = {
         "rows": [effect.as_dict() for effect in effects],
         "rows_note": note,
         "overtaken": [
@@ -85,6 +95,17 @@ def rows_document(node: Node, tx: Incoming) -> dict[str, Any]:
             if one.open and one.effect == "overtaken"
         ],
     }
+    return document, tried
+
+
+def _stepped_back(connection: sa.Connection, effects: Sequence[RowEffect]) -> Iterator[RowEffect]:
+    """Yield those of `effects` whose rows do not stand once all is written."""
+    copies = Copies(connection)
+    for table in sorted({one.table for one in effects}):
+        written = [one for one in effects if one.table == table and one.open and one.effect == "writes"]
+        kept = copies.get(table, [one.key for one in written])
+        aside = {one.key for one in written if one.key in kept and kept[one.key].is_of(one.version)}
+        yield from (one for one in written if one.key in aside)
 
 
 def row_effects(node: Node, tx: Incoming) -> tuple[list[RowEffect], str | None]:
@@ -144,4 +165,5 @@ def _effect(session: ApplySession, entry: Entry, state: RowState, applied: LsnSe
         state.version,
         now.decode("utf-8") if now is not None else None,
         change.image.decode("utf-8") if change.image is not None else None,
+        state.key,
     )

@@ -64,6 +64,8 @@ def effect_of(row: Mapping[str, Any], numbers: Collection[str] = ()) -> RowChang
         says, look, then = f"stays as it is: {row['current_version'][2]} wrote it later", "plain", now
     elif row["effect"] == "waits":
         says, look, then = "stays as it is, and this change waits for a choice", "warn", now
+    elif row["effect"] == "aside":
+        says, look = "would step back", "warn"
     elif row["effect"] == "stands":
         says, look, then = "stays as it is: this change is here already", "plain", now
     elif then is None:

@@ -120,7 +120,7 @@ def _nodes(sight: Sight, rows: Iterable[RowId]) -> dict[RowId, Node]:
             tuple(holders.get(pointer.claim, ()))
             for pointer in seen.points
             # Who points to what is not known here yet has come too early: that is found after the writing.
-            if holders.get(pointer.claim) or not (seen.changed and sight.is_unknown(pointer))
+            if holders.get(pointer.claim) or not (seen.changed and sight.is_unknown(seen, pointer))
         ]
         claims = seen.facts.claims if seen.facts is not None else ()
         same = {one for claim in claims for one in claimants[claim] if one != row}

@@ -78,8 +78,11 @@ class Seen:
 class Sight:
     """Loads rows set by set. For one transaction, before it writes."""
 
-    def __init__(self, session: ApplySession, shapes: Mapping[str, TableShape], *, references: bool) -> None:
-        """`references`: whether declared foreign keys count."""
+    def __init__(
+        self, session: ApplySession, shapes: Mapping[str, TableShape], *, references: bool, is_patient: bool = True
+    ) -> None:
+        """`references`: whether declared foreign keys count. `is_patient`: whether a value that no row has may still
+        come."""
         self.session = session
         self.shapes = shapes
         self.look = session.look(shapes)
@@ -88,6 +91,7 @@ class Sight:
         self.stale: set[RowId] = set()
         """Rows with a copy that is none any more: they were written since."""
         self._references = references
+        self._is_patient = is_patient
         self._row_of: dict[tuple[str, bytes], RowId] = {}
 
     def load(self, table: str, meta: TableMeta, pks: Sequence[bytes]) -> list[RowId]:
@@ -134,13 +138,15 @@ class Sight:
         """Return `facts` with what counts here."""
         return facts if self._references else msgspec.structs.replace(facts, points=(), pointed=())
 
-    def is_unknown(self, pointer: Pointer) -> bool:
-        """Tell whether nothing is known of a row that something points to: it may still come."""
+    def is_unknown(self, seen: Seen, pointer: Pointer) -> bool:
+        """Tell whether nothing is known of a row that `seen` points to: it may still come."""
         if pointer.pk is None:
-            return True
+            # Which values there once were is kept nowhere. Where the row had this one before, somebody else had it too.
+            had = seen.before.points if seen.before is not None else ()
+            return self._is_patient and all(one.claim != pointer.claim for one in had)
         (row,) = self.load(pointer.parent, self.shapes[pointer.parent].meta, [pointer.pk.encode()])
-        seen = self.seen[row]
-        return not (seen.state.known or seen.changed or seen.stood)
+        parent = self.seen[row]
+        return not (parent.state.known or parent.changed or parent.stood)
 
     def having(self, values: Callable[[RowFacts], Iterable[Claim]]) -> dict[Claim, list[RowId]]:
         """Return the rows that shall have each value."""

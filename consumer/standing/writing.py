@@ -40,12 +40,16 @@ class _Plan:
 class StandingWriter:
     """Writes within one applying transaction."""
 
-    def __init__(self, session: ApplySession, tables: Tables, node: Node, now_us: int) -> None:
+    def __init__(
+        self, session: ApplySession, tables: Tables, node: Node, now_us: int, *, is_patient: bool = True
+    ) -> None:
+        """`is_patient`: whether who points to a value that no row has is left for `check` to find, so that it waits."""
         self._session = session
         self._tables = tables
         self._node = node
         self._now_us = now_us
         self._references = node.config.tables.foreign_keys == "check"
+        self._is_patient = is_patient
         self._policy_for: Callable[[str], Policy] = node.config.tables.policy_for
         self._own_uses: dict[str, TableUse] = {}
         self._conflicts: dict[RowId, tuple[Conflict, Cause]] = {}
@@ -53,7 +57,8 @@ class StandingWriter:
 
     def sight(self) -> Sight:
         """Return a new look at rows."""
-        return Sight(self._session, self._tables.shapes(), references=self._references)
+        shapes = self._tables.shapes()
+        return Sight(self._session, shapes, references=self._references, is_patient=self._is_patient)
 
     def write(self, writes: Writes, causes: Mapping[RowId, Cause]) -> dict[TableUse, list[RowWrite]]:
         """Write the rows that stand, keep the others; return all that was written, for `check`.

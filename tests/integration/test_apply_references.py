@@ -140,6 +140,50 @@ def test_a_parent_by_another_unique_column(world: World) -> None:
     assert (world.rows("named"), world.rows("by_name")) == ([(1, 72)], [(1, 72)])
 
 
+def pass_patience(world: World) -> None:
+    world.clock.pass_seconds(world.node.config.limits.early_seconds + 1)
+    world.receive()
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_child_of_a_value_that_is_gone_ends_alike_whichever_came_first(world: World, deleted: bool) -> None:
+    """Nobody keeps which values there once were: where the child comes last it waits first, and then steps back."""
+    first = origin("a").tx(row("I", "named", 1, 70, 10))
+    gone = origin("b").tx(row("D" if deleted else "U", "named", 1, 70 if deleted else 71, 20, 10))
+    child = origin("c").tx(row("I", "by_name", 1, 70, 15), row("I", "tree", 9, None, 16))
+    world.receive(first.body, gone.body, child.body)
+    assert world.letters() == [(child.tx_id, "foreign-key", "early")]
+    pass_patience(world)
+    assert world.letters() == [(child.tx_id, "foreign-key", "replayed")]
+    assert (world.rows("by_name"), world.rows("tree"), stepped_back(world)) == ([], [(9, None)], [("by_name", 1)])
+    assert world.query("SELECT table_name, kind FROM rf_conflict") == [("by_name", "foreign-key")]
+    # Somebody takes up the value: the child has its parent again.
+    world.receive(origin("d").tx(row("I", "named", 2, 70, 30)).body)
+    assert (world.rows("by_name"), stepped_back(world)) == ([(1, 70)], [])
+
+
+def test_a_child_that_was_dead_for_want_of_a_value_steps_back_when_it_is_tried_again(world: World) -> None:
+    child = origin("c").tx(row("I", "by_name", 1, 70, 15))
+    world.receive(child.body)
+    world.execute("UPDATE rf_dead_letter SET state = 'dead', first_failed_us = 0")
+    world.clock.pass_seconds(61)
+    world.receive(origin("a").tx(row("I", "named", 2, 71, 10)).body)
+    assert world.letters() == [(child.tx_id, "foreign-key", "replayed")]
+    assert (world.rows("by_name"), stepped_back(world)) == ([], [("by_name", 1)])
+
+
+def test_a_child_that_has_stepped_back_does_not_wait_when_it_is_written_again(world: World) -> None:
+    """Its author had not seen that the value is gone."""
+    a, c = origin("a"), origin("c")
+    world.receive(a.tx(row("I", "named", 1, 70, 10), row("I", "by_name", 1, 70, 11)).body)
+    world.receive(a.tx(row("D", "named", 1, 70, 20, 10)).body)
+    again = c.tx(row("U", "by_name", 1, 70, 15, 11), row("I", "tree", 9, None, 16))
+    world.receive(again.body)
+    assert (world.letters(), world.rows("tree"), stepped_back(world)) == ([], [(9, None)], [("by_name", 1)])
+    kept = json.loads(str(world.one("SELECT version FROM rf_stepped_back WHERE table_name = 'by_name'")))
+    assert kept == [0, 15, "c"]
+
+
 def test_keys_that_change_places_in_one_tx(world: World) -> None:
     a = Origin("a")
     world.receive(a.tx(item(1, "one", 10), item(2, "two", 11)).body)

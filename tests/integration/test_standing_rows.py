@@ -17,12 +17,16 @@ from consumer.apply import committing
 from consumer.apply.group import Applier
 from consumer.arrivals import Arrivals
 from consumer.conflict import reading as conflicts
+from consumer.dead_letters.show import show
+from consumer.dead_letters.table_store import Selection, find
 from consumer.files import FileImport, ImportRules
 from consumer.inbox import Inbox
+from consumer.page.rows import effect_of
 from consumer.part import part
 from consumer.standing import store
 from consumer.standing.causes import concerns
 from consumer.standing.refresh import Refresh
+from consumer.statements import reading
 from tests.support.applying import (
     TABLES,
     Origin,
@@ -570,6 +574,20 @@ def test_a_large_tx_with_clashes(world: World) -> None:
     world.receive(*Origin("k").tx(*(code(10_000 + n, f"v{n}", 50) for n in range(count))).parts(200_000))
     assert world.one("SELECT count(*) FROM rf_stepped_back") == count + 1
     assert world.one("SELECT count(*) FROM rf_conflict WHERE kind = 'unique'") == count + 1
+
+
+def test_a_dead_letter_tells_which_of_its_rows_would_step_back(world: World) -> None:
+    child = Write("I", "child", {"id": 1, "parent_id": 7}, 22)
+    letter = Origin("a").tx(code(1, "x", 20), code(2, "y", 21), child)
+    world.receive(letter.body, Origin("b").tx(code(9, "x", 50)).body)
+    world.execute("INSERT INTO parent VALUES (7, 'p')")
+    with reading(world.node.database) as connection:
+        (found,) = find(connection, Selection())
+    shown = show(world.node, found)
+    effects = [(row["table"], row["pk"], row["effect"]) for row in shown["rows"]]
+    assert effects == [("code", {"id": 1}, "aside"), ("code", {"id": 2}, "writes"), ("child", {"id": 1}, "writes")]
+    assert (shown["blocked_by"], aside(world)) == (None, [])
+    assert effect_of(shown["rows"][0]).says == "would step back"
 
 
 def test_a_dry_run_leaves_nothing(world: World) -> None:
