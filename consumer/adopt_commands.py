@@ -37,17 +37,17 @@ _OUTCOMES = {
     "side",
     type=click.Choice([one.value for one in From]),
     required=True,
-    help="Whose image stands where both have a row: main's, or whose the table's policy says.",
+    help="Whose image wins where both have a row: main's, or the one that the table's policy chooses.",
 )
-@click.option("--dry-run", "is_dry", is_flag=True, help="Only tell what would be done.")
-@click.option("--url", metavar="URL", help="Adopt with the node there, like https://main.example:8443.")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Only show what would be done.")
+@click.option("--url", metavar="URL", help="Adopt with the node at this URL, such as https://main.example:8443.")
 @token_file_option
 @click.option(
     "--file",
     "file",
     metavar="FILE",
     type=FILE,
-    help="Against what the other node wrote by `verify --export`: gives this node's part alone.",
+    help="Compare with what the other node wrote with `verify --export`; does this node's part only.",
 )
 @tables_option
 @most_option
@@ -61,10 +61,10 @@ def adopt(
     tables: tuple[str, ...],
     most: int,
 ) -> None:
-    """First sync with PEER (of [peers]; default: main, or the only one), where both have rows from before `migrate`.
+    """First sync with PEER (from [peers]; default: main, or the only one), when both have rows from before `migrate`.
 
-    Compares by digests. Rows that differ, or stand on one side alone, get their first version and travel like any
-    change; the other image is kept as a conflict. No row is lost: what one side alone has, the other gets.
+    Compares by digests. Rows that differ, or exist on one side only, get their first version and travel like any
+    change; the other image is kept as a conflict. No row is lost: what only one side has, the other gets.
 
     Exit code 4: some rows were refused, or a table can't be compared."""
     if sum(one is not None for one in (peer, url, file)) > 1:

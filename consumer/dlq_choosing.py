@@ -24,13 +24,19 @@ def selecting(reason_option: str = "--reason") -> Callable[[Command], Command]:
     states = click.Choice([state.value for state in LetterState])
     options = (
         click.argument("tx_ids", nargs=-1, metavar="[TX_ID]..."),
-        click.option("--tx", "more_tx_ids", multiple=True, metavar="TX_ID", help="The same as naming it; repeatable."),
-        click.option(SOURCE, help="Only batches of this node."),
-        click.option(reason_option, "why", type=reasons, help="Only dead letters of this reason."),
-        click.option("--state", type=states, help="Only this state."),
-        click.option("--table", help="Only those in whose way this table stands."),
-        click.option("--newer-than", metavar="AGE", help="Last failed not longer ago than AGE."),
-        click.option("--older-than", metavar="AGE", help="Last failed longer ago than AGE, like 90s, 30m, 2h, 7d."),
+        click.option(
+            "--tx", "more_tx_ids", multiple=True, metavar="TX_ID", help="Same as the argument TX_ID; repeatable."
+        ),
+        click.option(SOURCE, help="Only batches from this node."),
+        click.option(reason_option, "why", type=reasons, help="Only dead letters with this reason."),
+        click.option("--state", type=states, help="Only dead letters in this state."),
+        click.option("--table", help="Only those blocked by this table."),
+        click.option("--newer-than", metavar="AGE", help="Only those that last failed at most AGE ago."),
+        click.option(
+            "--older-than",
+            metavar="AGE",
+            help="Only those that last failed more than AGE ago, such as 90s, 30m, 2h, 7d.",
+        ),
         click.option("--all", "everything", is_flag=True, help="All of them."),
     )
 

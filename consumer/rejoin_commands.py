@@ -10,13 +10,13 @@ from consumer.rejoining import Rejoined, Rejoining
 
 @click.command()
 def rejoin() -> None:
-    """Begin anew after the database was put back, copied or rewound: nothing of it is lost in silence.
+    """Bring the node back after its database was restored, copied or rewound; nothing is lost silently.
 
-    `rowferry run` is better stopped meanwhile; one that is not notices, and opens the node anew.
+    Preferably stop `rowferry run` first; if it is left running, it notices, and opens the node again.
 
     Fetches this node's own earlier changes from where they still are (the shared folder, a hub over HTTP), takes a new
-    incarnation, writes anew what only this node has, and says both in numbers. What others wrote comes by itself with
-    `rowferry run`. Exit code 4: others have had changes of this node that can't be had any more.
+    incarnation, writes again what only this node has, and reports both in numbers. What others wrote comes by itself
+    with `rowferry run`. Exit code 4: others have received changes of this node that can't be fetched any more.
     """
     host = current_host()
     with host.node() as node, host.progress(None, "rejoining") as bar:

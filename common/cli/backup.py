@@ -15,10 +15,10 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.command()
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 def backup(folder: Path) -> None:
-    """Write a consistent copy of the whole database to DIR, with its checksum, while everybody goes on.
+    """Write a consistent copy of the whole database to DIR, with its checksum, while the database stays in use.
 
-    DIR is new or empty: each backup has a folder of its own. SQLite: by its online backup. PostgreSQL: by pg_dump, in
-    one snapshot."""
+    DIR must be new or empty: each backup has its own folder. SQLite: uses its online backup. PostgreSQL: uses pg_dump,
+    in one snapshot."""
     host = current_host()
     with host.node() as node, host.progress(None, "copying") as bar:
         made = back_up(node.database, folder, node.clock, host.actor, bar.advance)
@@ -27,13 +27,13 @@ def backup(folder: Path) -> None:
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=_FOLDER)
-@click.option("--discard-present", is_flag=True, help="Don't keep a backup of what stands there now.")
+@click.option("--discard-present", is_flag=True, help="Don't back up the present database first.")
 def restore(folder: Path, discard_present: bool) -> None:
-    """Put the backup in DIR in the place of the database, and begin a new incarnation with it.
+    """Replace the database with the backup in DIR, and start a new incarnation.
 
-    All at once, or not at all. What stands there now is backed up first, beside DIR. Stop the application; `rowferry
-    run` is better stopped too, one that is not notices. Then run rowferry rejoin. Exit code 3: the backup is torn or
-    altered, nothing was done."""
+    All at once, or not at all. The present database is backed up first, next to DIR. Stop the application, and
+    preferably `rowferry run` too; if it is left running, it notices. Then run rowferry rejoin. Exit code 3: the backup
+    is torn or altered; nothing was done."""
     host = current_host()
     with host.progress(None, "putting back") as bar:
         done = put_back(host.config, folder, SystemClock(), host.actor, bar.advance, keep=not discard_present)

@@ -27,11 +27,11 @@ _LETTER = ("node", "source_node", "reason", "state", "tx_id")
 
 
 @click.command()
-@click.option("--keep", metavar="DIR", help="Leave the three nodes in this new folder, to look at and play with.")
+@click.option("--keep", metavar="DIR", help="Keep the three nodes in this new folder, to look at and try out.")
 def demo(keep: str | None) -> None:
-    """Show it all in one go: three SQLite nodes on this machine that exchange batches through a folder.
+    """Show everything in one run: three SQLite nodes on this machine exchange batches through a folder.
 
-    Ends with 1 when the nodes differ."""
+    Exit code 1 if the nodes differ at the end."""
     host = current_host()
     # Each command of the story has a log of its own.
     command_line(click.get_current_context()).stop_logging()

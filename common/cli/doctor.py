@@ -24,10 +24,9 @@ _STYLES = {Level.OK: "green", Level.NOTE: None, Level.WARN: "yellow", Level.FAIL
 
 @click.command()
 def doctor() -> None:
-    """Check configuration, database, tables, triggers, broker, folder and clocks, and say how to mend each.
+    """Check configuration, database, tables, triggers, broker, folder and clocks, and say how to fix each problem.
 
-    Changes nothing. Exit code 1 when something fails, 5 when the database or the broker can't be
-    reached.
+    Changes nothing. Exit code 1 if a check fails, 5 if the database or the broker can't be reached.
     """
     host = current_host()
     config = host.config

@@ -44,13 +44,19 @@ class Choices:
 
 @click.command()
 @click.option("--node", required=True, metavar="ID", help="This node's id: letters, digits, - and _.")
-@click.option("--database", required=True, metavar="URL", help="The database, like sqlite:///store.db.")
-@click.option("--role", type=click.Choice(["main", "branch"]), default="branch", show_default=True, help="One is main.")
-@click.option("--broker", metavar="URL", help="The broker, like amqp://user:password@host:5672/vhost.")
-@click.option("--directory", metavar="DIR", help="A folder that the nodes share; `exchange` where there is no broker.")
+@click.option("--database", required=True, metavar="URL", help="Database URL, such as sqlite:///store.db.")
+@click.option(
+    "--role",
+    type=click.Choice(["main", "branch"]),
+    default="branch",
+    show_default=True,
+    help="Role of this node; exactly one node is main.",
+)
+@click.option("--broker", metavar="URL", help="Broker URL, such as amqp://user:password@host:5672/vhost.")
+@click.option("--directory", metavar="DIR", help="Folder shared by the nodes. Default without a broker: `exchange`.")
 @click.option("--tables", multiple=True, metavar="A,B", help="Tables to keep in sync; repeatable. Default: all (*).")
-@click.option("--policy", multiple=True, metavar="TABLE=POLICY", help="Who wins a conflict there; repeatable.")
-@click.option("--force", is_flag=True, help="Overwrite a configuration that stands there.")
+@click.option("--policy", multiple=True, metavar="TABLE=POLICY", help="Conflict policy of a table; repeatable.")
+@click.option("--force", is_flag=True, help="Overwrite an existing configuration file.")
 def init(
     node: str,
     database: str,

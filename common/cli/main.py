@@ -206,17 +206,17 @@ def _global_options() -> list[click.Parameter]:
             ["--config"],
             metavar="FILE",
             type=click.Path(dir_okay=False),
-            help="The configuration. Default: $ROWFERRY_CONFIG, else rowferry.toml in this folder.",
+            help="Configuration file. Default: $ROWFERRY_CONFIG, else rowferry.toml in the current folder.",
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document on stdout and nothing else."),
-        click.Option(["--verbose", "-v"], is_flag=True, help="The same as --log-level info."),
-        click.Option(["--log-level"], type=click.Choice(LEVELS), help="Log from this level on, on stderr."),
+        click.Option(["--verbose", "-v"], is_flag=True, help="Same as --log-level info."),
+        click.Option(["--log-level"], type=click.Choice(LEVELS), help="Minimum level to log, on stderr."),
         click.Option(
             ["--log-format"],
             type=click.Choice([style.value for style in LogFormat]),
-            help="How log lines look. Default: text; json for `run` when stderr is no terminal.",
+            help="Format of log lines. Default: text; json for `run` when stderr is not a terminal.",
         ),
-        click.Option(["--debug"], is_flag=True, help="Log everything, with the traceback of an error."),
+        click.Option(["--debug"], is_flag=True, help="Log everything, including error tracebacks."),
     ]
 
 

@@ -35,9 +35,9 @@ class _Beside:
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Print the SQL that would run, and change nothing.")
 def migrate(dry_run: bool) -> None:
-    """Make the database a node: rf_ tables, its own row, capture on the chosen tables.
+    """Set up the database as a node: create the rf_ tables and the node's own row, capture the chosen tables.
 
-    Safe to repeat; run it again after tables came or changed, and after an upgrade of Rowferry."""
+    Safe to repeat. Run it again after tables were added or changed, and after upgrading Rowferry."""
     host = current_host()
     with opened_database(host.config) as database:
         work = migration.plan if dry_run else migration.migrate
@@ -58,10 +58,10 @@ def migrate(dry_run: bool) -> None:
 
 
 @click.command()
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@click.option("--force", is_flag=True, help="Also when changes were not sent yet or dead letters are open.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
+@click.option("--force", is_flag=True, help="Proceed even if changes are not sent yet or dead letters are open.")
 def unmigrate(yes: bool, force: bool) -> None:
-    """Take Rowferry off the database: triggers, functions and all rf_ tables. The rows stay."""
+    """Remove Rowferry from the database: triggers, functions and all rf_ tables. The rows stay."""
     host = current_host()
     if not yes:
         _ask(host.config.node.id)

@@ -14,13 +14,15 @@ from common.runtime.host import Host, current_host
 
 
 @click.command()
-@click.option("--rows", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="How many sales.")
-@click.option("--seed", "number", type=int, default=1, show_default=True, help="The same number gives the same rows.")
-@click.option("--more", is_flag=True, help="Add to rows that stand there already.")
+@click.option("--rows", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="Number of sales.")
+@click.option(
+    "--seed", "number", type=int, default=1, show_default=True, help="Random seed: the same number gives the same rows."
+)
+@click.option("--more", is_flag=True, help="Add to the rows that are already there.")
 def seed(rows: int, number: int, more: bool) -> None:
     """Fill a trial schema (company, store, product, sale) for a first look.
 
-    Makes the tables where they are missing; on a migrated node they are captured at once, so the rows travel."""
+    Creates the tables if they are missing; on a migrated node they are captured at once, so the rows are sent."""
     host = current_host()
     with opened_database(host.config) as database:
         if not more:

@@ -20,13 +20,13 @@ _STYLES = {State.UP_TO_DATE: "bold green", State.BEHIND: "bold yellow", State.NE
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Draw it again every two seconds until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh every two seconds until Ctrl-C.")
 @click.option("--check", is_flag=True, help="For monitoring: exit code 1 when work waits without progress.")
 def status(watch: bool, check: bool) -> None:
-    """Show how this node stands: what was sent, what was applied, what waits and what needs a person.
+    """Show the state of this node: what was sent, what was applied, what is waiting and what needs attention.
 
-    Exit code 0 however it stands, 5 when the database can't be reached. With --check also 1 when work has waited for
-    limits.stall_seconds and none of it was done.
+    Exit code 0 whatever the state, 5 if the database can't be reached. With --check also 1 if work has been waiting
+    for limits.stall_seconds and none of it was done.
     """
     host = current_host()
     if watch and check:
