@@ -147,7 +147,7 @@ def _tell(console: Console, host: Host, report: migration.MigrationReport, besid
     for name in report.paused:
         console.warn(f"{name} is paused: its changes are not captured until {resume_command(name)}")
     if beside.folder is not None and not report.dry_run:
-        console.say(f"Made the folder {beside.folder}, through which the nodes exchange batches.")
+        console.say(f"Created the folder {beside.folder}; the nodes exchange batches through it.")
     for name, why in report.choice.left_out:
         console.say(f"Left out: {name} ({why})")
     if beside.retried:
