@@ -157,7 +157,7 @@ def _node(choices: Choices) -> list[str]:
         "[node]",
         f"id = {toml_text(choices.node)}  # the name other nodes know this one by; never change it after the first sync",
         f"role = {toml_text(choices.role)}  # main | branch",
-        f"database = {toml_text(choices.database)}  # a direct connection, not a pooler; or use database_file",
+        f"database = {toml_text(choices.database)}  # direct, not through a pooler; or use database_file",
         "# auto_migrate = true  # update capture automatically when a table changes shape",
     ]
 
