@@ -42,12 +42,12 @@ def import_change_log(
 def pull(files: tuple[Path, ...], url: str | None, token_file: Path | None, dry_run: bool, strict: bool) -> None:
     """Apply other nodes' batches, from files or from a peer over HTTP, and move their watermarks in rf_sync_state."""
     if bool(files) == (url is not None):
-        raise UsageError("say where from: --file FILE or --url URL")
+        raise UsageError("say where to pull from: --file FILE or --url URL")
     if url is None:
         _import(list(files), ImportRules(dry_run, strict))
         return
     if dry_run or strict:
-        raise UsageError("--dry-run and --strict are for files: a stream can't be looked through first")
+        raise UsageError("--dry-run and --strict are for files: a stream can't be checked first")
     _pull_from(url, token_file)
 
 
@@ -91,9 +91,9 @@ def _tell_preflight(console: Console, report: Report) -> None:
         place = f"{finding.place}: " if finding.place else ""
         (console.error if finding.refuses else console.warn)(f"{place}{finding.message}")
     if report.more_findings:
-        console.warn(f"and {report.more_findings} findings more")
+        console.warn(f"and {report.more_findings} more findings")
     if report.refused:
-        console.error("The input is refused whole; nothing was written.")
+        console.error("The whole input is refused; nothing was written.")
 
 
 def _tell_import(console: Console, done: Imported) -> None:
@@ -103,7 +103,7 @@ def _tell_import(console: Console, done: Imported) -> None:
 
 def _tell_applied(console: Console, done: "Imported | PullReport") -> None:
     conflicts = counted(done.conflicts, "conflict", "conflicts")
-    console.say(f"{done.applied} applied, {done.duplicates} skipped as seen before, {conflicts} met")
+    console.say(f"{done.applied} applied, {done.duplicates} skipped as seen before, {conflicts}")
     if done.waiting_conflicts:
         console.warn(f"{done.waiting_conflicts} of them wait: see `rowferry conflicts list --state waiting`")
     for result in done.waiting.values():

@@ -61,7 +61,7 @@ def show(number: int) -> None:
         found = read(connection, number)
         gone = "".join(f"; {text}" for text in what_is_gone(connection, ("conflicts",)))
     if found is None:
-        raise UsageError(f"{number}: {_NOTHING}; `rowferry conflicts list` names them{gone}")
+        raise UsageError(f"{number}: {_NOTHING}; see `rowferry conflicts list`{gone}")
     host.emit(found, lambda console: _tell(console, found))
 
 
@@ -144,9 +144,9 @@ def _as_options() -> Iterator[None]:
 
 
 def _tell_settled(console: Console, settled: Settled) -> None:
-    stands = {"ours": "our image stands", "theirs": "their image stands", "neither": "the row is as you gave it"}
+    stands = {"ours": "our image wins", "theirs": "their image wins", "neither": "the row is as you gave it"}
     console.say(f"conflict {settled.number}: {settled.table} {_short(settled.pk)}: {stands[settled.winner.value]}")
-    console.say("It travels as a write of this node and closes the same conflict on every other.")
+    console.say("It is sent as a write of this node and closes the same conflict on every other node.")
 
 
 def _tell_simulated(console: Console, document: dict[str, Any]) -> None:

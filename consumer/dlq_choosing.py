@@ -52,7 +52,9 @@ def must_choose(node: Node, desk: DeadLetters, chosen: dict[str, Any], *, everyt
     """Return what was chosen, for a command that changes something. Raises UsageError where nothing was."""
     given = [value for name, value in chosen.items() if name != "everything" and value]
     if not given and not chosen["everything"] and not everything:
-        raise UsageError("say which: TX_ID, --source, --reason, --state, --table, --older-than, --newer-than or --all")
+        raise UsageError(
+            "say which dead letters: TX_ID, --source, --reason, --state, --table, --older-than, --newer-than or --all"
+        )
     selection = selection_of(node, chosen)
     if selection.tx_ids:
         known = {letter.tx_id for letter in desk.find(Selection(tx_ids=selection.tx_ids))}
@@ -65,7 +67,7 @@ def must_choose(node: Node, desk: DeadLetters, chosen: dict[str, Any], *, everyt
 
 def unknown(tx_id: str) -> str:
     """Return what to say of an id that no dead letter has."""
-    return f"{tx_id}: {NOTHING}; `rowferry dlq list --all` names them"
+    return f"{tx_id}: {NOTHING}; see `rowferry dlq list --all`"
 
 
 def selection_of(node: Node, chosen: dict[str, Any]) -> Selection:

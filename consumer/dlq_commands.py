@@ -120,15 +120,15 @@ def replay(
     """
     host = current_host()
     if in_pieces and dry_run:
-        raise UsageError("--in-pieces can't be tried out: dlq show tells of each row what would become of it")
+        raise UsageError("--in-pieces has no dry run: dlq show says what would happen to each row")
     if edited is not None:
         if from_queue or trust_source or in_pieces or renamed or left_out or any(chosen.values()):
-            raise UsageError("--edited names its dead letters in the file: only --dry-run goes with it")
+            raise UsageError("--edited takes its dead letters from the file: only --dry-run can be added")
         _replay_edited(host, edited, dry_run=dry_run)
         return
     if renamed or left_out:
         if from_queue or trust_source or in_pieces:
-            raise UsageError("with --rename or --leave-out goes only --dry-run, beside what chooses the dead letters")
+            raise UsageError("--rename and --leave-out take only --dry-run and the options that choose dead letters")
         _replay_renamed(host, Renames.read(renamed, left_out), chosen, dry_run=dry_run)
         return
     with _desk(host) as (node, desk):
@@ -231,7 +231,7 @@ def _desk(host: Host) -> Iterator[tuple[Node, DeadLetters]]:
     with host.node() as node, desk_of(node) as desk:
         yield node, desk
     if desk.copies_stay is not None:
-        host.console.warn(f"Done; the broker's own copies stay until `rowferry run` reaches it: {desk.copies_stay}")
+        host.console.warn(f"Done; the broker's copies stay until `rowferry run` reaches it: {desk.copies_stay}")
         host.exit_code = ExitCode.UNREACHABLE
 
 
@@ -249,4 +249,4 @@ def _fresh_file(path: Path) -> Iterator[Callable[[bytes], int]]:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError as error:
-        raise UsageError(f"{path}: exists already") from error
+        raise UsageError(f"{path} already exists") from error

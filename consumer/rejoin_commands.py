@@ -31,28 +31,28 @@ def _tell(console: Console, done: Rejoined) -> None:
     fetched, changes = done.fetched_txs, counted(done.fetched_changes, "change", "changes")
     console.say(f"{counted(fetched, 'own transaction', 'own transactions')} ({changes}) fetched again")
     console.say(
-        f"{counted(done.only_here_txs, 'transaction', 'transactions')} only this node has:"
-        f" {counted(done.only_here_rows, 'row is', 'rows are')} written anew for all, the others were written later"
-        " elsewhere"
+        f"{counted(done.only_here_txs, 'transaction', 'transactions')} only on this node:"
+        f" {counted(done.only_here_rows, 'row is', 'rows are')} written again for all nodes, the other rows were"
+        " written later elsewhere"
     )
     if not done.is_told:
         console.warn(
-            "nobody has told yet how far others have this node's log: their heartbeats do, once a minute, to `rowferry"
-            " run`. Leave it on for some minutes; where `rowferry status` says then that this node was put back, rejoin"
-            " again"
+            "it is not known yet how far other nodes have this node's log: their heartbeats say so, once a minute, to"
+            " `rowferry run`. Let it run for some minutes; if `rowferry status` then says that this node was restored,"
+            " rejoin again"
         )
     if done.missing_changes:
         console.warn(
             # They may be of several logs, and an LSN of one says nothing of another.
-            f"{counted(done.missing_changes, 'own change', 'own changes')} can't be had any more: others have what was"
-            f" written, and this node has not; it needs {A_COPY}. {NOR_HAVE_OTHERS}. `rowferry status`"
-            " says so for a week"
+            f"{counted(done.missing_changes, 'own change', 'own changes')} can no longer be recovered: others have what"
+            f" was written, and this node does not; it needs {A_COPY}. {NOR_HAVE_OTHERS}. `rowferry status` says so"
+            " for a week"
         )
     for peer, missing in done.others_missing.items():
         lacked = counted(missing, f"change of {peer} is", f"changes of {peer} are")
-        console.warn(f"{lacked} not here any more; `rowferry status` says how they come")
+        console.warn(f"{lacked} no longer here; `rowferry status` says how to get them")
     for why in done.peers_not_asked:
         console.warn(f"nothing could be fetched from {why}")
     for file in done.unreadable_files:
         console.warn(f"{file} is torn or altered: what it held was left out")
-    console.say("What others wrote meanwhile comes with `rowferry run`; `rowferry status` tells what is missing.")
+    console.say("What others wrote meanwhile arrives with `rowferry run`; `rowferry status` shows what is missing.")

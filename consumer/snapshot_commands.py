@@ -69,7 +69,7 @@ def _tell_export(console: Console, done: Exported) -> None:
         f" {done.last_lsn} of {done.source_node}, sha256 {done.sha256}"
     )
     _tell_rest(console, done)
-    console.say("At the new node: rowferry migrate, then rowferry snapshot import FILE, then rowferry run")
+    console.say("On the new node: rowferry migrate, then rowferry snapshot import FILE, then rowferry run")
 
 
 def _tell_import(console: Console, done: Imported) -> None:
@@ -81,7 +81,7 @@ def _tell_import(console: Console, done: Imported) -> None:
         console.say(f"{'tables to be made' if done.dry_run else 'tables made'}: {', '.join(done.made_tables)}")
     _tell_rest(console, done)
     if not done.dry_run:
-        console.say("What others wrote since comes with rowferry run")
+        console.say("What others wrote since then arrives with rowferry run")
 
 
 def _tell_rest(console: Console, done: Exported | Imported) -> None:

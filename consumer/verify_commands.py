@@ -87,13 +87,13 @@ def verify(
 
     Exit code 0: all rows are equal. 4: some differ, or a table can't be compared; rows on their way count too."""
     if sum(one is not None for one in (peer, url, file, out)) != 1:
-        raise UsageError("say with whom: PEER, --url URL or --file FILE; or write a file with --export FILE")
+        raise UsageError("say what to compare with: PEER, --url URL or --file FILE; or write a file with --export FILE")
     if repair and peer is None and url is None:
-        raise UsageError("--repair goes over HTTP alone: a file holds digests, no rows")
+        raise UsageError("--repair works only over HTTP: a file holds digests, not rows")
     if overtakes and not repair:
-        raise UsageError("--overtake goes with --repair")
+        raise UsageError("--overtake needs --repair")
     if like is not None and out is None:
-        raise UsageError("--like goes with --export")
+        raise UsageError("--like needs --export")
     names = names_in(tables)
     host = current_host()
     if out is not None:
@@ -134,11 +134,11 @@ def _tell(console: Console, report: Report) -> None:
         for one in report.sorted_rows()
     ]
     if rows:
-        console.table("", ("table", "key", "differs in", "what it is", "repair"), rows)
+        console.table("", ("table", "key", "difference", "explanation", "repair"), rows)
     for name, one in report.comparison.fit.tables.items():
         for columns, whose in ((one.only_here, "this node"), (one.only_there, peer)):
             if columns:
-                console.warn(f"{name}: {', '.join(columns)} is a column of {whose} alone, and was not compared")
+                console.warn(f"{name}: {', '.join(columns)} exists only on {whose}, and was not compared")
     for name, why in report.comparison.fit.left_out.items():
         console.warn(f"{name} was not compared: {NOT_COMPARED[why].format(peer=peer)}")
     repaired, left = report.total(State.REPAIRED), report.differing
@@ -149,7 +149,7 @@ def _tell(console: Console, report: Report) -> None:
         tables = counted(len(report.comparison.tables), "table", "tables")
         console.say(f"equal: {counted(count, 'row', 'rows')} of {tables}, {here.source_node} and {peer}, at {there.at}")
         return
-    more = "" if report.is_complete else " at least (--most names more)"
+    more = "" if report.is_complete else " at least (--most lists more)"
     console.say(f"{counted(left, 'row differs', 'rows differ')}{more} between {here.source_node} and {peer}")
     if report.total(State.BEFORE_FIRST_SYNC):
         console.say("Rows from before the first sync: `rowferry adopt` decides them, or a write to such a row.")

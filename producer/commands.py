@@ -13,7 +13,7 @@ from common.wire.records import MAX_LSN
 from producer.clients import Clients
 from producer.export import STDOUT, Export, Request, export
 
-_DUE = "A pull is due first: {}. Pushing all the same."
+_DUE = "A pull is due first: {}. Pushing anyway."
 _LSN = click.IntRange(0, MAX_LSN)
 DEFAULT_CLIENT = "file"
 """Who is given what `push --file` writes when nobody is named."""
@@ -65,7 +65,7 @@ def push(out: str | None, url: str | None, client: str, token_file: Path | None,
     """
     host = current_host()
     if (out is None) == (url is None):
-        raise UsageError("say where to: --file FILE or --url URL")
+        raise UsageError("say where to push to: --file FILE or --url URL")
     if url is not None and force:
         raise UsageError("--force is for files: a peer says itself what it lacks")
     if url is not None:
@@ -94,7 +94,7 @@ def _push_to(host: Host, url: str, token_file: Path | None) -> None:
 
 def _push_file(host: Host, out: str, client: str, *, force: bool) -> None:
     if out == STDOUT:
-        raise UsageError("push notes what was given, so it needs a file: use export-change-log for stdout")
+        raise UsageError("push records what was sent, so it needs a file: use export-change-log for stdout")
     with host.node() as node:
         clients = Clients(node.database, node.clock)
         due = clients.pull_is_due(client)
@@ -115,7 +115,7 @@ def _report(host: Host, done: Export, more: dict[str, Any]) -> None:
 
 def _warn_of_gone(host: Host, until_lsn: int) -> None:
     host.console.warn(
-        f"The log is purged up to LSN {until_lsn}, and what is gone is not in this: who lacks it needs {A_COPY}."
+        f"The log is purged up to LSN {until_lsn}, and what is gone is not in this: a node without it needs {A_COPY}."
     )
 
 

@@ -35,19 +35,19 @@ def restore(folder: Path, discard_present: bool) -> None:
     preferably `rowferry run` too; if it is left running, it notices. Then run rowferry rejoin. Exit code 3: the backup
     is torn or altered; nothing was done."""
     host = current_host()
-    with host.progress(None, "putting back") as bar:
+    with host.progress(None, "restoring") as bar:
         done = put_back(host.config, folder, SystemClock(), host.actor, bar.advance, keep=not discard_present)
     host.emit(done.as_dict(), lambda console: _tell_restore(console, done))
 
 
 def _tell_backup(console: Console, folder: Path, made: Manifest) -> None:
     console.say(f"{folder}: node {made.node} up to LSN {made.last_lsn}, {size(made.bytes)}, sha256 {made.sha256}")
-    console.say(f"rowferry restore {folder} puts it back.")
+    console.say(f"To restore it: rowferry restore {folder}")
 
 
 def _tell_restore(console: Console, done: Restored) -> None:
     console.say(f"{done.manifest.node} is as it was at {done.manifest.made_at}, up to LSN {done.manifest.last_lsn}")
     console.say(f"incarnation {done.manifest.incarnation} ends, {done.to_incarnation} begins")
     if done.kept is not None:
-        console.say(f"What stood there is in {done.kept}; rowferry restore puts that back")
+        console.say(f"The previous database is in {done.kept}; rowferry restore brings it back")
     console.say("Next: rowferry rejoin, then rowferry run")

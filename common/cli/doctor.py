@@ -81,7 +81,7 @@ def _tell(console: Console, found: Sequence[Finding]) -> None:
     for one in found:
         console.say(set_in(f"{one.level.value:4}  {one.area}: {one.message}", 6), style=_STYLES[one.level])
         if one.remedy:
-            said = f"to mend it: {one.remedy}" if one.level is not Level.NOTE else one.remedy
+            said = f"to fix it: {one.remedy}" if one.level is not Level.NOTE else one.remedy
             console.say(set_in(f"      {said}", 6))
     counts = {level: sum(one.level is level for one in found) for level in (Level.FAIL, Level.WARN)}
-    console.say(f"{counts[Level.FAIL]} to mend, {counts[Level.WARN]} to look at.")
+    console.say(f"{counts[Level.FAIL]} to fix, {counts[Level.WARN]} to look at.")

@@ -155,7 +155,7 @@ def _node(choices: Choices) -> list[str]:
         "# Relative paths are relative to this file's folder.",
         "",
         "[node]",
-        f"id = {toml_text(choices.node)}  # the name other nodes know this one by; never change it after the first sync",
+        f"id = {toml_text(choices.node)}  # the name other nodes know this one by; never change it once it has synced",
         f"role = {toml_text(choices.role)}  # main | branch",
         f"database = {toml_text(choices.database)}  # direct, not through a pooler; or use database_file",
         "# auto_migrate = true  # update capture automatically when a table changes shape",

@@ -107,7 +107,7 @@ def _judged(ctx: click.Context) -> ExitCode:
     if not host.own_letters or host.is_service:
         return host.exit_code
     many = counted(host.own_letters, "dead letter of this node's own rows was", "dead letters of its own rows were")
-    host.console.warn(f"{many} made: see `{host.command('dlq list')}`.")
+    host.console.warn(f"{many} created: see `{host.command('dlq list')}`.")
     return ExitCode.SET_ASIDE if host.exit_code is ExitCode.DONE else host.exit_code
 
 

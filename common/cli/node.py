@@ -62,7 +62,7 @@ def _ask(nodes: Nodes, node_id: str) -> None:
 
 def _tell_retired(console: Console, retired: Retired) -> None:
     if retired.already:
-        console.say(f"{retired.node} is retired since {to_iso(retired.at_us)}")
+        console.say(f"{retired.node} has been retired since {to_iso(retired.at_us)}")
     else:
         console.say(f"{retired.node} is retired: nothing waits for it any more.")
     tokens = retired.freed.get("tokens", 0)

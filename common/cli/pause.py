@@ -71,7 +71,7 @@ def _tell_pause(console: Console, report: PauseReport) -> None:
 def _tell_resume(console: Console, report: ResumeReport, retried: int) -> None:
     for name in report.resumed:
         gone = (
-            " it is no longer among the captured tables, and what was written to it in the pause is not sent"
+            " it is no longer among the captured tables, and what was written to it during the pause is not sent"
             " (under another name: rowferry verify --repair, with a peer)"
         )
         console.say(f"{name}:{gone if name in report.gone else ' it is captured again'}")

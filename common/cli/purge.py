@@ -32,7 +32,7 @@ def purge(dry_run: bool) -> None:
 
 
 def _tell(console: Console, purged: Sequence[Purged], *, dry_run: bool) -> None:
-    title = "would go" if dry_run else "went"
+    title = "would be deleted" if dry_run else "deleted"
     rows = [(one.what, one.rows, one.as_dict()["older_than"]) for one in purged]
     console.table("", ("what", title, "older than"), rows)
     for one in purged:

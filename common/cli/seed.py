@@ -54,8 +54,8 @@ def _tell(console: Console, host: Host, document: dict[str, Any]) -> None:
     console.say(f"Added {', '.join(f'{count} {name}' for name, count in rows.items())}.")
     left = [name for name in rows if name not in document["captured"]]
     if not document["captured"]:
-        console.say(f"This database is no node yet, so these rows stay here. Next: {host.command('migrate')}")
+        console.say(f"This database is not a node yet, so these rows stay here. Next: {host.command('migrate')}")
     elif left:
         console.say(f"Not in tables.include, so they stay here: {', '.join(left)}")
     else:
-        console.say("They are captured and travel with the next rowferry run.")
+        console.say("They are captured and will be sent by the next rowferry run.")

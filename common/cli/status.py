@@ -128,7 +128,7 @@ def _tell(console: Console, standing: Standing) -> None:
     _tell_sinks(console, standing.shares.get("sinks", ()))
     if folder := standing.shares.get("folder"):
         held = f"{counted(folder['files'], 'file', 'files')}, {size(folder['bytes'])} of {size(folder['max_bytes'])}"
-        console.say(f"own folder in the shared folder: {held}, kept for who has not read them")
+        console.say(f"own folder in the shared folder: {held}, kept for nodes that have not read them")
     _tell_sources(console, standing)
     _tell_peers(console, standing)
     for node, at_us in standing.verified.items():
@@ -164,7 +164,7 @@ def _tell_sources(console: Console, standing: Standing) -> None:
     if rows:
         console.table("Applied", ("source", "watermark", "changes waiting", "last moved"), rows)
     else:
-        console.say("No batch of another node has come yet.")
+        console.say("No batch of another node has arrived yet.")
 
 
 def _tell_peers(console: Console, standing: Standing) -> None:

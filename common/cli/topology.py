@@ -145,10 +145,10 @@ def _tell_findings(console: Console, findings: "Sequence[Finding]") -> None:
     wrong, unseen = problems(findings), unchecked(findings)
     for one in wrong:
         console.say(f"{one.state}: {one.kind} {one.name}: {one.detail}", style="bold red")
-        console.say(f"  to mend it: {one.remedy}")
+        console.say(f"  to fix it: {one.remedy}")
     for one in unseen:
         console.say(f"not checked: {one.kind} {one.name}: {one.detail}")
     for remedy in dict.fromkeys(one.remedy for one in unseen):
         console.say(f"  {remedy}")
     good = len(findings) - len(wrong) - len(unseen)
-    console.say(f"{good} as they should be, {len(wrong)} to mend, {len(unseen)} not checked.")
+    console.say(f"{good} as they should be, {len(wrong)} to fix, {len(unseen)} not checked.")

@@ -41,7 +41,7 @@ def settings_of_peer(config: Config, name: str) -> PeerSettings:
     section = config.peers.get(name)
     if section is None:
         known = ", ".join(config.peers) or "none"
-        raise UsageError(f"{name}: no [peers] section of that name (there are: {known}); or say --url, or --file")
+        raise UsageError(f"{name}: no [peers] section with that name (there are: {known}); or use --url or --file")
     return settings_of(name, section)
 
 

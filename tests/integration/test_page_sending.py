@@ -92,7 +92,7 @@ def test_a_choice_says_who_sends_it(node: Served, anna: Person) -> None:
     assert "Done on here: conflict 1 is decided the other way, here&#39;s version stands now." in undone.text
     assert "The other nodes get it by themselves." in undone.text
     row = without_terms(anna.get("/page/rows?table=item&key=7").text)
-    assert "was not sent to the shared folder yet: the running node does that by itself" in row
+    assert "was not sent to the shared folder yet: the running node does it by itself" in row
 
 
 def test_undoing_is_refused_once_the_row_was_written(node: Served, anna: Person) -> None:

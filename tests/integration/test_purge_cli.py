@@ -95,14 +95,14 @@ def test_a_node_is_retired_by_name(pair: tuple[CliNode, CliNode]) -> None:
     assert rowferry(config(a), "node", "retire", "c").exit_code == 2
     assert document(config(a), "node", "retire", "b", "--yes")["already"] is False
     assert document(config(a), "node", "retire", "b")["already"] is True
-    assert "is retired since" in rowferry(config(a), "node", "retire", "b").output
+    assert "has been retired since" in rowferry(config(a), "node", "retire", "b").output
     assert [one["action"] for one in document(config(a), "audit", "--action", "node-retired")] == ["node-retired"]
     b.execute("UPDATE item SET name = 'y' WHERE id = 2")
     meet(b, a)
     assert a.rows(["item"]) == b.rows(["item"])
     states = {one["node"]: one["state"] for one in document(config(a), "node", "list")}
     assert states["b"] == "returned"
-    assert any("b was retired and speaks again" in text for text in a.report("status")["reasons"])
+    assert any("b was retired and has been back since" in text for text in a.report("status")["reasons"])
 
 
 def test_run_purges_by_itself(pair: tuple[CliNode, CliNode]) -> None:

@@ -362,7 +362,7 @@ def test_commands_take_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("ROWFERRY_TABLES__POLICY__ORDER_LINE", "manual")
     assert document(file, "doctor")["ok"]
     monkeypatch.setenv("ROWFERRY_TABLES__POLICY__ORDER_LINES", "manual")
-    assert "tables.policy names 'order_lines', which is no captured table" in rowferry(file, "doctor").output
+    assert "tables.policy names 'order_lines', which is not a captured table" in rowferry(file, "doctor").output
     done = rowferry(file, "push", "--url", "http://127.0.0.1:1")
     assert (done.exit_code, "no [peers] section has this url" in done.stderr) == (2, True)
     monkeypatch.setenv("ROWFERRY_PEERS__MAIN__URL", "http://127.0.0.1:1")
