@@ -148,7 +148,7 @@ HUB = {"url": "https://hub.example:8443", "token_file": "token"}
             {"broker": {"url": "amqp://b.example", "peers": ["a"]}, "directory": {"path": "exchange"}},
             {"road": AWAY | {"used": "directory", "fallback_since": "2026-11-26T10:00:00Z"}},
             "by the broker, or through the shared folder",
-            "as files in the shared folder, for the broker can't be used",
+            "as files in the shared folder, because the broker is unusable",
         ),
         (
             {"node": {"main": "a"}, "peers": {"hub": HUB}},
@@ -159,14 +159,14 @@ HUB = {"url": "https://hub.example:8443", "token_file": "token"}
         (
             {"node": {"main": "a"}},
             {"clients": [{"client": "a", "incarnation": "x", "last_lsn": 0, "updated_us": 0}]},
-            "in files that somebody brings and imports",
+            "in files that somebody carries and imports",
             "over HTTP: it fetches them",
         ),
         (
             {"node": {"main": "a"}},
             {},
-            "in files that somebody brings and imports",
-            "it fetches them over HTTP, or somebody brings them in files",
+            "in files that somebody carries and imports",
+            "it fetches them over HTTP, or somebody carries them in files",
         ),
     ],
 )

@@ -156,7 +156,7 @@ def test_a_replay_that_fails_again_says_why(node: Served, anna: Person) -> None:
     assert question.text.count("there is no table") == 1
     assert '<button class="main">' not in question.text
     assert "Yes, replay" not in question.text
-    done = anna.submit(question, "Try it all the same")
+    done = anna.submit(question, "Try it anyway")
     assert f"{tx_id} of a could still not be applied (unknown-table)" in done.text
     page = anna.get("/page/audit?actor=anna&action=replay-failed").text
     assert "tried a replay, which failed again</strong>" in page
@@ -210,7 +210,7 @@ def test_from_a_letter_and_its_questions_back_to_the_list_as_it_was_filtered(nod
     listed = anna.get(there)
     letter = anna.get(link(listed.text, tx_id))
     assert link(letter.text, "Back to the dead letters") == there
-    for button, yes in (("Replay…", "Try it all the same"), ("Discard…", "Yes, discard for good")):
+    for button, yes in (("Replay…", "Try it anyway"), ("Discard…", "Yes, discard for good")):
         question = anna.submit(letter, button)
         if button == "Discard…":
             question = anna.get(str(question.url).replace("/replay", "/discard"))
