@@ -88,9 +88,9 @@ def init(
 def write_configuration(path: Path, choices: Choices, *, force: bool) -> None:
     """Write the file whole or not at all, once it is known to load. Raises UsageError where one stands already."""
     if path.exists() and not force:
-        raise UsageError(f"{path} exists and is left as it is; overwrite it with --force")
+        raise UsageError(f"{path} already exists; use --force to overwrite it")
     if not path.parent.is_dir():
-        raise UsageError(f"{path.parent}: no such folder; make it first")
+        raise UsageError(f"{path.parent}: no such folder; create it first")
     with _draft(path) as draft:
         # mkstemp makes it 0600; a file without secrets may be read like any other.
         if not choices.holds_password:
@@ -144,7 +144,7 @@ def _pairs(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
             raise UsageError(f"--policy {one!r}: write TABLE=POLICY, like company=lww")
         if pairs.setdefault(table.strip(), policy.strip()) != policy.strip():
             raise UsageError(
-                f"--policy {one!r}: {table.strip()} was given {pairs[table.strip()]} before: a table has one"
+                f"--policy {one!r}: {table.strip()} was already given {pairs[table.strip()]}: a table has one policy"
             )
     return tuple(pairs.items())
 

@@ -34,7 +34,7 @@ def create(out: str | None) -> None:
             new.write(f"{text}\n".encode())
             new.commit(file)
     except FileExistsError as error:
-        raise UsageError(f"{file} is there already: name another one with --out") from error
+        raise UsageError(f"{file} already exists: name another one with --out") from error
     except OSError as error:
         raise UsageError(f"{file} can't be written: {error.strerror}") from error
     signer = Signer(text)

@@ -139,7 +139,7 @@ def sentence_for(error: Exception) -> str:
             # Without a name it is a stream of ours: a result on its way to a full disk.
             text = f"the output can't be written: {error.strerror}"
         case _:
-            text = f"{type(error).__name__}: {error}; this is a fault in Rowferry: run again with --debug and report it"
+            text = f"{type(error).__name__}: {error}; this is a bug in Rowferry: run again with --debug and report it"
     return masked(text)
 
 

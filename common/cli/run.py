@@ -120,5 +120,5 @@ def _sentence(outcome: Outcome, *, once: bool) -> str:
         return f"Stopped.{aside}"
     if not outcome.drained:
         return f"Stopped before everything was drained.{aside}"
-    what = "What was there is drained; others go on sending." if outcome.more_comes else "Everything is drained."
+    what = "What was there is drained; others are still sending." if outcome.more_comes else "Everything is drained."
     return f"{what}{aside}"

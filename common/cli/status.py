@@ -30,14 +30,14 @@ def status(watch: bool, check: bool) -> None:
     """
     host = current_host()
     if watch and check:
-        raise UsageError("--watch has no end whose exit code could tell anything: leave out --check")
+        raise UsageError("--watch never ends, so it has no exit code for --check: leave out --check")
     if not watch:
         standing = show(host)
         if check and standing.stalled:
             host.exit_code = ExitCode.FAILED
         return
     if host.console.json:
-        raise UsageError("--watch draws for a person, --json prints one document: use one of them")
+        raise UsageError("--watch is for a terminal, --json prints one document: use one of them")
     # An event, for a KeyboardInterrupt can come while a library's callback runs, which loses it.
     stop = threading.Event()
     with stop_on_signals(stop):

@@ -15,7 +15,7 @@ _SECRET = re.compile(r"ed25519-private|\brf_[0-9a-zA-Z]+_|://\S*@|PRIVATE KEY")
 """What a signing key, a token, a URL with a password and the key of a certificate look like."""
 
 _REMEDIES = {
-    "extra_forbidden": "there is no such setting; take it out or correct its name",
+    "extra_forbidden": "there is no such setting; remove it or correct its name",
     "missing": "it is required, and missing",
     "tuple_type": 'must be a list, like ["one", "other"]',
     "string_pattern_mismatch": "use 1 to 64 letters, digits, '-' or '_'",

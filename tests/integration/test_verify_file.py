@@ -115,7 +115,7 @@ def test_what_makes_no_sense_is_said(file: Path, main: CliNode, shop: CliNode, t
         (("--file", str(tmp_path / "none.jsonl")), "there is no such file"),
         (("--file", str(file), "--like", str(file)), "--like needs --export"),
         (("--file", str(file), "main"), "say what to compare with"),
-        (("--export", str(tmp_path / "out.jsonl"), "--tables", "nothing"), "no captured table"),
+        (("--export", str(tmp_path / "out.jsonl"), "--tables", "nothing"), "not a captured table"),
         (("--export", str(shop.folder / "rowferry.toml")), "would be lost"),
     ):
         refused = call(shop, "verify", *arguments)
