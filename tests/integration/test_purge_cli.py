@@ -73,7 +73,7 @@ def test_a_deleted_row_is_forgotten_once_both_have_passed_it(pair: tuple[CliNode
     listed = {one["node"]: one for one in document(config(a), "node", "list")}
     assert (listed["a"]["state"], listed["b"]["state"], listed["b"]["passed_lsn"]) == ("this node", "heard", 2)
     told = rowferry(config(a), "why", "item", "1")
-    assert "deletes of item up to" in told.output
+    assert "deletes in item up to" in told.output
     told = rowferry(config(b), "why", "item", "1")
     assert "were purged here" in told.output
     out = document(config(b), "export-change-log", "--out", str(b.folder / "out.jsonl"))
