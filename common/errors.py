@@ -55,8 +55,8 @@ class IncarnationEndedError(ReopenNodeError):
 
     def __init__(self, incarnation: str) -> None:
         super().__init__(
-            f"incarnation {incarnation} of this node has ended: a new one has started meanwhile (by `rejoin`, or "
-            "because the database was restored); run this again"
+            f"incarnation {incarnation} of this node has ended: a new incarnation has started since (by `rejoin`, "
+            "or because the database was restored); run this again"
         )
 
 
