@@ -55,8 +55,8 @@ class IncarnationEndedError(ReopenNodeError):
 
     def __init__(self, incarnation: str) -> None:
         super().__init__(
-            f"incarnation {incarnation} of this node has ended: a new incarnation was begun meanwhile (by `rejoin`, or "
-            "because the database was put back); run this again"
+            f"incarnation {incarnation} of this node has ended: a new incarnation has started since (by `rejoin`, "
+            "or because the database was restored); run this again"
         )
 
 
@@ -98,7 +98,7 @@ class PausedError(EarlyError):
     def __init__(self, table: str, key: str) -> None:
         self.found = f"{table} {key} was written while {table} is paused"
         self.remedy = f"`{resume_command(table)}`"
-        super().__init__(f"{self.found}: this waits for {self.remedy}, else it would overwrite what was written")
+        super().__init__(f"{self.found}: this waits for {self.remedy}, otherwise it would overwrite what was written")
         self.table = table
 
 
@@ -109,9 +109,9 @@ class UncapturedError(EarlyError):
     reason = Reason.UNCAPTURED
 
     def __init__(self, table: str) -> None:
-        self.found = f"{table} is not captured for now (it was made anew, or its triggers were taken off)"
+        self.found = f"{table} is not captured for now (it was recreated, or its triggers were removed)"
         self.remedy = "`rowferry migrate` or `rowferry run` with node.auto_migrate"
-        super().__init__(f"{self.found}: this waits for {self.remedy}, else it might overwrite what was written")
+        super().__init__(f"{self.found}: this waits for {self.remedy}, otherwise it might overwrite what was written")
         self.table = table
 
 

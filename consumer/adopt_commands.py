@@ -37,17 +37,17 @@ _OUTCOMES = {
     "side",
     type=click.Choice([one.value for one in From]),
     required=True,
-    help="Whose image stands where both have a row: main's, or whose the table's policy says.",
+    help="Whose image wins where both have a row: main's, or the one that the table's policy chooses.",
 )
-@click.option("--dry-run", "is_dry", is_flag=True, help="Only tell what would be done.")
-@click.option("--url", metavar="URL", help="Adopt with the node there, like https://main.example:8443.")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Only show what would be done.")
+@click.option("--url", metavar="URL", help="Adopt with the node at this URL, such as https://main.example:8443.")
 @token_file_option
 @click.option(
     "--file",
     "file",
     metavar="FILE",
     type=FILE,
-    help="Against what the other node wrote by `verify --export`: gives this node's part alone.",
+    help="Compare with what the other node wrote with `verify --export`; does this node's part only.",
 )
 @tables_option
 @most_option
@@ -61,14 +61,14 @@ def adopt(
     tables: tuple[str, ...],
     most: int,
 ) -> None:
-    """First sync with PEER (of [peers]; default: main, or the only one), where both have rows from before `migrate`.
+    """First sync with PEER (from [peers]; default: main, or the only one), when both have rows from before `migrate`.
 
-    Compares by digests. Rows that differ, or stand on one side alone, get their first version and travel like any
-    change; the other image is kept as a conflict. No row is lost: what one side alone has, the other gets.
+    Compares by digests. Rows that differ, or exist on one side only, get their first version and travel like any
+    change; the other image is kept as a conflict. No row is lost: what only one side has, the other gets.
 
     Exit code 4: some rows were refused, or a table can't be compared."""
     if sum(one is not None for one in (peer, url, file)) > 1:
-        raise UsageError("say with whom once: PEER, --url URL or --file FILE")
+        raise UsageError("give only one of PEER, --url URL and --file FILE")
     names = names_in(tables)
     host = current_host()
     with host.node() as node, host.progress(None, "rows") as bar:
@@ -105,8 +105,8 @@ def _tell(console: Console, report: Report) -> None:
     for name, one in report.comparison.fit.tables.items():
         if columns := (*one.only_here, *one.only_there):
             console.warn(
-                f"{name}: one side alone has {', '.join(columns)}: what is given may become a dead letter where that "
-                "is not known, or must have a value"
+                f"{name}: only one side has {', '.join(columns)}: rows given to the other may become dead letters "
+                "where that is not known, or must have a value"
             )
     for text in _left(report, there):
         console.warn(text)
@@ -122,7 +122,7 @@ def _tell(console: Console, report: Report) -> None:
     given = f"{here} gave {report.total('given_here')}"
     if report.asks_there:
         given += f", {there} {report.total('given_there')}"
-    console.say(f"{differ} from before the first sync: {given}. They travel like any change: rowferry run")
+    console.say(f"{differ} from before the first sync: {given}. They are sent like any change: rowferry run")
     if from_there and not report.asks_there:
         console.say(
             f"{there} has to give {from_there}: rowferry verify --export FILE here, "
@@ -132,9 +132,9 @@ def _tell(console: Console, report: Report) -> None:
 
 def _left(report: Report, there: str) -> Iterator[str]:
     if on_their_way := report.total(State.IN_FLIGHT):
-        yield f"{counted(on_their_way, 'row has', 'rows have')} a version that is on its way: left alone"
+        yield f"{counted(on_their_way, 'row has', 'rows have')} a version that is on its way: left as is"
     if otherwise := report.total(State.DIFFERENT, State.EXPLAINED):
-        yield f"{counted(otherwise, 'row differs', 'rows differ')} otherwise: rowferry verify {there} names them"
+        yield f"{counted(otherwise, 'row differs', 'rows differ')} otherwise: rowferry verify {there} lists them"
 
 
 def _what(one: Adopted, report: Report, there: str) -> str:

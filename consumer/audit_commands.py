@@ -14,13 +14,15 @@ from consumer.statements import reading
 
 
 @click.command("audit")
-@click.option("--action", help="Only this action, like applied, set-aside, replayed, replay-failed.")
-@click.option("--actor", help="Only what this account did; `rowferry` is the node by itself.")
-@click.option("--source", help="Only batches of this node.")
+@click.option("--action", help="Only this action, such as applied, set-aside, replayed, replay-failed.")
+@click.option("--actor", help="Only what this account did; `rowferry` is the node itself.")
+@click.option("--source", help="Only batches from this node.")
 @click.option("--tx", "tx_id", metavar="TX_ID", help="Only this transaction.")
-@click.option("--since", metavar="AGE|TIME", help="From then on: 90s, 30m, 2h, 7d ago, or 2026-11-26T09:30Z (UTC).")
-@click.option("--until", metavar="AGE|TIME", help="Before then, told in the same way.")
-@click.option("--limit", default=MOST, show_default=True, type=MANY, help="At most so many, the newest.")
+@click.option(
+    "--since", metavar="AGE|TIME", help="From this time on: 90s, 30m, 2h, 7d ago, or 2026-11-26T09:30Z (UTC)."
+)
+@click.option("--until", metavar="AGE|TIME", help="Before this time; same formats as --since.")
+@click.option("--limit", default=MOST, show_default=True, type=MANY, help="At most this many, the newest.")
 def audit(
     action: str | None,
     actor: str | None,
@@ -30,7 +32,7 @@ def audit(
     until: str | None,
     limit: int,
 ) -> None:
-    """Tell who did what, and when: a JSON object a line, oldest first."""
+    """Show who did what, and when: one JSON object per line, oldest first."""
     host = current_host()
     with host.node() as node, reading(node.database) as connection:
         now_us = node.clock.now_us()

@@ -19,7 +19,7 @@ _PATHS = click.Path(path_type=Path)
 
 @click.command("import-change-log")
 @click.argument("files", nargs=-1, required=True, type=_PATHS)
-@click.option("--dry-run", is_flag=True, help="Look through the files and report; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Check the files and report; write nothing.")
 @click.option("--strict", is_flag=True, help="Refuse files that leave a gap in the LSNs.")
 @click.option("--allow-ddl", is_flag=True, help="Apply CREATE TABLE and ADD COLUMN from the files.")
 @click.option("--allow-destructive-ddl", is_flag=True, help="Also apply DROP and changes of type.")
@@ -28,26 +28,26 @@ def import_change_log(
 ) -> None:
     """Apply the batches in FILES (.jsonl, .jsonl.gz, .jsonl.zst, or folders of them).
 
-    Everything is looked through first; files that are torn or altered anywhere are refused before a row is written.
+    Everything is checked first; files that are torn or altered anywhere are refused before a row is written.
     """
     _import(list(files), ImportRules(dry_run, strict, allow_ddl, allow_destructive_ddl))
 
 
 @click.command()
-@click.option("--file", "files", multiple=True, type=_PATHS, help="The file to pull from; repeatable.")
-@click.option("--url", metavar="URL", help="The peer to pull from, like https://main.example:8443.")
-@click.option("--token-file", type=_PATHS, help="Holds the token. Default: that of [peers] with this url.")
-@click.option("--dry-run", is_flag=True, help="Look through the file and report; write nothing.")
+@click.option("--file", "files", multiple=True, type=_PATHS, help="File to pull from; repeatable.")
+@click.option("--url", metavar="URL", help="Peer to pull from, such as https://main.example:8443.")
+@click.option("--token-file", type=_PATHS, help="File with the token. Default: from [peers] with this url.")
+@click.option("--dry-run", is_flag=True, help="Check the file and report; write nothing.")
 @click.option("--strict", is_flag=True, help="Refuse a file that leaves a gap in the LSNs.")
 def pull(files: tuple[Path, ...], url: str | None, token_file: Path | None, dry_run: bool, strict: bool) -> None:
     """Apply other nodes' batches, from files or from a peer over HTTP, and move their watermarks in rf_sync_state."""
     if bool(files) == (url is not None):
-        raise UsageError("say where from: --file FILE or --url URL")
+        raise UsageError("say where to pull from: --file FILE or --url URL")
     if url is None:
         _import(list(files), ImportRules(dry_run, strict))
         return
     if dry_run or strict:
-        raise UsageError("--dry-run and --strict are for files: a stream can't be looked through first")
+        raise UsageError("--dry-run and --strict are for files: a stream can't be checked first")
     _pull_from(url, token_file)
 
 
@@ -68,7 +68,7 @@ def _import(paths: list[Path], rules: ImportRules) -> None:
     host = current_host()
     with host.node() as node:
         work = FileImport(node, rules)
-        with host.progress(None, "looking through") as bar:
+        with host.progress(None, "checking") as bar:
             files, report = work.look(paths, bar.advance)
         if report.refused:
             host.exit_code = ExitCode.REFUSED
@@ -91,9 +91,9 @@ def _tell_preflight(console: Console, report: Report) -> None:
         place = f"{finding.place}: " if finding.place else ""
         (console.error if finding.refuses else console.warn)(f"{place}{finding.message}")
     if report.more_findings:
-        console.warn(f"and {report.more_findings} findings more")
+        console.warn(f"and {report.more_findings} more findings")
     if report.refused:
-        console.error("The input is refused whole; nothing was written.")
+        console.error("The whole input is refused; nothing was written.")
 
 
 def _tell_import(console: Console, done: Imported) -> None:
@@ -103,7 +103,7 @@ def _tell_import(console: Console, done: Imported) -> None:
 
 def _tell_applied(console: Console, done: "Imported | PullReport") -> None:
     conflicts = counted(done.conflicts, "conflict", "conflicts")
-    console.say(f"{done.applied} applied, {done.duplicates} skipped as seen before, {conflicts} met")
+    console.say(f"{done.applied} applied, {done.duplicates} skipped as seen before, {conflicts}")
     if done.waiting_conflicts:
         console.warn(f"{done.waiting_conflicts} of them wait: see `rowferry conflicts list --state waiting`")
     for result in done.waiting.values():

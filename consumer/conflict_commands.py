@@ -25,24 +25,24 @@ from consumer.statements import reading
 
 _NOTHING = "no such conflicts"
 _DISPLACE = click.option(
-    "--displace", is_flag=True, help="A row that has one of its unique values steps back for what is chosen."
+    "--displace", is_flag=True, help="Let another row that holds one of the chosen row's unique values step back."
 )
 
 
 @click.group()
 def conflicts() -> None:
-    """Writes of one row that did not know of each other: list, show, resolve, undo, simulate."""
+    """Writes to one row, made without seeing each other: list, show, resolve, undo, simulate."""
 
 
 @conflicts.command("list")
-@click.option("--table", help="Only of this table.")
-@click.option("--source", help="Only those that a batch of this node brought.")
-@click.option("--state", type=click.Choice([one.value for one in State]), help="Only this state.")
-@click.option("--winner", type=click.Choice([one.value for one in Winner]), help="Only those that ended so.")
-@click.option("--lost", is_flag=True, help="Only those in which a write of this node stepped back.")
-@click.option("--limit", default=MOST, show_default=True, type=MANY, help="At most so many, the newest.")
+@click.option("--table", help="Only conflicts in this table.")
+@click.option("--source", help="Only conflicts caused by batches from this node.")
+@click.option("--state", type=click.Choice([one.value for one in State]), help="Only conflicts in this state.")
+@click.option("--winner", type=click.Choice([one.value for one in Winner]), help="Only conflicts with this winner.")
+@click.option("--lost", is_flag=True, help="Only conflicts that a write of this node lost.")
+@click.option("--limit", default=MOST, show_default=True, type=MANY, help="At most this many, the newest.")
 def list_(table: str | None, source: str | None, state: str | None, winner: str | None, lost: bool, limit: int) -> None:
-    """List conflicts: `theirs` won is the write that came in, `ours` what the row had here."""
+    """List conflicts. Winner `theirs` is the write that came in, `ours` what the row had here."""
     host = current_host()
     with host.node() as node, reading(node.database) as connection:
         lost_by = node.facts.node_id if lost else None
@@ -61,7 +61,7 @@ def show(number: int) -> None:
         found = read(connection, number)
         gone = "".join(f"; {text}" for text in what_is_gone(connection, ("conflicts",)))
     if found is None:
-        raise UsageError(f"{number}: {_NOTHING}; `rowferry conflicts list` names them{gone}")
+        raise UsageError(f"{number}: {_NOTHING}; see `rowferry conflicts list`{gone}")
     host.emit(found, lambda console: _tell(console, found))
 
 
@@ -71,16 +71,16 @@ def show(number: int) -> None:
     "--take",
     required=True,
     metavar="ours|theirs|JSON",
-    help="What shall stand; a row as a JSON object, null deletes it.",
+    help="What to keep: one of the two images, or a row as a JSON object; null deletes the row.",
 )
 @_DISPLACE
 @click.option(
     "--seen",
     metavar="VERSION",
-    help="Only if the row here is still what you saw: our_version as conflicts show has it.",
+    help="Only if the row here is still what you saw: our_version as shown by conflicts show.",
 )
 def resolve(number: int, take: str, displace: bool, seen: str | None) -> None:
-    """Settle a conflict that waits. The choice is a write of this node, and reaches every other."""
+    """Settle a waiting conflict. Your choice is a new write of this node, and reaches every other node."""
     host = current_host()
     with _as_options():
         chosen, version = read_take(take), None if seen is None else read_seen(seen)
@@ -91,18 +91,16 @@ def resolve(number: int, take: str, displace: bool, seen: str | None) -> None:
 
 @conflicts.command()
 @click.argument("number", metavar="ID", type=NUMBER)
-@click.option(
-    "--take", type=click.Choice(["ours", "theirs"]), help="Whose image; without it, the one that did not stand."
-)
-@click.option("--force", is_flag=True, help="Also where the row was written again since.")
+@click.option("--take", type=click.Choice(["ours", "theirs"]), help="Which image to write. Default: the one that lost.")
+@click.option("--force", is_flag=True, help="Proceed even if the row has been written again since.")
 @_DISPLACE
 @click.option(
     "--seen",
     metavar="VERSION",
-    help="Only if the row is still what you saw: row_version as conflicts show has it.",
+    help="Only if the row is still what you saw: row_version as shown by conflicts show.",
 )
 def undo(number: int, take: str | None, force: bool, displace: bool, seen: str | None) -> None:
-    """Flip a decision: the image that did not stand is written again, and reaches every other node."""
+    """Reverse a decision: the image that lost is written again, and reaches every other node."""
     host = current_host()
     with _as_options():
         version = None if seen is None else read_seen(seen)
@@ -113,8 +111,10 @@ def undo(number: int, take: str | None, force: bool, displace: bool, seen: str |
 
 
 @conflicts.command()
-@click.option("--policy", "policies", multiple=True, required=True, metavar="TABLE=POLICY", help="Repeatable.")
-@click.option("--all", "everything", is_flag=True, help="Also those that would have ended the same.")
+@click.option(
+    "--policy", "policies", multiple=True, required=True, metavar="TABLE=POLICY", help="Policy to try; repeatable."
+)
+@click.option("--all", "everything", is_flag=True, help="Also show those that would have ended the same.")
 def simulate(policies: tuple[str, ...], everything: bool) -> None:
     """Run past conflicts under another policy and show what would differ. Changes nothing."""
     host = current_host()
@@ -144,9 +144,9 @@ def _as_options() -> Iterator[None]:
 
 
 def _tell_settled(console: Console, settled: Settled) -> None:
-    stands = {"ours": "our image stands", "theirs": "their image stands", "neither": "the row is as you gave it"}
+    stands = {"ours": "our image wins", "theirs": "their image wins", "neither": "the row is as you gave it"}
     console.say(f"conflict {settled.number}: {settled.table} {_short(settled.pk)}: {stands[settled.winner.value]}")
-    console.say("It travels as a write of this node and closes the same conflict on every other.")
+    console.say("It is sent as a write of this node and closes the same conflict on every other node.")
 
 
 def _tell_simulated(console: Console, document: dict[str, Any]) -> None:

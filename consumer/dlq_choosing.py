@@ -24,13 +24,19 @@ def selecting(reason_option: str = "--reason") -> Callable[[Command], Command]:
     states = click.Choice([state.value for state in LetterState])
     options = (
         click.argument("tx_ids", nargs=-1, metavar="[TX_ID]..."),
-        click.option("--tx", "more_tx_ids", multiple=True, metavar="TX_ID", help="The same as naming it; repeatable."),
-        click.option(SOURCE, help="Only batches of this node."),
-        click.option(reason_option, "why", type=reasons, help="Only dead letters of this reason."),
-        click.option("--state", type=states, help="Only this state."),
-        click.option("--table", help="Only those in whose way this table stands."),
-        click.option("--newer-than", metavar="AGE", help="Last failed not longer ago than AGE."),
-        click.option("--older-than", metavar="AGE", help="Last failed longer ago than AGE, like 90s, 30m, 2h, 7d."),
+        click.option(
+            "--tx", "more_tx_ids", multiple=True, metavar="TX_ID", help="Same as the argument TX_ID; repeatable."
+        ),
+        click.option(SOURCE, help="Only batches from this node."),
+        click.option(reason_option, "why", type=reasons, help="Only dead letters with this reason."),
+        click.option("--state", type=states, help="Only dead letters in this state."),
+        click.option("--table", help="Only those blocked by this table."),
+        click.option("--newer-than", metavar="AGE", help="Only those that last failed at most AGE ago."),
+        click.option(
+            "--older-than",
+            metavar="AGE",
+            help="Only those that last failed more than AGE ago, such as 90s, 30m, 2h, 7d.",
+        ),
         click.option("--all", "everything", is_flag=True, help="All of them."),
     )
 
@@ -46,7 +52,9 @@ def must_choose(node: Node, desk: DeadLetters, chosen: dict[str, Any], *, everyt
     """Return what was chosen, for a command that changes something. Raises UsageError where nothing was."""
     given = [value for name, value in chosen.items() if name != "everything" and value]
     if not given and not chosen["everything"] and not everything:
-        raise UsageError("say which: TX_ID, --source, --reason, --state, --table, --older-than, --newer-than or --all")
+        raise UsageError(
+            "say which dead letters: TX_ID, --source, --reason, --state, --table, --older-than, --newer-than or --all"
+        )
     selection = selection_of(node, chosen)
     if selection.tx_ids:
         known = {letter.tx_id for letter in desk.find(Selection(tx_ids=selection.tx_ids))}
@@ -59,7 +67,7 @@ def must_choose(node: Node, desk: DeadLetters, chosen: dict[str, Any], *, everyt
 
 def unknown(tx_id: str) -> str:
     """Return what to say of an id that no dead letter has."""
-    return f"{tx_id}: {NOTHING}; `rowferry dlq list --all` names them"
+    return f"{tx_id}: {NOTHING}; see `rowferry dlq list --all`"
 
 
 def selection_of(node: Node, chosen: dict[str, Any]) -> Selection:

@@ -49,9 +49,9 @@ def dlq() -> None:
 
 @dlq.command("list")
 @selecting()
-@click.option("--by", type=click.Choice(["reason"]), help="Count them by reason, and say what helps.")
+@click.option("--by", type=click.Choice(["reason"]), help="Count them by reason, and say what helps with each.")
 def list_(by: str | None, **chosen: Any) -> None:
-    """List dead letters; the open ones unless --all or --state says otherwise."""
+    """List dead letters: only open ones, unless --all or --state is given."""
     host = current_host()
     with _desk(host) as (node, desk):
         letters = desk.find(selection_of(node, chosen))
@@ -66,7 +66,7 @@ def list_(by: str | None, **chosen: Any) -> None:
 
 @dlq.command()
 @click.argument("tx_id")
-@click.option("--source", help="The node it is from, should two have the same id.")
+@click.option("--source", help="The node it is from, if two have the same id.")
 def show(tx_id: str, source: str | None) -> None:
     """Show one dead letter: why it failed, what blocks it now, which rows it would change."""
     host = current_host()
@@ -81,26 +81,24 @@ def show(tx_id: str, source: str | None) -> None:
 
 @dlq.command()
 @selecting()
-@click.option("--dry-run", is_flag=True, help="Try it, tell which rows would change, and take everything back.")
-@click.option("--from-queue", is_flag=True, help="First take up letters that only the broker's dead queue still has.")
+@click.option("--dry-run", is_flag=True, help="Try it, show which rows would change, and roll back.")
+@click.option("--from-queue", is_flag=True, help="First restore letters that only the broker's dead queue still has.")
 @click.option("--trust-source", is_flag=True, help="Also apply batches whose sender was not proven to be their source.")
-@click.option("--in-pieces", is_flag=True, help="Apply what can be applied of each, and leave the rest open.")
-@click.option(
-    "--edited", type=_FILE, help="Apply the dead letters in FILE, which dlq export wrote and you have edited."
-)
+@click.option("--in-pieces", is_flag=True, help="Apply the part of each that can be applied, and leave the rest open.")
+@click.option("--edited", type=_FILE, help="Apply the dead letters in FILE, written by dlq export and edited by you.")
 @click.option(
     "--rename",
     "renamed",
     multiple=True,
     metavar="OLD=NEW",
-    help="Apply what they have of OLD, a table or TABLE.COLUMN, to what is NEW here; repeatable.",
+    help="Apply what they hold for OLD (a table or TABLE.COLUMN) to NEW, its name here; repeatable.",
 )
 @click.option(
     "--leave-out",
     "left_out",
     multiple=True,
     metavar="NAME",
-    help="Apply them without a table or TABLE.COLUMN that is gone here; repeatable.",
+    help="Leave out a table or TABLE.COLUMN that is gone here; repeatable.",
 )
 def replay(
     dry_run: bool,
@@ -112,25 +110,25 @@ def replay(
     left_out: tuple[str, ...],
     **chosen: Any,
 ) -> None:
-    """Apply dead letters again. Only rows whose version they beat change.
+    """Apply dead letters again. Only rows with a lower version change.
 
-    With --edited a row that the file makes another one of becomes a new write of this node, which reaches every other;
-    a row that the file has no more stays as it is here, on every node.
+    With --edited, a row that you changed in the file becomes a new write of this node, which reaches every other node;
+    a row that you removed from the file stays as it is here, on every node.
 
-    With --rename and --leave-out rows keep the versions that they came with: it comes to what it would have come to
+    With --rename and --leave-out, rows keep the versions they came with: the result is the same as if they had come
     under these names. Do it on every node that has such dead letters.
     """
     host = current_host()
     if in_pieces and dry_run:
-        raise UsageError("--in-pieces can't be tried out: dlq show tells of each row what would become of it")
+        raise UsageError("--in-pieces has no dry run: dlq show says what would happen to each row")
     if edited is not None:
         if from_queue or trust_source or in_pieces or renamed or left_out or any(chosen.values()):
-            raise UsageError("--edited names its dead letters in the file: only --dry-run goes with it")
+            raise UsageError("--edited takes its dead letters from the file: only --dry-run can be added")
         _replay_edited(host, edited, dry_run=dry_run)
         return
     if renamed or left_out:
         if from_queue or trust_source or in_pieces:
-            raise UsageError("with --rename or --leave-out goes only --dry-run, beside what chooses the dead letters")
+            raise UsageError("--rename and --leave-out take only --dry-run and the options that choose dead letters")
         _replay_renamed(host, Renames.read(renamed, left_out), chosen, dry_run=dry_run)
         return
     with _desk(host) as (node, desk):
@@ -180,9 +178,9 @@ def _replay_renamed(host: Host, renames: Renames, chosen: dict[str, Any], *, dry
 
 @dlq.command()
 @selecting("--with-reason")
-@click.option("--reason", "because", metavar="TEXT", help="Why; kept in the letter and in the audit. Required.")
+@click.option("--reason", "because", metavar="TEXT", help="Why; recorded in the letter and in the audit. Required.")
 def discard(because: str | None, **chosen: Any) -> None:
-    """Give up dead letters for good. Their rows stay as they are."""
+    """Discard dead letters for good. Their rows stay as they are."""
     host = current_host()
     if because is None:
         raise UsageError("discarding needs a reason: --reason TEXT")
@@ -205,11 +203,11 @@ def discard(because: str | None, **chosen: Any) -> None:
 
 @dlq.command()
 @selecting()
-@click.option("--out", required=True, metavar="FILE", help="The file to write; it must not exist. - for stdout.")
+@click.option("--out", required=True, metavar="FILE", help="File to write; it must not exist. - for stdout.")
 def export(out: str, **chosen: Any) -> None:
     """Write the bytes of dead letters to a file, as they came: to look at, to import elsewhere, or to edit.
 
-    What was edited comes back with `dlq replay --edited FILE`.
+    Apply an edited file with `dlq replay --edited FILE`.
     """
     host = current_host()
     if out == _STDOUT and host.console.json:
@@ -233,7 +231,7 @@ def _desk(host: Host) -> Iterator[tuple[Node, DeadLetters]]:
     with host.node() as node, desk_of(node) as desk:
         yield node, desk
     if desk.copies_stay is not None:
-        host.console.warn(f"Done; the broker's own copies stay until `rowferry run` reaches it: {desk.copies_stay}")
+        host.console.warn(f"Done; the broker's copies stay until `rowferry run` reaches it: {desk.copies_stay}")
         host.exit_code = ExitCode.UNREACHABLE
 
 
@@ -251,4 +249,4 @@ def _fresh_file(path: Path) -> Iterator[Callable[[bytes], int]]:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError as error:
-        raise UsageError(f"{path}: exists already") from error
+        raise UsageError(f"{path} already exists") from error

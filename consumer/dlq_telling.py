@@ -38,7 +38,7 @@ def tell_letter(console: Console, document: dict[str, Any]) -> None:
 def tell_settled(console: Console, settled: Sequence[Letter]) -> None:
     """Print that those which were asked for were closed already; nothing where there were none of that kind either."""
     for letter in settled:
-        console.say(f"{letter.tx_id} is {letter.state.value} already")
+        console.say(f"{letter.tx_id} is already {letter.state.value}")
     if not settled:
         console.say(NOTHING)
 
@@ -53,7 +53,7 @@ def tell_discarded(console: Console, letters: Sequence[Letter], having: Sequence
         more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
         console.say(f"{', '.join(names[:MOST_NAMES])}{more}: {' '.join(told)}")
     if len(alike) > MOST_NAMES:
-        console.say(f"{sum(map(len, list(alike.values())[MOST_NAMES:])):,} more: dlq show tells of each")
+        console.say(f"{sum(map(len, list(alike.values())[MOST_NAMES:])):,} more: see dlq show for each")
     console.say(limits)
 
 
@@ -96,7 +96,7 @@ def tell_replay(
         if one.get("rows_note"):
             console.say(one["rows_note"])
         for row in one.get("edited", ()):
-            what = "stays as it is here" if row["kept"] else f"written anew as {_short(row['now'])}"
+            what = "stays as it is here" if row["kept"] else f"written again as {_short(row['now'])}"
             console.say(f"  {row['table']} {_short(row['pk'])}: {what}")
 
 

@@ -161,7 +161,7 @@ def refuse_what_moved_on(met: Met) -> None:
         return
     raise UsageError(
         f"the row was written again since, as {version_text(met.state.version)}: `rowferry conflicts show {met.number}`"
-        f" has both images; `rowferry conflicts undo {met.number} --force` puts the other one in the place of what"
+        f" has both images; `rowferry conflicts undo {met.number} --force` writes the other one in place of what"
         " stands now"
     )
 
@@ -172,7 +172,7 @@ def refuse_forgotten(session: ApplySession, table: str, stored: sa.RowMapping) -
     if Horizons(session.connection).is_beyond(table, latest):
         raise UsageError(
             f"the row of conflict {stored['id']} is not here, and deletes from after it are forgotten by now: it may"
-            f" have been deleted since. If it shall be there, insert it into {table} anew"
+            f" have been deleted since. If it should be there, insert it into {table} again"
         )
 
 

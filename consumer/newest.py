@@ -13,5 +13,5 @@ def newest(console: Console, found: list[T], limit: int, what: str, options: str
     `what`: they are. `options`: how the others are had."""
     if len(found) <= limit:
         return found
-    console.warn(f"older {what} are left out: these are the newest {limit}; {options} gets at them")
+    console.warn(f"older {what} are left out: these are the newest {limit}; use {options} to see them")
     return found[-limit:]

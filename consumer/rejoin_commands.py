@@ -10,13 +10,13 @@ from consumer.rejoining import Rejoined, Rejoining
 
 @click.command()
 def rejoin() -> None:
-    """Begin anew after the database was put back, copied or rewound: nothing of it is lost in silence.
+    """Bring the node back after its database was restored, copied or rewound; nothing is lost silently.
 
-    `rowferry run` is better stopped meanwhile; one that is not notices, and opens the node anew.
+    Preferably stop `rowferry run` first; if it is left running, it notices, and opens the node again.
 
     Fetches this node's own earlier changes from where they still are (the shared folder, a hub over HTTP), takes a new
-    incarnation, writes anew what only this node has, and says both in numbers. What others wrote comes by itself with
-    `rowferry run`. Exit code 4: others have had changes of this node that can't be had any more.
+    incarnation, writes again what only this node has, and reports both in numbers. What others wrote comes by itself
+    with `rowferry run`. Exit code 4: others have received changes of this node that can't be fetched any more.
     """
     host = current_host()
     with host.node() as node, host.progress(None, "rejoining") as bar:
@@ -31,28 +31,28 @@ def _tell(console: Console, done: Rejoined) -> None:
     fetched, changes = done.fetched_txs, counted(done.fetched_changes, "change", "changes")
     console.say(f"{counted(fetched, 'own transaction', 'own transactions')} ({changes}) fetched again")
     console.say(
-        f"{counted(done.only_here_txs, 'transaction', 'transactions')} only this node has:"
-        f" {counted(done.only_here_rows, 'row is', 'rows are')} written anew for all, the others were written later"
-        " elsewhere"
+        f"{counted(done.only_here_txs, 'transaction', 'transactions')} only on this node:"
+        f" {counted(done.only_here_rows, 'row is', 'rows are')} written again for all nodes, the other rows were"
+        " written later elsewhere"
     )
     if not done.is_told:
         console.warn(
-            "nobody has told yet how far others have this node's log: their heartbeats do, once a minute, to `rowferry"
-            " run`. Leave it on for some minutes; where `rowferry status` says then that this node was put back, rejoin"
-            " again"
+            "it is not known yet how far other nodes have this node's log: their heartbeats say so, once a minute, to"
+            " `rowferry run`. Let it run for some minutes; if `rowferry status` then says that this node was restored,"
+            " rejoin again"
         )
     if done.missing_changes:
         console.warn(
             # They may be of several logs, and an LSN of one says nothing of another.
-            f"{counted(done.missing_changes, 'own change', 'own changes')} can't be had any more: others have what was"
-            f" written, and this node has not; it needs {A_COPY}. {NOR_HAVE_OTHERS}. `rowferry status`"
-            " says so for a week"
+            f"{counted(done.missing_changes, 'own change', 'own changes')} can no longer be recovered: others have what"
+            f" was written, and this node does not; it needs {A_COPY}. {NOR_HAVE_OTHERS}. `rowferry status` says so"
+            " for a week"
         )
     for peer, missing in done.others_missing.items():
         lacked = counted(missing, f"change of {peer} is", f"changes of {peer} are")
-        console.warn(f"{lacked} not here any more; `rowferry status` says how they come")
+        console.warn(f"{lacked} no longer here; `rowferry status` says how to get them")
     for why in done.peers_not_asked:
         console.warn(f"nothing could be fetched from {why}")
     for file in done.unreadable_files:
         console.warn(f"{file} is torn or altered: what it held was left out")
-    console.say("What others wrote meanwhile comes with `rowferry run`; `rowferry status` tells what is missing.")
+    console.say("What others wrote meanwhile arrives with `rowferry run`; `rowferry status` shows what is missing.")

@@ -54,7 +54,7 @@ def others_events(node: Node, asked: RowAsked) -> Sequence[RowEvent]:
         events += _stepped_back(connection, asked)
     events += _standing(node, asked, {version for _, version in came.values()})
     if left_out and events:
-        todo = f"{left_out} older dead letters were not looked into"
+        todo = f"{left_out} older dead letters were not searched"
         events.append(RowEvent("left-out", None, node.facts.node_id, detail={"letters": left_out}, todo=todo))
     return events
 
@@ -148,7 +148,7 @@ def _stepped_back(connection: sa.Connection, asked: RowAsked) -> Iterator[RowEve
             continue
         why = "another row has one of its unique values" if row.kind == "unique" else "what it points to is gone"
         look = f"rowferry conflicts list --table {as_argument(row.table_name)}"
-        todo = f"it has stepped back, for {why}, and returns when that ends: {look}"
+        todo = f"it has stepped back, because {why}, and returns when that ends: {look}"
         detail = {"kind": row.kind}
         yield RowEvent("stepped-back", row.stepped_us, version.node_id, version=version, detail=detail, todo=todo)
 

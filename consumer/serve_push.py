@@ -135,7 +135,7 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
         done = await anyio.to_thread.run_sync(_done, node, untold) if untold else frozenset[TxKey]()
         here = await anyio.to_thread.run_sync(_in_own_log, node, own) if own else frozenset[str]()
         if len(here) < len(own):
-            remedy = "where this database was put back to an earlier state: rowferry rejoin"
+            remedy = "if this database was restored to an earlier state: rowferry rejoin"
             seldom.warn("push.own_unknown", caller.node_id, by=caller.node_id, txs=len(own) - len(here), remedy=remedy)
         met = [key for key, result in one.results.items() if result.counts.waiting]
         waiting = await anyio.to_thread.run_sync(_waiting, node, met) if met else {}

@@ -88,7 +88,9 @@ class Settling:
                 return self._settle_clash(session, met, take, seen)
             if met.stored["state"] != State.WAITING:
                 ended = met.stored["winner"]
-                raise UsageError(f"conflict {number} is settled ({ended}): `rowferry conflicts undo {number}` flips it")
+                raise UsageError(
+                    f"conflict {number} is settled ({ended}): `rowferry conflicts undo {number}` reverses it"
+                )
             if (refusal := _unseen(session, number, met, seen)) is not None:
                 return refusal
             image, meta = own_form(met) if take is Winner.OURS else self._wanted(met, take)
@@ -115,7 +117,9 @@ class Settling:
         def work(session: ApplySession) -> Settled:
             met = self._meet(session, number)
             if self._node.config.tables.policy_for(met.shape.name) is Policy.APPEND_ONLY:
-                raise UsageError(f"{met.shape.name} is append-only: nobody changes its rows, this command neither")
+                raise UsageError(
+                    f"{met.shape.name} is append-only: its rows can't be changed, not by this command either"
+                )
             side = take or self._fallen(session, met)
             if met.stored["state"] == State.WAITING:
                 raise UsageError(f"conflict {number} waits: `rowferry conflicts resolve {number} --take ours|theirs`")
@@ -124,7 +128,7 @@ class Settling:
                     f"conflict {number} ended as neither of the two: say which, --take ours or --take theirs"
                 )
             if take is not None and take.value == met.stored["winner"] and self._stands(session, met, take):
-                raise UsageError(f"conflict {number}: {take.value} stands already, nothing was done")
+                raise UsageError(f"conflict {number}: {take.value} already wins, nothing was done")
             image, meta = met.recorded(side)
             if seen is not None and (refusal := unseen_undone(met, image, seen)) is not None:
                 raise refusal
@@ -187,7 +191,8 @@ class Settling:
             check(session, {use: [write]}, references=self._node.config.tables.foreign_keys == "check")
         except (PoisonError, MissingParentError) as error:
             text = (
-                f"conflict {met.number}: {name} {chosen.pk.decode()} can't stand so here, nothing was changed: {error}"
+                f"conflict {met.number}: {name} {chosen.pk.decode()} can't be written here, nothing was changed:"
+                f" {error}"
             )
             raise _refusal(error, text, name, take) from error
         also = [one["id"] for one in waiting_clashes(session.connection, name, settles)]
@@ -258,7 +263,7 @@ class Settling:
         name, pk = str(stored["table_name"]), str(stored["pk"]).encode("utf-8")
         shape = self._tables.shapes().get(name)
         if shape is None:
-            raise UsageError(f"conflict {number} is of {name}, which is not among the configured tables any more")
+            raise UsageError(f"conflict {number} is about {name}, which is no longer among the configured tables")
         image = stored["their_image"]
         meta = written_as(meta_of(stored["their_meta"]), None if image is None else image.encode("utf-8"), shape.meta)
         self._tables.use(name, meta)
@@ -302,7 +307,9 @@ class Settling:
             session.choose(met.shape, meta, write, settles)
             check(session, {use: [write]}, references=references)
         except (PoisonError, MissingParentError) as error:
-            text = f"conflict {met.number}: {table} {met.pk.decode()} can't stand so here, nothing was changed: {error}"
+            text = (
+                f"conflict {met.number}: {table} {met.pk.decode()} can't be written here, nothing was changed: {error}"
+            )
             remedy = "change the row that is in its way first, or choose another image"
             if isinstance(error, NoValueError):
                 remedy = "choose another image, or give the row with a value there"
@@ -310,7 +317,7 @@ class Settling:
                 remedy = "choose another image, or give the row with a value that the column can hold"
             elif error.reason is Reason.CONSTRAINT and not displace:
                 command = "undo" if action == "undone" else "resolve"
-                remedy += "; where that one has its unique value, it steps back for"
+                remedy += "; if that one has its unique value, let it step back:"
                 remedy += f" `rowferry conflicts {command} {met.number} --take … --displace`"
             raise _refusal(error, f"{text}; {remedy}", table, take) from error
         also = [one.number for one in met.history.waiting if one.version in settles and one.number is not None]
@@ -347,7 +354,7 @@ def _stored(session: ApplySession, number: int) -> RowMapping:
     query = sa.select(rf.conflict).where(rf.conflict.c.id == number)
     stored = session.connection.execute(query).mappings().one_or_none()
     if stored is None:
-        raise UsageError(f"{number}: no such conflict; `rowferry conflicts list` names them")
+        raise UsageError(f"{number}: no such conflict; see `rowferry conflicts list`")
     if stored["kind"] in BETWEEN_ROWS and stored["state"] != State.WAITING:
         raise UsageError(f"conflict {number} is between rows ({stored['kind']}): it ends when one of them changes")
     return stored

@@ -15,15 +15,15 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group()
 def snapshot() -> None:
-    """Start a node from another one's rows, with their versions and how far they go."""
+    """Start a node from another node's rows, with their versions and watermarks."""
 
 
 @snapshot.command("export")
 @click.option(
-    "--out", "out", metavar="FILE", required=True, type=_FILE, help="The file: .jsonl, .jsonl.gz, .jsonl.zst."
+    "--out", "out", metavar="FILE", required=True, type=_FILE, help="File to write: .jsonl, .jsonl.gz, .jsonl.zst."
 )
 def snapshot_export(out: Path) -> None:
-    """Write a consistent snapshot of the captured tables to FILE, while everybody goes on writing."""
+    """Write a consistent snapshot of the captured tables to FILE, while others keep writing."""
     host = current_host()
     with host.node() as node, host.progress(None, "rows") as bar:
         path = checked_file(out, own_files(node.database, host.config_file))
@@ -33,14 +33,14 @@ def snapshot_export(out: Path) -> None:
 
 @snapshot.command("import")
 @click.argument("file", metavar="FILE", type=_FILE)
-@click.option("--create-tables", is_flag=True, help="Make the tables that this database lacks, as the snapshot says.")
-@click.option("--replace", is_flag=True, help="In the place of all rows of the captured tables, which go.")
-@click.option("--dry-run", is_flag=True, help="Look through the file and at this node; write nothing.")
+@click.option("--create-tables", is_flag=True, help="Create tables that this database lacks, as the snapshot says.")
+@click.option("--replace", is_flag=True, help="Delete all rows of the captured tables, and put these in their place.")
+@click.option("--dry-run", is_flag=True, help="Check the file and this node; write nothing.")
 def snapshot_import(file: Path, create_tables: bool, replace: bool, dry_run: bool) -> None:
-    """Begin with the rows in FILE: on a node that has none yet, or in the place of those it has.
+    """Load the rows in FILE: on a node that has none yet, or in place of those it has.
 
-    All at once, or not at all. The application and rowferry run wait meanwhile, so they are better stopped. Exit code
-    3: the file is torn or altered, or does not fit this node's tables; nothing was done."""
+    All at once, or not at all. The application and rowferry run have to wait meanwhile, so preferably stop them. Exit
+    code 3: the file is torn or altered, or does not fit this node's tables; nothing was done."""
     host = current_host()
     done = _take(host, file, create_tables=create_tables, replace=replace, dry_run=dry_run)
     host.emit(done.as_dict(), lambda console: _tell_import(console, done))
@@ -53,7 +53,7 @@ def snapshot_import(file: Path, create_tables: bool, replace: bool, dry_run: boo
 def _take(host: Host, file: Path, *, create_tables: bool, replace: bool, dry_run: bool) -> Imported:
     with host.node() as node:
         work = SnapshotImport(node, file, host.actor, replace=replace)
-        with host.progress(None, "looking through") as bar:
+        with host.progress(None, "checking") as bar:
             found = work.look(bar.advance, may_make_tables=create_tables)
         if dry_run:
             return Imported.of(found, dry_run=True)
@@ -69,7 +69,7 @@ def _tell_export(console: Console, done: Exported) -> None:
         f" {done.last_lsn} of {done.source_node}, sha256 {done.sha256}"
     )
     _tell_rest(console, done)
-    console.say("At the new node: rowferry migrate, then rowferry snapshot import FILE, then rowferry run")
+    console.say("On the new node: rowferry migrate, then rowferry snapshot import FILE, then rowferry run")
 
 
 def _tell_import(console: Console, done: Imported) -> None:
@@ -81,7 +81,7 @@ def _tell_import(console: Console, done: Imported) -> None:
         console.say(f"{'tables to be made' if done.dry_run else 'tables made'}: {', '.join(done.made_tables)}")
     _tell_rest(console, done)
     if not done.dry_run:
-        console.say("What others wrote since comes with rowferry run")
+        console.say("What others wrote since then arrives with rowferry run")
 
 
 def _tell_rest(console: Console, done: Exported | Imported) -> None:

@@ -39,22 +39,26 @@ _CAUSES = {
 
 @click.command()
 @click.argument("peer", required=False)
-@click.option("--url", metavar="URL", help="Compare with the node there, like https://main.example:8443.")
+@click.option("--url", metavar="URL", help="Compare with the node at this URL, such as https://main.example:8443.")
 @token_file_option
-@click.option("--file", "file", metavar="FILE", type=FILE, help="Compare with what another node wrote by --export.")
+@click.option("--file", "file", metavar="FILE", type=FILE, help="Compare with what another node wrote with --export.")
 @click.option(
-    "--export", "out", metavar="FILE", type=FILE, help="Write this node's digests: .jsonl, .jsonl.gz, .jsonl.zst."
+    "--export",
+    "out",
+    metavar="FILE",
+    type=FILE,
+    help="Write this node's digests to FILE: .jsonl, .jsonl.gz, .jsonl.zst.",
 )
 @click.option(
-    "--like", "like", metavar="FILE", type=FILE, help="With --export: fit for the node that wrote FILE by --export."
+    "--like", "like", metavar="FILE", type=FILE, help="With --export: so that the node that wrote FILE can compare."
 )
 @tables_option
-@click.option("--repair", is_flag=True, help="Send rows that differ once more, with their versions, both ways.")
+@click.option("--repair", is_flag=True, help="Send rows that differ again, with their versions, in both directions.")
 @click.option(
     "--overtake",
     "overtakes",
     is_flag=True,
-    help="With --repair: also what is on its way, for what a log has no more and never comes.",
+    help="With --repair: also rows that are on their way, for changes that a log no longer has and that never come.",
 )
 @click.option(
     "--wait",
@@ -63,7 +67,7 @@ _CAUSES = {
     type=click.FloatRange(0, 3600),
     default=10.0,
     show_default=True,
-    help="How long what is on its way may take to come.",
+    help="How long to wait for what is on its way.",
 )
 @most_option
 def verify(
@@ -79,17 +83,17 @@ def verify(
     wait_seconds: float,
     most: int,
 ) -> None:
-    """Compare this node's tables with those of PEER (of [peers]) by digests; name the rows that differ.
+    """Compare this node's tables with those of PEER (from [peers]) by digests, and list the rows that differ.
 
-    Exit code 0: all rows are equal. 4: some differ, or a table can't be compared; what is on its way counts too."""
+    Exit code 0: all rows are equal. 4: some differ, or a table can't be compared; rows on their way count too."""
     if sum(one is not None for one in (peer, url, file, out)) != 1:
-        raise UsageError("say with whom: PEER, --url URL or --file FILE; or write a file with --export FILE")
+        raise UsageError("say what to compare with: PEER, --url URL or --file FILE; or write a file with --export FILE")
     if repair and peer is None and url is None:
-        raise UsageError("--repair goes over HTTP alone: a file holds digests, no rows")
+        raise UsageError("--repair works only over HTTP: a file holds digests, not rows")
     if overtakes and not repair:
-        raise UsageError("--overtake goes with --repair")
+        raise UsageError("--overtake needs --repair")
     if like is not None and out is None:
-        raise UsageError("--like goes with --export")
+        raise UsageError("--like needs --export")
     names = names_in(tables)
     host = current_host()
     if out is not None:
@@ -130,11 +134,11 @@ def _tell(console: Console, report: Report) -> None:
         for one in report.sorted_rows()
     ]
     if rows:
-        console.table("", ("table", "key", "differs in", "what it is", "repair"), rows)
+        console.table("", ("table", "key", "difference", "explanation", "repair"), rows)
     for name, one in report.comparison.fit.tables.items():
         for columns, whose in ((one.only_here, "this node"), (one.only_there, peer)):
             if columns:
-                console.warn(f"{name}: {', '.join(columns)} is a column of {whose} alone, and was not compared")
+                console.warn(f"{name}: {', '.join(columns)} exists only on {whose}, and was not compared")
     for name, why in report.comparison.fit.left_out.items():
         console.warn(f"{name} was not compared: {NOT_COMPARED[why].format(peer=peer)}")
     repaired, left = report.total(State.REPAIRED), report.differing
@@ -145,7 +149,7 @@ def _tell(console: Console, report: Report) -> None:
         tables = counted(len(report.comparison.tables), "table", "tables")
         console.say(f"equal: {counted(count, 'row', 'rows')} of {tables}, {here.source_node} and {peer}, at {there.at}")
         return
-    more = "" if report.is_complete else " at least (--most names more)"
+    more = "" if report.is_complete else " at least (--most lists more)"
     console.say(f"{counted(left, 'row differs', 'rows differ')}{more} between {here.source_node} and {peer}")
     if report.total(State.BEFORE_FIRST_SYNC):
         console.say("Rows from before the first sync: `rowferry adopt` decides them, or a write to such a row.")

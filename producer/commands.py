@@ -13,7 +13,7 @@ from common.wire.records import MAX_LSN
 from producer.clients import Clients
 from producer.export import STDOUT, Export, Request, export
 
-_DUE = "A pull is due first: {}. Pushing all the same."
+_DUE = "A pull is due first: {}. Pushing anyway."
 _LSN = click.IntRange(0, MAX_LSN)
 DEFAULT_CLIENT = "file"
 """Who is given what `push --file` writes when nobody is named."""
@@ -21,14 +21,14 @@ DEFAULT_CLIENT = "file"
 
 @click.command("export-change-log")
 @click.option("--out", required=True, metavar="FILE|DIR", help="Where to write; - for stdout.")
-@click.option("--since", type=_LSN, metavar="LSN", help="Whole txs that end after this LSN.")
+@click.option("--since", type=_LSN, metavar="LSN", help="Export the whole txs that end after this LSN.")
 @click.option("--client", metavar="NAME", help="Start from this client's last_lsn instead.")
 def export_change_log(out: str, since: int | None, client: str | None) -> None:
     """Write this node's changes to a file: whole transactions, in order.
 
-    Moves no cursor, so it can be repeated, and gives the same bytes. FILE is replaced only once the new one is whole
-    and on disk; one that ends with .gz or .zst is compressed. In a DIR (it exists, or ends with /) the file is called
-    NODE.INCARNATION.FROM-TO.jsonl; when there is nothing to export, none is written there.
+    Moves no cursor, so it can be repeated and gives the same bytes. FILE is replaced only once the new one is complete
+    and on disk; a name that ends in .gz or .zst is compressed. In a DIR (one that exists, or ends in /) the file is
+    named NODE.INCARNATION.FROM-TO.jsonl; if there is nothing to export, no file is written there.
     LSNs count within the node's present incarnation. Without --since, what earlier incarnations left in the log is
     exported too.
     """
@@ -46,26 +46,26 @@ def export_change_log(out: str, since: int | None, client: str | None) -> None:
 
 
 @click.command()
-@click.option("--file", "out", metavar="FILE|DIR", help="Where to write what the client lacks.")
-@click.option("--url", metavar="URL", help="The peer to send to what it lacks, like https://main.example:8443.")
-@click.option("--client", default=DEFAULT_CLIENT, show_default=True, metavar="NAME", help="Who is given the file.")
+@click.option("--file", "out", metavar="FILE|DIR", help="Where to write what the client doesn't have yet.")
+@click.option("--url", metavar="URL", help="Peer to send to, such as https://main.example:8443.")
+@click.option("--client", default=DEFAULT_CLIENT, show_default=True, metavar="NAME", help="Who the file is for.")
 @click.option(
-    "--token-file", type=click.Path(path_type=Path), help="Holds the token. Default: that of [peers] with this url."
+    "--token-file", type=click.Path(path_type=Path), help="File with the token. Default: from [peers] with this url."
 )
-@click.option("--force", is_flag=True, help="Replace FILE also where it holds what was given before.")
+@click.option("--force", is_flag=True, help="Replace FILE even if it holds what was written before.")
 def push(out: str | None, url: str | None, client: str, token_file: Path | None, force: bool) -> None:
-    """Give a client, or a peer over HTTP, what it lacks, and note that it was given (`rf_sync_state`).
+    """Send a client (by file) or a peer (over HTTP) what it doesn't have yet, and record that in `rf_sync_state`.
 
-    Warns when a pull is due first: when nothing has come in since the last push to this client, or nothing ever has;
-    when the peer has changes that have not come here. Conflicts are fewer when you have seen the others' changes before
-    they get yours.
+    Warns if a pull is due first: if nothing has come in since the last push to this client, or nothing ever has; or if
+    the peer has changes that have not come here. There are fewer conflicts if you have the others' changes before they
+    get yours.
 
-    A FILE that holds something is not replaced, since nobody would be given that again: exit code 1, and nothing is
-    noted. In a DIR each file is called by its LSNs. With nothing new a FILE stays as it is.
+    A FILE that is not empty is not replaced, because its contents would not be sent again: exit code 1, and nothing is
+    recorded. In a DIR each file is named by its LSNs. If there is nothing new, FILE stays as it is.
     """
     host = current_host()
     if (out is None) == (url is None):
-        raise UsageError("say where to: --file FILE or --url URL")
+        raise UsageError("say where to push to: --file FILE or --url URL")
     if url is not None and force:
         raise UsageError("--force is for files: a peer says itself what it lacks")
     if url is not None:
@@ -94,7 +94,7 @@ def _push_to(host: Host, url: str, token_file: Path | None) -> None:
 
 def _push_file(host: Host, out: str, client: str, *, force: bool) -> None:
     if out == STDOUT:
-        raise UsageError("push notes what was given, so it needs a file: use export-change-log for stdout")
+        raise UsageError("push records what was sent, so it needs a file: use export-change-log for stdout")
     with host.node() as node:
         clients = Clients(node.database, node.clock)
         due = clients.pull_is_due(client)
@@ -115,7 +115,7 @@ def _report(host: Host, done: Export, more: dict[str, Any]) -> None:
 
 def _warn_of_gone(host: Host, until_lsn: int) -> None:
     host.console.warn(
-        f"The log is purged up to LSN {until_lsn}, and what is gone is not in this: who lacks it needs {A_COPY}."
+        f"The log is purged up to LSN {until_lsn}, and what is gone is not in this: a node without it needs {A_COPY}."
     )
 
 

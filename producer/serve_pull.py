@@ -149,7 +149,7 @@ class _Pulls:
         is_ahead = self._progress.is_ahead(cursor)
         self._progress.look(caller.node_id, cursor, is_ahead=is_ahead)
         if is_ahead:
-            text = "this node's log ends before the mark: it was put back to an earlier state and has to rejoin"
+            text = "this node's log ends before the mark: it was restored to an earlier state and has to rejoin"
             raise ProblemError(409, text, reason="rewound")
         if after not in ("", "0"):
             self._progress.note(caller.node_id, cursor)

@@ -50,7 +50,9 @@ class CaptureWatch:
     def _look(self) -> list[str]:
         tables = self._captured()
         for name, since_us in paused_tables(self._node.database).items():
-            self._say(f"{name} is paused since {to_iso(since_us)}: run `{resume_command(name)}` when it is done")
+            self._say(
+                f"{name} has been paused since {to_iso(since_us)}: run `{resume_command(name)}` when the work is done"
+            )
         capture = self._node.capture()
         drifted = capture.drifted(tables)
         if drifted and self._node.config.node.auto_migrate:

@@ -27,11 +27,11 @@ _LETTER = ("node", "source_node", "reason", "state", "tx_id")
 
 
 @click.command()
-@click.option("--keep", metavar="DIR", help="Leave the three nodes in this new folder, to look at and play with.")
+@click.option("--keep", metavar="DIR", help="Keep the three nodes in this new folder, to look at and try out.")
 def demo(keep: str | None) -> None:
-    """Show it all in one go: three SQLite nodes on this machine that exchange batches through a folder.
+    """Show everything in one run: three SQLite nodes on this machine exchange batches through a folder.
 
-    Ends with 1 when the nodes differ."""
+    Exit code 1 if the nodes differ at the end."""
     host = current_host()
     # Each command of the story has a log of its own.
     command_line(click.get_current_context()).stop_logging()
@@ -75,7 +75,7 @@ class _Story:
         }
 
     def _set_up(self) -> None:
-        self._step("Three nodes: main, store-1 and store-2. Each is one SQLite file; they share nothing but a folder.")
+        self._step("Three nodes: main, store-1 and store-2. Each is one SQLite file; they share only a folder.")
         for node in self.nodes:
             role = "main" if node is self._main else "branch"
             database = f"sqlite:///{node.name}.db"
@@ -83,15 +83,15 @@ class _Story:
             self._do(node, "migrate")
         for node, sales in zip(self.nodes, ("60", "30", "20"), strict=True):
             self._do(node, "seed", "--rows", sales)
-        self._count("Before the first sync each node knows its own rows only:")
+        self._count("Before the first sync, each node has only its own rows:")
 
     def _first_sync(self) -> None:
-        self._step("Sync: each node writes what it has into the folder and applies what the others wrote.")
+        self._step("Sync: each node writes its changes to the folder and applies what the others wrote.")
         self._sync(*self.nodes)
-        self._count("Now all hold all rows:")
+        self._count("Now every node has all rows:")
 
     def _conflict(self) -> None:
-        self._step("A conflict: both stores change the price of one product before they hear of each other.")
+        self._step("A conflict: both stores change the price of the same product before they sync.")
         self._price(self._store_1, "11.11")
         self._price(self._store_2, "22.22")
         self._sync(self._store_1, self._store_2)
@@ -100,9 +100,9 @@ class _Story:
             raise DemoError("two stores wrote the same row, and no node recorded a conflict")
         self._table("Recorded on every node, with both images", _CONFLICT, self._conflicts)
         self._say(
-            f"The later write stands everywhere: {self._price_on(self._main)}. The rule is lww, last writer wins; by"
+            f"The later write wins on every node: {self._price_on(self._main)}. The rule is lww, last writer wins:"
         )
-        self._say("the clock, but a write made after seeing another always beats it (docs/DB_SYNC_POLICY.md).")
+        self._say("the clock decides, but a write made after seeing another always beats it (docs/DB_SYNC_POLICY.md).")
 
     def _dead_letter(self) -> None:
         self._step("A dead letter: store-1 gets a new column that the others don't have, and uses it.")
@@ -117,20 +117,20 @@ class _Story:
         if not self._dead_letters:
             raise DemoError("no node set the batch with the unknown column aside")
         self._table("Set aside whole, with the reason", _LETTER, self._dead_letters)
-        self._say("Nothing is lost, and what comes later does not wait behind it.")
+        self._say("Nothing is lost, and later changes do not wait for it.")
 
     def _replay(self) -> None:
-        self._step("Mend and replay: main and store-2 get the column, and the dead letters are applied.")
+        self._step("Fix and replay: main and store-2 get the column, and the dead letters are applied.")
         self._write(self._main, _NEW_COLUMN)
         self._do(self._main, "migrate")
-        self._say("migrate has seen the column, and has tried again by itself what it had kept out.")
+        self._say("migrate saw the new column, and replayed by itself what had failed without it.")
         self._write(self._store_2, _NEW_COLUMN)
         self._do(self._store_2, "dlq", "replay", "--all")
-        self._say("The same by hand. Capture follows the new column at the next run:")
+        self._say("The same, done by hand. Capture picks up the new column at the next run:")
         self._run(self._store_2)
         for node in (self._main, self._store_2):
             if self._do(node, "dlq", "list"):
-                raise DemoError(f"{node.name} still holds a dead letter after its cause was mended")
+                raise DemoError(f"{node.name} still has a dead letter after its cause was fixed")
         self._sync()
 
     def _sync(self, *writers: DemoNode) -> None:
@@ -218,5 +218,5 @@ def _tell_end(console: Console, differences: list[str], keep: str | None) -> Non
     if keep:
         console.say(f"  rowferry --config {Path(keep) / 'main.toml'} status")
     else:
-        console.say("  rowferry demo --keep DIR     the same, and the nodes stay for you to look at")
+        console.say("  rowferry demo --keep DIR     the same, but the nodes are kept for you to look at")
     console.say("  rowferry init --node ID --database URL     your own first node")

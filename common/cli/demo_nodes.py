@@ -19,7 +19,7 @@ Rows = list[tuple[Any, ...]]
 
 
 class DemoError(RowferryError):
-    """A step of the demo ended in another way than it should."""
+    """A step of the demo did not end as it should."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,9 @@ _STYLES = {Level.OK: "green", Level.NOTE: None, Level.WARN: "yellow", Level.FAIL
 
 @click.command()
 def doctor() -> None:
-    """Check configuration, database, tables, triggers, broker, folder and clocks, and say how to mend each.
+    """Check configuration, database, tables, triggers, broker, folder and clocks, and say how to fix each problem.
 
-    Changes nothing. Exit code 1 when something fails, 5 when the database or the broker can't be
-    reached.
+    Changes nothing. Exit code 1 if a check fails, 5 if the database or the broker can't be reached.
     """
     host = current_host()
     config = host.config
@@ -86,7 +85,7 @@ def _tell(console: Console, found: Sequence[Finding]) -> None:
     for one in found:
         console.say(set_in(f"{one.level.value:4}  {one.area}: {one.message}", 6), style=_STYLES[one.level])
         if one.remedy:
-            said = f"to mend it: {one.remedy}" if one.level is not Level.NOTE else one.remedy
+            said = f"to fix it: {one.remedy}" if one.level is not Level.NOTE else one.remedy
             console.say(set_in(f"      {said}", 6))
     counts = {level: sum(one.level is level for one in found) for level in (Level.FAIL, Level.WARN)}
-    console.say(f"{counts[Level.FAIL]} to mend, {counts[Level.WARN]} to look at.")
+    console.say(f"{counts[Level.FAIL]} to fix, {counts[Level.WARN]} to look at.")

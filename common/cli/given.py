@@ -29,9 +29,9 @@ class Given(click.ParamType[Any]):
             metavar = (param.metavar if param is not None else None) or ""
             is_list = "," in metavar or metavar == "NAMES"
             if not self._may_be_empty and not (value.replace(",", "").strip() if is_list else value):
-                self.fail("it is empty; leave it out, or say what is meant", param, ctx)
+                self.fail("it is empty; leave it out, or give a value", param, ctx)
             if not (isinstance(self.inner, click.Path) or "FILE" in metavar) and not _is_text(value):
-                self.fail(f"{visible(value)!r} is no text in UTF-8", param, ctx)
+                self.fail(f"{visible(value)!r} is not text in UTF-8", param, ctx)
         return self.inner.convert(value, param, ctx)
 
 

@@ -44,13 +44,19 @@ class Choices:
 
 @click.command()
 @click.option("--node", required=True, metavar="ID", help="This node's id: letters, digits, - and _.")
-@click.option("--database", required=True, metavar="URL", help="The database, like sqlite:///store.db.")
-@click.option("--role", type=click.Choice(["main", "branch"]), default="branch", show_default=True, help="One is main.")
-@click.option("--broker", metavar="URL", help="The broker, like amqp://user:password@host:5672/vhost.")
-@click.option("--directory", metavar="DIR", help="A folder that the nodes share; `exchange` where there is no broker.")
+@click.option("--database", required=True, metavar="URL", help="Database URL, such as sqlite:///store.db.")
+@click.option(
+    "--role",
+    type=click.Choice(["main", "branch"]),
+    default="branch",
+    show_default=True,
+    help="Role of this node; exactly one node is main.",
+)
+@click.option("--broker", metavar="URL", help="Broker URL, such as amqp://user:password@host:5672/vhost.")
+@click.option("--directory", metavar="DIR", help="Folder shared by the nodes. Default without a broker: `exchange`.")
 @click.option("--tables", multiple=True, metavar="A,B", help="Tables to keep in sync; repeatable. Default: all (*).")
-@click.option("--policy", multiple=True, metavar="TABLE=POLICY", help="Who wins a conflict there; repeatable.")
-@click.option("--force", is_flag=True, help="Overwrite a configuration that stands there.")
+@click.option("--policy", multiple=True, metavar="TABLE=POLICY", help="Conflict policy of a table; repeatable.")
+@click.option("--force", is_flag=True, help="Overwrite an existing configuration file.")
 def init(
     node: str,
     database: str,
@@ -82,9 +88,9 @@ def init(
 def write_configuration(path: Path, choices: Choices, *, force: bool) -> None:
     """Write the file whole or not at all, once it is known to load. Raises UsageError where one stands already."""
     if path.exists() and not force:
-        raise UsageError(f"{path} exists and is left as it is; overwrite it with --force")
+        raise UsageError(f"{path} already exists; use --force to overwrite it")
     if not path.parent.is_dir():
-        raise UsageError(f"{path.parent}: no such folder; make it first")
+        raise UsageError(f"{path.parent}: no such folder; create it first")
     with _draft(path) as draft:
         # mkstemp makes it 0600; a file without secrets may be read like any other.
         if not choices.holds_password:
@@ -138,39 +144,39 @@ def _pairs(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
             raise UsageError(f"--policy {one!r}: write TABLE=POLICY, like company=lww")
         if pairs.setdefault(table.strip(), policy.strip()) != policy.strip():
             raise UsageError(
-                f"--policy {one!r}: {table.strip()} was given {pairs[table.strip()]} before: a table has one"
+                f"--policy {one!r}: {table.strip()} was already given {pairs[table.strip()]}: a table has one policy"
             )
     return tuple(pairs.items())
 
 
 def _node(choices: Choices) -> list[str]:
     return [
-        "# Rowferry's configuration. Every setting: docs/reference/configuration.md.",
-        "# Relative paths count from this file's folder.",
+        "# Rowferry configuration. All settings are described in docs/reference/configuration.md.",
+        "# Relative paths are relative to this file's folder.",
         "",
         "[node]",
-        f"id = {toml_text(choices.node)}  # this node's name for all others; never change it once it has synced",
+        f"id = {toml_text(choices.node)}  # the name other nodes know this one by; never change it once it has synced",
         f"role = {toml_text(choices.role)}  # main | branch",
-        f"database = {toml_text(choices.database)}  # a direct connection, no pooler; or database_file",
-        "# auto_migrate = true  # capture follows by itself when a table changes its shape",
+        f"database = {toml_text(choices.database)}  # direct, not through a pooler; or use database_file",
+        "# auto_migrate = true  # update capture automatically when a table changes shape",
     ]
 
 
 def _tables(choices: Choices) -> list[str]:
     lines = [
         "[tables]",
-        f'include = [{", ".join(map(toml_text, choices.tables))}]  # names, or "*" for every table that can travel',
+        f'include = [{", ".join(map(toml_text, choices.tables))}]  # names, or "*" for every table that can be synced',
         "exclude = []",
-        '# foreign_keys = "check"  # check | ignore, for a database that never kept its references',
+        '# foreign_keys = "check"  # check | ignore (for a database that never enforced its foreign keys)',
         "",
-        "[tables.policy]  # who wins a conflict; lww (the later write) where a table is not named",
+        "[tables.policy]  # who wins a conflict; a table not listed here uses lww (the later write wins)",
     ]
     lines += [f"{toml_text(table)} = {toml_text(policy)}" for table, policy in choices.policies]
     return [
         *lines,
         "",
-        "# [tables.keys]  # who numbers the rows of a table whose keys the database gives",
-        '# sale = "stride"  # each node in a share of its own, with [node] number; or main-only, shared',
+        "# [tables.keys]  # who numbers the rows of a table whose keys the database generates",
+        '# sale = "stride"  # each node in its own share of the numbers, with [node] number; or main-only, shared',
     ]
 
 
@@ -178,17 +184,17 @@ def _ways(choices: Choices) -> list[str]:
     folder = choices.exchange_folder
     broker = [
         "[broker]",
-        f"url = {toml_text(choices.broker or _BROKER)}  # amqps:// for TLS; or url_file",
+        f"url = {toml_text(choices.broker or _BROKER)}  # amqps:// for TLS; or use url_file",
         'channel = "default"',
     ]
     directory = [
         "[directory]",
-        f"path = {toml_text(folder or DEFAULT_DIRECTORY)}  # this node writes into its own folder there",
+        f"path = {toml_text(folder or DEFAULT_DIRECTORY)}  # this node writes to its own folder in it",
     ]
-    fallback = ["[fallback]", "after = 60  # seconds without a broker until files are written into the directory too"]
-    lines = ["# Without a broker the batches travel through the directory alone."]
+    fallback = ["[fallback]", "after = 60  # seconds without a broker before files are written to the directory too"]
+    lines = ["# Without a broker, batches travel through the directory only."]
     lines += broker if choices.broker else _commented(broker)
-    lines += ["", "# A folder that the nodes share: a mounted share, a synced folder, a USB stick."]
+    lines += ["", "# A folder that all nodes share: a mounted share, a synced folder, a USB stick."]
     lines += directory if folder else _commented(directory)
     return [*lines, "", *(fallback if choices.broker else _commented(fallback))]
 
@@ -200,15 +206,15 @@ def _commented(lines: Iterable[str]) -> list[str]:
 _BROKER = "amqp://user:password@host:5672/vhost"
 _LIMITS = [
     "# [limits]",
-    "# max_batch_bytes = 4194304  # a larger transaction travels in parts",
-    "# early_seconds = 86400  # how long a row waits for the one that it points to",
+    "# max_batch_bytes = 4194304  # larger transactions are split into parts",
+    "# early_seconds = 86400  # how long a row waits for a row that it references",
 ]
 
 
 def _tell(console: Console, host: Host, choices: Choices, made: Path | None) -> None:
     console.say(f"Wrote {host.config_file} for node {choices.node} ({choices.role}).")
     if made:
-        console.say(f"Made the folder {made}, through which the nodes exchange batches.")
+        console.say(f"Created the folder {made}; the nodes exchange batches through it.")
     if choices.holds_password:
-        console.say("It holds a password, so only you can read it.")
+        console.say("The configuration contains a password, so only you can read it.")
     console.say(f"Next: {host.command('migrate')}, then {host.command('run')}")

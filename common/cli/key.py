@@ -15,7 +15,7 @@ _PRIVATE = 0o600
 
 @click.group("key")
 def key() -> None:
-    """The key that this node signs with, so that nobody else can speak for it: create, show."""
+    """This node's signing key, so that nobody else can speak for it: create, show."""
 
 
 @key.command()
@@ -23,9 +23,9 @@ def key() -> None:
     "--out", metavar="FILE", help="Where to write the private key. [default: ID.key beside the configuration]"
 )
 def create(out: str | None) -> None:
-    """Make a key, write it to a file for this account alone, and show its public half.
+    """Create a key, write it to a file that only this account can read, and show the public key.
 
-    Never overwrites. Nothing is signed before node.signing_key_file names the file."""
+    Never overwrites a file. Nothing is signed until node.signing_key_file names the file."""
     host = current_host()
     file = Path(out) if out else host.config_file.resolve().parent / f"{host.config.node.id}.key"
     text = new_private_key()
@@ -34,7 +34,7 @@ def create(out: str | None) -> None:
             new.write(f"{text}\n".encode())
             new.commit(file)
     except FileExistsError as error:
-        raise UsageError(f"{file} is there already: name another one with --out") from error
+        raise UsageError(f"{file} already exists: name another one with --out") from error
     except OSError as error:
         raise UsageError(f"{file} can't be written: {error.strerror}") from error
     signer = Signer(text)
@@ -44,7 +44,7 @@ def create(out: str | None) -> None:
 
 @key.command()
 def show() -> None:
-    """Show the public half of the key that this node signs with."""
+    """Show the public half of this node's signing key."""
     host = current_host()
     signer, node_id = host.config.signer(), host.config.node.id
     if signer is None:

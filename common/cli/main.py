@@ -107,7 +107,7 @@ def _judged(ctx: click.Context) -> ExitCode:
     if not host.own_letters or host.is_service:
         return host.exit_code
     many = counted(host.own_letters, "dead letter of this node's own rows was", "dead letters of its own rows were")
-    host.console.warn(f"{many} made: see `{host.command('dlq list')}`.")
+    host.console.warn(f"{many} created: see `{host.command('dlq list')}`.")
     return ExitCode.SET_ASIDE if host.exit_code is ExitCode.DONE else host.exit_code
 
 
@@ -139,7 +139,7 @@ def sentence_for(error: Exception) -> str:
             # Without a name it is a stream of ours: a result on its way to a full disk.
             text = f"the output can't be written: {error.strerror}"
         case _:
-            text = f"{type(error).__name__}: {error}; this is a fault in Rowferry: run again with --debug and report it"
+            text = f"{type(error).__name__}: {error}; this is a bug in Rowferry: run again with --debug and report it"
     return masked(text)
 
 
@@ -206,17 +206,17 @@ def _global_options() -> list[click.Parameter]:
             ["--config"],
             metavar="FILE",
             type=click.Path(dir_okay=False),
-            help="The configuration. Default: $ROWFERRY_CONFIG, else rowferry.toml in this folder.",
+            help="Configuration file. Default: $ROWFERRY_CONFIG, else rowferry.toml in the current folder.",
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document on stdout and nothing else."),
-        click.Option(["--verbose", "-v"], is_flag=True, help="The same as --log-level info."),
-        click.Option(["--log-level"], type=click.Choice(LEVELS), help="Log from this level on, on stderr."),
+        click.Option(["--verbose", "-v"], is_flag=True, help="Same as --log-level info."),
+        click.Option(["--log-level"], type=click.Choice(LEVELS), help="Minimum level to log, on stderr."),
         click.Option(
             ["--log-format"],
             type=click.Choice([style.value for style in LogFormat]),
-            help="How log lines look. Default: text; json for `run` when stderr is no terminal.",
+            help="Format of log lines. Default: text; json for `run` when stderr is not a terminal.",
         ),
-        click.Option(["--debug"], is_flag=True, help="Log everything, with the traceback of an error."),
+        click.Option(["--debug"], is_flag=True, help="Log everything, including error tracebacks."),
     ]
 
 

@@ -35,9 +35,9 @@ class _Beside:
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Print the SQL that would run, and change nothing.")
 def migrate(dry_run: bool) -> None:
-    """Make the database a node: rf_ tables, its own row, capture on the chosen tables.
+    """Set up the database as a node: create the rf_ tables and the node's own row, capture the chosen tables.
 
-    Safe to repeat; run it again after tables came or changed, and after an upgrade of Rowferry."""
+    Safe to repeat. Run it again after tables were added or changed, and after upgrading Rowferry."""
     host = current_host()
     with opened_database(host.config) as database:
         work = migration.plan if dry_run else migration.migrate
@@ -52,16 +52,16 @@ def migrate(dry_run: bool) -> None:
     if report.had_rows:
         have = "have" if len(report.had_rows) > 1 else "has"
         host.console.warn(
-            f"{listed(report.had_rows)} {have} rows already: they are not sent, only what is changed in them from now"
-            " on. An empty node begins with them by `rowferry snapshot`; nodes that both have rows by `rowferry adopt`"
+            f"{listed(report.had_rows)} {have} rows already: they are not sent, only changes to them from now on. To"
+            " start an empty node with them use `rowferry snapshot`; if both nodes have rows, `rowferry adopt`"
         )
 
 
 @click.command()
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@click.option("--force", is_flag=True, help="Also when changes were not sent yet or dead letters are open.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
+@click.option("--force", is_flag=True, help="Proceed even if changes are not sent yet or dead letters are open.")
 def unmigrate(yes: bool, force: bool) -> None:
-    """Take Rowferry off the database: triggers, functions and all rf_ tables. The rows stay."""
+    """Remove Rowferry from the database: triggers, functions and all rf_ tables. The rows stay."""
     host = current_host()
     if not yes:
         _ask(host.config.node.id)
@@ -77,9 +77,9 @@ def warn_about_own_keys(console: Console, report: migration.MigrationReport) -> 
     if tables:
         numbers = "number their own keys" if len(tables) > 1 else "numbers its own keys"
         console.warn(
-            f"{listed(tables)} {numbers}: two nodes would give the same number to different rows. Name each in "
-            '[tables.keys]: "stride", each node numbers in a share of its own; "main-only", the main node alone; '
-            '"shared", the application takes care of it'
+            f"{listed(tables)} {numbers}: two nodes would give the same number to different rows. List each in "
+            '[tables.keys]: "stride", each node has its own share of the numbers; "main-only", only the main node '
+            'gives numbers; "shared", the application takes care of it'
         )
     for note in (*report.choice.loose_keys, *report.choice.key_notes):
         console.warn(note)
@@ -103,14 +103,14 @@ def _make_queue(node: Node) -> None:
         make_queue(node)
     except OutageError as error:
         raise OutageError(
-            f"the database is ready, but the node's queue could not be made: {error}. Run rowferry migrate again "
-            "before other nodes send, else their changes until then are not kept for this node"
+            f"the database is ready, but the node's queue could not be created: {error}. Run rowferry migrate again "
+            "before other nodes send, otherwise their changes until then are not kept for this node"
         ) from error
 
 
 def _ask(node_id: str) -> None:
     if not sys.stdin.isatty():
-        raise UsageError("unmigrate removes Rowferry from the database; say --yes where nobody can be asked")
+        raise UsageError("unmigrate removes Rowferry from the database; add --yes when nobody can be asked")
     click.confirm(f"Remove Rowferry from the database of {node_id}?", abort=True, err=True)
 
 
@@ -143,11 +143,11 @@ def _tell(console: Console, host: Host, report: migration.MigrationReport, besid
         console.say(f"Node {host.config.node.id} ({host.config.node.role}) is ready on {report.dialect}.")
         console.say(f"Capturing {counted(len(captured), 'table', 'tables')}: {names}" if names else _NO_TABLES)
     else:
-        console.say(f"Nothing to do: all stands already ({names or 'no tables'}).")
+        console.say(f"Nothing to do: everything is in place already ({names or 'no tables'}).")
     for name in report.paused:
         console.warn(f"{name} is paused: its changes are not captured until {resume_command(name)}")
     if beside.folder is not None and not report.dry_run:
-        console.say(f"Made the folder {beside.folder}, through which the nodes exchange batches.")
+        console.say(f"Created the folder {beside.folder}; the nodes exchange batches through it.")
     for name, why in report.choice.left_out:
         console.say(f"Left out: {name} ({why})")
     if beside.retried:
@@ -159,9 +159,9 @@ _NO_TABLES = "No tables to capture yet: create them, then run rowferry migrate a
 
 def _tell_plan(console: Console, report: migration.MigrationReport, folder: Path | None) -> None:
     if folder is not None:
-        console.say(f"-- Would make the folder {folder}.")
+        console.say(f"-- Would create the folder {folder}.")
     if not report.changed:
-        console.say("-- Nothing to do: all stands already.")
+        console.say("-- Nothing to do: everything is in place already.")
     for statement in report.sql:
         console.say(statement if statement.rstrip().endswith(";") else f"{statement};")
 
@@ -169,4 +169,4 @@ def _tell_plan(console: Console, report: migration.MigrationReport, folder: Path
 def _tell_removed(console: Console, removed: list[str]) -> None:
     for statement in removed:
         console.say(statement)
-    console.say("Rowferry is off this database; its rows are as they were." if removed else "Nothing to do.")
+    console.say("Rowferry is removed from this database; its rows are unchanged." if removed else "Nothing to do.")

@@ -14,12 +14,12 @@ from common.runtime.node import Node
 
 @click.group()
 def node() -> None:
-    """The nodes that this one knows: list, retire."""
+    """Nodes known to this one: list, retire."""
 
 
 @node.command("list")
 def list_() -> None:
-    """List this node and its peers: when each was heard, what there is of it here, and what it has passed."""
+    """List this node and its peers: when each was last heard, its watermark here, how far it has this node's log."""
     host = current_host()
     with host.node() as opened:
         found = _nodes(opened).known()
@@ -28,13 +28,13 @@ def list_() -> None:
 
 @node.command()
 @click.argument("node_id", metavar="ID")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 def retire(node_id: str, yes: bool) -> None:
-    """Keep nothing more for a node that will not come back.
+    """Stop keeping data for a node that will not come back.
 
-    Tombstones and the log no longer wait for it, and its tokens are revoked. Should it speak again, it counts again
-    from then on; what was purged meanwhile it may lack. Its queue on the broker goes by itself once it is unused for
-    broker.queue_expires_seconds."""
+    Tombstones and the log no longer wait for it, and its tokens are revoked. If it speaks again, it counts again from
+    then on, but may lack what was purged in the meantime. Its queue on the broker is removed by itself once it has
+    been unused for broker.queue_expires_seconds."""
     host = current_host()
     with host.node() as opened:
         nodes = _nodes(opened)
@@ -62,7 +62,7 @@ def _ask(nodes: Nodes, node_id: str) -> None:
 
 def _tell_retired(console: Console, retired: Retired) -> None:
     if retired.already:
-        console.say(f"{retired.node} is retired since {to_iso(retired.at_us)}")
+        console.say(f"{retired.node} has been retired since {to_iso(retired.at_us)}")
     else:
         console.say(f"{retired.node} is retired: nothing waits for it any more.")
     tokens = retired.freed.get("tokens", 0)

@@ -75,21 +75,21 @@ def _shared() -> list[click.Option]:
             is_flag=True,
             expose_value=False,
             callback=_on_verbose,
-            help="Log what is being done, on stderr; the same as --log-level info.",
+            help="Log what is being done, on stderr; same as --log-level info.",
         ),
         click.Option(
             ["--log-level"],
             type=click.Choice(LEVELS),
             expose_value=False,
             callback=_on_level,
-            help="Log from this level on. Default: warning; info for `run`.",
+            help="Minimum level to log. Default: warning; info for `run`.",
         ),
         click.Option(
             ["--log-format"],
             type=click.Choice([style.value for style in LogFormat]),
             expose_value=False,
             callback=_on_format,
-            help="How log lines look. Default: text; json for `run` when stderr is no terminal.",
+            help="Format of log lines. Default: text; json for `run` when stderr is not a terminal.",
         ),
     ]
 

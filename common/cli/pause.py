@@ -18,9 +18,10 @@ from common.visible import resume_command
 @click.command()
 @click.argument("tables", nargs=-1, required=True, metavar="TABLE...")
 def pause(tables: tuple[str, ...]) -> None:
-    """Take capture off tables while their owner alters or repairs them.
+    """Stop capturing tables while their owner alters or repairs them.
 
-    Until rowferry resume their changes stay here; what other nodes send is applied on. status names them."""
+    Until rowferry resume, their changes stay here; changes from other nodes are still applied. status lists paused
+    tables."""
     host = current_host()
     with _pausing(host) as (node, pausing):
         report = pausing.pause(tables)
@@ -36,9 +37,9 @@ def pause(tables: tuple[str, ...]) -> None:
 @click.command()
 @click.argument("tables", nargs=-1, required=True, metavar="TABLE...")
 def resume(tables: tuple[str, ...]) -> None:
-    """Put capture back on paused tables, and seal what was written to them meanwhile.
+    """Capture paused tables again, and seal what was written to them in the meantime.
 
-    Safe to repeat; killed half way, run it again."""
+    Safe to repeat; if it is killed halfway, run it again."""
     host = current_host()
     with _pausing(host) as (node, pausing):
         report = pausing.resume(tables)
@@ -70,7 +71,7 @@ def _tell_pause(console: Console, report: PauseReport) -> None:
 def _tell_resume(console: Console, report: ResumeReport, retried: int) -> None:
     for name in report.resumed:
         gone = (
-            " it is no longer among the captured tables, and what was written to it in the pause is not sent"
+            " it is no longer among the captured tables, and what was written to it during the pause is not sent"
             " (under another name: rowferry verify --repair, with a peer)"
         )
         console.say(f"{name}:{gone if name in report.gone else ' it is captured again'}")

@@ -13,12 +13,12 @@ from common.runtime.parts import load_parts
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 def purge(dry_run: bool) -> None:
-    """Take away what is past its retention: log, dedup, tombstones, conflicts, unfinished parts, audit.
+    """Delete what is past its retention: log, dedup, tombstones, conflicts, unfinished parts, audit.
 
-    The settings are in [retention], and limits.tombstone_days. What somebody may still need stays, and is told. In
-    short steps: it can be stopped, or killed, at any moment, and run again, beside a running node too."""
+    The settings are in [retention], and limits.tombstone_days. What may still be needed is kept and reported. Works in
+    short steps: it can be stopped or killed at any moment and run again, also while the node is running."""
     host = current_host()
     with host.node() as node:
         purged = [
@@ -32,7 +32,7 @@ def purge(dry_run: bool) -> None:
 
 
 def _tell(console: Console, purged: Sequence[Purged], *, dry_run: bool) -> None:
-    title = "would go" if dry_run else "went"
+    title = "would be deleted" if dry_run else "deleted"
     rows = [(one.what, one.rows, one.as_dict()["older_than"]) for one in purged]
     console.table("", ("what", title, "older than"), rows)
     for one in purged:

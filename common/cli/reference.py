@@ -20,7 +20,7 @@ described in [configuration.md](configuration.md).
 | 1 | failed; also when the reader of the output went away |
 | 2 | usage: an option, an argument or the configuration is wrong |
 | 3 | input refused by preflight: torn, altered, of an unknown format |
-| 4 | done, but this command set batches, or rows of its own that can't travel, aside or left conflicts waiting |
+| 4 | done, but this command set aside batches, or rows of this node that can't travel, or left conflicts waiting |
 | 5 | database or broker unreachable |
 | 130 | ended by Ctrl-C |
 | 143 | ended by SIGTERM, as a shell tells it; but for `run` and `serve`, which it stops |

@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 
 @click.command()
-@click.option("--only", type=click.Choice(["producer", "consumer"]), help="Run one side alone.")
-@click.option("--once", is_flag=True, help="Seal, send and apply what is there now, then end.")
+@click.option("--only", type=click.Choice(["producer", "consumer"]), help="Run only this side.")
+@click.option("--once", is_flag=True, help="Seal, send and apply what is there now, then exit.")
 def run(only: str | None, once: bool) -> None:
     """Run the node: seal, publish and apply, until SIGTERM or Ctrl-C.
 
-    The first signal stops cleanly within ten seconds, a second one leaves at once; neither loses anything. Databases
-    and brokers that are away are waited for. With --once: what stood there at the start is drained, and what others
-    send until five seconds after that; exit code 4 when there were dead letters, 5 when a database, broker or peer
+    The first signal stops cleanly within ten seconds, a second one exits at once; neither loses anything. If a
+    database or broker is unreachable, run waits for it. With --once, it drains what was there at the start, and what
+    others send until five seconds after that; exit code 4 if there were dead letters, 5 if a database, broker or peer
     could not be reached, after the rest is drained.
     """
     host = current_host()
@@ -120,5 +120,5 @@ def _sentence(outcome: Outcome, *, once: bool) -> str:
         return f"Stopped.{aside}"
     if not outcome.drained:
         return f"Stopped before everything was drained.{aside}"
-    what = "What was there is drained; others go on sending." if outcome.more_comes else "Everything is drained."
+    what = "What was there is drained; others are still sending." if outcome.more_comes else "Everything is drained."
     return f"{what}{aside}"

@@ -14,13 +14,15 @@ from common.runtime.host import Host, current_host
 
 
 @click.command()
-@click.option("--rows", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="How many sales.")
-@click.option("--seed", "number", type=int, default=1, show_default=True, help="The same number gives the same rows.")
-@click.option("--more", is_flag=True, help="Add to rows that stand there already.")
+@click.option("--rows", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="Number of sales.")
+@click.option(
+    "--seed", "number", type=int, default=1, show_default=True, help="Random seed: the same number gives the same rows."
+)
+@click.option("--more", is_flag=True, help="Add to the rows that are already there.")
 def seed(rows: int, number: int, more: bool) -> None:
     """Fill a trial schema (company, store, product, sale) for a first look.
 
-    Makes the tables where they are missing; on a migrated node they are captured at once, so the rows travel."""
+    Creates the tables if they are missing; on a migrated node they are captured at once, so the rows are sent."""
     host = current_host()
     with opened_database(host.config) as database:
         if not more:
@@ -52,8 +54,8 @@ def _tell(console: Console, host: Host, document: dict[str, Any]) -> None:
     console.say(f"Added {', '.join(f'{count} {name}' for name, count in rows.items())}.")
     left = [name for name in rows if name not in document["captured"]]
     if not document["captured"]:
-        console.say(f"This database is no node yet, so these rows stay here. Next: {host.command('migrate')}")
+        console.say(f"This database is not a node yet, so these rows stay here. Next: {host.command('migrate')}")
     elif left:
         console.say(f"Not in tables.include, so they stay here: {', '.join(left)}")
     else:
-        console.say("They are captured and travel with the next rowferry run.")
+        console.say("They are captured and will be sent by the next rowferry run.")

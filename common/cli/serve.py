@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 
 
 @click.command()
-@click.option("--host", help="Where to answer; default: server.host.")
-@click.option("--port", type=click.IntRange(0, 65_535), help="Its port; default: server.port. 0: any that is free.")
+@click.option("--host", help="Address to listen on. Default: server.host.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port. Default: server.port; 0 picks a free one.")
 def serve(host: str | None, port: int | None) -> None:
-    """Answer over HTTP: push and pull, dead letters, conflicts, audit, the operations page, until SIGTERM or Ctrl-C.
+    """Serve HTTP: push and pull, dead letters, conflicts, audit, the operations page, until SIGTERM or Ctrl-C.
 
-    The page is at / (docs/howto/page.md). Every request of a program but for /healthz, /readyz, /openapi.json, and
-    /metrics on this machine, shows a token (rowferry token create). May run beside rowferry run. docs/reference/http.md
-    tells of TLS, proxies and limits."""
+    The page is at / (docs/howto/page.md). Programs need a token (rowferry token create) for every request except
+    /healthz, /readyz, /openapi.json, and /metrics on this machine. Can run alongside rowferry run. For TLS, proxies and
+    limits see docs/reference/http.md."""
     current = current_host()
     current.is_service = True
     stop = threading.Event()

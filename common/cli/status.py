@@ -20,24 +20,24 @@ _STYLES = {State.UP_TO_DATE: "bold green", State.BEHIND: "bold yellow", State.NE
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Draw it again every two seconds until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh every two seconds until Ctrl-C.")
 @click.option("--check", is_flag=True, help="For monitoring: exit code 1 when work waits without progress.")
 def status(watch: bool, check: bool) -> None:
-    """Show how this node stands: what was sent, what was applied, what waits and what needs a person.
+    """Show the state of this node: what was sent, what was applied, what is waiting and what needs attention.
 
-    Exit code 0 however it stands, 5 when the database can't be reached. With --check also 1 when work has waited for
-    limits.stall_seconds and none of it was done.
+    Exit code 0 whatever the state, 5 if the database can't be reached. With --check also 1 if work has been waiting
+    for limits.stall_seconds and none of it was done.
     """
     host = current_host()
     if watch and check:
-        raise UsageError("--watch has no end whose exit code could tell anything: leave out --check")
+        raise UsageError("--watch never ends, so it has no exit code for --check: leave out --check")
     if not watch:
         standing = show(host)
         if check and standing.stalled:
             host.exit_code = ExitCode.FAILED
         return
     if host.console.json:
-        raise UsageError("--watch draws for a person, --json prints one document: use one of them")
+        raise UsageError("--watch is for a terminal, --json prints one document: use one of them")
     # An event, for a KeyboardInterrupt can come while a library's callback runs, which loses it.
     stop = threading.Event()
     with stop_on_signals(stop):
@@ -128,7 +128,7 @@ def _tell(console: Console, standing: Standing) -> None:
     _tell_sinks(console, standing.shares.get("sinks", ()))
     if folder := standing.shares.get("folder"):
         held = f"{counted(folder['files'], 'file', 'files')}, {size(folder['bytes'])} of {size(folder['max_bytes'])}"
-        console.say(f"own folder in the shared folder: {held}, kept for who has not read them")
+        console.say(f"own folder in the shared folder: {held}, kept for nodes that have not read them")
     _tell_sources(console, standing)
     _tell_peers(console, standing)
     for node, at_us in standing.verified.items():
@@ -164,7 +164,7 @@ def _tell_sources(console: Console, standing: Standing) -> None:
     if rows:
         console.table("Applied", ("source", "watermark", "changes waiting", "last moved"), rows)
     else:
-        console.say("No batch of another node has come yet.")
+        console.say("No batch of another node has arrived yet.")
 
 
 def _tell_peers(console: Console, standing: Standing) -> None:

@@ -23,20 +23,20 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--node", "node_id", required=True, metavar="ID", help="The node, or the person, that it speaks for.")
+@click.option("--node", "node_id", required=True, metavar="ID", help="The node or person that the token is for.")
 @click.option(
     "--scope",
     "scopes",
     multiple=True,
     metavar="A,B",
-    help="Of push, pull, forward, ops; repeatable. [default: push,pull]",
+    help="Any of push, pull, forward, ops; repeatable. [default: push,pull]",
 )
-@click.option("--expires", metavar="AGE", help="It works for so long, like 12h or 90d. Default: until it is revoked.")
+@click.option("--expires", metavar="AGE", help="How long it is valid, such as 12h or 90d. Default: until revoked.")
 def create(node_id: str, scopes: tuple[str, ...], expires: str | None) -> None:
-    """Make a token and show it: this once, for only a sum of it is kept. It stands alone on stdout, so that
-    (umask 077; rowferry token create --node ID > FILE) makes a token_file.
+    """Create a token and show it. It is shown only once, because only its hash is stored. It is printed alone on
+    stdout, so that (umask 077; rowferry token create --node ID > FILE) makes a token_file.
 
-    To renew one, make another for the same node, put it in place, and revoke the first."""
+    To renew a token, create another for the same node, put it in place, and revoke the first."""
     host = current_host()
     chosen, lives_us = _scopes(scopes), None if expires is None else _span_us(expires)
     with host.node() as node:
@@ -47,7 +47,7 @@ def create(node_id: str, scopes: tuple[str, ...], expires: str | None) -> None:
 
 @token.command("list")
 def list_() -> None:
-    """List all tokens, those that are revoked or expired too; nobody can read their secrets."""
+    """List all tokens, including revoked and expired ones; their secrets can't be read."""
     host = current_host()
     with host.node() as node:
         now_us = node.clock.now_us()
@@ -58,7 +58,7 @@ def list_() -> None:
 @token.command()
 @click.argument("token_id", metavar="ID")
 def revoke(token_id: str) -> None:
-    """Take a token back: it is refused from the next request on."""
+    """Revoke a token: it is refused from the next request on."""
     host = current_host()
     with host.node() as node:
         revoked = Tokens(node.database, node.clock).revoke(token_id, host.actor)

@@ -27,26 +27,28 @@ PASSWORDS_FILE = "rowferry-passwords.json"
 
 @click.group()
 def topology() -> None:
-    """What should stand on RabbitMQ: export it for all nodes, check it for this one."""
+    """The RabbitMQ topology: export it for all nodes, check it for this one."""
 
 
 @topology.command()
-@click.option("--nodes", multiple=True, metavar="A,B", help="These nodes; repeatable. Default: this one and its peers.")
+@click.option(
+    "--nodes", multiple=True, metavar="A,B", help="Nodes to include; repeatable. Default: this one and its peers."
+)
 @click.option("--out", default=STDOUT, show_default=True, metavar="FILE", help="Where to write; - for stdout.")
 @click.option(
     "--passwords",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help=f"The users' passwords. Default: {PASSWORDS_FILE} beside the configuration.",
+    help=f"File with the users' passwords. Default: {PASSWORDS_FILE} beside the configuration.",
 )
-@click.option("--no-users", is_flag=True, help="Leave users out: they exist, or sign in with certificates.")
+@click.option("--no-users", is_flag=True, help="Leave out users: they exist already, or sign in with certificates.")
 def export(nodes: tuple[str, ...], out: str, passwords: Path | None, no_users: bool) -> None:
     """Write the definitions for RabbitMQ: a user with least rights for each node, exchanges, queues, bindings.
 
-    Import them with `rabbitmqctl import_definitions FILE` or on the management page; an import changes no queue that
-    stands, and gives users that stand these passwords. Passwords are kept in a private file (a JSON object, node to
-    password), never printed: those it holds are used again, new ones are made for the other nodes. A node whose id is
-    the user in [broker] url keeps the password there.
+    Import them with `rabbitmqctl import_definitions FILE` or on the management page; an import changes no existing
+    queue, and sets these passwords for existing users. Passwords are kept in a private file (a JSON object, node to
+    password), never printed: those already in it are reused, new ones are made for the other nodes. A node whose id is
+    the user in [broker] url keeps the password given there.
     """
     from common.ops import topology as ops
 
@@ -71,19 +73,19 @@ def export(nodes: tuple[str, ...], out: str, passwords: Path | None, no_users: b
 
 
 @topology.command()
-@click.option("--management", metavar="URL", help="Ask the management API, like http://admin@host:15672.")
+@click.option("--management", metavar="URL", help="Also use the management API, such as http://admin@host:15672.")
 @click.option(
     "--password-file",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A private file with the password for --management.",
+    help="Private file with the password for --management.",
 )
 def check(management: str | None, password_file: Path | None) -> None:
-    """Compare what stands on RabbitMQ for this node with what should, and say how to mend it; changes nothing.
+    """Compare what RabbitMQ has for this node with what it should have, and say how to fix it; changes nothing.
 
-    Through AMQP with the account of [broker] url: exchanges, queues and, where the account may declare, their
-    arguments. With --management also bindings, policies and the node's rights; without a user in its URL with the
-    account of [broker] url. Exit code 1 when something differs, 5 when the broker can't be reached.
+    Over AMQP, with the account in [broker] url: exchanges, queues and, if the account may declare, their arguments.
+    With --management also bindings, policies and the node's permissions; if that URL has no user, with the account in
+    [broker] url. Exit code 1 if something differs, 5 if the broker can't be reached.
     """
     from common.ops import topology as ops
 
@@ -143,10 +145,10 @@ def _tell_findings(console: Console, findings: "Sequence[Finding]") -> None:
     wrong, unseen = problems(findings), unchecked(findings)
     for one in wrong:
         console.say(f"{one.state}: {one.kind} {one.name}: {one.detail}", style="bold red")
-        console.say(f"  to mend it: {one.remedy}")
+        console.say(f"  to fix it: {one.remedy}")
     for one in unseen:
         console.say(f"not checked: {one.kind} {one.name}: {one.detail}")
     for remedy in dict.fromkeys(one.remedy for one in unseen):
         console.say(f"  {remedy}")
     good = len(findings) - len(wrong) - len(unseen)
-    console.say(f"{good} as they should be, {len(wrong)} to mend, {len(unseen)} not checked.")
+    console.say(f"{good} as they should be, {len(wrong)} to fix, {len(unseen)} not checked.")

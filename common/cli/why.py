@@ -20,9 +20,10 @@ from common.runtime.parts import load_parts
 @click.argument("table")
 @click.argument("pk", metavar="PK", type=ANY_TEXT)
 def why(table: str, pk: str) -> None:
-    """Tell one row's whole history, as this node knows it.
+    """Show one row's whole history, as this node knows it.
 
-    PK is the key's value, or a JSON object for a key of several columns. Exit code 1: nothing is known of such a row.
+    PK is the key's value, or a JSON object if the key has several columns. Exit code 1: nothing is known about such a
+    row.
     """
     host = current_host()
     with host.node() as node:

@@ -16,7 +16,7 @@ _SECRET = re.compile(r"ed25519-private|\brf_[0-9a-zA-Z]+_|://\S*@|PRIVATE KEY")
 """What a signing key, a token, a URL with a password and the key of a certificate look like."""
 
 _REMEDIES = {
-    "extra_forbidden": "there is no such setting; take it out or correct its name",
+    "extra_forbidden": "there is no such setting; remove it or correct its name",
     "missing": "it is required, and missing",
     "tuple_type": 'must be a list, like ["one", "other"]',
     "string_pattern_mismatch": "use 1 to 64 letters, digits, '-' or '_'",
@@ -25,7 +25,7 @@ _REMEDIES = {
     "string_type": "must be text, in quotes",
     "path_type": NO_PATH,
     "string_too_short": "must not be empty",
-    "too_short": "must not be empty; without it leave the setting out",
+    "too_short": "must not be empty; to go without one, leave the setting out",
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
     **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "must be a number"),

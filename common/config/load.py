@@ -90,9 +90,7 @@ def _from_secret_file(tree: dict[str, Any], section: str, key: str, folder: Path
     if not isinstance(inner, dict) or f"{key}_file" not in inner:
         return
     if key in inner:
-        raise ConfigError(
-            f"{origins.file}: {section}.{key} and {section}.{key}_file both say the same: take one of them out"
-        )
+        raise ConfigError(f"{origins.file}: {section}.{key} and {section}.{key}_file are both set: remove one of them")
     given, where = inner.pop(f"{key}_file"), origins.where((section, f"{key}_file"))
     if not isinstance(given, str) or not given:
         raise ConfigError(f"{where}: {NO_PATH}")
@@ -125,7 +123,7 @@ def _is_certificate_alone(file: Path) -> bool:
 
 
 def _unreadable(file: Path, where: str, error: OSError | ValueError) -> ConfigError:
-    why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+    why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
     if isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError):
         # A name that no file can have.
         why = str(error)

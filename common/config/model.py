@@ -37,7 +37,7 @@ TLS_FILES = ("tls_ca_file", "tls_cert_file", "tls_key_file")
 """The settings of `[broker]` that name files."""
 SERVER_FILES = ("tls_cert_file", "tls_key_file")
 """Those of `[server]`."""
-NO_PATH = "must be a path; without it leave the setting out"
+NO_PATH = "must be a path; to go without one, leave the setting out"
 
 
 def _is_number(kind: object) -> bool:
@@ -215,7 +215,7 @@ class BrokerSection(Section):
         if value is None:
             return None
         if urlsplit(info.data.get("url", "amqps:")).scheme != "amqps":
-            raise ValueError("is for amqps:// alone; change the scheme of broker.url, or take it out")
+            raise ValueError("works only with amqps://; change the scheme of broker.url, or remove it")
         if info.field_name == "tls_key_file" and info.data.get("tls_cert_file", value) is None:
             raise ValueError("needs the certificate that it belongs to: set tls_cert_file")
         return value
@@ -383,7 +383,7 @@ class Config(Section):
         for name in value:
             other = names.setdefault(name.lower(), name)
             if other != name:
-                raise ValueError(f"{other} and {name} are one node: names are the same whatever the case")
+                raise ValueError(f"{other} and {name} are the same node: names are not case-sensitive")
         return value
 
     @property
@@ -425,7 +425,7 @@ class Config(Section):
         number, nodes = self.node.number, self.tables.key_nodes
         if number is None and self.tables.with_keys(KeyRule.STRIDE):
             raise ValueError(
-                f"node.number is missing: with tables.keys = stride each node needs a number of its own, 1 to {nodes}"
+                f"node.number is missing: with tables.keys = stride each node needs its own number, 1 to {nodes}"
             )
         if number is not None and number > nodes:
             raise ValueError(f"node.number must be 1 to {nodes} (tables.key_nodes), not {number}")

@@ -12,9 +12,9 @@ def check_proxy(named: str) -> None:
     try:
         network = ipaddress.ip_network(named, strict=False)
     except ValueError as error:
-        everybody = ": then everybody could say of himself where he comes from" if named == "*" else ""
-        raise ValueError(f"{named!r} is no address{everybody}; {_LIKE}") from error
+        everybody = ": then anyone could claim to come from anywhere" if named == "*" else ""
+        raise ValueError(f"{named!r} is not an address{everybody}; {_LIKE}") from error
     if network.prefixlen == 0:
-        raise ValueError(f"{named!r} is everybody: then each could say of himself where he comes from; {_LIKE}")
+        raise ValueError(f"{named!r} is everybody: then anyone could claim to come from anywhere; {_LIKE}")
     if "/" in named and ipaddress.ip_address(named.partition("/")[0]) != network.network_address:
         raise ValueError(f"{named!r} is an address in a network: write {str(network)!r} for the network")

@@ -36,5 +36,5 @@ def why_left_out(table: str) -> str | None:
     """Tell why `*` leaves out a table with this name on the wire, in whatever schema; None where it does not."""
     name = table.rsplit(".", 1)[-1].lower()
     if name in _NAMES:
-        return f"notes the schema changes of this database alone; {_ONLY_NAMED}"
+        return f"records the schema changes of this database only; {_ONLY_NAMED}"
     return f"a migration's copy of another table; {_ONLY_NAMED}" if name.startswith(_COPIES) else None

@@ -16,7 +16,7 @@ def split_url(url: str, *, reads_port: bool = True) -> SplitResult:
         _ = parts.port if reads_port else None
     except ValueError:
         # Python's own message quotes what it stumbled over.
-        raise ValueError(f"is no URL: its host or port can't be read; {_ESCAPED}") from None
+        raise ValueError(f"is not a URL: its host or port can't be read; {_ESCAPED}") from None
     return parts
 
 
@@ -34,4 +34,4 @@ def check_peer_url(url: str) -> None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError('must be a URL, like "https://main.example:8443"')
     if "@" in url:
-        raise ValueError("must name no user or password: a peer asks for a token, in a token_file")
+        raise ValueError("must not contain a user or password: a peer asks for a token, in a token_file")

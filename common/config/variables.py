@@ -140,7 +140,7 @@ def _refuse_second(name: str, setting: Setting, given: Mapping[Setting, str]) ->
     """Refuse a variable beside another one for the same setting. A secret and its file are one."""
     for same in (setting, *_twins(setting)):
         if same in given:
-            raise ConfigError(f"variables {given[same]} and {name} both say the same: take one of them out")
+            raise ConfigError(f"variables {given[same]} and {name} both set the same setting: remove one of them")
 
 
 def _twins(setting: Setting) -> list[Setting]:

@@ -19,7 +19,7 @@ def open_database(url: str, *, create: bool = True) -> Database:
     except (sa.exc.ArgumentError, ValueError) as error:
         # It may hold a password all the same.
         told = "what is given there" if "@" in url else repr(url)
-        raise ConfigError(f"node.database: {told} is no database URL; supported are {_SUPPORTED}") from error
+        raise ConfigError(f"node.database: {told} is not a database URL; supported are {_SUPPORTED}") from error
     if "@" in (parsed.host or ""):
         # Where the host begins is not clear: a part of the password would be looked up as its name.
         raise ConfigError("node.database: has more than one @; write an @ in a user or password as %40")

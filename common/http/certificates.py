@@ -20,7 +20,7 @@ NOT_TRUSTED = "certificate is not trusted"
 NO_TLS = "WRONG_VERSION_NUMBER"
 """How OpenSSL calls an answer that is none of TLS."""
 _KEY = re.compile(rb"-----BEGIN ((?:[A-Z]+ )*)PRIVATE KEY-----.*?-----END \1PRIVATE KEY-----", re.DOTALL)
-_NO_PASSWORD = "is encrypted, and nobody is there to give its password: write it without one, with chmod 600"
+_NO_PASSWORD = "is encrypted, and nobody can enter its password: write it without one, with chmod 600"
 
 
 class CertificateError(ConfigError):
@@ -65,7 +65,7 @@ class Pair:
         text = cert_text if self.key_file is None else _bytes(self.key_file, self._key)
         block = _KEY.search(text)
         if block is None:
-            missing = f": set {self.section}.tls_key_file" if self.key_file is None else " in PEM, or a torn one"
+            missing = f": set {self.section}.tls_key_file" if self.key_file is None else " in PEM, or a damaged one"
             raise CertificateError(f"{self._key} holds no private key{missing}")
         try:
             own = load_pem_private_key(block[0], None).public_key()
@@ -105,9 +105,9 @@ class Certificate:
         """Return why others refuse it now; None where its time is nothing against it."""
         now = datetime.fromtimestamp(now_us / 1_000_000, UTC)
         if now >= self.ends:
-            return f"has expired on {self.ends:%Y-%m-%d %H:%M} UTC: no client takes it any more"
+            return f"expired on {self.ends:%Y-%m-%d %H:%M} UTC: no client accepts it any more"
         if now < self.begins:
-            return f"is good only from {self.begins:%Y-%m-%d %H:%M} UTC: no client takes it yet"
+            return f"is valid only from {self.begins:%Y-%m-%d %H:%M} UTC: no client accepts it yet"
         return None
 
     def ends_soon(self, now_us: int) -> bool:

@@ -167,7 +167,7 @@ def _make_room(folder: Path, file_name: str) -> None:
     there = {path.name for path in folder.iterdir()}
     left = {name for name in there if name.startswith(file_name)}
     if there - left:
-        raise UsageError(f"{folder} is not empty: each backup has a folder of its own, so name another one")
+        raise UsageError(f"{folder} is not empty: each backup needs its own folder, so name another one")
     for name in left:
         (folder / name).unlink()
 
@@ -191,7 +191,7 @@ def _checked(folder: Path, advance: Advance) -> Manifest:
         raise RowferryError(str(storage_outage(error, folder, "reading the backup in"))) from error
     if sha256 != manifest.sha256:
         raise PreflightError(
-            f"{folder / manifest.file} is torn or altered: its checksum is another; use another backup"
+            f"{folder / manifest.file} is torn or altered: its checksum is different; use another backup"
         )
     return manifest
 
@@ -199,8 +199,8 @@ def _checked(folder: Path, advance: Advance) -> Manifest:
 def _fits(manifest: Manifest, config: Config, database: Database) -> None:
     if manifest.node != config.node.id:
         raise UsageError(
-            f"the backup is of node {manifest.node!r}, and the configuration of {config.node.id!r}: each node is put"
-            " back from its own"
+            f"the backup is of node {manifest.node!r}, and the configuration of {config.node.id!r}: each node is"
+            " restored from its own"
         )
     if manifest.dialect != database.features.name:
         raise UsageError(
@@ -208,7 +208,7 @@ def _fits(manifest: Manifest, config: Config, database: Database) -> None:
         )
     if manifest.revision > revision.newest():
         raise UsageError(
-            f"the backup is of revision {manifest.revision}, this release works with {revision.newest()}: use the"
+            f"the backup is at revision {manifest.revision}, this release works with {revision.newest()}: use the"
             f" release that made it, {manifest.rowferry}, or a newer one"
         )
 
@@ -222,12 +222,12 @@ def _keep(
         return None
     way_out = "--discard-present overwrites it"
     if found is Holds.UNREADABLE:
-        raise UsageError(f"node.database: what is there is damaged, or no database, and can't be kept; {way_out}")
+        raise UsageError(f"node.database: what is there is damaged, or not a database, and can't be kept; {way_out}")
     if found is Holds.OTHER_TABLES:
-        raise UsageError(f"node.database: it has tables, and is no node: is it the right one? {way_out}")
+        raise UsageError(f"node.database: it has tables, but is not a node: is it the right one? {way_out}")
     there = backups.node_id()
     if there != config.node.id:
-        raise ConfigError(f"node.database: it is that of node {there!r}; correct node.id or node.database")
+        raise ConfigError(f"node.database: it belongs to node {there!r}; correct node.id or node.database")
     stamp = datetime.fromtimestamp(clock.now_us() / 1_000_000, UTC).strftime("%Y%m%dT%H%M%S")
     kept = folder.resolve().parent / f"{folder.resolve().name}.before-restore-{stamp}"
     _write(database, kept, clock, advance)

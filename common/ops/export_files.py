@@ -37,7 +37,7 @@ def checked_file(out: Path, kept: Iterable[Path]) -> Path:
     refuse_wrapping(out)
     path = out.resolve()
     if path.exists() and not path.is_file():
-        raise UsageError(f"{out} is no regular file; name a file or a folder, or - for stdout")
+        raise UsageError(f"{out} is not a regular file; name a file or a folder, or - for stdout")
     if any(path == one.resolve() or (path.exists() and one.exists() and path.samefile(one)) for one in kept):
         raise UsageError(f"{out} belongs to this node itself and would be lost: name another file")
     return path

@@ -172,7 +172,7 @@ def _attention(peer: Peer, config: Config, standing: Standing) -> Iterator[str]:
         waits = "waits as a dead letter" if count == 1 else "wait as dead letters"
         yield f"{what} could not be applied here and {waits}: {reasons}"
     if peer.forked:
-        yield counted(peer.forked, "batch of it is", "batches of it are") + " from another past than this node knows"
+        yield counted(peer.forked, "batch of it is", "batches of it are") + " from another history than this node knows"
     if peer.conflicts:
         yield counted(peer.conflicts, "conflict with it waits", "conflicts with it wait") + " for a choice"
 
@@ -214,7 +214,7 @@ def _waiting(peer: Peer, standing: Standing, unsent: int) -> Iterator[str]:
     if peer.early:
         yield (
             counted(peer.early, "transaction of it waits", "transactions of it wait")
-            + " for rows that have not come yet"
+            + " for rows that have not arrived yet"
         )
 
 

@@ -7,8 +7,8 @@ from common.config.model import ServerSection
 from common.http.loopback import is_loopback
 
 IN_THE_OPEN_REMEDY = (
-    "set server.tls_cert_file and server.tls_key_file, or server.proxies where a proxy does TLS, or, in a network "
-    "that is private by itself, server.plain_http = true"
+    "set server.tls_cert_file and server.tls_key_file, or server.proxies if a proxy does TLS, or, in a private "
+    "network, server.plain_http = true"
 )
 
 
@@ -20,7 +20,8 @@ def is_in_the_open(server: ServerSection) -> bool:
 def in_the_open(server: ServerSection) -> str:
     """Return what is told of that."""
     return (
-        f"server.host: {server.host} is not this machine alone, and without TLS everybody on the way reads the tokens"
+        f"server.host: {server.host} is reachable from other machines, and without TLS anyone on the way can read the "
+        "tokens"
     )
 
 

@@ -121,8 +121,8 @@ def is_migrated(database: Database) -> bool:
 def _check_is_whole(database: Database) -> None:
     if _is_hollow(database):
         raise ConfigError(
-            "the rf_ tables stand here without what they held, as a copy of a node's schema alone has them; run "
-            "`rowferry unmigrate`, which takes them off, then this again"
+            "the rf_ tables are here without their contents, as in a copy of a node's schema alone; run "
+            "`rowferry unmigrate`, which removes them, then this again"
         )
 
 
@@ -167,9 +167,7 @@ def _read_self(database: Database, node: NodeSection) -> _SelfRow | None:
                 "id, or run `rowferry unmigrate` with the old one first"
             )
         if not row.is_self:
-            raise ConfigError(
-                f"node.id: {node.id!r} is a peer that this database knows; give this node an id of its own"
-            )
+            raise ConfigError(f"node.id: {node.id!r} is a peer that this database knows; give this node a different id")
     return _SelfRow(rows[0].role, rows[0].incarnation) if rows else None
 
 

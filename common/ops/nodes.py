@@ -100,10 +100,10 @@ class Nodes:
     def retire(self, node_id: str, actor: str) -> Retired:
         """Keep nothing more for a node. Raises UsageError for this node itself, and for one that nobody knows."""
         if node_id == self._facts.node_id:
-            raise UsageError(f"{node_id} is this node itself: `rowferry unmigrate` takes Rowferry off its database")
+            raise UsageError(f"{node_id} is this node itself: `rowferry unmigrate` removes Rowferry from its database")
         names = {one.node for one in self.known()}
         if node_id not in names:
-            raise UsageError(f"{node_id}: no such node; `rowferry node list` names them")
+            raise UsageError(f"{node_id}: no such node; see `rowferry node list`")
         return in_transaction(self._database, lambda connection: self._retire(connection, node_id, actor))
 
     def _read(self, connection: sa.Connection) -> list[KnownNode]:

@@ -96,20 +96,22 @@ class Pausing:
 
     def _table(self, tables: Mapping[str, TableShape], name: str) -> TableShape:
         if name not in tables:
-            raise UsageError(f"{name}: no table of that name is captured here; `rowferry migrate` names those that are")
+            raise UsageError(
+                f"{name}: no table with that name is captured here; `rowferry migrate` lists those that are"
+            )
         return tables[name]
 
     def _refuse_keyless(self, names: Iterable[str]) -> None:
         keyless = self._database.catalog().keyless
         for name in names:
             if name in keyless and self._config.tables.wants(name):
-                raise UsageError(f"{name} has no primary key any more: add one, then resume it; it stays paused")
+                raise UsageError(f"{name} no longer has a primary key: add one, then resume it; it stays paused")
 
     def _bring_up_to_date(self, tables: Mapping[str, TableShape], chosen: Sequence[TableShape]) -> None:
         """What capture has missed until now must not pass for unchanged."""
         drifted = self._capture().drifted(chosen)
         if drifted and not self._config.node.auto_migrate:
-            raise UsageError(f"capture does not fit {', '.join(drifted)}: run `rowferry migrate` first")
+            raise UsageError(f"capture is out of date on {', '.join(drifted)}: run `rowferry migrate` first")
         if drifted:
             while_contended(lambda: self._capture().install(list(tables.values())))
 

@@ -13,8 +13,8 @@ from common.schema import tables as rf
 
 MISSED_HEARTBEATS = 3
 _AWAY = {
-    "broker": ", or whether it no longer reaches the broker",
-    "folder": ", or whether the shared folder no longer carries its files",
+    "broker": ", or whether it can no longer reach the broker",
+    "folder": ", or whether the shared folder no longer delivers its files",
     "": "",
 }
 
@@ -56,8 +56,8 @@ class PeerStanding:
             stuck = f"; {self.stuck} {changes} stuck there until it is back"
         refused = ", or whether what it says is refused here (control_refused in the log)" if self.is_signed else ""
         return (
-            f"{self.node} has been silent since {to_iso(self.heard_us)}{stuck}: see whether its machine is on, its "
-            f"line is up and `rowferry run` runs there{_AWAY[self.road]}{refused}"
+            f"{self.node} has been silent since {to_iso(self.heard_us)}{stuck}: check whether its machine is on, its "
+            f"network is up and `rowferry run` is running there{_AWAY[self.road]}{refused}"
         )
 
     @property
@@ -65,8 +65,8 @@ class PeerStanding:
         """Yield what a person has to look at, but for its silence and what it is set up otherwise in."""
         if self.rewound_us is not None:
             yield (
-                f"{self.node} was put back to an earlier state (its log ends at LSN {self.head_lsn}, this node has had "
-                f"more or other of it, seen {to_iso(self.rewound_us)}): it has to begin anew (rowferry rejoin)"
+                f"{self.node} was restored to an earlier state (its log ends at LSN {self.head_lsn}, this node has "
+                f"received more or something else of it, seen {to_iso(self.rewound_us)}): run rowferry rejoin there"
             )
         if self.clock_is_off:
             side = "ahead of" if self.clock_us > 0 else "behind"
@@ -76,8 +76,8 @@ class PeerStanding:
     def disagreement(self) -> str:
         """Say in what it is set up otherwise. Other tables have other policies with them: that is one cause."""
         if self.schema_differs:
-            return f"{self.node} has other tables, keys or columns than this node among those that travel"
-        return f"{self.node} has other policies than this node (tables.policy)" if self.policies_differ else ""
+            return f"{self.node} has different tables, keys or columns in sync than this node"
+        return f"{self.node} has different policies than this node (tables.policy)" if self.policies_differ else ""
 
     @property
     def document(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def read_pushers(connection: sa.Connection, now_us: int) -> frozenset[str]:
 
 def way_in(name: str, config: Config, pushers: frozenset[str]) -> str:
     """Say how a node's changes come here."""
-    return ", or ".join(_ways_in(name, config, pushers)) or "in files that somebody brings and imports"
+    return ", or ".join(_ways_in(name, config, pushers)) or "in files that somebody carries and imports"
 
 
 def _ways_in(name: str, config: Config, pushers: frozenset[str]) -> Iterator[str]:
@@ -42,7 +42,7 @@ def _ways_in(name: str, config: Config, pushers: frozenset[str]) -> Iterator[str
 def way_out(name: str, config: Config, standing: Standing) -> str:
     """Say how this node's changes go to another one."""
     found = ", or ".join(_ways_out(name, config, standing))
-    return found or "it fetches them over HTTP, or somebody brings them in files"
+    return found or "it fetches them over HTTP, or somebody carries them in files"
 
 
 def _ways_out(name: str, config: Config, standing: Standing) -> Iterator[str]:
@@ -78,7 +78,7 @@ def own_way(standing: Standing) -> str:
 
 def _by_road(road: dict[str, Any]) -> str:
     if road["used"] == "broker":
-        return "by the broker" if road["broker_unusable_since"] is None else "by the broker, which can't be used"
+        return "by the broker" if road["broker_unusable_since"] is None else "by the broker, which is unusable"
     if road.get("folder_unusable_since"):
-        return "as files in the shared folder, which can't be used"
-    return "as files in the shared folder" + (", for the broker can't be used" if road["fallback_since"] else "")
+        return "as files in the shared folder, which is unusable"
+    return "as files in the shared folder" + (", because the broker is unusable" if road["fallback_since"] else "")

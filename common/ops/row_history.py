@@ -47,7 +47,7 @@ class RowStory:
 def named(tables: Mapping[str, TableShape], name: str) -> TableShape:
     """Return the captured table of this name. Raises UsageError."""
     if name not in tables:
-        raise UsageError(f"{name}: no table of that name is captured here; `rowferry migrate` names those that are")
+        raise UsageError(f"{name}: no table with that name is captured here; `rowferry migrate` lists those that are")
     return tables[name]
 
 
@@ -70,7 +70,7 @@ def _gone(connection: sa.Connection, asked: RowAsked) -> list[str]:
     hlc = connection.scalar(table, {"name": asked.table.name})
     if hlc is not None and not asked.look.known:
         found.append(
-            f"deletes of {asked.table.name} up to {to_iso(hlc)} are forgotten (limits.tombstone_days): this row may"
+            f"deletes in {asked.table.name} up to {to_iso(hlc)} are forgotten (limits.tombstone_days): this row may"
             " have been one of them"
         )
     return found
@@ -82,7 +82,7 @@ def key_of(shape: TableShape, given: str) -> bytes:
         try:
             found = msgspec.json.decode(given)
         except msgspec.DecodeError as error:
-            raise UsageError(f"{given}: no JSON: {error}") from error
+            raise UsageError(f"{given}: not valid JSON: {error}") from error
         if isinstance(found, dict) and found.keys() == set(shape.pk):
             return msgspec.json.encode({name: found[name] for name in shape.pk})
     if len(shape.pk) > 1 or given.lstrip().startswith("{"):
@@ -118,23 +118,23 @@ def _stands(story: RowStory) -> str:
     aside = any(one.event == "stepped-back" for one in story.events)
     if look.captured and (look.image is not None or not aside):
         # What the record of versions says is older: the sealer has not been here yet.
-        how = "was deleted" if look.image is None else "stands as it was written"
+        how = "was deleted" if look.image is None else "is as it was written"
         return (
             f"{name} {how} by this node at {to_iso(max(one.at_us for one in look.captured))}, which is not sealed yet"
         )
     if look.image is None and not look.known:
-        return f"{name} does not stand here and never did"
+        return f"{name} is not here and never was"
     if look.version == NEVER:
-        return f"{name} stands as it was before the first migrate: nobody has written it since"
+        return f"{name} is as it was before the first migrate: nobody has written it since"
     who = "this node" if look.version.node_id == story.node else look.version.node_id
     when = f"{who} at {to_iso(look.version.hlc)}"
     if look.version.hlc <= _NO_WRITE_US and look.image is not None:
-        return f"{name} stands as {who} has it: it was written before capture saw it, nobody knows when"
+        return f"{name} is as {who} has it: it was written before capture saw it, at an unknown time"
     if aside:
-        return f"{name} was written by {when} and does not stand"
+        return f"{name} was written by {when} and has stepped back"
     if look.deleted:
-        return f"{name} was deleted by {when}" + ("" if look.image is None else _but("stands"))
-    return f"{name} stands as it was written by {when}" if look.image is not None else f"{name} is gone{_but(when)}"
+        return f"{name} was deleted by {when}" + ("" if look.image is None else _but("it is here"))
+    return f"{name} is as it was written by {when}" if look.image is not None else f"{name} is gone{_but(when)}"
 
 
 def _but(what: str) -> str:

@@ -50,7 +50,7 @@ def refuse_filled(engine: sa.Engine) -> None:
         for table in trial.metadata.sorted_tables:
             query = sa.select(sa.exists(sa.select(table.c.id)))
             if table.name in standing and connection.scalar(query):
-                raise UsageError(f"table {table.name} holds rows already; add more of them with --more")
+                raise UsageError(f"table {table.name} already has rows; add more with --more")
 
 
 def seed(engine: sa.Engine, node_id: str, sales: int, number: int) -> SeedReport:

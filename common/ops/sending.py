@@ -21,13 +21,13 @@ def is_running(connection: sa.Connection, now_us: int) -> bool:
 def who_does_it(connection: sa.Connection, now_us: int) -> str:
     """Return who seals and sends what waits, as the end of a sentence."""
     seen = _sender(connection, now_us)
-    return NOBODY if seen is None else f"the running node does that by itself ({_since(seen, now_us)})"
+    return NOBODY if seen is None else f"the running node does it by itself ({_since(seen, now_us)})"
 
 
 def not_sent_yet(connection: sa.Connection, config: Config, now_us: int) -> tuple[str, bool]:
     """Return what becomes of a change that this node has just made, as a sentence, and whether that needs nobody."""
     if config.broker is None and config.directory is None and not config.peers:
-        return "This node sends nothing by itself: others come for it over HTTP, or it goes with files.", True
+        return "This node sends nothing by itself: others fetch it over HTTP, or it is carried in files.", True
     seen = _sender(connection, now_us)
     if seen is None:
         return "The other nodes don't have it yet: they get it once a `rowferry run` is active here.", False

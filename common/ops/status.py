@@ -62,7 +62,7 @@ class ClockAhead:
     def __str__(self) -> str:
         return (
             f"the clock of {self.node} is {self.ahead_us / 1_000_000:,.0f} s ahead of this node's: its writes win over "
-            "later ones. Set right whichever is wrong"
+            "later ones. Correct whichever clock is wrong"
         )
 
 
@@ -76,7 +76,7 @@ class ClashingKeys:
     def __str__(self) -> str:
         keys = counted(self.conflicts, "key", "keys")
         return (
-            f"{keys} of {self.table} given by two nodes within a day: do two have the same node.number? "
+            f"{keys} of {self.table} assigned by two nodes within a day: do two nodes have the same node.number? "
             f"(rowferry conflicts list --table {as_argument(self.table)})"
         )
 
@@ -204,7 +204,7 @@ class Standing:
             *(self.disagreement(peer) for peer in self.peers),
             *self.told,
             *(
-                f"{name} is paused since {to_iso(since_us)}, its changes stay here ({resume_command(name)})"
+                f"{name} has been paused since {to_iso(since_us)}, its changes stay here ({resume_command(name)})"
                 for name, since_us in self.paused.items()
             ),
         ]
@@ -223,16 +223,16 @@ class Standing:
         had += [
             f"a log of it that is not here (incarnation {name}) up to LSN {lsn}" for name, lsn in of.elsewhere.items()
         ]
-        others = f": others have had {listed(had)}" if had else ""
+        others = f": others have received {listed(had)}" if had else ""
         return (
-            f"this node was put back to an earlier state, or runs twice (seen {to_iso(of.since_us)}){others}; "
-            "see who says so (rowferry audit --action rewound), then run rowferry rejoin"
+            f"this node was restored to an earlier state, or runs twice (seen {to_iso(of.since_us)}){others}; "
+            "see who reported it (rowferry audit --action rewound), then run rowferry rejoin"
         )
 
     def http_troubles(self, peer: str | None = None) -> list[str]:
         """Return what keeps this node from its HTTP peers, or from one of them."""
         return [
-            f"{one['peer']} can't be used over HTTP since {one['unusable_since']}: {one['error']}"
+            f"{one['peer']} has been unusable over HTTP since {one['unusable_since']}: {one['error']}"
             for one in self.shares.get("http_peers", ())
             if one["unusable_since"] and peer in (None, one["peer"])
         ]
@@ -243,7 +243,7 @@ class Standing:
         road = self.shares.get("road") or {}
         since = road.get("folder_unusable_since")
         return (
-            f"the shared folder can't be used since {since}: {road['error']}; the changes wait in the log"
+            f"the shared folder has been unusable since {since}: {road['error']}; changes wait in the log"
             if since
             else ""
         )
@@ -255,12 +255,12 @@ class Standing:
         since = road.get("broker_unusable_since")
         if since is None:
             return f"broker unreachable: {self.queues.error}" if self.queues.error else ""
-        found = f"the broker can't be used since {since}: {road['error']}"
+        found = f"the broker has been unusable since {since}: {road['error']}"
         if road["fallback_error"]:
             return f"{found}; files can't be written either: {road['fallback_error']}"
         if road["fallback_since"]:
-            return f"{found}; since {road['fallback_since']} the changes travel as files in the shared folder"
-        return f"{found}; the changes wait in the log"
+            return f"{found}; since {road['fallback_since']} changes are sent as files in the shared folder"
+        return f"{found}; changes wait in the log"
 
     @property
     def waiting(self) -> list[str]:
@@ -286,7 +286,7 @@ class Standing:
         ]
         early = self.dead_letters.get("early", 0) - self.for_rights
         found += (
-            [counted(early, "transaction waits", "transactions wait") + " for rows that have not come yet"]
+            [counted(early, "transaction waits", "transactions wait") + " for rows that have not arrived yet"]
             if early
             else []
         )

@@ -87,29 +87,29 @@ def _told(connection: sa.Connection, now_us: int) -> Iterator[str]:
     for row in went:
         if row.purged_us >= since_us:
             yield (
-                f"the log is purged up to LSN {row.until_lsn}, and {row.name} had not taken all of it "
-                f"(retention.log_max_days): who lacks it needs {A_COPY}"
+                f"the log was purged up to LSN {row.until_lsn}, and {row.name} had not taken all of it "
+                f"(retention.log_max_days): a node that lacks it needs {A_COPY}"
             )
     retired = set(connection.scalars(sa.select(rf.node.c.node_id).where(rf.node.c.retired_us.is_not(None))))
     for peer, row in read_purged(connection, FILES_MISSED).items():
         if peer not in retired:
             yield (
                 f"{peer} had not read this node's files up to LSN {row.until_lsn} when they were deleted "
-                f"(directory.keep_days): once it reads there again it gets them from the log "
-                f"(retention.log_max_days); what is no more there needs {A_COPY}"
+                f"(directory.keep_days): once it reads the folder again, it gets them from the log "
+                f"(retention.log_max_days); for what is no longer there it needs {A_COPY}"
             )
     for row in read_purged(connection, OWN_LOST).values():
         if row.purged_us >= since_us:
             yield (
-                f"{counted(row.rows, 'own change', 'own changes')} could not be had any more at the rejoin of "
-                f"{to_iso(row.purged_us)}: others have what they wrote, and this node has not. Compare it with another "
-                f"node; it needs {A_COPY}. {NOR_HAVE_OTHERS}"
+                f"{counted(row.rows, 'own change', 'own changes')} could no longer be recovered at the rejoin of "
+                f"{to_iso(row.purged_us)}: others have what they wrote, and this node does not. Compare it with "
+                f"another node; it needs {A_COPY}. {NOR_HAVE_OTHERS}"
             )
     node = rf.node.c
     query = sa.select(node.node_id, node.returned_us).where(node.returned_us >= since_us).order_by(node.node_id)
     for name, returned_us in connection.execute(query):
         yield (
-            f"{name} was retired and speaks again since {to_iso(returned_us)}: what was purged meanwhile it may lack. "
+            f"{name} was retired and has been back since {to_iso(returned_us)}: it may lack what was purged meanwhile. "
             "Compare it with another node, or retire it again"
         )
 

@@ -8,8 +8,8 @@ from common.ops.peers import PeerStanding
 A_COPY = "a copy of the data (rowferry snapshot export at a node that has it, snapshot import --replace)"
 """What helps where the log has something no more."""
 NOR_HAVE_OTHERS = (
-    "Nodes that had not had them either lack them, and nothing tells them so: rowferry verify PEER --repair --overtake"
-    " there, PEER being a node that has them"
+    "Nodes that had not received them lack them too, and nothing tells them so: run rowferry verify PEER --repair"
+    " --overtake there, where PEER is a node that has them"
 )
 """What is to be said beside it where a node lost changes of its own that some of the others had."""
 _PATIENT_ASKS = 3
@@ -53,7 +53,7 @@ def missing(gap: Mapping[str, Any]) -> str:
     peer, after, gone = gap["peer"], gap["after_lsn"], gap["gone_until_lsn"]
     if gone is not None:
         return (
-            f"changes of {peer} after LSN {after} are missing, and up to LSN {gone} its log has them no more: this "
+            f"changes of {peer} after LSN {after} are missing, and up to LSN {gone} its log no longer has them: this "
             f"node needs {A_COPY}"
         )
     asked = f"; asked {peer} {gap['asked']} times, last at {gap['asked_at']}" if gap["asked"] else ""
@@ -66,7 +66,7 @@ def missing(gap: Mapping[str, Any]) -> str:
 def not_come(peer: PeerStanding) -> str:
     """Say how much of a peer's log is known of and has not come."""
     have = "has" if peer.missing == 1 else "have"
-    return f"{counted(peer.missing, 'change', 'changes')} of {peer.node} {have} not come yet"
+    return f"{counted(peer.missing, 'change', 'changes')} of {peer.node} {have} not arrived yet"
 
 
 def not_applied(behind: int, peer: str) -> str:
@@ -78,7 +78,7 @@ def not_whole(unfinished: Mapping[str, Any], peer: str) -> str:
     """Say that parts of a source's large txs are missing."""
     txs = counted(unfinished["txs"], f"large transaction of {peer} has", f"large transactions of {peer} have")
     parts, changes = counted(unfinished["parts"], "part", "parts"), counted(unfinished["changes"], "change", "changes")
-    return f"{txs} not come whole ({parts} so far, {changes} in all)"
+    return f"{txs} not arrived completely ({parts} so far, {changes} in all)"
 
 
 def out_of_date(drifted: Sequence[str], new: Sequence[str]) -> Iterator[str]:

@@ -51,9 +51,9 @@ def vain_names(tables: TablesSection, choice: TableChoice) -> Iterator[tuple[str
     captured = {shape.name for shape in choice.captured}
     for name in tables.policy:
         if name not in captured:
-            yield f"tables.policy names {name!r}, which is no captured table", "correct the name, or create it"
+            yield f"tables.policy names {name!r}, which is not a captured table", "correct the name, or create it"
     for name in choice.kept_off_in_vain:
-        yield f"tables.exclude names {name!r}, which is no table of this database", "correct the name, or take it out"
+        yield f"tables.exclude names {name!r}, which is not a table of this database", "correct the name, or remove it"
 
 
 def gone_tables(catalog: Catalog, tables: TablesSection) -> Iterator[str]:
@@ -62,9 +62,9 @@ def gone_tables(catalog: Catalog, tables: TablesSection) -> Iterator[str]:
     for name in tables.include:
         if name != EVERYTHING and name not in there:
             yield (
-                f"tables.include names {name!r}, which is no table of this database any more, and nothing of it "
-                "travels: if it was renamed, correct the name there and wherever else it stands (tables.policy, "
-                "tables.keys), then rowferry migrate; else take it out"
+                f"tables.include names {name!r}, which is no longer a table of this database, and nothing of it is "
+                "sent: if it was renamed, correct the name there and wherever else it is used (tables.policy, "
+                "tables.keys), then run rowferry migrate; otherwise remove it"
             )
 
 
@@ -76,7 +76,7 @@ def own_keys(captured: Iterable[TableShape], tables: TablesSection) -> tuple[str
 def _of_loose_key(name: str, what: str) -> str:
     return (
         f"the key of {name} has {what}: two ways to write it are one row to the database and two to Rowferry, and nodes"
-        " on which both are written stay different"
+        " where both are written stay different"
     )
 
 
@@ -84,13 +84,13 @@ def _key_notes(captured: Mapping[str, TableShape], tables: TablesSection) -> Ite
     for name, rule in tables.keys.items():
         shape = captured.get(name)
         if shape is None:
-            yield f"tables.keys names {name!r}, which is no captured table: correct the name, or create it"
+            yield f"tables.keys names {name!r}, which is not a captured table: correct the name, or create it"
         elif rule is not KeyRule.SHARED and not shape.numbers_itself:
-            yield f"tables.keys: {name} gets no keys from the database here, so {rule} does nothing"
+            yield f"tables.keys: the database generates no keys for {name} here, so {rule} does nothing"
         elif rule is KeyRule.STRIDE and shape.key_bits < tables.key_bits:
             yield (
-                f"tables.keys: the key of {name} holds numbers of {shape.key_bits} bits: those that a node on SQLite "
-                f"gives do not fit in (tables.key_bits is {tables.key_bits}). If one takes part, make it a bigint"
+                f"tables.keys: the key of {name} holds numbers of {shape.key_bits} bits: those from a node on SQLite "
+                f"do not fit (tables.key_bits is {tables.key_bits}). If such a node takes part, make it a bigint"
             )
 
 
@@ -126,11 +126,11 @@ def _refuse_unknown(catalog: Catalog, tables: TablesSection) -> None:
         if name == EVERYTHING or name in known:
             continue
         why = catalog.left_out.get(name)
-        faults.append(f"{name!r} can't be kept in sync: {why}" if why else f"{name!r} is no table of this database")
+        faults.append(f"{name!r} can't be kept in sync: {why}" if why else f"{name!r} is not a table of this database")
     if faults:
         raise ConfigError(
             f"tables.include: {'; '.join(faults)}. Correct the names (a table outside the default schema is written "
-            "schema.name) or take them out"
+            "schema.name) or remove them"
         )
 
 
@@ -139,6 +139,6 @@ def _refuse_keyless(catalog: Catalog, tables: TablesSection) -> None:
     if keyless:
         names = ", ".join(keyless)
         raise ConfigError(
-            f"tables.include: no primary key: {names}. A row without a key can't be named on another node: add a "
+            f"tables.include: no primary key: {names}. A row without a key can't be identified on another node: add a "
             "primary key, or list the table in tables.exclude"
         )

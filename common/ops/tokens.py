@@ -112,7 +112,7 @@ class Tokens:
             changed = connection.execute(revoked.values(revoked_us=now_us, revoked_by=actor)).rowcount
             row = connection.execute(sa.select(rf.token).where(is_it)).one_or_none()
             if row is None:
-                raise UsageError(f"{token_id}: no such token; `rowferry token list` names them")
+                raise UsageError(f"{token_id}: no such token; see `rowferry token list`")
             if changed:
                 _note(connection, now_us, actor, "token-revoked", _token(row))
             return _token(row)

@@ -121,7 +121,7 @@ def _user_with_rights(settings: RabbitSettings) -> str | None:
 
 def _broker(config: Config) -> BrokerSection:
     if config.broker is None or not config.broker.is_rabbitmq:
-        raise UsageError("topology is about RabbitMQ, and [broker] url names none (amqp:// or amqps://)")
+        raise UsageError("topology is only for RabbitMQ, and [broker] url names none (amqp:// or amqps://)")
     return config.broker
 
 
@@ -138,4 +138,4 @@ def _read(file: Path) -> dict[str, str]:
 
 
 def _no_passwords(file: Path) -> ConfigError:
-    return ConfigError(f"{file} is no file of passwords (a JSON object, node id to password); name another")
+    return ConfigError(f"{file} is not a file of passwords (a JSON object, node id to password); name another")

@@ -23,7 +23,7 @@ def files_of(paths: list[Path]) -> list[Path]:
         elif path.is_file():
             found.append(path)
         elif path.exists():
-            raise UsageError(f"{path} is no regular file: it is read twice, so save it as a file first")
+            raise UsageError(f"{path} is not a regular file: it is read twice, so save it as a file first")
         else:
             raise UsageError(f"{path}: there is no such file")
     return found

@@ -210,7 +210,7 @@ class Preflight:
         for end in report.own_ends.values():
             if (why := self.node.rewound(end)) is not None:
                 report.rewound.append(end)
-                text = f"{why}: this node was put back to an earlier state; run `rowferry rejoin` before it writes more"
+                text = f"{why}: this node was restored to an earlier state; run `rowferry rejoin` before it writes more"
                 report.add(Finding(Check.REWOUND, False, text, end.file, end.line, end.tx_id))
         known = compare_with_node(contents.txs(), self.node)
         report.already_applied = known.already_applied

@@ -66,7 +66,7 @@ def read_facts(database: Database, config: Config) -> NodeFacts:
             raise known from error
         raise ConfigError("this database has no rf_ tables yet; run `rowferry migrate` first") from error
     if row is None:
-        raise ConfigError("this database was never migrated to the end; run `rowferry migrate`")
+        raise ConfigError("the migration of this database never finished; run `rowferry migrate`")
     if row.node_id != config.node.id:
         raise ConfigError(
             f"node.id: the configuration says {config.node.id!r}, the database belongs to {row.node_id!r}; "
@@ -74,7 +74,7 @@ def read_facts(database: Database, config: Config) -> NodeFacts:
         )
     if stands != revision.newest():
         raise ConfigError(
-            f"the rf_ tables of this database are of revision {stands}, this release works with {revision.newest()}: "
+            f"the rf_ tables of this database are at revision {stands}, this release works with {revision.newest()}: "
             "stop the node's other processes and run `rowferry migrate`, or use the newest release that has run here"
         )
     return NodeFacts(row.node_id, row.role, row.incarnation, config.tables.main_wins_as(row.role))

@@ -76,7 +76,7 @@ def adopt(node: Node, there: Side, ask: Give | None, main: str | None, wanted: W
     chooser = Chooser(wanted.side, here_id, there_id, main, node.config.tables.policy_for)
     if wanted.side is From.MAIN and not chooser.knows_main:
         raise UsageError(
-            f"--from main: neither {here_id} nor {there_id} is known to be the main node: name it by [node] main, or "
+            f"--from main: neither {here_id} nor {there_id} is known to be the main node: name it in [node] main, or "
             "adopt with it"
         )
     if wanted.side is From.EACH and main is None:
@@ -100,7 +100,7 @@ def _refuse_without_main(node: Node, comparison: Comparison) -> None:
     tables = [name for name in comparison.fit.tables if node.config.tables.policy_for(name) is Policy.MAIN_WINS]
     if tables:
         raise UsageError(
-            f"{', '.join(tables)}: main wins there, and it is not known who that is: name it by [node] main"
+            f"{', '.join(tables)}: main wins there, but it is not known which node that is: name it in [node] main"
         )
 
 

@@ -55,7 +55,9 @@ def read_policies(given: Sequence[str]) -> dict[str, Policy]:
             known = ", ".join(policy.value for policy in Policy)
             raise UsageError(f"--policy {one!r}: write TABLE=POLICY; policies are {known}")
         if found.setdefault(table, Policy(name)) is not Policy(name):
-            raise UsageError(f"--policy {one!r}: {table} was given {found[table].value} before: a table has one")
+            raise UsageError(
+                f"--policy {one!r}: {table} was already given {found[table].value}: a table has one policy"
+            )
     return found
 
 

@@ -151,7 +151,9 @@ class AnotherForm:
 def readable_header(letter: Letter, tx: Incoming) -> BatchHeader:
     """Return the header of a letter that can have another form. Raises UsageError."""
     if tx.in_parts:
-        raise UsageError(f"{letter.tx_id} came in {letter.parts} parts: too large to be applied otherwise than it came")
+        raise UsageError(
+            f"{letter.tx_id} came in {letter.parts} parts: too large to be applied in any other form than it came in"
+        )
     if tx.error is not None or tx.header is None or tx.payload is None:
         raise UsageError(f"{letter.tx_id} can't be read ({letter.error}): import a whole copy of it instead")
     if tx.key != (letter.source_node, letter.tx_id):

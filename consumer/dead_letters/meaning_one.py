@@ -13,4 +13,6 @@ def refuse_several(letters: Iterable[Letter], option: str) -> None:
         sources.setdefault(letter.tx_id, set()).add(letter.source_node)
     for tx_id, names in sources.items():
         if len(names) > 1:
-            raise UsageError(f"{tx_id}: {', '.join(sorted(names))} each have a dead letter of this id: say {option}")
+            raise UsageError(
+                f"{tx_id}: {', '.join(sorted(names))} each have a dead letter with this id: choose one with {option}"
+            )

@@ -145,7 +145,7 @@ class DeadLetters:
         if not letters:
             raise UsageError(f"{header.tx_id} of {header.source_node}: no such dead letter")
         if not letters[0].state.is_open:
-            raise UsageError(f"{header.tx_id} is {letters[0].state.value} already")
+            raise UsageError(f"{header.tx_id} is already {letters[0].state.value}")
         return letters[0]
 
     def note_export(self, letters: Sequence[Letter], file: str, actor: str) -> None:

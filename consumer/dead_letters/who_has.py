@@ -28,15 +28,15 @@ def who_has(node: Node, letters: Sequence[Letter]) -> list[list[str]]:
 def what_it_means(node: Node) -> str:
     """Say what those sentences rest on."""
     return (
-        "Each node has said so itself, when it spoke last. Whoever has it has applied it, or made a dead letter of it "
-        f"there; who has not said so may have it by now. {node.facts.node_id} can't know more."
+        "Each node has said so itself, when it last spoke. A node that has it has applied it, or made a dead letter of "
+        f"it there; one that has not said so may have it by now. {node.facts.node_id} can't know more."
     )
 
 
 def _of_one(letter: Letter, peers: Sequence[str], said: Mapping[str, Mapping[OriginKey, int]], node: Node) -> list[str]:
     end, incarnation = letter.to_lsn, letter.incarnation
     if end is None or incarnation is None or _may_lie(letter):
-        return ["Which transaction it is was not proven, so it is not known who has it."]
+        return ["It is not proven which transaction this is, so it is not known who has it."]
     if not peers:
         return [f"{node.facts.node_id} knows of no other node than {letter.source_node}."]
     up_to = {peer: said.get(peer, {}).get((letter.source_node, incarnation)) for peer in peers}
@@ -46,11 +46,9 @@ def _of_one(letter: Letter, peers: Sequence[str], said: Mapping[str, Mapping[Ori
     for lsn in sorted(set(behind.values()), reverse=True)[:MOST_NAMES]:
         those = [peer for peer, at in behind.items() if at == lsn]
         has = "has" if len(those) == 1 else "have"
-        found.append(
-            f"{_names(those)} {has} all of {letter.source_node}'s log up to LSN {lsn} only; this ends at LSN {end}."
-        )
+        found.append(f"{_names(those)} {has} {letter.source_node}'s log only up to LSN {lsn}; this ends at LSN {end}.")
     if unknown := [peer for peer, lsn in up_to.items() if lsn is None]:
-        found.append(f"Whether {_names(unknown)} {'has' if len(unknown) == 1 else 'have'} it is not known here.")
+        found.append(f"It is not known here whether {_names(unknown)} {'has' if len(unknown) == 1 else 'have'} it.")
     return found
 
 

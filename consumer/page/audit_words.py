@@ -23,15 +23,15 @@ ACTIONS = {
     "ignored-damaged-copy": "ignored a damaged copy of what is here",
     "resolved": "settled a conflict",
     "undone": "decided a conflict the other way",
-    "rewound": "found a node that was put back",
-    "rejoined": "let a node begin anew",
+    "rewound": "found a node that was restored to an earlier state",
+    "rejoined": "rejoined a node",
     "snapshot-exported": "wrote a snapshot of the node",
     "snapshot-imported": "began with another node's snapshot",
-    "rows-repaired": "took rows of another node once more",
+    "rows-repaired": "repaired rows with another node's",
     "adopted": "gave rows from before the first sync their first version",
     "backed-up": "backed the node up",
-    "restored": "put a backup of the node back",
-    "node-returned": "heard a retired node again",
+    "restored": "restored a backup of the node",
+    "node-returned": "heard from a retired node again",
     "gap-asked": "asked for missing changes",
     "clock-ahead": "found a clock that is ahead",
     "page-login": "logged in to this page",
@@ -42,10 +42,10 @@ ACTIONS = {
     "token-revoked": "revoked a token",
     "pause": "paused a table",
     "resume": "resumed a table",
-    "capture": "installed capture anew",
-    "incarnation": "began anew under another incarnation",
+    "capture": "installed capture again",
+    "incarnation": "started a new incarnation",
     "node-retired": "retired a node",
-    "purged": "took away what is past its retention",
+    "purged": "deleted what is past its retention",
 }
 _OF_LETTERS = frozenset({"replayed", "replayed-piece", "replay-failed", "edited", "discarded", "exported", "set-aside"})
 
@@ -126,7 +126,7 @@ def _more(detail: Mapping[str, Any]) -> str:
     if isinstance(detail.get("address"), str):
         found.append(f"from {detail['address']}")
     if isinstance(detail.get("left_out_before"), int):
-        found.append(f"after {counted(detail['left_out_before'], 'other')} not written down")
+        found.append(f"after {counted(detail['left_out_before'], 'other')} not recorded")
     return ", ".join(found)
 
 

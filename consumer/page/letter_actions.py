@@ -130,7 +130,7 @@ def goes_on(node: Node, sources: Sequence[str]) -> str:
     if node.config.forwards:
         return f"Nodes that get others' changes through {own} get these too, as {theirs} sent them (`node.forward`)."
     return (
-        f"These rows do not go on from {own}: other nodes get them from {theirs}, or from a node that hands them on "
+        f"{own} does not hand these rows on: other nodes get them from {theirs}, or from a node that hands them on "
         "(`node.forward`)."
     )
 
@@ -141,16 +141,16 @@ def went_on(node: Node, letters: Sequence[Letter]) -> str:
     theirs = ", ".join(dict.fromkeys(letter.source_node for letter in letters))
     if not node.config.forwards:
         return (
-            f"{own} hands nothing on: other nodes get these changes from {theirs}, or from a node that does "
+            f"{own} hands on nothing: other nodes get these changes from {theirs}, or from a node that does "
             "(`node.forward`), whatever is discarded here."
         )
     kept = [one for one in letters if one.state is LetterState.FORKED or one.reason in NOT_FOR_OTHERS]
     if len(kept) == len(letters):
-        return f"It was handed on to nobody from {own}: what it holds, or who sent it, was not proven."
+        return f"{own} did not hand it on to any node: what it holds, or who sent it, was not proven."
     others = "" if not kept else f" But for {len(kept)} of them: what those hold, or who sent them, was not proven."
     return (
-        f"What came was handed on when it came, as {theirs} sent it, to nodes that get others' changes through {own} "
-        f"(`node.forward`); discarding takes nothing of that back.{others}"
+        f"It was handed on when it arrived, as {theirs} sent it, to nodes that get others' changes through {own} "
+        f"(`node.forward`); discarding it here does not undo that.{others}"
     )
 
 
@@ -181,7 +181,7 @@ def _as_shown(node: Node, names: Sequence[str]) -> list[Letter]:
     for letter in letters:
         if seen[letter.source_node, letter.tx_id] != letter.sha256:
             text = (
-                f"nothing was done: of {letter.tx_id} of {letter.source_node} another copy has come; look at it again"
+                f"nothing was done: another copy of {letter.tx_id} of {letter.source_node} has come; look at it again"
             )
             raise ProblemError(409, text, reason="state")
     return letters

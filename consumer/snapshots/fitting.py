@@ -86,7 +86,7 @@ def _check_tables(node: Node, connection: sa.Connection, found: Found) -> None:
     if filled:
         raise UsageError(
             f"{listed(filled)} is captured here and not where the snapshot comes from, and has rows: capture it there"
-            " too and export again, or take it out of tables.include here"
+            " too and export again, or remove it from tables.include here"
         )
 
 
@@ -95,7 +95,7 @@ def _check_is_new(node: Node, connection: sa.Connection) -> None:
     if held or _knows_others(connection):
         what = f"there are rows in {listed(held)}" if held else "it has taken changes of others"
         raise UsageError(
-            f"this is no new node: {what}. --replace takes away all rows of the captured tables, and what is known of"
+            f"this is not a new node: {what}. --replace deletes all rows of the captured tables, and what is known of"
             " them, and puts the snapshot in their place; rowferry backup keeps them"
         )
 

@@ -62,7 +62,7 @@ def opened(path: Path, node: Node) -> Iterator[Reading]:
     if not path.exists():
         raise UsageError(f"{path}: there is no such file")
     if not path.is_file():
-        raise UsageError(f"{path} is no regular file: it is read twice, so save it as a file first")
+        raise UsageError(f"{path} is not a regular file: it is read twice, so save it as a file first")
     try:
         with path.open("rb") as raw:
             yield Reading.opened(raw, path, node.config.trust())
@@ -101,8 +101,8 @@ def _metas(header: Header, path: Path) -> dict[str, TableMeta]:
 def _check_source(header: Header, node: Node) -> None:
     if header.source_node == node.facts.node_id:
         raise UsageError(
-            f"it is a snapshot of {header.source_node} itself: to put a node back as it was there are `rowferry backup`"
-            " and `rowferry restore`; a new node has an id of its own"
+            f"it is a snapshot of {header.source_node} itself: to restore a node as it was, use `rowferry backup`"
+            " and `rowferry restore`; a new node has its own id"
         )
     known = node.main()
     if header.main is not None and known not in (None, header.main):

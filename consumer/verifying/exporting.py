@@ -67,7 +67,7 @@ def export_digests(
 def _chosen(head: Head, wanted: Collection[str] | None, like: Head | None) -> Head:
     missing = [name for name in wanted or () if name not in head.tables]
     if missing:
-        raise UsageError(f"{missing[0]} is no captured table of this node")
+        raise UsageError(f"{missing[0]} is not a captured table of this node")
     tables = {name: one for name, one in head.tables.items() if wanted is None or name in wanted}
     if like is not None:
         tables = {name: _like(one, like.tables[name]) for name, one in tables.items() if name in like.tables}

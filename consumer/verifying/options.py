@@ -15,10 +15,10 @@ token_file_option = click.option(
     "token_file",
     metavar="FILE",
     type=FILE,
-    help="Holds the token. Default: that of [peers] with this url.",
+    help="File with the token. Default: from [peers] with this url.",
 )
 tables_option = click.option(
-    "--tables", "tables", metavar="NAMES", multiple=True, help="Only these; repeatable, or with commas."
+    "--tables", "tables", metavar="NAMES", multiple=True, help="Only these tables; repeatable, or with commas."
 )
 most_option = click.option(
     "--most",
@@ -27,7 +27,7 @@ most_option = click.option(
     type=click.IntRange(1, 1_000_000),
     default=1_000,
     show_default=True,
-    help="How many rows are named at most.",
+    help="List at most this many rows.",
 )
 
 
@@ -41,7 +41,7 @@ def settings_of_peer(config: Config, name: str) -> PeerSettings:
     section = config.peers.get(name)
     if section is None:
         known = ", ".join(config.peers) or "none"
-        raise UsageError(f"{name}: no [peers] section of that name (there are: {known}); or say --url, or --file")
+        raise UsageError(f"{name}: no [peers] section with that name (there are: {known}); or use --url or --file")
     return settings_of(name, section)
 
 

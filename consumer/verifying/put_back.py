@@ -25,7 +25,7 @@ def refuse_put_back(node: Node, what: str) -> None:
     """Raise UsageError where this node was put back."""
     with reading(node.database) as connection:
         if own_rewinding(connection) is not None:
-            raise UsageError(f"this node was put back to an earlier state: run `rowferry rejoin`, then {what}")
+            raise UsageError(f"this node was restored to an earlier state: run `rowferry rejoin`, then {what}")
 
 
 def seen_of(node: Node, peer: str) -> list[SeenLog]:
@@ -59,13 +59,13 @@ def refuse_peer_put_back(node: Node, there: Head, what: str, *, is_written: bool
             f"once {peer} has heard of it (`rowferry run` here and there) run `rowferry rejoin` there, "
             f"write a new file (`rowferry verify --export`), then {what}"
         )
-    raise UsageError(f"{peer} was put back to an earlier state: {why}; {remedy}")
+    raise UsageError(f"{peer} was restored to an earlier state: {why}; {remedy}")
 
 
 def _put_back(connection: sa.Connection, there: Head, *, is_written: bool) -> str | None:
     peer = there.source_node
     if there.rewound:
-        return "it knows so itself"
+        return "it knows that itself"
     known = rf.node.c
     said = sa.select(known.head_lsn).where(
         known.node_id == peer,
@@ -88,10 +88,10 @@ def _put_back(connection: sa.Connection, there: Head, *, is_written: bool) -> st
         if is_written and tx_id_us(mark.last_tx_id) + SEALING_US >= from_iso(there.at):
             # Sealed since, as far as can be told.
             continue
-        return f"its log ends at LSN {end}, where this node has had it up to LSN {mark.last_lsn}"
+        return f"its log ends at LSN {end}, but this node has received it up to LSN {mark.last_lsn}"
     found = connection.execute(said).one_or_none()
     if found is not None:
-        return f"its heartbeat showed another log than this node has had (up to LSN {found.head_lsn})"
+        return f"its heartbeat showed another log than this node has received (up to LSN {found.head_lsn})"
     if (tx_id := connection.scalar(parked.limit(1))) is not None:
         return f"it has used LSNs again: {tx_id} is parked here as forked"
     return None

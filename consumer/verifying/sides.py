@@ -163,7 +163,7 @@ class FileSide:
     def __init__(self, path: Path, trust: Trust) -> None:
         """Raises PreflightError where it is torn, altered, or none; UsageError where there is none."""
         if not path.is_file():
-            raise UsageError(f"{path}: there is no such file, or it is no regular one: it is read more than once")
+            raise UsageError(f"{path}: there is no such file, or it is not a regular one: it is read more than once")
         self._path = path
         self._trust = trust
         with self._opened() as reading:

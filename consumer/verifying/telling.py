@@ -6,10 +6,10 @@ from consumer.verifying.fitting import NotCompared
 NOT_COMPARED = {
     NotCompared.ONLY_HERE: "{peer} does not sync it",
     NotCompared.ONLY_THERE: "this node does not sync it",
-    NotCompared.OTHER_KEY: "its key is another one there",
+    NotCompared.OTHER_KEY: "its key is different there",
     NotCompared.PAUSED: "it is paused",
     NotCompared.NOT_CAPTURED: "it is not captured as it is now: run `rowferry migrate`",
-    NotCompared.OTHER_COLUMNS: "the file is of other columns or types: write it with --like and a file of this node",
+    NotCompared.OTHER_COLUMNS: "the file has other columns or types: write it with --like and a file of this node",
 }
 
 

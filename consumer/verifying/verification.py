@@ -70,7 +70,7 @@ def side_of_file(node: Node, path: Path) -> FileSide:
     """Return what another node wrote. Raises UsageError, PreflightError, RowferryError."""
     there = FileSide(path, node.config.trust())
     if there.head().source_node == node.facts.node_id:
-        raise UsageError(f"{path} was written by this node itself: give the file of another one")
+        raise UsageError(f"{path} was written by this node itself: give a file from another node")
     return there
 
 

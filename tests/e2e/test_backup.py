@@ -60,7 +60,7 @@ def test_what_was_backed_up_is_put_back_under_a_new_incarnation(shop: CliNode, t
     done = report(shop, "restore", str(tmp_path / "b"))
     assert shop.rows(TABLES) == rows
     assert incarnation(shop) == done["to_incarnation"] != before == done["from_incarnation"]
-    assert "put back" in ok(shop, "status")
+    assert "restored" in ok(shop, "status")
     lines = [json.loads(line) for line in ok(shop, "audit").splitlines()]
     assert lines[-1]["action"] == "restored"
     # What stood there is a backup too, and not lost in silence.

@@ -31,7 +31,7 @@ def test_it_shows_every_step_and_ends_equal(tmp_path: Path) -> None:
     assert time.monotonic() - began < SECONDS
     assert done.stderr == ""
     told = [line for line in done.stdout.splitlines() if line and not line.startswith(" ")]
-    for word in ("Three nodes", "Sync", "A conflict", "A dead letter", "Mend and replay", "Verified", "Next steps"):
+    for word in ("Three nodes", "Sync", "A conflict", "A dead letter", "Fix and replay", "Verified", "Next steps"):
         assert any(line.startswith(word) for line in told), word
     assert list(tmp_path.iterdir()) == []
 

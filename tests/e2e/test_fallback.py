@@ -91,7 +91,7 @@ def test_a_broker_that_is_away(pair: tuple[CliNode, CliNode, RabbitServer], tmp_
     assert told["used"] == "directory"
     assert told["error"]
     assert told["broker_unusable_since"] <= told["fallback_since"]
-    assert "the changes travel as files" in shop.ok("status")
+    assert "changes are sent as files" in shop.ok("status")
     # The files begin where the broker's confirms ended.
     first = min(int(file.name.split(".")[2].split("-")[0]) for file in files(tmp_path))
     assert first == 6

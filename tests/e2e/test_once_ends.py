@@ -112,7 +112,7 @@ def test_once_ends_beside_another_node_that_writes(tmp_path: Path, road: str, re
         with written_all_the_time(tmp_path / "a.db"):
             wait_for(lambda: a.head() > 2 * _BEFORE, 60, "the application to have written more")
             said = b.ok("run", "--once", timeout=90)
-            assert "others go on sending" in said
+            assert "others are still sending" in said
             assert b.query(f"SELECT count(*) FROM item WHERE id < {_BEFORE}") == [(_BEFORE,)]
 
 

@@ -124,7 +124,7 @@ def test_an_operator_finds_what_is_wrong_and_mends_it(
 
         # What has happened to this row?
         page.get_by_role("link", name="Its whole history").click()
-        expect(page.get_by_text("stands as it was written by this node")).to_be_visible()
+        expect(page.get_by_text("is as it was written by this node")).to_be_visible()
         expect(page.get_by_text("anna took shop-1's version (conflict 1)")).to_be_visible()
         expect(page.get_by_text("anna decided it the other way: main's version stands (conflict 1)")).to_be_visible()
         lines = (

@@ -219,7 +219,7 @@ def test_columns_that_one_side_alone_has_are_named(tmp_path: Path) -> None:
     with made_pair(tmp_path, *urls, (DDL[0], MAIN[0]), (*wider, *shop)) as pair:
         told = adopt(pair, "--from", "main", "--dry-run")
         assert told["tables"][0]["columns_only_here"] == ["note"]
-        assert "one side alone has note" in call(pair.branch, "adopt", "--from", "main", "--dry-run").stderr
+        assert "only one side has note" in call(pair.branch, "adopt", "--from", "main", "--dry-run").stderr
 
 
 @pytest.mark.parametrize("policy", ["manual", "append-only"])

@@ -56,15 +56,17 @@ def test_over_http(fleet: Fleet, command: tuple[str, ...]) -> None:
     refused = call(a, *command)
     assert refused.exit_code == 2, refused.output
     # It is told, and knows so itself from then on.
-    assert "main was put back to an earlier state: it knows so itself; run `rowferry rejoin` at main" in refused.stderr
-    assert "this node was put back to an earlier state" in fleet.main.call("status").stdout
+    assert (
+        "main was restored to an earlier state: it knows that itself; run `rowferry rejoin` at main" in refused.stderr
+    )
+    assert "this node was restored to an earlier state" in fleet.main.call("status").stdout
     assert call(a, "verify", "main", "--wait", "0").exit_code in (0, 4)
     assert fleet.server is not None
     fleet.server.stop()
     fleet.main.call("rejoin")
     fleet.serve()
     done = call(a, *command)
-    assert "put back" not in done.output, done.output
+    assert "restored" not in done.output, done.output
     assert done.exit_code in (0, 4)
 
 
@@ -75,7 +77,7 @@ def test_who_went_on_under_old_numbers_says_so_itself(fleet: Fleet) -> None:
     fleet.serve()
     refused = call(a, "adopt", "--from", "main")
     assert refused.exit_code == 2, refused.output
-    assert "main was put back" in refused.stderr
+    assert "main was restored" in refused.stderr
     # It gives nothing either when it is asked by who does not look.
     token = (a.folder / "main.token").read_text()
     rows = {"rows": [{"table": "store", "pk": {"id": "first"}}]}
@@ -98,7 +100,7 @@ def test_by_a_file(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ok(fleet.main, "verify", "--export", str(file))
     refused = call(a, "adopt", "--from", "each", "--file", str(file))
     assert refused.exit_code == 2, refused.output
-    assert "main was put back to an earlier state" in refused.stderr
+    assert "main was restored to an earlier state" in refused.stderr
     assert "write a new file (" in refused.stderr
 
 

@@ -157,11 +157,11 @@ def test_doctor_tells_of_the_certificate(pair: Pair, tmp_path: Path) -> None:
         ((_, message, remedy),) = [one for one in told(config, code)[level] if one[0] == "server"]
         return f"{message} {remedy}"
 
-    assert "good until" in of_server("ok")
+    assert "valid until" in of_server("ok")
     renew(pair, days=10)
-    assert "ends on" in of_server("warn")
+    assert "expires on" in of_server("warn")
     renew(pair, days=-1)
-    assert "has expired" in of_server("fail", 1)
+    assert "expired on" in of_server("fail", 1)
     pair.cert_file.write_text("nothing")
     assert "holds no certificate" in of_server("fail", 1)
 

@@ -331,7 +331,7 @@ def test_a_choice_that_can_t_stand_changes_nothing(tmp_path: Path) -> None:
     world.receive(a.tx(Write("I", "code", {"id": 2, "code": "two"}, 10)).body)
     world.receive(b.tx(Write("I", "code", {"id": 1, "code": "two"}, 20)).body)
     (number,) = numbers(world)
-    with pytest.raises(PoisonError, match=r"conflict 1: code .*can't stand.*UNIQUE.*in its way"):
+    with pytest.raises(PoisonError, match=r"conflict 1: code .*can't be written here.*UNIQUE.*in its way"):
         Settling(world.node, "anna").resolve(number, Winner.THEIRS)
     assert [row[1] for row in world.rows("code")] == ["one", "two"]
     assert numbers(world) == [number]
@@ -455,7 +455,7 @@ def test_a_number_that_is_short_only_as_it_is_spelled_is_refused_before_it_is_wr
     (number,) = numbers(desk)
     tracemalloc.start()
     try:
-        with pytest.raises(UsageError, match=r"take|can't stand so here"):
+        with pytest.raises(UsageError, match=r"take|can't be written here"):
             Settling(desk.node, "anna").resolve(number, read_take(wrong))
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
@@ -520,7 +520,7 @@ def test_a_choice_that_takes_a_parent_from_its_child_says_so(world: World) -> No
     world.receive(Origin("b").tx(Write("U", "parent", {"id": 1, "name": "b"}, 30, Version(0, 10, "a"))).body)
     world.receive(a.tx(gone).body, a.tx(Write("I", "child", {"id": 5, "parent_id": 1}, 40)).body)
     (number,) = numbers(world, "settled")
-    with pytest.raises(PoisonError, match=r"parent .*can't stand so.*nothing was changed.*child"):
+    with pytest.raises(PoisonError, match=r"parent .*can't be written here.*nothing was changed.*child"):
         Settling(world.node, "anna").undo(number, None, force=False)
     assert world.rows("child") == [(5, 1)]
     assert sent(world) == []
@@ -575,7 +575,7 @@ def test_undoing_says_what_it_saw_and_is_not_done_over_another_nodes_choice(worl
     assert (names(world), sent(world)) == (["of c"], [])
     settling.undo(number, Winner.OURS, force=force, seen=row_version(world, number))
     assert names(world) == ["of a"]
-    with pytest.raises(UsageError, match="stands already"):
+    with pytest.raises(UsageError, match="already wins"):
         settling.undo(number, Winner.OURS, force=force, seen=seen)
     world.execute("UPDATE item SET name = 'later' WHERE id = 1")
     with pytest.raises(UnseenError, match='now "later"'):

@@ -145,7 +145,7 @@ def test_a_key_may_be_empty(node: CliNode) -> None:
 def test_what_no_database_can_take_is_refused_before(node: CliNode, arguments: list[str]) -> None:
     done = call(node, *arguments)
     assert done.exit_code == 2, done.output
-    assert "fault in Rowferry" not in done.output
+    assert "bug in Rowferry" not in done.output
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of files are bytes there")

@@ -64,7 +64,7 @@ def test_a_full_disk_behind_stdout_is_a_sentence(shop: CliNode, arguments: list[
         )
     assert (done.returncode, "can't be written: No space left" in done.stderr) == (1, True)
     assert "Traceback" not in done.stderr
-    assert "fault in Rowferry" not in done.stderr
+    assert "bug in Rowferry" not in done.stderr
 
 
 def _with_closed(shop: CliNode, number: int, arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -90,7 +90,7 @@ def test_a_closed_stdout_is_a_sentence(shop: CliNode, arguments: list[str]) -> N
     done = _with_closed(shop, 1, arguments)
     assert (done.returncode, "the output can't be written" in done.stderr) == (1, True)
     assert "Traceback" not in done.stderr
-    assert "fault in Rowferry" not in done.stderr
+    assert "bug in Rowferry" not in done.stderr
 
 
 def test_a_service_needs_no_stdout(shop: CliNode) -> None:

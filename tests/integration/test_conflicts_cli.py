@@ -151,7 +151,7 @@ def test_a_conflict_that_waits_is_settled_and_flipped(waiting: Path) -> None:
     assert again.exit_code == 2
     assert "conflicts undo" in again.stderr
     flipped = rowferry(waiting, "conflicts", "undo", number)
-    assert "our image stands" in flipped.stdout
+    assert "our image wins" in flipped.stdout
     assert [line["action"] for line in document(waiting, "audit")][-2:] == ["resolved", "undone"]
 
 

@@ -170,7 +170,7 @@ def test_it_is_audited_by_who_did_it_and_can_not_be_done_twice(world: World) -> 
     told = json.loads(detail)
     assert (actor, told["rows"]) == ("tester", [{"table": "gate", "pk": {"id": 9}, "kept": False}])
     assert told["sha256"] != told["edited_sha256"]
-    with pytest.raises(Exception, match="is replayed already"):
+    with pytest.raises(Exception, match="is already replayed"):
         replay(world, data)
 
 
@@ -235,13 +235,13 @@ def test_an_edit_of_a_letter_in_parts_is_refused_and_audited(world: World) -> No
     assert world.letters_open() == [(tx.tx_id, "constraint", "dead")]
     data = edited([json.loads(line) for line in tx.body.splitlines()])
     for dry_run in (True, False):
-        with pytest.raises(UsageError, match="too large to be applied otherwise"):
+        with pytest.raises(UsageError, match="too large to be applied in any other form"):
             replay(world, data, dry_run=dry_run)
     ((actor, detail),) = world.query("SELECT actor, detail FROM rf_audit WHERE action = 'replay-failed'")
     told = json.loads(detail)
     (batch,) = read_edited(data, "file")
     assert (actor, told["state"], told["edited_sha256"]) == ("tester", "dead", batch.sha256)
-    assert "too large to be applied otherwise" in told["error"]
+    assert "too large to be applied in any other form" in told["error"]
     assert "reason" not in told
 
 

@@ -387,7 +387,7 @@ def test_a_person_is_told_which_way_a_letter_came_and_who_else_has_it(world: Wor
     assert document(config_file, "dlq", "show", tx.tx_id)["origin"] == "http:shop-1"
     told = " ".join(rowferry(config_file, "dlq", "discard", tx.tx_id, "--reason", "no such table").output.split())
     assert "1 discarded" in told
-    assert f"{tx.tx_id}: shop-2 has it. Whether hq has it is not known here." in told
+    assert f"{tx.tx_id}: shop-2 has it. It is not known here whether hq has it." in told
     assert "here can't know more" in told
 
 
@@ -434,7 +434,7 @@ def test_the_command_line_lists_shows_replays_discards_and_exports(
     assert told == {name: shown[name] for name in told}
     assert document(config_file, "dlq", "discard", "--all", "--reason", "nothing is left") == {"discarded": []}
     again = rowferry(config_file, "dlq", "discard", unknown.tx_id, "--reason", "once more")
-    assert (again.exit_code, again.output) == (0, f"{unknown.tx_id} is discarded already\n")
+    assert (again.exit_code, again.output) == (0, f"{unknown.tx_id} is already discarded\n")
     assert listed(config_file) == []
     assert {one["state"] for one in listed(config_file, "--all")} == {"replayed", "discarded"}
     for command in (["replay"], ["discard", "--reason", "x"], ["export", "--out", str(tmp_path / "none.jsonl")]):
@@ -468,7 +468,7 @@ def test_an_id_that_several_sources_have_names_none_of_their_letters(
     ):
         refused = rowferry(config_file, "dlq", *command, tx_id)
         assert refused.exit_code == 2
-        assert f"{tx_id}: ab, ba each have a dead letter of this id: say --source" in refused.output
+        assert f"{tx_id}: ab, ba each have a dead letter with this id: choose one with --source" in refused.output
     assert [one["state"] for one in listed(config_file, "--tx", tx_id)] == ["dead", "dead"]
     assert world.rows("fresh") == []
     assert not Path(out).exists()

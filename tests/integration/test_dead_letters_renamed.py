@@ -155,7 +155,7 @@ def test_one_that_came_in_parts_stays_and_the_others_go_on(world: World) -> None
     world.receive(sent.tx(goods(20, "small", 11)).body)
     first, second = replay(world, NAMES, ("goods.shelf",))
     assert (first.outcome, second.outcome) == ("dead", "applied")
-    assert "too large to be applied otherwise than it came" in str(first.error)
+    assert "too large to be applied in any other form than it came in" in str(first.error)
     assert [row[:2] for row in world.rows()] == [(20, "small")]
 
 

@@ -51,7 +51,7 @@ def told(config: Path, code: int = 0) -> dict[str, list[tuple[str, str, Any]]]:
 @pytest.mark.parametrize(
     ("server", "says"),
     [
-        ('host = "0.0.0.0"', "without TLS everybody on the way reads the tokens: serve does not start"),
+        ('host = "0.0.0.0"', "without TLS anyone on the way can read the tokens: serve does not start"),
         ('host = "192.0.2.1"\nplain_http = true', "can't listen on 192.0.2.1:8765"),
     ],
 )
@@ -73,7 +73,7 @@ def test_a_table_that_is_asked_for_and_gone_is_told_by_status_too(tmp_path: Path
         connection.execute("ALTER TABLE sale RENAME TO sold")
     found = document(config, "status")
     assert found["state"] == "needs attention"
-    assert "tables.include names 'sale', which is no table of this database any more" in " ".join(found["reasons"])
+    assert "tables.include names 'sale', which is no longer a table of this database" in " ".join(found["reasons"])
 
 
 def test_a_server_that_answers_already_is_no_fault(shop: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_node_on_which_nothing_is_wrong(shop: Path) -> None:
     assert "no `rowferry run` is active" in notes["standing"]
     shown = rowferry(shop, "doctor")
     assert shown.exit_code == 0
-    assert shown.stdout.splitlines()[-1] == "0 to mend, 0 to look at."
+    assert shown.stdout.splitlines()[-1] == "0 to fix, 0 to look at."
 
 
 def test_what_stands_in_the_way_on_sqlite(shop: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_what_stands_in_the_way_on_sqlite(shop: Path, tmp_path: Path) -> None:
         "PRAGMA journal_mode=WAL",
         "counted numbers its own keys",
         "'nobody'",
-        "capture does not fit counted",
+        "capture is out of date on counted",
     ):
         assert words in messages
     assert rowferry(shop, "pause", "sale").exit_code == 0
@@ -204,7 +204,7 @@ def test_a_database_that_is_no_node_and_one_that_is_not_there(tmp_path: Path) ->
     with application(sa.make_url(url)) as connection:
         connection.exec_driver_sql(CREATE)
     config = configured(tmp_path, url)
-    assert ("schema", "this database is no node yet", "rowferry migrate") in told(config, code=1)["fail"]
+    assert ("schema", "this database is not a node yet", "rowferry migrate") in told(config, code=1)["fail"]
     away = configured(tmp_path, sqlite_url(tmp_path, "away.db"))
     ((area, message, _),) = told(away, code=1)["fail"]
     assert (area, "away.db is not there" in message) == ("database", True)
@@ -254,7 +254,7 @@ def test_several_peers_of_whom_nobody_is_known_to_be_main(shop: Path, tmp_path: 
     plain = shop.read_text()
     shop.write_text(plain + peers)
     ((_, message, remedy),) = [one for one in told(shop, code=5)["warn"] if one[0] == "peers"]
-    assert "whichever of office, depot says so of itself can speak for any node" in message
+    assert "whichever of office, depot claims to be can speak for any node" in message
     assert "set node.main" in remedy
 
     def is_silent(text: str) -> bool:
@@ -314,7 +314,7 @@ def test_a_file_in_the_place_of_the_shared_folder_is_told_as_one(shop: Path, tmp
     (tmp_path / "exchange").rmdir()
     (tmp_path / "exchange").touch()
     ((_, message, remedy),) = told(shop, code=1)["fail"]
-    assert message.endswith("is no folder")
+    assert message.endswith("is not a folder")
     assert remedy == "correct directory.path"
 
 
@@ -345,7 +345,9 @@ def test_what_comes_over_http_alone_does_not_reach_who_is_on_the_broker_alone(sh
 
     assert notes(0) == []
     shop.write_text(shop.read_text() + '\n[broker]\nurl = "amqp://nobody:secret@127.0.0.1:1/"\n')
-    assert [text for text in notes(5) if text.startswith("what shop-2 may push over HTTP goes on to those who pull")]
+    assert [
+        text for text in notes(5) if text.startswith("what shop-2 may push over HTTP is handed on to nodes that pull")
+    ]
 
 
 def test_too_many_nodes_are_told(shop: Path) -> None:

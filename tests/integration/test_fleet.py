@@ -148,7 +148,7 @@ HUB = {"url": "https://hub.example:8443", "token_file": "token"}
             {"broker": {"url": "amqp://b.example", "peers": ["a"]}, "directory": {"path": "exchange"}},
             {"road": AWAY | {"used": "directory", "fallback_since": "2026-11-26T10:00:00Z"}},
             "by the broker, or through the shared folder",
-            "as files in the shared folder, for the broker can't be used",
+            "as files in the shared folder, because the broker is unusable",
         ),
         (
             {"node": {"main": "a"}, "peers": {"hub": HUB}},
@@ -159,14 +159,14 @@ HUB = {"url": "https://hub.example:8443", "token_file": "token"}
         (
             {"node": {"main": "a"}},
             {"clients": [{"client": "a", "incarnation": "x", "last_lsn": 0, "updated_us": 0}]},
-            "in files that somebody brings and imports",
+            "in files that somebody carries and imports",
             "over HTTP: it fetches them",
         ),
         (
             {"node": {"main": "a"}},
             {},
-            "in files that somebody brings and imports",
-            "it fetches them over HTTP, or somebody brings them in files",
+            "in files that somebody carries and imports",
+            "it fetches them over HTTP, or somebody carries them in files",
         ),
     ],
 )
@@ -241,7 +241,7 @@ def test_what_has_not_come_is_told(world: World) -> None:
     beat(world, head_lsn=5, head_tx_id="01920000-0005-7000-8000-000000000061")
     a = fleet(world)["a"]
     assert (a.missing.changes, a.state) == (5, State.BEHIND)
-    assert a.reasons == ("5 changes of a have not come yet",)
+    assert a.reasons == ("5 changes of a have not arrived yet",)
 
 
 def test_what_is_stuck_at_a_silent_node_stands_with_its_silence_and_not_with_what_needs_nobody(world: World) -> None:
@@ -252,9 +252,9 @@ def test_what_is_stuck_at_a_silent_node_stands_with_its_silence_and_not_with_wha
     silence = standing.attention[0]
     assert "z has been silent since" in silence
     assert "5 changes of it are stuck there until it is back" in silence
-    assert "or whether the shared folder no longer carries its files" in silence
+    assert "or whether the shared folder no longer delivers its files" in silence
     assert "broker" not in silence
-    assert not any("have not come" in reason for reason in (*standing.waiting, *nodes["z"].reasons))
+    assert not any("have not arrived" in reason for reason in (*standing.waiting, *nodes["z"].reasons))
     assert list(nodes) == ["here", "z", "b"], "the silent one is the most urgent"
     assert silence in nodes["z"].reasons
 
@@ -267,10 +267,10 @@ def test_a_large_transaction_that_has_not_come_whole_is_told_with_its_node(world
     nodes, standing = look(world)
     assert (nodes["a"].state, nodes["a"].missing.changes) == (State.BEHIND, 30)
     assert nodes["a"].reasons == (
-        f"1 large transaction of it has not come whole ({len(parts)} parts so far, 30 changes in all)",
+        f"1 large transaction of it has not arrived completely ({len(parts)} parts so far, 30 changes in all)",
     )
     assert nodes["here"].missing.changes == 30
-    assert [reason for reason in standing.waiting if "1 large transaction of a has not come whole" in reason]
+    assert [reason for reason in standing.waiting if "1 large transaction of a has not arrived completely" in reason]
     world.clock.pass_seconds(world.node.config.limits.stall_seconds + 1)
     _, standing = look(world)
     assert [one["work"] for one in standing.stalled] == ["source a"]
@@ -288,7 +288,7 @@ def test_while_capture_is_out_of_date_here_no_peer_is_accused(world: World) -> N
     assert nodes["a"].reasons == nodes["a"].differs == ()
     migrate(world.node.database, world.node.config, SystemClock())
     nodes, standing = look(world)
-    other = "a has other tables, keys or columns than this node among those that travel"
+    other = "a has different tables, keys or columns in sync than this node"
     assert nodes["a"].reasons == (other,), "one cause, one sentence"
     assert standing.attention == [other, other.replace("a has", "b has", 1)]
 
@@ -317,7 +317,7 @@ def test_another_setup_and_a_wrong_clock_are_told(world: World) -> None:
     beat(world, "b", at=from_us(world.clock.us + 3_600 * SECOND))
     found = fleet(world)
     assert found["a"].differs == ("tables", "policies")
-    assert any("other tables" in one for one in found["a"].reasons)
+    assert any("different tables" in one for one in found["a"].reasons)
     assert (found["b"].clock_is_off, found["b"].clock_seconds) == (True, 3_600)
     assert any("the clock of b" in one for one in found["b"].reasons)
 

@@ -373,7 +373,7 @@ def test_what_lay_somewhere_for_long_is_no_sign_of_life(lite: World) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"schema_sha256": "0" * 64}, "other tables"), ({"policies_sha256": "0" * 64}, "other policies")],
+    [({"schema_sha256": "0" * 64}, "different tables"), ({"policies_sha256": "0" * 64}, "different policies")],
 )
 def test_a_node_that_disagrees(lite: World, changes: dict[str, object], words: str) -> None:
     beat(lite, 0, **changes)
@@ -398,7 +398,7 @@ def test_a_rewound_node(world: World, caplog: pytest.LogCaptureFixture) -> None:
     first_us = world.clock.us
     beat(world, 4, txs[3].tx_id)
     assert peer(world).rewound_us == first_us
-    assert any("a was put back" in reason and "rejoin" in reason for reason in standing(world).attention)
+    assert any("a was restored" in reason and "rejoin" in reason for reason in standing(world).attention)
     with reading(world.node.database) as connection:
         assert find_gaps(connection) == []
     # It went on: other changes under the same LSNs.

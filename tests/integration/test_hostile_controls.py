@@ -39,7 +39,7 @@ def test_what_one_peer_has_passed_is_kept_within_bounds(world: World) -> None:
 def test_who_says_that_this_node_was_put_back_is_told(world: World) -> None:
     facts = world.node.facts
     beat(world, 0, seen={facts.node_id: SeenLog(incarnation=facts.incarnation, lsn=MAX_LSN)})
-    (word,) = (word for word in standing(world).attention if "was put back" in word)
+    (word,) = (word for word in standing(world).attention if "was restored" in word)
     assert "rowferry audit --action rewound" in word
     (detail,) = world.query("SELECT detail FROM rf_audit WHERE action = 'rewound'")
     assert json.loads(detail[0])["by"] == "a"

@@ -49,7 +49,7 @@ def test_an_id_that_several_sources_have_names_none_of_their_letters(node: Serve
         ops.post(f"{where}/replay", params={"dry_run": True}),
     ):
         assert refused.status_code == 409
-        assert "ab, ba each have a dead letter of this id: say source" in refused.json()["detail"]
+        assert "ab, ba each have a dead letter with this id: choose one with source" in refused.json()["detail"]
     assert node.world.rows("fresh") == []
     assert ops.get(where, params={"source": "ba"}).json()["source_node"] == "ba"
     (done,) = ops.post(f"{where}/replay", params={"source": "ba"}).json()["results"]

@@ -82,7 +82,7 @@ def test_what_is_no_file_is_a_wrong_argument(config_file: Path, tmp_path: Path, 
     missing = rowferry(config_file, *command, str(tmp_path / "none.jsonl"))
     assert (missing.exit_code, "no such file" in missing.output) == (2, True)
     device = rowferry(config_file, *command, "/dev/null")
-    assert (device.exit_code, "no regular file" in device.output) == (2, True)
+    assert (device.exit_code, "not a regular file" in device.output) == (2, True)
 
 
 @pytest.mark.parametrize("fault", ["torn", "altered", "garbage", "other format", "cut gzip"])

@@ -353,10 +353,10 @@ def test_migrate_makes_a_missing_folder_and_run_does_not(tmp_path: Path) -> None
     folder = tmp_path / "not" / "yet"
     place.init("--directory", str(folder))
     assert document(place.config, "migrate", "--dry-run")["directory"] == str(folder)
-    assert f"-- Would make the folder {folder}." in rowferry(place.config, "migrate", "--dry-run").stdout
+    assert f"-- Would create the folder {folder}." in rowferry(place.config, "migrate", "--dry-run").stdout
     assert not folder.exists()
 
-    assert f"Made the folder {folder}" in rowferry(place.config, "migrate").stdout
+    assert f"Created the folder {folder}" in rowferry(place.config, "migrate").stdout
     assert folder.is_dir()
     assert document(place.config, "migrate")["directory"] is None
     document(place.config, "run", "--once")

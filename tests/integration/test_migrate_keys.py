@@ -69,7 +69,7 @@ def test_names_that_mean_nothing_are_told(tmp_path: Path) -> None:
         tmp_path, "CREATE TABLE sale (id TEXT PRIMARY KEY)", "number = 1", 'sale = "stride"\nsael = "shared"'
     )
     told = rowferry(config, "migrate").stderr
-    assert "sale gets no keys from the database here" in told
+    assert "the database generates no keys for sale here" in told
     assert "tables.keys names 'sael'" in told
 
 
@@ -130,7 +130,7 @@ def test_two_nodes_of_one_number_are_noticed(tmp_path: Path) -> None:
     for config in configs:
         found = document(config, "status")
         assert (found["clashing_keys"], found["state"]) == ([{"table": "sale", "conflicts": 1}], "needs attention")
-        assert "do two have the same node.number?" in " ".join(found["reasons"])
+        assert "do two nodes have the same node.number?" in " ".join(found["reasons"])
 
 
 def test_a_row_sent_anew_as_an_insert_is_no_key_given_twice(tmp_path: Path) -> None:

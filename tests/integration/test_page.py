@@ -52,7 +52,7 @@ def link(page: str, text: str) -> str:
 def test_what_is_a_command_in_a_sentence_is_shown_as_one_and_all_of_it_escaped(node: Served, anna: Person) -> None:
     assert coded("run `rowferry <x>` & wait, `a") == "run <code>rowferry &lt;x&gt;</code> &amp; wait, `a"
     shown = anna.get("/page/rows", params={"table": "nowhere", "key": "1"}).text
-    assert "<code>rowferry migrate</code> names those that are" in shown
+    assert "<code>rowferry migrate</code> lists those that are" in shown
     letter_of(node, "`<b>bold</b>`")
     listed = anna.get("/page/dead-letters").text
     assert "<b>bold" not in listed
@@ -156,7 +156,7 @@ def test_a_replay_that_fails_again_says_why(node: Served, anna: Person) -> None:
     assert question.text.count("there is no table") == 1
     assert '<button class="main">' not in question.text
     assert "Yes, replay" not in question.text
-    done = anna.submit(question, "Try it all the same")
+    done = anna.submit(question, "Try it anyway")
     assert f"{tx_id} of a could still not be applied (unknown-table)" in done.text
     page = anna.get("/page/audit?actor=anna&action=replay-failed").text
     assert "tried a replay, which failed again</strong>" in page
@@ -210,7 +210,7 @@ def test_from_a_letter_and_its_questions_back_to_the_list_as_it_was_filtered(nod
     listed = anna.get(there)
     letter = anna.get(link(listed.text, tx_id))
     assert link(letter.text, "Back to the dead letters") == there
-    for button, yes in (("Replay…", "Try it all the same"), ("Discard…", "Yes, discard for good")):
+    for button, yes in (("Replay…", "Try it anyway"), ("Discard…", "Yes, discard for good")):
         question = anna.submit(letter, button)
         if button == "Discard…":
             question = anna.get(str(question.url).replace("/replay", "/discard"))
@@ -260,7 +260,7 @@ def test_a_conflict_is_settled_and_undone(node: Served, anna: Person) -> None:
     assert [row[1] for row in node.world.rows()] == ["mine"]
     done = anna.submit(question, "Yes, take a's version")
     assert "Done on here: conflict 1 is settled, a&#39;s version stands now." in done.text
-    assert "This node sends nothing by itself: others come for it over HTTP" in done.text
+    assert "This node sends nothing by itself: others fetch it over HTTP" in done.text
     assert "anna chose it" in done.text
     assert [row[1] for row in node.world.rows()] == ["theirs"]
     assert "No conflict waits" in anna.get("/page/conflicts").text
@@ -445,7 +445,7 @@ def test_a_rows_history_is_told(node: Served, anna: Person) -> None:
     a = Origin("a")
     push(node, a.put(1, "one", 10).body, a.put(1, "two", 20, base=Version(0, 10, "a"), op="U").body)
     page = anna.get("/page/rows", params={"table": "item", "key": "1"})
-    assert "stands as it was written by a" in page.text
+    assert "is as it was written by a" in page.text
     assert "applied here" in page.text
     assert "<dd>" in page.text
     for hostile in (

@@ -44,7 +44,7 @@ def test_a_silent_node_tells_what_waits_both_ways(anna: Person) -> None:
     assert "needs attention Why shop-2 has been silent since" in page
     assert "Waits 14 changes, since when is not known here" in page
     assert "Its log ends at LSN 14, as it said" in page
-    assert "Has come up to nothing has come yet" in page
+    assert "Arrived up to nothing has arrived yet" in page
     assert "Waits 1 change, the oldest for 40 min" in page
     assert "The log of main ends at LSN 2" in page.replace("&#39;", "'")
     assert "Sent to the shared folder up to LSN 2" in page
@@ -66,7 +66,7 @@ def test_what_is_wrong_with_a_node_leads_to_where_it_is_mended(anna: Person, mai
     assert "Conflict 1" in anna.get("/page/conflicts?source=shop-1").text
     text = shown(anna, "shop-1")
     head = main.world.query("SELECT head_lsn FROM rf_node WHERE node_id = 'shop-1'")[0][0]
-    assert f"Has come up to LSN {head} Done here up to LSN {head}, last" in text
+    assert f"Arrived up to LSN {head} Done here up to LSN {head}, last" in text
     assert "nothing: all that is known of its log is here" in text
 
 
@@ -113,7 +113,7 @@ def test_nothing_waits_is_said_only_where_nothing_does(anna: Person, main: Serve
         assert "2 changes of main are not sent to it yet" in text
     # One and the same change is told of once.
     assert (
-        "Waits nothing of what was written before it spoke last; 2 changes written since, none of them sent yet" in page
+        "Waits nothing of what was written before it last spoke; 2 changes written since, none of them sent yet" in page
     )
 
 
@@ -123,8 +123,8 @@ def test_what_nobody_knows_to_have_arrived_is_no_nothing(anna: Person, main: Ser
     sent(main, 4)
     page, row = shown(anna, "shop-3"), fleet_row(anna, "shop-3")
     assert "Nothing waits" not in page
-    assert "Nothing known of waits; 2 changes written since it spoke last: whether it has them is not known yet" in page
-    assert "had all when it spoke last; 2 changes written since" in row
+    assert "Nothing known of waits; 2 changes written since it last spoke: whether it has them is not known yet" in page
+    assert "had everything when it last spoke; 2 changes written since" in row
     # What is counted apart adds up: its log ends at 4, and 1 is taken.
     page, row = shown(anna, "shop-2"), fleet_row(anna, "shop-2")
     assert "Waits 1 change, the oldest for 40 min; 2 changes written since" in page
@@ -157,11 +157,11 @@ def test_a_node_that_never_spoke_is_not_given_numbers(anna: Person, main: Served
             "VALUES ('shop-9', 'branch', 'x', FALSE, 1000000000000000, 1000000000000000)"
         )
     page = shown(anna, "shop-9")
-    assert "not known: it has said nothing of its log, and nothing has come" in page
-    assert "not known: no heartbeat of it has come" in page
+    assert "not known: it has said nothing about its log, and nothing has arrived" in page
+    assert "not known: no heartbeat from it has arrived" in page
     assert "not known: it has not said up to where it has the log of main" in page
     assert "It has not known: it has not said so" in page
-    assert "Heartbeat none has come yet" in page
+    assert "Heartbeat none has arrived yet" in page
     assert "Release not said yet" in page
     assert "Clock not said yet" in page
     assert "LSN 0" not in page

@@ -156,7 +156,7 @@ def test_what_is_not_stored_yet_and_what_nobody_noted_is_said(node: Served, anna
     push_now(node, a.put(3, "one", 10).body, a.put(3, "two", 20, base=Version(0, 10, "a"), op="U").body)
     latest, _ = lines(anna, "3")
     assert latest.startswith("a wrote it: applied here")
-    assert "when it came here is not recorded" in latest
+    assert "when it arrived here is not recorded" in latest
     whole = anna.get("/page/rows", params={"table": "item", "key": "3"}).text
     assert "<summary>Step by step</summary>" in whole
 

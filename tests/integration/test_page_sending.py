@@ -92,7 +92,7 @@ def test_a_choice_says_who_sends_it(node: Served, anna: Person) -> None:
     assert "Done on here: conflict 1 is decided the other way, here&#39;s version stands now." in undone.text
     assert "The other nodes get it by themselves." in undone.text
     row = without_terms(anna.get("/page/rows?table=item&key=7").text)
-    assert "was not sent to the shared folder yet: the running node does that by itself" in row
+    assert "was not sent to the shared folder yet: the running node does it by itself" in row
 
 
 def test_undoing_is_refused_once_the_row_was_written(node: Served, anna: Person) -> None:
@@ -123,7 +123,8 @@ def test_what_was_asked_of_one_copy_is_not_done_to_another(node: Served, anna: P
     for question, says in questions:
         refused = anna.submit(question, says, reason="not needed")
         assert refused.status_code == 409
-        assert "another copy has come" in refused.text
+        assert "another copy of " in refused.text
+        assert "has come; look at it again" in refused.text
     assert node.world.one("SELECT count(*) FROM rf_dead_letter WHERE state = 'dead'") == 1
 
 
@@ -144,7 +145,7 @@ def test_undoing_twice_is_undoing_once(node: Served, anna: Person) -> None:
     ("role", "says"),
     [
         ("hub", "Nodes that get others&#39; changes through here get these too, as a sent them"),
-        ("leaf", "These rows do not go on from here: other nodes get them from a, or from a node that hands them on"),
+        ("leaf", "here does not hand these rows on: other nodes get them from a, or from a node that hands them on"),
     ],
 )
 def test_a_replay_says_whether_its_rows_go_on(node: Served, anna: Person, role: str, says: str) -> None:
@@ -160,8 +161,8 @@ def test_a_replay_says_whether_its_rows_go_on(node: Served, anna: Person, role: 
 @pytest.mark.parametrize(
     ("role", "says"),
     [
-        ("hub", "was handed on when it came, as a sent it, to nodes that get others&#39; changes through here"),
-        ("leaf", "here hands nothing on: other nodes get these changes from a, or from a node that does"),
+        ("hub", "was handed on when it arrived, as a sent it, to nodes that get others&#39; changes through here"),
+        ("leaf", "here hands on nothing: other nodes get these changes from a, or from a node that does"),
     ],
 )
 def test_a_discard_says_which_rows_go_and_whether_they_went_on(

@@ -59,8 +59,8 @@ def test_who_has_it_who_has_not_and_of_whom_nothing_is_known(node: Served, anna:
     says(node, "a", ("a", "inc1", 2))
     text = question(anna, tx)
     assert "shop-2 has it." in text
-    assert "shop-3 has all of a's log up to LSN 1 only; this ends at LSN 2." in text
-    assert "Whether hq, shop-4 have it is not known here." in text
+    assert "shop-3 has a's log only up to LSN 1; this ends at LSN 2." in text
+    assert "It is not known here whether hq, shop-4 have it." in text
     assert LIMITS in text
     assert "here can't know more" in text
     # Its source has it in any case, and this node has not.
@@ -85,8 +85,8 @@ def test_each_letter_has_its_own_answer(node: Served, anna: Person) -> None:
     says(node, "a", ("b", "inc1", 2))
     text = question(anna, one, other)
     of_a, of_b = text.split(one.tx_id)[1].split(other.tx_id)
-    assert "shop-2 has it. Whether b has it is not known here." in of_a
-    assert "a has it. shop-2 has all of b's log up to LSN 1 only; this ends at LSN 2." in of_b
+    assert "shop-2 has it. It is not known here whether b has it." in of_a
+    assert "a has it. shop-2 has b's log only up to LSN 1; this ends at LSN 2." in of_b
     assert text.count(LIMITS) == 1
 
 
@@ -99,7 +99,7 @@ def test_of_what_may_lie_about_its_numbers_nothing_is_told(node: Served, anna: P
     node.world.execute(f"UPDATE rf_dead_letter SET {unproven}")
     text = question(anna, tx)
     assert "shop-2" not in text
-    assert "Which transaction it is was not proven, so it is not known who has it." in text
+    assert "It is not proven which transaction this is, so it is not known who has it." in text
 
 
 def test_of_many_nodes_some_are_named_and_the_others_counted(node: Served, anna: Person) -> None:

@@ -71,10 +71,10 @@ def test_surgery_under_a_running_node(make: Make) -> None:
     one.execute("DELETE FROM item WHERE id = 2")
     one.execute("INSERT INTO item VALUES (4, 'new')")
     assert one.report("migrate")["paused"] == ["item"]
-    wait_for(lambda: "item is paused since" in running.tail(100_000), 60, "the node that runs says so")
+    wait_for(lambda: "item has been paused since" in running.tail(100_000), 60, "the node that runs says so")
     standing = one.report("status")
     assert standing["state"] == "needs attention"
-    assert "item is paused since" in standing["reasons"][0]
+    assert "item has been paused since" in standing["reasons"][0]
     assert [entry["table"] for entry in standing["paused"]] == ["item"]
     assert standing["drifted"] == []
     two.execute("UPDATE item SET name = 'theirs' WHERE id = 3")
@@ -112,8 +112,8 @@ def test_a_table_that_was_renamed_in_its_pause_is_resumed_under_its_own_name(mak
     exchange(one)
     one.execute("DELETE FROM thing WHERE id = 2")
     exchange(one)
-    (found,) = [one for one in one.report("doctor")["findings"] if "not there any more" in one["message"]]
-    assert found["remedy"].startswith("if it was renamed, give it that name back, then rowferry resume item")
+    (found,) = [one for one in one.report("doctor")["findings"] if "no longer there" in one["message"]]
+    assert found["remedy"].startswith("if it was renamed, change the name back, rowferry resume item")
     one.execute("ALTER TABLE thing RENAME TO item")
     one.ok("resume", "item")
     # What was captured under the other name is set aside there, where no table has it.
@@ -161,7 +161,7 @@ def test_what_is_lost_of_a_table_that_was_renamed_in_its_pause_is_told(make: Mak
     node = make("one")
     node.ok("pause", "item")
     node.execute("ALTER TABLE item RENAME TO thing", "INSERT INTO thing (id, name) VALUES (1, 'in the pause')")
-    assert "what was written to it in the pause is not sent" in node.ok("resume", "item")
+    assert "what was written to it during the pause is not sent" in node.ok("resume", "item")
 
 
 def test_a_resume_that_is_killed_again_and_again(make: Make) -> None:

@@ -73,7 +73,7 @@ def test_a_deleted_row_is_forgotten_once_both_have_passed_it(pair: tuple[CliNode
     listed = {one["node"]: one for one in document(config(a), "node", "list")}
     assert (listed["a"]["state"], listed["b"]["state"], listed["b"]["passed_lsn"]) == ("this node", "heard", 2)
     told = rowferry(config(a), "why", "item", "1")
-    assert "deletes of item up to" in told.output
+    assert "deletes in item up to" in told.output
     told = rowferry(config(b), "why", "item", "1")
     assert "were purged here" in told.output
     out = document(config(b), "export-change-log", "--out", str(b.folder / "out.jsonl"))
@@ -95,14 +95,14 @@ def test_a_node_is_retired_by_name(pair: tuple[CliNode, CliNode]) -> None:
     assert rowferry(config(a), "node", "retire", "c").exit_code == 2
     assert document(config(a), "node", "retire", "b", "--yes")["already"] is False
     assert document(config(a), "node", "retire", "b")["already"] is True
-    assert "is retired since" in rowferry(config(a), "node", "retire", "b").output
+    assert "has been retired since" in rowferry(config(a), "node", "retire", "b").output
     assert [one["action"] for one in document(config(a), "audit", "--action", "node-retired")] == ["node-retired"]
     b.execute("UPDATE item SET name = 'y' WHERE id = 2")
     meet(b, a)
     assert a.rows(["item"]) == b.rows(["item"])
     states = {one["node"]: one["state"] for one in document(config(a), "node", "list")}
     assert states["b"] == "returned"
-    assert any("b was retired and speaks again" in text for text in a.report("status")["reasons"])
+    assert any("b was retired and has been back since" in text for text in a.report("status")["reasons"])
 
 
 def test_run_purges_by_itself(pair: tuple[CliNode, CliNode]) -> None:

@@ -161,11 +161,11 @@ def test_what_can_not_be_had_is_said(pair: Pair) -> None:
     pair.shop.call("run", "--once")
     assert "rowferry rejoin" in pair.shop.report("status")["reasons"][0]
     done = pair.shop.call("rejoin")
-    assert (done.returncode, "1 own change can't be had any more" in done.stderr) == (4, True)
+    assert (done.returncode, "1 own change can no longer be recovered" in done.stderr) == (4, True)
     status = pair.shop.report("status")
     assert status["rewound_since"] is None
     # It stays said: the rows of both sides differ, and nothing else will tell.
-    (told,) = [reason for reason in status["reasons"] if "1 own change could not be had any more" in reason]
+    (told,) = [reason for reason in status["reasons"] if "1 own change could no longer be recovered" in reason]
     assert "rowferry verify PEER --repair --overtake" in told
     pair.sync()
     assert pair.rows() == [[1], [1, 2]]
@@ -700,7 +700,7 @@ def test_a_snapshot_brings_what_a_lost_life_had_written(pair: Pair) -> None:
     pair.shop.ok("restore", backup, "--discard-present")
     done = pair.shop.call("rejoin")
     assert done.returncode == 4
-    assert "1 own change can't be had any more" in done.stderr
+    assert "1 own change can no longer be recovered" in done.stderr
     snapshot = str(pair.main.folder / "main.jsonl")
     pair.main.ok("snapshot", "export", "--out", snapshot)
     pair.shop.ok("snapshot", "import", snapshot, "--replace")

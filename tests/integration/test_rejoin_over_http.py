@@ -109,7 +109,7 @@ def test_without_the_right_to_pull_it_is_said_who_was_not_asked(fleet: Fleet) ->
     done = a.call("rejoin")
     assert done.returncode == 4
     assert "nothing could be fetched from main: " in done.stderr
-    assert "can't be had any more" in done.stderr
+    assert "can no longer be recovered" in done.stderr
 
 
 def test_what_was_written_between_two_restores_comes_back_from_the_hub(fleet: Fleet) -> None:

@@ -158,10 +158,10 @@ def test_a_folder_that_is_away_is_waited_for(shop: CliNode) -> None:
     wait_for(lambda: "service.outage" in running.tail(), 30, "the outage in the log")
     assert out_lsn(shop) == 1
     assert shop.head() == 2, "sealing goes on"
-    wait_for(lambda: "the shared folder can't be used since" in status(shop), 30, "status says so too")
+    wait_for(lambda: "the shared folder has been unusable since" in status(shop), 30, "status says so too")
     os.rename(away, exchange)
     wait_for_out(shop, 2)
-    assert "the shared folder can't be used" not in status(shop)
+    assert "the shared folder has been unusable" not in status(shop)
     assert running.stop() == 0
     assert_all_out(shop)
 

@@ -74,7 +74,7 @@ def test_whoever_makes_the_letter_ends_with_4_and_nobody_after(node: Node, comma
     node.without_key()
     done = node.call(*command, code=4)
     assert node.reasons() == ["null-key"]
-    assert "1 dead letter of this node's own rows was made" in done.stderr
+    assert "1 dead letter of this node's own rows was created" in done.stderr
     for again in SEALING:
         assert "own rows" not in node.call(*again).stderr
     assert node.reasons() == ["null-key"]

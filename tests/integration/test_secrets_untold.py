@@ -61,7 +61,7 @@ def test_a_token_file_that_holds_no_token_is_a_wrong_setting(main: Served, branc
     ):
         done = call(branch, *arguments)
         assert (done.exit_code, setting in done.stderr) == (2, True), done.output
-        assert "fault in Rowferry" not in done.output
+        assert "bug in Rowferry" not in done.output
         said += done.output
     for arguments in (("--debug", "run", "--once"), ("doctor",), ("status",), ("status", "--json")):
         said += call(branch, *arguments).output

@@ -294,7 +294,7 @@ def test_a_key_is_made_shown_and_kept(tmp_path: Path) -> None:
     file = tmp_path / "shop.key"
     assert (made["node"], made["file"], file.stat().st_mode & 0o777) == ("shop", str(file), 0o600)
     assert Signer(file.read_text().strip()).public == made["public_key"]
-    assert "there already" in rowferry(config, "key", "create").stderr
+    assert "already exists" in rowferry(config, "key", "create").stderr
     config.write_text(config.read_text() + 'signing_key_file = "shop.key"\n')
     shown = document(config, "key", "show")
     assert shown == {name: made[name] for name in ("node", "key", "public_key")}

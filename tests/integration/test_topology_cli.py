@@ -276,8 +276,8 @@ def test_everything_that_differs_is_found(broker: Broker, tmp_path: Path) -> Non
     assert remedy.startswith(f"rabbitmqctl set_permissions -p {broker.vhost} {shop} '^$' ")
     told = rowferry(config, "topology", "check", *management(broker))
     assert told.exit_code == 1
-    assert f"missing: queue {retry.name}: it doesn't stand" in told.stdout
-    assert "9 to mend, 0 not checked" in told.stdout
+    assert f"missing: queue {retry.name}: it doesn't exist" in told.stdout
+    assert "9 to fix, 0 not checked" in told.stdout
 
 
 def test_what_the_remedies_say_mends_the_rights(broker: Broker, tmp_path: Path) -> None:

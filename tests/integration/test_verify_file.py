@@ -111,11 +111,11 @@ def test_a_file_that_is_not_whole_is_refused(file: Path, shop: CliNode, damage_i
 
 def test_what_makes_no_sense_is_said(file: Path, main: CliNode, shop: CliNode, tmp_path: Path) -> None:
     for arguments, words in (
-        (("--file", str(file), "--repair"), "--repair goes over HTTP alone"),
+        (("--file", str(file), "--repair"), "--repair works only over HTTP"),
         (("--file", str(tmp_path / "none.jsonl")), "there is no such file"),
-        (("--file", str(file), "--like", str(file)), "--like goes with --export"),
-        (("--file", str(file), "main"), "say with whom"),
-        (("--export", str(tmp_path / "out.jsonl"), "--tables", "nothing"), "no captured table"),
+        (("--file", str(file), "--like", str(file)), "--like needs --export"),
+        (("--file", str(file), "main"), "say what to compare with"),
+        (("--export", str(tmp_path / "out.jsonl"), "--tables", "nothing"), "not a captured table"),
         (("--export", str(shop.folder / "rowferry.toml")), "would be lost"),
     ):
         refused = call(shop, "verify", *arguments)

@@ -59,7 +59,7 @@ def test_an_own_change_on_its_way(world: World) -> None:
         ("sealed", "here", 1, "I"),
         ("waits", "here", 1, "I"),
     ]
-    assert found.summary[0].startswith('item {"id":1} stands as it was written by this node at ')
+    assert found.summary[0].startswith('item {"id":1} is as it was written by this node at ')
     # A watchdog of a `run` has just looked, and then not any more.
     with world.node.database.engine.begin() as connection:
         write_seen(connection, "sealer", Seen(0, "", None, None, world.clock.us))
@@ -67,7 +67,7 @@ def test_an_own_change_on_its_way(world: World) -> None:
     assert (
         story(world, "1")
         .summary[1]
-        .endswith("yet: the running node does that by itself (`rowferry run` was seen here 7 s ago)")
+        .endswith("yet: the running node does it by itself (`rowferry run` was seen here 7 s ago)")
     )
     world.clock.pass_seconds(84)
     assert story(world, "1").summary[1].endswith(f"yet: {NOBODY}")
@@ -87,7 +87,7 @@ def test_the_first_sentence_knows_of_writes_that_are_not_sealed_yet(world: World
     world.receive(Origin("a").put(2, "one", 10).body)
     world.execute("INSERT INTO item VALUES (1, 'own', 2)", "UPDATE item SET name = 'mine' WHERE id = 2")
     for pk in ("1", "2"):
-        assert says(pk).startswith(f'item {{"id":{pk}}} stands as it was written by this node at 20')
+        assert says(pk).startswith(f'item {{"id":{pk}}} is as it was written by this node at 20')
         assert says(pk).endswith(", which is not sealed yet")
     world.execute("DELETE FROM item")
     for pk in ("1", "2"):
@@ -156,7 +156,7 @@ def test_a_dead_letter_its_cause_and_its_end(world: World) -> None:
     assert f"rowferry dlq show {letter.tx_id}" in found.summary[1]
     # The other row of the same tx has not come for that reason too.
     assert [one.event for one in story(world, "5").events] == ["received", "dead-letter"]
-    assert story(world, "5").summary[0] == 'item {"id":5} does not stand here and never did'
+    assert story(world, "5").summary[0] == 'item {"id":5} is not here and never was'
     assert not story(world, "6").known
 
     world.execute("UPDATE rf_dead_letter SET state = 'discarded', settled_us = 1900000000000000, settled_by = 'me'")
@@ -177,8 +177,8 @@ def test_a_row_that_stepped_back(later_wins: World) -> None:
     world.receive(Origin("b").tx(Write("I", "code", {"id": 2, "code": "x"}, 20)).body)
     found = story(world, "1", "code")
     assert found.summary[0].startswith('code {"id":1} was written by a at ')
-    assert found.summary[0].endswith("and does not stand")
-    assert any("it has stepped back, for another row has one of its unique values" in one for one in found.summary)
+    assert found.summary[0].endswith("and has stepped back")
+    assert any("it has stepped back, because another row has one of its unique values" in one for one in found.summary)
     assert "stepped-back" not in {one.event for one in story(world, "2", "code").events}
 
 
@@ -220,7 +220,7 @@ def test_the_command_on_two_nodes(pair: tuple[CliNode, CliNode]) -> None:
     a.execute("INSERT INTO sale VALUES ('007', 'a')", """INSERT INTO "order line" VALUES ('007', 1, 'x')""")
     sync(a, b)
     told = a.ok("why", "sale", "007")
-    assert told.startswith('sale {"id":"007"} stands as it was written by this node at ')
+    assert told.startswith('sale {"id":"007"} is as it was written by this node at ')
     assert all(word in told for word in ("captured", "sealed", "published", "directory", "LSN"))
     found = b.report("why", "order line", '{"place": 1, "sale": "007"}')
     assert (found["known"], found["row"]["v"], found["version"][2]) == (True, "x", "a")
@@ -245,7 +245,7 @@ def test_a_run_that_sends_is_told_from_one_that_does_not(pair: tuple[CliNode, Cl
     a.ok("run", "--once")
     a.execute("UPDATE sale SET v = 'b' WHERE id = '008'")
     told = a.ok("why", "sale", "008")
-    assert "waits to be sealed: the running node does that by itself (`rowferry run` was seen here " in told
+    assert "waits to be sealed: the running node does it by itself (`rowferry run` was seen here " in told
 
 
 def test_who_asks_wrongly_is_told(pair: tuple[CliNode, CliNode]) -> None:
@@ -257,7 +257,7 @@ def test_who_asks_wrongly_is_told(pair: tuple[CliNode, CliNode]) -> None:
     )
     assert a.report("why", "sale", "nothing", code=1)["events"] == []
     for arguments, says in (
-        (("sales", "1"), "no table of that name"),
+        (("sales", "1"), "no table with that name"),
         (("order line", "1"), "is a JSON object like"),
         (("order line", '{"sale": "x"}'), "is a JSON object like"),
         (("order line", '{"sale": "x", "place": "y"}'), "no key of order line"),

@@ -24,7 +24,7 @@ ROAD = {
 }
 AWAY = {"broker_unusable_since": "2026-01-01", "error": "refused"}
 PARTS = {"peer": "shop", "txs": 2, "changes": 80, "parts": 9, "oldest_seconds": 1.0}
-OF_SHOP = "2 large transactions of shop have not come whole (9 parts so far, 80 changes in all)"
+OF_SHOP = "2 large transactions of shop have not arrived completely (9 parts so far, 80 changes in all)"
 SHARES = {
     "head_lsn": 7,
     "head_tx_id": None,
@@ -72,7 +72,7 @@ def test_nothing_waits() -> None:
 def test_what_waits_for_a_right_waits_for_a_person() -> None:
     one = standing(dead_letters={"early": 3}, for_rights=1)
     assert one.attention == ["1 transaction waits for a right (rowferry dlq list)"]
-    assert one.waiting == ["2 transactions wait for rows that have not come yet"]
+    assert one.waiting == ["2 transactions wait for rows that have not arrived yet"]
 
 
 WHEN = "2026-01-01T00:00:00.000000Z"
@@ -89,7 +89,7 @@ MISSING = "changes of shop after LSN 10 are missing, its log goes on to LSN 12; 
         (standing({"unsealed_changes": 3}), "3 captured changes are not sealed yet"),
         (standing(sources=(source(2),)), "2 changes of shop not yet applied"),
         (standing(queues=Queues({"rowferry.node.main": 5})), "5 messages in rowferry.node.main"),
-        (standing(dead_letters={"early": 1}), "1 transaction waits for rows that have not come yet"),
+        (standing(dead_letters={"early": 1}), "1 transaction waits for rows that have not arrived yet"),
         (
             standing({"unfinished": [PARTS]}),
             OF_SHOP,
@@ -105,15 +105,15 @@ def test_what_is_on_its_way(one: Standing, reason: str) -> None:
 @pytest.mark.parametrize(
     ("more", "way"),
     [
-        ({}, "the changes wait in the log"),
-        ({"fallback_since": "2026-01-02"}, "since 2026-01-02 the changes travel as files in the shared folder"),
+        ({}, "changes wait in the log"),
+        ({"fallback_since": "2026-01-02"}, "since 2026-01-02 changes are sent as files in the shared folder"),
         ({"fallback_error": "full"}, "files can't be written either: full"),
     ],
 )
 def test_a_broker_that_can_not_be_used(more: dict[str, str], way: str) -> None:
     one = standing({"road": ROAD | AWAY | more})
     assert one.state is State.NEEDS_ATTENTION
-    assert one.attention == [f"the broker can't be used since 2026-01-01: refused; {way}"]
+    assert one.attention == [f"the broker has been unusable since 2026-01-01: refused; {way}"]
 
 
 def test_the_own_way_to_others_is_said_before_who_is_silent() -> None:
@@ -137,7 +137,7 @@ def test_the_own_way_to_others_is_said_before_who_is_silent() -> None:
         rewound_us=None,
     )
     first, second = standing({"road": ROAD | AWAY}, peers=(silent,)).attention
-    assert first.startswith("the broker can't be used since")
+    assert first.startswith("the broker has been unusable since")
     assert second.startswith("shop has been silent since")
 
 

@@ -52,8 +52,8 @@ def test_a_keyless_table_may_be_excluded() -> None:
 def test_unknown_names_are_all_told() -> None:
     with pytest.raises(ConfigError) as caught:
         choose(("stor", "store", "sales"))
-    assert "'stor' is no table" in str(caught.value)
-    assert "'sales' is no table" in str(caught.value)
+    assert "'stor' is not a table" in str(caught.value)
+    assert "'sales' is not a table" in str(caught.value)
 
 
 def test_a_view_asked_for_by_name_is_refused_with_the_reason() -> None:

@@ -494,7 +494,7 @@ def test_a_secret_in_the_wrong_place_is_not_told(tmp_path: Path, setting: str, v
 
 def test_keys_for_one_node_under_two_spellings_are_refused(tmp_path: Path) -> None:
     public = "ed25519:" + base64.b64encode(bytes(32)).decode()
-    with pytest.raises(ConfigError, match="main and MAIN are one node"):
+    with pytest.raises(ConfigError, match="main and MAIN are the same node"):
         load_config(write(tmp_path, GOOD | {"signers": {"main": public, "MAIN": public}}), {})
 
 

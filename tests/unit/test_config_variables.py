@@ -242,18 +242,18 @@ def test_a_secret_in_a_variable_wins_in_either_form_over_both_in_the_file(
         for second in (in_file, in_file.replace("_", "__", 2).replace("ROWFERRY__", "ROWFERRY_")):
             both = told(file, **{plain: secret, second: "named-by-variable"})
             assert both in (
-                f"variables {plain} and {second} both say the same: take one of them out",
-                f"variables {second} and {plain} both say the same: take one of them out",
+                f"variables {plain} and {second} both set the same setting: remove one of them",
+                f"variables {second} and {plain} both set the same setting: remove one of them",
             )
 
 
 def test_two_variables_for_one_setting_are_refused(tmp_path: Path) -> None:
     text = told(config(tmp_path), ROWFERRY_NODE_ID="a", ROWFERRY_NODE__ID="b")
-    assert text == "variables ROWFERRY_NODE_ID and ROWFERRY_NODE__ID both say the same: take one of them out"
+    assert text == "variables ROWFERRY_NODE_ID and ROWFERRY_NODE__ID both set the same setting: remove one of them"
     file = config(tmp_path, '[tables]\ninclude = ["my table"]\n')
     if os.name == "posix":
         names = {"ROWFERRY_TABLES_KEYS__MY_TABLE": "shared", "ROWFERRY_TABLES_KEYS__my table": "shared"}
-        assert "both say the same" in told(file, **names)
+        assert "both set the same setting" in told(file, **names)
 
 
 def test_a_secret_file_that_others_can_read_is_refused_by_the_variables_name(tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_commands_take_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("ROWFERRY_TABLES__POLICY__ORDER_LINE", "manual")
     assert document(file, "doctor")["ok"]
     monkeypatch.setenv("ROWFERRY_TABLES__POLICY__ORDER_LINES", "manual")
-    assert "tables.policy names 'order_lines', which is no captured table" in rowferry(file, "doctor").output
+    assert "tables.policy names 'order_lines', which is not a captured table" in rowferry(file, "doctor").output
     done = rowferry(file, "push", "--url", "http://127.0.0.1:1")
     assert (done.exit_code, "no [peers] section has this url" in done.stderr) == (2, True)
     monkeypatch.setenv("ROWFERRY_PEERS__MAIN__URL", "http://127.0.0.1:1")

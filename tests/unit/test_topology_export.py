@@ -175,7 +175,7 @@ def test_a_file_that_holds_no_passwords_is_left_alone(config: Path, content: str
     file.chmod(0o600)
     result = rowferry(config, "topology", "export", "--nodes", "a", "--passwords", str(file))
     assert result.exit_code == 2
-    assert "no file of passwords" in result.stderr
+    assert "not a file of passwords" in result.stderr
     assert file.read_text() == content
 
 

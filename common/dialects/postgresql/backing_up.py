@@ -108,7 +108,7 @@ class PostgresBackups:
             row = raw.execute(_MOMENT).fetchone()
             snapshot = raw.execute("SELECT pg_export_snapshot()").fetchone()
             if row is None or snapshot is None:
-                raise ConfigError("this database was never migrated to the end; run `rowferry migrate`")
+                raise ConfigError("the migration of this database never finished; run `rowferry migrate`")
             command = [program, "--format=custom", "--no-password", f"--snapshot={snapshot[0]}", self._conninfo()]
             with self._running(command, "dumping the database") as dumping, target.open("xb") as file:
                 for block in _blocks(dumping.stdout):

@@ -102,7 +102,7 @@ def _by_state(error: psycopg.Error) -> Exception:
         case Kind.TRANSIENT:
             return ContentionError(message)
         case Kind.SETUP:
-            return ConfigError(f"{message}; docs/README_M2.md lists the rights, `rowferry migrate` makes the tables")
+            return ConfigError(f"{message}; docs/README_M2.md lists the rights, `rowferry migrate` creates the tables")
         case Kind.TYPE:
             return PoisonError(Reason.TYPE, message, table=error.diag.table_name)
         case Kind.FOREIGN_KEY:

@@ -38,28 +38,28 @@ def findings(raw: Raw) -> Iterator[Finding]:
         text = "this server is a read-only replica"
         yield Finding(_AREA, Level.FAIL, text, "point node.database to the primary")
     if backend != raw.info.backend_pid:
-        text = "a connection pooler stands in between: the locks by which one sealer is alone belong to a session"
+        text = "a connection pooler is in between: the locks that keep a single sealer belong to a session"
         yield Finding(_AREA, Level.FAIL, text, "point node.database to the server itself")
     if encoding == "SQL_ASCII":
-        text = "the database is in SQL_ASCII: a text that is not UTF-8 is let in, and stops all that this node sends"
+        text = "the database is in SQL_ASCII: text that is not UTF-8 is accepted, and stops all that this node sends"
         yield Finding(_AREA, Level.FAIL, text, "use a database in UTF8")
     elif encoding != "UTF8":
         text = f"the database is in {encoding}: text of other nodes may not fit"
         yield Finding(_AREA, Level.WARN, text, "use a database in UTF8")
     for name, value in (("fsync", fsync), ("full_page_writes", pages)):
         if value != "on":
-            text = f"{name} is {value}: after a crash of the machine what was acknowledged may be gone"
+            text = f"{name} is {value}: what was acknowledged may be lost after a crash of the machine"
             yield Finding(_AREA, Level.FAIL, text, f"set {name} = on")
     if commit == "off":
         text = "synchronous_commit is off: a crash of the server loses what was acknowledged in its last moments"
         yield Finding(_AREA, Level.FAIL, text, "set synchronous_commit = on for this account")
     if unanswered:
-        text = "commits wait for a synchronous standby that does not answer: the node, and the application, stand still"
-        yield Finding(_AREA, Level.FAIL, text, "bring the standby back, or mend synchronous_standby_names")
+        text = "commits wait for a synchronous standby that does not answer: the node and the application are blocked"
+        yield Finding(_AREA, Level.FAIL, text, "bring the standby back, or fix synchronous_standby_names")
     ahead = clock - (before + after) / 2
     if abs(ahead) > _MOST_CLOCK_SECONDS:
         text = f"the server's clock is {ahead:+.0f} s off this machine's; its writes carry its own time"
-        yield Finding(_AREA, Level.WARN, text, "let both follow a time server (NTP)")
+        yield Finding(_AREA, Level.WARN, text, "sync both with a time server (NTP)")
     yield from _rights(raw)
 
 
@@ -68,7 +68,7 @@ def _rights(raw: Raw) -> Iterator[Finding]:
         raw.execute("SELECT set_config('session_replication_role', 'replica', true)")
     except psycopg.errors.InsufficientPrivilege:
         raw.rollback()
-        text = "this account may not keep the application's triggers quiet while batches are applied"
+        text = "this account may not disable the application's triggers while batches are applied"
         remedy = f"as a superuser: GRANT SET ON PARAMETER session_replication_role TO {raw.info.user}"
         yield Finding(_AREA, Level.FAIL, text, remedy)
     else:

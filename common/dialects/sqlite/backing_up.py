@@ -60,7 +60,7 @@ class SqliteBackups:
 
     def __init__(self, path: str) -> None:
         if path.startswith("file:"):
-            raise ConfigError("node.database: to back up or put back, name the file by its path, not by a URI")
+            raise ConfigError("node.database: to back up or restore, name the file by its path, not by a URI")
         # What is put in its place must not stand in the place of a link to it.
         self._path = Path(path).resolve()
 

@@ -122,7 +122,7 @@ class SqliteCapture:
         wanted = [shape.name for shape in tables if shape.name not in paused]
         missing = [name for name in wanted if name not in known]
         if missing:
-            raise ConfigError(f"tables.include: {missing[0]!r} is no table with a primary key in this database")
+            raise ConfigError(f"tables.include: {missing[0]!r} is not a table with a primary key in this database")
         return _Planner(connection, known, wanted, paused, self._rules).plan()
 
 

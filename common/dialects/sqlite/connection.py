@@ -49,7 +49,7 @@ def make_engine(
 
     def before_connect(*_: object) -> None:
         if not create and not is_there(path):
-            raise OutageError(f"node.database: {path} is gone; put it back, or check its mount")
+            raise OutageError(f"node.database: {path} is gone; restore it, or check its mount")
         # SQLite says that it can't open the file, and not which.
         if create and not is_there(folder := os.path.dirname(path) or "."):
             raise OutageError(f"node.database: the folder {folder} is not there; check the path and its mount")

@@ -37,7 +37,7 @@ class SqliteDatabase:
         if not create and not is_there(self._path):
             raise ConfigError(
                 f"node.database: {self._path} is not there; check the path, and that its disk is mounted. "
-                "For a new node alone: `rowferry migrate` makes the file"
+                "Only for a new node: `rowferry migrate` creates the file"
             )
         self._engine = make_engine(url, create=create)
         self._applying = make_engine(url, "BEGIN IMMEDIATE", self._prepare_applying, create=create)
@@ -132,7 +132,7 @@ class SqliteDatabase:
         try:
             return f"{database_id}/{os.stat(path).st_ino}"
         except OSError as error:
-            raise OutageError(f"the database's file is gone: {error}; put it back, or check its mount") from error
+            raise OutageError(f"the database's file is gone: {error}; restore it, or check its mount") from error
 
     def translate(self, error: sa.exc.SQLAlchemyError) -> Exception:
         """Return the RowferryError that a driver's error calls for, by result code."""

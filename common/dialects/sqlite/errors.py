@@ -26,13 +26,13 @@ _OF_A_VALUE = (
 """How it begins to say that a CHECK, an index or a column has an expression that can't be worked out for a value."""
 _REMEDY = {
     sqlite3.SQLITE_FULL: "free space on its disk",
-    sqlite3.SQLITE_IOERR: "see whether its disk is full or broken, and whether it is mounted",
+    sqlite3.SQLITE_IOERR: "check whether its disk is full or broken, and whether it is mounted",
     sqlite3.SQLITE_READONLY: "give this account write permission on the file and its folder",
     sqlite3.SQLITE_CANTOPEN: "check the path, and permissions on the file and its folder",
     sqlite3.SQLITE_PERM: "give this account permission on the file",
-    sqlite3.SQLITE_NOTADB: "the file is no SQLite database: check node.database",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged: put back a copy that was made before",
-    sqlite3.SQLITE_PROTOCOL: "the locks of its WAL could not be had; try again",
+    sqlite3.SQLITE_NOTADB: "the file is not a SQLite database: check node.database",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: restore an earlier copy",
+    sqlite3.SQLITE_PROTOCOL: "the locks of its WAL could not be taken; try again",
     sqlite3.SQLITE_NOMEM: "the machine is out of memory",
 }
 

@@ -16,12 +16,12 @@ def findings(connection: sqlite3.Connection, path: str, *, triggers_off: bool) -
     """Look at one opened database."""
     yield Finding(_AREA, Level.OK, f"SQLite {sqlite3.sqlite_version}, {path}")
     if not triggers_off:
-        text = "this Python can't keep the application's triggers quiet while batches are applied"
+        text = "this Python can't disable the application's triggers while batches are applied"
         yield Finding(_AREA, Level.FAIL, text, "use Python 3.12 or newer")
     mode = str(connection.execute("PRAGMA journal_mode").fetchone()[0])
     if mode != "wal":
         text = f"journal_mode is {mode}: readers and writers wait for each other, Rowferry and the application too"
-        yield Finding(_AREA, Level.WARN, text, f"once: sqlite3 {path} 'PRAGMA journal_mode=WAL'")
+        yield Finding(_AREA, Level.WARN, text, f"run once: sqlite3 {path} 'PRAGMA journal_mode=WAL'")
     yield from _file(Path(path))
 
 
@@ -35,4 +35,6 @@ def _file(path: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(path.resolve().parent).free
     if free < _LEAST_FREE_BYTES:
         text = f"{free // 1024 // 1024} MiB are free on the disk of {path}"
-        yield Finding(_AREA, Level.WARN, text, "make room: a full disk stops capture, and with it the application")
+        yield Finding(
+            _AREA, Level.WARN, text, "free some space: a full disk stops capture, and with it the application"
+        )

@@ -56,8 +56,8 @@ def examine(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
         ready = ready and one.level is not Level.FAIL
         yield one
     if config.broker is None and config.directory is None and not config.peers:
-        text = "neither [broker], [directory] nor [peers]: changes leave only with files, or where others come for them"
-        yield Finding("broker", Level.NOTE, text, "set broker.url or directory.path, or name a peer, unless so meant")
+        text = "no [broker], [directory] or [peers]: changes leave only in files, or when others fetch them"
+        yield Finding("broker", Level.NOTE, text, "set broker.url or directory.path, or add a peer, unless intended")
     yield from broker_findings(config)
     yield from directory_findings(config)
     yield from peer_findings(config)
@@ -82,19 +82,19 @@ def _configuration(config: Config) -> Iterator[Finding]:
 def _schema(config: Config, database: Database, knowing: Knowing) -> Iterator[Finding]:
     area = "schema"
     if not is_migrated(database):
-        yield Finding(area, Level.FAIL, "this database is no node yet", "rowferry migrate")
+        yield Finding(area, Level.FAIL, "this database is not a node yet", "rowferry migrate")
         return
     stands, newest = schema.current_revision(database.engine), schema.newest_revision()
     if stands != newest:
-        text = f"the rf_ tables are of revision {stands}, this release has {newest}"
-        yield Finding(area, Level.FAIL, text, "rowferry migrate, with the newest release that uses this database")
+        text = f"the rf_ tables are at revision {stands}, this release has {newest}"
+        yield Finding(area, Level.FAIL, text, "run rowferry migrate with the newest release that uses this database")
         return
     try:
         knowing.facts()
     except ConfigError as error:
         yield Finding(area, Level.FAIL, str(error))
         return
-    yield Finding(area, Level.OK, f"rf_ tables of revision {newest}")
+    yield Finding(area, Level.OK, f"rf_ tables at revision {newest}")
     try:
         there = database.catalog().tables
         wanted = [shape for name, shape in there.items() if config.tables.wants(name)]
@@ -106,14 +106,14 @@ def _schema(config: Config, database: Database, knowing: Knowing) -> Iterator[Fi
         remedy = (
             "rowferry migrate; a running node does it by itself" if config.node.auto_migrate else "rowferry migrate"
         )
-        yield Finding(area, Level.WARN, f"capture does not fit {', '.join(drifted)}", remedy)
+        yield Finding(area, Level.WARN, f"capture is out of date on {', '.join(drifted)}", remedy)
     for name in paused_tables(database):
         resume = resume_command(name)
         if name in there:
             yield Finding(area, Level.WARN, f"{name} is paused: its changes stay here", resume)
         else:
-            text = f"{name} is paused and not there any more: what was written to it in the pause is not sent so"
-            remedy = f"if it was renamed, give it that name back, then {resume}, then rename it; else {resume}"
+            text = f"{name} is paused and no longer there: what was written to it in the pause is not sent as it is"
+            remedy = f"if it was renamed, change the name back, {resume}, and rename it again; otherwise {resume}"
             yield Finding(area, Level.WARN, text, remedy)
 
 
@@ -130,10 +130,12 @@ def _tables(config: Config, database: Database) -> Iterator[Finding]:
     for name, why in choice.left_out:
         yield Finding(area, Level.NOTE, f"{name} is left out: {why}")
     for name in choice.own_keys:
-        text = f"{name} numbers its own keys: two nodes would give the same one"
+        text = f"{name} numbers its own keys: two nodes would assign the same one"
         yield Finding(area, Level.WARN, text, f'[tables.keys] {toml_key(name)} = "stride" | "shared" | "main-only"')
     for text in choice.loose_keys:
-        yield Finding(area, Level.WARN, text, "a type or collation that tells them apart, or one way to write a key")
+        yield Finding(
+            area, Level.WARN, text, "use a type or collation that tells them apart, or one way to write a key"
+        )
     for text in choice.key_notes:
         yield Finding(area, Level.NOTE, text)
     for what, remedy in vain_names(config.tables, choice):
@@ -146,8 +148,8 @@ def _peers(config: Config, database: Database, facts: NodeFacts) -> list[str]:
 
 def _known_nodes(database: Database) -> Iterator[Finding]:
     if in_transaction(database, is_full):
-        text = f"{MOST_NODES:,} nodes are known: of any other nothing is noted, and nothing is kept for it"
-        remedy = "rowferry node list, token list: whoever makes up names must not send; node.require_signed = true"
+        text = f"{MOST_NODES:,} nodes are known: nothing is recorded of any other, and nothing is kept for it"
+        remedy = "see rowferry node list, token list: stop whoever makes up names; node.require_signed = true"
         yield Finding("peers", Level.WARN, text, remedy)
 
 

@@ -14,10 +14,10 @@ from common.ops.tokens import Token
 from common.ports.health import Finding, Level
 
 _BROKER_CA = (
-    "the certificate of who signed the broker's (PEM), into broker.tls_ca_file; there, one that is good now and "
-    "for the name in broker.url"
+    "put the certificate of the CA that signed the broker's (PEM) into broker.tls_ca_file; there, use one that is "
+    "valid now and for the name in broker.url"
 )
-_CA = "the certificate of who signed the one of {0} (PEM), into peers.{0}.tls_ca_file here"
+_CA = "put the certificate of the CA that signed the one of {0} (PEM) into peers.{0}.tls_ca_file here"
 
 
 def broker_findings(config: Config) -> Iterator[Finding]:
@@ -26,7 +26,7 @@ def broker_findings(config: Config) -> Iterator[Finding]:
         return
     if not config.broker.is_rabbitmq:
         yield from _other_broker(config, config.broker)
-        text = "this broker proves no sender, and confirms less than RabbitMQ (docs/reference/transports.md)"
+        text = "this broker does not prove senders, and confirms less than RabbitMQ (docs/reference/transports.md)"
         yield Finding("broker", Level.NOTE, text)
         return
     yield from _topology(config)
@@ -69,7 +69,7 @@ def _topology(config: Config) -> Iterator[Finding]:
         yield Finding("broker", Level.NOTE, text, "rowferry topology check --management URL compares them")
     if not wrong:
         yield Finding(
-            "broker", Level.OK, f"{len(found) - len(unseen)} exchanges, queues and bindings as they should be"
+            "broker", Level.OK, f"{len(found) - len(unseen)} exchanges, queues and bindings are as they should be"
         )
 
 
@@ -77,10 +77,10 @@ def _proof(config: Config, broker: BrokerSection) -> Iterator[Finding]:
     whom = for_whom(config)
     if not broker.verify_user and whom is not None:
         text = f"unauthenticated: whoever has an account on the broker can speak for {whom}"
-        remedy = "a user for each node (rowferry topology export), then broker.verify_user = true; or signatures"
+        remedy = "create a user per node (rowferry topology export), set broker.verify_user = true; or use signatures"
         yield Finding("broker", Level.WARN, text, remedy)
     if broker.url.startswith("amqp://"):
-        yield Finding("broker", Level.NOTE, "the connection is not encrypted", "amqps:// with broker.tls_ca_file")
+        yield Finding("broker", Level.NOTE, "the connection is not encrypted", "use amqps:// with broker.tls_ca_file")
 
 
 def peer_findings(config: Config) -> Iterator[Finding]:
@@ -95,21 +95,21 @@ def peer_findings(config: Config) -> Iterator[Finding]:
         try:
             state = asked_state(settings_of(name, peer), config.node.id)
         except OutageError as error:
-            remedy = f"start rowferry serve there, or correct peers.{name}.url (https:// where it does TLS)"
+            remedy = f"start rowferry serve there, or correct peers.{name}.url (https:// if it uses TLS)"
             if NOT_TRUSTED in str(error):
-                remedy = (
-                    f"{_CA.format(name)}; there, a certificate that is good now and for the name in peers.{name}.url"
-                )
+                remedy = f"{_CA.format(name)}; there, use one that is valid now and for the name in peers.{name}.url"
             yield Finding("peers", Level.FAIL, f"{name} can't be reached: {error}", remedy, unreachable=True)
             continue
         except CertificateError as error:
             yield Finding("peers", Level.FAIL, f"{name}: {error}", _CA.format(name))
             continue
         except RowferryError as error:
-            remedy = f"rowferry token create --node {config.node.id} there, into peers.{name}.token_file here"
+            remedy = (
+                f"run rowferry token create --node {config.node.id} there, put it into peers.{name}.token_file here"
+            )
             yield Finding("peers", Level.FAIL, f"{name}: {error}", remedy)
             continue
-        yield Finding("peers", Level.OK, f"{peer.url} is {state.node} ({state.role}), and takes this node's token")
+        yield Finding("peers", Level.OK, f"{peer.url} is {state.node} ({state.role}), and accepts this node's token")
 
 
 def server_findings(config: Config, now_us: int) -> Iterator[Finding]:
@@ -118,23 +118,27 @@ def server_findings(config: Config, now_us: int) -> Iterator[Finding]:
     if is_in_the_open(server):
         yield Finding("server", Level.FAIL, f"{in_the_open(server)}: serve does not start", IN_THE_OPEN_REMEDY)
     if (fault := address_fault(server)) is not None:
-        yield Finding("server", Level.FAIL, fault, "server.host: an address of this machine; below port 1024 as root")
+        yield Finding(
+            "server", Level.FAIL, fault, "set server.host to an address of this machine; ports below 1024 need root"
+        )
     if server.tls_cert_file is None:
         return
     try:
         certificate = Pair("server", server.tls_cert_file, server.tls_key_file).read()
     except CertificateError as error:
-        yield Finding("server", Level.FAIL, str(error), "a certificate and its key in PEM; serve can't start without")
+        yield Finding(
+            "server", Level.FAIL, str(error), "provide a certificate and its key in PEM; serve can't start without"
+        )
         return
     fault, until = certificate.fault(now_us), f"{certificate.ends:%Y-%m-%d %H:%M} UTC"
     if fault is not None:
-        remedy = "renew it under the same file names: serve takes it within a minute; or set this machine's clock right"
+        remedy = "renew it under the same file names: serve loads it within a minute; or correct this machine's clock"
         yield Finding("server", Level.FAIL, f"server.tls_cert_file: {server.tls_cert_file} {fault}", remedy)
     elif certificate.ends_soon(now_us):
-        text = f"server.tls_cert_file: {server.tls_cert_file} ends on {until}"
-        yield Finding("server", Level.WARN, text, "renew it under the same file names: serve takes it within a minute")
+        text = f"server.tls_cert_file: {server.tls_cert_file} expires on {until}"
+        yield Finding("server", Level.WARN, text, "renew it under the same file names: serve loads it within a minute")
     else:
-        yield Finding("server", Level.OK, f"the certificate is good until {until}")
+        yield Finding("server", Level.OK, f"the certificate is valid until {until}")
 
 
 def handing_on_findings(config: Config, tokens: Iterable[Token], now_us: int) -> Iterator[Finding]:
@@ -144,8 +148,8 @@ def handing_on_findings(config: Config, tokens: Iterable[Token], now_us: int) ->
     pushing = {one.node_id for one in tokens if Scope.PUSH in one.scopes and one.works_at(now_us)}
     if names := sorted(pushing - {config.node.id}):
         whose = f"what {', '.join(names)} may push over HTTP"
-        text = f"{whose} goes on to those who pull here, not to who is on the broker alone"
-        yield Finding("broker", Level.NOTE, text, "[broker] on these nodes too, or [peers] to here on the others")
+        text = f"{whose} is handed on to nodes that pull here, not to nodes that are only on the broker"
+        yield Finding("broker", Level.NOTE, text, "set [broker] on these nodes too, or [peers] to here on the others")
 
 
 def main_findings(config: Config, main: str | None) -> Iterator[Finding]:
@@ -155,7 +159,7 @@ def main_findings(config: Config, main: str | None) -> Iterator[Finding]:
     undecided = [name for name, peer in config.peers.items() if peer.trusted_forwarder is None]
     if len(undecided) < 2:
         return
-    text = f"nobody is known to be main: whichever of {', '.join(undecided)} says so of itself can speak for any node"
+    text = f"no node is known to be main: whichever of {', '.join(undecided)} claims to be can speak for any node"
     remedy = "set node.main to the main node's id, or peers.NAME.trusted_forwarder for each"
     yield Finding("peers", Level.WARN, text, remedy)
 
@@ -166,9 +170,9 @@ def directory_findings(config: Config) -> Iterator[Finding]:
         return
     path, own = config.directory.path, config.directory.path / config.node.id
     if not path.is_dir():
-        what, remedy = "not there", "mount the share, or rowferry migrate to make it"
+        what, remedy = "not there", "mount the share, or run rowferry migrate to create it"
         if path.exists():
-            what, remedy = "no folder", "correct directory.path"
+            what, remedy = "not a folder", "correct directory.path"
         yield Finding("directory", Level.FAIL, f"{path} is {what}", remedy)
         return
     try:
@@ -177,12 +181,12 @@ def directory_findings(config: Config) -> Iterator[Finding]:
             pass
     except OSError as error:
         yield Finding(
-            "directory", Level.FAIL, f"{error.filename or path}: {error.strerror}", "give this account the right"
+            "directory", Level.FAIL, f"{error.filename or path}: {error.strerror}", "give this account permission"
         )
         return
     yield Finding("directory", Level.OK, f"{path} can be read and written")
     whom = for_whom(config)
     if whom is not None:
         text = f"unauthenticated: whoever can write the folder can speak for {whom}"
-        remedy = "let only the nodes' accounts write there; node.require_signed"
+        remedy = "let only the nodes' accounts write there; set node.require_signed"
         yield Finding("directory", Level.NOTE, text, remedy)

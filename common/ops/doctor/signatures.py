@@ -14,24 +14,24 @@ def signature_findings(config: Config, peers: Sequence[str]) -> Iterator[Finding
     """Compare the keys that are configured with the nodes that are known. Nothing where nobody uses signatures."""
     signer = config.signer()
     if signer is not None:
-        yield Finding(_AREA, Level.OK, f"what this node says is signed with key {signer.key_id}")
+        yield Finding(_AREA, Level.OK, f"this node signs with key {signer.key_id}")
     elif config.signers or config.node.require_signed:
-        text = "this node looks at others' signatures, and signs nothing itself"
-        yield Finding(_AREA, Level.NOTE, text, "rowferry key create, then node.signing_key_file")
+        text = "this node checks others' signatures, and signs nothing itself"
+        yield Finding(_AREA, Level.NOTE, text, "run rowferry key create, then set node.signing_key_file")
     keyed = {name.lower() for name in config.signers}
     strangers = [peer for peer in peers if peer.lower() not in keyed]
     if config.node.require_signed:
         for peer in strangers:
-            text = f"{peer} has no key here: all that it sends becomes dead letters (unknown-key, unsigned)"
-            yield Finding(_AREA, Level.WARN, text, f"rowferry key show there, into [signers] {peer} here")
+            text = f"{peer} has no key here: everything it sends becomes dead letters (unknown-key, unsigned)"
+            yield Finding(_AREA, Level.WARN, text, f"run rowferry key show there, add it to [signers] as {peer} here")
         if peers and not strangers:
-            yield Finding(_AREA, Level.OK, "every node that is known has a key here, and must sign")
+            yield Finding(_AREA, Level.OK, "every known node has a key here, and must sign")
     elif config.signers and strangers:
         text = f"not authenticated by a signature: {', '.join(strangers)}"
-        yield Finding(_AREA, Level.NOTE, text, "their keys into [signers], then node.require_signed = true")
+        yield Finding(_AREA, Level.NOTE, text, "add their keys to [signers], then set node.require_signed = true")
     elif signer is not None and strangers:
-        text = "no other node's key is known here: their signatures are not looked at"
-        yield Finding(_AREA, Level.NOTE, text, "rowferry key show there, into [signers] here")
+        text = "no other node's key is known here: their signatures are not checked"
+        yield Finding(_AREA, Level.NOTE, text, "run rowferry key show there, add it to [signers] here")
 
 
 def token_findings(config: Config, tokens: Iterable[Token], now_us: int) -> Iterator[Finding]:
@@ -43,7 +43,7 @@ def token_findings(config: Config, tokens: Iterable[Token], now_us: int) -> Iter
         if Scope.FORWARD in token.scopes and token.works_at(now_us):
             held = f"token {token.id} (of {token.node_id}, scope forward)"
             text = f"unauthenticated: whoever has {held} can speak for {whom}"
-            remedy = f"signatures, then node.require_signed = true; or rowferry token revoke {token.id}"
+            remedy = f"use signatures, then set node.require_signed = true; or run rowferry token revoke {token.id}"
             yield Finding("tokens", Level.WARN, text, remedy)
 
 
@@ -51,4 +51,4 @@ def for_whom(config: Config) -> str | None:
     """Return for whom somebody can speak who has access to a way; None: for nobody, since all must sign."""
     if config.node.require_signed:
         return None
-    return "any node but those in [signers]" if config.signers else "any node"
+    return "any node except those in [signers]" if config.signers else "any node"

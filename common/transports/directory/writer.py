@@ -115,6 +115,6 @@ class _Writing:
 def _occupied(folder: Path, error: FileExistsError) -> str:
     return (
         f"{error.filename} holds other batches than this node has under the same LSNs, and files are never replaced; "
-        f"if this node was put back to an earlier state or runs twice, run `rowferry rejoin`; if the file is damaged, "
+        f"if this node was restored to an earlier state or runs twice, run `rowferry rejoin`; if the file is damaged, "
         f"move it out of {folder}"
     )

@@ -110,7 +110,7 @@ class PeerClient:
         headers = {"User-Agent": "rowferry", "Accept-Encoding": "identity"}
         if settings.token is not None:
             if not is_token(settings.token):
-                raise ConfigError(f"the token for {settings.url} is none: a header can't carry it")
+                raise ConfigError(f"the token for {settings.url} is not a token: a header can't carry it")
             headers["Authorization"] = f"Bearer {settings.token}"
         self._http = httpx.Client(
             base_url=settings.url.rstrip("/"),

@@ -36,8 +36,8 @@ def settings_of(name: str, peer: PeerSection) -> PeerSettings:
     where = f"peers.{name}"
     if urlsplit(peer.url).scheme == "http" and not peer.plain_http and not is_loopback_url(peer.url):
         raise ConfigError(
-            f"{where}.url: without TLS everybody on the way to {peer.url} reads the token: use https://, or, in a "
-            f"network that is private by itself, set {where}.plain_http = true"
+            f"{where}.url: without TLS anyone on the way to {peer.url} can read the token: use https://, or, in a "
+            f"private network, set {where}.plain_http = true"
         )
     token = None if peer.token_file is None else _read_token(peer.token_file, f"{where}.token_file")
     encoding: Encoding | None = None if peer.compression == "none" else peer.compression
@@ -60,8 +60,8 @@ def settings_for_url(config: Config, url: str, token_file: Path | None) -> PeerS
         raise UsageError(f"--url {url}: no [peers] section has this url; add one, or name the token with --token-file")
     if urlsplit(url).scheme == "http" and not is_loopback_url(url):
         raise UsageError(
-            f"--url {url}: without TLS everybody on the way reads the token: use https://, or a [peers] section with "
-            "plain_http = true in a network that is private by itself"
+            f"--url {url}: without TLS anyone on the way can read the token: use https://, or, in a private network, "
+            "a [peers] section with plain_http = true"
         )
     return PeerSettings(url, token=_read_token(token_file, "--token-file"), encoding="zstd")
 
@@ -78,7 +78,7 @@ def _read_token(file: Path, where: str) -> str:
         return text
     fault = "is empty" if not text else "has more than one line" if "\n" in text else "holds no token"
     raise ConfigError(
-        f"{where}: {file} {fault}: the token stands there alone, on one line, as `rowferry token create` prints it"
+        f"{where}: {file} {fault}: it must hold only the token, on one line, as `rowferry token create` prints it"
     )
 
 

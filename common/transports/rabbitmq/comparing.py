@@ -35,14 +35,14 @@ def compare(management: Management, settings: RabbitSettings, user: str | None) 
 def _exchange(management: Management, vhost: str, name: str) -> Finding:
     stands = management.get("exchanges", vhost, name)
     if stands is None:
-        return Finding("exchange", name, State.MISSING, "it doesn't stand", NOT_THERE)
+        return Finding("exchange", name, State.MISSING, "it doesn't exist", NOT_THERE)
     return _judged("exchange", name, _EXCHANGE, {key: stands.get(key) for key in _EXCHANGE})
 
 
 def _queue(management: Management, vhost: str, spec: QueueSpec) -> Iterator[Finding]:
     stands = management.get("queues", vhost, spec.name)
     if stands is None:
-        yield Finding("queue", spec.name, State.MISSING, "it doesn't stand", NOT_THERE)
+        yield Finding("queue", spec.name, State.MISSING, "it doesn't exist", NOT_THERE)
     else:
         known = {"durable": True, "auto_delete": False}
         is_so = {key: stands.get(key) for key in known}
@@ -88,14 +88,14 @@ def _bindings(spec: QueueSpec, stand: list[Mapping[str, Any]]) -> Iterator[Findi
         if binding in found:
             yield Finding("binding", name, State.OK)
         else:
-            yield Finding("binding", name, State.MISSING, "nothing comes this way", NOT_THERE)
+            yield Finding("binding", name, State.MISSING, "nothing arrives this way", NOT_THERE)
     for binding in sorted(found - set(spec.bindings), key=lambda one: (one.exchange, one.routing_key)):
         yield Finding(
             "binding",
             binding_name(spec.name, binding),
             State.EXTRA,
             "this node doesn't ask for it",
-            "take it off on the queue's management page",
+            "remove it on the queue's management page",
         )
 
 

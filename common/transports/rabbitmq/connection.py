@@ -44,7 +44,7 @@ def parameters(settings: RabbitSettings, role: str) -> pika.URLParameters:
     """Return pika's parameters for one connection. Raises ConfigError for a URL or a certificate it can't use."""
     address = urlsplit(settings.url)
     if address.username and address.password is None:
-        raise ConfigError("[broker] url names a user and no password: write amqp://user:password@host:5672/vhost")
+        raise ConfigError("[broker] url has a user but no password: write amqp://user:password@host:5672/vhost")
     try:
         made = pika.URLParameters(settings.url)
         if made.ssl_options is not None and _own_tls(settings):
@@ -125,7 +125,9 @@ def translate(error: BaseException, settings: RabbitSettings) -> RowferryError:
         case pika.exceptions.AuthenticationError() | pika.exceptions.ProbableAuthenticationError():
             return OutageError(f"{where} refuses user {user_of(settings)!r} or its password: check [broker] url")
         case pika.exceptions.ProbableAccessDeniedError() if _IS_FULL in str(cause):
-            return OutageError(f"{where} lets nobody more in, a limit of the vhost or the user is reached: {cause}")
+            return OutageError(
+                f"{where} accepts no more connections, a limit of the vhost or the user is reached: {cause}"
+            )
         case pika.exceptions.ProbableAccessDeniedError():
             return OutageError(f"{where}: the vhost is missing or user {user_of(settings)!r} may not enter it: {cause}")
         case pika.exceptions.ConnectionBlockedTimeout():
@@ -133,7 +135,7 @@ def translate(error: BaseException, settings: RabbitSettings) -> RowferryError:
             return OutageError(f"{where} blocks publishers (memory or disk alarm) for more than {seconds}")
         case workflow.AMQPConnectorStackTimeout():
             seconds = f"{settings.connect_timeout_seconds + _HANDSHAKE_SECONDS:g} s"
-            return OutageError(f"{where} takes connections and does not answer within {seconds}")
+            return OutageError(f"{where} accepts connections but does not answer within {seconds}")
         case pika.exceptions.AMQPHeartbeatTimeout():
             return OutageError(f"{where} sent no heartbeat: the connection is given up")
         case pika.exceptions.ConnectionClosedByBroker() if cause.reply_code == _NOT_ALLOWED:
@@ -143,13 +145,13 @@ def translate(error: BaseException, settings: RabbitSettings) -> RowferryError:
         case ssl.SSLError() if cause.reason == NO_TLS:
             return OutageError(
                 f"{where} does not speak TLS at this port: name its port for TLS (mostly {_TLS_PORT}) in [broker] url, "
-                "or write amqp:// where the network is private by itself"
+                "or write amqp:// if the network is private"
             )
         case pika.exceptions.IncompatibleProtocolError():
             # What passes ports on to a broker that is not up yet does the same.
             return OutageError(
-                f"{where} is out of reach: it hangs up before it says a word. It is starting, no RabbitMQ, or that is "
-                "a port for TLS (amqps://)"
+                f"{where} is out of reach: it hangs up at once. It is starting, or not RabbitMQ, or this is a port "
+                "for TLS (amqps://)"
             )
         case _:
             return OutageError(f"{where} is out of reach: {type(cause).__name__}: {cause}")

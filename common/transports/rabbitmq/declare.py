@@ -118,7 +118,7 @@ class _Declarer:
             if not is_missing(error):
                 raise
             raise OutageError(
-                f"{place(self._settings)}: {name!r} doesn't stand and this account may not declare it: "
+                f"{place(self._settings)}: {name!r} doesn't exist and this account may not declare it: "
                 "import `rowferry topology export` on the broker"
             ) from error
 

@@ -61,9 +61,9 @@ def _compared(connection: pika.BlockingConnection, kind: str, name: str, declare
 
 def _refusal(error: pika.exceptions.ChannelClosedByBroker, kind: str, name: str) -> Finding:
     if is_missing(error):
-        return Finding(kind, name, State.MISSING, "it doesn't stand", NOT_THERE)
+        return Finding(kind, name, State.MISSING, "it doesn't exist", NOT_THERE)
     if is_refused(error):
-        detail = "it stands; this account may not declare it, so its arguments can't be compared"
+        detail = "it exists; this account may not declare it, so its arguments can't be compared"
         return Finding(kind, name, State.UNCHECKED, detail, f"{_MANAGEMENT}, or with an administrator's [broker] url")
     different = difference(str(error.reply_text)) if is_different(error) else None
     if different is None:

@@ -25,42 +25,42 @@ TERMS = (
     Term(
         "transaction",
         "transaction",
-        "Changes that were committed together on one node. They travel together, and are applied together or not "
-        "at all.",
+        "Changes that were committed together on one node. They are sent together, and applied together or not at all.",
     ),
     Term(
         "dead-letter",
         "dead letter",
-        "A transaction of another node that could not be applied here. It is kept whole, what comes after it goes on, "
-        "and somebody replays or discards it.",
+        "A transaction of another node that could not be applied here. It is kept whole, does not hold up what comes "
+        "after it, and somebody replays or discards it.",
         r"dead letters?",
     ),
     Term(
         "replay",
         "replay",
-        "To try a dead letter once more. A row that was written later than the letter's change stays as it is.",
+        "To try a dead letter again. A row that was written later than the letter's change stays as it is.",
     ),
     Term(
         "early",
         "early",
-        "A dead letter that waits for a row which has not come yet, like an order for its customer. It is tried again "
-        "by itself.",
+        "A dead letter that waits for a row which has not arrived yet, like an order for its customer. It is tried "
+        "again automatically.",
     ),
     Term(
         "forked",
         "forked",
-        "A dead letter of a node that was put back to an earlier state: it is from another past than this node knows.",
+        "A dead letter of a node that was restored to an earlier state: it belongs to another history than the one "
+        "this node knows.",
     ),
     Term(
         "conflict",
         "conflict",
         "Two nodes wrote the same row without having seen each other's write. The rule of the table says which one "
-        "stands, or that somebody chooses.",
+        "wins, or that somebody chooses.",
     ),
     Term(
         "rule",
         "rule of the table",
-        "Which of two writes stands: the later one (lww), the main node's (main-wins), of two inserts the later "
+        "Which of two writes wins: the later one (lww), the main node's (main-wins), of two inserts the later "
         "(append-only), or what somebody chooses (manual).",
     ),
     Term(
@@ -72,38 +72,38 @@ TERMS = (
     Term(
         "capture",
         "capture",
-        "What notes each change of a table as an application writes it. It is installed by rowferry migrate, again "
+        "What records each change of a table as an application writes it. rowferry migrate installs it, and again "
         "after a table was added or changed: until then not every change of that table is sent.",
         r"[Cc]apture(?= is| does)|not captured",
     ),
     Term(
         "lsn",
         "LSN",
-        "The number of a change in the log of the node that wrote it: 1, 2, 3 and so on, without a hole. It tells how "
-        "far one node has another one's changes.",
+        "The number of a change in the log of the node that wrote it: 1, 2, 3 and so on, without gaps. It tells how "
+        "far one node has another node's changes.",
         r"LSN(?= \d)",
     ),
     Term(
         "heartbeat",
         "heartbeat",
-        "A short message by which a node says every minute that it is there, and how far it is.",
+        "A short message in which a node says every minute that it is there, and how far it is.",
         r"heartbeats?",
     ),
     Term(
         "shared-folder",
         "shared folder",
-        "A folder that several nodes reach ([directory] in the settings): changes travel in it as files.",
+        "A folder that several nodes can reach ([directory] in the settings): they exchange changes in it as files.",
         r"shared folder",
     ),
     Term(
         "hand-on",
         "to hand on",
-        "To give other nodes' changes to nodes that do not hear them by themselves (node.forward). The main node does.",
+        "To pass other nodes' changes on to nodes that do not get them directly (node.forward). The main node does.",
     ),
     Term(
         "incarnation",
         "incarnation",
-        "One life of a node's log. A node that was put back to an earlier state begins another one.",
+        "One life of a node's log. A node that was restored to an earlier state starts another one.",
     ),
     Term(
         "seal",
