@@ -23,7 +23,7 @@ described in [configuration.md](configuration.md).
 | 4 | done, but this command set aside batches, or rows of this node that can't travel, or left conflicts waiting |
 | 5 | database or broker unreachable |
 | 130 | ended by Ctrl-C |
-| 143 | ended by SIGTERM, as a shell tells it; but for `run` and `serve`, which it stops |
+| 143, 129 | ended by SIGTERM or SIGHUP, as a shell reports it; `run` and `serve` stop cleanly instead |
 
 An error is one sentence on stderr; with `--debug` its traceback too. Results go to stdout, everything else to stderr.
 """

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first one asks for a clean stop, the second one leaves at once."""
+"""SIGTERM, Ctrl-C and a terminal that closes: the first one asks for a clean stop, the second one leaves at once."""
 
 import os
 import queue
@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = tuple(
-    number for name in ("SIGTERM", "SIGINT", "SIGBREAK") if (number := getattr(signal, name, None)) is not None
+    number
+    for name in ("SIGTERM", "SIGINT", "SIGBREAK", "SIGHUP")
+    if (number := getattr(signal, name, None)) is not None
 )
 _SHELL_OFFSET = 128
 """What a shell adds to the number of the signal that ended a program."""
@@ -19,7 +21,8 @@ _SHELL_OFFSET = 128
 def stop_on_signals(stop: threading.Event) -> Iterator[None]:
     """Set `stop` at the first signal; at the second end the process on the spot. Main thread only.
 
-    Leaving on the spot is safe: nothing here counts before it is durable. The old handlers come back at the end."""
+    Leaving on the spot is safe: nothing here counts before it is durable. A terminal that closes says nothing to a
+    process that was started to outlive it (`nohup`). The old handlers come back at the end."""
     asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
     seen: list[int] = []
 
@@ -37,7 +40,7 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
     # could wait for itself. A SimpleQueue may be filled from a handler; another thread sets the event.
     watcher = threading.Thread(target=watch, name="rowferry-signals", daemon=True)
     watcher.start()
-    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    before = {number: signal.signal(number, on_signal) for number in _SIGNALS if not _outlives_its_terminal(number)}
     try:
         yield
     finally:
@@ -45,3 +48,7 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
         asked.put(False)
         watcher.join()
+
+
+def _outlives_its_terminal(number: int) -> bool:
+    return signal.Signals(number).name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN

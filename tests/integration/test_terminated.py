@@ -1,4 +1,4 @@
-"""SIGTERM ends a command as Ctrl-C does: what is half done goes, children too; the caller is told of the signal."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: what is half done goes, children too; the caller is told of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from tests.support.nodes import CliNode
 from tests.support.waiting import wait_for
@@ -30,7 +31,8 @@ def dumps_of(database: str) -> list[bytes]:
     return [one for one in found if b"pg_dump" in one and database.encode() in one]
 
 
-def test_a_backup(pg_database: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_backup(pg_database: str, tmp_path: Path, number: signal.Signals) -> None:
     node = CliNode.init("office", tmp_path / "office", pg_database, "--directory", str(tmp_path / "exchange"))
     node.execute("CREATE TABLE item (id integer PRIMARY KEY)")
     node.ok("migrate")
@@ -42,7 +44,8 @@ def test_a_backup(pg_database: str, tmp_path: Path) -> None:
         backup = node.start(str(folder), command="backup")
         wait_for(lambda: dumping(watcher), 30, "pg_dump")
         assert folder.exists()
-        assert backup.stop() == -signal.SIGTERM
+        backup.process.send_signal(number)
+        assert backup.process.wait(timeout=30) == -number
         assert not folder.exists(), backup.tail()
         assert not dumps_of(plain.rpartition("/")[2])
     node.ok("backup", str(folder))

@@ -395,7 +395,22 @@ with stop_on_signals(stop):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_terminal_that_closes_stops_it_unless_it_shall_outlive_it() -> None:
+    """`nohup` and `&` in some shells ignore SIGHUP for what they start."""
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        for handler, stops in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
+            signal.signal(signal.SIGHUP, handler)
+            stop = threading.Event()
+            with stop_on_signals(stop):
+                os.kill(os.getpid(), signal.SIGHUP)
+                assert stop.wait(60 if stops else 0.1) == stops
+            assert signal.getsignal(signal.SIGHUP) is handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_second_signal_leaves_at_once(number: signal.Signals) -> None:
     with subprocess.Popen([sys.executable, "-c", _CHILD], stdout=subprocess.PIPE, text=True) as child:
         read: Callable[[], str] = child.stdout.readline if child.stdout else lambda: ""
