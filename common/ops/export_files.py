@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common.errors import RowferryError, UsageError
 from common.ports.dialect import Database
-from common.transports.files import NewFile, storage_outage
+from common.transports.files import NewFile, remove_abandoned, storage_outage
 from common.wire.compress import encoding_of
 
 _UNKNOWN = (".7z", ".br", ".bz2", ".lz", ".lz4", ".lzma", ".lzo", ".rar", ".sz", ".tar", ".tgz", ".xz", ".z", ".zip")
@@ -45,8 +45,9 @@ def checked_file(out: Path, kept: Iterable[Path]) -> Path:
 
 def write_whole(path: Path, work: Callable[[Callable[[bytes], object]], None]) -> None:
     """Give `work` what writes to `path`. The file is there, whole and on disk, once it has ended; an older one of that
-    name stays until then. Raises RowferryError."""
+    name stays until then, and what one that was killed there left goes. Raises RowferryError."""
     try:
+        remove_abandoned(path.parent)
         with NewFile(path.parent) as new:
             work(new.write)
             new.replace(path)

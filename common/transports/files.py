@@ -3,7 +3,6 @@
 import errno
 import os
 import stat
-import sys
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,9 +11,7 @@ from typing import BinaryIO
 
 from common.crash_points import CrashPoint, reach
 from common.errors import OutageError
-
-if sys.platform != "win32":
-    import fcntl
+from common.file_locks import lock
 
 TEMPORARY_PREFIX = ".rowferry-"
 TEMPORARY_SUFFIX = ".tmp"
@@ -25,7 +22,6 @@ _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _FOLDER = getattr(os, "O_DIRECTORY", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-_NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _REMEDIES = {
     errno.ENOSPC: "free space there",
@@ -74,7 +70,7 @@ class NewFile:
         self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY, mode)
         self._open = True
         # Tells `remove_abandoned` of another process that this file is still being written.
-        _lock(self._fd)
+        lock(self._fd)
 
     def write(self, data: bytes) -> int:
         """Write all of `data`: an unbuffered descriptor may take less at a time."""
@@ -194,16 +190,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_abandoned(folder: Path) -> int:
-    """Remove temporary files of writers that died in `folder`; those still being written stay. Returns how many."""
+    """Remove temporary files of writers that died in `folder`; those still being written stay, and those that this
+    account may not remove. Returns how many."""
     removed = 0
     for path in folder.glob(f"{TEMPORARY_PREFIX}*{TEMPORARY_SUFFIX}"):
         try:
             with open_regular(folder, path.name) as stream:
-                if not _lock(stream.fileno()):
+                if not lock(stream.fileno()):
                     continue
             path.unlink()
-        except FileNotFoundError:
-            # Its writer has just finished.
+        except (FileNotFoundError, PermissionError):
+            # Its writer has just finished, or it is another account's.
             continue
         removed += 1
     return removed
@@ -221,17 +218,4 @@ def _name_without_replacing(temporary: Path, path: Path) -> bool:
         if os.path.lexists(path):
             return False
         os.rename(temporary, path)
-    return True
-
-
-def _lock(fd: int) -> bool:
-    """Lock an open file against other openings of it; False when one holds it. True where locks don't exist."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
     return True

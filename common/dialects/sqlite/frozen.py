@@ -1,7 +1,6 @@
 """The database as it was sealed at one moment: one read transaction, less what is committed and not sealed."""
 
 import sqlite3
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from common.dialects.sqlite.backing_up import SqliteBackups
 from common.dialects.sqlite.backlog import Backlog
 from common.dialects.sqlite.catalog import SchemaCache, SqliteTable
 from common.dialects.sqlite.connection import make_engine
+from common.dialects.sqlite.copies import folder_beside
 from common.dialects.sqlite.errors import translating
 from common.dialects.sqlite.incoming import unescape
 from common.dialects.sqlite.looking import Looker
@@ -86,9 +86,8 @@ class SqliteSnapshots:
 
     @contextmanager
     def _copied(self) -> Iterator[sa.Engine]:
-        # Beside the file: that there is as much room in the temporary folder nobody has promised.
-        with tempfile.TemporaryDirectory(prefix=".rowferry-", dir=Path(self._path).resolve().parent) as folder:
-            copy = Path(folder) / "copy.sqlite"
+        with folder_beside(Path(self._path)) as folder:
+            copy = folder / "copy.sqlite"
             SqliteBackups(self._path).copy(copy, lambda _: None)
             engine = make_engine(sa.URL.create("sqlite", database=str(copy)), create=False)
             try:
