@@ -354,7 +354,7 @@ def test_what_is_told_on_a_terminal(sqlite_pair: Pair) -> None:
         pytest.param((), 2, "--from", id="no side"),
         pytest.param(("--from", "shop"), 2, "main", id="another side"),
         pytest.param(("nobody", "--from", "main"), 2, "no [peers] section", id="no such peer"),
-        pytest.param(("main", "--from", "main", "--file", "x"), 2, "once", id="two of them"),
+        pytest.param(("main", "--from", "main", "--file", "x"), 2, "give only one of", id="two of them"),
         pytest.param(("--from", "main", "--file", "x"), 2, "no such file", id="no such file"),
         pytest.param(("--from", "main", "--tables", "nothing"), 2, "nothing", id="no such table"),
     ],
