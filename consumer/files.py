@@ -24,7 +24,6 @@ from consumer.incoming import Incoming, Outcome, Result
 from consumer.knowledge import NodeDatabase
 from consumer.own_seen import OwnSeen, seen_in
 from consumer.standing.refresh import Refresh
-from consumer.statements import reading
 
 _MOST_BYTES = 32 * 1024 * 1024
 Advance = Callable[[int], None]
@@ -113,8 +112,7 @@ class FileImport:
             if result.incoming.key in done.waiting:
                 done.count(result)
         Refresh(self._node).catch_up()
-        with reading(self._node.database) as connection:
-            done.waiting_conflicts = sum(still_waiting(connection, done.met).values())
+        done.waiting_conflicts = sum(still_waiting(self._node.database, done.met).values())
         return done
 
     def _read(self, files: list[Path], own: OwnSeen) -> Iterator[Incoming]:

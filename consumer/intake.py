@@ -30,7 +30,6 @@ from consumer.inbox import Inbox
 from consumer.incoming import Incoming, Outcome, Result
 from consumer.plain.lane import PlainLane
 from consumer.rounds import Round, Rounds
-from consumer.statements import reading
 from consumer.waiting import Holding
 
 log = logging.getLogger(__name__)
@@ -130,9 +129,7 @@ class Intake:
 
     def count_again(self) -> None:
         """Leave out conflicts that were settled since they came."""
-        if self._conflicting:
-            with reading(self._node.database) as connection:
-                self._waiting_conflicts = sum(still_waiting(connection, self._conflicting).values())
+        self._waiting_conflicts = sum(still_waiting(self._node.database, self._conflicting).values())
 
     @property
     def has_more(self) -> bool:

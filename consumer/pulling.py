@@ -92,8 +92,7 @@ def pull_from(node: Node, settings: PeerSettings) -> PullReport:
     _hear(node, settings, state.node)
     _ask_again(node, settings, state.node, report)
     Refresh(node).catch_up()
-    with reading(node.database) as connection:
-        report.waiting_conflicts = sum(still_waiting(connection, report.met).values())
+    report.waiting_conflicts = sum(still_waiting(node.database, report.met).values())
     return report
 
 

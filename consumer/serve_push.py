@@ -138,7 +138,8 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
             remedy = "if this database was restored to an earlier state: rowferry rejoin"
             seldom.warn("push.own_unknown", caller.node_id, by=caller.node_id, txs=len(own) - len(here), remedy=remedy)
         met = [key for key, result in one.results.items() if result.counts.waiting]
-        waiting = await anyio.to_thread.run_sync(_waiting, node, met) if met else {}
+        # The choice may have come in the same body.
+        waiting = await anyio.to_thread.run_sync(still_waiting, node.database, met) if met else {}
         return _answer(one, node.facts.node_id, here, done, waiting)
 
     return router
@@ -157,12 +158,6 @@ def _done(node: Node, keys: list[TxKey]) -> frozenset[TxKey]:
     with reading(node.database) as connection:
         known = look_up(connection, keys)
     return frozenset(key for key, one in known.items() if one.is_settled)
-
-
-def _waiting(node: Node, keys: list[TxKey]) -> dict[TxKey, int]:
-    """Return what waits for a choice still: the choice may have come in the same body."""
-    with reading(node.database) as connection:
-        return still_waiting(connection, keys)
 
 
 def _answer(

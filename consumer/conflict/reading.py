@@ -7,11 +7,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from common.clock import to_iso
+from common.ports.dialect import Database
 from common.schema import tables as rf
 from common.versions import NEVER, Version
 from consumer.conflict.record import State
 from consumer.dedup import TxKey
 from consumer.readable import readable
+from consumer.statements import reading
 
 MOST = 1_000
 """So many are listed at most, the newest; a fleet that clashes all day has millions."""
@@ -57,13 +59,16 @@ def find(connection: sa.Connection, wanted: Wanted) -> list[dict[str, Any]]:
     return [_document(row) for row in reversed(connection.execute(query).mappings().all())]
 
 
-def still_waiting(connection: sa.Connection, keys: Collection[TxKey]) -> dict[TxKey, int]:
-    """Return how many conflicts of these txs wait for a choice: what came after one of them may have brought it."""
+def still_waiting(database: Database, keys: Collection[TxKey]) -> dict[TxKey, int]:
+    """Return how many conflicts of these txs wait for a choice: what came after one of them may have brought it.
+
+    Raises OutageError."""
     if not keys:
         return {}
     met = rf.conflict.c
     query = sa.select(met.source_node, met.tx_id, sa.func.count()).where(met.state == State.WAITING.value)
-    found = connection.execute(query.group_by(met.source_node, met.tx_id))
+    with reading(database) as connection:
+        found = connection.execute(query.group_by(met.source_node, met.tx_id)).all()
     return {(source, tx_id): count for source, tx_id, count in found if (source, tx_id) in keys}
 
 
