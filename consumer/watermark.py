@@ -80,11 +80,17 @@ class Course:
         self._mark = replace(mark)
         self._links: dict[int, Step] = {}
         self._may_have_more = mark.gap
+        self._passed_a_gap = False
 
     @property
     def mark(self) -> Mark:
         """Where it stands now."""
         return self._mark
+
+    @property
+    def may_be_ahead(self) -> bool:
+        """Whether something above the mark may be known: LSNs are missing, or were when the mark was read."""
+        return self._mark.gap or self._passed_a_gap
 
     def take(self, step: Step) -> None:
         """Go over one more tx, and over what connects to it; only a sure one."""
@@ -96,6 +102,7 @@ class Course:
             # Something stands above a gap that may be closed now; once it is read it is followed in memory.
             self._load()
             moved = _follow(self._mark, self._links)
+        self._passed_a_gap = self._passed_a_gap or step.prev_lsn > self._mark.last_lsn
 
     def _load(self) -> None:
         links = _links(self._connection, self._mark)

@@ -100,9 +100,7 @@ class GroupTransaction:
             source_key = _source_key(one)
             course = courses[source_key] if source_key else None
             settled = _settled_meanwhile(one, known)
-            result = settled or self._judge(
-                one, taken.get(key) or known.get(key, NOTHING), course.mark if course else None, headers
-            )
+            result = settled or self._judge(one, taken.get(key) or known.get(key, NOTHING), course, headers)
             if result.outcome is Outcome.APPLIED:
                 taken[key] = Known(applied_sha256=one.sha256)
                 if one.incoming.header is not None:
@@ -112,24 +110,27 @@ class GroupTransaction:
             results.append(result)
         return results
 
-    def _judge(self, one: Prepared, known: Known, mark: Mark | None, taken: Sequence[TxHeader]) -> Result:
+    def _judge(self, one: Prepared, known: Known, course: Course | None, taken: Sequence[TxHeader]) -> Result:
         """`taken`: what this transaction applies and is not in the database yet."""
         if one.error is not None:
-            return self._judge_failed(one, one.error, known, mark, taken)
-        match self._standing_of(one, known, mark, taken):
+            return self._judge_failed(one, one.error, known, course, taken)
+        match self._standing_of(one, known, course, taken):
             case Standing.NEW:
                 return Result(one.incoming, Outcome.APPLIED, Counts(), sha256=one.sha256)
             case Standing.DUPLICATE | Standing.HELD:
                 return Result(one.incoming, Outcome.DUPLICATE, sha256=one.sha256)
             case Standing.FORKED:
-                text = "begins below the watermark and is none of what was taken there: its node was rewound"
+                text = "has LSNs that other transactions have here, and is none of them: its node was rewound"
                 return Result(one.incoming, Outcome.FORKED, reason=Reason.FORKED, error=text, sha256=one.sha256)
             case Standing.ALTERED:
                 return _altered(one, known)
 
-    def _standing_of(self, one: Prepared, known: Known, mark: Mark | None, taken: Sequence[TxHeader]) -> Standing:
-        standing, header = _standing(one, known, mark), one.incoming.header
-        if standing is not Standing.DUPLICATE or known is not NOTHING or header is None:
+    def _standing_of(self, one: Prepared, known: Known, course: Course | None, taken: Sequence[TxHeader]) -> Standing:
+        standing, header = _standing(one, known, course.mark if course else None), one.incoming.header
+        if known is not NOTHING or header is None or one.incoming.replayed_by:
+            return standing
+        is_beyond_a_gap = standing is Standing.NEW and course is not None and course.may_be_ahead
+        if standing is not Standing.DUPLICATE and not is_beyond_a_gap:
             return standing
         is_forked = any(map(header.overlaps, taken)) or is_anothers_place(self._session.connection, header)
         return Standing.FORKED if is_forked else standing
@@ -139,14 +140,14 @@ class GroupTransaction:
         one: Prepared,
         error: PoisonError | EarlyError,
         known: Known,
-        mark: Mark | None,
+        course: Course | None,
         taken: Sequence[TxHeader],
     ) -> Result:
         reason = reason_of(error)
-        if reason in BROKEN_REASONS and _is_better_known(one, known, mark):
+        if reason in BROKEN_REASONS and _is_better_known(one, known, course.mark if course else None):
             return Result(one.incoming, Outcome.DUPLICATE, error=str(error), sha256=one.sha256)
         if reason not in BROKEN_REASONS and not one.incoming.replayed_by and one.incoming.header is not None:
-            standing = self._standing_of(one, known, mark, taken)
+            standing = self._standing_of(one, known, course, taken)
             if standing in (Standing.DUPLICATE, Standing.HELD):
                 return Result(one.incoming, Outcome.DUPLICATE, sha256=one.sha256)
             if standing is Standing.ALTERED:

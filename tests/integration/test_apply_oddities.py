@@ -185,6 +185,22 @@ def test_a_rewound_node_is_noticed_when_a_gap_closes_in_the_same_message(world: 
 
 
 @pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("length", [1, 3])
+def test_a_rewound_node_is_noticed_beyond_a_gap(world: World, together: bool, length: int) -> None:
+    """What is missing below keeps the watermark low, so the LSNs used twice are above it."""
+    txs, _ = rewound_batches()
+    forked = Origin("a", lsn=5 - length, made=50).tx(*(item(9 + n, "anew", 99 + n) for n in range(length)))
+    came = [txs[0].body, txs[4].body, forked.body]
+    world.receive(*([b"".join(came)] if together else came))
+    assert world.letters() == [(forked.tx_id, "forked", "forked")]
+    assert [row[0] for row in world.rows()] == [1, 5]
+    world.receive(*(tx.body for tx in txs))
+    assert [row[0] for row in world.rows()] == [1, 2, 3, 4, 5]
+    assert world.watermark("a") == 5
+    assert world.letters() == [(forked.tx_id, "forked", "forked")]
+
+
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("large", [False, True])
 def test_a_rewound_node_whose_clock_went_back_too_is_noticed(world: World, together: bool, large: bool) -> None:
     """Its new tx_ids are not above the old ones: a machine put back to a snapshot begins with the time of then."""
