@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 
 import pytest
 
@@ -87,7 +88,7 @@ def test_listen_takes_the_binding_to_everybody_off(rabbitmq: RabbitServer, rabbi
 def test_other_arguments_are_an_error_that_says_how_to_mend_it(
     broker: tuple[RabbitServer, str], change: dict[str, int], argument: str
 ) -> None:
-    _, url = broker
+    server, url = broker
     with source(settings(url)):
         pass
     with pytest.raises(ConfigError) as caught:
@@ -95,8 +96,31 @@ def test_other_arguments_are_an_error_that_says_how_to_mend_it(
     message = str(caught.value)
     assert f"'rowferry.node.store-1' exists with another '{argument}'" in message
     assert str(next(iter(change.values()))) in message
-    assert "rabbitmqctl delete_queue rowferry.node.store-1" in message
     assert "rowferry_test_password" not in message
+    run_the_command_in(message, server)
+    if argument == "x-expires":
+        with pytest.raises(ConfigError, match=r"rowferry\.retry\.store-1") as caught:
+            open_source(settings(url, **change))
+        run_the_command_in(str(caught.value), server)
+    with source(settings(url, **change)):
+        assert queue(server, url, "rowferry.node.store-1")["arguments"][argument] == next(iter(change.values()))
+
+
+def run_the_command_in(message: str, server: RabbitServer) -> None:
+    """Delete the queue as `message` says, word for word."""
+    command = re.search(r"`(rabbitmqctl delete_queue [^`]*)`", message)
+    assert command is not None, message
+    server.exec("sh", "-c", command[1])
+
+
+@pytest.mark.containers
+def test_no_setting_mends_a_queue_without_the_argument(broker: tuple[RabbitServer, str]) -> None:
+    _, url = broker
+    with raw_channel(url) as channel:
+        channel.queue_declare("rowferry.node.store-1", durable=True)
+    with pytest.raises(ConfigError) as caught:
+        open_source(settings(url))
+    assert "but current is none): delete the queue on the broker" in str(caught.value)
 
 
 @pytest.mark.containers

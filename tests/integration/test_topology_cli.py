@@ -330,7 +330,8 @@ def test_over_amqp_other_arguments_are_found(broker: Broker, tmp_path: Path) -> 
     queue, exchange = findings["queue", own.name], findings["exchange", "rowferry.dead"]
     assert (queue["state"], exchange["state"]) == ("differs", "differs")
     assert queue["detail"].startswith("x-expires: received")
-    assert f"rabbitmqctl delete_queue {own.name}" in queue["remedy"]
+    assert "queue_expires_seconds" in queue["remedy"]
+    assert f"rabbitmqctl delete_queue -p {broker.vhost} {own.name}" in queue["remedy"]
     assert exchange["detail"].startswith("type: received")
     assert "management page" in exchange["remedy"]
 

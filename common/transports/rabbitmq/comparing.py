@@ -36,7 +36,7 @@ def _exchange(management: Management, vhost: str, name: str) -> Finding:
     stands = management.get("exchanges", vhost, name)
     if stands is None:
         return Finding("exchange", name, State.MISSING, "it doesn't exist", NOT_THERE)
-    return _judged("exchange", name, _EXCHANGE, {key: stands.get(key) for key in _EXCHANGE})
+    return _judged("exchange", name, vhost, _EXCHANGE, {key: stands.get(key) for key in _EXCHANGE})
 
 
 def _queue(management: Management, vhost: str, spec: QueueSpec) -> Iterator[Finding]:
@@ -46,17 +46,18 @@ def _queue(management: Management, vhost: str, spec: QueueSpec) -> Iterator[Find
     else:
         known = {"durable": True, "auto_delete": False}
         is_so = {key: stands.get(key) for key in known}
-        yield _judged("queue", spec.name, known | dict(spec.arguments), is_so | stands["arguments"])
+        yield _judged("queue", spec.name, vhost, known | dict(spec.arguments), is_so | stands["arguments"])
         yield from _policy(spec, stands)
     yield from _bindings(spec, management.get("queues", vhost, spec.name, "bindings") or [])
 
 
-def _judged(kind: str, name: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Finding:
+def _judged(kind: str, name: str, vhost: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Finding:
     wrong = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
     if not wrong:
         return Finding(kind, name, State.OK)
     detail = "; ".join(f"{key} is {_value(found, key)}, should be {_value(wanted, key)}" for key in wrong)
-    return Finding(kind, name, State.DIFFERS, detail, remedy_for(kind, name, wrong[0] if len(wrong) == 1 else ""))
+    setting = wrong[0] if len(wrong) == 1 and wrong[0] in found else None
+    return Finding(kind, name, State.DIFFERS, detail, remedy_for(kind, name, vhost, setting))
 
 
 def _value(values: Mapping[str, Any], key: str) -> str:

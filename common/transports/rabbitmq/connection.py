@@ -1,6 +1,7 @@
 """Connection parameters, short-lived connections, and the one place that translates pika's exceptions."""
 
 import re
+import shlex
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,11 @@ _PRECONDITION_FAILED = 406
 _NOT_ALLOWED = 530
 _IS_FULL = "connection limit"
 """What RabbitMQ says of a vhost, or a user, that has as many connections as it may."""
-_INEQUIVALENT = re.compile(r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>[^']+)'")
+_INEQUIVALENT = re.compile(
+    r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>[^']+)' in vhost '(?P<vhost>[^']*)'"
+)
+_WITHOUT = "but current is none"
+"""What RabbitMQ says of an argument that what stands there does not have."""
 _VALUES = re.compile(r": (?P<values>received .*)", re.DOTALL)
 _REMEDIES = {
     "x-max-length-bytes": "set [broker] queue_max_bytes to what stands",
@@ -189,18 +194,23 @@ def difference(text: str) -> Difference | None:
     if found is None:
         return None
     kind, name, argument = found["kind"], found["name"], found["argument"]
-    values = _VALUES.search(text, found.end())
-    return Difference(kind, name, argument, values["values"] if values else text, remedy_for(kind, name, argument))
+    matched = _VALUES.search(text, found.end())
+    values = matched["values"] if matched else text
+    remedy = remedy_for(kind, name, found["vhost"], None if _WITHOUT in values else argument)
+    return Difference(kind, name, argument, values, remedy)
 
 
-def remedy_for(kind: str, name: str, argument: str) -> str:
-    """Return how to mend an exchange or a queue whose `argument` is another."""
+def remedy_for(kind: str, name: str, vhost: str, argument: str | None) -> str:
+    """Return how to mend an exchange or a queue that differs.
+
+    `argument`: the only one that differs, if a setting here can follow it."""
     if kind == "queue":
-        mend = f"delete the queue on the broker (`rabbitmqctl delete_queue {name}`) so that it is made anew"
+        command = f"rabbitmqctl delete_queue -p {shlex.quote(vhost)} {name}"
+        mend = f"delete the queue on the broker (`{command}`) so that it is made anew"
     else:
         # rabbitmqctl can't delete one. All nodes' bindings go with it, and each node makes its own anew.
         mend = f"delete the {kind} on its management page, then start every node anew or import `topology export`"
-    setting = _REMEDIES.get(argument)
+    setting = _REMEDIES.get(argument) if argument else None
     return f"{setting}, or {mend}" if setting else mend
 
 
