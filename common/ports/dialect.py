@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from common.ports.standing import StandingLook
     from common.ports.table_making import TableMaking
 
+BY_SEALING = "sealing"
+"""The origin of a dead letter that this node made of its own rows: it holds those rows, and no batch."""
+
 
 @dataclass(frozen=True, slots=True)
 class ColumnShape:

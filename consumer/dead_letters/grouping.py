@@ -25,7 +25,7 @@ HELPS = {
     Reason.FOREIGN_KEY: "bring in the parent; what waits for it follows by itself",
     Reason.POLICY: "the same tables.policy on every node; discard, or migrate",
     Reason.DDL: "import-change-log --allow-ddl",
-    Reason.NULL_KEY: "give the row a key at its source",
+    Reason.NULL_KEY: "give the row a key at its source (dlq export shows it): it is sent then; discard",
     Reason.RIGHTS: "run the GRANT that the error names",
     Reason.CRASH: "find the cause before a replay; discard",
     Reason.FORKED: "rowferry rejoin at the source; a replay applies it by row versions",

@@ -4,6 +4,7 @@ import msgspec
 import sqlalchemy as sa
 
 from common.errors import PoisonError, Reason
+from common.ports.dialect import BY_SEALING
 from common.wire.decode import Broken, read_body
 from common.wire.proving import is_proven, part_fault
 from common.wire.records import Part
@@ -47,6 +48,9 @@ def _loaded(
             return _unproven(msgspec.structs.replace(tx, error=faults[0])) if faults else tx
         gone = PoisonError(Reason.FORMAT, "the letter's bytes are gone")
         return Incoming(*key, letter.origin, None, b"", error=gone, replayed_by=replayed_by)
+    if letter.origin == BY_SEALING:
+        own = PoisonError(Reason(letter.reason), letter.error, table=letter.table_name)
+        return Incoming(*key, letter.origin, None, body, error=own, replayed_by=replayed_by)
     answered_for = trust_source and letter.reason in _MAY_BE_ANSWERED_FOR
     tx = from_bytes(body, key, letter.origin, None if answered_for else trust)
     if tx.error is not None and tx.error.reason in UNPROVEN_REASONS:

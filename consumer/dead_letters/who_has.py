@@ -6,6 +6,7 @@ letter of its own. What it has not said it may have all the same."""
 from collections.abc import Mapping, Sequence
 
 from common.ops.passed import OriginKey, live_peers, read_passed
+from common.ports.dialect import BY_SEALING
 from common.runtime.node import Node
 from consumer.apply.handing_on import NOT_FOR_OTHERS
 from consumer.dead_letters.states import LetterState
@@ -34,6 +35,8 @@ def what_it_means(node: Node) -> str:
 
 
 def _of_one(letter: Letter, peers: Sequence[str], said: Mapping[str, Mapping[OriginKey, int]], node: Node) -> list[str]:
+    if letter.origin == BY_SEALING:
+        return ["This node set its own rows aside before they were sent: no other node has them from here."]
     end, incarnation = letter.to_lsn, letter.incarnation
     if end is None or incarnation is None or _may_lie(letter):
         return ["It is not proven which transaction this is, so it is not known who has it."]

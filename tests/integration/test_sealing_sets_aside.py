@@ -117,6 +117,27 @@ def test_rows_of_a_dropped_table_are_told_the_same_way(node: Node) -> None:
     node.call("export-change-log", "--out", "{folder}/out.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("statements", "reason"),
+    [
+        (["INSERT INTO n VALUES (NULL, 'x')"], "null-key"),
+        (["INSERT INTO n VALUES ('k', 'x')", "DROP TABLE n"], "unknown-table"),
+    ],
+)
+def test_a_replay_leaves_it_its_reason(node: Node, statements: Sequence[str], reason: str) -> None:
+    node.run_sql(*statements)
+    node.call("export-change-log", "--out", "{folder}/out.jsonl", code=4)
+    (listed,) = node.document("dlq", "list")
+    shown = node.document("dlq", "show", listed["tx_id"])
+    assert shown["blocked_by"] == listed["error"]
+    for more in ([], ["--in-pieces"]):
+        node.call("dlq", "replay", "--all", *more, code=4)
+        (again,) = node.document("dlq", "list")
+        assert (again["reason"], again["error"]) == (reason, listed["error"])
+    discarded = node.call("dlq", "discard", "--all", "--reason", "it has a key now").output
+    assert "no other node has them from here" in discarded
+
+
 def test_an_import_that_seals_on_its_way_says_so(node: Node, tmp_path: Path) -> None:
     """It seals first where the row that comes in was written here meanwhile."""
     (tmp_path / "in.jsonl").write_bytes(Origin("a").put(1, "theirs", 1).body)

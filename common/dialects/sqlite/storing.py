@@ -12,7 +12,7 @@ from common.dialects.sqlite.names import log_table
 from common.dialects.sqlite.spool import Content
 from common.dialects.sqlite.touches import Stretch
 from common.errors import Reason
-from common.ports.dialect import NodeFacts
+from common.ports.dialect import BY_SEALING, NodeFacts
 from common.wire.records import TableMeta
 
 _json = msgspec.json.Encoder()
@@ -129,7 +129,7 @@ def _store_letter(connection: sqlite3.Connection, node: NodeFacts, letter: Lette
         "attempts": 1,
         "first_failed_us": letter.at_us,
         "last_failed_us": letter.at_us,
-        "origin": "sealing",
+        "origin": BY_SEALING,
         "sha256": letter.sha256,
         "body": letter.body,
         "broker_copy": 0,
