@@ -14,7 +14,7 @@ from common.ops.stalls import OF_SINK, OF_SOURCE, told
 from common.ops.status import Standing, State
 from common.ops.status_words import coming, counted, heals, missing, not_applied, not_come, not_whole
 from common.schema import tables as rf
-from common.schema.main_node import known_main
+from common.schema.main_node import known_main, role_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _node(peer: Peer, config: Config, standing: Standing, main: str | None) -> F
     return FleetNode(
         name=peer.name,
         is_self=False,
-        role=None if main is None else "main" if peer.name == main else "branch",
+        role=role_of(peer.name, main),
         state=_state(attention, waiting),
         reasons=(*attention, *waiting),
         way_in=peer.way_in,

@@ -17,6 +17,7 @@ from common.ops.tokens import revoke_all_of
 from common.ports.dialect import Database, NodeFacts
 from common.retry import in_transaction
 from common.schema import tables as rf
+from common.schema.main_node import known_main, role_of
 
 
 class NodeState(StrEnum):
@@ -127,13 +128,14 @@ class Nodes:
             )
         ]
         listened_us = rows[self._facts.node_id].heard_us or 0
+        main = known_main(connection, self._config)
         for name in sorted(names):
             row = rows.get(name)
             passed = said.get(name, {})
             found.append(
                 KnownNode(
                     node=name,
-                    role=row.role if row else None,
+                    role=role_of(name, main),
                     incarnation=(row.incarnation or None) if row else None,
                     state=_state(row, listened_us),
                     last_heard_us=(row.last_seen_us or None) if row else None,

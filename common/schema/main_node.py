@@ -11,6 +11,11 @@ def known_main(connection: sa.Connection, config: Config) -> str | None:
     return named_main(config) or pinned_main(connection)
 
 
+def role_of(node_id: str, main: str | None) -> str | None:
+    """Return a node's role; None while nobody is known to be main. `main`: as `known_main` returns it."""
+    return None if main is None else "main" if node_id == main else "branch"
+
+
 def named_main(config: Config) -> str | None:
     """Return the one that the configuration names: this node itself where it is main."""
     return config.node.id if config.node.role == "main" else config.node.main

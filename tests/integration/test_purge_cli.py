@@ -105,6 +105,19 @@ def test_a_node_is_retired_by_name(pair: tuple[CliNode, CliNode]) -> None:
     assert any("b was retired and has been back since" in text for text in a.report("status")["reasons"])
 
 
+def test_a_role_that_is_not_known_is_not_told(pair: tuple[CliNode, CliNode]) -> None:
+    """A batch does not say who is main: the first write in a `main-wins` table does, or the configuration."""
+    a, b = pair
+    a.execute("INSERT INTO item VALUES (1, 'x')")
+    b.execute("INSERT INTO item VALUES (2, 'x')")
+    meet(a, b)
+    assert [one["role"] for one in document(config(a), "node", "list")] == ["main", "branch"]
+    assert [one["role"] for one in document(config(b), "node", "list")] == ["branch", None]
+    text = config(b).read_text()
+    config(b).write_text(text.replace('role = "branch"', 'role = "branch"\nmain = "a"'))
+    assert [one["role"] for one in document(config(b), "node", "list")] == ["branch", "main"]
+
+
 def test_run_purges_by_itself(pair: tuple[CliNode, CliNode]) -> None:
     a, _ = pair
     file = config(a)
