@@ -32,6 +32,7 @@ from producer.log import NodeLogs
 from producer.packing import Packing, bulky
 from producer.purge import log_begins
 from producer.relay import Relay
+from producer.road import works_for_a_command
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ def push_to(node: Node, settings: PeerSettings, on_due: Callable[[], None]) -> P
     if node.config.forwards:
         hand_on_to(node, state.node, open_sink, stop)
     Clients(node.database, node.clock).give(state.node, [Given(incarnation, head.lsn, head.tx_id)])
+    works_for_a_command(node.database, node.clock, peer_road(state.node))
     _tell_of_oneself(node, settings, cursors, state.node)
     return report
 

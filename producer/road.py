@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from common.clock import Clock
 from common.errors import RowferryError
 from common.logs import masked
+from common.ops.sending import is_running
 from common.ports.dialect import Database
 from common.ports.sink import Envelope, KnowsPlace, Sink, TransportFeatures
 from common.retry import in_transaction
@@ -215,6 +216,15 @@ def read_road(database: Database, sink: str = BROKER) -> RoadState:
     query = sa.select(*columns).where(rf.road.c.sink == sink)
     row = in_transaction(database, lambda connection: connection.execute(query).one_or_none())
     return RoadState() if row is None else RoadState(*row)
+
+
+def works_for_a_command(database: Database, clock: Clock, sink: str) -> None:
+    """Note that a command has just used what `run` found unusable when it last ran; one that is running says so
+    itself."""
+    state = read_road(database, sink)
+    runs = in_transaction(database, lambda connection: is_running(connection, clock.now_us()))
+    if state.failing_since_us is not None and not runs:
+        _write(database, sink, replace(state, failing_since_us=None, error=None), clock.now_us())
 
 
 def _write(database: Database, sink: str, state: RoadState, now_us: int) -> None:

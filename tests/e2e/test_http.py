@@ -115,6 +115,21 @@ def test_push_and_pull_by_hand(fleet: Fleet) -> None:
     assert (again["outcomes"], again["from_lsn"], again["pull_due"]) == ({}, None, False)
 
 
+def test_a_push_by_hand_ends_what_an_earlier_run_said_of_the_peer(fleet: Fleet) -> None:
+    one = fleet.branch("one")
+    token = one.folder / "main.token"
+    right = token.read_text()
+    token.write_text("")
+    assert one.call("run", "--once").returncode == 2
+    token.write_text(right)
+    (peer,) = one.report("status")["http_peers"]
+    assert "main.token is empty" in peer["error"]
+    one.ok("push", "--url", f"http://127.0.0.1:{fleet.port}")
+    (peer,) = one.report("status")["http_peers"]
+    assert (peer["unusable_since"], peer["error"]) == (None, None)
+    assert one.report("status")["state"] == "up to date"
+
+
 def test_a_url_without_a_token_and_one_with_a_foreign_token_are_refused_with_the_remedy(fleet: Fleet) -> None:
     one = fleet.branch("one")
     url = f"http://127.0.0.1:{fleet.port}"
