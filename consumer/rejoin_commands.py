@@ -30,11 +30,7 @@ def _tell(console: Console, done: Rejoined) -> None:
     console.say(f"incarnation {done.from_incarnation} ends, {done.to_incarnation} begins")
     fetched, changes = done.fetched_txs, counted(done.fetched_changes, "change", "changes")
     console.say(f"{counted(fetched, 'own transaction', 'own transactions')} ({changes}) fetched again")
-    console.say(
-        f"{counted(done.only_here_txs, 'transaction', 'transactions')} only on this node:"
-        f" {counted(done.only_here_rows, 'row is', 'rows are')} written again for all nodes, the other rows were"
-        " written later elsewhere"
-    )
+    console.say(_only_here(done))
     if not done.is_told:
         console.warn(
             "it is not known yet how far other nodes have this node's log: their heartbeats say so, once a minute, to"
@@ -56,3 +52,13 @@ def _tell(console: Console, done: Rejoined) -> None:
     for file in done.unreadable_files:
         console.warn(f"{file} is torn or altered: what it held was left out")
     console.say("What others wrote meanwhile arrives with `rowferry run`; `rowferry status` shows what is missing.")
+
+
+def _only_here(done: Rejoined) -> str:
+    if not done.only_here_txs:
+        return "no transaction is on this node alone"
+    return (
+        f"{counted(done.only_here_txs, 'transaction', 'transactions')} only on this node:"
+        f" {counted(done.only_here_rows, 'row is', 'rows are')} written again for all nodes, the other rows were"
+        " written later elsewhere"
+    )

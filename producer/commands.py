@@ -99,7 +99,7 @@ def _push_file(host: Host, out: str, client: str, *, force: bool) -> None:
         clients = Clients(node.database, node.clock)
         due = clients.pull_is_due(client)
         if due:
-            host.console.warn(_DUE.format("nothing has come in since the last push"))
+            host.console.warn(_DUE.format(f"nothing has come in since the last push to {client}, or ever"))
         done = export(node, Request(out, client=client, replace=force), host)
         # After the file is durable: a crash between the two gives the same changes once more, which is harmless.
         clients.give(client, done.given)

@@ -151,7 +151,9 @@ def _tell(console: Console, host: Host, report: migration.MigrationReport, besid
     for name, why in report.choice.left_out:
         console.say(f"Left out: {name} ({why})")
     if beside.retried:
-        console.say(f"Applied {beside.retried} dead letters that had waited for these tables.")
+        console.say(
+            f"Applied {counted(beside.retried, 'dead letter', 'dead letters')} that had waited for these tables."
+        )
 
 
 _NO_TABLES = "No tables to capture yet: create them, then run rowferry migrate again."

@@ -92,8 +92,14 @@ def _span_us(text: str) -> int:
 def _tell_made(console: Console, text: str, made: Token) -> None:
     # Alone on stdout, so that what is redirected is the file that token_file names.
     console.say(text)
-    console.warn(f"Token {made.id} for {made.node_id} ({scope_text(made.scopes)}). It is not shown again: keep it in")
-    console.warn("a file that only its node can read, and name that as token_file in the node's [peers.NAME].")
+    use = (
+        "keep it in a file that only its node can read, and name that as token_file in the node's [peers.NAME]."
+        if made.scopes - {Scope.OPS}
+        else "keep it like a password; with it one signs in to the page of `rowferry serve`, and programs send it as "
+        "Authorization: Bearer."
+    )
+    console.warn(f"Token {made.id} for {made.node_id} ({scope_text(made.scopes)}). It is not shown again:")
+    console.warn(use)
 
 
 def _tell_all(console: Console, documents: list[dict[str, Any]]) -> None:

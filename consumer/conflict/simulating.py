@@ -71,8 +71,8 @@ def refuse_unknown(connection: sa.Connection, policies: Mapping[str, Policy], ca
     unknown = sorted(set(asked) - known)
     if unknown:
         raise UsageError(
-            f"--policy: no table {unknown[0]!r} is captured here, and no conflict of one is on record; captured are "
-            + ", ".join(sorted(captured))
+            f"--policy: no table {unknown[0]!r} is captured here, and no conflict of one is on record; "
+            + (f"captured are {', '.join(sorted(captured))}" if captured else "no table is captured yet")
         )
 
 
