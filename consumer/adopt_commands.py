@@ -30,7 +30,7 @@ _OUTCOMES = {
 }
 
 
-@click.command()
+@click.command(short_help="First sync of two nodes that both have rows.")
 @click.argument("peer", required=False)
 @click.option(
     "--from",

@@ -13,7 +13,7 @@ from consumer.newest import newest
 from consumer.statements import reading
 
 
-@click.command("audit")
+@click.command("audit", short_help="Show who did what, and when.")
 @click.option("--action", help="Only this action, such as applied, set-aside, replayed, replay-failed.")
 @click.option("--actor", help="Only what this account did; `rowferry` is the node itself.")
 @click.option("--source", help="Only batches from this node.")

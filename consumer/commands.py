@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _PATHS = click.Path(path_type=Path)
 
 
-@click.command("import-change-log")
+@click.command("import-change-log", short_help="Apply the batches in files.")
 @click.argument("files", nargs=-1, required=True, type=_PATHS)
 @click.option("--dry-run", is_flag=True, help="Check the files and report; write nothing.")
 @click.option("--strict", is_flag=True, help="Refuse files that leave a gap in the LSNs.")
@@ -33,7 +33,7 @@ def import_change_log(
     _import(list(files), ImportRules(dry_run, strict, allow_ddl, allow_destructive_ddl))
 
 
-@click.command()
+@click.command(short_help="Apply other nodes' batches from files or a peer.")
 @click.option("--file", "files", multiple=True, type=_PATHS, help="File to pull from; repeatable.")
 @click.option("--url", metavar="URL", help="Peer to pull from, such as https://main.example:8443.")
 @click.option("--token-file", type=_PATHS, help="File with the token. Default: from [peers] with this url.")

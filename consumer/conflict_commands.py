@@ -29,7 +29,7 @@ _DISPLACE = click.option(
 )
 
 
-@click.group()
+@click.group(short_help="Writes to one row, made without seeing each other.")
 def conflicts() -> None:
     """Writes to one row, made without seeing each other: list, show, resolve, undo, simulate."""
 
@@ -89,7 +89,7 @@ def resolve(number: int, take: str, displace: bool, seen: str | None) -> None:
     host.emit(settled.as_dict(), lambda console: _tell_settled(console, settled))
 
 
-@conflicts.command()
+@conflicts.command(short_help="Reverse a decision: the image that lost is written again.")
 @click.argument("number", metavar="ID", type=NUMBER)
 @click.option("--take", type=click.Choice(["ours", "theirs"]), help="Which image to write. Default: the one that lost.")
 @click.option("--force", is_flag=True, help="Proceed even if the row has been written again since.")
@@ -110,7 +110,7 @@ def undo(number: int, take: str | None, force: bool, displace: bool, seen: str |
     host.emit(settled.as_dict(), lambda console: _tell_settled(console, settled))
 
 
-@conflicts.command()
+@conflicts.command(short_help="Show how past conflicts would end under another policy.")
 @click.option(
     "--policy", "policies", multiple=True, required=True, metavar="TABLE=POLICY", help="Policy to try; repeatable."
 )

@@ -42,12 +42,12 @@ _STDOUT = "-"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(short_help="Batches that could not be applied.")
 def dlq() -> None:
     """Batches that could not be applied: list, show, replay, discard, export."""
 
 
-@dlq.command("list")
+@dlq.command("list", short_help="List dead letters, the open ones unless told otherwise.")
 @selecting()
 @click.option("--by", type=click.Choice(["reason"]), help="Count them by reason, and say what helps with each.")
 def list_(by: str | None, **chosen: Any) -> None:
@@ -64,7 +64,7 @@ def list_(by: str | None, **chosen: Any) -> None:
         host.emit(groups, lambda console: tell_groups(console, groups))
 
 
-@dlq.command()
+@dlq.command(short_help="Show one: why it failed, what blocks it, what it would do.")
 @click.argument("tx_id")
 @click.option("--source", help="The node it is from, if two have the same id.")
 def show(tx_id: str, source: str | None) -> None:
@@ -201,7 +201,7 @@ def discard(because: str | None, **chosen: Any) -> None:
     host.emit(document, tell)
 
 
-@dlq.command()
+@dlq.command(short_help="Write the bytes of dead letters to a file.")
 @selecting()
 @click.option("--out", required=True, metavar="FILE", help="File to write; it must not exist. - for stdout.")
 def export(out: str, **chosen: Any) -> None:

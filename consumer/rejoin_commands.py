@@ -8,7 +8,7 @@ from common.runtime.host import ExitCode, current_host
 from consumer.rejoining import Rejoined, Rejoining
 
 
-@click.command()
+@click.command(short_help="Bring the node back after a restore, copy or rewind.")
 def rejoin() -> None:
     """Bring the node back after its database was restored, copied or rewound; nothing is lost silently.
 

@@ -13,12 +13,12 @@ from consumer.snapshots.importing import Imported, SnapshotImport
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(short_help="Start a node from another node's rows.")
 def snapshot() -> None:
     """Start a node from another node's rows, with their versions and watermarks."""
 
 
-@snapshot.command("export")
+@snapshot.command("export", short_help="Write a consistent snapshot of the captured tables.")
 @click.option(
     "--out", "out", metavar="FILE", required=True, type=_FILE, help="File to write: .jsonl, .jsonl.gz, .jsonl.zst."
 )
@@ -31,7 +31,7 @@ def snapshot_export(out: Path) -> None:
     host.emit(done.as_dict(), lambda console: _tell_export(console, done))
 
 
-@snapshot.command("import")
+@snapshot.command("import", short_help="Load a snapshot, on a new node or in place of its rows.")
 @click.argument("file", metavar="FILE", type=_FILE)
 @click.option("--create-tables", is_flag=True, help="Create tables that this database lacks, as the snapshot says.")
 @click.option("--replace", is_flag=True, help="Delete all rows of the captured tables, and put these in their place.")

@@ -37,7 +37,7 @@ _CAUSES = {
 }
 
 
-@click.command()
+@click.command(short_help="Compare this node's tables with a peer's.")
 @click.argument("peer", required=False)
 @click.option("--url", metavar="URL", help="Compare with the node at this URL, such as https://main.example:8443.")
 @token_file_option

@@ -19,7 +19,7 @@ DEFAULT_CLIENT = "file"
 """Who is given what `push --file` writes when nobody is named."""
 
 
-@click.command("export-change-log")
+@click.command("export-change-log", short_help="Write this node's changes to a file.")
 @click.option("--out", required=True, metavar="FILE|DIR", help="Where to write; - for stdout.")
 @click.option("--since", type=_LSN, metavar="LSN", help="Export the whole txs that end after this LSN.")
 @click.option("--client", metavar="NAME", help="Start from this client's last_lsn instead.")
@@ -45,7 +45,7 @@ def export_change_log(out: str, since: int | None, client: str | None) -> None:
         _warn_of_gone(host, done.gone_until_lsn)
 
 
-@click.command()
+@click.command(short_help="Send what a client or a peer doesn't have yet.")
 @click.option("--file", "out", metavar="FILE|DIR", help="Where to write what the client doesn't have yet.")
 @click.option("--url", metavar="URL", help="Peer to send to, such as https://main.example:8443.")
 @click.option("--client", default=DEFAULT_CLIENT, show_default=True, metavar="NAME", help="Who the file is for.")

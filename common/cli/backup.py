@@ -12,7 +12,7 @@ from common.runtime.host import current_host
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Write a consistent copy of the whole database.")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 def backup(folder: Path) -> None:
     """Write a consistent copy of the whole database to DIR, with its checksum, while the database stays in use.
@@ -25,7 +25,7 @@ def backup(folder: Path) -> None:
     host.emit({"dir": str(folder), **made.as_dict()}, lambda console: _tell_backup(console, folder, made))
 
 
-@click.command()
+@click.command(short_help="Put a backup back, under a new incarnation.")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--discard-present", is_flag=True, help="Don't back up the present database first.")
 def restore(folder: Path, discard_present: bool) -> None:

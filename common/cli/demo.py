@@ -26,7 +26,7 @@ _CONFLICT = ("node", "table", "ours", "from", "theirs", "winner", "rule")
 _LETTER = ("node", "source_node", "reason", "state", "tx_id")
 
 
-@click.command()
+@click.command(short_help="Show everything with three SQLite nodes.")
 @click.option("--keep", metavar="DIR", help="Keep the three nodes in this new folder, to look at and try out.")
 def demo(keep: str | None) -> None:
     """Show everything in one run: three SQLite nodes on this machine exchange batches through a folder.

@@ -22,7 +22,7 @@ from common.runtime.parts import load_parts
 _STYLES = {Level.OK: "green", Level.NOTE: None, Level.WARN: "yellow", Level.FAIL: "bold red"}
 
 
-@click.command()
+@click.command(short_help="Check this node, and say how to fix each problem.")
 def doctor() -> None:
     """Check configuration, database, tables, triggers, broker, folder and clocks, and say how to fix each problem.
 

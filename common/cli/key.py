@@ -13,12 +13,12 @@ from common.wire.signing import Signer, new_private_key
 _PRIVATE = 0o600
 
 
-@click.group("key")
+@click.group("key", short_help="This node's signing key.")
 def key() -> None:
     """This node's signing key, so that nobody else can speak for it: create, show."""
 
 
-@key.command()
+@key.command(short_help="Create a key, in a file that only this account can read.")
 @click.option(
     "--out", metavar="FILE", help="Where to write the private key. [default: ID.key beside the configuration]"
 )

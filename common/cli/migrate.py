@@ -32,7 +32,7 @@ class _Beside:
     """Txs that were applied now."""
 
 
-@click.command()
+@click.command(short_help="Set up this database as a node, or bring it up to date.")
 @click.option("--dry-run", is_flag=True, help="Print the SQL that would run, and change nothing.")
 def migrate(dry_run: bool) -> None:
     """Set up the database as a node: create the rf_ tables and the node's own row, capture the chosen tables.
@@ -57,7 +57,7 @@ def migrate(dry_run: bool) -> None:
         )
 
 
-@click.command()
+@click.command(short_help="Remove Rowferry from the database; the rows stay.")
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @click.option("--force", is_flag=True, help="Proceed even if changes are not sent yet or dead letters are open.")
 def unmigrate(yes: bool, force: bool) -> None:

@@ -17,7 +17,7 @@ def node() -> None:
     """Nodes known to this one: list, retire."""
 
 
-@node.command("list")
+@node.command("list", short_help="List this node and its peers.")
 def list_() -> None:
     """List this node and its peers: when each was last heard, its watermark here, how far it has this node's log."""
     host = current_host()

@@ -15,7 +15,7 @@ from common.runtime.parts import load_parts
 from common.visible import resume_command
 
 
-@click.command()
+@click.command(short_help="Stop capturing tables while their owner alters them.")
 @click.argument("tables", nargs=-1, required=True, metavar="TABLE...")
 def pause(tables: tuple[str, ...]) -> None:
     """Stop capturing tables while their owner alters or repairs them.
@@ -34,7 +34,7 @@ def pause(tables: tuple[str, ...]) -> None:
     host.emit(document, lambda console: _tell_pause(console, report))
 
 
-@click.command()
+@click.command(short_help="Capture paused tables again.")
 @click.argument("tables", nargs=-1, required=True, metavar="TABLE...")
 def resume(tables: tuple[str, ...]) -> None:
     """Capture paused tables again, and seal what was written to them in the meantime.

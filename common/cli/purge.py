@@ -12,7 +12,7 @@ from common.runtime.host import current_host
 from common.runtime.parts import load_parts
 
 
-@click.command()
+@click.command(short_help="Delete what is past its retention.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 def purge(dry_run: bool) -> None:
     """Delete what is past its retention: log, dedup, tombstones, conflicts, unfinished parts, audit.

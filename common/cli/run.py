@@ -24,7 +24,7 @@ from common.runtime.supervisor import Outcome, Supervisor
 log = logging.getLogger(__name__)
 
 
-@click.command()
+@click.command(short_help="Run the node: seal, publish and apply.")
 @click.option("--only", type=click.Choice(["producer", "consumer"]), help="Run only this side.")
 @click.option("--once", is_flag=True, help="Seal, send and apply what is there now, then exit.")
 def run(only: str | None, once: bool) -> None:

@@ -13,7 +13,7 @@ from common.ports.dialect import Database
 from common.runtime.host import Host, current_host
 
 
-@click.command()
+@click.command(short_help="Fill a trial schema for a first look.")
 @click.option("--rows", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="Number of sales.")
 @click.option(
     "--seed", "number", type=int, default=1, show_default=True, help="Random seed: the same number gives the same rows."

@@ -19,7 +19,7 @@ from common.runtime.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 
-@click.command()
+@click.command(short_help="Serve HTTP and the operations page.")
 @click.option("--host", help="Address to listen on. Default: server.host.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port. Default: server.port; 0 picks a free one.")
 def serve(host: str | None, port: int | None) -> None:

@@ -19,7 +19,7 @@ REDRAW_SECONDS = 2.0
 _STYLES = {State.UP_TO_DATE: "bold green", State.BEHIND: "bold yellow", State.NEEDS_ATTENTION: "bold red"}
 
 
-@click.command()
+@click.command(short_help="Show what was sent, applied, waits or needs a person.")
 @click.option("--watch", is_flag=True, help="Refresh every two seconds until Ctrl-C.")
 @click.option("--check", is_flag=True, help="For monitoring: exit code 1 when work waits without progress.")
 def status(watch: bool, check: bool) -> None:

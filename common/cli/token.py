@@ -17,7 +17,7 @@ _LONGEST_DAYS = 36_500
 _UNITS_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
-@click.group("token")
+@click.group("token", short_help="Tokens for HTTP, each bound to a node and scopes.")
 def token() -> None:
     """Tokens for HTTP, each bound to a node and to scopes: create, list, revoke."""
 
@@ -45,7 +45,7 @@ def create(node_id: str, scopes: tuple[str, ...], expires: str | None) -> None:
     host.emit(document, lambda console: _tell_made(console, text, made))
 
 
-@token.command("list")
+@token.command("list", short_help="List all tokens; their secrets are never shown.")
 def list_() -> None:
     """List all tokens, including revoked and expired ones; their secrets can't be read."""
     host = current_host()

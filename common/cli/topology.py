@@ -25,12 +25,12 @@ STDOUT = "-"
 PASSWORDS_FILE = "rowferry-passwords.json"
 
 
-@click.group()
+@click.group(short_help="What should stand on RabbitMQ: export, check.")
 def topology() -> None:
     """The RabbitMQ topology: export it for all nodes, check it for this one."""
 
 
-@topology.command()
+@topology.command(short_help="Write the definitions for RabbitMQ.")
 @click.option(
     "--nodes", multiple=True, metavar="A,B", help="Nodes to include; repeatable. Default: this one and its peers."
 )
@@ -72,7 +72,7 @@ def export(nodes: tuple[str, ...], out: str, passwords: Path | None, no_users: b
     host.emit(_report(out, chosen, document, secrets), lambda console: _tell_export(console, out, chosen, secrets))
 
 
-@topology.command()
+@topology.command(short_help="Compare what RabbitMQ has with what it should have.")
 @click.option("--management", metavar="URL", help="Also use the management API, such as http://admin@host:15672.")
 @click.option(
     "--password-file",

@@ -51,6 +51,16 @@ def test_every_command_says_what_it_does(command: str) -> None:
     assert [param.name for param in found.params if isinstance(param, click.Option) and not param.help] == []
 
 
+def test_no_line_of_a_list_of_commands_breaks_off() -> None:
+    broken = []
+    for command, ctx in walk(build()):
+        ctx.terminal_width = 80
+        if isinstance(command, click.Group):
+            listed = command.get_help(ctx).split("Commands:")[1]
+            broken += [line for line in listed.splitlines() if line.endswith("...")]
+    assert broken == []
+
+
 @pytest.mark.parametrize("setting", settings())
 def test_every_setting_is_described(setting: str) -> None:
     page = (REFERENCE / "configuration.md").read_text(encoding="utf-8")
