@@ -71,6 +71,8 @@ def _line(error: ErrorDetails, origins: Origins) -> str:
 
 def _remedy(error: ErrorDetails) -> str:
     """Return what is wrong and what would be right, in words that need no Python."""
+    if error["type"] == "literal_error":
+        return f"must be {error['ctx']['expected']}"
     return _REMEDIES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
 
 

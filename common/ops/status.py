@@ -226,7 +226,7 @@ class Standing:
         others = f": others have received {listed(had)}" if had else ""
         return (
             f"this node was restored to an earlier state, or runs twice (seen {to_iso(of.since_us)}){others}; "
-            "see who reported it (rowferry audit --action rewound), then run rowferry rejoin"
+            "see who reported it (rowferry audit --action rewound, or --action restored), then run rowferry rejoin"
         )
 
     def http_troubles(self, peer: str | None = None) -> list[str]:

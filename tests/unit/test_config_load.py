@@ -161,6 +161,7 @@ def changed(key: str, value: Any) -> dict[str, dict[str, Any]]:
         ("node", "signing_key_file = true", "must be a path"),
         ("node", 'signing_key_file = ""', "must be a path"),
         ("node", "forward = 7.5", "must be true or false"),
+        ("tables", 'foreign_keys = "off"', "must be 'check' or 'ignore'"),
         ("node", 'number = "one"', "must be a whole number"),
         ("node", "number = 1.5", "must be a whole number"),
         ("node", "main = 7", "must be text, in quotes"),
