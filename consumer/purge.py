@@ -2,12 +2,14 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from common.config.model import RetentionSection
 from common.ops.ages import Ages
 from common.ops.purging import Pieces, audit_purge, note_purged
 from common.ports.retention import Purged
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _PAGE = 1_000
 
+T = TypeVar("T")
+
 
 def purge_received(
     node: Node, *, actor: str, dry_run: bool = False, stop: threading.Event | None = None, ages: Ages | None = None
@@ -31,33 +35,119 @@ def purge_received(
     """Take away what is old enough, by the clock as it is unless `ages` are given. Can be killed anywhere and repeated.
     Raises OutageError, ContentionError."""
     ages = ages or Ages(node.clock.now_us())
-    pieces = Pieces(node.database, stop or threading.Event())
+    round_ = _Round(node, Pieces(node.database, stop or threading.Event()), ages, dry_run)
     purged = [
-        _purge_dedup(node, pieces, ages, dry_run=dry_run),
-        purge_tombstones(node, ages, dry_run=dry_run, stop=pieces.stop),
-        _purge_conflicts(node, pieces, ages, dry_run=dry_run),
-        _purge_letters(node, pieces, ages, dry_run=dry_run),
-        _purge_parts(node, pieces, ages, dry_run=dry_run),
-        _purge_audit(node, pieces, ages, dry_run=dry_run),
+        round_.dedup(),
+        round_.tombstones(),
+        round_.conflicts(),
+        round_.letters(),
+        round_.parts(),
+        round_.audit(),
     ]
     if not dry_run:
         audit_purge(node.database, actor, node.facts.node_id, purged, node.clock.now_us())
     return purged
 
 
-def _purge_dedup(node: Node, pieces: Pieces, ages: Ages, *, dry_run: bool) -> Purged:
-    """At or below the watermark a tx is known by its place: what is younger than the last one is forked, the rest is
-    a duplicate. The last one itself stays, so that a log that was rewound to there can be told."""
-    old_us = ages.before(node.config.retention.dedup_days)
-    marks = in_transaction(node.database, lambda connection: [mark for mark, _ in read_all(connection).values()])
-    rows = 0
-    for mark in marks:
-        for tx_ids in _passed_pages(node, mark, old_us):
-            if dry_run or pieces.stop.is_set():
-                rows += len(tx_ids)
-            else:
-                rows += pieces.run(partial(_drop_applied, node=node, mark=mark, tx_ids=tx_ids))
-    return Purged("dedup", rows, old_us)
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One round of purging: each method takes away one kind, or counts it in a dry run."""
+
+    node: Node
+    pieces: Pieces
+    ages: Ages
+    dry_run: bool
+
+    @property
+    def _retention(self) -> RetentionSection:
+        return self.node.config.retention
+
+    def dedup(self) -> Purged:
+        """At or below the watermark a tx is known by its place: what is younger than the last one is forked, the rest
+        is a duplicate. The last one itself stays, so that a log that was rewound to there can be told."""
+        old_us = self.ages.before(self._retention.dedup_days)
+        marks = self._read(lambda connection: [mark for mark, _ in read_all(connection).values()])
+        rows = 0
+        for mark in marks:
+            for tx_ids in _passed_pages(self.node, mark, old_us):
+                if self.dry_run or self.pieces.stop.is_set():
+                    rows += len(tx_ids)
+                else:
+                    rows += self.pieces.run(partial(_drop_applied, node=self.node, mark=mark, tx_ids=tx_ids))
+        return Purged("dedup", rows, old_us)
+
+    def tombstones(self) -> Purged:
+        """Deleted rows that every peer has passed."""
+        return purge_tombstones(self.node, self.ages, dry_run=self.dry_run, stop=self.pieces.stop)
+
+    def conflicts(self) -> Purged:
+        """Those that wait stay, those that tell why a row has stepped back, and the last one of all: SQLite would give
+        its number again, which audit and links have for it."""
+        old_us = self.ages.before(self._retention.conflict_days)
+        met, back = rf.conflict.c, rf.stepped_back.c
+        # Both are said so that they can't be read by: PostgreSQL joins what it finds with EXISTS, and goes through the
+        # ids for `id <`, which is all of both tables for each piece where it thinks them small.
+        aside = sa.select(back.key).where(back.table_name == met.table_name, back.key == met.row_key).limit(1)
+        last = sa.select(sa.func.max(met.id)).correlate(None).scalar_subquery()
+        stays = sa.or_(aside.scalar_subquery().is_not(None), met.id == last)
+        since = sa.func.coalesce(met.settled_us, met.recorded_us)
+        old = sa.and_(met.state == State.SETTLED.value, met.recorded_us < old_us, since < old_us, ~stays)
+        return self._old("conflicts", [old], met.recorded_us, old_us)
+
+    def letters(self) -> Purged:
+        """Those that are replayed or discarded, off the broker too, and known by their place: one that came again above
+        the watermark would be taken for news."""
+        old_us = self.ages.before(self._retention.dead_letter_days)
+        letter, mark = rf.dead_letter.c, rf.sync_state.c
+        same_log = sa.and_(
+            mark.peer == letter.source_node, mark.incarnation == letter.incarnation, mark.direction == "in"
+        )
+        passed = sa.exists().where(same_log, mark.last_lsn >= letter.to_lsn)
+        old = sa.and_(
+            # None is settled before it has failed; by this they are found in the order of an index.
+            letter.last_failed_us < old_us,
+            letter.settled_us < old_us,
+            sa.not_(letter.broker_copy),
+            sa.or_(letter.to_lsn.is_(None), passed),
+        )
+        olds = [sa.and_(letter.state == state.value, old) for state in SETTLED_STATES]
+        return self._old("dead-letters", olds, letter.last_failed_us, old_us)
+
+    def parts(self) -> Purged:
+        """First parts of large txs whose rest did not come, though their source has gone on: a hundred of them keep its
+        new ones out. What they belong to is asked for again."""
+        old_us = self.ages.before(self._retention.part_days)
+        keys = self._read(lambda connection: stale_txs(connection, old_us))
+        if self.dry_run:
+            return Purged("parts", self._read(lambda connection: count_parts(connection, keys)), old_us)
+        rows = 0
+        for key in keys:
+            dropped = self.pieces.run(partial(drop_stale, key=key, before_us=old_us))
+            if dropped:
+                log.warning("parts_given_up", extra={"source_node": key[0], "tx_id": key[1], "parts": dropped})
+            rows += dropped
+        return Purged("parts", rows, old_us)
+
+    def audit(self) -> Purged:
+        """Lines of the audit, by their age alone."""
+        old_us = self.ages.before(self._retention.audit_days)
+        at_us = rf.audit.c.at_us
+        return self._old("audit", [at_us < old_us], at_us, old_us)
+
+    def _old(self, what: str, olds: Sequence[sa.ColumnElement[bool]], by: sa.Column[Any], old_us: int) -> Purged:
+        """Take away the rows of `by`'s table for which one of `olds` holds, which exclude each other."""
+        if self.dry_run:
+            count = sa.select(sa.func.count()).select_from(by.table).where(sa.or_(*olds))
+            return Purged(what, self._read(lambda connection: connection.scalar(count)) or 0, old_us)
+
+        def note(connection: sa.Connection, rows: int) -> None:
+            note_purged(connection, what, self.node.clock.now_us(), rows, until_us=old_us)
+
+        rows = sum(self.pieces.run(partial(_drop_old, old=old, by=by, note=note)) for old in olds)
+        return Purged(what, rows, old_us)
+
+    def _read(self, look: Callable[[sa.Connection], T]) -> T:
+        return in_transaction(self.node.database, look)
 
 
 def _passed_pages(node: Node, mark: Mark, old_us: int) -> Iterator[list[str]]:
@@ -99,88 +189,13 @@ def _drop_applied(connection: sa.Connection, most: int, *, node: Node, mark: Mar
     return len(some)
 
 
-def _purge_conflicts(node: Node, pieces: Pieces, ages: Ages, *, dry_run: bool) -> Purged:
-    """Those that wait stay, those that tell why a row has stepped back, and the last one of all: SQLite would give its
-    number again, which audit and links have for it."""
-    old_us = ages.before(node.config.retention.conflict_days)
-    met, back = rf.conflict.c, rf.stepped_back.c
-    # Both are said so that they can't be read by: PostgreSQL joins what it finds with EXISTS, and goes through the ids
-    # for `id <`, which is all of both tables for each piece where it thinks them small.
-    aside = sa.select(back.key).where(back.table_name == met.table_name, back.key == met.row_key).limit(1)
-    last = sa.select(sa.func.max(met.id)).correlate(None).scalar_subquery()
-    stays = sa.or_(aside.scalar_subquery().is_not(None), met.id == last)
-    since = sa.func.coalesce(met.settled_us, met.recorded_us)
-    old = sa.and_(met.state == State.SETTLED.value, met.recorded_us < old_us, since < old_us, ~stays)
-    return _purge_old(node, pieces, "conflicts", [old], met.recorded_us, old_us, dry_run=dry_run)
-
-
-def _purge_letters(node: Node, pieces: Pieces, ages: Ages, *, dry_run: bool) -> Purged:
-    """Those that are replayed or discarded, off the broker too, and known by their place: one that came again above the
-    watermark would be taken for news."""
-    old_us = ages.before(node.config.retention.dead_letter_days)
-    letter, mark = rf.dead_letter.c, rf.sync_state.c
-    same_log = sa.and_(mark.peer == letter.source_node, mark.incarnation == letter.incarnation, mark.direction == "in")
-    passed = sa.exists().where(same_log, mark.last_lsn >= letter.to_lsn)
-    old = sa.and_(
-        # None is settled before it has failed; by this they are found in the order of an index.
-        letter.last_failed_us < old_us,
-        letter.settled_us < old_us,
-        sa.not_(letter.broker_copy),
-        sa.or_(letter.to_lsn.is_(None), passed),
-    )
-    olds = [sa.and_(letter.state == state.value, old) for state in SETTLED_STATES]
-    return _purge_old(node, pieces, "dead-letters", olds, letter.last_failed_us, old_us, dry_run=dry_run)
-
-
-def _purge_parts(node: Node, pieces: Pieces, ages: Ages, *, dry_run: bool) -> Purged:
-    """First parts of large txs whose rest did not come, though their source has gone on: a hundred of them keep its new
-    ones out. What they belong to is asked for again."""
-    old_us = ages.before(node.config.retention.part_days)
-    keys = in_transaction(node.database, lambda connection: stale_txs(connection, old_us))
-    if dry_run:
-        return Purged("parts", in_transaction(node.database, lambda connection: count_parts(connection, keys)), old_us)
-    rows = 0
-    for key in keys:
-        dropped = pieces.run(partial(drop_stale, key=key, before_us=old_us))
-        if dropped:
-            log.warning("parts_given_up", extra={"source_node": key[0], "tx_id": key[1], "parts": dropped})
-        rows += dropped
-    return Purged("parts", rows, old_us)
-
-
-def _purge_audit(node: Node, pieces: Pieces, ages: Ages, *, dry_run: bool) -> Purged:
-    old_us = ages.before(node.config.retention.audit_days)
-    at_us = rf.audit.c.at_us
-    return _purge_old(node, pieces, "audit", [at_us < old_us], at_us, old_us, dry_run=dry_run)
-
-
-def _purge_old(
-    node: Node,
-    pieces: Pieces,
-    what: str,
-    olds: Sequence[sa.ColumnElement[bool]],
-    by: sa.Column[Any],
-    old_us: int,
-    *,
-    dry_run: bool,
-) -> Purged:
-    """Take away the rows of `by`'s table for which one of `olds` holds, which exclude each other."""
-    if dry_run:
-        count = sa.select(sa.func.count()).select_from(by.table).where(sa.or_(*olds))
-        return Purged(what, in_transaction(node.database, lambda connection: connection.scalar(count)) or 0, old_us)
-    rows = sum(pieces.run(partial(_drop_old, node=node, what=what, old=old, by=by, old_us=old_us)) for old in olds)
-    return Purged(what, rows, old_us)
-
-
 def _drop_old(
     connection: sa.Connection,
     most: int,
     *,
-    node: Node,
-    what: str,
     old: sa.ColumnElement[bool],
     by: sa.Column[Any],
-    old_us: int,
+    note: Callable[[sa.Connection, int], None],
 ) -> int:
     """Delete the first in the order of `by`, which an index has: looked for within the DELETE, PostgreSQL may read the
     whole table, and once for each piece."""
@@ -193,5 +208,5 @@ def _drop_old(
     these = sa.and_(*(key == sa.bindparam(f"of_{key.name}") for key in keys), old)
     rows = max(0, connection.execute(sa.delete(by.table).where(these), found).rowcount)
     if rows:
-        note_purged(connection, what, node.clock.now_us(), rows, until_us=old_us)
+        note(connection, rows)
     return rows
