@@ -3,6 +3,7 @@
 It is known by the checksum of what came, so the same bytes are a duplicate from then on, whichever way they come."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from common.crash_points import CrashPoint, reach
@@ -39,6 +40,18 @@ def _nothing(_: ApplySession) -> None:
     """What is done beside the letter, where nothing is."""
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a letter is to be applied as. `first` and `last` write before and after it, in the same commit."""
+
+    letter: Letter
+    tx: Incoming
+    header: BatchHeader
+    changes: Sequence[Change]
+    first: Callable[[ApplySession], None] = _nothing
+    last: Callable[[ApplySession], None] = _nothing
+
+
 class AnotherForm:
     """Applies letters for `actor`. Killed anywhere, a letter is applied whole or not at all."""
 
@@ -55,41 +68,21 @@ class AnotherForm:
         with reading(self._node.database) as connection:
             return load(connection, letter, self._node.config.trust(), self._actor)
 
-    def apply(
-        self,
-        letter: Letter,
-        tx: Incoming,
-        header: BatchHeader,
-        changes: Sequence[Change],
-        first: Callable[[ApplySession], None] = _nothing,
-        last: Callable[[ApplySession], None] = _nothing,
-    ) -> Result:
-        """Apply these changes as what the letter came to; `first` and `last` write in the same commit.
+    def apply(self, form: Form) -> Result:
+        """Apply a letter in this form.
 
         Raises SettledError where somebody else settled it meanwhile, PoisonError and EarlyError."""
-
-        def once(mode: Mode) -> Result:
-            return self._committed(letter, tx, header, changes, first, last, mode)
-
         try:
-            return once(Mode())
+            return self._committed(form, Mode())
         except PoisonError as error:
             if error.reason is not Reason.CONSTRAINT:
                 raise
         except MissingParentError:
             pass
-        return once(Mode(careful=True))
+        return self._committed(form, Mode(careful=True))
 
-    def _committed(
-        self,
-        letter: Letter,
-        tx: Incoming,
-        header: BatchHeader,
-        changes: Sequence[Change],
-        first: Callable[[ApplySession], None],
-        last: Callable[[ApplySession], None],
-        mode: Mode,
-    ) -> Result:
+    def _committed(self, form: Form, mode: Mode) -> Result:
+        letter, header = form.letter, form.header
         done: list[Result] = []
 
         def work(session: ApplySession) -> None:
@@ -97,11 +90,11 @@ class AnotherForm:
             # In the order in which every applier locks: the source's mark, the letter, rows.
             watermark.lock(session.connection, [(header.source_node, header.incarnation)], self._node.clock.now_us())
             lock_open(session.connection, (letter.source_node, letter.tx_id))
-            first(session)
+            form.first(session)
             # What of it was applied in pieces is left out there.
-            prepared = self._prepared(tx, header, changes, letter)
+            prepared = self._prepared(form)
             (result,) = GroupTransaction(self._node, self.preparer, session, mode).run([prepared])
-            last(session)
+            form.last(session)
             done.append(result)
             reach(CrashPoint.CHOICE_WRITTEN)
             if self._dry_run:
@@ -115,12 +108,12 @@ class AnotherForm:
         self._committing.seal()
         return done[0]
 
-    def _prepared(self, tx: Incoming, header: BatchHeader, changes: Sequence[Change], letter: Letter) -> Prepared:
-        checker = self.preparer.checker(header)
-        checked = tuple(checker.check(changes))
+    def _prepared(self, form: Form) -> Prepared:
+        checker = self.preparer.checker(form.header)
+        checked = tuple(checker.check(form.changes))
         return Prepared(
-            tx,
-            letter.sha256,
+            form.tx,
+            form.letter.sha256,
             checked,
             writes_as_main=checker.writes_as_main,
             generation=self.preparer.generation,

@@ -19,7 +19,7 @@ from consumer import audit
 from consumer.apply.rows import UnsealedError, check
 from consumer.conflict.choices import Choice, Histories, remember
 from consumer.conflict.record import Winner, settle
-from consumer.dead_letters.another_form import AnotherForm, readable_header
+from consumer.dead_letters.another_form import AnotherForm, Form, readable_header
 from consumer.dead_letters.editing import Edit, EditedBatch, edits
 from consumer.dead_letters.table_store import Letter, SettledError
 from consumer.incoming import Incoming, Outcome, Result
@@ -99,7 +99,7 @@ class EditedReplay:
                 check(session, {use: [row]}, references=references)
             self._audit(session, letter, batch, [one for _, _, one in written])
 
-        result = self._form.apply(letter, tx, header, rest, first, last)
+        result = self._form.apply(Form(letter, tx, header, rest, first, last))
         return EditedResult(result, tuple(one for _, _, one in written))
 
     def _concerns_us(self, edit: Edit) -> bool:

@@ -14,7 +14,7 @@ from common.wire.changes import TxReader
 from common.wire.encode import encode_change
 from common.wire.records import BatchHeader, Change
 from consumer import audit
-from consumer.dead_letters.another_form import AnotherForm, readable_header
+from consumer.dead_letters.another_form import AnotherForm, Form, readable_header
 from consumer.dead_letters.renaming import Renames
 from consumer.dead_letters.table_store import Letter, SettledError
 from consumer.incoming import Incoming, Outcome, Result
@@ -48,7 +48,7 @@ class RenamedReplay:
                 line = audit.Line("edited", letter.source_node, letter.tx_id, self._actor, detail)
                 audit.write(session.connection, [line], self._node.clock.now_us())
 
-            result = self._form.apply(letter, tx, header, changes, last=last)
+            result = self._form.apply(Form(letter, tx, header, changes, last=last))
             return msgspec.structs.replace(result, incoming=_named(tx, header, changes))
         except SettledError as error:
             return Result(tx, Outcome.DUPLICATE, settled=error.state)
