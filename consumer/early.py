@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from common.runtime.node import Node
 from consumer.dead_letters.loading import load
 from consumer.dead_letters.states import LetterState
-from consumer.dead_letters.table_store import Letter, Selection, early_ones, find
+from consumer.dead_letters.table_store import Letter, Selection, find
+from consumer.dead_letters.waiting import early, early_and_due, early_for
 from consumer.incoming import Incoming, Outcome, Result, written_tables
 from consumer.orphans import Orphans
 from consumer.statements import reading
@@ -57,7 +58,7 @@ class EarlyRetries:
         """Try those whose wait is over, and those that wait, or waited too long, for rows that have come."""
         results = self._orphans.due()
         if not self._are_none():
-            results += self._try(lambda connection: early_ones(connection, self._now_us, _A_ROUND, due_only=True))
+            results += self._try(lambda connection: early_and_due(connection, self._now_us, _A_ROUND))
         return results + self.after(results)
 
     def all_of_them(self) -> list[Result]:
@@ -79,12 +80,12 @@ class EarlyRetries:
         if self._none_since_us is not None and 0 <= now_us - self._none_since_us < _LOOK_AGAIN_US:
             return True
         with reading(self._node.database) as connection:
-            some = early_ones(connection, now_us, 1)
+            some = early(connection, 1)
         self._none_since_us = None if some else now_us
         return not some
 
     def _try_waiting_for(self, tables: Sequence[str]) -> list[Result]:
-        return self._try(lambda connection: early_ones(connection, self._now_us, _A_ROUND, parents=tables))
+        return self._try(lambda connection: early_for(connection, tables, _A_ROUND))
 
     def _try(self, choose: Callable[[sa.Connection], list[Letter]]) -> list[Result]:
         with reading(self._node.database) as connection:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from common.errors import Reason
 from common.runtime.node import Node
-from consumer.dead_letters.table_store import Letter, orphans
+from consumer.dead_letters.table_store import Letter
+from consumer.dead_letters.waiting import orphans
 from consumer.dedup import TxKey
 from consumer.incoming import Outcome, Result, written_tables
 from consumer.statements import reading

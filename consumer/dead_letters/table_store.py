@@ -14,7 +14,7 @@ from common.wire.limits import Limits
 from consumer.dead_letters.lsns import LsnSet
 from consumer.dead_letters.states import OPEN_STATES, SETTLED_STATES, LetterState
 from consumer.incoming import Incoming
-from consumer.statements import keyed, selective, upsert
+from consumer.statements import keyed, upsert
 
 _Text = TypeVar("_Text", str, str | None)
 
@@ -121,7 +121,8 @@ class Selection:
         return sa.and_(sa.true(), *parts)
 
 
-_COLUMNS = [column for column in rf.dead_letter.c if column.name != "body"]
+COLUMNS = [column for column in rf.dead_letter.c if column.name != "body"]
+"""What a `Letter` is made of."""
 _IN_LOG_ORDER = tuple(rf.dead_letter.c[name] for name in ("source_node", "incarnation", "prev_lsn", "tx_id"))
 
 
@@ -136,74 +137,21 @@ def write_failures(connection: sa.Connection, failures: Sequence[Failure], now_u
 
 def find(connection: sa.Connection, selection: Selection) -> list[Letter]:
     """Return the selected letters, oldest LSNs of a source first."""
-    query = sa.select(*_COLUMNS).where(selection.clause()).order_by(*_IN_LOG_ORDER)
-    return [_letter(row) for row in connection.execute(query)]
+    query = sa.select(*COLUMNS).where(selection.clause()).order_by(*_IN_LOG_ORDER)
+    return [letter_of(row) for row in connection.execute(query)]
 
 
 def find_newest(connection: sa.Connection, selection: Selection, most: int, skip: int = 0) -> list[Letter]:
     """Return the selected letters that failed last, newest first; of those that failed together the latest LSN."""
     newest = (rf.dead_letter.c.last_failed_us, *_IN_LOG_ORDER)
-    query = sa.select(*_COLUMNS).where(selection.clause()).order_by(*(column.desc() for column in newest))
-    return [_letter(row) for row in connection.execute(query.limit(most).offset(skip))]
+    query = sa.select(*COLUMNS).where(selection.clause()).order_by(*(column.desc() for column in newest))
+    return [letter_of(row) for row in connection.execute(query.limit(most).offset(skip))]
 
 
 def every_letter(connection: sa.Connection) -> list[Letter]:
     """Return all letters, open or settled, the newest first."""
-    query = sa.select(*_COLUMNS).order_by(rf.dead_letter.c.last_failed_us.desc(), rf.dead_letter.c.tx_id)
-    return [_letter(row) for row in connection.execute(query)]
-
-
-def early_ones(
-    connection: sa.Connection,
-    now_us: int,
-    limit: int,
-    *,
-    due_only: bool = False,
-    parents: Sequence[str] | None = None,
-) -> list[Letter]:
-    """Return letters in state `early`, the longest untouched first; of `parents` those that wait for their rows.
-
-    Due is one whose last try is as long ago as a quarter of the time it has been waiting, at least a second, at most a
-    minute: the waits grow by themselves and nothing has to be stored for it.
-    """
-    table = rf.dead_letter
-    query = sa.select(*_COLUMNS).where(table.c.state == LetterState.EARLY.value)
-    if due_only:
-        waited = now_us - table.c.last_failed_us
-        grown = waited * 4 >= table.c.last_failed_us - table.c.first_failed_us
-        # By the column itself: those that were tried just now are then not even read.
-        rested = table.c.last_failed_us <= now_us - 1_000_000
-        # Tried last under a clock that was ahead, and was set right since. Each is a stretch of the index.
-        ahead = query.where(table.c.last_failed_us > now_us)
-        query = query.where(rested, sa.or_(grown, waited >= 60_000_000))
-        in_order = (table.c.last_failed_us, table.c.tx_id)
-        rows = [row for one in (query, ahead) for row in connection.execute(one.order_by(*in_order).limit(limit))]
-        return [_letter(row) for row in rows[:limit]]
-    query = query.order_by(table.c.last_failed_us, table.c.tx_id).limit(limit)
-    if parents is None:
-        return [_letter(row) for row in connection.execute(query)]
-    # Parent by parent: each in the order of an index, whereas of several at once PostgreSQL may read all letters.
-    found = [_letter(row) for name in parents for row in connection.execute(query.where(table.c.table_name == name))]
-    return sorted(found, key=lambda letter: (letter.last_failed_us, letter.tx_id))[:limit]
-
-
-def orphans(
-    connection: sa.Connection, parent: str | None, failed_before_us: int, limit: int, now_us: int | None = None
-) -> list[Letter]:
-    """Return letters that are `dead` for want of a row of `parent` (None: of any table), the longest untouched first.
-
-    `failed_before_us`: those whose last try was not after that, or was under a clock that was ahead of `now_us`."""
-    table = rf.dead_letter
-    is_long_ago = table.c.last_failed_us <= failed_before_us
-    query = sa.select(*_COLUMNS).where(
-        table.c.state == LetterState.DEAD.value,
-        selective(connection.dialect.name, table.c.reason == Reason.FOREIGN_KEY.value),
-        is_long_ago if now_us is None else sa.or_(is_long_ago, table.c.last_failed_us > now_us),
-    )
-    if parent is not None:
-        query = query.where(table.c.table_name == parent)
-    query = query.order_by(table.c.last_failed_us, table.c.tx_id).limit(limit)
-    return [_letter(row) for row in connection.execute(query)]
+    query = sa.select(*COLUMNS).order_by(rf.dead_letter.c.last_failed_us.desc(), rf.dead_letter.c.tx_id)
+    return [letter_of(row) for row in connection.execute(query)]
 
 
 def body_of(connection: sa.Connection, source_node: str, tx_id: str) -> bytes | None:
@@ -323,8 +271,8 @@ def _first_ones(
     """Return letters in one of these states, the longest untouched first: state by state, each in the order of an
     index. Where there are none, PostgreSQL would read all letters to find that out."""
     table = rf.dead_letter
-    query = sa.select(*_COLUMNS).where(is_copied).order_by(table.c.last_failed_us).limit(limit)
-    found = [_letter(row) for one in states for row in connection.execute(query.where(table.c.state == one.value))]
+    query = sa.select(*COLUMNS).where(is_copied).order_by(table.c.last_failed_us).limit(limit)
+    found = [letter_of(row) for one in states for row in connection.execute(query.where(table.c.state == one.value))]
     return found[:limit]
 
 
@@ -346,8 +294,8 @@ def _standing(connection: sa.Connection, failures: Sequence[Failure]) -> dict[tu
     found: dict[tuple[str, str], Letter] = {}
     table = rf.dead_letter
     for source_node, tx_ids in by_source.items():
-        query = sa.select(*_COLUMNS).where(table.c.source_node == source_node, table.c.tx_id.in_(tx_ids))
-        found |= {(row.source_node, row.tx_id): _letter(row) for row in connection.execute(query)}
+        query = sa.select(*COLUMNS).where(table.c.source_node == source_node, table.c.tx_id.in_(tx_ids))
+        found |= {(row.source_node, row.tx_id): letter_of(row) for row in connection.execute(query)}
     return found
 
 
@@ -382,6 +330,7 @@ def _row(failure: Failure, standing: Letter | None, now_us: int) -> dict[str, An
     }
 
 
-def _letter(row: Any) -> Letter:
+def letter_of(row: Any) -> Letter:
+    """Return a row of `COLUMNS` as a letter."""
     fields = {name: getattr(row, name) for name in Letter.__slots__}
     return Letter(**(fields | {"state": LetterState(row.state), "broker_copy": bool(row.broker_copy)}))
