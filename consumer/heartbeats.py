@@ -41,7 +41,7 @@ def note_heartbeat(
     `is_main`: whether the configuration names it as the main node, for a peer that was never heard of; `is_named`:
     whether it names it at all. `raw`: the line as it came, for those to whom it is handed on. Raises
     TooManyNodesError."""
-    node, at_us = rf.node, heartbeat.at_us
+    node = rf.node
     peer = sa.and_(node.c.node_id == heartbeat.source_node, node.c.is_self.is_(False))
     known = connection.execute(sa.select(node).where(peer)).one_or_none()
     if known is None:
@@ -51,22 +51,39 @@ def note_heartbeat(
     elif known.heartbeat_us is not None and not _is_news(connection, heartbeat, known, now_us):
         _tell_left(heartbeat, known, now_us)
         return None
-    clock_us = at_us - now_us
-    every_us = int(heartbeat.every_seconds * 1_000_000)
+    why = _rewound(connection, heartbeat)
+    was_rewound_us = known.rewound_us if known is not None else None
+    values = _said(heartbeat, known, now_us) | {
+        "said": raw.decode("utf-8"),
+        "rewound_us": None if why is None else (was_rewound_us or now_us),
+    }
+    given = {"now_us": now_us, "wrote_us": heartbeat.at_us}
+    update = sa.update(node).where(peer).values(values | speaks_again()).returning(node.c.returned_us)
+    if connection.execute(update, given).scalar_one() == now_us:
+        audit.write(connection, [returned(heartbeat.source_node)], now_us)
+    _note_passed(connection, heartbeat, now_us)
+    if why is None or was_rewound_us is not None:
+        return None
+    detail = {"incarnation": heartbeat.incarnation, "head_lsn": heartbeat.head_lsn, "error": why}
+    line = audit.Line("rewound", heartbeat.source_node, heartbeat.head_tx_id, detail=detail)
+    audit.write(connection, [line], now_us)
+    return detail
+
+
+def _said(heartbeat: Heartbeat, known: sa.Row[Any] | None, now_us: int) -> dict[str, object]:
+    """Return what a heartbeat says, as the columns of its peer. `known`: the row as it was before."""
+    clock_us, every_us = heartbeat.at_us - now_us, int(heartbeat.every_seconds * 1_000_000)
     was_us = known.clock_us if known is not None else None
     is_steady = was_us is not None and abs(clock_us - was_us) < every_us / 2
     heard_us = now_us
-    if clock_us < -MISSED_HEARTBEATS * every_us and not is_steady and heartbeat.number == at_us:
+    if clock_us < -MISSED_HEARTBEATS * every_us and not is_steady and heartbeat.number == heartbeat.at_us:
         # It lay somewhere for long, and its node may be dead since. Of a clock that was set back the number shows it.
-        heard_us = max(at_us, known.heard_us or 0) if known is not None else at_us
-    why = _rewound(connection, heartbeat)
-    was_rewound_us = known.rewound_us if known is not None else None
-    values = {
+        heard_us = max(heartbeat.at_us, known.heard_us or 0) if known is not None else heartbeat.at_us
+    return {
         "incarnation": heartbeat.incarnation,
         "last_seen_us": max(heard_us, known.last_seen_us) if known is not None else heard_us,
         "heard_us": heard_us,
         "heartbeat_us": _latest(heartbeat, known),
-        "said": raw.decode("utf-8"),
         "every_us": every_us,
         "head_incarnation": heartbeat.incarnation,
         "head_lsn": heartbeat.head_lsn,
@@ -77,23 +94,17 @@ def note_heartbeat(
         "release": heartbeat.release,
         "schema_sha256": heartbeat.schema_sha256,
         "policies_sha256": heartbeat.policies_sha256,
-        "rewound_us": None if why is None else (was_rewound_us or now_us),
     }
-    given = {"now_us": now_us, "wrote_us": at_us}
-    update = sa.update(node).where(peer).values(values | speaks_again()).returning(node.c.returned_us)
-    if connection.execute(update, given).scalar_one() == now_us:
-        audit.write(connection, [returned(heartbeat.source_node)], now_us)
-    if heartbeat.passed is not None:
-        passed = {(origin, incarnation): lsn for origin, incarnation, lsn in heartbeat.passed}
-        # With what it has passed, how far its own log went then.
-        own = {(heartbeat.source_node, heartbeat.incarnation): heartbeat.head_lsn}
-        note_passed(connection, heartbeat.source_node, passed | own, now_us)
-    if why is None or was_rewound_us is not None:
-        return None
-    detail = {"incarnation": heartbeat.incarnation, "head_lsn": heartbeat.head_lsn, "error": why}
-    line = audit.Line("rewound", heartbeat.source_node, heartbeat.head_tx_id, detail=detail)
-    audit.write(connection, [line], now_us)
-    return detail
+
+
+def _note_passed(connection: sa.Connection, heartbeat: Heartbeat, now_us: int) -> None:
+    """Keep how far the peer has each log; nothing from a release that does not say so."""
+    if heartbeat.passed is None:
+        return
+    passed = {(origin, incarnation): lsn for origin, incarnation, lsn in heartbeat.passed}
+    # With what it has passed, how far its own log went then.
+    own = {(heartbeat.source_node, heartbeat.incarnation): heartbeat.head_lsn}
+    note_passed(connection, heartbeat.source_node, passed | own, now_us)
 
 
 def _number(heartbeat: Heartbeat) -> int:
@@ -115,7 +126,7 @@ def _is_later(heartbeat: Heartbeat, known: sa.Row[Any], now_us: int) -> bool:
     that was set back only a log that has grown shows it, which a node that was put back does not say of itself."""
     if _number(heartbeat) > known.heartbeat_us:
         return True
-    said = _said_of(heartbeat.incarnation, known)
+    said = _last_heard(heartbeat.incarnation, known)
     if said is not None and heartbeat.number is not None and said.number is not None:
         # Within one incarnation numbers rise, whatever was said in the one before by a clock that was ahead.
         # A leap is of what was heard before that: numbers that a clock gave while it was ahead, or made-up ones.
@@ -124,7 +135,7 @@ def _is_later(heartbeat: Heartbeat, known: sa.Row[Any], now_us: int) -> bool:
     return heartbeat.number is None and is_same_log and heartbeat.head_lsn > known.head_lsn
 
 
-def _said_of(incarnation: str, known: sa.Row[Any]) -> Heartbeat | None:
+def _last_heard(incarnation: str, known: sa.Row[Any]) -> Heartbeat | None:
     """Return the last heartbeat that was heard, where it was of this incarnation."""
     if known.said is None or known.head_incarnation != incarnation:
         return None

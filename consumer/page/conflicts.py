@@ -1,5 +1,6 @@
 """Conflicts on the page: the list, one with both images side by side, choosing between them, and undoing it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -73,37 +74,45 @@ def conflict_pages(node: Node) -> APIRouter:
 
     @router.post(f"{CONFLICTS}/resolve")
     def resolve(form: FormSent) -> Response:
-        number = _number(form.one("id"))
-        take, seen = _side(form.one("take")), _seen(form.one("seen"))
-        try:
-            settled = Settling(node, form.actor).resolve(number, take, seen=seen)
-        except UnseenError as error:
-            return _look_again(form, number, error)
-        except UsageError:
-            sides = _sides(node, str(number))
-            if sides.waits:
-                raise
-            return _settled_already(form.session, sides, _back(form))
-        _tell(node, form.session, settled, "is settled")
-        return to(f"{CONFLICTS}/one", id=number, back=_back(form))
+        def decide(number: int, take: Winner, seen: Version) -> Settled:
+            return Settling(node, form.actor).resolve(number, take, seen=seen)
+
+        return _decided(node, form, decide, lambda sides, _: sides.waits, "is settled")
 
     @router.post(f"{CONFLICTS}/undo")
     def undo(form: FormSent) -> Response:
-        number = _number(form.one("id"))
-        take, seen = _side(form.one("take")), _seen(form.one("seen"))
-        try:
-            settled = Settling(node, form.actor).undo(number, take, force=False, seen=seen)
-        except UnseenError as error:
-            return _look_again(form, number, error)
-        except UsageError:
-            sides = _sides(node, str(number))
-            if sides.waits or sides.document["winner"] != take.value:
-                raise
-            return _settled_already(form.session, sides, _back(form))
-        _tell(node, form.session, settled, "is decided the other way")
-        return to(f"{CONFLICTS}/one", id=number, back=_back(form))
+        def decide(number: int, take: Winner, seen: Version) -> Settled:
+            return Settling(node, form.actor).undo(number, take, force=False, seen=seen)
+
+        def can_be_undone(sides: Sides, take: Winner) -> bool:
+            return sides.waits or bool(sides.document["winner"] != take.value)
+
+        return _decided(node, form, decide, can_be_undone, "is decided the other way")
 
     return router
+
+
+def _decided(
+    node: Node,
+    form: Submitted,
+    decide: Callable[[int, Winner, Version], Settled],
+    is_open: Callable[[Sides, Winner], bool],
+    done: str,
+) -> Response:
+    """Carry out the choice in a form. `is_open`: whether a refusal is told as one; else somebody was there before."""
+    number = _number(form.one("id"))
+    take, seen = _side(form.one("take")), _seen(form.one("seen"))
+    try:
+        settled = decide(number, take, seen)
+    except UnseenError as error:
+        return _look_again(form, number, error)
+    except UsageError:
+        sides = _sides(node, str(number))
+        if is_open(sides, take):
+            raise
+        return _settled_already(form.session, sides, _back(form))
+    _tell(node, form.session, settled, done)
+    return to(f"{CONFLICTS}/one", id=number, back=_back(form))
 
 
 def _sides(node: Node, given: str | None) -> Sides:
