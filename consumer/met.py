@@ -61,7 +61,7 @@ class Met:
 
 
 class UnseenError(UsageError):
-    """The row is not what somebody had before his eyes when he chose. The conflict shows it as it is from here on."""
+    """The row is not what was shown to the person who chose. The conflict shows it as it is from here on."""
 
 
 class HeldError(EarlyError):

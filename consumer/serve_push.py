@@ -130,19 +130,24 @@ def push_routes(node: Node, pushes: PushQueue) -> APIRouter:
             await asyncio.shield(ending)
         finally:
             pushes.forget(one)
-        own = [tx_id for source, tx_id in keys if source == node.facts.node_id]
-        untold = [key for key in keys if key not in one.results and key[0] != node.facts.node_id]
-        done = await anyio.to_thread.run_sync(_done, node, untold) if untold else frozenset[TxKey]()
-        here = await anyio.to_thread.run_sync(_in_own_log, node, own) if own else frozenset[str]()
-        if len(here) < len(own):
-            remedy = "if this database was restored to an earlier state: rowferry rejoin"
-            seldom.warn("push.own_unknown", caller.node_id, by=caller.node_id, txs=len(own) - len(here), remedy=remedy)
-        met = [key for key, result in one.results.items() if result.counts.waiting]
-        # The choice may have come in the same body.
-        waiting = await anyio.to_thread.run_sync(still_waiting, node.database, met) if met else {}
-        return _answer(one, node.facts.node_id, here, done, waiting)
+        return await _told(node, one, seldom)
 
     return router
+
+
+async def _told(node: Node, push: Push, seldom: Seldom) -> Pushed:
+    """Return what a push that was worked off came to, tx by tx."""
+    own = [tx_id for source, tx_id in push.keys if source == node.facts.node_id]
+    untold = [key for key in push.keys if key not in push.results and key[0] != node.facts.node_id]
+    done = await anyio.to_thread.run_sync(_done, node, untold) if untold else frozenset[TxKey]()
+    here = await anyio.to_thread.run_sync(_in_own_log, node, own) if own else frozenset[str]()
+    if len(here) < len(own):
+        by, remedy = push.caller.node_id, "if this database was restored to an earlier state: rowferry rejoin"
+        seldom.warn("push.own_unknown", by, by=by, txs=len(own) - len(here), remedy=remedy)
+    met = [key for key, result in push.results.items() if result.counts.waiting]
+    # The choice may have come in the same body.
+    waiting = await anyio.to_thread.run_sync(still_waiting, node.database, met) if met else {}
+    return _answer(push, node.facts.node_id, here, done, waiting)
 
 
 def _in_own_log(node: Node, tx_ids: list[str]) -> frozenset[str]:

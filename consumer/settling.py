@@ -156,9 +156,9 @@ class Settling:
     def _settle_clash(self, session: ApplySession, met: Met, take: Take, seen: Version | None) -> Settled | UnseenError:
         """Let one of two rows have their unique value: it is written again, above both, and the other steps back.
 
-        Where the row of the change that waits was written meanwhile without knowledge of it, and that would be
-        overwritten, the conflict is of these two writes: on record with what is lost, and refused to who says what he
-        saw, for it was not that."""
+        If the row of the waiting change was written meanwhile by somebody who did not know of that change, and the
+        choice would overwrite it, the conflict becomes one of these two writes: what is lost stays on record, and a
+        choice that says what was seen is refused, since this was not."""
         name, rival = met.shape.name, self._rival(session, met)
         their_version, our_version = read_version(met.stored["their_version"]), read_version(met.stored["our_version"])
         beside = is_beside(session, met)
@@ -168,18 +168,17 @@ class Settling:
                 return written_beside(met)
         if rival.now is not None and (refusal := _unseen(session, met.number, rival, seen)) is not None:
             return refusal
+        others: list[tuple[TableUse, RowWrite]] = []
         if take is Winner.OURS:
-            if rival.now is None:
-                raise UsageError(f"the row that had the value when conflict {met.number} came is gone: take theirs")
-            chosen, wanted = rival, own_form(rival)
-            others = [self._released(met)] if their_version > met.state.version and not beside else []
+            chosen, (image, meta) = rival, self._as_rival_is(met, rival)
             if beside:
                 # As on every other node to which the choice comes: what waits no more for the clash meets that write.
                 record(session.connection, [waiting_beside(met)], self._node.clock.now_us())
+            elif their_version > met.state.version:
+                others = [self._released(met)]
         else:
-            chosen, others = met, []
-            wanted = met.recorded(Winner.THEIRS) if take is Winner.THEIRS else self._wanted(as_came(met), take)
-        image, meta = wanted
+            chosen = met
+            image, meta = met.recorded(Winner.THEIRS) if take is Winner.THEIRS else self._wanted(as_came(met), take)
         settles = tuple(sorted({their_version, our_version, chosen.state.version} - {NEVER}))
         # On top of its own row: what the rival's author had written before says nothing of what was seen of this one.
         base = max(chosen.state.version, our_version if take is Winner.OURS else their_version)
@@ -190,13 +189,14 @@ class Settling:
             session.choose(met.shape, meta, write, settles)
             check(session, {use: [write]}, references=self._node.config.tables.foreign_keys == "check")
         except (PoisonError, MissingParentError) as error:
-            text = (
-                f"conflict {met.number}: {name} {chosen.pk.decode()} can't be written here, nothing was changed:"
-                f" {error}"
-            )
-            raise _refusal(error, text, name, take) from error
+            raise _refusal(error, _not_written(chosen, error), name, take) from error
         also = [one["id"] for one in waiting_clashes(session.connection, name, settles)]
         return self._booked(session, chosen, base, settles, also, _winner(take), "resolved")
+
+    def _as_rival_is(self, met: Met, rival: Met) -> tuple[bytes | None, TableMeta]:
+        if rival.now is None:
+            raise UsageError(f"the row that had the value when conflict {met.number} came is gone: take theirs")
+        return own_form(rival)
 
     def _rival(self, session: ApplySession, met: Met) -> Met:
         """Return the row that had the value when the other one came, as it is now."""
@@ -307,19 +307,8 @@ class Settling:
             session.choose(met.shape, meta, write, settles)
             check(session, {use: [write]}, references=references)
         except (PoisonError, MissingParentError) as error:
-            text = (
-                f"conflict {met.number}: {table} {met.pk.decode()} can't be written here, nothing was changed: {error}"
-            )
-            remedy = "change the row that is in its way first, or choose another image"
-            if isinstance(error, NoValueError):
-                remedy = "choose another image, or give the row with a value there"
-            elif error.reason is Reason.TYPE:
-                remedy = "choose another image, or give the row with a value that the column can hold"
-            elif error.reason is Reason.CONSTRAINT and not displace:
-                command = "undo" if action == "undone" else "resolve"
-                remedy += "; if that one has its unique value, let it step back:"
-                remedy += f" `rowferry conflicts {command} {met.number} --take … --displace`"
-            raise _refusal(error, f"{text}; {remedy}", table, take) from error
+            remedy = _what_helps(error, met.number, action, displace=displace)
+            raise _refusal(error, f"{_not_written(met, error)}; {remedy}", table, take) from error
         also = [one.number for one in met.history.waiting if one.version in settles and one.number is not None]
         return self._booked(session, met, base, settles, also, _winner(take), action)
 
@@ -368,8 +357,27 @@ def _unseen(session: ApplySession, number: int, row: Met, seen: Version | None) 
     return refusal
 
 
+def _not_written(chosen: Met, error: PoisonError | MissingParentError) -> str:
+    name, pk = chosen.shape.name, chosen.pk.decode()
+    return f"conflict {chosen.number}: {name} {pk} can't be written here, nothing was changed: {error}"
+
+
+def _what_helps(error: PoisonError | MissingParentError, number: int, action: str, *, displace: bool) -> str:
+    """Return what somebody can do whose choice can't stand."""
+    if isinstance(error, NoValueError):
+        return "choose another image, or give the row with a value there"
+    if error.reason is Reason.TYPE:
+        return "choose another image, or give the row with a value that the column can hold"
+    remedy = "change the row that is in its way first, or choose another image"
+    if error.reason is Reason.CONSTRAINT and not displace:
+        command = "undo" if action == "undone" else "resolve"
+        remedy += "; if that one has its unique value, let it step back:"
+        remedy += f" `rowferry conflicts {command} {number} --take … --displace`"
+    return remedy
+
+
 def _refusal(error: PoisonError | MissingParentError, text: str, table: str, take: Take) -> UsageError | PoisonError:
-    """Return what somebody is told whose choice can't stand: values that no such row can have are his own mistake."""
+    """Return what is told where a choice can't stand. Values that no such row can have are the chooser's mistake."""
     is_given = not isinstance(take, Winner)
     if is_given and (error.reason is Reason.TYPE or isinstance(error, NoValueError)):
         return UsageError(text)
