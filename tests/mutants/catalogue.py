@@ -712,8 +712,8 @@ MUTANTS = (
         "another-form-known-by-its-own-checksum",
         "a dead letter in another form",
         "consumer/dead_letters/another_form.py",
-        "            letter.sha256,\n",
-        "            letter.sha256[::-1],\n",
+        "            form.letter.sha256,\n",
+        "            form.letter.sha256[::-1],\n",
         ("tests/integration/test_dead_letters_renamed.py", "tests/integration/test_dead_letters_edited.py"),
     ),
     Mutant(
