@@ -200,15 +200,26 @@ def _begin(connection: sa.Connection, node: Node, number: int, ages: Ages) -> No
     if not marked and not choice_id:
         return
     wanted = {key: mark.highest_lsn for key, (mark, _) in read_all(connection).items()}
-    head = connection.scalar(
-        sa.select(sa.func.max(rf.tx.c.to_lsn)).where(rf.tx.c.incarnation == node.facts.incarnation)
-    )
-    # Of a log that was purged to its end the last LSN stands there alone.
-    gone = read_purged(connection, OWN_LOG).get(node.facts.incarnation)
-    wanted[node.facts.node_id, node.facts.incarnation] = max(head or 0, gone.until_lsn if gone else 0)
+    for incarnation, lsn in _own_ends(connection).items():
+        wanted[node.facts.node_id, incarnation] = lsn
     row = {"round": number, "began_us": ages.now_us, "choice_id": choice_id, "passed": "{}"}
     row["wanted"] = json.dumps([[*key, lsn] for key, lsn in sorted(wanted.items()) if lsn])
     connection.execute(sa.insert(rf.purge_round).values(row))
+
+
+def _own_ends(connection: sa.Connection) -> dict[str, int]:
+    """Return up to where this node's own logs go: of earlier incarnations' too a peer may lack the end."""
+    tx = rf.tx.c
+    # Of a log that was purged to its end the last LSN stands there alone.
+    ends = {name: row.until_lsn or 0 for name, row in read_purged(connection, OWN_LOG).items()}
+    least, last = sa.select(sa.func.min(tx.incarnation)), sa.select(sa.func.max(tx.to_lsn))
+    # One probe of the primary key each, however long the log is.
+    name = connection.scalar(least)
+    while name is not None:
+        lsn = connection.scalar(last.where(tx.incarnation == name)) or 0
+        ends[name] = max(lsn, ends.get(name, 0))
+        name = connection.scalar(least.where(tx.incarnation > name))
+    return ends
 
 
 def _rounds(connection: sa.Connection) -> list[Round]:

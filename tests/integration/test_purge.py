@@ -15,6 +15,7 @@ from common.clock import from_us
 from common.errors import UsageError
 from common.ops.ages import DAY_US
 from common.ops.agreement import agreement
+from common.ops.incarnation import renew_incarnation
 from common.ops.nodes import Nodes
 from common.ops.passed import note_passed
 from common.ports.retention import Purged
@@ -158,6 +159,25 @@ def test_a_tombstone_waits_for_its_age_and_for_everybody(world: World) -> None:
     assert world.query("SELECT hlc FROM rf_horizon") == [(20,)]
     assert purge(world)["tombstones"].rows == 0
     assert world.one("SELECT count(*) FROM rf_purge_round") == 0
+
+
+def test_a_tombstone_waits_for_who_lacks_the_end_of_an_earlier_own_log(sender: World) -> None:
+    """The node began anew (put back, moved to another server) while b was away: b may still send something older."""
+    before = sender.node.facts
+    sender.execute("DELETE FROM item WHERE id = 3")
+    seal_all(sender)
+    b = Origin("b")
+    sender.receive(b.put(9, "x", 1).body)
+    beat(sender, b, ((before.node_id, before.incarnation, 3),))
+    facts = renew_incarnation(sender.node.database, before, sender.clock, "put back")
+    anew = replace(sender.node, facts=facts)
+    sender.clock.us += 91 * DAY_US
+    assert purge_tombstones(anew).waits == (f"b has not passed LSN 4 of {before.node_id}",)
+    late = b.put(3, "older", 2)
+    sender.receive(late.body)
+    assert (sender.letters(), [row[0] for row in sender.rows()]) == ([], [1, 2, 9])
+    beat(sender, b, ((before.node_id, before.incarnation, 4),))
+    assert purge_tombstones(anew).rows == 1
 
 
 def test_one_that_is_written_again_meanwhile_stays(world: World) -> None:
