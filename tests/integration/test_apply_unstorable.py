@@ -282,6 +282,7 @@ def test_a_text_that_its_type_would_change_is_refused(pg_database: str) -> None:
         ("cents[]", "{1.005}"),
         ("span", "[0.12345678901234567890,)"),
         ("jsonb", '{"a":1,"a":2}'),
+        ("jsonb", '{"a":1,"a":"\\u003a"}'),
         ("jsonb", '[{"b":{"c":":","c":null}}]'),
     ]
     letters, kept = sent_to_columns(pg_database, changed)
@@ -326,6 +327,7 @@ def test_a_text_that_its_type_keeps_is_taken(pg_database: str) -> None:
         ("pair", "(1.00,2026-01-02)"): "(1.00,2026-01-02)",
         ("cents[]", "{1.00,NULL}"): "{1.00,NULL}",
         ("span", "[0.5,1)"): "[0.5,1)",
+        ("jsonb", '["\\u003A"]'): '[":"]',
         ("jsonb", '{"b":":\\"","a":{"b":1,"c":[{"b":1.50}]}}'): '{"a": {"b": 1, "c": [{"b": 1.50}]}, "b": ":\\""}',
     }
     letters, found = sent_to_columns(pg_database, list(kept))

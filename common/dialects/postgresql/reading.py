@@ -79,6 +79,7 @@ _ROWS_OF_FLOATS = frozenset({"_float4", "_float8"})
 _OF_DOUBLES = re.compile(r"_?(point|line|lseg|box|path|polygon|circle)|(cube|seg)(\[\])?")
 _ANY_NUMBER = r"(-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
 _REFUSE_BY_THEMSELVES = frozenset({"bit", "varbit"})
+_ESCAPED_COLON = r"\u003"
 _NO_COLONS = r'"([^"\\]|\\.)*"|[^":]+'
 """What stands in a JSON document beside the colons behind its keys."""
 _TRUTHS = "('0', '1', 'true', 'false', 't', 'f')"
@@ -262,8 +263,11 @@ def _numbers_in(text: str) -> str:
 def _keeps_its_keys(raw: str) -> str:
     """The condition that no key comes twice in an object of a JSON document: a jsonb would keep the last alone."""
     written = f"{raw}::jsonb::text"
+    counts = " = ".join(f"length({one}) - length(replace({one}, ':', ''))" for one in (written, raw))
+    # All colons counted is quicker by far, and enough where none is written as an escape.
+    quickly = f"{counts} AND strpos({raw}, {literal(_ESCAPED_COLON)}) = 0"
     of_written, of_raw = (f"regexp_replace({one}, {literal(_NO_COLONS)}, '', 'g')" for one in (written, raw))
-    return f"{written} = {raw} OR {of_written} = {of_raw}"
+    return f"{written} = {raw} OR {quickly} OR {of_written} = {of_raw}"
 
 
 def _instant_within(kind: str) -> str | None:
