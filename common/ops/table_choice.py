@@ -22,6 +22,8 @@ class TableChoice:
     """Captured tables that number their own keys, and no setting says whose: two nodes would give the same one."""
     loose_keys: tuple[str, ...] = ()
     """What a person should know of each captured table whose database takes keys for one that Rowferry does not."""
+    rounded: tuple[str, ...] = ()
+    """What a person should know of captured tables with values that have no text without losses."""
     key_notes: tuple[str, ...] = ()
     """What a person should know about `tables.keys`."""
     kept_off_in_vain: tuple[str, ...] = ()
@@ -41,6 +43,7 @@ def choose_tables(catalog: Catalog, tables: TablesSection) -> TableChoice:
         tuple(sorted(left_out.items())),
         own_keys(captured, tables),
         tuple(_of_loose_key(shape.name, shape.loose_key) for shape in captured if shape.loose_key),
+        tuple(_of_rounded(shape.name, shape.rounded) for shape in captured if shape.rounded),
         tuple(_key_notes({shape.name: shape for shape in captured}, tables)),
         tuple(_kept_off_in_vain(catalog, tables)),
     )
@@ -77,6 +80,13 @@ def _of_loose_key(name: str, what: str) -> str:
     return (
         f"the key of {name} has {what}: two ways to write it are one row to the database and two to Rowferry, and nodes"
         " where both are written stay different"
+    )
+
+
+def _of_rounded(name: str, columns: tuple[str, ...]) -> str:
+    return (
+        f"{name} has values that the database can't write as text without losing digits, and other nodes get them"
+        f" rounded: {', '.join(columns)}"
     )
 
 

@@ -73,6 +73,8 @@ class TableShape:
     """How wide such a key may be: the column holds values below two to the power of this."""
     loose_key: str | None = None
     """What of its key the database may take for equal and write in two ways; None where equal keys have one text."""
+    rounded: tuple[str, ...] = ()
+    """Columns, with their types, whose values the database itself can't write without losing digits."""
     no_stride: str | None = None
     """Why the database can't be made to give keys of one node's share here, and what would help; None where it can."""
 

@@ -26,6 +26,13 @@ from tests.support.applying import (
 
 NUL = b"\\u0000"
 HUGE = b"1" + b"0" * 30
+OWN_TYPES = (
+    "CREATE EXTENSION cube",
+    "CREATE EXTENSION seg",
+    "CREATE DOMAIN cents AS numeric(6,2)",
+    "CREATE TYPE pair AS (price cents, day date)",
+    "CREATE TYPE span AS RANGE (subtype = float8)",
+)
 SUM = b'"tx_sha256":"' + b"0" * 64 + b'","part":1,'
 
 
@@ -225,6 +232,58 @@ def test_a_text_that_its_type_would_change_is_refused(pg_database: str) -> None:
         ("name", "n" * 64),
         ('"char"', "no"),
         ("oid", "-1"),
+        ("interval", "5"),
+        ("interval", "$1.50"),
+        ("interval", "1-2"),
+        ("interval[]", "{5}"),
+        ("time with time zone", "2026-01-02 03:04:05"),
+        ("time with time zone", "1000"),
+        ("time[]", "{10:00:00+02}"),
+        ("time[]", '{"2026-01-02 10:00:00"}'),
+        ("date[]", '{"2026-01-02 10:00:00"}'),
+        ("date[]", "{02-03-04}"),
+        ("daterange", '["2026-01-02 10:00:00",)'),
+        ("timestamp[]", '{"2026-01-02 03:04:05+05:30"}'),
+        ("tsrange", '["2026-01-02 03:04:05+05:30",)'),
+        ("tsmultirange", '{["2026-01-02 03:04:05+05:30",)}'),
+        ("numeric", "007"),
+        ("numeric", " 7"),
+        ("numeric", "infinity"),
+        ("numeric", "0x10"),
+        ("real", "+7"),
+        ("double precision", "0x10"),
+        ("double precision", "inf"),
+        ("numeric[]", "{007}"),
+        ("int[]", "{+1}"),
+        ("money", ""),
+        ("money", "1,2"),
+        ("money", "(0,1)"),
+        ("cidr", "5"),
+        ("cidr", "1.5"),
+        ("inet", "0/1"),
+        ("macaddr", "2026-01-02"),
+        ("macaddr", "202601021200"),
+        ("macaddr8", "08:00:2b:01:02:03"),
+        ("tsvector", "b a a"),
+        ("tsvector", "Jan 2"),
+        ("bit(4)", "xA"),
+        ("bit varying", "B1010"),
+        ("bit(4)", "10101"),
+        ("bit varying(4)", "10101"),
+        ("tid", "(1,2),(3,4)"),
+        ("pg_lsn", "0/00000001"),
+        ("regtype", "int"),
+        ("point", "(0.12345678901234567890,1)"),
+        ("polygon", "((0.12345678901234567890,1))"),
+        ("cube", "9007199254740993"),
+        ("seg", "1.23456789"),
+        ("pair", "(1.005,2026-01-02)"),
+        ("pair", '(1.00,"2026-01-02 10:00:00")'),
+        ("cents[]", "{1.005}"),
+        ("span", "[0.12345678901234567890,)"),
+        ("jsonb", '{"a":1,"a":2}'),
+        ("jsonb", '{"a":1,"a":"\\u003a"}'),
+        ("jsonb", '[{"b":{"c":":","c":null}}]'),
     ]
     letters, kept = sent_to_columns(pg_database, changed)
     assert kept == []
@@ -246,6 +305,30 @@ def test_a_text_that_its_type_keeps_is_taken(pg_database: str) -> None:
         ("real[]", "{0.5,NaN,-Infinity,NULL}"): "{0.5,NaN,-Infinity,NULL}",
         ("name", "n" * 63): "n" * 63,
         ("oid", "4294967295"): "4294967295",
+        ("interval", "1 day 02:03:00"): "1 day 02:03:00",
+        ("interval", "P-1DT-2.5S"): "-1 days -00:00:02.5",
+        ("time with time zone", "03:04:05.5+05:45"): "03:04:05.5+05:45",
+        ("time[]", "{24:00:00,12:34:56.789,NULL}"): "{24:00:00,12:34:56.789,NULL}",
+        ("daterange[]", '{"[2026-01-02,)",empty}'): '{"[2026-01-02,)",empty}',
+        ("tsrange[]", '{"[\\"0044-03-15 00:00:00 BC\\",infinity)"}'): '{"[\\"0044-03-15 00:00:00 BC\\",infinity)"}',
+        ("tstzmultirange", '{["2026-01-02 03:04:05+05:30",)}'): '{["2026-01-01 21:34:05+00",)}',
+        ("numeric", "-0.50"): "-0.50",
+        ("numeric", "NaN"): "NaN",
+        ("double precision", "1e-5"): "1e-05",
+        ("int[]", "{ 1 , 2 }"): "{1,2}",
+        ("cidr", "10.0.0.0/8"): "10.0.0.0/8",
+        ("inet", "FE80::1"): "fe80::1/128",
+        ("macaddr", "08-00-2B-01-02-03"): "08:00:2b:01:02:03",
+        ("macaddr8", "0800.2b01.0203.0405"): "08:00:2b:01:02:03:04:05",
+        ("tsvector", "'a':1A 'b':2"): "'a':1A 'b':2",
+        ("bit(4)", "1010"): "1010",
+        ("point", "1.50, 2"): "(1.5,2)",
+        ("cube", "(0.1,2),(3,4)"): "(0.1, 2),(3, 4)",
+        ("pair", "(1.00,2026-01-02)"): "(1.00,2026-01-02)",
+        ("cents[]", "{1.00,NULL}"): "{1.00,NULL}",
+        ("span", "[0.5,1)"): "[0.5,1)",
+        ("jsonb", '["\\u003A"]'): '[":"]',
+        ("jsonb", '{"b":":\\"","a":{"b":1,"c":[{"b":1.50}]}}'): '{"a": {"b": 1, "c": [{"b": 1.50}]}, "b": ":\\""}',
     }
     letters, found = sent_to_columns(pg_database, list(kept))
     assert letters == []
@@ -257,7 +340,7 @@ def sent_to_columns(url: str, values: list[tuple[str, str]]) -> tuple[list[tuple
     stands in the rows."""
     columns = {f"v{number}": declared for number, (declared, _) in enumerate(values)}
     made = ", ".join(f"{name} {declared}" for name, declared in columns.items())
-    world = open_world(url, [f"CREATE TABLE odd (id INTEGER PRIMARY KEY, {made})", *SCHEMA])
+    world = open_world(url, [*OWN_TYPES, f"CREATE TABLE odd (id INTEGER PRIMARY KEY, {made})", *SCHEMA])
     for number, (_, text) in enumerate(values):
         tables = {**TABLES, "odd": TableMeta(pk=("id",), columns={"id": "int", f"v{number}": "text"})}
         origin = Origin(f"a{number}", tables=tables)

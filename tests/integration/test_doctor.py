@@ -145,6 +145,25 @@ def test_keys_that_postgresql_takes_for_one_and_writes_in_two_ways_are_named(tmp
 
 
 @pytest.mark.containers
+def test_values_that_postgresql_itself_writes_in_two_ways_or_rounded_are_named(
+    tmp_path: Path, pg_database: str
+) -> None:
+    with application(sa.make_url(pg_database)) as connection:
+        connection.exec_driver_sql("CREATE SCHEMA own")
+        connection.exec_driver_sql("CREATE EXTENSION seg SCHEMA own")
+        connection.exec_driver_sql("CREATE TABLE price (during numrange, steps numeric[], PRIMARY KEY (during, steps))")
+        connection.exec_driver_sql("CREATE TABLE probe (id int PRIMARY KEY, measured own.seg)")
+        connection.commit()
+    config = configured(tmp_path, pg_database)
+    keys = "the key of price has during, of type numrange and steps, of type numeric[]:"
+    values = "other nodes get them rounded: measured (own.seg)"
+    said = " ".join(rowferry(config, "migrate").stderr.split())
+    assert (keys in said, values in said) == (True, True)
+    messages = [message for area, message, _ in told(config)["warn"] if area == "tables"]
+    assert [message.startswith(keys) or message.endswith(values) for message in messages] == [True, True]
+
+
+@pytest.mark.containers
 def test_a_schema_that_has_come_before_the_nodes_own_is_named(tmp_path: Path, pg_database: str) -> None:
     with application(sa.make_url(pg_database)) as connection:
         connection.exec_driver_sql(CREATE)

@@ -44,6 +44,8 @@ SELECT a.attrelid AS oid, a.attname AS name, a.attnum AS number, NOT a.attnotnul
        format_type(b.type_oid, NULL) AS spoken, format_type(b.type_oid, -1) AS base,
        format_type(b.type_oid, b.modifier) AS limited,
        CASE WHEN b.type_oid < 16384 THEN t.typname ELSE '' END AS kind, t.typtype = 'e' AS is_enum,
+       EXISTS (SELECT FROM pg_type e WHERE e.oid IN (t.oid, CASE WHEN t.typcategory = 'A' THEN t.typelem END)
+               AND e.oid >= 16384 AND e.typtype IN ('c', 'd', 'r', 'm')) AS of_others,
        a.atttypid::int8 AS type_id,
        (SELECT format('%%I.%%I', n.nspname, l.typname) FROM pg_type o
         JOIN pg_type l ON l.oid = CASE WHEN o.typarray = 0 AND o.typcategory = 'A' THEN o.oid ELSE o.typarray END
@@ -103,8 +105,15 @@ WHERE f.contype = 'f' AND f.conparentid = 0 AND f.conrelid = ANY(%s::oid[]) AND 
 ORDER BY f.conrelid, f.conname
 """
 
-_LOOSE = ("citext", "interval", "json")
+_LOOSE = frozenset(
+    {
+        *("citext", "citext[]", "interval", "interval[]", "json", "jsonb[]", "numeric[]", "numrange", "nummultirange"),
+        *("debversion", "rational", "semver"),
+    }
+)
 """Types that take for equal what they write in two ways: `A` and `a`, 30 days and a month, 1.0 and 1."""
+_ROUNDED = frozenset({"box2d", "box3d", "seg", "tdigest", "unit"})
+"""Types of extensions whose own text has fewer digits than their values."""
 
 _WHY_LEFT_OUT = {
     "v": "view",
@@ -204,6 +213,7 @@ def _shape(name: str, found: _Found) -> PgTable:
         numbers_itself=any(column.numbers_itself for column in found.columns if column.name in found.pk),
         key_bits=min((BITS.get(column.base, 63) for column in found.columns if column.name in found.pk), default=63),
         loose_key=_loose_parts(found),
+        rounded=tuple(f"{one.name} ({one.declared})" for one in found.columns if _bare_kind(one) in _ROUNDED),
         partitioned=found.partitioned,
         no_upsert=found.no_upsert,
     )
@@ -216,8 +226,11 @@ def _loose_parts(found: _Found) -> str | None:
 def _loose(column: PgColumn) -> str | None:
     if column.loose_collation is not None:
         return f"{column.name} under the collation {column.loose_collation}"
-    kind = column.logical.removeprefix("pg:").rpartition(".")[2]
-    return f"{column.name}, of type {column.declared}" if kind in _LOOSE else None
+    return f"{column.name}, of type {column.declared}" if _bare_kind(column) in _LOOSE else None
+
+
+def _bare_kind(column: PgColumn) -> str:
+    return column.logical.removeprefix("pg:").rpartition(".")[2]
 
 
 def _rows(raw: Raw, query: str, oids: Iterable[int] | None = None) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from common.dialects.postgresql.reading import WRAPPED, Reading, class_comes_back, key_reading, reading
+from common.dialects.postgresql.reading import WRAPPED, Reading, class_comes_back, key_reading, reading, takes_text
 from common.dialects.postgresql.shapes import key_columns
+from common.dialects.postgresql.types import PgColumn
 from common.errors import PoisonError, Reason
 from common.ports.dialect import TableShape
 from common.wire.records import TableMeta
@@ -177,6 +178,9 @@ class Rows:
             text = base64.b64decode(str(inner), validate=True).decode() if kind == "$text" else str(inner)
         except (ValueError, msgspec.DecodeError, binascii.Error) as error:
             raise self._unfit(name, value) from error
+        if isinstance(column, PgColumn) and kind == "$text" and not takes_text(column, text):
+            message = f"value {text[:80]} does not fit column {name} {column.declared}"
+            raise PoisonError(Reason.TYPE, message, table=self.table.name)
         if column is None or name not in self.table.pk:
             return text
         if not class_comes_back(column, kind, text, is_loose=name in self._no_bytes):

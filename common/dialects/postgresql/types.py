@@ -47,6 +47,8 @@ class PgColumn(ColumnShape):
     limited: str = ""
     """`base` with its length or precision where it has one: `numeric(10,2)`."""
     is_enum: bool = False
+    of_others: bool = False
+    """A composite, a range, or an array of such or of a domain, that somebody made: inside it are types that round."""
     type_id: int = 0
     """The number of its declared type, which may be a domain."""
     in_array: str | None = None

@@ -136,6 +136,8 @@ def _tables(config: Config, database: Database) -> Iterator[Finding]:
         yield Finding(
             area, Level.WARN, text, "use a type or collation that tells them apart, or one way to write a key"
         )
+    for text in choice.rounded:
+        yield Finding(area, Level.WARN, text, "use a type that keeps its digits, such as double precision or numeric")
     for text in choice.key_notes:
         yield Finding(area, Level.NOTE, text)
     for what, remedy in vain_names(config.tables, choice):
