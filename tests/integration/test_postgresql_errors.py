@@ -179,7 +179,11 @@ def test_too_many_connections_are_an_outage(world: World, postgres_server: Postg
     url = world.node.database.engine.url.set(username="crowded", password="x").render_as_string(hide_password=False)
     database = open_database(url)
     try:
-        with pytest.raises(OutageError, match="too many connections"):
+        with pytest.raises(OutageError, match=r"too many connections.*raise max_connections") as told:
+            in_transaction(database, lambda connection: connection.exec_driver_sql("SELECT 1"))
+        assert "whether its server is up" not in str(told.value)
+        admin(world, "ALTER ROLE crowded NOLOGIN")
+        with pytest.raises(OutageError, match=r"not permitted to log in: check .*LOGIN"):
             in_transaction(database, lambda connection: connection.exec_driver_sql("SELECT 1"))
     finally:
         database.close()

@@ -30,6 +30,18 @@ _REMEDIES = {
     "53100": "free space on the disks of the database's server",
 }
 """What ends an outage, where the server's own words do not say it."""
+_GO_AND_SEE = "check [node] database, and whether its server is up"
+_LET_IN = (
+    (
+        re.compile("too many (connections|clients)|remaining connection slots"),
+        "end connections there, or raise max_connections or the CONNECTION LIMIT of the role or the database",
+    ),
+    (
+        re.compile("FATAL: "),
+        "check [node] database, and what the server lets its account do (LOGIN, CONNECT, pg_hba.conf)",
+    ),
+)
+"""What lets a node in again, by what the server says; in another language than English only the latter is known."""
 _STALE_PLAN = ("0A000", "RevalidateCachedQuery")
 """A plan whose table changed meanwhile; anything else that the server does not support stays so."""
 _INTERNAL = "XX000"
@@ -90,8 +102,8 @@ def _by_state(error: psycopg.Error) -> Exception:
         # The driver itself does not send it, a NUL for one: it never will, however long anybody waits.
         return PoisonError(Reason.TYPE, message)
     if not state:
-        known = f"{message}: check [node] database, and whether its server is up"
-        return OutageError(known if message.startswith("connection failed") else message)
+        is_known = message.startswith("connection failed")
+        return OutageError(f"{message}: {_connecting_remedy(message)}" if is_known else message)
     if (state, error.diag.source_function) == _STALE_PLAN:
         return ContentionError(message)
     if state == _INTERNAL and error.diag.source_file in _READ_TEXTS:
@@ -113,6 +125,11 @@ def _by_state(error: psycopg.Error) -> Exception:
             return PoisonError(Reason.CONSTRAINT, message, table=error.diag.table_name)
         case never:
             assert_never(never)
+
+
+def _connecting_remedy(message: str) -> str:
+    """Return what helps where nobody was let in: the driver has no SQLSTATE then, only the server's words."""
+    return next((remedy for words, remedy in _LET_IN if words.search(message)), _GO_AND_SEE)
 
 
 def _is_a_value(error: psycopg.Error) -> bool:
