@@ -12,6 +12,7 @@ from common.dialects.postgresql.naming import ident, relation_of
 from common.dialects.postgresql.shapes import relation
 from common.dialects.postgresql.sqlstates import Kind, kind_of
 from common.errors import (
+    AccountError,
     ConfigError,
     ContentionError,
     NoValueError,
@@ -23,6 +24,8 @@ from common.errors import (
 )
 from common.ports.dialect import TableShape
 
+_NO_RIGHT = "42501"
+"""Of a captured table it is told as that (`translated_for`); all else is Rowferry's own."""
 _NOT_NULL = "23502"
 _LOCK_TIMEOUT = "55P03"
 _REMEDIES = {
@@ -114,7 +117,8 @@ def _by_state(error: psycopg.Error) -> Exception:
         case Kind.TRANSIENT:
             return ContentionError(message)
         case Kind.SETUP:
-            return ConfigError(f"{message}; docs/README_M2.md lists the rights, `rowferry migrate` creates the tables")
+            kind = AccountError if state == _NO_RIGHT else ConfigError
+            return kind(f"{message}; docs/README_M2.md lists the rights, `rowferry migrate` creates the tables")
         case Kind.TYPE:
             return PoisonError(Reason.TYPE, message, table=error.diag.table_name)
         case Kind.FOREIGN_KEY:
