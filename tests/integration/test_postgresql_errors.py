@@ -149,6 +149,16 @@ def test_a_row_that_others_hold_is_named(world: World) -> None:
     assert 'in relation "item"' in str(found)
 
 
+def test_a_table_that_others_lock_is_waited_for_so_long_and_told(world: World) -> None:
+    with world.node.database.engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "30s"
+    with psycopg.connect(plain(world)) as other:
+        other.execute("LOCK TABLE rf_node IN ACCESS EXCLUSIVE MODE")
+        found = failing(world, "SET LOCAL lock_timeout = 20", "SELECT * FROM rf_node")
+    assert isinstance(found, ContentionError)
+    assert "pg_stat_activity" in str(found)
+
+
 def test_a_statement_timeout_is_no_dead_letter(world: World) -> None:
     assert isinstance(failing(world, "SET LOCAL statement_timeout = 20", "SELECT pg_sleep(5)"), ContentionError)
 

@@ -45,6 +45,7 @@ _LET_IN = (
     ),
 )
 """What lets a node in again, by what the server says; in another language than English only the latter is known."""
+_WHO_LOCKS = "another session holds a lock on a whole table: pg_locks and pg_stat_activity show which"
 _STALE_PLAN = ("0A000", "RevalidateCachedQuery")
 """A plan whose table changed meanwhile; anything else that the server does not support stays so."""
 _INTERNAL = "XX000"
@@ -114,6 +115,8 @@ def _by_state(error: psycopg.Error) -> Exception:
     match kind_of(state):
         case Kind.OUTAGE:
             return OutageError(f"{message}; {_REMEDIES[state]}" if state in _REMEDIES else message)
+        case Kind.TRANSIENT if state == _LOCK_TIMEOUT and not error.diag.context:
+            return ContentionError(f"{message}; {_WHO_LOCKS}")
         case Kind.TRANSIENT:
             return ContentionError(message)
         case Kind.SETUP:
