@@ -11,9 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from common.http.scopes import Scope
 from tests.support.container_engine import free_port
 from tests.support.nodes import CliNode, Running, sqlite_database
 from tests.support.waiting import wait_for
+from tests.support.web import served_on_sqlite
 
 SCHEMA = ["CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)"]
 
@@ -65,3 +67,12 @@ def is_ready(url: str) -> bool:
         return httpx.get(f"{url}/readyz").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_who_is_known_may_look_while_nothing_can_be_written(tmp_path: Path) -> None:
+    with served_on_sqlite(tmp_path) as one, one.client(one.token("anna", Scope.OPS)) as anna:
+        file = str(one.world.node.database.engine.url.database)
+        with closing(sqlite3.connect(file, isolation_level=None)) as application:
+            application.execute("PRAGMA journal_mode=WAL")
+            application.execute("BEGIN IMMEDIATE")
+            assert [anna.get(path).status_code for path in ("/sync/state", "/dead-letters", "/audit")] == [200] * 3
