@@ -42,6 +42,10 @@ class ConfigError(RowferryError):
     """A setting is missing or wrong: nothing was started."""
 
 
+class AccountError(ConfigError):
+    """The database account lacks a right without which nothing is applied: no fault of a tx, all wait for a GRANT."""
+
+
 class UsageError(RowferryError):
     """The command line asks for something that can't be."""
 

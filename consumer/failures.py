@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from common.errors import ContentionError, EarlyError, OutageError, PoisonError, Reason
+from common.errors import AccountError, ContentionError, EarlyError, OutageError, PoisonError, Reason
 
 
 class Decision(StrEnum):
@@ -22,6 +22,7 @@ class Decision(StrEnum):
 
 _TABLE: tuple[tuple[type[Exception], Decision], ...] = (
     (OutageError, Decision.WAIT),
+    (AccountError, Decision.WAIT),
     (ContentionError, Decision.RETRY),
     (EarlyError, Decision.PARK),
     (PoisonError, Decision.SET_ASIDE),

@@ -52,9 +52,16 @@ class ConsumerPart:
         from consumer.serve_heartbeat import heartbeat_routes
         from consumer.serve_letters import letter_routes
         from consumer.serve_push import push_routes
+        from consumer.serve_waiting import waiting_routes
 
         pushes = PushQueue()
-        routers = [push_routes(node, pushes), heartbeat_routes(node), digest_routes(node), adopt_routes(node)]
+        routers = [
+            push_routes(node, pushes),
+            heartbeat_routes(node),
+            digest_routes(node),
+            adopt_routes(node),
+            waiting_routes(node),
+        ]
         routers += [letter_routes(node), conflict_routes(node), audit_routes(node), *page_routes(node)]
         # A broker's heartbeats are heard by `run` alone.
         # Where `run` hears others itself, it notes that: with it stopped, this node hears nobody.

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from common.ops.progress import OthersProgress, SourceProgress
+from common.ops.queued import queued_lately
 from common.ops.stalls import OF_SOURCE, Work, read_seen, waits
 from common.runtime.node import Node
 from common.schema import tables as rf
@@ -14,18 +15,19 @@ from consumer.waiting import held_seen, in_all, source_work, unfinished_by_sourc
 
 def others_progress(node: Node) -> OthersProgress:
     """Look how far they are now. Raises OutageError."""
-    now_us = node.clock.now_us()
+    now_us, stall_seconds = node.clock.now_us(), node.config.limits.stall_seconds
     with reading(node.database) as connection:
         many, since_us = in_all(unfinished_by_source(connection))
         marks = _marks(connection)
         seen = read_seen(connection)
+        in_queue = queued_lately(connection, node.facts.node_id, now_us, stall_seconds)
     held, sources = held_seen(seen, now_us), source_work(node)
     return OthersProgress(
         sources=_sources(marks, sources),
         held=sum(one.pending for one in held),
         unfinished_txs=many,
         unfinished_since_us=since_us,
-        waits=tuple(waits([*held, *sources], seen, now_us, node.config.limits.stall_seconds)),
+        waits=(*waits([*held, *sources], seen, now_us, stall_seconds), *in_queue),
     )
 
 

@@ -82,7 +82,7 @@ def _push_to(host: Host, url: str, token_file: Path | None) -> None:
     with host.node() as node:
         settings = settings_for_url(node.config, url, token_file)
         report = push_to(node, settings, lambda: host.console.warn(_DUE.format("this peer has changes of its own")))
-    if report.set_aside or report.waiting:
+    if report.set_aside or report.met:
         host.exit_code = ExitCode.SET_ASIDE
     if report.gone_until_lsn is not None:
         _warn_of_gone(host, report.gone_until_lsn)

@@ -17,7 +17,7 @@ from common.retry import in_transaction
 from common.runtime.node import Node
 from common.runtime.transports import peer_road
 from common.schema import tables as rf
-from common.transports.http.answers import PeerState, Pushed, PushedTx
+from common.transports.http.answers import PeerState, Pushed, PushedTx, Waiting
 from common.transports.http.client import PeerClient, RefusedError
 from common.transports.http.peer import asked_state, known_lsn, open_peer_sink
 from common.transports.http.settings import PeerSettings
@@ -51,21 +51,28 @@ class PushReport:
     """Up to here the peer lacks it, and the log has it no more."""
     outcomes: Counter[str] = field(default_factory=Counter)
     set_aside: list[PushedTx] = field(default_factory=list)
-    waiting: int = 0
-    """Conflicts that wait for a choice there."""
+    met: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By source and tx, how many conflicts wait for a choice there."""
     _ended: str = ""
     """The tx that was counted last."""
 
     def count(self, pushed: Pushed) -> None:
         """Take in one answer."""
         for one in pushed.results:
-            self.waiting += one.waiting
+            if one.waiting:
+                self.met[one.source_node, one.tx_id] = one.waiting
             # Of a large tx each part is answered: `incomplete` until it ends, or `duplicate` where all of it is there.
             if one.outcome != "incomplete" and one.tx_id != self._ended:
                 self.outcomes[one.outcome] += 1
                 self._ended = one.tx_id
             if one.outcome == "dead-lettered":
                 self.set_aside.append(one)
+
+    def settle(self, told: Waiting) -> None:
+        """Forget of what was met all that does not wait any more: the choice may have come in a later body."""
+        still = {(one.source_node, one.tx_id): one.waiting for one in told.txs}
+        if not told.has_more:
+            self.met = {key: min(count, still[key]) for key, count in self.met.items() if key in still}
 
     def document(self) -> dict[str, Any]:
         """Return the report as `--json` prints it."""
@@ -120,7 +127,21 @@ def push_to(node: Node, settings: PeerSettings, on_due: Callable[[], None]) -> P
     Clients(node.database, node.clock).give(state.node, [Given(incarnation, head.lsn, head.tx_id)])
     works_for_a_command(node.database, node.clock, peer_road(state.node))
     _tell_of_oneself(node, settings, cursors, state.node)
+    if report.met:
+        _look_again(settings, report)
     return report
+
+
+def _look_again(settings: PeerSettings, report: PushReport) -> None:
+    """See what of the conflicts still waits, now that all is there."""
+    client = PeerClient(settings)
+    try:
+        report.settle(client.waiting())
+    except (OutageError, RefusedError) as error:
+        # A release of before does not tell: what waited when it came counts then.
+        log.info("push.waiting_not_told", extra={"peer": report.peer, "error": str(error)})
+    finally:
+        client.close()
 
 
 def _tell_of_oneself(node: Node, settings: PeerSettings, cursors: Cursors, peer: str) -> None:

@@ -122,7 +122,12 @@ class Relay:
         """Open a sink for the first incarnation of which something is left to send, else for the present one."""
         self._may_have_more = True
         sink = self._open_sink(self._wake.set)
-        incarnation, after = self._where_to_begin(sink)
+        try:
+            incarnation, after = self._where_to_begin(sink)
+        except BaseException:
+            # The database is away: each try would leave a connection and a thread behind.
+            sink.close()
+            raise
         sealed = self._logs.of(incarnation)
         if isinstance(sink, KnowsPlace) and incarnation == self._logs.facts.incarnation:
             # What the other side has lost since, by a backup of its own for example, is sent again.

@@ -34,6 +34,10 @@ _MOST_ANSWERS = 4
 """Large ones of one node at once. Each has a read of the log in memory, and a node takes one after the other."""
 _SMALL_BYTES = 256 * 1024
 """What is answered at one go: to all who waited for a piece of news."""
+_MARK_REMEDY = (
+    "leave it out to go on where this node knows you to be, or give 0 to begin anew; "
+    f"then show the {CURSOR_HEADER} of each answer"
+)
 _STREAM = {
     "description": "Batches, back to back (`rowferry/1`); empty where there is nothing new.",
     "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
@@ -80,8 +84,6 @@ def pull_routes(node: Node, watch: PullWatch, answers: Answers) -> APIRouter:
         after: Annotated[
             str | None,
             Query(
-                max_length=1_000,
-                pattern=r"^(0|r1\.[A-Za-z0-9_-]+)?$",
                 description="The mark of the last answer: everything up to it was taken. 0: from the beginning. "
                 "Without it: where this node knows the caller to be.",
             ),
@@ -145,7 +147,7 @@ class _Pulls:
         try:
             cursor = PullCursor.parse(after)
         except BadCursorError as error:
-            raise ProblemError(409, f"after: {error}", reason="cursor") from error
+            raise ProblemError(409, f"after: {error}: {_MARK_REMEDY}", reason="cursor") from error
         is_ahead = self._progress.is_ahead(cursor)
         self._progress.look(caller.node_id, cursor, is_ahead=is_ahead)
         if is_ahead:

@@ -42,7 +42,8 @@ def doctor() -> None:
         found.append(Finding("database", Level.FAIL, str(error), remedy))
     except OutageError as error:
         has_server = not config.node.database.startswith("sqlite")
-        remedy = "start the server, or correct node.database" if has_server else "correct node.database, or its rights"
+        # Of a file the error itself says what helps: its disk, its rights, its folder.
+        remedy = "start the server, or correct node.database" if has_server else "as told, or correct node.database"
         found.append(Finding("database", Level.FAIL, f"can't be reached: {error}", remedy, unreachable=True))
     if any(one.unreachable for one in found):
         host.exit_code = ExitCode.UNREACHABLE

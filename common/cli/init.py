@@ -14,6 +14,7 @@ from common.config.secrets import holds_secret
 from common.config.toml import toml_text
 from common.console import Console
 from common.errors import ConfigError, UsageError
+from common.ops.export_files import failed
 from common.runtime.host import Host, current_host
 
 DEFAULT_DIRECTORY = "exchange"
@@ -86,11 +87,20 @@ def init(
 
 
 def write_configuration(path: Path, choices: Choices, *, force: bool) -> None:
-    """Write the file whole or not at all, once it is known to load. Raises UsageError where one stands already."""
+    """Write the file whole or not at all, once it is known to load.
+
+    Raises UsageError where one stands already, RowferryError where it can't be written."""
     if path.exists() and not force:
         raise UsageError(f"{path} already exists; use --force to overwrite it")
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent}: no such folder; create it first")
+    try:
+        _write(path, choices)
+    except OSError as error:
+        raise failed(error, path) from error
+
+
+def _write(path: Path, choices: Choices) -> None:
     with _draft(path) as draft:
         # mkstemp makes it 0600; a file without secrets may be read like any other.
         if not choices.holds_password:
@@ -111,7 +121,10 @@ def _make_exchange_folder(config: Path, choices: Choices) -> Path | None:
     folder = config.resolve().parent / choices.exchange_folder
     if folder.exists() or not folder.parent.is_dir():
         return None
-    folder.mkdir()
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise failed(error, folder) from error
     return folder
 
 

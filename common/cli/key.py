@@ -6,6 +6,7 @@ import click
 
 from common.console import Console
 from common.errors import UsageError
+from common.ops.export_files import failed
 from common.runtime.host import current_host
 from common.transports.files import NewFile
 from common.wire.signing import Signer, new_private_key
@@ -36,7 +37,7 @@ def create(out: str | None) -> None:
     except FileExistsError as error:
         raise UsageError(f"{file} already exists: name another one with --out") from error
     except OSError as error:
-        raise UsageError(f"{file} can't be written: {error.strerror}") from error
+        raise failed(error, file) from error
     signer = Signer(text)
     document = {"node": host.config.node.id, "key": signer.key_id, "public_key": signer.public, "file": str(file)}
     host.emit(document, lambda console: _tell_made(console, file, host.config.node.id, signer))

@@ -1,6 +1,7 @@
 """How batches travel over HTTP: paths, headers and media types that client and server share."""
 
 PUSH_PATH = "/sync/push"
+WAITING_PATH = "/sync/waiting"
 PULL_PATH = "/sync/pull"
 STATE_PATH = "/sync/state"
 HEARTBEAT_PATH = "/sync/heartbeat"

@@ -10,13 +10,11 @@ from common.clock import Clock
 from common.metrics import Measure
 from common.ops.progress import OthersProgress, OwnProgress, Progress, Side, age_seconds, joined
 from common.ops.rewinding import own_rewinding
-from common.ops.samples import MINUTE_US
+from common.ops.samples import sampled_queue
 from common.ports.dialect import Database, NodeFacts
 from common.retry import in_transaction
 from common.schema import tables as rf
 
-_FRESH_MINUTES = 3
-"""What was asked of the broker that long ago is not told any more."""
 _MOST_PEERS = 1_000
 _FOR_PEOPLE = ("dead", "forked")
 
@@ -111,12 +109,13 @@ def _of_run(connection: sa.Connection, now_us: int) -> Iterator[Measure]:
 
 def _of_newest_sample(connection: sa.Connection, now_us: int) -> Iterator[Measure]:
     sample = rf.metric.c
-    columns = (sample.minute, sample.sealed_txs, sample.applied_changes, sample.applied_txs, sample.queue_messages)
+    columns = (sample.sealed_txs, sample.applied_changes, sample.applied_txs)
     row = connection.execute(sa.select(*columns).order_by(sample.seq.desc()).limit(1)).one_or_none()
     if row is None:
         return
     yield Measure(m.SEALED_TXS, row.sealed_txs)
     yield Measure(m.APPLIED_CHANGES, row.applied_changes)
     yield Measure(m.APPLIED_TXS, row.applied_txs)
-    if row.queue_messages is not None and abs(now_us // MINUTE_US - row.minute) <= _FRESH_MINUTES:
-        yield Measure(m.QUEUE, row.queue_messages)
+    depth = sampled_queue(connection, now_us)
+    if depth is not None:
+        yield Measure(m.QUEUE, depth)

@@ -16,6 +16,8 @@ from common.wire.records import MAX_LSN
 MINUTE_US = 60_000_000
 DAYS = 7
 MOST = DAYS * 24 * 60
+_FRESH_MINUTES = 3
+"""What was asked of the broker that long ago is not told any more."""
 _OLD_AT_ONCE = 10
 """Rows that go by age at each sample: many times what comes, and a clock that is wrong for a moment takes few along."""
 
@@ -55,6 +57,15 @@ def newest_sample(connection: sa.Connection) -> Newest | None:
         return None
     totals = Totals(**{name: row[name] for name in Totals.__slots__})
     return Newest(row["minute"], row["seq"], totals, decode_marks(row["marks"]))
+
+
+def sampled_queue(connection: sa.Connection, now_us: int) -> int | None:
+    """Return how many messages were in the node's queue when the broker was asked last; None where that is long ago."""
+    sample = rf.metric.c
+    query = sa.select(sample.minute, sample.queue_messages).order_by(sample.seq.desc()).limit(1)
+    row = connection.execute(query).one_or_none()
+    is_fresh = row is not None and abs(now_us // MINUTE_US - row.minute) <= _FRESH_MINUTES
+    return row.queue_messages if row is not None and is_fresh else None
 
 
 def write_sample(

@@ -16,9 +16,9 @@ from common.ops.pausing import paused_tables
 from common.ops.peers import read_peers
 from common.ops.progress import OLDEST_EARLY
 from common.ops.purging import FILES_MISSED, OWN_LOST, read_purged
+from common.ops.queued import queued
 from common.ops.rewinding import own_rewinding
 from common.ops.sending import run_seen_us
-from common.ops.stalls import Seen, Work, is_fresh, read_seen, waits
 from common.ops.status import ClashingKeys, ClockAhead, Queues, SourceStanding, Standing
 from common.ops.status_words import A_COPY, NOR_HAVE_OTHERS, counted
 from common.ops.table_choice import gone_tables, own_keys
@@ -121,20 +121,9 @@ def never_captured(connection: sa.Connection, drifted: tuple[str, ...]) -> tuple
 
 
 def _queued(connection: sa.Connection, config: Config, queues: Queues, now_us: int) -> tuple[Mapping[str, Any], ...]:
-    """Return what waits in the node's queue while nobody takes it: since then, for AMQP does not tell."""
-    name = f"rowferry.node.{config.node.id}"
-    depth, seen = queues.depths.get(name) or 0, read_seen(connection).get("intake broker")
-    runs = seen is not None and is_fresh(seen, now_us)
-    # Of a node that runs the watchdog tells what it holds, and, where that is nothing, since when it can't take any.
-    if not depth or (seen is not None and runs and (seen.pending or seen.oldest_us is None)):
-        return ()
-    remedy = (
-        "the running node can't take them (service.outage in its log)" if runs else "nobody takes them (rowferry run)"
-    )
-    work = Work("intake broker", depth, f"messages wait in {name}, and {remedy}", "queue")
-    since_us = None if seen is None else seen.oldest_us if runs else seen.looked_us
-    before = {} if since_us is None else {work.name: Seen(0, "", None, None, since_us)}
-    return tuple(one.document(now_us) for one in waits([work], before, now_us, config.limits.stall_seconds))
+    depth = queues.depths.get(f"rowferry.node.{config.node.id}") or 0
+    found = queued(connection, config.node.id, depth, now_us, config.limits.stall_seconds)
+    return tuple(one.document(now_us) for one in found)
 
 
 def _sources(connection: sa.Connection) -> tuple[SourceStanding, ...]:

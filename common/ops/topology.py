@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from common.config.load import read_secret_file
 from common.config.model import BrokerSection, Config
-from common.errors import ConfigError, RowferryError, UsageError
+from common.errors import ConfigError, UsageError
+from common.ops.export_files import failed
 from common.ports.dialect import Database
 from common.retry import in_transaction
 from common.schema import tables as rf
@@ -82,7 +83,7 @@ def write_private_json(file: Path, document: Mapping[str, Any]) -> None:
     try:
         replace_file_durably(path, f"{text}\n".encode(), _PRIVATE)
     except OSError as error:
-        raise RowferryError(f"{path} can't be written: {error.strerror or error}") from error
+        raise failed(error, path) from error
 
 
 def export(config: Config, nodes: Iterable[str], passwords: Mapping[str, str]) -> Document:

@@ -34,13 +34,12 @@ from common.web.openapi import describe
 from common.web.page.adding import add_page
 from common.web.probes import probes
 from common.web.refusal_audit import AuditedGate
-from common.web.refusals import problem_of
+from common.web.refusals import NODE_AWAY, problem_of
 from common.web.state import state_routes
 
 log = logging.getLogger(__name__)
 
 _THREADS = 12
-_AWAY = "the node can't do its work just now: try again; its log tells more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ def _handle_errors(app: FastAPI) -> None:
             seldom.warn("http.unavailable", is_known, problem.detail, **fields)
             if not is_known:
                 # Where its database is and by which name it is asked is nobody's business who showed no token.
-                problem = ProblemError(problem.status_code, _AWAY, reason=problem.reason, headers=problem.headers)
+                problem = ProblemError(problem.status_code, NODE_AWAY, reason=problem.reason, headers=problem.headers)
         return problem_response(problem, request.state.request_id)
 
     async def answer_driver(request: Request, error: Exception) -> Response:

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import ipaddress
+import logging
 import threading
 import time
 from collections import OrderedDict, deque
@@ -11,11 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from common.clock import Clock
+from common.errors import RowferryError
 from common.http.callers import Caller
 from common.http.problems import ProblemError
 from common.ops import tokens
 from common.ops.tokens import Token, Tokens
 from common.ports.dialect import Database
+
+log = logging.getLogger(__name__)
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="rowferry"'}
 _MOST_KNOWN = 10_000
@@ -130,6 +134,8 @@ class TokenGate:
         self._tokens = Tokens(database, clock)
         self._clock = clock
         self._verified: OrderedDict[str, _Verified] = OrderedDict()
+        self._noted: OrderedDict[str, int] = OrderedDict()
+        """When it was tried last to note that a token was used."""
         self._lock = threading.Lock()
         self._failures = FailedLogins()
         self._wrong_of = FailedLogins()
@@ -155,9 +161,25 @@ class TokenGate:
         if not found.works_at(now_us):
             word = "revoked" if found.revoked_us is not None else "expired"
             raise RefusedTokenError(f"the token is {word}", word, found, f"the token is {word}")
-        if found.last_used_us is None or now_us - found.last_used_us >= _USED_EVERY_US:
-            self._tokens.used(found.id, now_us)
+        self._note_used(found, now_us)
         return Caller(found.node_id, found.id, found.scopes)
+
+    def _note_used(self, token: Token, now_us: int) -> None:
+        """Note it once a minute. Where nothing can be written its owner may look all the same: it is no reason for a
+        no, and just then somebody has to."""
+        last_us = max(token.last_used_us or 0, self._noted.get(token.id, 0))
+        if now_us - last_us < _USED_EVERY_US:
+            return
+        with self._lock:
+            # Before the try: whoever asks meanwhile does not wait for it too.
+            self._noted[token.id] = now_us
+            self._noted.move_to_end(token.id)
+            while len(self._noted) > _MOST_KNOWN:
+                self._noted.popitem(last=False)
+        try:
+            self._tokens.used(token.id, now_us)
+        except RowferryError as error:
+            log.info("token.use_not_noted", extra={"token": token.id, "error": str(error)})
 
     def _find(self, address: str, token: str) -> Token:
         parts = tokens.split(token)

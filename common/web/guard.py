@@ -72,9 +72,10 @@ class Guard:
             # Nobody is there to be answered, and nothing is wrong here: who comes and goes must not fill the log.
             log.debug("http.client_left", extra=request.fields)
         except asyncio.CancelledError:
-            if not scope["state"].get(LEFT):
-                raise
-            log.debug("http.client_left", extra=request.fields)
+            if scope["state"].get(LEFT):
+                log.debug("http.client_left", extra=request.fields)
+            else:
+                await self._stopped(request)
         except Exception:
             log.exception("http.failed", extra=request.fields)
             if not request.begun:
@@ -82,6 +83,14 @@ class Guard:
         finally:
             fields = {"status": request.status, "seconds": round(time.monotonic() - request.began, 3)}
             log.debug("http.request", extra=request.fields | fields)
+
+    async def _stopped(self, request: "_Request") -> None:
+        """The node stops, and has waited as long as it may: no fault, and whoever asks is told to ask again."""
+        log.info("http.stopped_amid_work", extra=request.fields)
+        if request.begun:
+            request.hang_up()
+        else:
+            await problem_response(STOPPING, request.id)(request.scope, request.receive, request.send)
 
     async def _answer(self, request: "_Request") -> None:
         try:
@@ -103,6 +112,8 @@ def _asked(scope: Scope) -> Scope:
 
 
 FAULT = ProblemError(500, "this is a fault of Rowferry's: its log tells more under this request's id")
+
+STOPPING = ProblemError(503, "this node stops: send it again", reason="outage", headers={"Retry-After": "5"})
 
 
 class _TooSlowError(Exception):

@@ -33,12 +33,10 @@ _HANDED_ON = re.compile(r"forward|client-?ip|-ip$|^via$|^(x-)?(amzn|arr|azure|cf
 
 
 class NodeCollector(Collector):
-    """Asks the node's database at each scrape; several at once cost no more than one. Any thread."""
+    """Reads the node's measures at each scrape; several at once cost no more than one. Any thread."""
 
-    def __init__(self, node: Node, parts: Sequence[Part[Node]]) -> None:
-        self._node = node
-        self._parts = parts
-        self._latest = Fresh(self._read)
+    def __init__(self, read: Callable[[], list[Measure]]) -> None:
+        self._latest = Fresh(read)
 
     def describe(self) -> Iterator[Metric]:
         """Return nothing: the registry need not ask a database that may be away only to know the names."""
@@ -58,19 +56,21 @@ class NodeCollector(Collector):
                 family.add_metric(measure.labels, measure.value)
             yield family
 
-    def _read(self) -> list[Measure]:
-        node = self._node
-        try:
-            return read_measures(node.database, node.facts, node.clock, partial(sides_of, self._parts, node))
-        except (RowferryError, sa.exc.SQLAlchemyError) as error:
-            log.warning("metrics.database_away", extra={"error": str(error)})
-            return [Measure(DATABASE_UP, 0)]
+
+def _measures(node: Node, parts: Sequence[Part[Node]]) -> list[Measure]:
+    try:
+        return read_measures(node.database, node.facts, node.clock, partial(sides_of, parts, node))
+    except (RowferryError, sa.exc.SQLAlchemyError) as error:
+        log.warning("metrics.database_away", extra={"error": str(error)})
+        return [Measure(DATABASE_UP, 0)]
 
 
-def registry_of(node: Node, parts: Sequence[Part[Node]]) -> CollectorRegistry:
-    """Return a registry of this application's own: nothing of another one in the same process gets into it."""
+def registry_of(read: Callable[[], list[Measure]]) -> CollectorRegistry:
+    """Return a registry of this application's own: nothing of another one in the same process gets into it.
+
+    `read`: returns the node's measures."""
     registry = CollectorRegistry()
-    registry.register(NodeCollector(node, parts))
+    registry.register(NodeCollector(read))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
@@ -80,7 +80,7 @@ def registry_of(node: Node, parts: Sequence[Part[Node]]) -> CollectorRegistry:
 def metric_routes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
     """Return the route."""
     router = APIRouter(tags=["probes"])
-    registry = registry_of(node, parts)
+    registry = registry_of(partial(_measures, node, parts))
     has_proxies = bool(node.config.server.proxies)
 
     def admit(request: Request) -> None:
@@ -104,10 +104,15 @@ def metric_routes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
         },
     )
     def metrics(request: Request, _admitted: Annotated[None, Depends(admit)]) -> Response:
-        encode, content_type = _encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), media_type=content_type)
+        return exposed(registry, request)
 
     return router
+
+
+def exposed(registry: CollectorRegistry, request: Request) -> Response:
+    """Return the metrics in the format that a request asks for."""
+    encode, content_type = _encoder(request.headers.get("accept", ""))
+    return Response(encode(registry), media_type=content_type)
 
 
 def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:

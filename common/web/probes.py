@@ -20,6 +20,7 @@ from common.web.metrics import is_local
 from common.web.progress import Waits, read_waits
 
 log = logging.getLogger(__name__)
+DATABASE_AWAY = "the database can't be used: the node's log tells more"
 _STALLED = "work waits and does not move: `rowferry status` on the node tells which"
 
 
@@ -60,13 +61,13 @@ def probes(node: Node, parts: Sequence[Part[Node]]) -> APIRouter:
         waits = await anyio.to_thread.run_sync(latest.get, limiter=asking)
         if waits is None:
             response.status_code = 503
-            return _readiness("the database can't be used: the node's log tells more", Waits())
+            return readiness(DATABASE_AWAY, Waits())
         if waits.stalled is not None:
             # Whoever is asked by HTTP still answers; but that work stands still is to be loud.
             response.status_code = 503
             # Which peers this node has is nobody's business who is not on this machine.
-            return _readiness(waits.stalled if not has_proxies and is_local(request) else _STALLED, waits)
-        return _readiness(None, waits)
+            return readiness(waits.stalled if not has_proxies and is_local(request) else _STALLED, waits)
+        return readiness(None, waits)
 
     return router
 
@@ -81,7 +82,8 @@ def _waits(node: Node, parts: Sequence[Part[Node]]) -> Waits | None:
         return None
 
 
-def _readiness(reason: str | None, waits: Waits) -> Readiness:
+def readiness(reason: str | None, waits: Waits) -> Readiness:
+    """Return the answer. `reason`: why the node can't do its work; None where it can."""
     ages: dict[str, Any] = {
         "oldest_unpublished_seconds": waits.unpublished_seconds,
         "oldest_unapplied_seconds": waits.unapplied_seconds,

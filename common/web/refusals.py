@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from common.errors import ContentionError, EarlyError, OutageError, PoisonError, UsageError
 from common.http.problems import ProblemError
 
+NODE_AWAY = "the node can't do its work just now: try again; its log tells more"
 _AGAIN_SECONDS = 5
 
 

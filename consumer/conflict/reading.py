@@ -72,6 +72,19 @@ def still_waiting(database: Database, keys: Collection[TxKey]) -> dict[TxKey, in
     return {(source, tx_id): count for source, tx_id, count in found if (source, tx_id) in keys}
 
 
+def all_waiting(database: Database, source_node: str | None, most: int) -> dict[TxKey, int]:
+    """Return how many conflicts of each tx of a node (None: of all) wait for a choice; of `most` txs, the newest.
+
+    Raises OutageError."""
+    met = rf.conflict.c
+    query = sa.select(met.source_node, met.tx_id, sa.func.count()).where(met.state == State.WAITING.value)
+    if source_node is not None:
+        query = query.where(met.source_node == source_node)
+    query = query.group_by(met.source_node, met.tx_id).order_by(sa.func.max(met.id).desc()).limit(most)
+    with reading(database) as connection:
+        return {(source, tx_id): count for source, tx_id, count in connection.execute(query)}
+
+
 def read(connection: sa.Connection, number: int) -> dict[str, Any] | None:
     """Return one conflict with both images, and the version that its row has now; None where there is none of this
     number."""

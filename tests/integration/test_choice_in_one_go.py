@@ -31,6 +31,8 @@ def nodes(tmp_path: Path) -> Iterator[tuple[CliNode, CliNode]]:
     here, there = made
     here.ok("export-change-log", "--out", str(tmp_path / "here.jsonl"))
     there.ok("import-change-log", str(tmp_path / "here.jsonl"), code=4)
+    # So that what is chosen goes in a body of its own.
+    there.execute(f"INSERT INTO price VALUES ('large', '{'x' * 5_000_000}')")
     there.ok("conflicts", "resolve", "1", "--take", "ours")
     yield here, there
     for node in made:
@@ -75,6 +77,14 @@ def test_a_push(nodes: tuple[CliNode, CliNode]) -> None:
     here, there = nodes
     there.ok("push", "--url", serve(here), "--token-file", token_for(here, there))
     assert is_settled(here)
+
+
+def test_a_push_of_which_one_still_waits(nodes: tuple[CliNode, CliNode]) -> None:
+    here, there = nodes
+    here.execute("INSERT INTO price VALUES ('2', 'here')")
+    there.execute("INSERT INTO price VALUES ('2', 'there')")
+    there.ok("push", "--url", serve(here), "--token-file", token_for(here, there), code=4)
+    there.ok("push", "--url", serve(here), "--token-file", token_for(here, there))
 
 
 def test_a_pull(nodes: tuple[CliNode, CliNode]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import json
 import socket
 import ssl
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -16,12 +19,18 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from common.config.model import ServerSection
 from common.http.scopes import Scope
 from common.seldom import Seldom
 from common.web import patience
+from common.web.guard import Guard, WebLimits
 from common.web.patience import PatientProtocol, Taking
+from common.web.server import serving
 from consumer.apply.committing import Committing
 from producer.pull_plan import Planner
 from tests.support.waiting import wait_for
@@ -272,3 +281,25 @@ def test_a_handshake_that_never_ends_is_given_up(
         one.settimeout(20)
         assert is_hung_up_on(one)
         assert client.get(f"{node.url}/healthz").status_code == 200
+
+
+def test_who_waits_for_an_answer_while_the_node_stops_is_told_to_ask_again(caplog: pytest.LogCaptureFixture) -> None:
+    begun = threading.Event()
+
+    async def never(_request: Request) -> Response:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError("nobody ends the wait")
+
+    app = Starlette(routes=[Route("/never", never)])
+    with closing(socket.socket()) as client:
+        with serving(Guard(app, WebLimits()), ServerSection(port=0)) as port:
+            client.settimeout(30)
+            client.connect(("127.0.0.1", port))
+            client.sendall(b"GET /never HTTP/1.1\r\nHost: here\r\n\r\n")
+            assert begun.wait(30)
+        head, _, body = b"".join(iter(lambda: client.recv(65_536), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503")
+    assert b"retry-after: " in head.lower()
+    assert json.loads(body)["type"] == "urn:rowferry:outage"
+    assert [one.message for one in caplog.records if one.exc_info] == []

@@ -250,6 +250,32 @@ def test_a_table_without_rights_waits_alone_and_goes_on_after_the_grant(
     assert pair.node.report("dlq", "list") == []
 
 
+@pytest.mark.parametrize(
+    ("taken", "given"),
+    [
+        (
+            "REVOKE SET ON PARAMETER session_replication_role FROM {rf}",
+            "GRANT SET ON PARAMETER session_replication_role TO {rf}",
+        ),
+        ("REVOKE INSERT ON {rf}.rf_applied_tx FROM {rf}", "GRANT INSERT ON {rf}.rf_applied_tx TO {rf}"),
+    ],
+    ids=["to keep triggers quiet", "on a table of its own"],
+)
+def test_a_right_without_which_nothing_is_applied_is_no_fault_of_a_tx(pair: Pair, taken: str, given: str) -> None:
+    pair.owner(taken)
+    pair.source.execute("INSERT INTO shop.item VALUES (1, 'a')")
+    pair.source.ok("run", "--once")
+    running = pair.node.start()
+    try:
+        # As often as a tx may be begun without an end, and once more.
+        wait_for(lambda: running.log.read_text().count("service.failed") > 4, 60, "several tries")
+        pair.owner(given)
+        wait_for(lambda: pair.node.query("SELECT * FROM shop.item") == [(1, "a")], 90, "the row")
+        assert pair.node.report("dlq", "list") == []
+    finally:
+        pair.node.close()
+
+
 @pytest.mark.parametrize("way", [("migrate",), ("dlq", "replay", "--all")], ids=["migrate", "replay"])
 def test_what_waited_too_long_for_its_rights_is_tried_again_on_demand(pair: Pair, way: tuple[str, ...]) -> None:
     with (pair.node.folder / "rowferry.toml").open("a") as file:

@@ -149,6 +149,16 @@ def test_a_row_that_others_hold_is_named(world: World) -> None:
     assert 'in relation "item"' in str(found)
 
 
+def test_a_table_that_others_lock_is_waited_for_so_long_and_told(world: World) -> None:
+    with world.node.database.engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "30s"
+    with psycopg.connect(plain(world)) as other:
+        other.execute("LOCK TABLE rf_node IN ACCESS EXCLUSIVE MODE")
+        found = failing(world, "SET LOCAL lock_timeout = 20", "SELECT * FROM rf_node")
+    assert isinstance(found, ContentionError)
+    assert "pg_stat_activity" in str(found)
+
+
 def test_a_statement_timeout_is_no_dead_letter(world: World) -> None:
     assert isinstance(failing(world, "SET LOCAL statement_timeout = 20", "SELECT pg_sleep(5)"), ContentionError)
 
@@ -179,7 +189,11 @@ def test_too_many_connections_are_an_outage(world: World, postgres_server: Postg
     url = world.node.database.engine.url.set(username="crowded", password="x").render_as_string(hide_password=False)
     database = open_database(url)
     try:
-        with pytest.raises(OutageError, match="too many connections"):
+        with pytest.raises(OutageError, match=r"too many connections.*raise max_connections") as told:
+            in_transaction(database, lambda connection: connection.exec_driver_sql("SELECT 1"))
+        assert "whether its server is up" not in str(told.value)
+        admin(world, "ALTER ROLE crowded NOLOGIN")
+        with pytest.raises(OutageError, match=r"not permitted to log in: check .*LOGIN"):
             in_transaction(database, lambda connection: connection.exec_driver_sql("SELECT 1"))
     finally:
         database.close()

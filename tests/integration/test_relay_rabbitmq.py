@@ -36,12 +36,14 @@ def database(tmp_path: Path) -> Iterator[MemoryDatabase]:
 
 
 @contextmanager
-def relaying(database: MemoryDatabase, url: str) -> Iterator[Relay]:
-    """A supervised relay to the broker at `url`."""
+def relaying(database: MemoryDatabase, url: str, on_open: Callable[[Sink], object] = lambda _: None) -> Iterator[Relay]:
+    """A supervised relay to the broker at `url`; `on_open` is told of each sink."""
     stop = threading.Event()
 
     def open_rabbit(on_confirmed: Callable[[], None]) -> Sink:
-        return open_sink(settings(url, FACTS.node_id), on_confirmed)
+        sink = open_sink(settings(url, FACTS.node_id), on_confirmed)
+        on_open(sink)
+        return sink
 
     relay = Relay(
         "broker",
@@ -113,3 +115,21 @@ def test_a_broker_that_is_killed_under_a_stream(database: MemoryDatabase, privat
         assert list(dict.fromkeys(read_txs(source, expected[-1]))) == expected
     finally:
         source.close()
+
+
+def test_no_connection_is_left_behind_by_a_database_that_is_away(
+    database: MemoryDatabase, tmp_path: Path, rabbitmq_url: str
+) -> None:
+    open_source(settings(rabbitmq_url, "office")).close()
+    database.logs[INCARNATION].add("late")
+    file, aside = tmp_path / "node.db", tmp_path / "aside"
+    file.rename(aside)
+    file.mkdir()
+    made: list[Sink] = []
+    with relaying(database, rabbitmq_url, made.append):
+        wait_for(lambda: len(made) >= 3, 60, "several tries")
+        file.rmdir()
+        aside.rename(file)
+        wait_for_cursor(database, 1)
+        # Each has a thread and a connection of its own.
+        assert sum(thread.name == "rowferry-rabbitmq-publisher" for thread in threading.enumerate()) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from common.config.load import load_config
 from common.errors import ConfigError
 from tests.support.applying import Origin
 from tests.support.cli import call, document, ok, rowferry
-from tests.support.nodes import CliNode, sqlite_database
+from tests.support.nodes import ROWFERRY, CliNode, sqlite_database
 
 INIT = ("init", "--node", "x", "--database", "sqlite:///x.db", "--force")
 
@@ -139,3 +140,31 @@ def test_the_configuration_as_a_folder(tmp_path: Path) -> None:
     done = rowferry(tmp_path, "status")
     assert done.exit_code == 2
     assert "fault" not in done.output
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of a process")
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [
+        ("new.toml", ["--config", "new.toml", *INIT]),
+        ("b.key", ["key", "create", "--out", "b.key"]),
+        ("rowferry-passwords.json", ["topology", "export", "--out", "definitions.json"]),
+    ],
+    ids=["init", "key create", "topology export"],
+)
+def test_a_file_that_can_not_be_written_is_named_with_what_helps(node: CliNode, file: str, command: list[str]) -> None:
+    environment = {**os.environ, "ROWFERRY_BROKER_URL": "amqp://b:b@127.0.0.1:1/"}
+    # As a full disk does: the file can be made, and nothing can be written to it.
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -f 0 && exec "$@"', "sh", str(ROWFERRY), *command],
+        cwd=node.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{node.folder / file}: " in done.stderr or f" {file}: " in done.stderr
+    assert "ulimit -f" in done.stderr
+    assert not (node.folder / file).exists()

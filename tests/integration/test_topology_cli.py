@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pika
 import pika.exceptions
 import pytest
@@ -165,6 +167,12 @@ def test_a_queue_that_a_running_node_may_not_read_is_a_stall(broker: Broker, tmp
         wait_for(lambda: office.call("status", "--check").returncode == 1, 60, "the queue to count as a stall")
         told = office.ok("status")
         assert f"messages wait in rowferry.node.{office.node_id}, and the running node can't take them" in told
+        serve = office.start("--port", "0", command="serve")
+        url = wait_for(lambda: re.search(r"http://127\.0\.0\.1:\d+", serve.tail()), 60, "serve to listen")[0]
+        # By what the broker was asked once a minute.
+        wait_for(lambda: httpx.get(f"{url}/readyz").status_code == 503, 120, "/readyz to say so too")
+        assert "the running node can't take them" in httpx.get(f"{url}/readyz").json()["reason"]
+        assert "rowferry_stalled 1.0" in httpx.get(f"{url}/metrics").text
         broker.put(f"permissions/{broker.vhost}/{office.node_id}", rights)
         wait_for(lambda: office.call("status", "--check").returncode == 0, 60, "the stall to end")
         assert office.query("SELECT id FROM sale") == [("one",)]

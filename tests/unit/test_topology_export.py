@@ -158,8 +158,16 @@ def test_nodes_are_this_one_and_its_peers_unless_named(tmp_path: Path) -> None:
         (("--nodes", "a,,b"), 2, "''"),
         (("--nodes", "a", "--no-users", "--passwords", "x"), 2, "give one of them"),
         ((), 2, "rowferry migrate"),
-        (("--nodes", "a", "--out", "gone/definitions.json"), 1, "definitions.json can't be written"),
-        (("--nodes", "a", "--passwords", "gone/passwords.json"), 1, "passwords.json can't be written"),
+        (
+            ("--nodes", "a", "--out", "gone/definitions.json"),
+            1,
+            "definitions.json: No such file or directory; mount the share, or create the folder",
+        ),
+        (
+            ("--nodes", "a", "--passwords", "gone/passwords.json"),
+            1,
+            "passwords.json: No such file or directory; mount the share, or create the folder",
+        ),
     ],
 )
 def test_what_can_not_be_is_said(config: Path, arguments: tuple[str, ...], code: int, said: str) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from common.dialects.postgresql.connection import driver, pin_for_good
 from common.dialects.postgresql.prepared import Prepared
-from common.errors import ConfigError
+from common.errors import AccountError
 
 ROW_LOCK_TIMEOUT = "100ms"
 """Well below the server's deadlock_timeout: of an applier and the application, the applier gives way."""
@@ -62,7 +62,7 @@ def _pin(raw: "psycopg.Connection[tuple[object, ...]]") -> None:
     try:
         pin_for_good(raw, session_replication_role="replica", lock_timeout=ROW_LOCK_TIMEOUT, **_FOR_FEW)
     except psycopg.errors.InsufficientPrivilege as error:
-        raise ConfigError(
+        raise AccountError(
             "the database account may not switch triggers off while batches are applied; as a superuser run:"
             f" GRANT SET ON PARAMETER session_replication_role TO {raw.info.user}"
         ) from error

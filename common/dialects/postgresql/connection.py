@@ -36,7 +36,9 @@ _STARTUP_OPTIONS = " ".join(
     for name, value in {
         "default_transaction_read_only": "off",
         "statement_timeout": 0,
-        "lock_timeout": 0,
+        # Whoever holds one of Rowferry's own tables (VACUUM FULL, LOCK) must not make a node, `status` and probes hang
+        # without a word, nor keep writers in a queue behind a lock that is waited for.
+        "lock_timeout": "30s",
         "idle_in_transaction_session_timeout": 0,
         # A pool keeps connections that nothing is done on for a while: each end of one would look like an outage.
         "idle_session_timeout": 0,

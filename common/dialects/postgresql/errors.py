@@ -12,6 +12,7 @@ from common.dialects.postgresql.naming import ident, relation_of
 from common.dialects.postgresql.shapes import relation
 from common.dialects.postgresql.sqlstates import Kind, kind_of
 from common.errors import (
+    AccountError,
     ConfigError,
     ContentionError,
     NoValueError,
@@ -23,6 +24,8 @@ from common.errors import (
 )
 from common.ports.dialect import TableShape
 
+_NO_RIGHT = "42501"
+"""Of a captured table it is told as that (`translated_for`); all else is Rowferry's own."""
 _NOT_NULL = "23502"
 _LOCK_TIMEOUT = "55P03"
 _REMEDIES = {
@@ -30,6 +33,19 @@ _REMEDIES = {
     "53100": "free space on the disks of the database's server",
 }
 """What ends an outage, where the server's own words do not say it."""
+_GO_AND_SEE = "check [node] database, and whether its server is up"
+_LET_IN = (
+    (
+        re.compile("too many (connections|clients)|remaining connection slots"),
+        "end connections there, or raise max_connections or the CONNECTION LIMIT of the role or the database",
+    ),
+    (
+        re.compile("FATAL: "),
+        "check [node] database, and what the server lets its account do (LOGIN, CONNECT, pg_hba.conf)",
+    ),
+)
+"""What lets a node in again, by what the server says; in another language than English only the latter is known."""
+_WHO_LOCKS = "another session holds a lock on a whole table: pg_locks and pg_stat_activity show which"
 _STALE_PLAN = ("0A000", "RevalidateCachedQuery")
 """A plan whose table changed meanwhile; anything else that the server does not support stays so."""
 _INTERNAL = "XX000"
@@ -90,8 +106,8 @@ def _by_state(error: psycopg.Error) -> Exception:
         # The driver itself does not send it, a NUL for one: it never will, however long anybody waits.
         return PoisonError(Reason.TYPE, message)
     if not state:
-        known = f"{message}: check [node] database, and whether its server is up"
-        return OutageError(known if message.startswith("connection failed") else message)
+        is_known = message.startswith("connection failed")
+        return OutageError(f"{message}: {_connecting_remedy(message)}" if is_known else message)
     if (state, error.diag.source_function) == _STALE_PLAN:
         return ContentionError(message)
     if state == _INTERNAL and error.diag.source_file in _READ_TEXTS:
@@ -99,10 +115,13 @@ def _by_state(error: psycopg.Error) -> Exception:
     match kind_of(state):
         case Kind.OUTAGE:
             return OutageError(f"{message}; {_REMEDIES[state]}" if state in _REMEDIES else message)
+        case Kind.TRANSIENT if state == _LOCK_TIMEOUT and not error.diag.context:
+            return ContentionError(f"{message}; {_WHO_LOCKS}")
         case Kind.TRANSIENT:
             return ContentionError(message)
         case Kind.SETUP:
-            return ConfigError(f"{message}; docs/README_M2.md lists the rights, `rowferry migrate` creates the tables")
+            kind = AccountError if state == _NO_RIGHT else ConfigError
+            return kind(f"{message}; docs/README_M2.md lists the rights, `rowferry migrate` creates the tables")
         case Kind.TYPE:
             return PoisonError(Reason.TYPE, message, table=error.diag.table_name)
         case Kind.FOREIGN_KEY:
@@ -113,6 +132,11 @@ def _by_state(error: psycopg.Error) -> Exception:
             return PoisonError(Reason.CONSTRAINT, message, table=error.diag.table_name)
         case never:
             assert_never(never)
+
+
+def _connecting_remedy(message: str) -> str:
+    """Return what helps where nobody was let in: the driver has no SQLSTATE then, only the server's words."""
+    return next((remedy for words, remedy in _LET_IN if words.search(message)), _GO_AND_SEE)
 
 
 def _is_a_value(error: psycopg.Error) -> bool:

@@ -44,6 +44,21 @@ class Pushed(_Answer):
     counts: Mapping[str, int]
 
 
+class WaitingTx(_Answer):
+    """A tx whose conflicts wait for a choice at the peer."""
+
+    tx_id: _Word
+    source_node: _Word
+    waiting: int
+
+
+class Waiting(_Answer):
+    """What waits for a choice at the peer."""
+
+    txs: tuple[WaitingTx, ...]
+    has_more: bool
+
+
 class PeerProgress(_Answer):
     """How far the peer and this node are with each other."""
 

@@ -28,6 +28,7 @@ from common.http.wire import (
     ROWS_PATH,
     STATE_PATH,
     TXS_HEADER,
+    WAITING_PATH,
 )
 from common.transports.http.answers import (
     AnswerBytes,
@@ -37,6 +38,7 @@ from common.transports.http.answers import (
     Pushed,
     RowsGiven,
     RowsTaken,
+    Waiting,
     checked_mark,
     read_answer,
     read_whole,
@@ -142,6 +144,10 @@ class PeerClient:
 
         `more`: headers that go along."""
         return read_answer(Pushed, self._send_wrapped(PUSH_PATH, body, MEDIA_TYPE, more))
+
+    def waiting(self) -> Waiting:
+        """Return which batches met conflicts that wait for a choice there. Raises OutageError, RefusedError."""
+        return read_answer(Waiting, self._call("GET", WAITING_PATH))
 
     def pull(self, after: str | None, *, limit: int, wait_seconds: float = 0.0, forwarded: bool = True) -> PullAnswer:
         """Ask for what comes after a mark (None: where the peer knows this node to be); waits for news.
