@@ -84,12 +84,16 @@ def in_transaction(database: Database, work: Callable[[sa.Connection], T], stop:
     return while_contended(partial(_attempt, database, work), stop)
 
 
-def while_contended(work: Callable[[], T], stop: threading.Event | None = None) -> T:
+def while_contended(
+    work: Callable[[], T],
+    stop: threading.Event | None = None,
+    patience_seconds: float = _CONTENTION_PATIENCE_SECONDS,
+) -> T:
     """Run `work`, again after short waits while it raises ContentionError; after some seconds let that through."""
     retrying = Retrying(
         retry=retry_if_exception_type(ContentionError),
         wait=_waits(CONTENTION),
-        stop=stop_after_delay(_CONTENTION_PATIENCE_SECONDS),
+        stop=stop_after_delay(patience_seconds),
         sleep=sleep_using_event(stop or threading.Event()),
         reraise=True,
     )

@@ -14,6 +14,8 @@ from common.wire.records import SealedTx
 from producer.log import NodeLogs
 
 _READ_BYTES = 4 * 1024 * 1024
+_PATIENCE_SECONDS = 60.0
+"""A `run` beside a command may apply a large tx, and nobody seals meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Stretch:
 def seal_all(node: Node) -> None:
     """Seal everything that is committed now. Raises OutageError and ContentionError."""
     sealer = node.database.sealer(node.facts)
-    while while_contended(sealer.seal).more:
+    while while_contended(sealer.seal, patience_seconds=_PATIENCE_SECONDS).more:
         pass
 
 
