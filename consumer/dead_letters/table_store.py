@@ -301,18 +301,11 @@ def _standing(connection: sa.Connection, failures: Sequence[Failure]) -> dict[tu
 
 def _row(failure: Failure, standing: Letter | None, now_us: int) -> dict[str, Any]:
     incoming = failure.incoming
-    header = incoming.header
     fresh = standing is None or not standing.state.is_open
     return {
         "source_node": incoming.source_node,
         "tx_id": incoming.tx_id,
-        "incarnation": header.incarnation if header else None,
-        "prev_lsn": header.prev_lsn if header else None,
-        "from_lsn": header.from_lsn if header else None,
-        "to_lsn": header.to_lsn if header else None,
-        "exported_at": storable(header.exported_at) if header else None,
-        "changes": min(header.changes, _GREATEST) if header and not incoming.in_parts else None,
-        "parts": min(header.parts, _GREATEST) if header else 1,
+        **_place(incoming, standing if standing is not None and standing.sha256 == failure.sha256 else None),
         "reason": failure.reason.value,
         "state": failure.state.value,
         "table_name": storable(failure.table),
@@ -327,6 +320,26 @@ def _row(failure: Failure, standing: Letter | None, now_us: int) -> dict[str, An
         "settled_us": None,
         "settled_by": None,
         "settled_note": None,
+    }
+
+
+def _place(incoming: Incoming, standing: Letter | None) -> dict[str, Any]:
+    """Return where a tx stands in its source's log, and how much it is. `standing`: a letter of the same bytes."""
+    header = incoming.header
+    if header is None:
+        # Rows that a node set aside itself are no batch: what sealing knew of them is not told by their bytes.
+        return {
+            name: getattr(standing, name) if standing is not None else None
+            for name in ("incarnation", "prev_lsn", "from_lsn", "to_lsn", "exported_at", "changes")
+        } | {"parts": 1}
+    return {
+        "incarnation": header.incarnation,
+        "prev_lsn": header.prev_lsn,
+        "from_lsn": header.from_lsn,
+        "to_lsn": header.to_lsn,
+        "exported_at": storable(header.exported_at),
+        "changes": None if incoming.in_parts else min(header.changes, _GREATEST),
+        "parts": min(header.parts, _GREATEST),
     }
 
 
