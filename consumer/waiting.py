@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from common.ops.peers import MISSED_HEARTBEATS
-from common.ops.stalls import OF_SOURCE, Seen, Work, is_fresh
+from common.ops.stalls import INTAKE, OF_SOURCE, Seen, Work, is_fresh
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.wire.headers import read_header
@@ -14,8 +14,6 @@ from consumer.gaps import find_gaps
 from consumer.inbox import STANDS_APART
 from consumer.statements import reading
 from consumer.watermark import SourceKey, read_all
-
-INTAKE = "intake "
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 import sqlalchemy as sa
 
 from common.ops.samples import sampled_queue
-from common.ops.stalls import Seen, Wait, Work, is_fresh, read_seen, waits
+from common.ops.stalls import INTAKE, Seen, Wait, Work, is_fresh, read_seen, waits
 from common.schema import tables as rf
 
-_INTAKE = "intake broker"
+_INTAKE = f"{INTAKE}broker"
 _SHUT = "way in takes nothing from the broker: service.outage in the log of run tells why (rowferry doctor)"
 _AWAY = sa.select(rf.road.c.failing_since_us).where(rf.road.c.sink == "broker")
 

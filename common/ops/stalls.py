@@ -10,8 +10,8 @@ from common.clock import to_iso
 from common.schema import tables as rf
 
 SEALER = "sealer"
-OF_SOURCE, OF_SINK = "source ", "sink "
-"""What names of work begin with that is about one source or one sink."""
+OF_SOURCE, OF_SINK, INTAKE = "source ", "sink ", "intake "
+"""What names of work begin with that is about one source, one sink, or one way in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,11 +65,8 @@ def still_waiting(database: Database, keys: Collection[TxKey]) -> dict[TxKey, in
     Raises OutageError."""
     if not keys:
         return {}
-    met = rf.conflict.c
-    query = sa.select(met.source_node, met.tx_id, sa.func.count()).where(met.state == State.WAITING.value)
-    with reading(database) as connection:
-        found = connection.execute(query.group_by(met.source_node, met.tx_id)).all()
-    return {(source, tx_id): count for source, tx_id, count in found if (source, tx_id) in keys}
+    found = _counted(database, _waiting_by_tx())
+    return {key: count for key, count in found.items() if key in keys}
 
 
 def all_waiting(database: Database, source_node: str | None, most: int) -> dict[TxKey, int]:
@@ -77,10 +74,19 @@ def all_waiting(database: Database, source_node: str | None, most: int) -> dict[
 
     Raises OutageError."""
     met = rf.conflict.c
-    query = sa.select(met.source_node, met.tx_id, sa.func.count()).where(met.state == State.WAITING.value)
+    query = _waiting_by_tx()
     if source_node is not None:
         query = query.where(met.source_node == source_node)
-    query = query.group_by(met.source_node, met.tx_id).order_by(sa.func.max(met.id).desc()).limit(most)
+    return _counted(database, query.order_by(sa.func.max(met.id).desc()).limit(most))
+
+
+def _waiting_by_tx() -> sa.Select[Any]:
+    met = rf.conflict.c
+    query = sa.select(met.source_node, met.tx_id, sa.func.count()).where(met.state == State.WAITING.value)
+    return query.group_by(met.source_node, met.tx_id)
+
+
+def _counted(database: Database, query: sa.Select[Any]) -> dict[TxKey, int]:
     with reading(database) as connection:
         return {(source, tx_id): count for source, tx_id, count in connection.execute(query)}
 
