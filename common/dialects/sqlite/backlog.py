@@ -117,7 +117,7 @@ class Backlog:
             split(_parted(rows, copied, current), copied.log.key_places, (), table)
             first_seq, last_seq = first_seq or rows[0][0], rows[-1][0]
             # Of the last key there may be more to come, also under another class that counts as equal here.
-            open_key = copied.key(rows[-1])
+            open_key = copied.key_of(rows[-1])
             held = TouchedTable()
             for text in reversed(list(table.touches)):
                 if table.touches[text].key != open_key:
@@ -163,7 +163,8 @@ class Backlog:
         )
         (found,) = split(rows, copied.log.key_places, ())
         touches = found.touches
-        first_seqs = {key_text(copied.key(row)): row[0] for row in reversed(rows)}
+        key_of = copied.key_of
+        first_seqs = {key_text(key_of(row)): row[0] for row in reversed(rows)}
         for text in [text for text, touch in touches.items() if touch.missed]:
             further = self._further(copied, first_seqs[text], text)
             if further is None:
@@ -211,8 +212,8 @@ def _joined(copied: CopiedLog, where: str, *order: str) -> str:
 
 def _parted(rows: Iterable[tuple[Any, ...]], copied: CopiedLog, current: dict[str, Row]) -> Iterator[tuple[Any, ...]]:
     """Yield the touches, and put the rows into `current` on the way."""
-    end = 3 + len(copied.columns)
+    end, key_of = 3 + len(copied.columns), copied.key_of
     for row in rows:
         if row[end]:
-            current[key_text(copied.key(row))] = row[end + 1 :]
+            current[key_text(key_of(row))] = row[end + 1 :]
         yield row[:end]

@@ -155,13 +155,16 @@ class _LogNet:
         """Return the digest under the shape of the image; where capture does not know that yet, under the log's own."""
         if image is None:
             return None
-        values = dict(zip(*image, strict=True))
+        names, row = image
+        if self._look.shape_id is not None and names == self._names:
+            return digest(self._look.shape_id, row)
+        values = dict(zip(names, row, strict=True))
         if self._look.shape_id is not None:
             return digest(self._look.shape_id, tuple(values[name] for name in self._names))
-        names = [column.name for column in self._log.shape.columns]
+        before = [column.name for column in self._log.shape.columns]
         came = zip(self._names, self._came_from, strict=True)
-        known = {names[place]: values[name] for name, place in came if place is not None}
-        return digest_of_some(self._log.shape_id, names, known)
+        known = {before[place]: values[name] for name, place in came if place is not None}
+        return digest_of_some(self._log.shape_id, before, known)
 
     def _same_where_shared(self, before: Image, after: Image) -> bool:
         """Tell whether nothing changed but the table's columns."""

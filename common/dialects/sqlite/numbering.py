@@ -83,7 +83,7 @@ class Numbering:
         for segment in found:
             tx = self._begin()
             lines, records = self._take(tx, segment)
-            content = Held(lines, records, len(lines), sum(len(line) for *_, line in lines))
+            content = Held(lines, records, len(lines), sum([len(one[3]) for one in lines]))
             yield tx.ready(content, grouped=segment.grouped, mark=segment.mark, stretches=segment.stretches)
 
     def spooled(self, connection: sqlite3.Connection, piece: SlicedSegment, content: Spooled) -> ReadyTx:

@@ -72,7 +72,7 @@ class Spooled:
             rows = (record_row(table_id, key, record) for table_id, key, record in records)
             connection.executemany(f"INSERT INTO temp.rf_spool_version {VERSION_VALUES}", rows)
         self.count += len(lines)
-        self.size += sum(len(line) for *_, line in lines)
+        self.size += sum([len(one[3]) for one in lines])
 
     def store(self, connection: sqlite3.Connection, incarnation: str, tx_id: str) -> None:
         """See `Content`."""
