@@ -1,4 +1,4 @@
-"""What one node, or whoever may write to the shared folder, leaves there that can't be read: the others' batches come."""
+"""What one node, or whoever may write to the shared folder, leaves there that can't be read: others' batches come."""
 
 from __future__ import annotations
 
