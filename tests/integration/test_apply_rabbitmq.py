@@ -135,7 +135,7 @@ def test_a_copy_is_taken_off_once_its_letter_is_closed_by_what_came(
 def test_a_copy_that_another_looker_holds_is_taken_off_later(
     world: World, intake: Service, sink: Sink, rabbitmq_url: str
 ) -> None:
-    """Two terminals that replay at once: each goes through the whole queue, and sees nothing of what the other holds."""
+    """Two terminals that replay at once: each goes through the whole queue, but for what the other holds."""
     dead = Origin("a").tx(Write("I", "code", {"id": 9, "code": "taken"}, 11))
     world.block_codes()
     send(sink, dead)
