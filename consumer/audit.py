@@ -28,6 +28,14 @@ def write(connection: sa.Connection, lines: Sequence[Line], now_us: int) -> None
     insert_many(connection, rf.audit, COLUMNS, [_row(line, now_us) for line in lines])
 
 
+def edits(connection: sa.Connection) -> set[tuple[str, str, str]]:
+    """Return which dead letters were applied as edited: source, tx, and the checksum of the edit."""
+    line = rf.audit.c
+    query = sa.select(line.source_node, line.tx_id, line.detail).where(line.action == "edited")
+    found = [(source, tx_id, msgspec.json.decode(detail)) for source, tx_id, detail in connection.execute(query)]
+    return {(source, tx_id, told["edited_sha256"]) for source, tx_id, told in found if "edited_sha256" in told}
+
+
 def _row(line: Line, now_us: int) -> tuple[object, ...]:
     detail = msgspec.json.encode(line.detail).decode() if line.detail else None
     return line.actor, line.action, line.source_node, line.tx_id, detail, now_us

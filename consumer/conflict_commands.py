@@ -24,6 +24,8 @@ from consumer.settling import Settling
 from consumer.statements import reading
 
 _NOTHING = "no such conflicts"
+_UNDECIDED = "nobody yet"
+"""Who wins while it waits for a choice; `null` would be one of the choices."""
 _DISPLACE = click.option(
     "--displace", is_flag=True, help="Let another row that holds one of the chosen row's unique values step back."
 )
@@ -163,18 +165,22 @@ def _tell_all(console: Console, found: list[dict[str, Any]], gone: list[str]) ->
         console.say(_NOTHING)
         return
     names = ("id", "table", "pk", "kind", "state", "winner", "rule", "recorded_at")
-    console.table("", names, [[_short(one[name]) for name in names] for one in found])
+    console.table("", names, [[_told(name, one[name]) for name in names] for one in found])
 
 
 def _tell(console: Console, found: dict[str, Any]) -> None:
     for name, value in found.items():
-        if not name.endswith("_image"):
-            console.field(name, _short(value))
+        if not name.endswith("_image") and (value is not None or name == "winner"):
+            console.field(name, _told(name, value))
     ours, theirs = found["our_image"], found["their_image"]
     if isinstance(ours, dict) or isinstance(theirs, dict):
         columns = {**(ours or {}), **(theirs or {})}
         rows = [[name, _cell(ours, name), _cell(theirs, name)] for name in columns]
         console.table("", ("column", "ours", "theirs"), rows)
+
+
+def _told(name: str, value: Any) -> str:
+    return _UNDECIDED if name == "winner" and value is None else _short(value)
 
 
 def _cell(image: Any, name: str) -> str:

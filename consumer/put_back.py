@@ -118,7 +118,7 @@ def _own_end(node: Node, root: Path, others: list[Seen]) -> list[tuple[Seen, int
 def _beyond(node: Node, root: Path) -> list[BatchFile]:
     """Return for each incarnation the last file of this node's log, where by its name it goes beyond the log's end."""
     # The names first: what is written meanwhile is in the log already.
-    last = {file.incarnation: file for file in files_of(root, node.facts.node_id)}
+    last = {file.incarnation: file for file in files_of(root, node.facts.node_id, where_readable=True)}
     return [file for file in last.values() if file.to_lsn > end_of_log(node, file.incarnation)]
 
 

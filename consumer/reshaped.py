@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,9 @@ _MENDED = (Reason.RIGHTS, Reason.PAUSED, Reason.UNCAPTURED)
 _FOLLOWED = (*_UNKNOWN, *_UNFIT, Reason.UNCAPTURED)
 """What an installation of capture may have ended."""
 _LOOK_SECONDS = 5.0
+_COPIES_SECONDS = 60.0
+"""So long may the broker have a copy of a letter that was closed in some other way: by a whole copy of its batch, by a
+parent that came late, by a command beside `run`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,7 @@ class ReshapedRetries(Periodic):
         self._reshaped = Reshaped(node, stop)
         self._copies = copies
         self._copies_due = False
+        self._copies_at = 0.0
 
     def look(self) -> bool:
         """Follow up; True when something was tried again. Raises OutageError."""
@@ -159,8 +164,12 @@ class ReshapedRetries(Periodic):
             self._copies.close()
 
     def _follow_up_copies(self, tried: bool) -> None:
-        if self._copies is not None and (tried or self._copies_due):
-            self._copies_due = True
+        if self._copies is None:
+            return
+        self._copies_due = self._copies_due or tried
+        if not self._copies_due and time.monotonic() < self._copies_at:
+            return
+        if self._copies_due:
             self._copies.publish_missing()
-            self._copies.remove_settled()
-            self._copies_due = False
+        self._copies.remove_settled()
+        self._copies_due, self._copies_at = False, time.monotonic() + _COPIES_SECONDS

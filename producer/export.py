@@ -10,10 +10,11 @@ from common.console import Progress
 from common.errors import RowferryError
 from common.ops.export_files import checked_file, own_files
 from common.ops.incarnation import settle_incarnation
+from common.ops.sealing import seal_all
 from common.runtime.host import Host
 from common.runtime.node import Node
 from producer.clients import Clients, Given
-from producer.extract import Stretch, batches, seal_all, stretches
+from producer.extract import Stretch, batches, stretches
 from producer.files import holds_something, make_folder, write_export, write_into_folder
 from producer.purge import log_begins
 
@@ -76,7 +77,7 @@ def export(node: Node, request: Request, host: Host) -> Export:
 
     Raises OutageError (database), UsageError (what `out` names) and RowferryError (the file can't be written)."""
     node = replace(node, facts=settle_incarnation(node.database, node.facts, node.clock))
-    seal_all(node)
+    seal_all(node.database, node.facts)
     begins = _begins(node, request)
     found = stretches(node, begins)
     with host.progress(sum(stretch.txs for stretch in found), "exporting") as progress:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from common.ports.dialect import SealedLog
-from common.retry import in_transaction, while_contended
+from common.retry import in_transaction
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.wire.encode import encode_tx
@@ -14,8 +14,6 @@ from common.wire.records import SealedTx
 from producer.log import NodeLogs
 
 _READ_BYTES = 4 * 1024 * 1024
-_PATIENCE_SECONDS = 60.0
-"""A `run` beside a command may apply a large tx, and nobody seals meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +35,6 @@ class Stretch:
     def changes(self) -> int:
         """How many changes are in it: LSNs have no gaps."""
         return self.to_lsn - self.from_lsn + 1 if self.txs else 0
-
-
-def seal_all(node: Node) -> None:
-    """Seal everything that is committed now. Raises OutageError and ContentionError."""
-    sealer = node.database.sealer(node.facts)
-    while while_contended(sealer.seal, patience_seconds=_PATIENCE_SECONDS).more:
-        pass
 
 
 def stretches(node: Node, begins: Callable[[str], int | None]) -> list[Stretch]:

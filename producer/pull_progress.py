@@ -1,11 +1,13 @@
 """Up to where each node that pulls has taken everything: by the mark that it shows when it asks for more."""
 
+import logging
 import threading
 import time
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from common.errors import ContentionError, OutageError
 from common.ids import is_incarnation
 from common.ops.rewinding import Seen
 from common.retry import in_transaction
@@ -17,6 +19,8 @@ from producer.first_contact import look_at
 from producer.log import NodeLogs
 from producer.pull_cursor import PullCursor
 from producer.relay_log import Readers
+
+log = logging.getLogger(__name__)
 
 _NOTE_EVERY_SECONDS = 30.0
 """A mark that stays where it is is noted so often, so that a node that is there does not look away."""
@@ -79,7 +83,15 @@ class PullProgress:
             self._looked[node_id] = shown
 
     def note(self, node_id: str, cursor: PullCursor) -> None:
-        """Keep the mark that a node shows: it has taken everything up to there."""
+        """Keep the mark that a node shows: it has taken everything up to there.
+
+        Where nothing can be written it is answered all the same, and the next mark that it shows tells more."""
+        try:
+            self._note(node_id, cursor)
+        except (OutageError, ContentionError) as error:
+            log.info("pull.mark_not_noted", extra={"peer": node_id, "error": str(error)})
+
+    def _note(self, node_id: str, cursor: PullCursor) -> None:
         with self._lock:
             noted = self._noted.get(node_id)
             if noted and noted.cursor == cursor and time.monotonic() < noted.at + _NOTE_EVERY_SECONDS:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from common.errors import OutageError
 from common.ops.incarnation import settle_incarnation
+from common.ops.sealing import seal_all
 from common.ports.sink import Sink
 from common.retry import in_transaction
 from common.runtime.node import Node
@@ -24,7 +25,6 @@ from common.transports.http.settings import PeerSettings
 from common.wire.control import encode_control
 from producer.clients import Clients, Given
 from producer.cursors import Cursors
-from producer.extract import seal_all
 from producer.first_contact import looking
 from producer.forwarding import hand_on_to
 from producer.heartbeat import NOBODY_KNOWS_SECONDS, own_heartbeat
@@ -98,7 +98,7 @@ def push_to(node: Node, settings: PeerSettings, on_due: Callable[[], None]) -> P
 
     Raises OutageError, RefusedError, ConfigError. What was committed there is noted here also then."""
     node = replace(node, facts=settle_incarnation(node.database, node.facts, node.clock))
-    seal_all(node)
+    seal_all(node.database, node.facts)
     logs, cursors = NodeLogs(node.database, node.facts), Cursors(node.database, node.clock)
     state = asked_state(settings, node.facts.node_id)
     due = _pull_is_due(node, state)

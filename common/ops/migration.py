@@ -11,9 +11,10 @@ from common.errors import ConfigError, UsageError
 from common.ids import new_incarnation
 from common.ops.pausing import paused_tables
 from common.ops.rehearsal import empty_copy, filled
+from common.ops.sealing import in_turn, seal_all
 from common.ops.table_choice import TableChoice, choose_tables
 from common.ports.dialect import Database, NodeFacts
-from common.retry import in_transaction, while_contended
+from common.retry import in_transaction
 from common.schema import migrate as schema
 from common.schema import tables as rf
 from common.schema.first_rows import never_sent, with_rows
@@ -71,7 +72,7 @@ def migrate(database: Database, config: Config, clock: Clock, *, as_script: bool
     after = _read_self(database, config.node)
     had_rows = with_rows(database, choice.captured)
     # A transaction that has written one of the tables must end first.
-    installed = while_contended(lambda: database.capture(config.rules).install(choice.captured))
+    installed = in_turn(database, lambda: database.capture(config.rules).install(choice.captured))
     ran += _in_one(installed) if as_script else installed
     report = _report(database, choice, ran, after.incarnation if after else None, dry_run=False)
     return replace(report, had_rows=never_sent(database, had_rows))
@@ -137,9 +138,7 @@ def unfinished(database: Database, config: Config) -> Unfinished:
     if row is None:
         return Unfinished(0, 0, 0)
     facts = NodeFacts(config.node.id, row.role, row.incarnation, config.tables.main_wins_as(row.role))
-    sealer = database.sealer(facts)
-    while sealer.seal().more:
-        continue
+    seal_all(database, facts)
     head = database.log(facts).head().lsn
     slowest = sa.select(sa.func.min(rf.cursor.c.lsn)).where(rf.cursor.c.incarnation == facts.incarnation)
     dead = sa.select(sa.func.count()).where(rf.dead_letter.c.state.in_(rf.OPEN_DEAD_LETTERS))

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from common.clock import Clock
 from common.config.model import Config
 from common.errors import UsageError
+from common.ops.sealing import in_turn, seal_all
 from common.ports.dialect import Capture, Database, NodeFacts, TableShape
-from common.retry import in_transaction, while_contended
+from common.retry import in_transaction
 from common.schema import tables as rf
 
 
@@ -52,11 +53,11 @@ class Pausing:
         tables = self._wanted()
         chosen = [self._table(tables, name) for name in dict.fromkeys(names)]
         self._bring_up_to_date(tables, chosen)
-        self._seal()
+        seal_all(self._database, self._facts)
         capture = self._capture()
-        fresh = while_contended(lambda: capture.pause(chosen, self._clock.now_us(), self._actor))
+        fresh = in_turn(self._database, lambda: capture.pause(chosen, self._clock.now_us(), self._actor))
         # What was written until the triggers went: its owner may be about to drop columns of it.
-        self._seal()
+        seal_all(self._database, self._facts)
         if fresh:
             self._audit("pause", {"tables": fresh})
         return PauseReport(tuple(fresh), tuple(shape.name for shape in chosen if shape.name not in fresh))
@@ -75,8 +76,8 @@ class Pausing:
         before = self._head()
         if resumed:
             capture = self._capture()
-            while_contended(lambda: capture.resume(resumed, list(tables.values())))
-        self._seal()
+            in_turn(self._database, lambda: capture.resume(resumed, list(tables.values())))
+        seal_all(self._database, self._facts)
         sealed = self._head() - before
         if resumed:
             self._audit("resume", {"tables": resumed, "sealed": sealed})
@@ -113,12 +114,7 @@ class Pausing:
         if drifted and not self._config.node.auto_migrate:
             raise UsageError(f"capture is out of date on {', '.join(drifted)}: run `rowferry migrate` first")
         if drifted:
-            while_contended(lambda: self._capture().install(list(tables.values())))
-
-    def _seal(self) -> None:
-        sealer = self._database.sealer(self._facts)
-        while while_contended(sealer.seal).more:
-            pass
+            in_turn(self._database, lambda: self._capture().install(list(tables.values())))
 
     def _head(self) -> int:
         return self._database.log(self._facts).head().lsn

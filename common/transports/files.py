@@ -23,6 +23,8 @@ _FOLDER = getattr(os, "O_DIRECTORY", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+THIS_ALONE = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
+"""These concern the one file or folder of a share; anything else is the share's trouble, and so an outage."""
 _REMEDIES = {
     errno.ENOSPC: "free space there",
     errno.EDQUOT: "free space there, or raise the quota",

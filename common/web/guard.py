@@ -18,6 +18,7 @@ from common.http.callers import shown_address
 from common.http.problems import BrokenOffError, ProblemError, problem_response
 from common.seldom import Seldom
 from common.web.patience import HANG_UP, LEFT, TASK
+from common.web.targets import in_origin_form
 
 log = logging.getLogger(__name__)
 _seldom = Seldom(log)
@@ -59,7 +60,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = _Request(scope, receive, send, self._limits)
+        request = _Request(in_origin_form(scope), receive, send, self._limits)
         try:
             await self._answer(request)
         except _TooSlowError as error:

@@ -52,6 +52,9 @@ def find(connection: sa.Connection, wanted: Wanted) -> list[dict[str, Any]]:
     for name, value in {**same, "winner": wanted.winner}.items():
         if value is not None:
             query = query.where(table.c[name] == value)
+    if wanted.winner is not None:
+        # What waits has a mark of its side there, and no winner yet.
+        query = query.where(table.c.state == State.SETTLED.value)
     if wanted.lost_by is not None:
         # A row that somebody gave in the place of both let both step back.
         ended = sa.and_(table.c.winner.in_(["theirs", "neither"]), table.c.state == State.SETTLED.value)

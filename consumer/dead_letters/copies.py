@@ -13,6 +13,8 @@ from consumer.inbox import stored_batches
 from consumer.statements import reading, writing
 
 _PAGE = 100
+_HELD_US = 180_000_000
+"""Nobody goes through the queue for so long."""
 PageQuery = Callable[[sa.Connection, int], list[Letter]]
 
 
@@ -38,15 +40,23 @@ class BrokerCopies:
         return count
 
     def remove_settled(self) -> int:
-        """Take off the copies of letters that are settled; return how many letters. Raises OutageError."""
+        """Take off the copies of letters that are settled; return how many letters. Raises OutageError.
+
+        One that is not seen may be in the hands of another looker: its letter waits for a later call, for a while."""
         count = 0
         while letters := self._page(settled_with_copy):
-            self._mirror.remove([letter.tx_id for letter in letters])
+            seen = self._mirror.remove([letter.tx_id for letter in letters])
             reach(CrashPoint.COPY_REMOVED)
-            for letter in letters:
+            done = letters if seen >= len(letters) else [letter for letter in letters if self._is_long_ago(letter)]
+            for letter in done:
                 self._note(letter, copied=False)
-            count += len(letters)
+            count += len(done)
+            if len(done) < len(letters):
+                break
         return count
+
+    def _is_long_ago(self, letter: Letter) -> bool:
+        return self._node.clock.now_us() - (letter.settled_us or 0) > _HELD_US
 
     def read_all(self) -> list[DeadLetter]:
         """Return what the broker has. Raises OutageError."""

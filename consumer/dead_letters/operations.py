@@ -125,12 +125,13 @@ class DeadLetters:
     ) -> list[EditedResult]:
         """Apply letters as somebody has edited them, each in a transaction of its own. See `edited`.
 
-        Raises UsageError, before anything is done, where one of them is not open."""
-        letters = [self._open_letter(batch) for batch in batches]
+        Killed on the way it can be called again: what it has applied by then is left. Raises UsageError, before
+        anything is done, where another one is not open, or none is."""
+        letters = self._letters_of(batches)
         edited, applier = EditedReplay(self._node, how.actor, dry_run=how.dry_run), Applier(self._node)
         found = []
         for letter, batch in zip(letters, batches, strict=True):
-            found.append(edited.replay(letter, batch))
+            found.append(edited.replay(letter, batch) if letter.state.is_open else _applied_before(letter))
             advance(1)
         if not how.dry_run:
             results = EarlyRetries(self._node, applier.apply).after([one.result for one in found])
@@ -139,13 +140,22 @@ class DeadLetters:
             self._clear_copies_if_it_can()
         return found
 
-    def _open_letter(self, batch: EditedBatch) -> Letter:
+    def _letters_of(self, batches: Sequence[EditedBatch]) -> list[Letter]:
+        letters = [self._letter_of(batch) for batch in batches]
+        is_over = not any(letter.state.is_open for letter in letters)
+        with reading(self._node.database) as connection:
+            done = audit.edits(connection)
+        for letter, batch in zip(letters, batches, strict=True):
+            is_ours = (letter.source_node, letter.tx_id, batch.sha256) in done
+            if not letter.state.is_open and (is_over or not is_ours):
+                raise UsageError(f"{letter.tx_id} is already {letter.state.value}")
+        return letters
+
+    def _letter_of(self, batch: EditedBatch) -> Letter:
         header = batch.header
         letters = self.find(Selection(tx_ids=(header.tx_id,), source_node=header.source_node))
         if not letters:
             raise UsageError(f"{header.tx_id} of {header.source_node}: no such dead letter")
-        if not letters[0].state.is_open:
-            raise UsageError(f"{header.tx_id} is already {letters[0].state.value}")
         return letters[0]
 
     def note_export(self, letters: Sequence[Letter], file: str, actor: str) -> None:
@@ -253,6 +263,11 @@ class DeadLetters:
             error = PoisonError(Reason.SOURCE, copy.error)
             return Incoming(*key, origin, None, copy.body, error=error)
         return tx
+
+
+def _applied_before(letter: Letter) -> EditedResult:
+    tx = Incoming(letter.source_node, letter.tx_id, letter.origin, None, b"")
+    return EditedResult(Result(tx, Outcome.DUPLICATE, error="this edit of it was applied before"))
 
 
 def left_waiting(results: list[Result]) -> bool:

@@ -134,6 +134,15 @@ def test_a_replay_that_leaves_a_conflict_waiting_says_so(tmp_path: Path) -> None
     assert document(config, "status")["conflicts"]["waiting"] == 1
 
 
+def test_what_waits_for_a_choice_has_no_winner_yet(waiting: Path) -> None:
+    """`null` is what takes a row away: it must not look as if that had won."""
+    assert [document(waiting, "conflicts", "list", "--winner", side) for side in ("ours", "theirs")] == [[], []]
+    (one,) = document(waiting, "conflicts", "list")
+    listed, shown = (rowferry(waiting, "conflicts", *what).stdout for what in (["list"], ["show", str(one["id"])]))
+    assert ("nobody yet" in listed, "winner: nobody yet" in shown) == (True, True)
+    assert "null" not in listed + shown
+
+
 def test_a_conflict_that_waits_is_settled_and_flipped(waiting: Path) -> None:
     (one,) = document(waiting, "conflicts", "list", "--state", "waiting")
     assert (one["winner"], one["rule"]) == (None, "manual")

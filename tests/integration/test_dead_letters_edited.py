@@ -18,6 +18,7 @@ from common.wire.records import TableMeta
 from consumer.dead_letters.editing import read_edited
 from consumer.dead_letters.operations import DeadLetters, Replay
 from consumer.dead_letters.table_store import Selection
+from consumer.incoming import Outcome
 from tests.support.applying import (
     DATABASES,
     SCHEMA,
@@ -159,6 +160,37 @@ def test_what_was_left_as_it_came_has_the_version_that_it_came_with(world: World
     world.receive(Origin("a", lsn=3, made=1).put(1, "later", 20, Version(0, 10, "a"), op="U").body)
     assert world.one("SELECT name FROM item WHERE id = 1") == "later"
     assert world.query("SELECT count(*) FROM rf_conflict") == [(0,)]
+
+
+def two_letters(world: World) -> tuple[bytes, bytes]:
+    """Let two rows come that can't be written here; return each as it may be."""
+    origin = Origin("a")
+    for number in (8, 9):
+        world.receive(origin.tx(Write("I", "gate", {"id": number, "code": "taken"}, number)).body)
+    desk = DeadLetters(world.node)
+    lines = [b"".join(desk.batches(one)).splitlines() for one in desk.find(Selection())]
+    first, second = (edited([code_is("free")(json.loads(line)) for line in one]) for one in lines)
+    return first, second
+
+
+def test_a_file_of_which_some_was_applied_before_a_kill_is_applied_to_the_rest(world: World) -> None:
+    first, second = two_letters(world)
+    replay(world, first)
+    done, applied = replay(world, first + second)
+    assert (done.result.outcome, "applied before" in done.result.error) == (Outcome.DUPLICATE, True)
+    assert applied.result.outcome is Outcome.APPLIED
+    assert world.query("SELECT id, code FROM gate ORDER BY id") == [(8, "free"), (9, "free")]
+    assert world.one("SELECT count(*) FROM rf_audit WHERE action = 'edited'") == 2
+    with pytest.raises(UsageError, match="is already replayed"):
+        replay(world, first + second)
+
+
+def test_a_file_with_a_letter_that_was_settled_otherwise_is_refused_whole(world: World) -> None:
+    first, second = two_letters(world)
+    replay(world, first.replace(b"free", b"else"))
+    with pytest.raises(UsageError, match="is already replayed"):
+        replay(world, first + second)
+    assert world.query("SELECT id, code FROM gate ORDER BY id") == [(8, "else")]
 
 
 def test_it_is_audited_by_who_did_it_and_can_not_be_done_twice(world: World) -> None:

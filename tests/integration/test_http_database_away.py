@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from common.http.scopes import Scope
+from tests.support.applying import seal_all
 from tests.support.container_engine import free_port
 from tests.support.nodes import CliNode, Running, sqlite_database
 from tests.support.waiting import wait_for
@@ -76,3 +77,21 @@ def test_who_is_known_may_look_while_nothing_can_be_written(tmp_path: Path) -> N
             application.execute("PRAGMA journal_mode=WAL")
             application.execute("BEGIN IMMEDIATE")
             assert [anna.get(path).status_code for path in ("/sync/state", "/dead-letters", "/audit")] == [200] * 3
+
+
+def test_a_pull_is_answered_while_the_application_writes_for_long(tmp_path: Path) -> None:
+    """What is sealed is there to be given; only how far the puller is can't be noted now, and is the next time."""
+    with served_on_sqlite(tmp_path) as one, one.client(one.token("b", Scope.PULL)) as puller:
+        one.world.execute("INSERT INTO item (id, name) VALUES (1, 'a')")
+        first = puller.get("/sync/pull").headers["Rowferry-Cursor"]
+        one.world.execute("INSERT INTO item (id, name) VALUES (2, 'b')")
+        seal_all(one.world)
+        file = str(one.world.node.database.engine.url.database)
+        with closing(sqlite3.connect(file, isolation_level=None)) as application:
+            application.execute("PRAGMA journal_mode=WAL")
+            application.execute("BEGIN IMMEDIATE")
+            answer = puller.get("/sync/pull", params={"after": first})
+            assert (answer.status_code, answer.content.count(b'"type":"change"')) == (200, 1)
+            application.execute("ROLLBACK")
+        assert puller.get("/sync/pull", params={"after": answer.headers["Rowferry-Cursor"]}).status_code == 200
+        assert one.world.query("SELECT last_lsn FROM rf_sync_state WHERE peer = 'b' AND direction = 'out'") == [(2,)]

@@ -317,6 +317,44 @@ def test_a_probe_may_be_asked_with_anything(node: Served, path: str) -> None:
         assert client.get(path, params={"t": "123", "collect[]": ["a", "b"]}).status_code == 200
 
 
+def asked_plainly(node: Served, request: bytes) -> tuple[bytes, bytes]:
+    """Send bytes as they are; return the head and the body of what comes until the node hangs up."""
+    with closing(socket.create_connection((urlsplit(node.url).hostname, urlsplit(node.url).port), 10)) as one:
+        one.sendall(request + b"Connection: close\r\n\r\n")
+        head, _, body = b"".join(iter(lambda: one.recv(65_536), b"")).partition(b"\r\n\r\n")
+    return head, body
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://node.example/readyz", 200),
+        ("HTTP://node.example:80/readyz?t=1", 200),
+        ("https://node.example/sync/state", 401),
+        ("http://node.example", 303),
+        ("http://node.example?next=1", 303),
+        ("http:///readyz", 404),
+        ("http://anna@node.example/readyz", 404),
+    ],
+)
+def test_a_target_may_name_the_host_too(node: Served, target: str, status: int) -> None:
+    head, _ = asked_plainly(node, f"GET {target} HTTP/1.1\r\nHost: other\r\n".encode())
+    assert head.startswith(b"HTTP/1.1 %d " % status), head
+
+
+def test_the_host_in_the_target_counts_and_not_that_of_the_header(node: Served) -> None:
+    """So a name that leads to this machine does not pass for it."""
+    head, _ = asked_plainly(node, b"GET http://node.example/metrics HTTP/1.1\r\nHost: localhost\r\n")
+    assert head.startswith(b"HTTP/1.1 401 ")
+    head, _ = asked_plainly(node, b"GET http://localhost/metrics HTTP/1.1\r\nHost: node.example\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_to_a_target_with_its_host_may_be_as_large_as_the_paths_may(node: Served) -> None:
+    head = b"POST http://a/sync/push HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n"
+    assert asked_plainly(node, head)[0].startswith(b"HTTP/1.1 401 ")
+
+
 @pytest.mark.parametrize(
     "sent",
     [

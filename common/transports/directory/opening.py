@@ -1,6 +1,5 @@
 """Opening batch files: only whole ones, or those that won't become whole any more."""
 
-import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -12,12 +11,10 @@ from common.errors import PoisonError
 from common.transports.directory.content import Piece, Sizes, broken_pieces, fault_in, pieces
 from common.transports.directory.names import BatchFile
 from common.transports.directory.settling import Settling, Stamp
-from common.transports.files import open_regular, storage_outage
+from common.transports.files import THIS_ALONE, open_regular, storage_outage
 from common.wire.limits import Limits
 
 log = logging.getLogger(__name__)
-# These concern the one file; anything else is the share's trouble, and so an outage.
-_THIS_FILE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR}
 
 
 class Reading:
@@ -98,7 +95,7 @@ class Opener:
             log.info("directory.file-gone", extra={"file": str(file)})
             return None
         except OSError as error:
-            if error.errno not in _THIS_FILE:
+            if error.errno not in THIS_ALONE:
                 raise storage_outage(error, self._root / file.writer / file.name, "reading") from error
             self._warn_once(file, error)
             return None

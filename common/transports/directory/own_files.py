@@ -5,14 +5,22 @@ from pathlib import Path
 
 from common.transports.directory.acks import Acks, BrokenAcksError, read_acks
 from common.transports.directory.names import BatchFile, is_writer_folder, parse_name, same_node
-from common.transports.files import storage_outage
+from common.transports.files import THIS_ALONE, storage_outage
 from common.wire.signing import Trust
 
 
-def files_of(root: Path, origin: str) -> list[BatchFile]:
-    """Return the files of `origin`, in the order of its log. Raises OutageError."""
+def files_of(root: Path, origin: str, *, where_readable: bool = False) -> list[BatchFile]:
+    """Return the files of `origin`, in the order of its log. Raises OutageError.
+
+    `where_readable`: but those in folders that this account may not read."""
+    found: list[BatchFile] = []
     try:
-        found = [file for writer in _writers(root) for file in _in_folder(root, writer) if file.origin == origin]
+        for writer in _writers(root):
+            try:
+                found.extend(file for file in _in_folder(root, writer) if file.origin == origin)
+            except OSError as error:
+                if not where_readable or error.errno not in THIS_ALONE:
+                    raise
     except OSError as error:
         raise storage_outage(error, root, "looking through the shared folder") from error
     return sorted(found, key=lambda file: file.order)
@@ -38,7 +46,9 @@ def own_acks(root: Path, node_id: str, trust: Trust | None = None) -> Acks:
 
 
 def passed_by_others(root: Path, origin: str, trust: Trust | None = None) -> dict[str, dict[str, int]]:
-    """Return up to where each other node has passed each incarnation of `origin`. Raises OutageError."""
+    """Return up to where each other node has passed each incarnation of `origin`. Raises OutageError.
+
+    Of a node whose acks.json can't be believed or read it is not known: one node's fault is not every node's."""
     found: dict[str, dict[str, int]] = {}
     try:
         for writer in _writers(root):
@@ -48,6 +58,10 @@ def passed_by_others(root: Path, origin: str, trust: Trust | None = None) -> dic
                 acks = read_acks(root, writer, trust)
             except BrokenAcksError:
                 # It says nothing that can be believed; its owner replaces it.
+                continue
+            except OSError as error:
+                if error.errno not in THIS_ALONE:
+                    raise
                 continue
             if acks is not None:
                 found[writer] = {one: lsn for (of, one), lsn in acks.passed.items() if of == origin}
