@@ -39,10 +39,18 @@ def own_acks(root: Path, node_id: str, trust: Trust | None = None) -> Acks:
 
 def passed_by_others(root: Path, origin: str, trust: Trust | None = None) -> dict[str, dict[str, int]]:
     """Return up to where each other node has passed each incarnation of `origin`. Raises OutageError."""
-    found: dict[str, dict[str, int]] = {}
+    return {
+        writer: {one: lsn for (of, one), lsn in acks.passed.items() if of == origin}
+        for writer, acks in acks_of_others(root, origin, trust).items()
+    }
+
+
+def acks_of_others(root: Path, node_id: str, trust: Trust | None = None) -> dict[str, Acks]:
+    """Return what each other node has left there. Raises OutageError."""
+    found: dict[str, Acks] = {}
     try:
         for writer in _writers(root):
-            if same_node(writer, origin):
+            if same_node(writer, node_id):
                 continue
             try:
                 acks = read_acks(root, writer, trust)
@@ -50,7 +58,7 @@ def passed_by_others(root: Path, origin: str, trust: Trust | None = None) -> dic
                 # It says nothing that can be believed; its owner replaces it.
                 continue
             if acks is not None:
-                found[writer] = {one: lsn for (of, one), lsn in acks.passed.items() if of == origin}
+                found[writer] = acks
     except OSError as error:
         raise storage_outage(error, root, "looking through the shared folder") from error
     return found
