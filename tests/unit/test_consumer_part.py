@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.clock import to_iso
+from common.ports.dialect import LogHead
 from consumer.part import part
 from consumer.services import passed
 from tests.support.applying import Origin, World, Write, close_world, item, open_world, sqlite_url
