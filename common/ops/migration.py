@@ -101,7 +101,7 @@ def unmigrate(database: Database, config: Config, *, force: bool) -> list[str]:
 
     Raises UsageError when changes were not sent yet or something waits for a decision, unless `force`."""
     if not (is_migrated(database) or _is_hollow(database)):
-        return []
+        return database.capture().uninstall_orphans()
     left = unfinished(database, config)
     if left.anything and not force:
         raise UsageError(

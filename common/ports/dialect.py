@@ -303,6 +303,10 @@ class Capture(Protocol):
         """Take off every trigger and function that `install` made. The log stays."""
         ...
 
+    def uninstall_orphans(self) -> list[str]:
+        """The same where the `rf_*` tables are gone, as in a copy that was made without them."""
+        ...
+
     def drifted(self, tables: Sequence[TableShape]) -> list[str]:
         """Name the tables whose shape is not the one that capture was installed for, or whose triggers are gone."""
         ...
