@@ -61,7 +61,8 @@ def migrate(database: Database, config: Config, clock: Clock, *, as_script: bool
     `as_script`: report it so that somebody else can run it, as `plan` does."""
     choice = choose_tables(database.catalog(), config.tables)
     _check_is_whole(database)
-    ran = _pending(database)
+    ran = [] if is_migrated(database) else database.capture().uninstall_orphans()
+    ran += _pending(database)
     schema.upgrade(database.engine)
     before = _read_self(database, config.node)
     statement = _row_statement(config.node, before, database.server_identity(), clock.now_us())
