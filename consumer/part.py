@@ -4,8 +4,10 @@ What does the work is imported where it is asked for: no command waits for what 
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from common.errors import OutageError
 from common.ops.progress import OthersProgress
 from common.ports.http_part import HttpShare
 from common.ports.part import Commands, Service, commands_of
@@ -38,6 +40,13 @@ class ConsumerPart:
         from consumer.services import build_services
 
         return build_services(node, stop)
+
+    def before_run(self, node: Node) -> None:
+        """Ask the shared folder whether this database was put back; where it is away its reader asks later."""
+        from consumer.put_back import look_into_folder
+
+        with suppress(OutageError):
+            look_into_folder(node)
 
     def http(self, node: Node, stop: threading.Event) -> HttpShare:
         """Return `/sync/push`, the intake behind it, `/sync/digests`, `/sync/rows`, `/sync/adopt`, and `/dead-letters`,

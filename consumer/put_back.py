@@ -1,7 +1,9 @@
-"""At the start: does the shared folder tell that this database was put back to an earlier state?
+"""Before anything is sealed, and while it runs: does the shared folder tell that this database was put back to an
+earlier state?
 
 The node's own `acks.json` was written from watermarks that were committed, so it is never ahead of them; no other node
-has passed more of this node's log than there is of it; and no file holds more of it, its own or handed on."""
+has passed more of this node's log than there is of it, or another tx at the same place; and no file holds more of it,
+its own or handed on."""
 
 import logging
 from dataclasses import dataclass
@@ -12,11 +14,12 @@ import sqlalchemy as sa
 from common.errors import RowferryError
 from common.ids import least_tx_id
 from common.ops.rewinding import Seen, look, note, note_put_back
+from common.periodic import Periodic
 from common.preflight.format import read_file
 from common.runtime.node import Node
 from common.schema import tables as rf
 from common.transports.directory.names import BatchFile
-from common.transports.directory.own_files import files_of, own_acks, passed_by_others
+from common.transports.directory.own_files import acks_of_others, files_of, own_acks
 from common.wire.decode import Broken
 from common.wire.proving import part_fault
 from consumer.own_seen import end_of_log, note_seen
@@ -24,6 +27,7 @@ from consumer.statements import insert_missing, reading, writing
 from consumer.watermark import read_all
 
 log = logging.getLogger(__name__)
+_EVERY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,25 @@ def look_into_folder(node: Node) -> list[Lost]:
     return lost
 
 
+class FolderWatch(Periodic):
+    """Looks into the folder each minute: a database may be put back under a running node, which then goes on under LSNs
+    that others have had. A `Service`."""
+
+    name = "put-back"
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self._node = node
+        # It is looked at before the node starts.
+        self.look_again_in(_EVERY_SECONDS)
+
+    def look(self) -> bool:
+        """Look; never work that a drained node would wait for. Raises OutageError."""
+        look_into_folder(self._node)
+        self.look_again_in(_EVERY_SECONDS)
+        return False
+
+
 def _lost(node: Node, root: Path) -> list[Lost]:
     acks, nothing = own_acks(root, node.facts.node_id, node.config.trust()), (0, 0)
     with reading(node.database) as connection:
@@ -92,11 +115,14 @@ def _want(connection: sa.Connection, lost: list[Lost], now_us: int) -> None:
 def _seen(node: Node, root: Path) -> list[tuple[Seen, int]]:
     found = []
     heads: dict[str, int] = {}
-    for peer, passed in passed_by_others(root, node.facts.node_id, node.config.trust()).items():
-        for incarnation, lsn in passed.items():
+    for peer, acks in acks_of_others(root, node.facts.node_id, node.config.trust()).items():
+        for (origin, incarnation), lsn in acks.passed.items():
+            if origin != node.facts.node_id:
+                continue
             if incarnation not in heads:
                 heads[incarnation] = end_of_log(node, incarnation)
-            found.append((Seen(peer, incarnation, lsn, None), heads[incarnation]))
+            seen = Seen(peer, incarnation, lsn, acks.tx_ids.get((origin, incarnation)))
+            found.append((seen, heads[incarnation]))
     return [*_own_end(node, root, [seen for seen, _ in found]), *found]
 
 

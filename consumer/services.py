@@ -9,6 +9,7 @@ from common.ops.ages import look_at_clock
 from common.ops.purging import PurgeService
 from common.ops.stalls import Work
 from common.ops.watchdog import Watchdog
+from common.ports.dialect import LogHead
 from common.ports.part import Service
 from common.ports.retention import Purged
 from common.ports.source import Source
@@ -28,6 +29,7 @@ from consumer.dead_letters.copies import BrokerCopies
 from consumer.intake import Intake
 from consumer.pulls import PullPlace
 from consumer.purge import purge_received
+from consumer.put_back import FolderWatch, look_into_folder
 from consumer.reshaped import ReshapedRetries
 from consumer.standing.refresh import RefreshService
 from consumer.statements import reading
@@ -56,6 +58,8 @@ def build_services(node: Node, stop: threading.Event) -> Sequence[Service]:
     if open_direct is not None:
         services.append(GapAsking(node, open_direct, stop))
     services += _beside_pulls(node, stop)
+    if node.config.directory is not None:
+        services.append(FolderWatch(node))
 
     def look() -> Sequence[Work]:
         return others_work(node, [(one.source_name, one.holding) for one in intakes])
@@ -91,20 +95,19 @@ def _looking(node: Node, open_source: OpenSource) -> OpenSource:
     """Return how to open the folder, once it was asked whether this database was put back: the reader's own acks go."""
 
     def look_and_open() -> Source:
-        from consumer.put_back import look_into_folder
-
         look_into_folder(node)
         return open_source()
 
     return look_and_open
 
 
-def passed(node: Node, origin: str, incarnation: str) -> int:
+def passed(node: Node, origin: str, incarnation: str) -> LogHead:
     """Return the watermark of one incarnation of a source; of this node itself the end of its log."""
     if origin == node.facts.node_id:
-        return node.database.log(replace(node.facts, incarnation=incarnation)).head().lsn
+        return node.database.log(replace(node.facts, incarnation=incarnation)).head()
     with reading(node.database) as connection:
-        return read_mark(connection, origin, incarnation).last_lsn
+        mark = read_mark(connection, origin, incarnation)
+    return LogHead(mark.last_lsn, mark.last_tx_id)
 
 
 def _copies(node: Node, stop: threading.Event) -> BrokerCopies | None:

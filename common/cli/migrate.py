@@ -81,7 +81,7 @@ def warn_about_own_keys(console: Console, report: migration.MigrationReport) -> 
             '[tables.keys]: "stride", each node has its own share of the numbers; "main-only", only the main node '
             'gives numbers; "shared", the application takes care of it'
         )
-    for note in (*report.choice.loose_keys, *report.choice.rounded, *report.choice.key_notes):
+    for note in (*report.choice.loose_keys, *report.choice.rounded, *report.choice.fed, *report.choice.key_notes):
         console.warn(note)
 
 

@@ -13,7 +13,7 @@ from common.errors import ContentionError, OutageError, UsageError
 from common.ops.incarnation import settle_incarnation
 from common.ops.progress import sides_of
 from common.ops.sampling import Sampler
-from common.ports.part import Part, Service
+from common.ports.part import BeforeRun, Part, Service
 from common.retry import OUTAGE, Backoff
 from common.runtime.host import ExitCode, Host, current_host
 from common.runtime.node import Node
@@ -79,6 +79,10 @@ def _run_opened(host: Host, parts: Sequence[Part[Node]], stop: threading.Event, 
         facts = settle_incarnation(opened.database, opened.facts, opened.clock)
         node = replace(opened, facts=facts)
         _say_facts(node, parts, once=once)
+        # Also with --only: what is sealed now would cover up that the database was put back.
+        for part in load_parts():
+            if isinstance(part, BeforeRun):
+                part.before_run(node)
         services: list[Service] = [service for part in parts for service in part.services(node, stop)]
         # Of both sides, also with --only: what it tells is of the node.
         look = partial(sides_of, load_parts(), node)

@@ -62,7 +62,8 @@ def migrate(database: Database, config: Config, clock: Clock, *, as_script: bool
     `as_script`: report it so that somebody else can run it, as `plan` does."""
     choice = choose_tables(database.catalog(), config.tables)
     _check_is_whole(database)
-    ran = _pending(database)
+    ran = [] if is_migrated(database) else database.capture().uninstall_orphans()
+    ran += _pending(database)
     schema.upgrade(database.engine)
     before = _read_self(database, config.node)
     statement = _row_statement(config.node, before, database.server_identity(), clock.now_us())
@@ -102,7 +103,7 @@ def unmigrate(database: Database, config: Config, *, force: bool) -> list[str]:
 
     Raises UsageError when changes were not sent yet or something waits for a decision, unless `force`."""
     if not (is_migrated(database) or _is_hollow(database)):
-        return []
+        return database.capture().uninstall_orphans()
     left = unfinished(database, config)
     if left.anything and not force:
         raise UsageError(

@@ -24,6 +24,8 @@ class TableChoice:
     """What a person should know of each captured table whose database takes keys for one that Rowferry does not."""
     rounded: tuple[str, ...] = ()
     """What a person should know of captured tables with values that have no text without losses."""
+    fed: tuple[str, ...] = ()
+    """What a person should know of captured tables that the database's own replication writes."""
     key_notes: tuple[str, ...] = ()
     """What a person should know about `tables.keys`."""
     kept_off_in_vain: tuple[str, ...] = ()
@@ -44,6 +46,7 @@ def choose_tables(catalog: Catalog, tables: TablesSection) -> TableChoice:
         own_keys(captured, tables),
         tuple(_of_loose_key(shape.name, shape.loose_key) for shape in captured if shape.loose_key),
         tuple(_of_rounded(shape.name, shape.rounded) for shape in captured if shape.rounded),
+        tuple(_of_fed(shape.name, shape.fed_by) for shape in captured if shape.fed_by),
         tuple(_key_notes({shape.name: shape for shape in captured}, tables)),
         tuple(_kept_off_in_vain(catalog, tables)),
     )
@@ -87,6 +90,13 @@ def _of_rounded(name: str, columns: tuple[str, ...]) -> str:
     return (
         f"{name} has values that the database can't write as text without losing digits, and other nodes get them"
         f" rounded: {', '.join(columns)}"
+    )
+
+
+def _of_fed(name: str, subscriptions: tuple[str, ...]) -> str:
+    return (
+        f"{name} is written by logical replication (subscription {', '.join(subscriptions)}), for which triggers stay"
+        " quiet: what comes that way is not captured and does not reach other nodes"
     )
 
 

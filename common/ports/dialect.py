@@ -75,6 +75,8 @@ class TableShape:
     """What of its key the database may take for equal and write in two ways; None where equal keys have one text."""
     rounded: tuple[str, ...] = ()
     """Columns, with their types, whose values the database itself can't write without losing digits."""
+    fed_by: tuple[str, ...] = ()
+    """Which subscriptions of the database's own replication write it, past capture."""
     no_stride: str | None = None
     """Why the database can't be made to give keys of one node's share here, and what would help; None where it can."""
 
@@ -299,6 +301,10 @@ class Capture(Protocol):
 
     def uninstall(self) -> list[str]:
         """Take off every trigger and function that `install` made. The log stays."""
+        ...
+
+    def uninstall_orphans(self) -> list[str]:
+        """The same where the `rf_*` tables are gone, as in a copy that was made without them."""
         ...
 
     def drifted(self, tables: Sequence[TableShape]) -> list[str]:

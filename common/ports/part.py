@@ -71,6 +71,15 @@ class KnowsRows(Protocol[NodeT]):
 
 
 @runtime_checkable
+class BeforeRun(Protocol[NodeT]):
+    """A part that has to look at something before `run` seals anything."""
+
+    def before_run(self, node: NodeT) -> None:
+        """Look. Where it can't, it leaves that to its services."""
+        ...
+
+
+@runtime_checkable
 class AfterMigrate(Protocol[NodeT]):
     """A part that has work to do once `migrate` has seen new tables or columns."""
 

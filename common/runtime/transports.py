@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from common.config.model import BrokerSection, DirectorySection, PeerSection
 from common.errors import ConfigError
+from common.ports.dialect import LogHead
 from common.ports.sink import Sink
 from common.ports.source import Place, Source
 from common.runtime.node import Node
@@ -31,8 +32,8 @@ OpenSink = Callable[[Callable[[], None]], Sink]
 OpenDirect = Callable[[str], Sink]
 """Opens a sink to one node alone."""
 OpenSource = Callable[[], Source]
-Passed = Callable[[str, str], int]
-"""Origin and incarnation to the highest LSN up to which this node has seen everything."""
+Passed = Callable[[str, str], LogHead]
+"""Origin and incarnation to the highest LSN up to which this node has seen everything, and the tx that ends there."""
 
 
 def sink_factories(node: Node, stop: threading.Event | None = None) -> Mapping[str, OpenSink]:

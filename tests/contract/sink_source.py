@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from common.errors import PoisonError, Reason
+from common.ports.dialect import LogHead
 from common.ports.sink import Envelope, Sink, TransportFeatures
 from common.ports.source import Delivery, Source
 from common.versions import NEVER, Version
@@ -103,8 +104,8 @@ class TransportCase:
         self._sources.append(self.make_source(node))
         return self._sources[-1]
 
-    def passed(self, origin: str, incarnation: str) -> int:
-        return self.watermarks.get((origin, incarnation), 0)
+    def passed(self, origin: str, incarnation: str) -> LogHead:
+        return LogHead(self.watermarks.get((origin, incarnation), 0), None)
 
     def commit(self, source: Source, deliveries: list[Delivery]) -> None:
         """Do what the consumer does: the watermark first, then the acknowledgement."""

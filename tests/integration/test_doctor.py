@@ -164,6 +164,39 @@ def test_values_that_postgresql_itself_writes_in_two_ways_or_rounded_are_named(
 
 
 @pytest.mark.containers
+def test_a_table_that_a_subscription_writes_is_named(tmp_path: Path, pg_database: str) -> None:
+    """Triggers stay quiet for it, so nobody else would ever tell that its rows do not travel."""
+    with application(sa.make_url(pg_database)) as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE price (id int, day int, PRIMARY KEY (id, day)) PARTITION BY LIST (day)"
+        )
+        connection.exec_driver_sql("CREATE TABLE price_1 PARTITION OF price FOR VALUES IN (1)")
+        connection.exec_driver_sql("CREATE TABLE own (id int PRIMARY KEY)")
+        connection.commit()
+    config = configured(tmp_path, pg_database)
+    assert "logical replication" not in rowferry(config, "migrate").stderr
+    with application(sa.make_url(pg_database)) as connection:
+        connection.exec_driver_sql(
+            "CREATE SUBSCRIPTION feed CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect=false, slot_name=NONE)"
+        )
+        # As `REFRESH PUBLICATION` notes it once the other server answers.
+        connection.exec_driver_sql(
+            "INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate)"
+            " SELECT oid, 'price_1'::regclass, 'r' FROM pg_subscription WHERE subname = 'feed'"
+        )
+        connection.commit()
+    try:
+        named = "price is written by logical replication (subscription feed)"
+        messages = [message for area, message, _ in told(config)["warn"] if area == "tables"]
+        assert [message.startswith(named) for message in messages] == [True]
+        assert named in " ".join(rowferry(config, "migrate").stderr.split())
+    finally:
+        with application(sa.make_url(pg_database)) as connection:
+            connection.exec_driver_sql("DROP SUBSCRIPTION feed")
+            connection.commit()
+
+
+@pytest.mark.containers
 def test_a_schema_that_has_come_before_the_nodes_own_is_named(tmp_path: Path, pg_database: str) -> None:
     with application(sa.make_url(pg_database)) as connection:
         connection.exec_driver_sql(CREATE)

@@ -239,6 +239,23 @@ def test_tables_of_a_dump_without_rows_are_told_and_taken_off(place: Place) -> N
     assert document(place.config, "migrate")["tables"] == ["note"]
 
 
+def test_triggers_of_a_copy_without_the_tables_are_taken_off(place: Place) -> None:
+    """What `pg_dump -T 'rf_*'` brings: the application can't write, since each trigger misses its table."""
+    place.init()
+    place.execute("CREATE TABLE note (id INTEGER PRIMARY KEY)")
+    document(place.config, "migrate")
+    place.execute(*(f'DROP TABLE "{name}"' for name in sorted(place.tables() - {"note"})))
+    assert place.leftovers() != []
+    assert document(place.config, "unmigrate", "--yes")["changed"]
+    assert (place.tables(), place.leftovers()) == ({"note"}, [])
+    place.execute("INSERT INTO note VALUES (1)")
+    assert not document(place.config, "unmigrate", "--yes")["changed"]
+    assert document(place.config, "migrate")["tables"] == ["note"]
+    place.execute(*(f'DROP TABLE "{name}"' for name in sorted(place.tables() - {"note"})))
+    assert document(place.config, "migrate")["tables"] == ["note"]
+    place.execute("INSERT INTO note VALUES (2)")
+
+
 def test_unmigrate_asks_first(place: Place) -> None:
     place.init()
     document(place.config, "migrate")

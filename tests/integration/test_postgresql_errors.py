@@ -44,6 +44,16 @@ def database_name(world: World) -> str:
     return f'"{world.node.database.engine.url.database}"'
 
 
+@pytest.mark.parametrize("statements", ["PREPARE one AS SELECT 1; PREPARE one AS SELECT 1", "EXECUTE another"])
+def test_statements_of_another_session_tell_of_a_pooler(world: World, statements: str) -> None:
+    """It is no batch's doing, so nothing is set aside for it."""
+    with pytest.raises(psycopg.Error) as caught:
+        admin(world, statements)
+    told = translate(caught.value)
+    assert isinstance(told, OutageError)
+    assert "a connection pooler is in between: point node.database to the server itself" in str(told)
+
+
 def test_a_deadlock_is_tried_again(world: World) -> None:
     world.execute("INSERT INTO item VALUES (1, 'a', 1), (2, 'b', 1)")
     world.node.database.sealer(world.node.facts).seal()

@@ -15,11 +15,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from common.config.model import DirectorySection
 from common.crash_points import CrashPoint
 from common.errors import ReopenNodeError
 from common.ids import TxIds
+from common.transports.directory.acks import Acks, write_acks
 from common.wire.control import SeenLog, encode_control
 from common.wire.encode import encode_tx
+from consumer.put_back import FolderWatch
 from consumer.rejoining import Rejoining
 from consumer.reshaped import Reshaped, ReshapedRetries
 from consumer.services import build_services
@@ -317,6 +320,22 @@ def test_it_hears_that_others_have_something_else_at_its_place(world: World) -> 
     assert standing(world).rewound is not None
 
 
+def test_a_running_node_is_told_by_the_folder_that_others_have_something_else(world: World, tmp_path: Path) -> None:
+    """Put back under a running node, which has sealed more by now than it lost."""
+    facts, key = world.node.facts, (world.node.facts.node_id, world.node.facts.incarnation)
+    own_put(world, 1)
+    (tmp_path / "exchange" / "a").mkdir(parents=True)
+    write_acks(tmp_path / "exchange", Acks("a", {key: 1}, tx_ids={key: world.node.database.log(facts).head().tx_id}), 1)
+    section = DirectorySection(path=tmp_path / "exchange")
+    node = replace(world.node, config=world.node.config.model_copy(update={"directory": section}))
+    watch = next(one for one in build_services(node, threading.Event()) if isinstance(one, FolderWatch))
+    watch.look()
+    assert standing(world).rewound is None
+    write_acks(tmp_path / "exchange", Acks("a", {key: 1}, tx_ids={key: "another"}), 1)
+    watch.look()
+    assert standing(world).rewound is not None
+
+
 def test_parked_batches_are_applied_once_their_source_has_begun_anew(world: World) -> None:
     a = Origin("a")
     world.receive(a.put(1, "one", 10).body, a.put(2, "two", 11).body)
@@ -487,6 +506,29 @@ def test_its_own_files_in_the_folder_tell_it_at_the_start(put_back_shop: CliNode
     assert shop.report("status")["rewound_since"] is not None
 
 
+@pytest.mark.parametrize("first", [[], ["export-change-log", "--out", "again.jsonl"]])
+def test_what_was_written_since_does_not_hide_that_it_was_put_back(pair: Pair, first: list[str]) -> None:
+    """More than was lost: once that is sealed, the log's end lies above all that others have had of it."""
+    pair.sell(pair.shop, 1)
+    pair.sync()
+    copy = back_up(pair.shop)
+    pair.sell(pair.shop, 2)
+    pair.sync()
+    put_back(pair.shop, copy)
+    for number in range(3, 7):
+        pair.sell(pair.shop, number)
+    if first:
+        pair.shop.ok(*first)
+    pair.shop.ok("run", "--once")
+    assert pair.shop.report("status")["rewound_since"] is not None
+    # It parks what it can't place.
+    pair.main.ok("run", "--once", code=4)
+    pair.shop.ok("rejoin")
+    pair.sync()
+    assert pair.rows() == [[1, 2, 3, 4, 5, 6]] * 2
+    assert pair.shop.report("status")["rewound_since"] is None
+
+
 def own_body(world: World, lsn: int) -> bytes:
     return Origin("here", incarnation=world.node.facts.incarnation, lsn=lsn - 1).put(9, "own", 9).body
 
@@ -606,7 +648,7 @@ def test_what_comes_back_under_the_numbers_of_what_only_it_has_stops_nothing(pai
 
 
 def test_a_file_of_what_it_has_lost_in_its_way_names_the_remedy(pair: Pair) -> None:
-    """`run --once` ends with it before the folder is asked whether the node was put back."""
+    """`run --once` ends with it, and `status` tells what the folder told at the start."""
     copy = back_up(pair.shop)
     pair.sell(pair.shop, 1)
     pair.shop.ok("run", "--once")
@@ -614,7 +656,7 @@ def test_a_file_of_what_it_has_lost_in_its_way_names_the_remedy(pair: Pair) -> N
     pair.sell(pair.shop, 2)
     refused = pair.shop.call("run", "--once")
     assert (refused.returncode, "`rowferry rejoin`" in refused.stderr.splitlines()[-1]) == (5, True)
-    assert "`rowferry rejoin`" in pair.shop.report("status")["reasons"][0]
+    assert "run rowferry rejoin" in pair.shop.report("status")["reasons"][0]
     pair.shop.ok("rejoin")
     pair.sync()
     assert pair.rows() == [[1, 2], [1, 2]]

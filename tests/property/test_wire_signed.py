@@ -161,12 +161,13 @@ def test_acks_are_signed(tmp_path: Path) -> None:
         file.write_text(written.replace(old, new))
         with pytest.raises(BrokenAcksError):
             read_acks(tmp_path, "a", TRUST)
-    put_back = Acks("a", acks.passed, 5, {("c", "i1"): 11})
-    write_acks(tmp_path, put_back, 1, KEY)
-    assert read_acks(tmp_path, "a", TRUST) == put_back
-    file.write_text(file.read_text().replace("11", "12"))
-    with pytest.raises(BrokenAcksError):
-        read_acks(tmp_path, "a", TRUST)
+    put_back = Acks("a", acks.passed, 5, {("c", "i1"): 11}, {("c", "i1"): "0192"})
+    for old, new in (("11", "12"), ("0192", "0193")):
+        write_acks(tmp_path, put_back, 1, KEY)
+        assert read_acks(tmp_path, "a", TRUST) == put_back
+        file.write_text(file.read_text().replace(old, new))
+        with pytest.raises(BrokenAcksError):
+            read_acks(tmp_path, "a", TRUST)
     write_acks(tmp_path, acks, 1)
     with pytest.raises(BrokenAcksError, match="not signed"):
         read_acks(tmp_path, "a", TRUST)

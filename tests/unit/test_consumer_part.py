@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.clock import to_iso
+from common.ports.dialect import LogHead
 from consumer.part import part
 from consumer.services import passed
 from tests.support.applying import Origin, World, Write, close_world, item, open_world, sqlite_url
@@ -45,14 +46,14 @@ def test_status_tells_gaps_and_unfinished_txs(world: World) -> None:
             | {"heals": False, "asked": 0, "asked_at": None, "gone_until_lsn": None}
         ],
     }
-    assert (passed(world.node, "a", "inc1"), passed(world.node, "a", "other")) == (1, 0)
+    assert (passed(world.node, "a", "inc1").lsn, passed(world.node, "a", "other")) == (1, LogHead(0, None))
 
 
 def test_there_is_one_intake_for_each_way_in(world: World, tmp_path: Path) -> None:
     (tmp_path / "exchange").mkdir()
-    intake, retries, standing, watchdog, purge = part.services(world.node, threading.Event())
-    services = intake, retries, standing, watchdog, purge
-    names = ["intake-directory", "reshaped", "standing", "watchdog-in", "purge-consumer"]
+    intake, retries, standing, folder_watch, watchdog, purge = part.services(world.node, threading.Event())
+    services = intake, retries, standing, folder_watch, watchdog, purge
+    names = ["intake-directory", "reshaped", "standing", "put-back", "watchdog-in", "purge-consumer"]
     assert [service.name for service in services] == names
     assert not intake.step(0)
     folder = tmp_path / "exchange" / "a"

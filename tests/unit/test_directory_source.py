@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from common.errors import OutageError
+from common.ports.dialect import LogHead
 from common.ports.source import Delivery
 from common.transports.directory import DirectorySink, DirectorySource
 from common.transports.directory.content import Sizes, fault_in
@@ -45,6 +46,7 @@ class Share:
         self.path = path
         self.clock = Hands()
         self.passed: dict[str, int] = {}
+        self.tx_ids: dict[str, str] = {}
         self.asked: list[tuple[str, str]] = []
         self._sources: list[DirectorySource] = []
 
@@ -79,9 +81,9 @@ class Share:
         for source in self._sources:
             source.close()
 
-    def _watermark(self, origin: str, incarnation: str) -> int:
+    def _watermark(self, origin: str, incarnation: str) -> LogHead:
         self.asked.append((origin, incarnation))
-        return self.passed.get(origin, 0)
+        return LogHead(self.passed.get(origin, 0), self.tx_ids.get(origin))
 
 
 @pytest.fixture

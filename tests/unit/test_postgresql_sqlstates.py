@@ -16,6 +16,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "reasons.md"
     [
         ("08006", Kind.OUTAGE),
         ("25006", Kind.OUTAGE),
+        ("26000", Kind.OUTAGE),
+        ("42P05", Kind.OUTAGE),
         ("40001", Kind.TRANSIENT),
         ("40P01", Kind.TRANSIENT),
         ("53100", Kind.OUTAGE),

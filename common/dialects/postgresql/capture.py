@@ -117,6 +117,15 @@ class PostgresCapture:
             Registry(raw).forget_captures()
         return statements
 
+    def uninstall_orphans(self) -> list[str]:
+        """The same where the `rf_*` tables are gone, as in a copy that was made without them."""
+        with translated(), self._engine.begin() as connection:
+            raw = driver(connection)
+            raw.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
+            statements = [drop for prefix in FUNCTION_PREFIXES for drop in _drops(raw, prefix)]
+            _run(raw, statements)
+        return statements
+
     def drifted(self, tables: Sequence[TableShape]) -> list[str]:
         """Name the tables whose shape is not the one that capture was installed for, or whose triggers are gone."""
         with translated(), self._engine.connect() as connection:

@@ -105,6 +105,14 @@ WHERE f.contype = 'f' AND f.conparentid = 0 AND f.conrelid = ANY(%s::oid[]) AND 
 ORDER BY f.conrelid, f.conname
 """
 
+_FED = """
+SELECT coalesce(pg_partition_root(r.srrelid), r.srrelid)::oid AS oid,
+       array_agg(DISTINCT s.subname::text ORDER BY s.subname::text) AS subscriptions
+FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid
+WHERE coalesce(pg_partition_root(r.srrelid), r.srrelid)::oid = ANY(%s::oid[])
+GROUP BY 1
+"""
+
 _LOOSE = frozenset(
     {
         *("citext", "citext[]", "interval", "interval[]", "json", "jsonb[]", "numeric[]", "numrange", "nummultirange"),
@@ -137,6 +145,7 @@ class _Found:
     pk: tuple[str, ...] = ()
     unique_keys: list[tuple[str, ...]] = field(default_factory=list)
     foreign_keys: list[ForeignKey] = field(default_factory=list)
+    fed_by: tuple[str, ...] = ()
 
 
 def read_catalog(raw: Raw) -> Catalog:
@@ -198,6 +207,8 @@ def _add_details(raw: Raw, names: Mapping[int, str], found: Mapping[int, _Found]
             columns, parents, equals = tuple(row["columns"]), tuple(row["parent_columns"]), tuple(row["equals"])
             key = PgForeignKey(columns, parent, parents, row["name"], equals, row["parent_partitioned"])
             found[row["oid"]].foreign_keys.append(key)
+    for row in _rows(raw, _FED, wanted):
+        found[row["oid"]].fed_by = tuple(row["subscriptions"])
 
 
 def _shape(name: str, found: _Found) -> PgTable:
@@ -214,6 +225,7 @@ def _shape(name: str, found: _Found) -> PgTable:
         key_bits=min((BITS.get(column.base, 63) for column in found.columns if column.name in found.pk), default=63),
         loose_key=_loose_parts(found),
         rounded=tuple(f"{one.name} ({one.declared})" for one in found.columns if _bare_kind(one) in _ROUNDED),
+        fed_by=found.fed_by,
         partitioned=found.partitioned,
         no_upsert=found.no_upsert,
     )

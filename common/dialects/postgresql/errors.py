@@ -28,8 +28,11 @@ _NO_RIGHT = "42501"
 """Of a captured table it is told as that (`translated_for`); all else is Rowferry's own."""
 _NOT_NULL = "23502"
 _LOCK_TIMEOUT = "55P03"
+_POOLED = "a connection pooler is in between: point node.database to the server itself"
 _REMEDIES = {
     "25006": "if it is a standby, name the primary in node.database; else end default_transaction_read_only there",
+    "26000": _POOLED,
+    "42P05": _POOLED,
     "53100": "free space on the disks of the database's server",
 }
 """What ends an outage, where the server's own words do not say it."""

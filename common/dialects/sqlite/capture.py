@@ -100,6 +100,16 @@ class SqliteCapture:
                 connection.execute(statement)
         return statements
 
+    def uninstall_orphans(self) -> list[str]:
+        """The same where the `rf_*` tables are gone, as in a copy that was made without them."""
+        with borrowed(self._engine) as connection, transaction(connection):
+            rows = connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'trigger'").fetchall()
+            ours = [name for (name,) in rows if name == MARK_TRIGGER or table_of_trigger(name) is not None]
+            statements = [f"DROP TRIGGER {quote(name)}" for name in ours]
+            for statement in statements:
+                connection.execute(statement)
+        return statements
+
     def drifted(self, tables: Sequence[TableShape]) -> list[str]:
         """Name the tables whose shape is not the one that capture was installed for, or whose triggers are gone."""
         with borrowed(self._engine) as connection, transaction(connection, "BEGIN"):

@@ -138,6 +138,8 @@ def _tables(config: Config, database: Database) -> Iterator[Finding]:
         )
     for text in choice.rounded:
         yield Finding(area, Level.WARN, text, "use a type that keeps its digits, such as double precision or numeric")
+    for text in choice.fed:
+        yield Finding(area, Level.WARN, text, "make the database that it comes from a node, or exclude the table")
     for text in choice.key_notes:
         yield Finding(area, Level.NOTE, text)
     for what, remedy in vain_names(config.tables, choice):

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,6 +16,8 @@ from common.wire.records import Lsn, NodeId
 from common.wire.signing import Proof, Purpose, Signer, Trust
 
 _MAX_BYTES = 4 * 1024 * 1024
+T = TypeVar("T")
+TxId = Annotated[str, Field(max_length=40)]
 
 
 class BrokenAcksError(ValueError):
@@ -32,6 +34,8 @@ class Acks:
     """For the node itself: it has read every file that was put there (by the share's clock) up to this moment."""
     had: dict[tuple[str, str], int] = field(default_factory=dict)
     """For the node itself: what it had passed before its database was put back, until it has passed that again."""
+    tx_ids: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Which tx ends at the LSN that was passed: an origin that has another one there was put back."""
     updated_us: int = field(default=0, compare=False)
     """When it was written, by its node's clock; 0 where that can't be read."""
 
@@ -54,14 +58,16 @@ class _AcksFile(BaseModel):
     origins: dict[NodeId, dict[NodeId, Lsn]]
     read_until_ns: Annotated[int, Field(ge=0, strict=True)] = 0
     had: dict[NodeId, dict[NodeId, Lsn]] | None = None
+    tx_ids: dict[NodeId, dict[NodeId, TxId]] | None = None
     key: str | None = None
     signature: str | None = None
 
     @property
     def sha256(self) -> str:
         """Over what is signed: all that this release reads of it, without spaces."""
-        # Without `had` it is what an earlier release signs.
-        beside = {"key", "signature"} | ({"had"} if self.had is None else set())
+        # Without these it is what an earlier release signs.
+        later = {"had": self.had, "tx_ids": self.tx_ids}
+        beside = {"key", "signature"} | {name for name, value in later.items() if value is None}
         return hashlib.sha256(self.model_dump_json(exclude=beside).encode()).hexdigest()
 
 
@@ -77,6 +83,7 @@ def write_acks(root: Path, acks: Acks, now_us: int, signer: Signer | None = None
         origins=_by_origin(acks.passed),
         read_until_ns=acks.read_until_ns,
         had=_by_origin(acks.had) or None,
+        tx_ids=_by_origin(acks.tx_ids) or None,
     )
     if signer is not None:
         proof = {"key": signer.key_id, "signature": signer.sign(Purpose.ACKS, document.sha256)}
@@ -108,7 +115,12 @@ def read_acks(root: Path, node_id: str, trust: Trust | None = None) -> Acks | No
     if fault is not None:
         raise BrokenAcksError(str(fault))
     return Acks(
-        node_id, _flat(found.origins), found.read_until_ns, _flat(found.had or {}), _written_us(found.updated_at)
+        node_id,
+        _flat(found.origins),
+        found.read_until_ns,
+        _flat(found.had or {}),
+        _flat(found.tx_ids or {}),
+        _written_us(found.updated_at),
     )
 
 
@@ -119,15 +131,15 @@ def _written_us(text: str) -> int:
         return 0
 
 
-def _by_origin(passed: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
-    origins: dict[str, dict[str, int]] = {}
-    for (origin, incarnation), lsn in sorted(passed.items()):
-        origins.setdefault(origin, {})[incarnation] = lsn
+def _by_origin(passed: Mapping[tuple[str, str], T]) -> dict[str, dict[str, T]]:
+    origins: dict[str, dict[str, T]] = {}
+    for (origin, incarnation), said in sorted(passed.items(), key=lambda item: item[0]):
+        origins.setdefault(origin, {})[incarnation] = said
     return origins
 
 
-def _flat(origins: Mapping[str, Mapping[str, int]]) -> dict[tuple[str, str], int]:
-    return {(origin, incarnation): lsn for origin, passed in origins.items() for incarnation, lsn in passed.items()}
+def _flat(origins: Mapping[str, Mapping[str, T]]) -> dict[tuple[str, str], T]:
+    return {(origin, incarnation): said for origin, passed in origins.items() for incarnation, said in passed.items()}
 
 
 def _brief(error: ValueError | RecursionError) -> str:

@@ -46,13 +46,21 @@ def own_acks(root: Path, node_id: str, trust: Trust | None = None) -> Acks:
 
 
 def passed_by_others(root: Path, origin: str, trust: Trust | None = None) -> dict[str, dict[str, int]]:
-    """Return up to where each other node has passed each incarnation of `origin`. Raises OutageError.
+    """Return up to where each other node has passed each incarnation of `origin`. Raises OutageError."""
+    return {
+        writer: {one: lsn for (of, one), lsn in acks.passed.items() if of == origin}
+        for writer, acks in acks_of_others(root, origin, trust).items()
+    }
+
+
+def acks_of_others(root: Path, node_id: str, trust: Trust | None = None) -> dict[str, Acks]:
+    """Return what each other node has left there. Raises OutageError.
 
     Of a node whose acks.json can't be believed or read it is not known: one node's fault is not every node's."""
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, Acks] = {}
     try:
         for writer in _writers(root):
-            if same_node(writer, origin):
+            if same_node(writer, node_id):
                 continue
             try:
                 acks = read_acks(root, writer, trust)
@@ -64,7 +72,7 @@ def passed_by_others(root: Path, origin: str, trust: Trust | None = None) -> dic
                     raise
                 continue
             if acks is not None:
-                found[writer] = {one: lsn for (of, one), lsn in acks.passed.items() if of == origin}
+                found[writer] = acks
     except OSError as error:
         raise storage_outage(error, root, "looking through the shared folder") from error
     return found

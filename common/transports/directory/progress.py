@@ -7,14 +7,16 @@ from pathlib import Path
 
 from common.clock import Clock
 from common.errors import OutageError
+from common.ports.dialect import LogHead
 from common.transports.directory.acks import Acks, BrokenAcksError, read_acks, write_acks
 from common.transports.directory.names import BatchFile
 from common.transports.directory.settling import Stamp
 from common.wire.signing import Signer
 
 log = logging.getLogger(__name__)
-Passed = Callable[[str, str], int]
-"""Origin and incarnation to the durable watermark: the highest LSN up to which everything is seen; 0 at first."""
+Passed = Callable[[str, str], LogHead]
+"""Origin and incarnation to the durable watermark: the highest LSN up to which everything is seen, 0 at first, and the
+tx that ends there."""
 _WRITE_EVERY_SECONDS = 1.0
 
 
@@ -49,6 +51,7 @@ class Progress:
         if incarnation is not None:
             self._origins.add((node_id, incarnation))
         self._watermarks: dict[tuple[str, str], int] = {}
+        self._tx_ids: dict[tuple[str, str], str] = {}
         self._written_at = 0.0
         self._write_failed = False
 
@@ -86,7 +89,7 @@ class Progress:
         try:
             self._read_watermarks()
             passed = {key: lsn for key, lsn in self._watermarks.items() if lsn > 0}
-            acks = Acks(self._acks.node, passed, read_until_ns, self._had())
+            acks = Acks(self._acks.node, passed, read_until_ns, self._had(), self._tx_ids)
             if acks == self._acks:
                 return
             write_acks(self._root, acks, self._clock.now_us(), self._signer)
@@ -113,7 +116,9 @@ class Progress:
     def _read_watermarks(self) -> None:
         # The own log last: what was written before the others' changes had come lies below its end then.
         order = sorted(self._origins, key=lambda key: key[0] == self._node_id)
-        self._watermarks = {key: self._passed(*key) if self._passed else 0 for key in order}
+        heads = {key: self._passed(*key) if self._passed else LogHead(0, None) for key in order}
+        self._watermarks = {key: head.lsn for key, head in heads.items()}
+        self._tx_ids = {key: head.tx_id for key, head in heads.items() if head.tx_id is not None and head.lsn > 0}
 
     def _changed_ns(self, file: BatchFile) -> int:
         try:
