@@ -1,7 +1,7 @@
 """What `run` runs of the consumer: an intake for each source, and what asks, tries again, follows up and cleans."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -34,7 +34,7 @@ from consumer.reshaped import ReshapedRetries
 from consumer.standing.refresh import RefreshService
 from consumer.statements import reading
 from consumer.waiting import others_work
-from consumer.watermark import read_mark
+from consumer.watermark import SourceKey, read_all
 
 _NAME = "consumer"
 
@@ -42,9 +42,7 @@ _NAME = "consumer"
 def build_services(node: Node, stop: threading.Event) -> Sequence[Service]:
     """Build one intake for each configured source, what tries again what a new shape lets through, what follows up
     the node's own writes where rows have stepped back, what asks for what is missing, and a watchdog."""
-    factories = source_factories(
-        node, lambda origin, incarnation: passed(node, origin, incarnation), lambda peer: PullPlace(node, peer)
-    )
+    factories = source_factories(node, partial(passed, node), partial(PullPlace, node))
     if DIRECTORY in factories:
         factories = {**factories, DIRECTORY: _looking(node, factories[DIRECTORY])}
     tracing = open_tracing(node.config.tracing.enabled)
@@ -101,13 +99,16 @@ def _looking(node: Node, open_source: OpenSource) -> OpenSource:
     return look_and_open
 
 
-def passed(node: Node, origin: str, incarnation: str) -> LogHead:
-    """Return the watermark of one incarnation of a source; of this node itself the end of its log."""
-    if origin == node.facts.node_id:
-        return node.database.log(replace(node.facts, incarnation=incarnation)).head()
+def passed(node: Node, logs: Collection[SourceKey]) -> dict[SourceKey, LogHead]:
+    """Return the watermarks of these logs; of this node's own their ends."""
     with reading(node.database) as connection:
-        mark = read_mark(connection, origin, incarnation)
-    return LogHead(mark.last_lsn, mark.last_tx_id)
+        marks = {key: mark for key, (mark, _) in read_all(connection).items() if key in logs}
+    found = {key: LogHead(mark.last_lsn, mark.last_tx_id) for key, mark in marks.items()}
+    # Asked last: what was written before the others' changes had come lies below the own log's end then.
+    for key in logs:
+        if key[0] == node.facts.node_id:
+            found[key] = node.database.log(replace(node.facts, incarnation=key[1])).head()
+    return found
 
 
 def _copies(node: Node, stop: threading.Event) -> BrokerCopies | None:

@@ -6,7 +6,7 @@ second, which `status` and the other short commands need not pay.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,8 +32,9 @@ OpenSink = Callable[[Callable[[], None]], Sink]
 OpenDirect = Callable[[str], Sink]
 """Opens a sink to one node alone."""
 OpenSource = Callable[[], Source]
-Passed = Callable[[str, str], LogHead]
-"""Origin and incarnation to the highest LSN up to which this node has seen everything, and the tx that ends there."""
+Passed = Callable[[Collection[tuple[str, str]]], Mapping[tuple[str, str], LogHead]]
+"""Of some logs (origin, incarnation) the highest LSN up to which this node has seen everything, and the tx that ends
+there; nothing of a log that it has seen nothing of."""
 
 
 def sink_factories(node: Node, stop: threading.Event | None = None) -> Mapping[str, OpenSink]:

@@ -7,7 +7,7 @@ receive.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -104,8 +104,8 @@ class TransportCase:
         self._sources.append(self.make_source(node))
         return self._sources[-1]
 
-    def passed(self, origin: str, incarnation: str) -> LogHead:
-        return LogHead(self.watermarks.get((origin, incarnation), 0), None)
+    def passed(self, logs: Collection[tuple[str, str]]) -> dict[tuple[str, str], LogHead]:
+        return {key: LogHead(lsn, None) for key, lsn in self.watermarks.items() if key in logs}
 
     def commit(self, source: Source, deliveries: list[Delivery]) -> None:
         """Do what the consumer does: the watermark first, then the acknowledgement."""

@@ -13,7 +13,6 @@ import pytest
 from common.config.model import Config
 from common.errors import ConfigError, OutageError
 from common.http.scopes import Scope
-from common.ports.dialect import LogHead
 from common.ports.sink import Envelope
 from common.runtime.transports import source_factories
 from common.transports.directory.reader import DirectorySource
@@ -135,7 +134,7 @@ def test_once_main_is_known_nobody_else_hands_on_by_calling_himself_main(
 
     def given() -> bytes:
         node = replace(branch.node, config=Config.model_validate(tree))
-        source = source_factories(node, lambda _, __: LogHead(0, None), lambda _: Kept())["http-main"]()
+        source = source_factories(node, lambda _: {}, lambda _: Kept())["http-main"]()
         with closing(source):
             return b"".join(one.body for one in source.receive(500, 0))
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from common.clock import to_iso
-from common.ports.dialect import LogHead
 from consumer.part import part
 from consumer.services import passed
 from tests.support.applying import Origin, World, Write, close_world, item, open_world, sqlite_url
@@ -46,7 +47,25 @@ def test_status_tells_gaps_and_unfinished_txs(world: World) -> None:
             | {"heals": False, "asked": 0, "asked_at": None, "gone_until_lsn": None}
         ],
     }
-    assert (passed(world.node, "a", "inc1").lsn, passed(world.node, "a", "other")) == (1, LogHead(0, None))
+    found = passed(world.node, {("a", "inc1"), ("a", "other")})
+    assert {key: head.lsn for key, head in found.items()} == {("a", "inc1"): 1}
+
+
+def test_one_look_tells_how_far_all_logs_are_passed(world: World) -> None:
+    logs = {(f"node-{number}", "inc1") for number in range(50)}
+    world.receive(*(Origin(name).put(number, "x", 1).body for number, (name, _) in enumerate(sorted(logs))))
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        asked.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        found = passed(world.node, logs)
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert found.keys() == logs
+    assert [statement.split()[0] for statement in asked] == ["BEGIN", "SELECT"]
 
 
 def test_there_is_one_intake_for_each_way_in(world: World, tmp_path: Path) -> None:

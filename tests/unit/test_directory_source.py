@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,9 @@ class Share:
         for source in self._sources:
             source.close()
 
-    def _watermark(self, origin: str, incarnation: str) -> LogHead:
-        self.asked.append((origin, incarnation))
-        return LogHead(self.passed.get(origin, 0), self.tx_ids.get(origin))
+    def _watermark(self, logs: Collection[tuple[str, str]]) -> dict[tuple[str, str], LogHead]:
+        self.asked.extend(logs)
+        return {key: LogHead(self.passed.get(key[0], 0), self.tx_ids.get(key[0])) for key in logs}
 
 
 @pytest.fixture
