@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,42 @@ def test_what_is_held_is_not_read_twice_and_what_is_acknowledged_never_again(sha
     source.ack(second)
     source.ack(second)
     assert now(source) == []
+
+
+def test_a_file_that_went_while_it_was_held_is_another_one_when_it_comes_again(share: Share) -> None:
+    """A node that was rewound writes LSNs anew, under names that its folder had before."""
+    share.write(1, 2)
+    source = share.source()
+    held = now(source)
+    share.file(1, 1).unlink()
+    assert now(source) == []
+    source.ack(held)
+    anew = share.write(1, size=9)
+    assert read(source) == anew
+
+
+def _calls(source: DirectorySource) -> int:
+    """Return how many functions one look takes: the same however busy the machine is."""
+    made = Counter[str]()
+    sys.setprofile(lambda _frame, event, _argument: made.update([event]))
+    try:
+        assert now(source) == []
+    finally:
+        sys.setprofile(None)
+    return made["call"]
+
+
+def test_a_look_at_what_is_read_takes_no_step_for_each_file(share: Share) -> None:
+    """For a peer that is away files lie there by the thousand, and the folder is looked at each second."""
+    source = share.source()
+    taken = []
+    for lsns in (range(1, 11), range(11, 200)):
+        share.write(*lsns)
+        share.passed["a"] = max(lsns)
+        source.ack(now(source, 500))
+        now(source)
+        taken.append(_calls(source))
+    assert taken[0] == taken[1]
 
 
 def test_a_new_process_skips_what_was_read_and_passed(share: Share) -> None:

@@ -49,6 +49,10 @@ class BatchFile:
     from_lsn: int
     to_lsn: int
 
+    def __hash__(self) -> int:
+        # A text's own is kept, that of all fields is not; and all lists of a node hold the same objects.
+        return hash(self.name)
+
     @property
     def encoding(self) -> Encoding | None:
         return encoding_of(self.name)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from common.clock import Clock
@@ -47,6 +47,10 @@ class Progress:
         self._earlier_ns = self._acks.read_until_ns
         self._newest_ns = self._earlier_ns
         self._finished: dict[BatchFile, Stamp | None] = {}
+        self._files: Sequence[BatchFile] = ()
+        self._listed: set[BatchFile] = set()
+        self._open: list[BatchFile] = []
+        """Those of them that are not finished for good: thousands may be."""
         self._origins: set[tuple[str, str]] = {*self._acks.passed, *self._acks.had}
         if incarnation is not None:
             self._origins.add((node_id, incarnation))
@@ -55,15 +59,23 @@ class Progress:
         self._written_at = 0.0
         self._write_failed = False
 
-    def begin_scan(self, files: Iterable[BatchFile]) -> None:
-        """Take in what a scan found. Raises OutageError when the watermarks can't be had."""
-        listed = set(files)
-        self._finished = {file: stamp for file, stamp in self._finished.items() if file in listed}
-        self._origins.update((file.origin, file.incarnation) for file in listed)
-        self._read_watermarks()
+    def to_read(self, files: Sequence[BatchFile]) -> list[BatchFile]:
+        """Return which of the files that a scan found have to be read, in their order.
 
-    def needs_reading(self, file: BatchFile) -> bool:
-        """Tell whether the file has to be read."""
+        Raises OutageError when the watermarks can't be had."""
+        if files is not self._files:
+            self._files, self._listed, self._open = files, set(files), list(files)
+            self._finished = {file: stamp for file, stamp in self._finished.items() if file in self._listed}
+            self._origins.update((file.origin, file.incarnation) for file in files)
+        self._read_watermarks()
+        found = [file for file in self._open if self._needs_reading(file)]
+        self._open = [file for file in self._open if not self._is_done(file)]
+        return found
+
+    def _is_done(self, file: BatchFile) -> bool:
+        return file in self._finished and self._finished[file] is None
+
+    def _needs_reading(self, file: BatchFile) -> bool:
         if file in self._finished:
             stamp = self._finished[file]
             return stamp is not None and self._stamp(file) not in (stamp, None)
@@ -76,7 +88,9 @@ class Progress:
 
     def finish(self, file: BatchFile, changed_ns: int, broken: Stamp | None) -> None:
         """Note that all of a file was acknowledged. `broken`: its stamp, when it was delivered broken."""
-        self._finished[file] = broken
+        # One that went meanwhile is another one when it comes again.
+        if file in self._listed:
+            self._finished[file] = broken
         self._newest_ns = max(self._newest_ns, changed_ns)
 
     def tell_writers(self, *, complete: bool, closing: bool = False) -> None:

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,6 +68,8 @@ class DirectorySource:
         self._settling = Settling(settle_seconds)
         self._poll_seconds = poll_seconds
         self._opener = Opener(path, self._settling, clock, sizes or Sizes(), limits)
+        self._files: Sequence[BatchFile] = ()
+        """Of the last scan."""
         self._pending: deque[BatchFile] = deque()
         self._current: Reading | None = None
         self._again: deque[Delivery] = deque()
@@ -173,10 +176,11 @@ class DirectorySource:
             self._backlog.ran_out(self._held)
         self._has_scanned = True
         files = self._scanner.files()
-        self._settling.keep_only(set(files))
-        self._progress.begin_scan(files)
+        if files is not self._files:
+            self._settling.keep_only(set(files))
+            self._files = files
         held = {token.file for token in self._held}
-        self._pending.extend(file for file in files if file not in held and self._progress.needs_reading(file))
+        self._pending.extend(file for file in self._progress.to_read(files) if file not in held)
         self._progress.tell_writers(complete=self._is_complete())
 
     def _is_complete(self) -> bool:
