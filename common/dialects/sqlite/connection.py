@@ -39,13 +39,16 @@ def make_engine(
     prepare: Callable[[sqlite3.Connection], None] | None = None,
     *,
     create: bool = True,
+    alone: bool = False,
 ) -> sa.Engine:
     """Return an engine whose transactions are SQLite's own, each opened with the statement `begin`.
 
     Python's sqlite3 would begin late and commit before DDL, so that is switched off (`isolation_level`).
-    `prepare` is called on each new connection. Without `create` a file that is not there is an OutageError."""
+    `prepare` is called on each new connection. Without `create` a file that is not there is an OutageError.
+    `alone`: one connection, which all borrowers get in turn."""
     path = check_url(url)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    pool = {"pool_size": 1, "max_overflow": 0} if alone else {}
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **pool)
 
     def before_connect(*_: object) -> None:
         if not create and not is_there(path):

@@ -12,6 +12,7 @@ from common.dialects.sqlite.applying import SqliteApplySession
 from common.dialects.sqlite.backing_up import SqliteBackups
 from common.dialects.sqlite.capture import SqliteCapture
 from common.dialects.sqlite.catalog import SchemaCache
+from common.dialects.sqlite.commits import Commits
 from common.dialects.sqlite.connection import borrowed, check_url, is_there, make_engine
 from common.dialects.sqlite.errors import translate, translating
 from common.dialects.sqlite.frozen import SqliteSnapshots
@@ -41,6 +42,7 @@ class SqliteDatabase:
             )
         self._engine = make_engine(url, create=create)
         self._applying = make_engine(url, "BEGIN IMMEDIATE", self._prepare_applying, create=create)
+        self._watching = make_engine(url, create=create, alone=True)
         self._schemas = SchemaCache()
         self._triggers = StandingTriggers()
         self._triggers_off: bool | None = None
@@ -73,7 +75,7 @@ class SqliteDatabase:
 
     def sealer(self, node: NodeFacts) -> SqliteSealer:
         """Return a sealer for this node."""
-        return SqliteSealer(self._engine, self._schemas, node, letters=self._letters)
+        return SqliteSealer(self._engine, self._schemas, node, letters=self._letters, commits=Commits(self._watching))
 
     @property
     def own_letters(self) -> int:
@@ -142,6 +144,7 @@ class SqliteDatabase:
         """Close every connection; may be called again."""
         self._engine.dispose()
         self._applying.dispose()
+        self._watching.dispose()
 
     def _prepare_applying(self, connection: sqlite3.Connection) -> None:
         # Cascades act even with triggers off, and nothing would log them: foreign keys are checked by us.

@@ -3,7 +3,7 @@
 What is too much to be held is copied aside instead (`backlog`)."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -20,6 +20,8 @@ from common.dialects.sqlite.values import Row, key_text
 
 MOST_HELD = 50_000
 """So many touches are in memory at once, with the rows that they are about: about a kilobyte each."""
+_LOGS_A_QUERY = 200
+"""SQLite takes 2,000 columns, and Python keeps 128 statements of a connection."""
 _json = msgspec.json.Encoder()
 _NOT_KNOWN = (
     "SELECT v.key FROM json_each(?) AS asked CROSS JOIN main.rf_row_version AS v ON v.table_id = ?"
@@ -48,35 +50,31 @@ class Looker:
             (mark, shape_id): seq
             for mark, shape_id, seq in connection.execute("SELECT mark, shape_id, seq FROM rf_mark_bound")
         }
-        long = self._long(connection)
+        touched = _touched(connection, self._schemas.touch_logs(connection))
+        long = self._long(connection, touched)
         if long:
             moment = Look(turn, last_lsn, last_tx_id, (), None, ())
             clear(connection)
             copied = [copy_aside(connection, log, table, self._ours(log, marks, bounds)) for log, table in long]
             return Backlog(connection, moment, marks, copied, MOST_HELD)
-        logs = self._logs(connection, marks, bounds)
+        logs = [self._log(connection, log, marks, bounds) for log in touched]
         last_mark = None
         if marks and any(log.log.current and log.shape != log.log.shape for log in logs):
             last_mark = marks[-1]
             marks = ()
-            logs = self._logs(connection, marks, bounds)
+            logs = [self._log(connection, log, marks, bounds) for log in touched]
         return Look(turn, last_lsn, last_tx_id, marks, last_mark, tuple(logs))
 
-    def _logs(
-        self, connection: sqlite3.Connection, marks: tuple[int, ...], bounds: dict[tuple[int, int], int]
-    ) -> list[LogLook]:
-        logs = (self._log(connection, log, marks, bounds) for log in self._schemas.touch_logs(connection))
-        return [log for log in logs if log is not None]
-
-    def _long(self, connection: sqlite3.Connection) -> list[tuple[TouchLog, SqliteTable]]:
+    def _long(
+        self, connection: sqlite3.Connection, touched: Mapping[TouchLog, int]
+    ) -> list[tuple[TouchLog, SqliteTable]]:
         """Return the touch logs with their tables if they are too long together, and each fits its table as it stands.
 
         A table that has another shape by now is rare beside a backlog: it is then held whole."""
-        touched = [(log, _span(connection, log)) for log in self._schemas.touch_logs(connection)]
-        if sum(span for _, span in touched) <= MOST_HELD:
+        if sum(touched.values()) <= MOST_HELD:
             return []
         found: list[tuple[TouchLog, SqliteTable]] = []
-        for log in (log for log, span in touched if span):
+        for log in touched:
             table = table_of(connection, log, self._schemas.read(connection).tables)
             if table is None or not log.current or stored_shape(table.shape) != log.shape:
                 return []
@@ -96,10 +94,8 @@ class Looker:
         log: TouchLog,
         marks: tuple[int, ...],
         bounds: dict[tuple[int, int], int],
-    ) -> LogLook | None:
+    ) -> LogLook:
         rows = fetched(connection, f"SELECT * FROM {log_table(log.shape_id)} ORDER BY seq")
-        if not rows:
-            return None
         ours = self._ours(log, marks, bounds)
         table = table_of(connection, log, self._schemas.read(connection).tables)
         readable = table is not None and len(table.shape.pk) == len(log.shape.pk)
@@ -120,12 +116,20 @@ def _not_known(connection: sqlite3.Connection, log: TouchLog, touched: Iterable[
     return frozenset(key for (key,) in connection.execute(_NOT_KNOWN, given).fetchall())
 
 
-def _span(connection: sqlite3.Connection, log: TouchLog) -> int:
-    """Return about how many touches a log has, never fewer: by its two ends, which cost nothing to find."""
-    name = log_table(log.shape_id)
-    # In one aggregate together they would be a scan of the whole log.
-    ends = connection.execute(f"SELECT (SELECT min(seq) FROM {name}), (SELECT max(seq) FROM {name})").fetchone()
-    return 0 if ends[0] is None else int(ends[1] - ends[0] + 1)
+def _touched(connection: sqlite3.Connection, logs: Sequence[TouchLog]) -> dict[TouchLog, int]:
+    """Return the logs that have touches, and about how many each has, never fewer: by its two ends, which cost nothing
+    to find. All are asked at once: of hundreds of tables a few are written between two looks."""
+    found: dict[TouchLog, int] = {}
+    for start in range(0, len(logs), _LOGS_A_QUERY):
+        some = logs[start : start + _LOGS_A_QUERY]
+        names = [log_table(log.shape_id) for log in some]
+        # In one aggregate together they would be a scan of the whole log.
+        ends = ", ".join(f"(SELECT min(seq) FROM {name}), (SELECT max(seq) FROM {name})" for name in names)
+        row = connection.execute(f"SELECT {ends}").fetchone()
+        for log, first, last in zip(some, row[::2], row[1::2], strict=True):
+            if first is not None:
+                found[log] = last - first + 1
+    return found
 
 
 def _sealed_under(old: StoredShape, now: StoredShape) -> StoredShape:

@@ -15,6 +15,7 @@ from common.clock import Clock, SystemClock
 from common.crash_points import CrashPoint, reach
 from common.dialects.sqlite.backlog import Backlog, SlicedSegment
 from common.dialects.sqlite.catalog import SchemaCache
+from common.dialects.sqlite.commits import Commits, Moment
 from common.dialects.sqlite.connection import borrowed, transaction
 from common.dialects.sqlite.errors import translating
 from common.dialects.sqlite.looking import Looker
@@ -24,7 +25,7 @@ from common.dialects.sqlite.net import Followers, segments
 from common.dialects.sqlite.numbering import Numbering, read_bases
 from common.dialects.sqlite.spool import Spooled
 from common.dialects.sqlite.storing import ReadyTx, store
-from common.errors import IncarnationEndedError
+from common.errors import ContentionError, IncarnationEndedError
 from common.ids import TxIds
 from common.ports.dialect import NodeFacts, SealReport
 
@@ -72,7 +73,9 @@ class SqliteSealer:
         node: NodeFacts,
         clock: Clock | None = None,
         letters: LetterCount | None = None,
+        commits: Commits | None = None,
     ) -> None:
+        """`commits`: tells whether a look can be left out; without it each is taken."""
         self._engine = engine
         self._looker = Looker(schemas)
         self._comparison = Comparison(schemas, node_id=node.node_id)
@@ -80,18 +83,29 @@ class SqliteSealer:
         self._clock = clock or SystemClock()
         self._letters = letters or LetterCount()
         self._left: _Prepared | None = None
+        self._commits = commits
+        self._is_asked = False
+        """Whether somebody wants to know if it is quiet: it takes a connection of its own."""
+        self._seen: Moment | None = None
+        """What `is_quiet` found last: before the look that follows."""
+        self._done: Moment | None = None
+        """All that was committed before is sealed. None: not known."""
 
     def seal(self, max_changes: int = 50_000) -> SealReport:
         """Seal what is committed now, in short transactions, and end early after about `max_changes`.
 
         What one look found beyond that is kept for the next call: a backlog is read once, not once a call."""
+        seen = self._seen or (self._moment() if self._is_asked else None)
+        self._seen = self._done = None
         left, self._left = self._left, None
         prepared = left or self._look()
         try:
             with translating():
                 report = self._store(prepared, max_changes)
                 if not report.more and left is None:
-                    return replace(report, more=self._comparison.step(prepared.connection))
+                    more = self._comparison.step(prepared.connection)
+                    self._done = None if more else seen
+                    return replace(report, more=more)
                 # What was committed after a look of an earlier call has not been seen yet.
                 return replace(report, more=True)
         finally:
@@ -99,8 +113,16 @@ class SqliteSealer:
                 prepared.lent.close()
 
     def is_quiet(self) -> bool:
-        """A look asks a file, and no server: it costs hardly more than asking whether to look."""
-        return False
+        """Ask SQLite's own counter of commits. What this sealer commits counts too: one more look finds nothing."""
+        self._is_asked = True
+        self._seen = self._moment()
+        return self._seen is not None and self._seen.is_still(self._done)
+
+    def _moment(self) -> Moment | None:
+        try:
+            return None if self._commits is None else self._commits.moment()
+        except ContentionError:
+            return None
 
     def _look(self) -> _Prepared:
         with ExitStack() as lent:
