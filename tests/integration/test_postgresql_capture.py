@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import psycopg
 import pytest
 
 from common.wire.records import Change
@@ -542,3 +544,30 @@ def test_a_table_of_as_many_columns_as_a_row_can_hold_is_captured(pg_database: s
         images = [json.loads(bytes(change.after)) for change in node.changes()]
     first = {"id": 1} | dict.fromkeys(names) | {names[0]: 10, names[-1]: 20}
     assert images == [first, first | {names[700]: 30}]
+
+
+def test_whether_capture_stands_is_asked_of_all_tables_at_once(
+    node_of: Callable[[str], PostgresNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every five seconds, and there may be hundreds."""
+    node = node_of(ITEM)
+    asked: list[object] = []
+    execute = psycopg.Cursor.execute
+
+    def counted(cursor: psycopg.Cursor[Any], query: Any, *more: Any, **named: Any) -> Any:
+        asked.append(query)
+        return execute(cursor, query, *more, **named)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", counted)
+    taken = []
+    for numbers in (range(2), range(2, 40)):
+        with node.application() as connection:
+            for number in numbers:
+                connection.execute(f"CREATE TABLE t{number} (id int PRIMARY KEY, name text)".encode())
+        tables = list(node.database.catalog().tables.values())
+        capture = node.database.capture()
+        capture.install(tables)
+        asked.clear()
+        assert capture.drifted(tables) == []
+        taken.append(len(asked))
+    assert taken[0] == taken[1]

@@ -1,9 +1,10 @@
 """Tables as they stand, beside what capture was made for on them."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
 
@@ -29,15 +30,32 @@ SELECT c.oid, c.relkind = 'p', c.relnatts,
              JOIN pg_class l ON l.oid = tree.relid JOIN pg_namespace n ON n.oid = l.relnamespace
              WHERE l.relkind <> 'p' AND l.oid <> c.oid ORDER BY 1),
        pg_get_userbyid(c.relowner)
-FROM pg_class c WHERE c.oid = %s::regclass
+FROM unnest(%s::text[]) WITH ORDINALITY AS wanted (name, place) LEFT JOIN pg_class c ON c.oid = wanted.name::regclass
+ORDER BY wanted.place
 """
 
 _LIVE_TRIGGERS = """
-SELECT t.tgrelid, count(*) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-WHERE t.tgrelid = ANY(%s::oid[]) AND p.proname = ANY(%s::name[]) AND t.tgenabled = 'O'
-  AND p.pronamespace = current_schema()::regnamespace
-GROUP BY t.tgrelid
+SELECT wanted.name, p.proname::text
+FROM unnest(%s::text[]) AS wanted (name)
+JOIN pg_trigger t ON t.tgrelid = wanted.name::regclass
+JOIN pg_proc p ON p.oid = t.tgfoid
+WHERE t.tgenabled = 'O' AND p.pronamespace = current_schema()::regnamespace
 """
+
+_Place: TypeAlias = tuple[str, str]
+"""Schema and name of a table or a partition."""
+_Triggers: TypeAlias = Mapping[str, Counter[str]]
+"""By the qualified name of a table or a partition, how many triggers stand there of each function."""
+
+
+class _Relation(NamedTuple):
+    """What the catalog has of a table."""
+
+    oid: int
+    partitioned: bool
+    last_column: int
+    leaves: tuple[_Place, ...]
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +91,27 @@ def targets_of(raw: Raw, tables: Sequence[TableShape], rules: Rules) -> list[Tar
     registry = Registry(raw)
     registered, home = registry.captures(), home_schema(raw)
     renamed = renamed_tables(raw, tables, registered, registry.paused())
-    found = [_target(raw, shape, home, registered.get(shape.name), rules) for shape in tables]
+    # All at once: this is asked every few seconds, and there may be hundreds.
+    standing = _standing(raw, tables)
+    triggers = _live_triggers(raw, [place for shape, one in standing for place in _places(shape, one.leaves)])
+    found = [_target(raw, shape, one, home, registered.get(shape.name), rules, triggers) for shape, one in standing]
     return [
-        replace(target, known_as=old, before=registered[old], blind=_blind(raw, target.shape, target.leaves, old))
+        replace(target, known_as=old, before=registered[old], blind=_blind(target.shape, target.leaves, triggers, old))
         if (old := renamed.get(target.shape.name)) is not None
         else replace(target, made_anew=_is_made_anew(registry, target))
         for target in found
     ]
+
+
+def _standing(raw: Raw, tables: Sequence[TableShape]) -> list[tuple[TableShape, _Relation]]:
+    rows = raw.execute(_TARGETS.encode(), ([relation(shape) for shape in tables],)).fetchall()
+    found = []
+    for shape, (oid, partitioned, last_column, leaves, owner) in zip(tables, rows, strict=True):
+        if oid is None:
+            raise ConfigError(f"table {shape.name!r} is gone")
+        places = tuple((schema, name) for schema, name in leaves)
+        found.append((shape, _Relation(oid, partitioned, last_column, places, owner)))
+    return found
 
 
 def _is_made_anew(registry: Registry, target: Target) -> bool:
@@ -87,18 +119,22 @@ def _is_made_anew(registry: Registry, target: Target) -> bool:
     return before is not None and before.relation != oid and registry.was_made_since(target.shape.name, oid)
 
 
-def _target(raw: Raw, shape: TableShape, home: str, before: Installed | None, rules: Rules) -> Target:
-    row = raw.execute(_TARGETS.encode(), (relation(shape),)).fetchone()
-    if row is None:
-        raise ConfigError(f"table {shape.name!r} is gone")
-    oid, partitioned, last_column, found, owner = row
-    leaves = tuple((schema, name) for schema, name in found)
+def _target(
+    raw: Raw,
+    shape: TableShape,
+    now: _Relation,
+    home: str,
+    before: Installed | None,
+    rules: Rules,
+    triggers: _Triggers,
+) -> Target:
     append_only = shape.name in rules.append_only
     sequences = tuple(sequences_of(raw, shape)) if shape.name in rules.no_own_keys else ()
-    made = CapturedTable(shape, home, 0, 0, partitioned, leaves, owner, append_only, named(sequences))
-    installed = Installed(oid, last_column, shape.meta, _fingerprint(made))
-    blind, free = _blind(raw, shape, leaves), bool(sequences) and not _is_guarded(raw, oid, made)
-    return Target(shape, installed, partitioned, leaves, owner, append_only, sequences, before, blind, free)
+    made = CapturedTable(shape, home, 0, 0, now.partitioned, now.leaves, now.owner, append_only, named(sequences))
+    installed = Installed(now.oid, now.last_column, shape.meta, _fingerprint(made))
+    free = bool(sequences) and not triggers[relation(shape)][made.keys_function_name]
+    blind = _blind(shape, now.leaves, triggers)
+    return Target(shape, installed, now.partitioned, now.leaves, now.owner, append_only, sequences, before, blind, free)
 
 
 def named(sequences: Sequence[KeySequence]) -> tuple[tuple[str, str], ...]:
@@ -113,20 +149,28 @@ def _fingerprint(table: CapturedTable) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def _places(shape: TableShape, leaves: Sequence[_Place]) -> list[_Place]:
+    return [(shape.schema or "", shape.bare), *leaves]
+
+
+def _live_triggers(raw: Raw, places: Sequence[_Place]) -> _Triggers:
+    # A partition may be captured by itself too.
+    found = {qualified(*place): Counter[str]() for place in places}
+    for name, function in raw.execute(_LIVE_TRIGGERS, (list(found),)):
+        found[name][function] += 1
+    return found
+
+
 def _blind(
-    raw: Raw, shape: TableShape, leaves: tuple[tuple[str, str], ...], known_as: str | None = None
-) -> tuple[tuple[str, str], ...]:
-    places = ((shape.schema or "", shape.bare), *leaves)
-    names = [qualified(*place) for place in places]
-    oids = [row[0] for row in raw.execute("SELECT x::regclass::oid FROM unnest(%s::text[]) x", (names,))]
+    shape: TableShape, leaves: Sequence[_Place], triggers: _Triggers, known_as: str | None = None
+) -> tuple[_Place, ...]:
     made = CapturedTable(shape if known_as is None else replace(shape, name=known_as), "", 0, 0)
-    live = raw.execute(_LIVE_TRIGGERS, (oids, list(made.function_names)))
-    found: Mapping[int, int] = dict(live.fetchall())
-    return tuple(place for place, oid in zip(places, oids, strict=True) if found.get(oid) != TRIGGERS_OF_A_TABLE)
 
+    def is_seen(place: _Place) -> bool:
+        there = triggers[qualified(*place)]
+        return sum(there[name] for name in made.function_names) == TRIGGERS_OF_A_TABLE
 
-def _is_guarded(raw: Raw, oid: int, made: CapturedTable) -> bool:
-    return raw.execute(_LIVE_TRIGGERS, ([oid], [made.keys_function_name])).fetchone() is not None
+    return tuple(place for place in _places(shape, leaves) if not is_seen(place))
 
 
 def home_schema(raw: Raw) -> str:
