@@ -54,6 +54,14 @@ def send(sink: Sink, *txs: Tx) -> None:
     sink.flush(SECONDS)
 
 
+def take_until_a_letter(world: World, intake: Service) -> None:
+    def arrived() -> bool:
+        intake.step(0.1)
+        return bool(world.letters())
+
+    wait_for(arrived, SECONDS, "the dead letter")
+
+
 def test_from_the_queue_into_the_database(world: World, intake: Service, sink: Sink) -> None:
     a = Origin("a")
     large = a.tx(*(item(100 + number, "x" * 300, 1000 + number) for number in range(60)))
@@ -72,12 +80,7 @@ def test_a_dead_letter_lies_in_the_dead_queue_until_it_is_replayed(world: World,
     dead = Origin("a").tx(item(1, "x", 10), Write("I", "code", {"id": 9, "code": "taken"}, 11))
     world.block_codes()
     send(sink, dead)
-
-    def arrived() -> bool:
-        intake.step(0.1)
-        return bool(world.letters())
-
-    wait_for(arrived, SECONDS, "the dead letter")
+    take_until_a_letter(world, intake)
     mirror = open_dead_letter_mirror(world.node)
     assert mirror is not None
     copies = BrokerCopies(world.node, mirror)
@@ -107,12 +110,7 @@ def test_a_copy_is_taken_off_once_its_letter_is_closed_by_what_came(
     header = tx.header
     sink.send(Envelope(altered, "a", header.incarnation, header.from_lsn, header.to_lsn, tx.tx_id))
     sink.flush(SECONDS)
-
-    def arrived() -> bool:
-        intake.step(0.1)
-        return bool(world.letters())
-
-    wait_for(arrived, SECONDS, "the dead letter")
+    take_until_a_letter(world, intake)
     send(sink, tx)
 
     def applied() -> bool:
@@ -139,12 +137,7 @@ def test_a_copy_that_another_looker_holds_is_taken_off_later(
     dead = Origin("a").tx(Write("I", "code", {"id": 9, "code": "taken"}, 11))
     world.block_codes()
     send(sink, dead)
-
-    def arrived() -> bool:
-        intake.step(0.1)
-        return bool(world.letters())
-
-    wait_for(arrived, SECONDS, "the dead letter")
+    take_until_a_letter(world, intake)
     mirror = open_dead_letter_mirror(world.node)
     assert mirror is not None
     copies = BrokerCopies(world.node, mirror)
@@ -167,12 +160,7 @@ def test_a_copy_that_is_gone_is_not_looked_for_for_ever(world: World, intake: Se
     dead = Origin("a").tx(Write("I", "code", {"id": 9, "code": "taken"}, 11))
     world.block_codes()
     send(sink, dead)
-
-    def arrived() -> bool:
-        intake.step(0.1)
-        return bool(world.letters())
-
-    wait_for(arrived, SECONDS, "the dead letter")
+    take_until_a_letter(world, intake)
     mirror = open_dead_letter_mirror(world.node)
     assert mirror is not None
     copies = BrokerCopies(world.node, mirror)

@@ -110,9 +110,7 @@ class PostgresCapture:
         """Take off every trigger and function that `install` made. The log stays."""
         with translated(), self._engine.begin() as connection:
             raw = driver(connection)
-            raw.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
-            statements = [drop for prefix in FUNCTION_PREFIXES for drop in _drops(raw, prefix)]
-            _run(raw, statements)
+            statements = _all_dropped(raw)
             statements += KeyShares(raw, NO_RULES).install((), ())[0]
             Registry(raw).forget_captures()
         return statements
@@ -120,11 +118,7 @@ class PostgresCapture:
     def uninstall_orphans(self) -> list[str]:
         """The same where the `rf_*` tables are gone, as in a copy that was made without them."""
         with translated(), self._engine.begin() as connection:
-            raw = driver(connection)
-            raw.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
-            statements = [drop for prefix in FUNCTION_PREFIXES for drop in _drops(raw, prefix)]
-            _run(raw, statements)
-        return statements
+            return _all_dropped(driver(connection))
 
     def drifted(self, tables: Sequence[TableShape]) -> list[str]:
         """Name the tables whose shape is not the one that capture was installed for, or whose triggers are gone."""
@@ -315,6 +309,14 @@ def _drops_of(raw: Raw, name: str) -> list[str]:
     made = CapturedTable(TableShape(name, None, name, (), ()), "", 0, 0)
     wanted = {made.capture, made.truncate, made.reshaped, made.pinned, made.keys}
     return [drop for prefix in FUNCTION_PREFIXES for drop in _drops(raw, prefix, wanted)]
+
+
+def _all_dropped(raw: Raw) -> list[str]:
+    """Drop all of our functions, with the triggers that call them, and return the statements that did."""
+    raw.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
+    statements = [drop for prefix in FUNCTION_PREFIXES for drop in _drops(raw, prefix)]
+    _run(raw, statements)
+    return statements
 
 
 def _drops(raw: Raw, prefix: str, only: Iterable[str] | None = None) -> list[str]:

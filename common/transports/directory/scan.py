@@ -51,7 +51,7 @@ class Scanner:
             self._found = sorted(found, key=lambda file: file.order)
         return self._found
 
-    def _in_folder(self, writer: str) -> "_Folder":
+    def _in_folder(self, writer: str) -> _Folder:
         """Return what stands in a writer's folder; the same object as before, where nothing came or went."""
         before = self._known.get(writer, _EMPTY)
         try:
